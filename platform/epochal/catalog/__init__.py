@@ -1,0 +1,1 @@
+"""What a job spec can name: architectures, datasets, tasks, losses, optimizers and lr schedules."""

@@ -1,0 +1,115 @@
+"""What data looks like to a model and a task, whatever dataset it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+Batch = dict[str, Tensor]
+"""Tensors by field name; the first dimension of each is the sample."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a sample: its shape without the batch dimension, and its type.
+
+    ``classes`` is the number of classes of a label, or the vocabulary size of token ids; None for real values.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    classes: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Outputs a model needs to predict this field: the classes, else the number of values."""
+        return self.classes if self.classes is not None else prod(self.shape)
+
+    def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """A random tensor (batch, *shape) of this field's type."""
+        if self.dtype.is_floating_point:
+            return torch.randn(batch, *self.shape, dtype=self.dtype, generator=generator)
+        return torch.randint(0, self.classes or 2, (batch, *self.shape), dtype=self.dtype, generator=generator)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model is built for: the fields ``input`` and ``target`` of every sample."""
+
+    input: Field
+    target: Field
+
+    def example(self, batch: int = 2, seed: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        return {"input": self.input.example(batch, generator), "target": self.target.example(batch, generator)}
+
+
+class Split(Protocol):
+    """A map-style dataset. ``fetch`` returns the samples at ``indices`` as one batch.
+
+    ``fetch`` is called in a loader process where ``data.loader_workers`` is above 0, so it must be picklable.
+    """
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Sequence[int]) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """Samples held in memory: one tensor a field, the sample in the first dimension."""
+
+    tensors: Batch
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        return {name: tensor.index_select(0, chosen) for name, tensor in self.tensors.items()}
+
+
+@dataclass(frozen=True)
+class SampleSplit:
+    """Samples read one by one: ``read(index)`` returns one sample's fields without a batch dimension."""
+
+    size: int
+    read: Callable[[int], Batch]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        batch: Batch = default_collate([self.read(index) for index in indices])
+        return batch
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A dataset ready for training.
+
+    ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input.
+    """
+
+    train: Split
+    validation: Split | None
+    info: DataInfo
+    digest: str
+    source: str
+
+    def splits(self) -> Iterator[tuple[str, Split]]:
+        yield "train", self.train
+        if self.validation is not None:
+            yield "validation", self.validation
+
+
+class DataLoading(Protocol):
+    """How a dataset entry loads. ``params`` is the entry's own parameter model."""
+
+    def __call__(self, params: Any) -> LoadedData: ...

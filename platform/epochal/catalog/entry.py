@@ -1,0 +1,83 @@
+"""The shape of a catalog entry. Adding one is one file, one line in a table, one YAML in ``jobs/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from epochal.catalog.data import DataInfo, DataLoading
+from epochal.catalog.task import Task
+
+
+class Params(BaseModel):
+    """An entry's own parameters, checked before anything is built. Describe each with a docstring below it."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+
+BuildT = TypeVar("BuildT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Generic[BuildT]):
+    """One thing that a spec can name.
+
+    ``source`` is the paper, RFC or documentation it follows; ``build`` makes it from its validated ``params``.
+    """
+
+    summary: str
+    source: str
+    params: type[Params]
+    build: BuildT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
+    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, info.target.width).
+
+    ``example`` is the data that the contract suite builds it for and that the catalog's parameter count is for.
+    """
+
+    example: DataInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Entry[DataLoading]):
+    """``build(params)`` loads it. ``task`` is what it is for where the spec names no task."""
+
+    task: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry(Entry[Callable[[Any, DataInfo], Task]]):
+    """``build(params, info)``; raises ``EpochalError`` where the data does not fit the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
+    """``build(params, output, target)`` returns the *sum* of the samples' losses, a scalar.
+
+    ``target_kind`` is ``"class"`` or ``"real"``: what the loss compares with.
+    """
+
+    target_kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter]], Optimizer]]):
+    """``build(params, parameters)``; ``params`` includes ``lr``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrScheduleEntry(Entry[Callable[[Any, int, int], float]]):
+    """``build(params, step, total_steps)`` returns the factor on the peak learning rate, a pure function.
+
+    ``step`` counts from 0 after the warm-up, ``total_steps`` are those after the warm-up.
+    """

@@ -1,0 +1,149 @@
+"""Every error that Epochal raises on purpose.
+
+    EpochalError                    exit 1
+    ├── SpecError                   exit 2   the job spec is wrong: all problems at once
+    ├── UsageError                  exit 2   the command is wrong
+    ├── NotFoundError               exit 3   no such job, run, architecture, dataset, ...
+    ├── ConflictError               exit 4   it exists already, or is in a state that forbids this
+    ├── UnreachableError            exit 5   server, cluster or tracking server does not answer
+    ├── CodeError                   exit 2   the shipped code cannot be packed or imported
+    └── TrainingError               exit 1   a worker's own failure
+        ├── NonFiniteLossError               the loss became NaN or infinite
+        └── CheckpointError                  saved state is damaged or does not fit
+
+Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
+pickling between Ray processes. ``hint`` says what to do next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a job spec.
+
+    ``path`` is dotted (``train.optimizer.lr``); ``line`` and ``column`` count from 1 and are None where the value
+    does not come from the file (a default, ``--set``, a missing key).
+    """
+
+    path: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+    value: Any = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"line {self.line}, column {self.column}: " if self.line is not None else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{self.path}: {self.message}{hint}"
+
+
+class EpochalError(Exception):
+    """The root: what went wrong, and what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(EpochalError):
+    exit_code = 2
+
+
+class SpecError(EpochalError):
+    """A job spec that cannot be run, with every problem found in it."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: tuple[Problem, ...]) -> None:
+        Exception.__init__(self, source, problems)
+        self.source = source
+        self.problems = problems
+        self.hint = "`epochal schema` prints every field; `epochal validate FILE` checks one"
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        count = len(self.problems)
+        return f"{self.source}: {count} problem{'s' if count != 1 else ''}"
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {problem}" for problem in self.problems)])
+
+
+class NotFoundError(EpochalError):
+    """Nothing of that kind has that name."""
+
+    exit_code = 3
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...] = (), hint: str = "") -> None:
+        Exception.__init__(self, kind, name, known, hint)
+        self.kind = kind
+        self.name = name
+        self.known = known
+        self.hint = hint or did_you_mean(name, known)
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        return f"no {self.kind} is named {self.name!r}"
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class ConflictError(EpochalError):
+    exit_code = 4
+
+
+class UnreachableError(EpochalError):
+    exit_code = 5
+
+
+class CodeError(EpochalError):
+    exit_code = 2
+
+
+class TrainingError(EpochalError):
+    """A failure of the training itself, on one worker."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite: the earliest step, and the lowest rank at that step."""
+
+    def __init__(self, step: int, rank: int, value: float) -> None:
+        Exception.__init__(self, step, rank, value)
+        self.step = step
+        self.rank = rank
+        self.value = value
+        self.hint = "lower train.optimizer.lr, set train.clip_grad_norm, or use bf16 instead of fp16"
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        return f"the loss is {self.value} at step {self.step} on rank {self.rank}"
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class CheckpointError(TrainingError):
+    pass
+
+
+def did_you_mean(name: str, known: tuple[str, ...]) -> str:
+    """A hint naming the closest of ``known``, or all of them where none is close and they are few."""
+    close = get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+    if 0 < len(known) <= 20:
+        return f"known: {', '.join(sorted(known))}"
+    return ""

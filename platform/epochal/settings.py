@@ -1,0 +1,57 @@
+"""Where Epochal keeps things, and the environment variables that say so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of everything Epochal keeps on this machine."""
+
+    root: Path
+
+    @property
+    def ledger_url(self) -> str:
+        return f"sqlite:///{self.root / 'ledger.db'}"
+
+    @property
+    def storage(self) -> Path:
+        """The storage root: checkpoints, spools, logs and models of every job."""
+        return self.root / "storage"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def code(self) -> Path:
+        """Unpacked and packed ``code.dir``s, by digest."""
+        return self.root / "code"
+
+    @property
+    def ray_token(self) -> Path:
+        return self.root / "ray_token"
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Home:
+    """``EPOCHAL_HOME``, else the platform's folder for user data."""
+    if configured := environ.get("EPOCHAL_HOME"):
+        return Home(Path(configured).expanduser().absolute())
+    if sys.platform == "darwin":
+        return Home(Path.home() / "Library" / "Application Support" / "epochal")
+    data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Home(Path(data) / "epochal")
+
+
+def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
+    """Where runs are recorded: ``MLFLOW_TRACKING_URI``, else a SQLite file in the home."""
+    return environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri

@@ -1,0 +1,202 @@
+"""The job spec: everything a user asks for, as one frozen value. See ``docs/spec-reference.md``."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from epochal.spec.section import STORED, Choice, Component, Section
+from epochal.spec.sweep import Sweep
+from epochal.units import Bytes, Duration, Interval
+
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,200}$", examples=["val/accuracy"])]
+Mode = Literal["min", "max"]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+
+
+def _relative(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ValueError("expected a folder at or below the spec's own, such as . or src")
+    return path
+
+
+class Data(Component):
+    """The dataset."""
+
+    loader_workers: Annotated[int, Field(ge=0, le=128)] = 0
+    """Processes a worker uses to load data; 0 loads in the training process."""
+
+
+class Optimizer(Choice):
+    """An optimizer of torch by name, its parameters beside it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "adamw"
+    lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] = 1e-3
+    """Peak learning rate."""
+
+
+class LrSchedule(Choice):
+    """How the learning rate moves, by step."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "constant"
+    warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Linear warm-up: below 1 a fraction of all steps, otherwise a number of steps."""
+
+
+class EarlyStopping(Section):
+    """End the training once a metric has stopped getting better."""
+
+    metric: MetricName
+    mode: Mode
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Validations without an improvement before the training ends."""
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """The least change that counts as an improvement."""
+
+
+class Train(Section):
+    """How to train."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Passes over the training data; give this or `steps`."""
+    steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Optimizer steps; give this or `epochs`."""
+    global_batch_size: Annotated[int, Field(ge=1, le=10_000_000)] = 64
+    """Samples an optimizer step sees over all workers: the same result whatever their number."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Samples a worker's forward pass sees at once; gradient accumulation is derived from it."""
+    optimizer: Optimizer = Optimizer()
+    lr_schedule: LrSchedule = LrSchedule()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Gradients are scaled down to this total norm."""
+    compile: bool = False
+    """Use `torch.compile`."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    deterministic: bool = False
+    """Refuse operations whose result may differ between two runs; slower."""
+    validate_every: Interval = Interval(1, "epochs")
+    early_stopping: EarlyStopping | None = None
+    init_from: str | None = None
+    """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
+    freeze: list[str] = []
+    """Parameters that are not trained, as shell patterns over their names: `features.*`."""
+
+
+class Objective(Section):
+    """The metric a run is judged by. There is no default direction."""
+
+    metric: MetricName
+    mode: Mode
+
+
+class WorkerRange(Section):
+    """An elastic number of workers: as many as fit, within these bounds."""
+
+    min: Annotated[int, Field(ge=1, le=100_000)]
+    max: Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Resources(Section):
+    """What the job needs of the cluster."""
+
+    workers: Annotated[int, Field(ge=1, le=100_000)] | WorkerRange = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0.0
+    memory_per_worker: Bytes | None = None
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+
+class Keep(Section):
+    """Which checkpoints are kept."""
+
+    latest: Annotated[int, Field(ge=1, le=1000)] = 1
+    best: Annotated[int, Field(ge=0, le=1000)] = 1
+    """By the objective; none are kept for being best where there is no objective."""
+
+
+class Checkpoint(Section):
+    """When state is saved, and what is kept of it."""
+
+    every: Interval = Interval(1, "epochs")
+    keep: Keep = Keep()
+
+
+class Retry(Section):
+    """New attempts allowed, by what ended the one before."""
+
+    infra: Annotated[int, Field(ge=0, le=1000)] = 3
+    """A worker, node or connection was lost."""
+    oom: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Memory ran out."""
+    user: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The job's own code failed."""
+
+
+class Limits(Section):
+    max_duration: Duration | None = None
+    """Running time over all attempts, after which the job fails."""
+    max_pending: Duration | None = None
+    """Waiting time, after which the job fails."""
+
+
+class Code(Section):
+    """Your own code, shipped to the workers: `model.name: my_pkg.nets:Net` then works."""
+
+    dir: Annotated[str, AfterValidator(_relative)] = "."
+    """The folder, relative to the spec; it is on the workers' import path."""
+    exclude: list[str] = []
+    """More ignore patterns, as in .gitignore."""
+
+
+class JobSpec(Section):
+    """What one job is: a model, its data, how to train, and what that needs."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["digits-cnn"])]
+    """Lower-case letters, digits and dashes."""
+    experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    """The MLflow experiment; default: the name."""
+    description: Annotated[str, Field(max_length=10_000)] = ""
+    """Shown with the MLflow run."""
+    tags: dict[TagName, Annotated[str, Field(max_length=1000)]] = {}
+    model: Component
+    data: Data
+    task: Component | None = None
+    """What the loss and the metrics are; default: the dataset's own."""
+    train: Train
+    objective: Objective | None = None
+    """Needed for `checkpoint.keep.best` and for sweeps."""
+    resources: Resources = Resources()
+    checkpoint: Checkpoint = Checkpoint()
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    """0 to 100; higher goes first."""
+    code: Code | None = None
+    env: dict[VariableName, str] = {}
+    """Environment variables of the workers. Not for secrets."""
+    secrets: list[VariableName] = []
+    """Names of variables that the cluster provides; values are never stored or shown."""
+    sweep: Sweep | None = None
+
+    @property
+    def experiment_name(self) -> str:
+        return self.experiment or self.name
+
+    @classmethod
+    def from_stored(cls, stored: dict[str, Any]) -> JobSpec:
+        """Read a spec the ledger holds, ignoring keys that a newer version of Epochal wrote."""
+        return cls.model_validate(stored, context=STORED)

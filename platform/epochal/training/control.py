@@ -1,0 +1,60 @@
+"""What the world outside can ask of a running worker, and what the worker tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Phase = Literal["setup", "train", "validate", "checkpoint", "export"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a worker is. ``step`` of ``total_steps`` optimizer steps are done; ``metrics`` are the newest values."""
+
+    phase: Phase
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint: ``path`` relative to the job's folder; ``metrics`` are those of the last validation."""
+
+    step: int
+    path: str
+    digest: str
+    metrics: dict[str, float]
+    best: bool
+
+
+Report = Progress | Saved
+
+
+class Control(Protocol):
+    """A worker's link to what runs it."""
+
+    def stop_requested(self) -> bool:
+        """Asked between steps, often: must be cheap. Only one rank needs to see it; the ranks agree among themselves."""
+
+    def tick(self, phase: Phase, step: int) -> None:
+        """Some work was done (a step, a validation batch, a saved file): feeds the hang watchdog. Must be cheap."""
+
+    def report(self, report: Report) -> None:
+        """Tell the outside. Called a few times a second at the most."""
+
+
+class NullControl:
+    """Never stops, tells nobody."""
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def tick(self, phase: Phase, step: int) -> None:
+        return
+
+    def report(self, report: Report) -> None:
+        return
