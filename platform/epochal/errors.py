@@ -5,8 +5,11 @@
     ├── UsageError                  exit 2   the command is wrong
     ├── NotFoundError               exit 3   no such job, run, architecture, dataset, ...
     ├── ConflictError               exit 4   it exists already, or is in a state that forbids this
+    │   ├── StaleLeaseError                  an agent's attempt was ended by someone else
+    │   └── OlderLedgerError                 the ledger was written by an older version, and was not to be upgraded
     ├── UnreachableError            exit 5   server, cluster or tracking server does not answer
     ├── CodeError                   exit 2   the shipped code cannot be packed or imported
+    ├── CapacityError               exit 5   the cluster has no room for the workers, now or ever
     └── TrainingError               exit 1   a worker's own failure
         ├── NonFiniteLossError               the loss became NaN or infinite
         └── CheckpointError                  saved state is damaged or does not fit
@@ -26,8 +29,9 @@ from typing import Any
 class Problem:
     """One thing wrong with a job spec.
 
-    ``path`` is dotted (``train.optimizer.lr``); ``line`` and ``column`` count from 1 and are None where the value
-    does not come from the file (a default, ``--set``, a missing key).
+    ``path`` is dotted (``train.optimizer.lr``), empty for the spec as a whole. ``line`` and ``column`` count from 1;
+    for a missing key they are those of its section. Where the value does not come from the file they are None, and
+    ``origin`` says where from: ``--set`` or ``default``.
     """
 
     path: str
@@ -36,11 +40,13 @@ class Problem:
     column: int | None = None
     value: Any = None
     hint: str = ""
+    origin: str = ""
 
     def __str__(self) -> str:
-        where = f"line {self.line}, column {self.column}: " if self.line is not None else ""
+        where = f"line {self.line}, column {self.column}" if self.line is not None else self.origin
+        parts = [part for part in (where, self.path, self.message) if part]
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}{self.path}: {self.message}{hint}"
+        return f"{': '.join(parts)}{hint}"
 
 
 class EpochalError(Exception):
@@ -105,12 +111,50 @@ class ConflictError(EpochalError):
     exit_code = 4
 
 
+class StaleLeaseError(ConflictError):
+    """The lease an agent holds is no longer worth anything: what it does must not count any more."""
+
+    def __init__(self, job_id: str, epoch: int, newest: int, state: str) -> None:
+        Exception.__init__(self, job_id, epoch, newest, state)
+        self.job_id = job_id
+        self.epoch = epoch
+        self.newest = newest
+        self.state = state
+        self.hint = "end this attempt's workers and write nothing more for it"
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        return f"attempt {self.epoch} of {self.job_id} is over: the job is {self.state} with attempt {self.newest}"
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OlderLedgerError(ConflictError):
+    pass
+
+
 class UnreachableError(EpochalError):
     exit_code = 5
 
 
 class CodeError(EpochalError):
     exit_code = 2
+
+
+class CapacityError(EpochalError):
+    """The cluster has no room for the workers asked for.
+
+    ``permanent`` says that no wait would help: its nodes are too small or too few, even when idle.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, hint: str = "", permanent: bool = True) -> None:
+        Exception.__init__(self, message, hint, permanent)
+        self.message = message
+        self.hint = hint
+        self.permanent = permanent
 
 
 class TrainingError(EpochalError):

@@ -27,10 +27,15 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, table: Mapping[str, str]) -> None:
         self.kind = kind
         self._table = dict(table)
+        self._built_in = tuple(table)
         self._plugins_read = False
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._targets()))
+
+    def built_in(self) -> Iterator[tuple[str, T]]:
+        """Names and things of the table itself, without what plugins added."""
+        return ((name, cast(T, resolve(self._table[name]))) for name in self._built_in)
 
     def __contains__(self, name: object) -> bool:
         return name in self._targets()

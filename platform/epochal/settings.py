@@ -33,9 +33,13 @@ class Home:
         return self.root / "artifacts"
 
     @property
-    def code(self) -> Path:
-        """Unpacked and packed ``code.dir``s, by digest."""
-        return self.root / "code"
+    def packages(self) -> Path:
+        """Shipped code, by digest."""
+        return self.storage / "code"
+
+    def job(self, job_id: str) -> Path:
+        """A job's folder in the storage root."""
+        return self.storage / "jobs" / job_id
 
     @property
     def ray_token(self) -> Path:

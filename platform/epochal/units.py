@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -23,7 +24,10 @@ _BYTES = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
-_NUMBER = r"\d{1,15}(?:\.\d{1,9})?"
+_NUMBER = r"\d{1,19}(?:\.\d{1,9})?"
+_LONGEST = 36_500 * 86_400.0
+_LARGEST = 2**60
+_MOST = 10**12
 _DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h|d)){{1,5}}")
 _SIZE = re.compile(rf"({_NUMBER})\s?([KMGT]i?B|B)")
@@ -69,20 +73,25 @@ class Duration(_Text):
 
     @classmethod
     def parse(cls, text: str) -> Duration:
+        """Read to the millisecond, at most a hundred years."""
         if not _DURATION.fullmatch(text):
             raise ValueError(f"expected {cls.expected}")
-        return cls(sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+        if seconds > _LONGEST:
+            raise ValueError("expected a duration of at most 36500d")
+        return cls(round(seconds, 3))
 
     def __str__(self) -> str:
-        if self.seconds < 1:
-            return f"{self.seconds * 1000:g}ms"
-        parts, rest = [], self.seconds
+        rest = round(self.seconds * 1000)
+        if rest < 1000:
+            return f"{rest}ms"
+        parts = []
         for unit in ("d", "h", "m"):
-            count, rest = divmod(rest, _SECONDS[unit])
+            count, rest = divmod(rest, round(_SECONDS[unit] * 1000))
             if count:
-                parts.append(f"{int(count)}{unit}")
-        if rest or not parts:
-            parts.append(f"{rest:.3f}".rstrip("0").rstrip(".") + "s")
+                parts.append(f"{count}{unit}")
+        if rest:
+            parts.append(f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s")
         return "".join(parts)
 
 
@@ -97,7 +106,10 @@ class Bytes(int, _Text):
         match = _SIZE.fullmatch(text)
         if not match:
             raise ValueError(f"expected {cls.expected}")
-        return cls(round(float(match[1]) * _BYTES[match[2]]))
+        size = round(Decimal(match[1]) * _BYTES[match[2]])
+        if size > _LARGEST:
+            raise ValueError("expected a size of at most 1048576TiB")
+        return cls(size)
 
     def __str__(self) -> str:
         for unit in ("TiB", "GiB", "MiB", "KiB"):
@@ -127,7 +139,7 @@ class Interval(_Text):
         if match := _INTERVAL.fullmatch(text):
             value = float(match[1])
             steps = match[2].startswith("step")
-            if value <= 0 or (steps and value != int(value)):
+            if not 0 < value <= _MOST or (steps and value != int(value)):
                 raise ValueError(f"expected {cls.expected}, above zero and steps whole")
             return cls(value, "steps" if steps else "epochs")
         if _DURATION.fullmatch(text) and (seconds := Duration.parse(text).seconds) > 0:
@@ -143,4 +155,5 @@ class Interval(_Text):
     def __str__(self) -> str:
         if self.unit == "seconds":
             return str(Duration(self.value))
-        return f"{self.value:g}{'ep' if self.unit == 'epochs' else 'steps'}"
+        number = format(Decimal(repr(self.value)), "f").removesuffix(".0")
+        return f"{number}{'ep' if self.unit == 'epochs' else 'steps'}"

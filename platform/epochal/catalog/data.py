@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -86,6 +87,8 @@ class SampleSplit:
         return self.size
 
     def fetch(self, indices: Sequence[int]) -> Batch:
+        if not len(indices):  # a worker's share of a small batch may be empty, yet its shapes are needed
+            return {name: tensor[:0] for name, tensor in self.fetch([0]).items()}
         batch: Batch = default_collate([self.read(index) for index in indices])
         return batch
 
@@ -110,6 +113,10 @@ class LoadedData:
 
 
 class DataLoading(Protocol):
-    """How a dataset entry loads. ``params`` is the entry's own parameter model."""
+    """How a dataset entry loads.
 
-    def __call__(self, params: Any) -> LoadedData: ...
+    ``params`` is the entry's own parameter model; relative paths in it are meant from ``folder``. Raises
+    ``EpochalError`` where the data is missing or cannot be used.
+    """
+
+    def __call__(self, params: Any, folder: Path) -> LoadedData: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -12,14 +12,13 @@ from torch.optim import Optimizer
 
 from epochal.catalog.data import DataInfo, DataLoading
 from epochal.catalog.task import Task
+from epochal.catalog.validation import STRICT
 
 
 class Params(BaseModel):
     """An entry's own parameters, checked before anything is built. Describe each with a docstring below it."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(**STRICT, frozen=True, use_attribute_docstrings=True)
 
 
 BuildT = TypeVar("BuildT")
@@ -42,7 +41,9 @@ class Entry(Generic[BuildT]):
 class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
     """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, info.target.width).
 
-    ``example`` is the data that the contract suite builds it for and that the catalog's parameter count is for.
+    It raises ``EpochalError`` where the architecture cannot take such data, builds on torch's default device (meta
+    too), and its module takes an empty batch: a worker's share of a small batch may be empty. ``example`` is the data
+    that the contract suite builds it for and that the catalog's parameter count is for.
     """
 
     example: DataInfo
@@ -50,9 +51,12 @@ class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Entry[DataLoading]):
-    """``build(params)`` loads it. ``task`` is what it is for where the spec names no task."""
+    """``build(params, folder)`` loads it. ``task`` is what it is for where the spec names no task.
 
-    task: str
+    None is for datasets that can hold either: classification where the target has classes, otherwise regression.
+    """
+
+    task: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +68,13 @@ class TaskEntry(Entry[Callable[[Any, DataInfo], Task]]):
 class Loss(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
     """``build(params, output, target)`` returns the *sum* of the samples' losses, a scalar.
 
-    ``target_kind`` is ``"class"`` or ``"real"``: what the loss compares with.
+    ``target_kind`` says what ``target`` is: class numbers (batch,) against outputs (batch, classes), or real values
+    of the outputs' shape. ``weight(params, target)`` is the sum of what the samples count for in the mean; None where
+    each counts for one.
     """
 
-    target_kind: str
+    target_kind: Literal["class", "real"]
+    weight: Callable[[Any, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from epochal.catalog.data import Batch
 
+if TYPE_CHECKING:  # torchmetrics takes a second to import: only a validation has to wait for it
+    from torchmetrics import MetricCollection
 
+
+@runtime_checkable
 class Task(Protocol):
     """The meaning of a batch.
 
@@ -22,7 +25,10 @@ class Task(Protocol):
         tensor (the sum of class weights, the number of tokens), which costs one more reduction a step."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The summed loss (a scalar) and the model's outputs. An empty batch gives a zero that can be back-propagated."""
+        """The summed loss (a scalar) and the outputs that ``metrics`` take.
+
+        An empty batch gives a zero that can be back-propagated.
+        """
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics (without prefix) for a validation pass; ``update(outputs, batch["target"])`` feeds them."""

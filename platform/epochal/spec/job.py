@@ -5,16 +5,23 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from epochal.spec.section import STORED, Choice, Component, Section
 from epochal.spec.sweep import Sweep
 from epochal.units import Bytes, Duration, Interval
 
-MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,200}$", examples=["val/accuracy"])]
+PATTERNS = {
+    "name": r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    "metric": r"^[A-Za-z0-9_./-]{1,200}$",
+    "tag": r"^[A-Za-z0-9_.-]{1,100}$",
+    "variable": r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
+}
+
+MetricName = Annotated[str, Field(pattern=PATTERNS["metric"], examples=["val/accuracy"])]
 Mode = Literal["min", "max"]
-TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+TagName = Annotated[str, Field(pattern=PATTERNS["tag"])]
+VariableName = Annotated[str, Field(pattern=PATTERNS["variable"])]
 
 
 def _relative(path: str) -> str:
@@ -35,6 +42,7 @@ class Optimizer(Choice):
     """An optimizer of torch by name, its parameters beside it."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "adamw"
+    """The optimizer."""
     lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] = 1e-3
     """Peak learning rate."""
 
@@ -43,6 +51,7 @@ class LrSchedule(Choice):
     """How the learning rate moves, by step."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "constant"
+    """The schedule after the warm-up."""
     warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Linear warm-up: below 1 a fraction of all steps, otherwise a number of steps."""
 
@@ -51,7 +60,9 @@ class EarlyStopping(Section):
     """End the training once a metric has stopped getting better."""
 
     metric: MetricName
+    """The metric watched, such as `val/loss`."""
     mode: Mode
+    """Whether lower or higher is better."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Validations without an improvement before the training ends."""
     min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -72,14 +83,17 @@ class Train(Section):
     optimizer: Optimizer = Optimizer()
     lr_schedule: LrSchedule = LrSchedule()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the forward pass computes in; weights stay in fp32. fp16 scales the loss."""
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
     """Use `torch.compile`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False
     """Refuse operations whose result may differ between two runs; slower."""
     validate_every: Interval = Interval(1, "epochs")
+    """How often the validation data is gone through."""
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
     """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
@@ -91,24 +105,44 @@ class Objective(Section):
     """The metric a run is judged by. There is no default direction."""
 
     metric: MetricName
+    """The metric, such as `val/accuracy`."""
     mode: Mode
+    """Whether lower or higher is better."""
 
 
 class WorkerRange(Section):
     """An elastic number of workers: as many as fit, within these bounds."""
 
     min: Annotated[int, Field(ge=1, le=100_000)]
+    """Fewer than this do not start."""
     max: Annotated[int, Field(ge=1, le=100_000)]
+    """Never more than this."""
+
+
+def _workers_kind(value: Any) -> str:
+    """Which of the two ways `workers` is written in, so that only that one's problems are told."""
+    return "range" if isinstance(value, dict | WorkerRange) else "count"
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=1, le=100_000), Tag("count")] | Annotated[WorkerRange, Tag("range")],
+    Discriminator(_workers_kind),
+]
 
 
 class Resources(Section):
     """What the job needs of the cluster."""
 
-    workers: Annotated[int, Field(ge=1, le=100_000)] | WorkerRange = 1
+    workers: Workers = 1
+    """Processes that train together; a section with `min` and `max` makes the number elastic."""
     cpus_per_worker: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 1.0
+    """CPUs each worker reserves, which also sets its threads; fractions share one."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0.0
+    """GPUs each worker reserves; 0 trains on the CPU."""
     memory_per_worker: Bytes | None = None
+    """Memory each worker reserves; placement counts it."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp` keeps the whole model on every worker, `fsdp` shards weights, gradients and optimizer state."""
 
     @property
     def max_workers(self) -> int:
@@ -123,6 +157,7 @@ class Keep(Section):
     """Which checkpoints are kept."""
 
     latest: Annotated[int, Field(ge=1, le=1000)] = 1
+    """The newest ones."""
     best: Annotated[int, Field(ge=0, le=1000)] = 1
     """By the objective; none are kept for being best where there is no objective."""
 
@@ -131,6 +166,7 @@ class Checkpoint(Section):
     """When state is saved, and what is kept of it."""
 
     every: Interval = Interval(1, "epochs")
+    """How often state is saved."""
     keep: Keep = Keep()
 
 
@@ -146,6 +182,8 @@ class Retry(Section):
 
 
 class Limits(Section):
+    """How long the job may wait and run."""
+
     max_duration: Duration | None = None
     """Running time over all attempts, after which the job fails."""
     max_pending: Duration | None = None
@@ -165,13 +203,15 @@ class JobSpec(Section):
     """What one job is: a model, its data, how to train, and what that needs."""
 
     version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["digits-cnn"])]
+    """The version of this format."""
+    name: Annotated[str, Field(pattern=PATTERNS["name"], examples=["digits-cnn"])]
     """Lower-case letters, digits and dashes."""
     experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     """The MLflow experiment; default: the name."""
     description: Annotated[str, Field(max_length=10_000)] = ""
     """Shown with the MLflow run."""
     tags: dict[TagName, Annotated[str, Field(max_length=1000)]] = {}
+    """Tags of the MLflow run."""
     model: Component
     data: Data
     task: Component | None = None

@@ -31,7 +31,19 @@ class Saved:
     best: bool
 
 
-Report = Progress | Saved
+@dataclass(frozen=True)
+class Prepared:
+    """What the first worker built: the dataset it read, its sizes in samples, and the model's parameters."""
+
+    dataset: str
+    digest: str
+    source: str
+    train_samples: int
+    validation_samples: int
+    parameters: int
+
+
+Report = Prepared | Progress | Saved
 
 
 class Control(Protocol):

@@ -1,0 +1,78 @@
+# `make` alone lists the words. `make demo` and `make test` do all their own set-up, and none once that is done.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+BIN     = $(VENV)/bin
+
+# The CPU build on Linux: the default one there brings gigabytes of CUDA libraries.
+# `make setup TORCH=torch==2.13.0` for a machine with GPUs.
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH ?= torch==$(TORCH_VERSION)$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Named by content: a new checkout of the same files does not install again.
+STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup check test test-all bench index docs format constraints clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: setup  ## train a CNN data-parallel on two workers, and show the run
+	$(BIN)/epochal run jobs/quickstart.yaml
+
+setup: $(STAMP)  ## .venv with everything that constraints.txt pins
+
+check: setup  ## lint, format, types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(PY) -m epochal.catalog.generate --check
+	$(PY) -m epochal.spec.reference --check
+
+test: setup  ## the tests, without the slow ones
+	$(PY) -m pytest -m "not slow and not root"
+
+test-all: setup  ## every test; those that need root are skipped without it
+	$(PY) -m pytest
+
+bench: setup  ## the promises of the design, measured beside their peers
+	$(PY) tests/benchmarks/run.py
+
+index: setup  ## write the catalog's index, from its entries
+	$(PY) -m epochal.catalog.generate
+
+docs: setup  ## write the spec reference, from the spec
+	$(PY) -m epochal.spec.reference
+
+format: setup  ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints:  ## pin the newest versions that fit pyproject.toml
+	rm -rf build/fresh && "$(PYTHON)" -m venv build/fresh
+	build/fresh/bin/python -m pip install -q '$(TORCH)'
+	build/fresh/bin/python -m pip install -q -e '.[cluster,k8s,dev]'
+	{ echo '# Every package that make installs, pinned. Written by make constraints; torch stays as it is here.'; \
+	  build/fresh/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt && rm -rf build/fresh
+
+clean:  ## remove .venv and what the tools left
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find platform tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(if $(PYTHON),,echo "no python3 here: install Python 3.11 (Debian: apt install python3 python3-venv)" >&2; exit 2)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; name another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || \
+	  { echo "venv is missing (Debian: apt install python3-venv); or name another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up $(VENV), once; torch is a large download"
+	$(PY) -m pip install -q -c constraints.txt '$(TORCH)' 2>/dev/null || \
+	  $(PY) -m pip install -q -c constraints.txt --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	$(PY) -m pip install -q -c constraints.txt -e '.[cluster,k8s,dev]'
+	@rm -f $(VENV)/installed-*
+	@touch $@

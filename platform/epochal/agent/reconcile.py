@@ -1,0 +1,70 @@
+"""Put right what a process that died left behind, and send what MLflow could not take before."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from epochal.errors import NotFoundError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Attempt
+from epochal.settings import Home
+from epochal.tracking.record import RunRecord
+from epochal.tracking.sync import Synced
+from epochal.tracking.tracker import sync_all
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """``interrupted``: attempts whose process had died; ``synced``: what came of sending to MLflow, by job id."""
+
+    interrupted: tuple[Attempt, ...]
+    synced: Mapping[str, Synced]
+
+
+def foreground_name() -> str:
+    """This process as the holder of leases. Another on the same machine can tell whether it is still alive."""
+    return f"run@{socket.gethostname()}/{os.getpid()}/{_created(os.getpid())}"
+
+
+def is_dead(agent: str) -> bool:
+    """Whether the foreground process that named itself so on this machine is gone. False where nobody can tell."""
+    parts = agent.removeprefix("run@").rsplit("/", 2)
+    if not agent.startswith("run@") or len(parts) != 3 or parts[0] != socket.gethostname():
+        return False
+    return str(_created(int(parts[1]))) != parts[2]
+
+
+def reconcile(ledger: Ledger, home: Home, tracking_uri: str, deadline_seconds: float) -> Reconciled:
+    """Jobs of processes that died become PAUSED and their runs KILLED; then everything unsent goes to MLflow.
+
+    ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well.
+    """
+    interrupted = settle_interrupted(ledger, home)
+    return Reconciled(tuple(interrupted), sync_all(tracking_uri, home.storage, deadline_seconds))
+
+
+def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
+    """The ledger's part of ``reconcile``, and the runs' records: nothing that takes time."""
+    owners = {job.owner for job in ledger.jobs(states=[state for state in JobState if state.is_active]) if job.owner}
+    ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
+    for attempt in ended:
+        with suppress(NotFoundError):
+            folder = home.job(attempt.job_id)
+            RunRecord.load(folder).changed(status="KILLED", reason=Reason.INTERRUPTED.value).save(folder)
+    return ended
+
+
+def _created(pid: int) -> int | None:
+    """When the process began, in hundredths of a second; None where there is none."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,68 @@
+"""A job's run while an agent carries the job: the record at once, MLflow only when there is time for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from epochal.ledger.states import JobState
+from epochal.spec.job import JobSpec
+from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint
+from epochal.tracking.sync import Synced
+from epochal.tracking.tracker import Tracker
+
+STATUS: dict[JobState, Status] = {
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.STOPPED: "KILLED",
+    JobState.PAUSED: "KILLED",
+}
+"""The MLflow status that tells the same truth as a job's state; of every other state it is RUNNING."""
+
+
+class RunTracking:
+    """Writes the run's record in the job's folder, and starts the thread that tells MLflow once the training runs.
+
+    Importing mlflow and opening its database cost seconds of CPU, which the workers need until their first step.
+    """
+
+    def __init__(self, uri: str, folder: Path, job_id: str, spec: JobSpec, notice: Callable[[str], None]) -> None:
+        self._uri = uri
+        self._folder = folder
+        self._notice = notice
+        self._tracker: Tracker | None = None
+        known = (folder / "run.json").exists()
+        record = RunRecord.load(folder) if known else RunRecord.of(job_id, spec)
+        self._record = record.changed(status="RUNNING")
+        self._record.save(folder)
+
+    def start(self) -> None:
+        """Begin to tell MLflow, in the background. Calling it again does nothing."""
+        if self._tracker is None:
+            self._tracker = Tracker(self._uri, self._folder, self._notice)
+
+    @property
+    def run_id(self) -> str:
+        return self._tracker.run_id if self._tracker else ""
+
+    def update(self, **changes: Any) -> None:
+        """Change the record (see ``RunRecord.changed``)."""
+        if self._tracker:
+            self._record = self._tracker.update(**changes)
+        else:
+            self._record = self._record.changed(**changes)
+            self._record.save(self._folder)
+
+    def checkpoint(self, pointer: CheckpointPointer) -> None:
+        if self._tracker:
+            self._tracker.checkpoint(pointer)
+        else:
+            note_checkpoint(self._folder, pointer)
+
+    def finish(self, state: JobState, reason: str) -> Synced:
+        """Close the run as ``state`` says, and send what is left within a deadline."""
+        self.update(status=STATUS[state], reason=reason)
+        self.start()
+        assert self._tracker is not None
+        return self._tracker.close()

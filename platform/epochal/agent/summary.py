@@ -1,0 +1,44 @@
+"""What `epochal run` says at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from epochal.ledger.states import JobState
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a job, or of this stretch of it.
+
+    ``run_id`` is empty while MLflow has not answered yet; ``unsent`` then says what is kept for later. ``metrics`` are
+    the newest values, ``best`` is the objective's best value and its step. ``model`` is the folder of the final model,
+    in MLflow's format; ``checkpoint`` that of the newest checkpoint of this attempt.
+    """
+
+    job: str
+    state: str
+    reason: str
+    message: str
+    attempts: int
+    seconds: float
+    run_id: str
+    tracking_uri: str
+    experiment: str
+    unsent: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: tuple[float, int] | None = None
+    model: str | None = None
+    checkpoint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def exit_code(self) -> int:
+        """0 succeeded, 130 paused or stopped on request, 1 failed."""
+        if self.state == JobState.SUCCEEDED:
+            return 0
+        return 130 if self.state in (JobState.PAUSED, JobState.STOPPED) else 1

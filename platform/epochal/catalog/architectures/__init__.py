@@ -1,0 +1,21 @@
+"""Architectures by name. To add one: a file here, a line in this table, a YAML in ``jobs/``, and ``make index``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from epochal.registry import Registry
+
+if TYPE_CHECKING:
+    from epochal.catalog.entry import Architecture
+
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "architecture",
+    {
+        "mlp": "epochal.catalog.architectures.mlp:ENTRY",
+        "cnn": "epochal.catalog.architectures.cnn:ENTRY",
+        "resnet": "epochal.catalog.architectures.resnet:ENTRY",
+        "recurrent": "epochal.catalog.architectures.recurrent:ENTRY",
+        "transformer": "epochal.catalog.architectures.transformer:ENTRY",
+    },
+)

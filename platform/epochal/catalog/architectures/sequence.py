@@ -1,0 +1,80 @@
+"""Any input field as a sequence of vectors, for the architectures that read sequences."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from epochal.catalog.data import Field
+from epochal.errors import EpochalError
+
+
+class Frames(nn.Module):
+    """Real values as a sequence of frames.
+
+    (batch, features) becomes one value a step, (batch, time, features) stays, and of (batch, channels, height, width)
+    each row of pixels is a step.
+    """
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        if len(field.shape) not in (1, 2, 3):
+            raise EpochalError(
+                f"an input of shape {field.shape} is not a sequence", "1 to 3 dimensions can be read as one"
+            )
+        self.rank = len(field.shape)
+        self.length = field.shape[1] if self.rank == 3 else field.shape[0]
+        self.width = prod(field.shape) // self.length
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *field.shape); returns (batch, length, width)."""
+        if self.rank == 1:
+            return x.unsqueeze(-1)
+        return x.transpose(1, 2).flatten(2) if self.rank == 3 else x
+
+
+class Tokens(nn.Module):
+    """Token ids as a sequence of learned vectors."""
+
+    def __init__(self, field: Field, width: int) -> None:
+        super().__init__()
+        if field.classes is None or len(field.shape) != 1:
+            raise EpochalError(
+                f"whole numbers of shape {field.shape} are no sequence of token ids",
+                "token ids have the shape (time,) and a vocabulary size, Field.classes",
+            )
+        self.length, self.width = field.shape[0], width
+        self.embedding = nn.Embedding(field.classes, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, time), whole numbers; returns (batch, time, width)."""
+        vectors: Tensor = self.embedding(x)
+        return vectors
+
+
+class Projected(nn.Module):
+    """Any input field as a sequence of vectors of one width, by a learned projection or an embedding."""
+
+    def __init__(self, field: Field, width: int) -> None:
+        super().__init__()
+        self.steps = sequence(field, width)
+        self.length = self.steps.length
+        tokens = isinstance(self.steps, Tokens)
+        self.projection: nn.Module = nn.Identity() if tokens else nn.Linear(self.steps.width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, *field.shape); returns (batch, length, width)."""
+        vectors: Tensor = self.projection(self.steps(x))
+        return vectors
+
+
+def sequence(field: Field, embedding: int) -> Frames | Tokens:
+    """The module that reads ``field`` as a sequence; token ids are embedded with the width ``embedding``."""
+    return Frames(field) if field.dtype.is_floating_point else Tokens(field, embedding)
+
+
+def learned_positions(length: int, width: int) -> nn.Parameter:
+    """(length, width), to be added to a sequence of vectors."""
+    return nn.Parameter(torch.randn(length, width) * 0.02)

@@ -1,0 +1,185 @@
+"""What a job spec names, built: the model, the data, the task, the optimizer, the learning rate.
+
+A name is looked up in the catalog, unless it is an import path ``module:attribute`` of the user's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from epochal.catalog.architectures import ARCHITECTURES
+from epochal.catalog.data import DataInfo, LoadedData
+from epochal.catalog.datasets import DATASETS
+from epochal.catalog.optimizers import OPTIMIZERS
+from epochal.catalog.schedules import LR_SCHEDULES, steps_of
+from epochal.catalog.task import Task
+from epochal.catalog.tasks import TASKS
+from epochal.catalog.validation import validated
+from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean
+from epochal.spec.job import LrSchedule
+from epochal.spec.job import Optimizer as OptimizerChoice
+from epochal.spec.section import Component
+
+BuiltT = TypeVar("BuiltT")
+
+
+def build_model(model: Component, info: DataInfo) -> nn.Module:
+    """The module, on torch's default device (meta too), with random weights from torch's default generator.
+
+    A class of the user's own is called with its ``params``, and with ``info`` where it has such a parameter.
+
+    Raises:
+        NotFoundError: no architecture has that name.
+        SpecError: the parameters are wrong, or do not fit the data.
+        CodeError: the user's class cannot be imported or makes no ``nn.Module``.
+    """
+    if is_import_path(model.name):
+        return _called(nn.Module, model, "model", info=info)
+    entry = ARCHITECTURES.get(model.name)
+    return _placed("model", lambda: entry.build(validated(entry.params, model.params, "model.params"), info))
+
+
+def load_data(data: Component, folder: Path) -> LoadedData:
+    """Load the dataset; relative paths in its parameters are meant from ``folder``, the spec's own.
+
+    A function of the user's own is called with its ``params``, and with ``folder`` where it has such a parameter.
+
+    Raises:
+        NotFoundError: no dataset has that name.
+        SpecError: the parameters are wrong, or the data they name is missing or unusable.
+        CodeError: the user's function cannot be imported or returns no ``LoadedData``.
+    """
+    if is_import_path(data.name):
+        return _called(LoadedData, data, "data", folder=folder)
+    entry = DATASETS.get(data.name)
+    return _placed("data", lambda: entry.build(validated(entry.params, data.params, "data.params"), folder))
+
+
+def build_task(task: Component | None, data: Component, info: DataInfo) -> Task:
+    """The task, or the dataset's own where the spec names none.
+
+    Raises:
+        NotFoundError: no task has that name.
+        SpecError: the parameters are wrong, or do not fit the data.
+        CodeError: the user's task cannot be imported or lacks a method.
+    """
+    chosen = task or Component(name=default_task(data, info))
+    if is_import_path(chosen.name):
+        return _called(Task, chosen, "task", info=info)  # type: ignore[type-abstract]  # only asked with isinstance
+    entry = TASKS.get(chosen.name)
+    return _placed("task", lambda: entry.build(validated(entry.params, chosen.params, "task.params"), info))
+
+
+def default_task(data: Component, info: DataInfo) -> str:
+    """The name of the dataset's own task."""
+    entry = None if is_import_path(data.name) else DATASETS.get(data.name)
+    if entry is not None and entry.task is not None:
+        return entry.task
+    return "regression" if info.target.classes is None else "classification"
+
+
+def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The optimizer over ``parameters`` with the peak learning rate.
+
+    Raises:
+        NotFoundError: no optimizer has that name.
+        SpecError: the parameters are wrong.
+    """
+    entry = OPTIMIZERS.get(choice.name)
+    params = validated(entry.params, {**choice.params, "lr": choice.lr}, "train.optimizer")
+    try:
+        return entry.build(params, parameters)
+    except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
+        raise _refused("train.optimizer", str(error)) from None
+
+
+def lr_factor(choice: LrSchedule, step: int, total: int) -> float:
+    """The factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
+
+    Linear warm-up first: step ``w`` of a warm-up of ``w`` steps is the first at the schedule's own start.
+
+    Raises:
+        NotFoundError: no schedule has that name.
+        SpecError: the parameters are wrong.
+    """
+    entry = LR_SCHEDULES.get(choice.name)
+    params = validated(entry.params, choice.params, "train.lr_schedule")
+    warmup = min(steps_of(choice.warmup, total), total) if choice.warmup else 0
+    after = max(1, total - warmup)
+    if step < warmup:
+        return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
+    return entry.build(params, step - warmup, after)
+
+
+def is_import_path(name: str) -> bool:
+    """Whether ``name`` means the user's own code: ``module:attribute``."""
+    return ":" in name
+
+
+def import_object(target: str, path: str) -> Any:
+    """Import ``module:attribute``, named at ``path`` of the spec.
+
+    Raises:
+        CodeError: it cannot be; the message says which part was not found.
+    """
+    module_name, _, attribute = target.partition(":")
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:
+        raise CodeError(f"{path}: {target}: {_import_failure(module_name, error)}", _CODE_HINT) from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            public = tuple(key for key in vars(found) if not key.startswith("_")) if hasattr(found, "__dict__") else ()
+            hint = did_you_mean(name, public) or _CODE_HINT
+            raise CodeError(f"{path}: {target}: {module_name} has no {name!r}", hint)
+        found = getattr(found, name)
+    return found
+
+
+_CODE_HINT = "the module path starts at the spec's code.dir"
+
+
+def _import_failure(module_name: str, error: Exception) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and (module_name == missing or module_name.startswith(f"{missing}.")):
+        return f"there is no module {missing!r}"
+    return f"importing {module_name} failed: {type(error).__name__}: {error}"
+
+
+def _called(wanted: type[BuiltT], component: Component, path: str, **offered: Any) -> BuiltT:
+    """Call the user's own ``component`` with its parameters, and with those of ``offered`` that it takes by name."""
+    target = import_object(component.name, f"{path}.name")
+    if not callable(target):
+        raise CodeError(f"{path}.name: {component.name} is not a class or function")
+    takes = signature(target).parameters
+    arguments = {**component.params, **{name: value for name, value in offered.items() if name in takes}}
+    try:
+        signature(target).bind(**arguments)
+    except TypeError as error:
+        known = ", ".join(name for name in takes if name not in offered)
+        raise _refused(f"{path}.params", f"{component.name}: {error}", f"it takes: {known or 'nothing'}") from None
+    built = target(**arguments)
+    if not isinstance(built, wanted):
+        raise CodeError(f"{path}.name: {component.name} made {type(built).__name__}, and has to make {wanted.__name__}")
+    return built
+
+
+def _placed(path: str, build: Callable[[], BuiltT]) -> BuiltT:
+    """``build()``, with an entry's refusal turned into a problem at ``path``."""
+    try:
+        return build()
+    except (SpecError, NotFoundError):
+        raise
+    except EpochalError as error:
+        raise _refused(path, error.message, error.hint) from error
+
+
+def _refused(path: str, message: str, hint: str = "") -> SpecError:
+    return SpecError("the job spec", (Problem(path, message, hint=hint),))

@@ -1,0 +1,24 @@
+"""Datasets by name. To add one: a file here, a line in this table, a YAML in ``jobs/``, and ``make index``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from epochal.registry import Registry
+
+if TYPE_CHECKING:
+    from epochal.catalog.entry import Dataset
+
+DATASETS: Registry[Dataset] = Registry(
+    "dataset",
+    {
+        "digits": "epochal.catalog.datasets.digits:ENTRY",
+        "wine": "epochal.catalog.datasets.wine:ENTRY",
+        "breast-cancer": "epochal.catalog.datasets.breast_cancer:ENTRY",
+        "diabetes": "epochal.catalog.datasets.diabetes:ENTRY",
+        "synthetic": "epochal.catalog.datasets.synthetic:ENTRY",
+        "csv": "epochal.catalog.datasets.table:ENTRY",
+        "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
+        "npz": "epochal.catalog.datasets.npz:ENTRY",
+    },
+)

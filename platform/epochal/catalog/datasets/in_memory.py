@@ -1,0 +1,100 @@
+"""From whole arrays to a dataset: standardised, digested, in a training and a validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated
+
+import torch
+from pydantic import Field as Bounds
+from torch import Tensor
+
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit
+from epochal.catalog.datasets.partition import partition
+from epochal.catalog.entry import Params
+from epochal.errors import EpochalError
+
+
+class PartitionParams(Params):
+    """Parameters of every dataset that makes its own validation part."""
+
+    validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.2
+    """Share of the samples held out for validation; 0 trains on all of them and validates on none."""
+    seed: Annotated[int, Bounds(ge=0, lt=2**32)] = 0
+    """Which samples are held out; apart from the training's seed, so that runs can be compared."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Samples as whole tensors, and the number of classes of the target (None: real values)."""
+
+    input: Tensor
+    target: Tensor
+    classes: int | None
+
+    def at(self, indices: Tensor) -> Arrays:
+        return Arrays(self.input[indices], self.target[indices], self.classes)
+
+    def batch(self) -> Batch:
+        return {"input": self.input, "target": self.target}
+
+
+def held_out(arrays: Arrays, params: PartitionParams) -> tuple[Arrays, Arrays | None]:
+    """The training and the validation part."""
+    labels = arrays.target if arrays.classes is not None and arrays.target.dim() == 1 else None
+    train, validation = partition(len(arrays.target), params.validation, params.seed, labels)
+    return arrays.at(train), arrays.at(validation) if len(validation) else None
+
+
+def standardized(
+    train: Arrays, validation: Arrays | None, input: bool = True, target: bool = False
+) -> tuple[Arrays, Arrays | None]:
+    """Both parts shifted and scaled to mean 0 and standard deviation 1 of the training part, value by value.
+
+    A value that never changes becomes 0.
+    """
+    scale_input = _scaling(train.input) if input else None
+    scale_target = _scaling(train.target) if target else None
+
+    def apply(part: Arrays) -> Arrays:
+        return Arrays(_scaled(part.input, scale_input), _scaled(part.target, scale_target), part.classes)
+
+    return apply(train), apply(validation) if validation is not None else None
+
+
+def loaded(
+    train: Arrays, validation: Arrays | None, source: str, digest: str, vocabulary: int | None = None
+) -> LoadedData:
+    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
+
+    Raises:
+        EpochalError: there are no training samples.
+    """
+    if not len(train.target):
+        raise EpochalError(f"{source} has no training samples")
+    info = DataInfo(
+        input=Field(tuple(train.input.shape[1:]), train.input.dtype, vocabulary),
+        target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
+    )
+    rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
+    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and values."""
+    digest = sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _scaling(values: Tensor) -> tuple[Tensor, Tensor]:
+    mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
+    return mean, torch.where(deviation > 1e-12, deviation, torch.ones_like(deviation))
+
+
+def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
+    return values if scaling is None else (values - scaling[0]) / scaling[1]

@@ -1,0 +1,220 @@
+"""What the catalog holds, read from ``index.json``: no torch, no entry is imported.
+
+``make index`` writes the file from the entries themselves, and a test holds it current.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from epochal.catalog.schema_model import model_of
+from epochal.catalog.validation import problems_of
+from epochal.errors import NotFoundError, Problem, did_you_mean
+
+Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+FILE = Path(__file__).with_name("index.json")
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_OWN_CODE: tuple[Kind, ...] = ("architecture", "dataset", "task")
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One thing that a spec can name.
+
+    ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
+    example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with.
+    """
+
+    kind: Kind
+    name: str
+    summary: str
+    source: str
+    params: dict[str, Any] = field(default_factory=dict)
+    parameter_count: int | None = None
+    task: str | None = None
+    target: str | None = None
+
+
+@cache
+def _index() -> dict[str, dict[str, IndexEntry]]:
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    return {
+        kind: {name: IndexEntry(kind=kind, name=name, **content[kind][name]) for name in sorted(content[kind])}
+        for kind in KINDS
+    }
+
+
+def entries(kind: Kind) -> tuple[IndexEntry, ...]:
+    """Everything of one kind, by name."""
+    return tuple(_index()[kind].values())
+
+
+def entry(kind: Kind, name: str) -> IndexEntry:
+    """One entry.
+
+    Raises:
+        NotFoundError: nothing of that kind has that name.
+    """
+    found = _index()[kind].get(name)
+    if found is None:
+        raise NotFoundError(kind.replace("_", " "), name, tuple(_index()[kind]))
+    return found
+
+
+def check(tree: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the names and parameters of a job spec's tree of plain values.
+
+    Only what the catalog knows is looked at: fields of a wrong type are left to the spec's own validation. Where a
+    sweep moves a parameter or a name, the values it may take are checked in its place.
+    """
+    swept = _swept(tree)
+    first = _with(tree, {path: values[0] for path, values in swept.items()})
+    problems = [_renamed(problem, swept) for problem in _check(first)]
+    seen = {problem.path for problem in problems}
+    for path, values in swept.items():
+        for value in values[1:]:
+            for problem in (_renamed(one, swept) for one in _check(_with(first, {path: value}))):
+                if problem.path not in seen:
+                    seen.add(problem.path)
+                    problems.append(problem)
+    return problems
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A place in a spec that names an entry, its parameters and their path."""
+
+    kind: Kind
+    path: str
+    name: str
+    params: Mapping[str, Any]
+    params_path: str
+
+
+def _check(tree: Mapping[str, Any]) -> list[Problem]:
+    with_code = tree.get("code") is not None
+    return [problem for named in _named(tree) for problem in _problems(named, with_code)]
+
+
+def _named(tree: Mapping[str, Any]) -> Iterator[_Named]:
+    yield from _component("architecture", "model", tree.get("model"))
+    yield from _component("dataset", "data", tree.get("data"))
+    yield from _component("task", "task", tree.get("task"))
+    yield from _choice("loss", "task.params.loss", _at(tree, "task.params.loss"))
+    yield from _choice("optimizer", "train.optimizer", _at(tree, "train.optimizer"), "adamw", {"lr"})
+    yield from _choice("lr_schedule", "train.lr_schedule", _at(tree, "train.lr_schedule"), "constant", {"warmup"})
+
+
+def _component(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
+    if isinstance(node, Mapping) and isinstance(node.get("name"), str):
+        params = node.get("params", {})
+        yield _Named(kind, path, node["name"], params if isinstance(params, Mapping) else {}, f"{path}.params")
+
+
+def _choice(
+    kind: Kind, path: str, node: Any, default: str | None = None, fields: frozenset[str] | set[str] = frozenset()
+) -> Iterator[_Named]:
+    """``fields`` are those that the spec's own section has and checks."""
+    if isinstance(node, Mapping) and isinstance(name := node.get("name", default), str):
+        params = {key: value for key, value in node.items() if key not in {"name", *fields}}
+        yield _Named(kind, path, name, params, path)
+
+
+def _problems(named: _Named, with_code: bool) -> list[Problem]:
+    if ":" in named.name and named.kind in _OWN_CODE:
+        return _own_code_problems(named, with_code)
+    known = _index()[named.kind]
+    if named.name in known:
+        return _param_problems(named, _model(named.kind, named.name))
+    if named.name in _plugins(named.kind):
+        return []
+    words = named.kind.replace("_", " ")
+    hint = did_you_mean(named.name, tuple(known))
+    return [Problem(f"{named.path}.name", f"no {words} is named {named.name!r}", value=named.name, hint=hint)]
+
+
+def _own_code_problems(named: _Named, with_code: bool) -> list[Problem]:
+    if not _IMPORT_PATH.fullmatch(named.name):
+        message = f"expected a name of the catalog or module:attribute, got {named.name!r}"
+        return [Problem(f"{named.path}.name", message, value=named.name)]
+    if with_code:
+        return []
+    hint = "add code: {dir: .} to ship your own code to the workers"
+    return [
+        Problem(f"{named.path}.name", "this is your own code, and the spec has no code", value=named.name, hint=hint)
+    ]
+
+
+def _param_problems(named: _Named, model: type[BaseModel]) -> list[Problem]:
+    try:
+        model.model_validate(dict(named.params))
+    except ValidationError as error:
+        return problems_of(error, model, named.params_path)
+    return []
+
+
+@cache
+def _model(kind: Kind, name: str) -> type[BaseModel]:
+    return model_of(name, entry(kind, name).params)
+
+
+@cache
+def _plugins(kind: Kind) -> frozenset[str]:
+    """Names that other distributions add; their parameters are checked where they are installed and built."""
+    return frozenset(point.name for point in entry_points(group=f"epochal.{kind}"))
+
+
+def _at(tree: Any, path: str) -> Any:
+    for step in path.split("."):
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(step)
+    return tree
+
+
+_SWEPT = re.compile(r"(model|data|task)\.(name|params\..+)|train\.(optimizer|lr_schedule)\.[^.]+")
+
+
+def _swept(tree: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Paths that the catalog knows of and a sweep moves -> the values at their ends, or all of a choice."""
+    space = _at(tree, "sweep.space")
+    found: dict[str, list[Any]] = {}
+    for path, distribution in space.items() if isinstance(space, Mapping) else ():
+        if isinstance(path, str) and _SWEPT.fullmatch(path) and isinstance(distribution, Mapping):
+            choice = distribution.get("choice")
+            ends = [distribution[end] for end in ("low", "high") if end in distribution]
+            values = choice if isinstance(choice, list) else ends
+            if values:
+                found[path] = values
+    return found
+
+
+def _with(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A copy with ``values`` at their dotted paths; missing mappings are made."""
+    for path, value in values.items():
+        tree = _put(tree, path.split("."), value)
+    return tree
+
+
+def _put(tree: Any, steps: list[str], value: Any) -> Any:
+    if not steps:
+        return value
+    below = tree if isinstance(tree, Mapping) else {}
+    return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}
+
+
+def _renamed(problem: Problem, swept: Mapping[str, Any]) -> Problem:
+    """A problem with a swept value stands at the sweep's own line."""
+    inside = next((path for path in swept if problem.path == path or problem.path.startswith(f"{path}.")), None)
+    return problem if inside is None else replace(problem, path=f"sweep.space.{inside}")

@@ -1,0 +1,206 @@
+"""Losses by torch's names.
+
+Each returns the sum over the samples of the batch; where a sample has several values, its loss is their mean. Divided
+by the batch's weight this is what torch's ``reduction="mean"`` gives.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from epochal.catalog.entry import Loss, Params
+from epochal.registry import Registry
+
+ClassWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class NoParams(Params):
+    pass
+
+
+class WeightedParams(Params):
+    class_weights: ClassWeights | None = None
+    """What a sample of each class counts for, in the order of the classes; null counts each for one."""
+
+
+class CrossEntropyParams(WeightedParams):
+    label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the target's probability that is spread over all classes."""
+
+
+class MultiMarginParams(WeightedParams):
+    p: Literal[1, 2] = 1
+    """Power of the margin's violation."""
+    margin: Positive = 1.0
+    """How far the target's output should be above the others."""
+
+
+class SmoothL1Params(Params):
+    beta: Positive = 1.0
+    """Where the loss goes over from squared to absolute."""
+
+
+class HuberParams(Params):
+    delta: Positive = 1.0
+    """Where the loss goes over from squared to absolute."""
+
+
+class PoissonParams(Params):
+    log_input: bool = True
+    """The output is the logarithm of the rate."""
+    full: bool = False
+    """Add Stirling's approximation of the term that only depends on the target."""
+    eps: Positive = 1e-8
+    """Added to the rate before its logarithm is taken, where `log_input` is false."""
+
+
+def weights_of(params: WeightedParams, like: Tensor) -> Tensor | None:
+    """The class weights as a tensor (classes,) on the device of ``like``."""
+    return None if params.class_weights is None else _vector(tuple(params.class_weights), like.device)
+
+
+@lru_cache(maxsize=16)
+def _vector(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, since copying to a GPU at every step would make the step wait."""
+    return torch.tensor(values, device=device)
+
+
+def _sum_of_weights(params: WeightedParams, target: Tensor) -> Tensor:
+    weights = weights_of(params, target)
+    return torch.tensor(float(len(target))) if weights is None else weights[target].sum()
+
+
+def _per_sample(total: Tensor, output: Tensor) -> Tensor:
+    return total / prod(output.shape[1:])
+
+
+def _cross_entropy(params: CrossEntropyParams, output: Tensor, target: Tensor) -> Tensor:
+    weights = weights_of(params, output)
+    return F.cross_entropy(output, target, weights, reduction="sum", label_smoothing=params.label_smoothing)
+
+
+def _nll(params: WeightedParams, output: Tensor, target: Tensor) -> Tensor:
+    return F.nll_loss(output, target, weights_of(params, output), reduction="sum")
+
+
+def _multi_margin(params: MultiMarginParams, output: Tensor, target: Tensor) -> Tensor:
+    if not len(output):  # torch refuses an empty batch here
+        return output.sum()
+    return F.multi_margin_loss(output, target, params.p, params.margin, weights_of(params, output), reduction="sum")
+
+
+def _mse(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
+    return _per_sample(F.mse_loss(output, target, reduction="sum"), output)
+
+
+def _l1(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
+    return _per_sample(F.l1_loss(output, target, reduction="sum"), output)
+
+
+def _smooth_l1(params: SmoothL1Params, output: Tensor, target: Tensor) -> Tensor:
+    return _per_sample(F.smooth_l1_loss(output, target, reduction="sum", beta=params.beta), output)
+
+
+def _huber(params: HuberParams, output: Tensor, target: Tensor) -> Tensor:
+    return _per_sample(F.huber_loss(output, target, reduction="sum", delta=params.delta), output)
+
+
+def _poisson_nll(params: PoissonParams, output: Tensor, target: Tensor) -> Tensor:
+    total = F.poisson_nll_loss(output, target, params.log_input, params.full, eps=params.eps, reduction="sum")
+    return _per_sample(total, output)
+
+
+def _bce_with_logits(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
+    return _per_sample(F.binary_cross_entropy_with_logits(output, target, reduction="sum"), output)
+
+
+_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn."
+
+CROSS_ENTROPY = Loss(
+    summary="Cross entropy of the softmax of the outputs",
+    source=f"{_DOCS}CrossEntropyLoss.html",
+    params=CrossEntropyParams,
+    build=_cross_entropy,
+    target_kind="class",
+    weight=_sum_of_weights,
+)
+NLL = Loss(
+    summary="Negative log likelihood, for models whose outputs are log-probabilities",
+    source=f"{_DOCS}NLLLoss.html",
+    params=WeightedParams,
+    build=_nll,
+    target_kind="class",
+    weight=_sum_of_weights,
+)
+MULTI_MARGIN = Loss(
+    summary="Hinge loss over classes; torch's mean counts every sample for one, whatever its class weight",
+    source=f"{_DOCS}MultiMarginLoss.html",
+    params=MultiMarginParams,
+    build=_multi_margin,
+    target_kind="class",
+)
+MSE = Loss(
+    summary="Mean squared error",
+    source=f"{_DOCS}MSELoss.html",
+    params=NoParams,
+    build=_mse,
+    target_kind="real",
+)
+L1 = Loss(
+    summary="Mean absolute error",
+    source=f"{_DOCS}L1Loss.html",
+    params=NoParams,
+    build=_l1,
+    target_kind="real",
+)
+SMOOTH_L1 = Loss(
+    summary="Squared near zero and absolute beyond, with slope 1",
+    source=f"{_DOCS}SmoothL1Loss.html",
+    params=SmoothL1Params,
+    build=_smooth_l1,
+    target_kind="real",
+)
+HUBER = Loss(
+    summary="Squared near zero and absolute beyond, with slope delta",
+    source=f"{_DOCS}HuberLoss.html",
+    params=HuberParams,
+    build=_huber,
+    target_kind="real",
+)
+POISSON_NLL = Loss(
+    summary="Negative log likelihood of counts, Poisson distributed",
+    source=f"{_DOCS}PoissonNLLLoss.html",
+    params=PoissonParams,
+    build=_poisson_nll,
+    target_kind="real",
+)
+BCE_WITH_LOGITS = Loss(
+    summary="Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
+    source=f"{_DOCS}BCEWithLogitsLoss.html",
+    params=NoParams,
+    build=_bce_with_logits,
+    target_kind="real",
+)
+
+LOSSES: Registry[Loss] = Registry(
+    "loss",
+    {
+        "cross_entropy": "epochal.catalog.losses:CROSS_ENTROPY",
+        "nll": "epochal.catalog.losses:NLL",
+        "multi_margin": "epochal.catalog.losses:MULTI_MARGIN",
+        "mse": "epochal.catalog.losses:MSE",
+        "l1": "epochal.catalog.losses:L1",
+        "smooth_l1": "epochal.catalog.losses:SMOOTH_L1",
+        "huber": "epochal.catalog.losses:HUBER",
+        "poisson_nll": "epochal.catalog.losses:POISSON_NLL",
+        "bce_with_logits": "epochal.catalog.losses:BCE_WITH_LOGITS",
+    },
+)

@@ -1,0 +1,178 @@
+"""The optimizers of torch that take dense gradients and need no closure, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import nn, optim
+from torch.optim import Optimizer
+
+from epochal.catalog.entry import OptimizerEntry, Params
+from epochal.registry import Registry
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Not strict: YAML has lists where torch wants tuples.
+Betas = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
+
+
+class OptimizerParams(Params):
+    lr: Positive = 1e-3
+    """Peak learning rate."""
+    weight_decay: NotNegative = 0.0
+    """Weight of the L2 penalty."""
+
+
+class SgdParams(OptimizerParams):
+    momentum: Fraction = 0.0
+    """Share of the last update that is kept."""
+    dampening: Fraction = 0.0
+    """Share of the gradient that momentum leaves out."""
+    nesterov: bool = False
+    """Look ahead along the momentum; needs momentum and no dampening."""
+
+
+class AdamParams(OptimizerParams):
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    amsgrad: bool = False
+    """Divide by the largest running mean seen so far."""
+
+
+class AdamWParams(AdamParams):
+    weight_decay: NotNegative = 0.01
+    """Decay of the weights, apart from the gradient."""
+
+
+class NAdamParams(OptimizerParams):
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    momentum_decay: NotNegative = 0.004
+    """How the momentum moves over time."""
+    decoupled_weight_decay: bool = False
+    """Decay the weights apart from the gradient."""
+
+
+class RAdamParams(OptimizerParams):
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    decoupled_weight_decay: bool = False
+    """Decay the weights apart from the gradient."""
+
+
+class AdamaxParams(OptimizerParams):
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running mean of the gradient and of its largest value."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+
+
+class AdagradParams(OptimizerParams):
+    lr_decay: NotNegative = 0.0
+    """The learning rate is divided by one plus this times the steps done."""
+    initial_accumulator_value: NotNegative = 0.0
+    """What the sum of squared gradients starts from."""
+    eps: Positive = 1e-10
+    """Added to the denominator."""
+
+
+class AdadeltaParams(OptimizerParams):
+    rho: Fraction = 0.9
+    """Decay of the running means of squared gradients and updates."""
+    eps: Positive = 1e-6
+    """Added to the denominator."""
+
+
+class RMSpropParams(OptimizerParams):
+    alpha: Fraction = 0.99
+    """Decay of the running mean of squared gradients."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    momentum: Fraction = 0.0
+    """Share of the last update that is kept."""
+    centered: bool = False
+    """Divide by the gradient's estimated standard deviation."""
+
+
+class RpropParams(Params):
+    lr: Positive = 1e-3
+    """First size of every step."""
+    etas: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]],
+        Field(strict=False),
+    ] = (0.5, 1.2)
+    """Factors on a step after the gradient's sign changed, and after it stayed."""
+    step_sizes: Annotated[tuple[Positive, Positive], Field(strict=False)] = (1e-6, 50.0)
+    """Least and greatest step."""
+
+
+class ASGDParams(OptimizerParams):
+    lambd: NotNegative = 1e-4
+    """Decay term."""
+    alpha: Positive = 0.75
+    """Power of the learning rate's decay."""
+    t0: NotNegative = 1e6
+    """Step at which averaging starts."""
+
+
+class AdafactorParams(OptimizerParams):
+    beta2_decay: Annotated[float, Field(lt=0)] = -0.8
+    """Power of the step by which the running mean of squared gradients decays."""
+    d: Annotated[float, Field(ge=1)] = 1.0
+    """Updates whose root mean square is above this are scaled down to it."""
+
+
+def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn.Parameter]], Optimizer]:
+    """A ``build`` whose parameters are the keyword arguments of torch's class."""
+
+    def build(params: Params, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return optimizer(parameters, **params.model_dump())
+
+    return build
+
+
+def _entry(optimizer: Callable[..., Optimizer], params: type[Params], summary: str) -> OptimizerEntry:
+    name = getattr(optimizer, "__name__", "")
+    source = f"https://docs.pytorch.org/docs/stable/generated/torch.optim.{name}.html"
+    return OptimizerEntry(summary=summary, source=source, params=params, build=_built_by(optimizer))
+
+
+SGD = _entry(optim.SGD, SgdParams, "Stochastic gradient descent, with or without momentum")
+ADAM = _entry(optim.Adam, AdamParams, "Adaptive moments")
+ADAMW = _entry(optim.AdamW, AdamWParams, "Adam with weight decay apart from the gradient")
+NADAM = _entry(optim.NAdam, NAdamParams, "Adam with Nesterov momentum")
+RADAM = _entry(optim.RAdam, RAdamParams, "Adam with a rectified start, which needs no warm-up")
+ADAMAX = _entry(optim.Adamax, AdamaxParams, "Adam with the largest instead of the mean square gradient")
+ADAGRAD = _entry(optim.Adagrad, AdagradParams, "Each parameter's step shrinks with its sum of squared gradients")
+ADADELTA = _entry(optim.Adadelta, AdadeltaParams, "Adagrad over a window; meant for a learning rate of 1")
+RMSPROP = _entry(optim.RMSprop, RMSpropParams, "Gradients divided by their running root mean square")
+RPROP = _entry(optim.Rprop, RpropParams, "Step sizes from the gradients' signs; for batches of all the data")
+ASGD = _entry(optim.ASGD, ASGDParams, "Averaged stochastic gradient descent")
+ADAFACTOR = _entry(optim.Adafactor, AdafactorParams, "Adaptive steps whose state grows with rows and columns only")
+
+OPTIMIZERS: Registry[OptimizerEntry] = Registry(
+    "optimizer",
+    {
+        "sgd": "epochal.catalog.optimizers:SGD",
+        "adam": "epochal.catalog.optimizers:ADAM",
+        "adamw": "epochal.catalog.optimizers:ADAMW",
+        "nadam": "epochal.catalog.optimizers:NADAM",
+        "radam": "epochal.catalog.optimizers:RADAM",
+        "adamax": "epochal.catalog.optimizers:ADAMAX",
+        "adagrad": "epochal.catalog.optimizers:ADAGRAD",
+        "adadelta": "epochal.catalog.optimizers:ADADELTA",
+        "rmsprop": "epochal.catalog.optimizers:RMSPROP",
+        "rprop": "epochal.catalog.optimizers:RPROP",
+        "asgd": "epochal.catalog.optimizers:ASGD",
+        "adafactor": "epochal.catalog.optimizers:ADAFACTOR",
+    },
+)

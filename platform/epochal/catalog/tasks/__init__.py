@@ -1,0 +1,18 @@
+"""Tasks by name. To add one: a file here, a line in this table, a YAML in ``jobs/``, and ``make index``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from epochal.registry import Registry
+
+if TYPE_CHECKING:
+    from epochal.catalog.entry import TaskEntry
+
+TASKS: Registry[TaskEntry] = Registry(
+    "task",
+    {
+        "classification": "epochal.catalog.tasks.classification:ENTRY",
+        "regression": "epochal.catalog.tasks.regression:ENTRY",
+    },
+)

@@ -1,0 +1,53 @@
+"""The loss that a task's parameters name, ready to be called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from epochal.catalog.entry import Loss, Params
+from epochal.catalog.losses import LOSSES
+from epochal.catalog.validation import validated
+from epochal.errors import EpochalError
+from epochal.spec.section import Choice
+
+
+@dataclass(frozen=True)
+class ChosenLoss:
+    """A loss entry with its validated parameters."""
+
+    entry: Loss
+    params: Params
+
+    def total(self, output: Tensor, target: Tensor) -> Tensor:
+        """The sum of the samples' losses, a scalar."""
+        return self.entry.build(self.params, output, target)
+
+    def weight(self, target: Tensor) -> int | Tensor:
+        """What the samples count for in the mean."""
+        if self.entry.weight is None or self.class_weights is None:
+            return len(target)
+        return self.entry.weight(self.params, target)
+
+    @property
+    def class_weights(self) -> Sequence[float] | None:
+        weights: Sequence[float] | None = getattr(self.params, "class_weights", None)
+        return weights
+
+
+def chosen_loss(choice: Choice, target_kind: str) -> ChosenLoss:
+    """Look up the loss that ``choice`` names.
+
+    Raises:
+        NotFoundError: there is no such loss.
+        SpecError: its parameters are wrong.
+        EpochalError: it compares with another kind of target.
+    """
+    entry: Any = LOSSES.get(choice.name)
+    if entry.target_kind != target_kind:
+        fitting = [name for name in LOSSES if LOSSES.get(name).target_kind == target_kind]
+        raise EpochalError(f"the loss {choice.name} is not for {target_kind} targets", f"use {', '.join(fitting)}")
+    return ChosenLoss(entry, validated(entry.params, choice.params, "task.params.loss"))

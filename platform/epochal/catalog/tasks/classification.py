@@ -1,0 +1,79 @@
+"""Classification: one of several classes for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
+from epochal.errors import EpochalError
+from epochal.spec.section import Choice
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
+
+
+class ClassificationParams(Params):
+    loss: Choice = Choice(name="cross_entropy")
+    """A loss over classes and its parameters; `epochal losses` lists them."""
+    metrics: Annotated[list[Literal["accuracy", "top5", "f1", "precision", "recall", "auroc"]], Field(min_length=1)] = [
+        "accuracy"
+    ]
+    """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes."""
+
+
+class Classification:
+    """Outputs (batch, classes) against class numbers (batch,)."""
+
+    def __init__(self, loss: ChosenLoss, metrics: list[str], classes: int) -> None:
+        self._loss = loss
+        self._metrics = metrics
+        self._classes = classes
+
+    def weight(self, batch: Batch) -> int | Tensor:
+        return self._loss.weight(batch["target"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        outputs: Tensor = model(batch["input"])
+        return self._loss.total(outputs, batch["target"]), outputs
+
+    def metrics(self) -> MetricCollection:
+        from torchmetrics import MetricCollection
+        from torchmetrics import classification as of
+
+        macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
+        known: dict[str, Callable[[], Metric]] = {
+            "accuracy": lambda: of.MulticlassAccuracy(self._classes, average="micro"),
+            "top5": lambda: of.MulticlassAccuracy(self._classes, average="micro", top_k=5),
+            "f1": lambda: of.MulticlassF1Score(**macro),
+            "precision": lambda: of.MulticlassPrecision(**macro),
+            "recall": lambda: of.MulticlassRecall(**macro),
+            "auroc": lambda: of.MulticlassAUROC(**macro, thresholds=200),  # binned, so that its state stays small
+        }
+        # No compute groups: they form at the first update, and a worker without samples would not form them.
+        return MetricCollection({name: known[name]() for name in self._metrics}, compute_groups=False)
+
+
+def build(params: ClassificationParams, info: DataInfo) -> Classification:
+    classes = info.target.classes
+    if classes is None or info.target.shape != ():
+        raise EpochalError("classification needs one class a sample as target", "for real values use regression")
+    if classes < 5 and "top5" in params.metrics:
+        raise EpochalError(f"the metric top5 needs 5 classes or more, and this dataset has {classes}")
+    loss = chosen_loss(params.loss, "class")
+    if loss.class_weights is not None and len(loss.class_weights) != classes:
+        raise EpochalError(f"class_weights has {len(loss.class_weights)} values for {classes} classes")
+    return Classification(loss, list(params.metrics), classes)
+
+
+ENTRY = TaskEntry(
+    summary="One of several classes for each sample; metrics accuracy and others",
+    source="https://lightning.ai/docs/torchmetrics/stable/classification/accuracy.html",
+    params=ClassificationParams,
+    build=build,
+)

@@ -1,0 +1,73 @@
+"""Regression: one or more real values for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
+from epochal.errors import EpochalError
+from epochal.spec.section import Choice
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+Metric = Literal["mae", "rmse", "r2"]
+
+
+class RegressionParams(Params):
+    loss: Choice = Choice(name="mse")
+    """A loss over real values and its parameters; `epochal losses` lists them."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] | None = None
+    """What is measured at validation, besides the loss; null is all that fit. r2 is for one value a sample."""
+
+
+class Regression:
+    """Outputs of the target's shape against real values (batch, ...)."""
+
+    def __init__(self, loss: ChosenLoss, metrics: Sequence[Metric]) -> None:
+        self._loss = loss
+        self._metrics = metrics
+
+    def weight(self, batch: Batch) -> int | Tensor:
+        return self._loss.weight(batch["target"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = batch["target"]
+        outputs: Tensor = model(batch["input"]).reshape(target.shape)
+        return self._loss.total(outputs, target), outputs
+
+    def metrics(self) -> MetricCollection:
+        from torchmetrics import MetricCollection
+        from torchmetrics import regression as of
+
+        known: dict[str, Any] = {
+            "mae": of.MeanAbsoluteError,
+            "rmse": lambda: of.MeanSquaredError(squared=False),
+            "r2": of.R2Score,
+        }
+        # No compute groups: they form at the first update, and a worker without samples would not form them.
+        return MetricCollection({name: known[name]() for name in self._metrics}, compute_groups=False)
+
+
+def build(params: RegressionParams, info: DataInfo) -> Regression:
+    if info.target.classes is not None:
+        raise EpochalError("regression needs real values as target, and this dataset's are classes")
+    metrics: list[Metric] = ["mae", "rmse", "r2"] if info.target.shape == () else ["mae", "rmse"]
+    if params.metrics and not set(params.metrics) <= set(metrics):
+        raise EpochalError("the metric r2 needs one value a sample as target", "set task.params.metrics to [mae, rmse]")
+    return Regression(chosen_loss(params.loss, "real"), params.metrics or metrics)
+
+
+ENTRY = TaskEntry(
+    summary="One or more real values for each sample; metrics mae, rmse and r2",
+    source="https://lightning.ai/docs/torchmetrics/stable/regression/r2_score.html",
+    params=RegressionParams,
+    build=build,
+)

@@ -1,0 +1,44 @@
+"""An entry's parameters against their model: every problem at once, in the words of the spec. Needs pydantic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from epochal.errors import Problem, SpecError, did_you_mean
+from epochal.spec.problems import wording
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+"""How parameters are checked, here by their models and elsewhere by their JSON Schema."""
+
+
+def validated(model: type[ModelT], params: Mapping[str, Any], path: str) -> ModelT:
+    """``params`` as ``model``; ``path`` is where they stand in the spec (``model.params``).
+
+    Raises:
+        SpecError: with one problem for each wrong parameter.
+    """
+    try:
+        return model.model_validate(dict(params))
+    except ValidationError as error:
+        raise SpecError("the job spec", tuple(problems_of(error, model, path))) from None
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> list[Problem]:
+    """What pydantic found, as problems with paths below ``path``."""
+    return [_problem(details, tuple(model.model_fields), path) for details in error.errors(include_url=False)]
+
+
+def _problem(details: ErrorDetails, known: tuple[str, ...], path: str) -> Problem:
+    where = ".".join(str(step) for step in (path, *details["loc"]))
+    if details["type"] == "extra_forbidden":
+        name = str(details["loc"][-1])
+        return Problem(where, "unknown parameter", value=details["input"], hint=did_you_mean(name, known))
+    if details["type"] == "missing":
+        return Problem(where, "is required")
+    message, hint = wording(details)
+    return Problem(where, message, value=details["input"], hint=hint)

@@ -1,0 +1,132 @@
+"""What the commands `models`, `datasets`, `tasks`, `optimizers`, `schedules` and `losses` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option
+from epochal.cli.render import Output
+
+if TYPE_CHECKING:
+    from epochal.catalog.index import IndexEntry, Kind
+
+_PLACES: dict[Kind, tuple[str, ...]] = {
+    "architecture": ("model",),
+    "dataset": ("data",),
+    "task": ("task",),
+    "optimizer": ("train", "optimizer"),
+    "lr_schedule": ("train", "lr_schedule"),
+}
+"""Where a job spec names an entry of each kind."""
+
+_NESTED: tuple[Kind, ...] = ("architecture", "dataset", "task")
+"""Kinds whose parameters stand under ``params``; those of the others stand beside the name."""
+
+
+def catalog_command(name: str, kind: Kind, summary: str) -> click.Command:
+    """A command that lists the entries of one kind, or describes one."""
+
+    @click.command(name, help=f"{summary}\n\nWithout a NAME, lists them; with one, describes its parameters.")
+    @click.argument("entry_name", metavar="[NAME]", required=False)
+    @output_option()
+    def command(entry_name: str | None, output: Output) -> None:
+        from epochal.catalog.index import entries, entry
+
+        if entry_name is None:
+            render.records([_row(one) for one in entries(kind)], _columns(kind), output, title=name)
+        else:
+            _describe(entry(kind, entry_name), output)
+
+    return command
+
+
+def _columns(kind: Kind) -> list[str]:
+    extra = {"architecture": ["parameters"], "dataset": ["task"], "loss": ["task"]}.get(kind, [])
+    return ["name", *extra, "summary"]
+
+
+def _row(entry: IndexEntry) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": entry.name, "summary": entry.summary, "source": entry.source}
+    if entry.kind == "architecture":
+        row["parameters"] = entry.parameter_count
+    if entry.kind == "loss":
+        row["task"] = _task_of(entry)
+    if entry.kind == "dataset":
+        row["task"] = entry.task or "classification or regression"
+    return row
+
+
+def _task_of(loss: IndexEntry) -> str:
+    return "classification" if loss.target == "class" else "regression"
+
+
+def _describe(entry: IndexEntry, output: Output) -> None:
+    params = [_param(name, schema, entry) for name, schema in entry.params.get("properties", {}).items()]
+    if output is not Output.TABLE:
+        render.document({**_row(entry), "params": params, "schema": entry.params, "example": _example(entry)}, output)
+        return
+    row = _row(entry)
+    if entry.parameter_count is not None:
+        row["parameters"] = f"{entry.parameter_count:,} with the defaults below, on the data of its tests"
+    render.document(row)
+    render.text("")
+    if params:
+        render.records(params, ["parameter", "type", "default", "description"])
+        render.text("")
+    render.text(_example(entry))
+
+
+def _param(name: str, schema: dict[str, Any], entry: IndexEntry) -> dict[str, Any]:
+    required = name in entry.params.get("required", ())
+    return {
+        "parameter": name,
+        "type": type_of(schema),
+        "default": "required" if required else _plain(schema.get("default")),
+        "description": schema.get("description", ""),
+    }
+
+
+def _plain(default: Any) -> Any:
+    return "null" if default is None else default
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """A parameter's type and bounds in words: ``whole number >= 1``, ``list of numbers``, ``relu | gelu``."""
+    if "anyOf" in schema:
+        return " or ".join(type_of(one) for one in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    if "prefixItems" in schema:
+        return f"[{', '.join(type_of(one) for one in schema['prefixItems'])}]"
+    if schema.get("type") == "array":
+        items = type_of(schema["items"]) if schema.get("items") else "values"
+        return f"list of {items.replace('number', 'numbers', 1)}"
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true | false"}
+    return words.get(schema.get("type", ""), schema.get("type") or "mapping with a name") + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return f" {' and '.join(found)}" if found else ""
+
+
+def _example(entry: IndexEntry) -> str:
+    """How a job spec names it, with every parameter at its default."""
+    import yaml
+
+    required = entry.params.get("required", ())
+    params = {
+        name: "..." if name in required else schema.get("default")
+        for name, schema in entry.params.get("properties", {}).items()
+    }
+    nested = {"params": params} if entry.kind in _NESTED and params else params
+    node: Any = {"name": entry.name, **nested}
+    if entry.kind == "loss":  # its place is inside a task, which needs a name
+        node = {"task": {"name": _task_of(entry), "params": {"loss": node}}}
+    for step in reversed(_PLACES.get(entry.kind, ())):
+        node = {step: node}
+    return str(yaml.safe_dump(node, sort_keys=False, default_flow_style=None, width=100)).rstrip()

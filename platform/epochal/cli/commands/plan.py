@@ -1,0 +1,90 @@
+"""`epochal plan`: what a job spec would run, and what that costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option, set_option, spec_argument
+from epochal.cli.render import Output
+
+if TYPE_CHECKING:
+    from epochal.spec import LoadedSpec
+    from epochal.training.plan import Plan
+
+
+@click.command()
+@spec_argument
+@set_option
+@output_option(Output.TABLE, Output.JSON, Output.YAML)
+def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
+    """Show what a job spec would run, without running it.
+
+    Prints every value of the resolved spec with where it comes from, the size of the model, the cost of a step, the
+    number of steps and the resources of all workers together. Loads the data; the model takes no memory.
+    """
+    import sys
+
+    from epochal.catalog.index import check
+    from epochal.spec import load_spec
+    from epochal.training.plan import plan
+
+    loaded = load_spec(source, overrides, (check,))
+    if loaded.spec.code is not None:
+        sys.path.insert(0, str(loaded.folder / loaded.spec.code.dir))
+    planned = plan(loaded.spec, loaded.folder)
+    if output is Output.TABLE:
+        render.records(_values(loaded), ["field", "value", "from"], title="values")
+        render.text("")
+        render.document(_summary(planned))
+    else:
+        spec = loaded.spec.model_dump(mode="json")
+        render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict()}, output)
+
+
+def _values(loaded: LoadedSpec) -> list[dict[str, Any]]:
+    """One row for every value; those that are null by default say nothing, and are left out."""
+    values = dict(_leaves(loaded.spec.model_dump(mode="json"), ""))
+    rows = ({"field": path, "value": value, "from": loaded.origins.get(path, "")} for path, value in values.items())
+    return [row for row in rows if row["from"] != "default" or row["value"] not in (None, "", [], {})]
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(path, value)]
+    return [leaf for key, below in value.items() for leaf in _leaves(below, f"{path}.{key}" if path else key)]
+
+
+def _summary(planned: Plan) -> dict[str, Any]:
+    from epochal.units import Bytes
+
+    cost, workers, total = planned.cost, planned.workers, planned.resources
+    largest, smallest = workers.shares
+    share = f"{largest}" if largest == smallest else f"{smallest} to {largest}"
+    passes = f" in {workers.micro_batches} micro-batches" if workers.micro_batches > 1 else ""
+    elastic = f"{workers.least} to {workers.count}" if workers.least < workers.count else f"{workers.count}"
+    memory = "" if total.memory is None else f", {Bytes(total.memory).human()} of memory"
+    return {
+        "data": f"{planned.train_samples:,} samples to train on, {planned.validation_samples:,} to validate on",
+        "length": f"{planned.total_steps:,} steps, {planned.steps_per_epoch:,} an epoch, {planned.epochs:g} epochs",
+        "parameters": f"{cost.parameters:,}, of them {cost.trainable:,} trained",
+        "step": f"{_flops(cost.flops)} over a global batch of {planned.global_batch_size:,}",
+        "memory": (
+            f"weights {Bytes(cost.weights).human()}, gradients {Bytes(cost.gradients).human()},"
+            f" optimizer state {Bytes(cost.optimizer_state).human()}"
+        ),
+        "workers": (
+            f"{elastic} by {workers.strategy}, each with {share} samples of a step{passes}"
+            f" and {Bytes(workers.bytes_each).human()} of memory, without activations"
+        ),
+        "resources": f"{total.cpus:g} CPUs, {total.gpus:g} GPUs{memory}",
+    }
+
+
+def _flops(count: int) -> str:
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:,} FLOP"

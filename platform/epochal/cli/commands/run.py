@@ -1,0 +1,145 @@
+"""`epochal run`: train from a job spec, here and now."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option, set_option
+from epochal.cli.progress import display
+from epochal.cli.render import Output
+from epochal.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochal.agent.foreground import Foreground
+    from epochal.agent.summary import Summary
+
+_OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
+
+
+@click.command()
+@click.argument("source", metavar="FILE", required=False)
+@set_option
+@click.option("--resume", metavar="JOB", help="Go on with a job that was interrupted, from its newest checkpoint.")
+@click.option("--address", metavar="HOST:PORT", envvar="EPOCHAL_RAY_ADDRESS",
+              help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]")
+@click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
+@output_option(*_OUTPUTS)
+def command(
+    source: str | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    address: str | None,
+    dry_run: bool,
+    quiet: bool,
+    output: Output,
+) -> int:
+    """Train from the job spec FILE, here and now (`-` reads standard input).
+
+    Ray is started for it and ended again. Ctrl-C saves the state and ends; `epochal run --resume JOB` goes on exactly
+    there. Exit code: 0 it succeeded, 1 it failed, 2 the spec is wrong, 130 it was interrupted.
+    """
+    _check(source, overrides, resume)
+    if dry_run:
+        return _dry_run(source or "", overrides, output)
+    summary = _run(source, overrides, resume, address, quiet)
+    _show(summary, output)
+    return summary.exit_code
+
+
+def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -> None:
+    if (source is None) == (resume is None):
+        raise UsageError("give a job spec, or --resume with a job", "`epochal run jobs/quickstart.yaml`")
+    if resume is not None and overrides:
+        raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
+
+
+def _dry_run(source: str, overrides: tuple[str, ...], output: Output) -> int:
+    spec = _load(source, overrides).spec.model_dump(mode="json")
+    render.document(spec, Output.YAML if output is Output.TABLE else output)
+    return 0
+
+
+def _load(source: str, overrides: tuple[str, ...]) -> Any:
+    from epochal.catalog.index import check
+    from epochal.spec.load import load_spec
+
+    loaded = load_spec(source, overrides, [check])
+    if loaded.spec.sweep is not None:
+        raise UsageError("sweeps cannot be run yet, only checked", "take the sweep block out to run the job by itself")
+    return loaded
+
+
+def _run(
+    source: str | None, overrides: tuple[str, ...], resume: str | None, address: str | None, quiet: bool
+) -> Summary:
+    loaded = None if source is None else _load(source, overrides)
+    from epochal import settings
+    from epochal.agent.foreground import Foreground, Place
+
+    place = Place(settings.home(), settings.tracking_uri(), address)
+    with display(live=render.is_terminal(sys.stderr), quiet=quiet) as shown:
+        foreground = Foreground(place, shown)
+        with _interruptible(foreground):
+            if loaded is None:
+                return foreground.resume(resume or "")
+            return foreground.run(loaded, tuple(sys.argv))
+
+
+@contextmanager
+def _interruptible(foreground: Foreground) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end, the second ends at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        render.message("saving the state and ending; once more ends at once, without saving")
+        foreground.interrupt()
+
+    asked: list[int] = []
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show(summary: Summary, output: Output) -> None:
+    if output is not Output.TABLE:
+        render.document(summary.to_dict(), output)
+        return
+    render.document(_table(summary))
+    if summary.unsent:
+        render.warning(f"MLflow does not have everything yet ({summary.unsent}); the next `epochal` command sends it")
+    if summary.state == "PAUSED":
+        render.message(f"go on with `epochal run --resume {summary.job}`")
+    elif summary.run_id:
+        render.message(f"look at it with `epochal runs show {summary.run_id[:8]}`, or in a browser with `epochal ui`")
+
+
+def _table(summary: Summary) -> dict[str, Any]:
+    """The summary for a person: what matters, and numbers as one reads them."""
+    why = summary.reason if summary.state != "SUCCEEDED" else ""
+    shown: dict[str, Any] = {
+        "job": summary.job,
+        "state": " ".join(part for part in (summary.state, f"({why})" if why else "") if part),
+        "message": summary.message,
+        "attempts": summary.attempts,
+        "time": f"{summary.seconds:.1f} s",
+        **{name: f"{value:.5g}" for name, value in sorted(summary.metrics.items()) if not name.startswith("perf/")},
+        "best": f"{summary.best[0]:.5g} at step {summary.best[1]}" if summary.best else "",
+        "model": summary.model,
+        "checkpoint": summary.checkpoint if summary.model is None else None,
+        "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",
+        "tracking": summary.tracking_uri,
+    }
+    return {name: value for name, value in shown.items() if value not in ("", None)}

@@ -1,0 +1,253 @@
+"""`epochal runs`: what MLflow has recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option
+from epochal.cli.render import Output
+
+if TYPE_CHECKING:
+    from epochal.tracking.runs import Comparison, RunInfo
+
+_METRIC_COLUMNS = 3
+_SHOWN = (
+    "id", "name", "job", "experiment", "status", "reason", "started", "duration", "description", "models", "tags",
+    "params",
+)  # fmt: skip
+_STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
+
+
+@click.group("runs")
+def command() -> None:
+    """List, show and compare recorded runs.
+
+    A run is named by its id or a unique beginning of it, by its job's id, or by its name (the newest of that name).
+    """
+
+
+@command.command("list")
+@click.option("--experiment", help="Only the runs of this MLflow experiment.")
+@click.option("--job", help="Only the runs of this job id.")
+@click.option("--status", type=click.Choice(_STATUSES, case_sensitive=False), help="Only runs with this status.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many.")
+@output_option()
+def list_command(experiment: str | None, job: str | None, status: str | None, limit: int, output: Output) -> None:
+    """List runs, the newest first, with their newest metrics."""
+    from epochal.tracking.runs import list_runs
+
+    found = list_runs(_recorded_at(), experiment, job, status, limit)
+    if output in (Output.JSON, Output.YAML):
+        render.records([_described(run) for run in found], ["id"], output)
+        return
+    metrics = _common_metrics(found)
+    rows = [{**_row(run), **{name: run.metrics.get(name) for name in metrics}} for run in found]
+    render.records(rows, ["id", "name", "status", "reason", "started", "duration", *metrics], output, "runs")
+
+
+@command.command("show")
+@click.argument("run", metavar="RUN")
+@click.option("--all", "everything", is_flag=True, help="The metrics of performance and machines too.")
+@output_option()
+def show_command(run: str, everything: bool, output: Output) -> None:
+    """Show one run: parameters, tags, last and best metrics, and the curves."""
+    from epochal.tracking.runs import get_run, main_metrics
+
+    uri = _recorded_at()
+    found = get_run(uri, run)
+    rows = _metric_rows(uri, found, sorted(found.metrics) if everything else main_metrics(found.metrics))
+    if output is not Output.TABLE:
+        render.document({**_described(found), "extents": rows}, output)
+        return
+    facts = {**_described(found), "started": _started(found), "duration": _duration(found)}
+    render.document({name: facts[name] for name in _SHOWN})
+    render.text("")
+    render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at", "curve"], title="metrics")
+
+
+@command.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option(
+    "--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Draw the curves over each other into a .png, .svg, .pdf or .html file.",
+)  # fmt: skip
+@output_option()
+def compare_command(runs: tuple[str, ...], picture: Path | None, output: Output) -> None:
+    """Compare runs: their metrics, and only the parameters that differ."""
+    from epochal.tracking.runs import compare
+
+    uri = _recorded_at()
+    comparison = compare(uri, runs)
+    if picture:
+        _draw(uri, comparison, picture)
+    if output in (Output.JSON, Output.YAML):
+        render.document(_structured(comparison), output)
+        return
+    if output is Output.NAME:
+        render.records([{"id": run.id} for run in comparison.runs], ["id"], output)
+        return
+    labels = _labels(comparison.runs)
+    facts = {
+        "status": tuple(run.status for run in comparison.runs),
+        "reason": tuple(run.reason for run in comparison.runs),
+        "duration": tuple(_duration(run) for run in comparison.runs),
+    }
+    render.records(_beside("metric", facts | comparison.metrics, labels), ["metric", *labels], title="metrics")
+    render.text("")
+    render.records(
+        _beside("parameter", comparison.params, labels), ["parameter", *labels], title="parameters that differ"
+    )
+
+
+@command.command("sync")
+@click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds to try for.")
+@output_option()
+def sync_command(timeout: float, output: Output) -> int:
+    """Send to MLflow what could not be sent earlier, and say what is left."""
+    from epochal.settings import home, tracking_uri
+    from epochal.tracking.tracker import sync_all
+
+    results = sync_all(tracking_uri(), home().storage, timeout)
+    rows: list[dict[str, Any]] = [
+        {
+            "job": job,
+            "run": synced.run_id,
+            "sent": not synced.pending,
+            "left": synced.left,
+            "problem": synced.problem,
+            "refused": list(synced.refused),
+        }
+        for job, synced in results.items()
+    ]
+    if not rows and output is Output.TABLE:
+        render.message("nothing was waiting to be sent")
+        return 0
+    render.records(rows, ["job", "run", "sent", "left", "problem"], output, "jobs")
+    return 5 if any(row["left"] for row in rows) else 0
+
+
+def _recorded_at() -> str:
+    """The tracking URI, after what is waiting to be sent had its chance."""
+    from epochal.settings import home, tracking_uri
+    from epochal.tracking.tracker import sync_all
+
+    uri = tracking_uri()
+    sync_all(uri, home().storage, deadline_seconds=10)
+    return uri
+
+
+def _row(run: RunInfo) -> dict[str, Any]:
+    return {
+        "id": run.short_id,
+        "name": run.name,
+        "status": run.status,
+        "reason": run.reason,
+        "started": _started(run),
+        "duration": _duration(run),
+    }
+
+
+def _described(run: RunInfo) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "name": run.name,
+        "job": run.job,
+        "experiment": run.experiment,
+        "status": run.status,
+        "reason": run.reason,
+        "description": run.description,
+        "start": run.start,
+        "end": run.end,
+        "models": list(run.models),
+        "tags": run.tags,
+        "params": run.params,
+        "metrics": run.metrics,
+    }
+
+
+def _started(run: RunInfo) -> datetime:
+    return datetime.fromtimestamp(run.start)
+
+
+def _duration(run: RunInfo) -> str:
+    from epochal.units import Duration
+
+    seconds = run.seconds if run.seconds is not None else time.time() - run.start
+    return str(Duration(round(seconds, 1 if seconds < 60 else None)))
+
+
+def _common_metrics(runs: Sequence[RunInfo]) -> list[str]:
+    """The few metrics worth a column: what runs are judged by, then what most of them have."""
+    from epochal.tracking.runs import main_metrics
+
+    judged = dict.fromkeys(run.objective[0] for run in runs if run.objective and run.objective[0] in run.metrics)
+    counts: dict[str, int] = {}
+    for run in runs:
+        for name in main_metrics(run.metrics):
+            counts[name] = counts.get(name, 0) + 1
+    ordered = main_metrics(dict.fromkeys(counts, 0.0))
+    common = sorted(ordered, key=lambda name: -counts[name])
+    return list(dict.fromkeys([*judged, *common]))[:_METRIC_COLUMNS]
+
+
+def _metric_rows(uri: str, run: RunInfo, names: Sequence[str]) -> list[dict[str, Any]]:
+    from epochal.tracking.runs import extent, metric_history, sparkline
+
+    rows = []
+    for name in names:
+        history = metric_history(uri, run.id, name)
+        if reached := extent(history):
+            rows.append(
+                {
+                    "metric": name,
+                    "last": reached.last,
+                    "lowest": reached.low,
+                    "lowest_at": reached.low_step,
+                    "highest": reached.high,
+                    "highest_at": reached.high_step,
+                    "curve": sparkline([point.value for point in history]),
+                }
+            )
+    return rows
+
+
+def _labels(runs: Sequence[RunInfo]) -> list[str]:
+    return [f"{run.name} {run.short_id}" for run in runs]
+
+
+def _beside(what: str, rows: dict[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:
+    return [{what: name, **dict(zip(labels, values, strict=True))} for name, values in rows.items()]
+
+
+def _structured(comparison: Comparison) -> dict[str, Any]:
+    ids = [run.id for run in comparison.runs]
+
+    def by_run(rows: dict[str, Any]) -> dict[str, Any]:
+        return {name: dict(zip(ids, values, strict=True)) for name, values in rows.items()}
+
+    return {
+        "runs": [_described(run) for run in comparison.runs],
+        "metrics": by_run(comparison.metrics),
+        "params": by_run(comparison.params),
+    }
+
+
+def _draw(uri: str, comparison: Comparison, picture: Path) -> None:
+    from epochal.tracking.plot import plot
+    from epochal.tracking.runs import main_metrics, metric_history
+
+    names = main_metrics({name: 0.0 for run in comparison.runs for name in run.metrics})
+    labels = dict(zip(_labels(comparison.runs), comparison.runs, strict=True))
+    curves = {
+        name: {label: metric_history(uri, run.id, name) for label, run in labels.items() if name in run.metrics}
+        for name in names
+    }
+    plot(curves, picture)
+    render.message(f"curves drawn to {picture}")

@@ -1,0 +1,42 @@
+"""`epochal schema`: the job spec's JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from epochal.cli import render
+
+
+@click.command()
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+def command(file: Path | None) -> None:
+    """Print the JSON Schema of the job spec (draft 2020-12).
+
+    With --file, editors can use it: the message says how.
+    """
+    from epochal.errors import UsageError
+    from epochal.spec.schema import EDITOR_LINE, schema
+
+    content = json.dumps(schema(), indent=2, ensure_ascii=False)
+    if file is None:
+        render.text(content)
+        return
+    try:
+        _write(file, content)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    render.message(f"wrote {file}; the first line of a job spec can name it:\n{EDITOR_LINE.format(file=file)}")
+
+
+def _write(file: Path, content: str) -> None:
+    """Under a temporary name first: an editor must not read half a schema."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{content}\n", encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""`epochal validate`: every problem of job specs, as a compiler prints them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option, set_option
+from epochal.cli.render import Output
+
+if TYPE_CHECKING:
+    from epochal.spec import Check
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@set_option
+@output_option(Output.TABLE, Output.JSON, Output.YAML)
+def command(files: tuple[str, ...], overrides: tuple[str, ...], output: Output) -> int:
+    """Check job specs without running them; - reads standard input.
+
+    Prints every problem with its line, and exits with 2 if there is any.
+    """
+    results = [_validated(file, overrides, quiet=output is not Output.TABLE) for file in files]
+    if output is not Output.TABLE:
+        render.document({"specs": results}, output)
+    return 0 if all(result["valid"] for result in results) else 2
+
+
+def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, Any]:
+    from epochal.errors import SpecError
+    from epochal.spec import load_text
+    from epochal.spec.source import read
+
+    shown, text = "stdin" if file == "-" else file, b""
+    try:
+        text = read(file)
+        loaded = load_text(text, Path(file).absolute(), overrides, _checks(), shown)
+    except SpecError as error:
+        if not quiet:
+            render.problems(error, text.decode("utf-8-sig", "replace"))
+        return {"file": shown, "valid": False, "problems": [render.plain(vars(one)) for one in error.problems]}
+    if not quiet:
+        render.text(f"{shown}: ok ({loaded.spec.name})")
+    return {"file": shown, "valid": True, "name": loaded.spec.name, "problems": []}
+
+
+def _checks() -> tuple[Check, ...]:
+    """The catalog's check of names and parameters, from its index: needs no torch."""
+    from epochal.catalog.index import check
+
+    return (check,)

@@ -1,0 +1,34 @@
+"""Options that several commands share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from epochal.cli.render import Output
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_option(*formats: Output, default: Output = Output.TABLE) -> Callable[[Command], Command]:
+    """``-o FORMAT``: the command gets ``output: Output``. All formats are allowed where none is named."""
+    allowed = [str(output) for output in formats or Output]
+    return click.option(
+        "-o", "--output", type=click.Choice(allowed), default=str(default), show_default=True,
+        callback=lambda _ctx, _parameter, value: Output(value), help="How to print the result.",
+    )  # fmt: skip
+
+
+def set_option(command: Command) -> Command:
+    """``-s PATH=VALUE``, repeatable: the command gets ``overrides: tuple[str, ...]`` for ``load_spec``."""
+    return click.option(
+        "-s", "--set", "overrides", multiple=True, metavar="PATH=VALUE",
+        help="Override a field of the spec, such as train.epochs=3. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def spec_argument(command: Command) -> Command:
+    """One job spec: the command gets ``source: str`` for ``load_spec``; `-` reads standard input."""
+    return click.argument("source", metavar="FILE")(command)

@@ -1,0 +1,189 @@
+"""How a running job looks on a terminal: one live bar, or plain lines where nobody is looking."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from epochal.cli import render
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+    from epochal.ledger.values import Job
+    from epochal.training.control import Progress, Saved
+
+_SHOWN = 3
+"""Metrics shown beside the loss."""
+
+
+class Display(Protocol):
+    """An ``Observer`` that is entered before the job starts and left after it ended."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: object) -> None: ...
+
+    def state(self, job: Job) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def saved(self, saved: Saved) -> None: ...
+
+    def log(self, rank: int, text: str) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+
+def display(live: bool, quiet: bool) -> Display:
+    """The display for a terminal (``live``), for a pipe or log file, or for nobody (``quiet``: notices only)."""
+    if quiet:
+        return QuietDisplay()
+    return LiveDisplay() if live else PlainDisplay()
+
+
+class QuietDisplay:
+    """Notices alone."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return
+
+    def state(self, job: Job) -> None:
+        return
+
+    def progress(self, progress: Progress) -> None:
+        return
+
+    def saved(self, saved: Saved) -> None:
+        return
+
+    def log(self, rank: int, text: str) -> None:
+        return
+
+    def notice(self, text: str) -> None:
+        render.message(text)
+
+
+class PlainDisplay(QuietDisplay):
+    """A line when an epoch ends, every ten seconds in between, and for every change of state."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every = every
+        self._last_line = 0.0
+        self._last_epoch = -1
+        self._rate = Rate()
+
+    def state(self, job: Job) -> None:
+        render.message(f"{job.id} {job.state.value}")
+
+    def progress(self, progress: Progress) -> None:
+        self._rate.update(progress)
+        now = time.monotonic()
+        ended = progress.step == progress.total_steps
+        if progress.epoch == self._last_epoch and now - self._last_line < self._every and not ended:
+            return
+        self._last_epoch, self._last_line = progress.epoch, now
+        render.message(
+            f"epoch {progress.epoch}/{progress.epochs:g}  step {progress.step}/{progress.total_steps}  "
+            + "  ".join([*described(progress), self._rate.eta(progress)])
+        )
+
+    def log(self, rank: int, text: str) -> None:
+        for line in text.splitlines():
+            render.message(f"[rank {rank}] {line}")
+
+
+class LiveDisplay(QuietDisplay):
+    """One bar: epoch, step, loss, metrics, samples a second, time left."""
+
+    def __init__(self) -> None:
+        self._bar: RichProgress | None = None
+        self._task: int | None = None
+        self._rate = Rate()
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[metrics]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("starting", total=1, metrics="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def state(self, job: Job) -> None:
+        if not job.state.is_terminal:
+            self._update(description=job.state.value.lower())
+
+    def progress(self, progress: Progress) -> None:
+        self._rate.update(progress)
+        self._update(
+            description=f"epoch {progress.epoch}/{progress.epochs:g}",
+            completed=progress.step,
+            total=progress.total_steps,
+            metrics="  ".join([*described(progress), self._rate.eta(progress)]),
+        )
+
+    def log(self, rank: int, text: str) -> None:
+        for line in text.splitlines():
+            self._print(f"[rank {rank}] {line}")
+
+    def notice(self, text: str) -> None:
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+
+    def _update(self, **changes: object) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, **changes)  # type: ignore[arg-type]
+
+
+class Rate:
+    """Time left, from the steps of this attempt (a resumed one does not start at step 0)."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+        self._now = 0.0
+
+    def update(self, progress: Progress) -> None:
+        self._now = time.monotonic()
+        if self._start is None or progress.step < self._start[1]:
+            self._start = (self._now, progress.step)
+
+    def eta(self, progress: Progress) -> str:
+        if self._start is None or progress.step <= self._start[1]:
+            return ""
+        seconds = (self._now - self._start[0]) / (progress.step - self._start[1])
+        left = round(seconds * (progress.total_steps - progress.step))
+        return f"ETA {left // 60}:{left % 60:02d}"
+
+
+def described(progress: Progress) -> list[str]:
+    """Loss, the newest validation metrics and throughput, as ``name value``."""
+    metrics = progress.metrics
+    names = ["train/loss", *[name for name in metrics if name.startswith("val/")][:_SHOWN]]
+    shown = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
+    if "perf/samples_per_second" in metrics:
+        shown.append(f"{metrics['perf/samples_per_second']:,.0f} samples/s")
+    if progress.phase not in ("train", "setup"):
+        shown.append(progress.phase)
+    return shown

@@ -1,0 +1,218 @@
+"""Everything Epochal prints: data on stdout, the rest on stderr; plain where nobody watches.
+
+Rich is imported only to draw on a terminal, PyYAML only to print YAML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epochal.errors import EpochalError, Problem, SpecError
+
+
+class Output(StrEnum):
+    """The formats of ``-o``."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+def records(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Output = Output.TABLE, title: str = ""
+) -> None:
+    """Print ``rows``.
+
+    A table shows ``columns``, json and yaml every key of every row, name the first column alone. ``title`` says what
+    is listed, in the plural (``"runs"``): it heads the table on a terminal, and is missed aloud where there is none.
+    """
+    if output in (Output.JSON, Output.YAML):
+        _structured(list(rows), output)
+    elif output is Output.NAME:
+        _lines(sys.stdout, (_cell(row.get(columns[0])) for row in rows))
+    elif not rows:
+        message(f"no {title or 'rows'}")
+    elif is_terminal(sys.stdout):
+        _rich_table(rows, columns, title)
+    else:
+        _lines(sys.stdout, _aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
+
+
+def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
+    """Print one thing: ``key  value`` lines with nested keys dotted, json, yaml, or its first value as its name."""
+    if output in (Output.JSON, Output.YAML):
+        _structured(mapping, output)
+    elif output is Output.NAME:
+        _lines(sys.stdout, [_cell(next(iter(mapping.values()), ""))])
+    else:
+        pairs = [[_cell(key), _cell(value)] for key, value in _flat(mapping)]
+        shown = [[_styled(key, "1", sys.stdout), value] for key, value in pairs] if is_terminal(sys.stdout) else pairs
+        _lines(sys.stdout, _aligned(shown))
+
+
+def text(content: str) -> None:
+    """Print ``content`` on stdout as it is, with a newline after it."""
+    _lines(sys.stdout, [content.removesuffix("\n")])
+
+
+def message(content: str) -> None:
+    """Tell the user something that is not the command's data."""
+    _lines(sys.stderr, [printable(content)])
+
+
+def warning(content: str) -> None:
+    _lines(sys.stderr, [f"{_styled('warning:', '33', sys.stderr)} {printable(content)}"])
+
+
+def error(failure: EpochalError, output: Output = Output.TABLE) -> None:
+    """Print an expected error on stderr: what happened, every problem of a spec, and what to do next."""
+    found: tuple[Problem, ...] = getattr(failure, "problems", ())
+    if output is Output.JSON:
+        _lines(sys.stderr, [json.dumps({"error": _error_fields(failure, found)}, ensure_ascii=False)])
+        return
+    _lines(sys.stderr, [f"{_styled('error:', '31', sys.stderr)} {printable(failure.message)}"])
+    source = getattr(failure, "source", "")
+    _lines(sys.stderr, (printable(problem_line(source, problem)) for problem in found))
+    if failure.hint:
+        _lines(sys.stderr, [f"{_styled('hint:', '36', sys.stderr)} {printable(failure.hint)}"])
+
+
+def problems(failure: SpecError, content: str) -> None:
+    """Print a spec's problems on stderr, one a line; a terminal also shows the line of ``content`` that each is in."""
+    lines = content.splitlines()
+    drawn = is_terminal(sys.stderr)
+    for problem in failure.problems:
+        _lines(sys.stderr, [printable(problem_line(failure.source, problem))])
+        if drawn and problem.line is not None and problem.column is not None and problem.line <= len(lines):
+            _lines(sys.stderr, _excerpt(lines[problem.line - 1], problem.line, problem.column))
+
+
+def problem_line(source: str, problem: Problem) -> str:
+    """One problem as compilers print it: ``file:line:column: path: message (hint)``."""
+    where = f"{source}:{problem.line}:{problem.column}" if problem.line is not None else problem.origin or source
+    parts = [part for part in (where, problem.path, problem.message) if part]
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"{': '.join(parts)}{hint}"
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Whether to draw for a person: a terminal that is not dumb."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def printable(content: str) -> str:
+    """``content`` without control characters but newline and tab.
+
+    Names come from files and servers, and a terminal would obey the escapes in them.
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in content)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NaN and infinities as text, anything unknown as its ``str``."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    finite = isinstance(value, float) and math.isfinite(value)
+    return value if finite or value is None or type(value) in (bool, int, str) else str(value)
+
+
+def _excerpt(line: str, number: int, column: int, width: int = 100) -> list[str]:
+    """The source line and a caret below ``column``; of a long line the part around it."""
+    start = max(0, column - width // 2) if len(line) > width else 0
+    shown = printable(line[start : start + width].replace("\t", " "))
+    caret = " " * (column - 1 - start) + _styled("^", "31", sys.stderr)
+    return [f"{number:>5} | {shown}", f"{'':>5} | {caret}"]
+
+
+def _structured(value: Any, output: Output) -> None:
+    if output is Output.JSON:
+        text(json.dumps(plain(value), indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    text(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True, width=120))
+
+
+def _error_fields(failure: EpochalError, found: tuple[Problem, ...]) -> dict[str, Any]:
+    fields = {"type": type(failure).__name__, "message": failure.message, "hint": failure.hint}
+    if not found:
+        return fields
+    from dataclasses import asdict
+
+    return {**fields, "problems": [plain(asdict(problem)) for problem in found]}
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[str]]:
+    return [[_cell(row.get(name)) for name in columns] for row in rows]
+
+
+def _header(column: str) -> str:
+    return column.upper().replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    """A value on one line of a table."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    simple = plain(value)
+    shown = simple if isinstance(simple, str) else json.dumps(simple, ensure_ascii=False)
+    return " ".join(printable(shown).split())
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Cells padded to columns two spaces apart; the last column is not padded."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
+        table.add_column(_header(name), justify="right" if numeric and index else "left", overflow="fold")
+    for cells in _cells(rows, columns):
+        table.add_row(*map(Text, cells))
+    Console(file=sys.stdout).print(table)
+
+
+def _styled(content: str, code: str, stream: IO[str]) -> str:
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return content
+    return f"\x1b[{code}m{content}\x1b[0m"
+
+
+def _lines(stream: IO[str], lines: Iterator[str] | Sequence[str]) -> None:
+    for line in lines:
+        stream.write(f"{line}\n")
+    stream.flush()

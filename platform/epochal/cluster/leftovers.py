@@ -1,0 +1,94 @@
+"""What earlier commands left to be done: jobs whose agent went away, runs that MLflow does not have yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.cluster.check import Check, fail, ok, some, warn
+from epochal.errors import EpochalError, OlderLedgerError
+from epochal.settings import Home
+
+if TYPE_CHECKING:
+    from epochal.ledger.ledger import Ledger
+    from epochal.ledger.states import JobState
+
+AHEAD_SECONDS = 5.0
+
+
+def jobs(counts: dict[JobState, int]) -> Check:
+    found = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return ok("ledger", found or "no jobs yet")
+
+
+def lost_leases(overdue: list[str]) -> Check:
+    """``overdue``: jobs whose agent no longer renews its lease."""
+    if not overdue:
+        return ok("leases", "none has run out")
+    found = f"the process that ran {some(overdue)} is gone"
+    return warn(
+        "leases", found, "the next `epochal run` marks them PAUSED and closes their MLflow runs; go on with --resume"
+    )
+
+
+def paused(waiting: list[str]) -> Check:
+    if not waiting:
+        return ok("paused jobs", "none")
+    return ok("paused jobs", some(waiting), f"`epochal run --resume {waiting[0]}` goes on from its newest checkpoint")
+
+
+def ledger_clock(newest: float | None, now: float) -> Check:
+    """``newest``: when the ledger was last changed, by its own record."""
+    if newest is None or newest <= now + AHEAD_SECONDS:
+        return ok("ledger clock", "nothing in the ledger is dated later than now")
+    advice = "the clock was set back: leases run out later than they should until it has caught up"
+    return warn("ledger clock", f"the newest change is dated {newest - now:.0f} s later than now", advice)
+
+
+def unsent(folders: list[str]) -> Check:
+    """``folders``: jobs of which MLflow does not have everything."""
+    if not folders:
+        return ok("tracking", "MLflow has everything")
+    return warn("tracking", f"not all of {some(folders)} is in MLflow yet", "the next `epochal run` sends it")
+
+
+def look(home: Home) -> Iterator[Check]:
+    """The checks of this module. Reads only: a ledger that is not there is not made."""
+    if (home.root / "ledger.db").exists():
+        yield from _look_at_ledger(home.ledger_url)
+    else:
+        yield ok("ledger", "no jobs yet")
+    yield unsent([folder.name for folder in sorted((home.storage / "jobs").glob("*")) if _is_pending(folder)])
+
+
+def _look_at_ledger(url: str) -> Iterator[Check]:
+    try:
+        from epochal.ledger.ledger import Ledger
+    except ImportError as error:
+        yield warn("ledger", f"there is one, but no {error.name} to read it", "pip install 'epochal[cluster]'")
+        return
+    try:
+        with Ledger.open(url, upgrade=False) as ledger:
+            yield from _ask(ledger)
+    except OlderLedgerError as error:
+        yield warn("ledger", error.message, error.hint)
+    except EpochalError as error:
+        yield fail("ledger", error.message, error.hint)
+
+
+def _ask(ledger: Ledger) -> Iterator[Check]:
+    from epochal.ledger.states import JobState
+
+    yield jobs(ledger.counts())
+    yield lost_leases([job.id for job in ledger.overdue()])
+    yield paused([job.id for job in ledger.jobs([JobState.PAUSED])])
+    newest = ledger.jobs(limit=100)
+    yield ledger_clock(max((job.updated_at for job in newest), default=None), ledger.now())
+
+
+def _is_pending(folder: Path) -> bool:
+    from epochal.tracking.record import record_path
+    from epochal.tracking.shipped import is_pending
+
+    return record_path(folder).exists() and is_pending(folder)

@@ -1,0 +1,193 @@
+"""The user's own code: packed by content, checked entry by entry, unpacked once a node."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pathspec import GitIgnoreSpec
+
+from epochal.errors import CodeError
+from epochal.units import Bytes
+
+MAX_BYTES = 50 * 1024 * 1024
+_ALWAYS_IGNORED = (
+    ".git/", ".hg/", ".svn/", "__pycache__/", "*.py[co]", ".venv/", "venv/", ".tox/", ".nox/", "*.egg-info/",
+    ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".ipynb_checkpoints/", "node_modules/", "mlruns/", ".DS_Store",
+)  # fmt: skip
+_SECRETS = GitIgnoreSpec.from_lines([
+    ".env", ".env.*", "!.env.example", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.p12", "*.key",
+    ".netrc", ".pypirc", ".aws/", ".ssh/", ".kube/", "credentials.json", "service-account*.json",
+])  # fmt: skip
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A folder's code as one zip file. ``digest`` (SHA-256, hex) is of the content, so equal folders share one.
+
+    ``size`` is in bytes, before compression; ``skipped`` are files left out because they look like secrets.
+    """
+
+    digest: str
+    path: Path
+    files: tuple[str, ...]
+    size: int
+    skipped: tuple[str, ...] = ()
+
+
+def pack(folder: Path, into: Path, exclude: Iterable[str] = ()) -> Package:
+    """Pack ``folder`` as ``<into>/<digest>.zip``, where that does not exist already.
+
+    Left out is what ``.gitignore`` files say, version control, caches, virtual environments, what looks like a secret,
+    and ``exclude`` (patterns as in .gitignore).
+
+    Raises:
+        CodeError: there is no such folder, it has more than 50 MiB to ship, or a link in it leads out of it.
+    """
+    if not folder.is_dir():
+        raise CodeError(f"there is no folder {folder}", "code.dir is relative to the job spec")
+    root = folder.resolve()
+    files: dict[str, Path] = {}
+    skipped: list[str] = []
+    for path in _walk(root, root, [_spec(exclude), _spec(_ALWAYS_IGNORED)]):
+        name = path.relative_to(root).as_posix()
+        if _SECRETS.match_file(name):
+            skipped.append(name)
+        else:
+            files[name] = _inside(path, root)
+    size = _check_size(files)
+    digest = _digest(files)
+    target = into / f"{digest}.zip"
+    if not target.exists():
+        _write(files, target)
+    return Package(digest, target, tuple(sorted(files)), size, tuple(sorted(skipped)))
+
+
+def unpack(path: Path, digest: str, cache: Path) -> Path:
+    """The folder with the package's files, below ``cache``; unpacked where it is not there yet.
+
+    Raises:
+        CodeError: the package is damaged or not that of ``digest``, or an entry would leave the folder.
+    """
+    target = cache / digest
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=cache))
+    try:
+        _extract(path, draft)
+        found = _digest({file.relative_to(draft).as_posix(): file for file in draft.rglob("*") if file.is_file()})
+        if found != digest:
+            raise CodeError(f"the code package {path} is damaged: its content has digest {found}, not {digest}")
+        _move(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _spec(lines: Iterable[str]) -> tuple[str, GitIgnoreSpec]:
+    return "", GitIgnoreSpec.from_lines(lines)
+
+
+def _walk(folder: Path, root: Path, rules: list[tuple[str, GitIgnoreSpec]]) -> Iterator[Path]:
+    """Files below ``folder``. A rule is (folder it holds below, relative to the root; patterns)."""
+    ignore = folder / ".gitignore"
+    if ignore.is_file():
+        below = folder.relative_to(root).as_posix()
+        lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines()
+        rules = [*rules, ("" if below == "." else f"{below}/", GitIgnoreSpec.from_lines(lines))]
+    for path in sorted(folder.iterdir()):
+        is_folder = path.is_dir() and not path.is_symlink()
+        name = path.relative_to(root).as_posix() + ("/" if is_folder else "")
+        if any(name.startswith(below) and spec.match_file(name[len(below) :]) for below, spec in rules):
+            continue
+        if is_folder and not (path / "pyvenv.cfg").exists():
+            yield from _walk(path, root, rules)
+        elif not is_folder and _is_shippable(path):
+            yield path
+
+
+def _is_shippable(path: Path) -> bool:
+    """A file, or a link (checked later); sockets and pipes are not."""
+    return path.is_symlink() or stat.S_ISREG(path.lstat().st_mode)
+
+
+def _inside(path: Path, root: Path) -> Path:
+    real = path.resolve()
+    if not real.is_relative_to(root):
+        raise CodeError(
+            f"{path} is a link that leads out of {root}", "copy what it points to, or add it to code.exclude"
+        )
+    if not real.is_file():
+        raise CodeError(f"{path} is a link to something that is no file", "link to files, or add it to code.exclude")
+    return real
+
+
+def _check_size(files: dict[str, Path]) -> int:
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
+        listed = ", ".join(f"{name} ({Bytes(sizes[name]).human()})" for name in largest)
+        raise CodeError(
+            f"the code has {Bytes(total).human()}, more than {Bytes(MAX_BYTES).human()}; the largest files: {listed}",
+            "add data and weights to code.exclude or .gitignore; they belong in a dataset or in the storage root",
+        )
+    return total
+
+
+def _digest(files: dict[str, Path]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(files):
+        content = hashlib.sha256(files[name].read_bytes()).hexdigest()
+        total.update(f"{content} {name}\n".encode())
+    return total.hexdigest()
+
+
+def _write(files: dict[str, Path], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name].read_bytes())
+    draft.replace(target)
+
+
+def _extract(path: Path, into: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
+                raise CodeError(f"the code package {path} unpacks to more than {Bytes(MAX_BYTES).human()}")
+            for entry in entries:
+                _check_entry(entry, path)
+                archive.extract(entry, into)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CodeError(f"the code package {path} cannot be read: {error}") from error
+
+
+def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
+    name = PurePosixPath(entry.filename)
+    mode = entry.external_attr >> 16
+    plain = entry.filename and not entry.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
+    if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or ":" in name.parts[0] or not plain:
+        raise CodeError(f"the code package {path} has an entry that is refused: {entry.filename!r}")
+
+
+def _move(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another worker of this node was first, with the same content
+            raise

@@ -1,0 +1,191 @@
+"""Start or join Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from epochal.engine.capacity import Node, nodes_of
+from epochal.engine.warm import WarmPool
+from epochal.errors import UnreachableError
+
+CONNECT_SECONDS = 5.0
+_SOCKET_PATH_LIMIT = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.12345")
+"""What is left of the length of a unix socket's path for Ray's temporary folder."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """This process as the driver of a Ray cluster. ``node_id`` is the node that it runs on."""
+
+    address: str
+    node_id: str
+    warm: WarmPool
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The living nodes, with what they have and what is free of it."""
+        state: Any = ray._private.state
+        return nodes_of(state.nodes(), state.available_resources_per_node())
+
+    def keep_warm(self, per_node: int) -> None:
+        """Keep that many idle processes with torch imported on every node; returns at once."""
+        self.warm.keep(per_node)
+
+
+@contextmanager
+def connect(
+    address: str | None = None, *, temp_dir: Path | None = None, token_path: Path, cpus: int | None = None
+) -> Iterator[Connection]:
+    """Be a Ray driver within the ``with`` block.
+
+    Without ``address`` a private Ray is started and ended again: on loopback, on ports the system chooses, its files
+    in a folder below ``temp_dir`` (default: the system's) that is removed. It dies with this *thread*, by SIGKILL
+    too, so enter the block in one that lives as long. ``cpus`` overrides the number of CPUs it offers.
+
+    With ``address`` (``host:port``) a running cluster is joined. Token authentication is always on: the token is
+    that of ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH`` where they are set and a cluster is joined, otherwise the
+    file ``token_path``, which is made where it is missing. ``~/.ray`` is neither read nor written.
+
+    Raises:
+        UnreachableError: Ray does not start, or the cluster does not answer or refuses the token.
+    """
+    with _environment(_variables(address, token_path)):
+        if address is None:
+            with _short_folder(temp_dir) as folder:
+                _start(folder, cpus)
+                with _session() as connection:
+                    yield connection
+        else:
+            _join(address)
+            with _session() as connection:
+                yield connection
+
+
+def ensure_token(path: Path) -> Path:
+    """The file of the Ray token, made with mode 0600 where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(draft, path)  # refuses where another process was first
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path
+
+
+def _variables(address: str | None, token_path: Path) -> dict[str, str | None]:
+    from epochal.engine.local_ray import ENVIRONMENT
+
+    variables: dict[str, str | None] = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": None}
+    own_token = address is None or not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if own_token:
+        variables |= {"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(ensure_token(token_path))}
+    if address is None:
+        variables.update(ENVIRONMENT)
+    return variables
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    _apply(variables)
+    try:
+        yield
+    finally:
+        _apply(before)
+
+
+def _apply(variables: Mapping[str, str | None]) -> None:
+    raylet: Any = ray._raylet
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # Ray has read its variables when it was imported, and has kept the token it saw last.
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _short_folder(parent: Path | None) -> Iterator[Path]:
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="ep-", dir=parent))
+    if len(str(folder)) > _SOCKET_PATH_LIMIT:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="ep-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, cpus: int | None) -> None:
+    from epochal.engine.local_ray import lean_nodes
+
+    try:
+        with lean_nodes():
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                _temp_dir=str(folder),
+            )
+    except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+        hint = f"`epochal doctor` checks ports, memory and shared memory; Ray's logs were in {folder}"
+        raise UnreachableError(f"Ray does not start on this machine: {error}", hint) from error
+
+
+def _join(address: str) -> None:
+    _answers(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except ray.exceptions.AuthenticationError as error:
+        hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+        raise UnreachableError(f"the Ray cluster at {address} refuses the token", hint) from error
+    except (OSError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        hint = "this machine has to be a node of that cluster (`ray start --address`), with the same Ray and Python"
+        raise UnreachableError(f"cannot join the Ray cluster at {address}: {error}", hint) from error
+
+
+def _answers(address: str) -> None:
+    """Ray itself takes half a minute to find that nobody listens, and prints a page."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UnreachableError(f"{address!r} is no Ray address", "give host:port, such as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        hint = "check the address and that `ray start --head` runs there; leave the address out for a private Ray"
+        raise UnreachableError(f"no Ray cluster answers at {address}: {error}", hint) from error
+
+
+@contextmanager
+def _session() -> Iterator[Connection]:
+    # Ray prints what its raylets complain about (a worker that was killed) to this process's standard output.
+    ray._private.worker._worker_logs_enabled = False
+    context = ray.get_runtime_context()
+    warm = WarmPool()
+    try:
+        yield Connection(context.gcs_address, context.get_node_id(), warm)
+    finally:
+        warm.close()
+        ray.shutdown()

@@ -1,0 +1,220 @@
+"""A gang: all the workers of a job, or none of them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.util import placement_group_table
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit
+from epochal.engine.connection import Connection
+from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
+from epochal.engine.failure import GRACE, FailureKind, first_failure
+from epochal.engine.ranks import Ranks
+from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
+from epochal.engine.task import Assignment, stop_marker
+from epochal.training.control import Phase
+
+__all__ = ["Gang", "GangRequest", "form"]
+
+START_SECONDS = 180.0
+"""For a worker's process to start where none was warm, on a busy machine."""
+
+_POLL_SECONDS = 0.25
+_CREATE_SECONDS = 5.0
+
+
+def form(
+    connection: Connection, request: GangRequest, timeout: float, limits: Mapping[Phase, float] = DEFAULT_LIMITS
+) -> Gang:
+    """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
+
+    ``timeout`` is in seconds; ``limits`` are the hang watchdog's, in seconds without progress by phase.
+
+    Raises:
+        CapacityError: the workers can never fit, or did not within the timeout.
+    """
+    connection.warm.make_way()
+    deadline = time.monotonic() + timeout
+    while True:
+        nodes = connection.nodes()
+        check_possible(nodes, request)
+        # Asking only once there is room: a group that is refused is looked at again much later.
+        if (workers := fit(nodes, request)) and (group := _reserve(request, workers)) is not None:
+            return Gang(connection, request, group, workers, limits)
+        if time.monotonic() >= deadline:
+            raise does_not_fit_now(nodes, request, timeout)
+        time.sleep(0.02)
+
+
+def _reserve(request: GangRequest, workers: int) -> PlacementGroup | None:
+    group: PlacementGroup = placement_group([request.bundle] * workers, strategy="PACK")
+    if group.wait(_CREATE_SECONDS):
+        return group
+    remove_placement_group(group)
+    return None
+
+
+class Gang:
+    """Reserved room for ``world_size`` workers, kept over the attempts of a job. Use it as a context manager."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: GangRequest,
+        group: PlacementGroup,
+        world_size: int,
+        limits: Mapping[Phase, float],
+    ) -> None:
+        self.request = request
+        self.world_size = world_size
+        self._connection = connection
+        self._group = group
+        self._limits = limits
+        self._ranks: Ranks | None = None
+        self._marker: Path | None = None
+
+    def __enter__(self) -> Gang:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, target: str, payload: Any, folder: Path, attempt: int) -> Iterator[Event]:
+        """Call ``target`` (``"module:function"``, see ``engine.worker``) on every worker; the events as they come.
+
+        The last event is the last worker's ``Done``, or one ``Failed`` that names the first failing rank; by then
+        the others have been killed. ``folder`` is the job's, reachable from every node. Closing the iterator kills
+        the workers.
+        """
+        self._marker = stop_marker(folder, attempt)
+        self._marker.parent.mkdir(parents=True, exist_ok=True)
+        ranks = self._ranks = Ranks(self.request, self._group, self._connection.node_id)
+        seats = self._seats()
+        assignments = [
+            Assignment(
+                job=self.request.job,
+                attempt=attempt,
+                rank=rank,
+                world_size=self.world_size,
+                local_rank=local_rank,
+                folder=folder,
+                target=target,
+                payload=payload,
+                threads=self.request.threads,
+                gpus=self.request.gpus,
+                env=self.request.env,
+                package=self.request.package,
+            )
+            for rank, (_, local_rank) in enumerate(seats)
+        ]
+        try:
+            yield from _Flight(self._connection, ranks, assignments, [bundle for bundle, _ in seats], self._limits)
+        finally:
+            ranks.kill()
+            self._connection.warm.rested()
+
+    def stop(self) -> None:
+        """Ask the workers to stop; they save their state first, and are ``Done`` when they have."""
+        if self._marker is not None:
+            self._marker.touch()
+
+    def close(self) -> None:
+        """End what is left of the workers, and give the room back."""
+        if self._ranks is not None:
+            self._ranks.kill()
+            self._ranks.await_exit()
+        remove_placement_group(self._group)
+
+    def _seats(self) -> list[tuple[int, int]]:
+        """Each rank's (bundle, local rank); ranks of one node follow each other."""
+        places: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
+        nodes = list(dict.fromkeys(places[bundle] for bundle in sorted(places)))
+        bundles = sorted(places, key=lambda bundle: (nodes.index(places[bundle]), bundle))
+        used: Counter[str] = Counter()
+        seats = []
+        for bundle in bundles:
+            seats.append((bundle, used[places[bundle]]))
+            used[places[bundle]] += 1
+        return seats
+
+
+class _Flight:
+    """One attempt while it runs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        ranks: Ranks,
+        assignments: list[Assignment],
+        bundles: list[int],
+        limits: Mapping[Phase, float],
+    ) -> None:
+        self._connection = connection
+        self._ranks = ranks
+        self._assignments = assignments
+        self._bundles = bundles
+        self._watchdog = Watchdog(limits)
+        self._failures: list[Failed] = []
+        self._verdict_at = float("inf")
+        self._begun = time.monotonic()
+
+    def __iter__(self) -> Iterator[Event]:
+        warm = self._connection.warm
+        warm.make_way()
+        self._ranks.launch(self._assignments[0], self._bundles[0], None)
+        if sum(warm.idle().values()) < len(self._assignments):
+            warm.hurry()
+        done = 0
+        while done < len(self._assignments):
+            for event in self._ranks.poll(self._patience()):
+                if isinstance(event, Failed):
+                    self._suspect(event)
+                    continue
+                self._see(event)
+                yield event
+                done += isinstance(event, Done)
+            self._watch()
+            if time.monotonic() >= self._verdict_at:
+                self._ranks.kill()
+                yield first_failure(self._failures)
+                return
+
+    def _see(self, event: Event) -> None:
+        now = time.monotonic()
+        if isinstance(event, Started):
+            self._connection.warm.taken(event.node_id, event.pid)
+            self._watchdog.start(event.rank, now)
+            if event.meeting is not None:
+                self._launch_others(event.meeting)
+        elif isinstance(event, Heartbeat):
+            self._watchdog.heard(event, now)
+        elif isinstance(event, Done):
+            self._watchdog.finish(event.rank)
+
+    def _launch_others(self, meeting: tuple[str, int]) -> None:
+        self._connection.warm.make_way()
+        for assignment, bundle in zip(self._assignments[1:], self._bundles[1:], strict=True):
+            self._ranks.launch(assignment, bundle, meeting)
+
+    def _suspect(self, failed: Failed) -> None:
+        self._watchdog.finish(failed.rank)
+        self._failures.append(failed)
+        self._verdict_at = min(self._verdict_at, time.monotonic() + GRACE[failed.evidence])
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if not self._failures and (hung := self._watchdog.hung(now)) is not None:
+            self._suspect(hung)
+        missing = sorted(set(range(len(self._assignments))) - self._ranks.started)
+        if missing and not self._failures and now - self._begun > START_SECONDS:
+            message = f"the worker's process did not start within {START_SECONDS:g} s"
+            self._suspect(Failed(missing[0], FailureKind.INFRASTRUCTURE, message))
+
+    def _patience(self) -> float:
+        return max(0.0, min(_POLL_SECONDS, self._verdict_at - time.monotonic()))

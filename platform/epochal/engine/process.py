@@ -1,0 +1,99 @@
+"""This process as the system sees it: its title, output, parent, threads' priority, network interface."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent (the raylet) is gone, whatever this process is stuck in.
+
+    Ray's own check runs in this process and so does not reach one that is stopped. Linux only; elsewhere Ray's check
+    has to do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def capture_output(path: Path) -> None:
+    """Append everything this process and its children print from now on to ``path``.
+
+    On the level of file descriptors, so that what C libraries print is caught too; straight into the file and through
+    no pipe, which could fill up and block a thread that holds the interpreter's lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+
+
+def lower_priority() -> None:
+    """Let this *thread*, and those it starts, run only where nobody else wants to.
+
+    A process that lowers its priority cannot raise it again; on Linux a thread's is its own, and ends with it.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def restore_priority() -> None:
+    """Undo ``lower_priority`` for threads that outlive the one that started them, where that is allowed."""
+    if sys.platform == "linux":
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):
+                if os.getpriority(os.PRIO_PROCESS, int(thread)) > 0:
+                    os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that owns the IP ``address``; None where none does."""
+    for name, addresses in psutil.net_if_addrs().items():
+        for one in addresses:
+            if one.family in (socket.AF_INET, socket.AF_INET6) and one.address.split("%")[0] == address:
+                return name
+    return None
+
+
+def kill_tree(pid: int, created: float) -> bool:
+    """SIGKILL the process and all below it; False where it is gone already, or its number is another process's now."""
+    try:
+        process = psutil.Process(pid)
+        if process.create_time() != created:
+            return False
+        family = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return False
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    return True
+
+
+def is_alive(pid: int, created: float) -> bool:
+    """Whether that very process is there and no zombie."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

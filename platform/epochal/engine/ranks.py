@@ -1,0 +1,112 @@
+"""The running tasks of a gang's workers: start them, hear from them, end them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from epochal.engine import process
+from epochal.engine.capacity import GangRequest
+from epochal.engine.events import Done, Event, Failed, Started
+from epochal.engine.failure import FailureKind, of_ray
+from epochal.engine.task import Assignment, run
+
+_GONE_SECONDS = 10.0
+_EXIT_SECONDS = 2.0
+
+# With max_calls the process serves this one task; it ends once its results are no longer referred to.
+_RUN = ray.remote(max_retries=0, max_calls=1, num_returns="streaming")(run)
+_KILL = ray.remote(num_cpus=0, max_retries=0)(process.kill_tree)
+
+
+class Ranks:
+    """The workers of one attempt, by rank. ``home`` is the id of the node that this driver runs on."""
+
+    def __init__(self, request: GangRequest, group: PlacementGroup, home: str) -> None:
+        self._request = request
+        self._group = group
+        self._home = home
+        self._streams: dict[int, Any] = {}
+        self._started: dict[int, Started] = {}
+
+    @property
+    def running(self) -> frozenset[int]:
+        return frozenset(self._streams)
+
+    @property
+    def started(self) -> frozenset[int]:
+        return frozenset(self._started)
+
+    def launch(self, assignment: Assignment, bundle: int, meeting: tuple[str, int] | None) -> None:
+        task = _RUN.options(
+            num_cpus=self._request.cpus,
+            num_gpus=self._request.gpus,
+            memory=self._request.memory,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, bundle),
+            name=f"epochal:{assignment.job}:rank{assignment.rank}",
+        )
+        self._streams[assignment.rank] = task.remote(assignment, meeting)
+
+    def poll(self, timeout: float) -> list[Event]:
+        """What came in, waiting up to ``timeout`` seconds for the first of it."""
+        if not self._streams:
+            return []
+        ready, waiting = ray.wait(list(self._streams.values()), num_returns=1, timeout=timeout)
+        if ready and waiting:
+            ready += ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
+        events = [self._next(rank) for rank, stream in list(self._streams.items()) if stream in ready]
+        return [event for event in events if event is not None]
+
+    def _next(self, rank: int) -> Event | None:
+        try:
+            event: Event = ray.get(next(self._streams[rank]))
+        except StopIteration:
+            del self._streams[rank]
+            return Failed(rank, FailureKind.INFRASTRUCTURE, "the worker ended without a result")
+        except ray.exceptions.RayError as error:
+            del self._streams[rank]
+            return of_ray(rank, error)
+        if isinstance(event, Started):
+            self._started[rank] = event
+        if isinstance(event, Done):
+            del self._streams[rank]  # its process ends by itself now
+        return event
+
+    def kill(self) -> None:
+        """End the workers that still run, by SIGKILL, and wait until they are gone.
+
+        A stopped process obeys neither Ray's cancellation nor SIGTERM.
+        """
+        for rank, stream in self._streams.items():
+            if rank not in self._started:
+                ray.cancel(stream, force=True)
+        self._sigkill([self._started[rank] for rank in self._streams if rank in self._started])
+        deadline = time.monotonic() + _GONE_SECONDS
+        while self._streams and time.monotonic() < deadline:
+            self.poll(timeout=0.1)
+        self._streams.clear()
+
+    def await_exit(self) -> None:
+        """Give workers that are done a moment to end by themselves, then end them."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        mine = [one for one in self._started.values() if one.node_id == self._home]
+        while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._sigkill(list(self._started.values()))
+        self._started.clear()
+
+    def _sigkill(self, workers: list[Started]) -> None:
+        """Directly where they are on this node, through a task on theirs otherwise."""
+        pending = []
+        for worker in workers:
+            if worker.node_id == self._home:
+                process.kill_tree(worker.pid, worker.created)
+            else:
+                affinity = NodeAffinitySchedulingStrategy(worker.node_id, soft=True)
+                pending.append(_KILL.options(scheduling_strategy=affinity).remote(worker.pid, worker.created))
+        if pending:
+            ray.wait(pending, num_returns=len(pending), timeout=_GONE_SECONDS)

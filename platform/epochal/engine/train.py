@@ -1,0 +1,93 @@
+"""What a worker of a training job does: build, join the gang, train, and leave the model behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epochal.catalog.build import build_model
+from epochal.spec.job import JobSpec
+from epochal.tracking.record import model_folder
+from epochal.tracking.recorder import NullRecorder, Recorder
+from epochal.tracking.spool import SpoolWriter
+from epochal.training import weights
+from epochal.training.control import Prepared
+from epochal.training.fit import fit
+from epochal.training.process_group import join
+from epochal.training.setup import Setup, prepare
+
+if TYPE_CHECKING:
+    from epochal.engine.worker import WorkerContext
+
+TARGET = "epochal.engine.train:train"
+_EXAMPLE_BATCH = 2
+
+
+@dataclass(frozen=True)
+class TrainPayload:
+    """``spec`` is the resolved job spec, ``data_folder`` what relative paths of its data start from."""
+
+    spec: Mapping[str, Any]
+    data_folder: str
+    resume: bool
+
+
+def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
+    """Train as one worker; the fields of its ``FitResult``, and ``tags`` for the run."""
+    spec = JobSpec.from_stored(dict(payload.spec))
+    setup = prepare(spec, Path(payload.data_folder))
+    with ExitStack() as stack:
+        recorder = _recorder(context)
+        stack.callback(recorder.close)
+        if context.worker.local_rank == 0:
+            stack.enter_context(_sampler(context))
+        if context.worker.is_first:
+            context.control.report(_prepared(setup))
+        stack.enter_context(join(context.worker, context.rendezvous, context.store))
+        result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
+    tags: dict[str, str] = {}
+    if context.worker.is_first and result.weights is not None:
+        context.control.tick("export", result.step)
+        tags = _save_model(setup, context.folder, context.folder / result.weights)
+    return {**dataclasses.asdict(result), "tags": tags}
+
+
+def _recorder(context: WorkerContext) -> Recorder:
+    if not context.worker.is_first:
+        return NullRecorder()
+    return SpoolWriter(context.folder, f"attempt-{context.attempt}-rank-0")
+
+
+def _sampler(context: WorkerContext) -> Any:
+    """The node's metrics, in a spool of their own: every node has a writer."""
+    from epochal.tracking.system import SystemSampler
+
+    node = f"node{context.worker.rank}"
+    spool = SpoolWriter(context.folder, f"attempt-{context.attempt}-{node}", repeat=True)
+    return SystemSampler(spool, node, step=lambda: context.control.step)
+
+
+def _prepared(setup: Setup) -> Prepared:
+    data = setup.data
+    return Prepared(
+        dataset=setup.spec.data.name,
+        digest=data.digest,
+        source=data.source,
+        train_samples=len(data.train),
+        validation_samples=len(data.validation) if data.validation is not None else 0,
+        parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
+    )
+
+
+def _save_model(setup: Setup, folder: Path, trained: Path) -> dict[str, str]:
+    """The final model in MLflow's format, built anew: the trained one is wrapped, or sharded among the workers."""
+    from epochal.tracking.model import save_model
+
+    model = build_model(setup.spec.model, setup.data.info)
+    weights.start_from(model, trained)
+    example = setup.data.train.fetch(range(_EXAMPLE_BATCH))["input"]
+    return save_model(model, example.numpy(), model_folder(folder)).tags

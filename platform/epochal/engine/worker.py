@@ -1,0 +1,167 @@
+"""What runs inside a worker's process.
+
+The task's generator runs in the process's main thread and passes events on; the training runs in a second thread, so
+that the process still answers (heartbeats, logs) while the training computes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import setproctitle
+import torch
+import torch.distributed as dist
+
+from epochal.engine import process
+from epochal.engine.code import Package, unpack
+from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
+from epochal.engine.failure import of_exception
+from epochal.engine.log_tail import LogTail
+from epochal.engine.task import Assignment, stop_marker
+from epochal.registry import resolve
+from epochal.training.control import Phase, Report
+from epochal.training.process_group import Rendezvous, serve
+from epochal.training.worker import Worker
+
+HEARTBEAT_SECONDS = 1.0
+_POLL_SECONDS = 0.2
+_STOP_POLL_SECONDS = 0.1
+_TRACEBACK_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What the target gets beside its payload: it is called as ``function(payload, context)``.
+
+    ``rendezvous`` and ``store`` are for ``training.process_group.join``; ``store`` is rank 0's alone. ``folder`` is
+    the job's. What the function returns is passed to the driver and so must survive pickling.
+    """
+
+    worker: Worker
+    folder: Path
+    attempt: int
+    control: WorkerControl
+    rendezvous: Rendezvous
+    store: dist.TCPStore | None
+
+
+class WorkerControl:
+    """The training's link to the outside (``training.control.Control``), by way of the process's main thread."""
+
+    def __init__(self, rank: int, marker: Path, events: queue.SimpleQueue[Event]) -> None:
+        self._rank = rank
+        self._marker = marker
+        self._events = events
+        self._stop = False
+        self._looked = 0.0
+        self.phase: Phase = "setup"
+        self.step = 0
+        self.ticks = 0
+
+    def stop_requested(self) -> bool:
+        now = time.monotonic()
+        if not self._stop and now - self._looked >= _STOP_POLL_SECONDS:
+            self._looked = now
+            self._stop = self._marker.exists()
+        return self._stop
+
+    def tick(self, phase: Phase, step: int) -> None:
+        self.phase, self.step = phase, step
+        self.ticks += 1
+
+    def report(self, report: Report) -> None:
+        self._events.put(Reported(self._rank, report))
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(self._rank, self.phase, self.step, self.ticks)
+
+
+def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:
+    """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``task.run``."""
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    _become(assignment, host)
+    tail = LogTail(assignment.log_path, process.capture_output)
+    with ExitStack() as stack:
+        store = None
+        if meeting is None:
+            rendezvous, store = stack.enter_context(serve(host, assignment.world_size))
+        else:
+            rendezvous = Rendezvous(*meeting)
+        device = torch.device("cuda", 0) if assignment.gpus else torch.device("cpu")
+        node_id = ray.get_runtime_context().get_node_id()
+        created = psutil.Process().create_time()
+        offered = (rendezvous.host, rendezvous.port) if store is not None else None
+        yield Started(assignment.rank, os.getpid(), created, node_id, host, str(device), offered)
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        worker = Worker(assignment.rank, assignment.world_size, assignment.local_rank, device)
+        control = WorkerControl(assignment.rank, stop_marker(assignment.folder, assignment.attempt), events)
+        context = WorkerContext(worker, assignment.folder, assignment.attempt, control, rendezvous, store)
+        threading.Thread(target=_train, args=(assignment, context, events), name="training", daemon=True).start()
+        yield from _pass_on(events, control, tail, assignment.rank)
+
+
+def _become(assignment: Assignment, host: str) -> None:
+    """Make this process the worker: from here on it does nothing else, and it ends with its attempt."""
+    process.die_with_parent()
+    process.capture_output(assignment.log_path)
+    setproctitle.setproctitle(f"epochal:{assignment.job}:rank{assignment.rank}")
+    process.restore_priority()
+    os.environ["OMP_NUM_THREADS"] = str(assignment.threads)
+    # Gloo and NCCL pick loopback where the host name resolves to it, and other nodes then cannot connect.
+    if (interface := process.interface_of(host)) is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    os.environ.update(assignment.env)
+
+
+def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
+    rank = assignment.rank
+    try:
+        # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
+        torch.set_num_threads(assignment.threads)
+        if assignment.package is not None:
+            _import_from(assignment.package)
+        function: Any = resolve(assignment.target)
+        events.put(Done(rank, function(assignment.payload, context)))
+    except BaseException as error:
+        events.put(of_exception(rank, error, traceback.format_exc()[-_TRACEBACK_CHARACTERS:]))
+
+
+def _import_from(package: Package) -> None:
+    """Put the package's folder first on the import path, for processes started from here too."""
+    node: Any = ray._private.worker._global_node
+    session = Path(node.get_session_dir_path())
+    folder = str(unpack(package.path, package.digest, session / "epochal-code"))
+    sys.path.insert(0, folder)
+    existing = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{existing}" if existing else folder
+
+
+def _pass_on(events: queue.SimpleQueue[Event], control: WorkerControl, tail: LogTail, rank: int) -> Iterator[Event]:
+    beat = time.monotonic()
+    event: Event | None = None
+    while not isinstance(event, Done | Failed):
+        try:
+            event = events.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            event = None
+        now = time.monotonic()
+        last = isinstance(event, Done | Failed)
+        if (last or now - beat >= HEARTBEAT_SECONDS) and (text := tail.read(final=last)):
+            yield Log(rank, text)
+        if now - beat >= HEARTBEAT_SECONDS:
+            beat = now
+            yield control.heartbeat()
+        if event is not None:
+            yield event

@@ -1,0 +1,231 @@
+"""What agents ask of the ledger: lease a job, keep the lease, tell how it went.
+
+Every call but ``lease`` and ``expire`` carries the lease. It is refused with ``StaleLeaseError`` once someone else has
+ended the attempt; a call repeated because its answer got lost changes nothing and gets the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Update, func, insert, or_, select, update
+
+from epochal.errors import StaleLeaseError
+from epochal.ledger.database import Database
+from epochal.ledger.reading import find
+from epochal.ledger.states import ACTIVE, JobState, Reason, stronger
+from epochal.ledger.tables import attempts, jobs, now
+from epochal.ledger.transitions import (
+    Step,
+    advance,
+    annotate,
+    bookkeeping,
+    end_attempt,
+    locked,
+    record,
+    to_attempt,
+    to_job,
+)
+from epochal.ledger.values import Attempt, Job, Lease
+
+
+class AgentSide:
+    """What an agent can change."""
+
+    _database: Database
+
+    def lease(self, agent: str, ttl: float, job_id: str | None = None) -> Lease | None:
+        """Take the next queued job (by priority, then arrival), or ``job_id``; None where there is none to take.
+
+        The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed.
+        """
+        with self._database.write() as connection:
+            row = connection.execute(_take(agent, ttl, job_id)).first()
+            if row is None:
+                return None
+            job = to_job(row)
+            attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at}
+            connection.execute(insert(attempts).values(**attempt, message="", detail={}))
+            record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
+            return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
+
+    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+        """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
+
+        A lease that ran out can be renewed as long as nobody has noticed.
+        """
+        told = {} if progress is None else {"progress": progress}
+        values = {"expires_at": now() + ttl, "updated_at": now(), **told}
+        held = (jobs.c.id == lease.job_id) & (jobs.c.epoch == lease.epoch) & jobs.c.state.in_(ACTIVE)
+        with self._database.write() as connection:
+            state = connection.execute(update(jobs).where(held).values(values).returning(jobs.c.state)).scalar()
+            if state is None:
+                raise _stale(find(connection, lease.job_id), lease)
+            return JobState(state)
+
+    def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
+        """The gang trains, with this many workers; told again, their number has changed.
+
+        The job stays STOPPING where it was asked to stop meanwhile.
+        """
+        said = {"world_size": world_size, **(detail or {})}
+        with self._database.write() as connection:
+            job = _held(connection, lease)
+            if job.state is JobState.STARTING:
+                begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
+                job = advance(connection, job, Step("running", JobState.RUNNING, detail=said), **begun)
+            elif _attempt(connection, job).world_size != world_size:
+                job = annotate(connection, job, Step("resized", detail=said))
+            values = {"world_size": world_size, "detail": said}
+            started = func.coalesce(attempts.c.started_at, job.updated_at)
+            connection.execute(update(attempts).where(_newest_of(job)).values(**values, started_at=started))
+            return job
+
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
+        """The job's MLflow run."""
+        with self._database.write() as connection:
+            job = _held(connection, lease)
+            if (job.run_id, job.tracking_uri) == (run_id, tracking_uri):
+                return job
+            step = Step("run_set", detail={"run_id": run_id, "tracking_uri": tracking_uri})
+            return annotate(connection, job, step, run_id=run_id, tracking_uri=tracking_uri)
+
+    def note(
+        self, about: Lease | Job | str, kind: str, message: str = "", detail: Mapping[str, Any] | None = None
+    ) -> Job:
+        """Record an event; by a lease only as long as it is held."""
+        step = Step(kind, message=message, detail=detail or {})
+        with self._database.write() as connection:
+            if isinstance(about, Lease):
+                return annotate(connection, _held(connection, about), step)
+            found = find(connection, about if isinstance(about, str) else about.id)
+            return annotate(connection, _locked(connection, found.id), step)
+
+    def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
+        """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
+
+        Raises:
+            ConflictError: STOPPED without a request to stop; SUCCEEDED of a job that never trained.
+        """
+        if not state.is_terminal or (state is JobState.SUCCEEDED) != (reason is Reason.COMPLETED):
+            raise ValueError(f"a job cannot finish as {state} with the reason {reason}")
+        return self._end(lease, Step(state.lower(), state, reason, message))
+
+    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
+        """The attempt has failed or was handed back; the job queues again.
+
+        A job that was asked to stop or pause does that instead.
+        """
+        return self._end(lease, Step("requeued", JobState.QUEUED, reason, message), obey=True)
+
+    def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
+        """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
+        return self._end(lease, Step("paused", JobState.PAUSED, reason, message), obey=True)
+
+    def stopped(self, lease: Lease, message: str = "") -> Job:
+        """The gang of a STOPPING job has ended as asked: the job becomes what was wanted."""
+        with self._database.write() as connection:
+            job = _locked(connection, lease.job_id)
+            if _ended_so(connection, job, lease, (Reason.STOPPED_BY_USER, Reason.PREEMPTED)):
+                return job
+            _require(job, lease)
+            target, reason = job.wanted or JobState.STOPPED, job.reason or Reason.STOPPED_BY_USER
+            step = Step(target.lower(), target, reason, message or job.message)
+            return _end_with(connection, job, step, reason)
+
+    def expire(self, then: JobState = JobState.QUEUED, dead_agents: Collection[str] = ()) -> list[Attempt]:
+        """End the attempts whose lease has run out, or whose agent is known to be dead, as INTERRUPTED.
+
+        Their jobs become ``then`` (QUEUED, or PAUSED to wait for the user), or what they were asked to be.
+        """
+        lost = or_(jobs.c.expires_at <= now(), jobs.c.owner.in_(dead_agents))
+        with self._database.read() as connection:
+            found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
+        ended = [self._expire_one(identity, lost, then) for identity in found]
+        return [attempt for attempt in ended if attempt]
+
+    def _expire_one(self, identity: str, lost: ColumnElement[bool], then: JobState) -> Attempt | None:
+        with self._database.write() as connection:
+            job = locked(connection, select(jobs).where(jobs.c.id == identity, lost))
+            if job is None:
+                return None  # renewed or ended meanwhile
+            message = f"the agent {job.owner} went away: it did not renew its lease"
+            step = _obedient(job, Step("lease_expired", then, Reason.INTERRUPTED, message))
+            return _attempt(connection, _end_with(connection, job, step, Reason.INTERRUPTED))
+
+    def _end(self, lease: Lease, step: Step, obey: bool = False) -> Job:
+        """``obey``: a job that was asked for something stronger meanwhile becomes that."""
+        reason = step.reason or Reason.COMPLETED
+        with self._database.write() as connection:
+            job = _locked(connection, lease.job_id)
+            if _ended_so(connection, job, lease, (reason,)):
+                return job
+            _require(job, lease)
+            return _end_with(connection, job, _obedient(job, step) if obey else step, reason)
+
+
+def _take(agent: str, ttl: float, job_id: str | None) -> Update:
+    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED)
+    if job_id is not None:
+        waiting = waiting.where(jobs.c.id == job_id)
+    first = waiting.order_by(jobs.c.priority.desc(), jobs.c.number).limit(1).with_for_update(skip_locked=True)
+    values = {
+        "state": JobState.STARTING,
+        "epoch": jobs.c.epoch + 1,
+        "owner": agent,
+        "expires_at": now() + ttl,
+        "reason": None,
+        "message": "",
+        "started_at": None,
+        "progress": None,
+        **bookkeeping(),
+    }
+    this = (jobs.c.number == first.scalar_subquery()) & (jobs.c.state == JobState.QUEUED)
+    return update(jobs).where(this).values(values).returning(jobs)
+
+
+def _obedient(job: Job, step: Step) -> Step:
+    """``step``, unless the job was asked to become something stronger: then that, for the reason it was asked."""
+    target = step.state or job.state
+    if job.wanted is None or stronger(job.wanted, target) is target:
+        return step
+    return Step(step.kind, job.wanted, job.reason, step.message)
+
+
+def _end_with(connection: Connection, job: Job, step: Step, why: Reason) -> Job:
+    moved = advance(connection, job, step)
+    end_attempt(connection, moved, why, step.message)
+    return moved
+
+
+def _locked(connection: Connection, identity: str) -> Job:
+    return locked(connection, select(jobs).where(jobs.c.id == identity)) or find(connection, identity)
+
+
+def _held(connection: Connection, lease: Lease) -> Job:
+    return _require(_locked(connection, lease.job_id), lease)
+
+
+def _require(job: Job, lease: Lease) -> Job:
+    if job.epoch != lease.epoch or not job.state.is_active:
+        raise _stale(job, lease)
+    return job
+
+
+def _stale(job: Job, lease: Lease) -> StaleLeaseError:
+    return StaleLeaseError(job.id, lease.epoch, job.epoch, job.state)
+
+
+def _ended_so(connection: Connection, job: Job, lease: Lease, reasons: Collection[Reason]) -> bool:
+    """Whether this lease's attempt has ended for one of ``reasons``: the call is a repetition."""
+    over = job.epoch == lease.epoch and not job.state.is_active
+    return over and _attempt(connection, job).reason in reasons
+
+
+def _newest_of(job: Job) -> ColumnElement[bool]:
+    return (attempts.c.job_id == job.id) & (attempts.c.epoch == job.epoch)
+
+
+def _attempt(connection: Connection, job: Job) -> Attempt:
+    return to_attempt(connection.execute(select(attempts).where(_newest_of(job))).one())

@@ -1,0 +1,148 @@
+"""The connection to SQLite or PostgreSQL: transactions, and the one place where the library's errors become ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import StaticPool
+
+from epochal.errors import EpochalError, UnreachableError, UsageError
+from epochal.ledger.documents import encode
+
+BUSY_SECONDS = 15.0
+"""How long a SQLite transaction waits for another process's."""
+
+ERRORS: dict[type[exc.SQLAlchemyError], type[EpochalError]] = {
+    exc.OperationalError: UnreachableError,  # connection refused or lost, database locked, disk full, read-only
+    exc.InterfaceError: UnreachableError,
+    exc.TimeoutError: UnreachableError,  # every pooled connection is in use
+    exc.ArgumentError: UsageError,  # not a URL, or one of another kind of database
+}
+"""What is the surroundings' fault. Any other error of the library is a bug of ours and shows its traceback."""
+
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
+
+
+class Database:
+    """One database. Threads may share it; a forked child must open its own."""
+
+    def __init__(self, url: str) -> None:
+        with mapped_errors(url):
+            self.url = _with_driver(make_url(url))
+            self.is_sqlite = self.url.get_backend_name() == "sqlite"
+            self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        # SQLite makes waiting writers poll, up to 100 ms apart; threads of one process can queue instead.
+        self._writers: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @property
+    def label(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; committed at the end, rolled back on any error."""
+        with self._writers, mapped_errors(self.label), self.engine.connect() as plain:
+            connection = plain.execution_options(epochal_write=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; on SQLite a snapshot."""
+        with mapped_errors(self.label), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def mapped_errors(where: str) -> Iterator[None]:
+    """Raise ``ERRORS`` as what they mean to a user."""
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        ours = _meaning(error, where)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _meaning(error: exc.SQLAlchemyError, where: str) -> EpochalError | None:
+    detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    if isinstance(getattr(error, "orig", None), sqlite3.DatabaseError) and type(error) is exc.DatabaseError:
+        return EpochalError(
+            f"the ledger {where} is not a usable database: {detail}",
+            "move the file away to start a new ledger, or restore it from a backup",
+        )
+    for theirs, ours in ERRORS.items():
+        if isinstance(error, theirs):
+            return ours(f"cannot use the ledger {where}: {detail}", _hint(ours))
+    return None
+
+
+def _hint(kind: type[EpochalError]) -> str:
+    if kind is UsageError:
+        return "expected sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+    return "is the database running and reachable, is its disk full or read-only? `epochal doctor` checks this machine"
+
+
+def _with_driver(url: URL) -> URL:
+    if url.drivername not in _DRIVERS:
+        raise exc.ArgumentError(f"{url.drivername} is not supported")
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+def _server_engine(url: URL) -> Engine:
+    if find_spec("psycopg") is None:
+        raise UsageError("PostgreSQL needs the driver psycopg", "install it: pip install 'epochal[postgres]'")
+    # Pre-ping: after a restart of the database the pool's connections are dead, and the next caller must not notice.
+    return create_engine(url, json_serializer=encode, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    in_memory = url.database in (None, "", ":memory:")
+    if not in_memory:
+        _create_privately(Path(str(url.database)))
+    engine = create_engine(
+        url,
+        json_serializer=encode,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        **({"poolclass": StaticPool} if in_memory else {}),
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _create_privately(path: Path) -> None:
+    """Make the file readable by its owner alone before SQLite would create it for everyone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise UnreachableError(
+            f"cannot write the ledger {path}: {error.strerror}", "set EPOCHAL_HOME to a folder that you can write"
+        ) from error
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN is deferred and late; _begin_sqlite says it instead
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # an accepted job survives a power cut
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes fails where another wrote in between; an immediate one waits.
+    writes = connection.get_execution_options().get("epochal_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,62 @@
+"""The system of record: what was asked for, what is being done, and what became of it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from epochal.ledger.agent_side import AgentSide
+from epochal.ledger.database import Database
+from epochal.ledger.reading import Reader
+from epochal.ledger.schema import prepare
+from epochal.ledger.user_side import UserSide
+
+
+class Ledger(UserSide, AgentSide, Reader):
+    """A database of jobs, their attempts and events. Threads and processes may share one.
+
+    >>> from epochal.ledger.states import JobState, Reason
+    >>> with Ledger.open("sqlite://") as ledger:
+    ...     job = ledger.submit({"version": 1}, name="digits-cnn")
+    ...     lease = ledger.lease("agent-1", ttl=15)
+    ...     _ = ledger.running(lease, world_size=2)
+    ...     str(ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED).state)
+    'SUCCEEDED'
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, upgrade: bool = True) -> Self:
+        """Open ``sqlite:///PATH`` or ``postgresql://...``, creating or upgrading its tables.
+
+        Raises:
+            UnreachableError: the database does not answer, or cannot be written.
+            UsageError: not such a URL.
+            ConflictError: a newer version wrote it.
+            OlderLedgerError: an older one did, and ``upgrade`` is False.
+        """
+        database = Database(url)
+        try:
+            prepare(database, upgrade)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @property
+    def label(self) -> str:
+        """The URL without its password."""
+        return self._database.label
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,112 @@
+"""The ledger's questions: jobs, attempts, events, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, select
+
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.database import Database
+from epochal.ledger.states import JobState
+from epochal.ledger.tables import attempts, events, jobs, now
+from epochal.ledger.transitions import count_by_state, to_attempt, to_event, to_job
+from epochal.ledger.values import Attempt, Event, Job
+
+_SHOWN = 5
+
+
+class Reader:
+    """What can be asked of a ledger."""
+
+    _database: Database
+
+    def now(self) -> float:
+        """The time by the database's clock, in seconds since 1970."""
+        with self._database.read() as connection:
+            return float(connection.execute(select(now())).scalar_one())
+
+    def job(self, ref: str) -> Job:
+        """The job with this id or unique prefix of one, or the newest of this name.
+
+        Raises:
+            NotFoundError: there is none; the hint names the closest.
+            ConflictError: the prefix fits several.
+        """
+        with self._database.read() as connection:
+            return find(connection, ref)
+
+    def jobs(
+        self,
+        states: Collection[JobState] = (),
+        limit: int | None = None,
+        *,
+        name: str | None = None,
+        submitted_by: str | None = None,
+        spec_digest: str | None = None,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Jobs, newest first; ``before`` a job's ``number``, to go on from the end of an earlier answer."""
+        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        for column, wanted in (
+            (jobs.c.name, name),
+            (jobs.c.submitted_by, submitted_by),
+            (jobs.c.spec_digest, spec_digest),
+        ):
+            query = query if wanted is None else query.where(column == wanted)
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with self._database.read() as connection:
+            return [to_job(row) for row in connection.execute(query)]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        with self._database.read() as connection:
+            return count_by_state(connection)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The attempts of a job, oldest first."""
+        query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.epoch)
+        with self._database.read() as connection:
+            return [to_attempt(row) for row in connection.execute(query)]
+
+    def events(self, job_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The events of a job, oldest first, from the one following the id ``after``."""
+        later = (events.c.job_id == job_id) & (events.c.id > after)
+        with self._database.read() as connection:
+            found = connection.execute(select(events).where(later).order_by(events.c.id).limit(limit))
+            return [to_event(row) for row in found]
+
+    def overdue(self) -> list[Job]:
+        """Jobs whose lease has run out: what ``expire`` would end."""
+        with self._database.read() as connection:
+            return [to_job(row) for row in connection.execute(select(jobs).where(jobs.c.expires_at <= now()))]
+
+
+def find(connection: Connection, ref: str) -> Job:
+    """See ``Reader.job``."""
+    newest = select(jobs).order_by(jobs.c.number.desc())
+    for exactly in (jobs.c.id == ref, jobs.c.name == ref):
+        if row := connection.execute(newest.where(exactly).limit(1)).first():
+            return to_job(row)
+    starts = jobs.c.id.startswith(ref, autoescape=True)
+    found = [to_job(row) for row in connection.execute(newest.where(starts).limit(_SHOWN + 1))] if ref else []
+    if len(found) > 1:
+        raise _ambiguous(ref, found)
+    if not found:
+        raise _unknown(connection, ref)
+    return found[0]
+
+
+def _ambiguous(ref: str, found: list[Job]) -> ConflictError:
+    shown = ", ".join(f"{job.id} ({job.state})" for job in found[:_SHOWN])
+    more = ", ..." if len(found) > _SHOWN else ""
+    return ConflictError(f"{ref!r} fits several jobs: {shown}{more}", "give more of the id")
+
+
+def _unknown(connection: Connection, ref: str) -> NotFoundError:
+    recent = connection.execute(select(jobs.c.id, jobs.c.name).order_by(jobs.c.number.desc()).limit(100))
+    known = tuple(dict.fromkeys(word for row in recent for word in (row.name, row.id)))
+    return NotFoundError("job", ref, known, "" if known else "this ledger holds no jobs yet")

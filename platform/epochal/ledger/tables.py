@@ -1,0 +1,117 @@
+"""The ledger's tables. A change here needs a migration (``migrations/versions``) and a new ``HEAD`` there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+metadata = MetaData()
+# SQLite numbers rows by itself only in a column declared INTEGER PRIMARY KEY.
+_Number = BigInteger().with_variant(Integer(), "sqlite")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key", Text),
+    Column("spec", JSON, nullable=False),
+    Column("spec_digest", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("submitted_by", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("origin", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("message", Text, nullable=False),
+    Column("wanted", Text),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", Text),
+    Column("expires_at", Double),
+    Column("run_id", Text),
+    Column("tracking_uri", Text),
+    Column("progress", JSON(none_as_null=True)),
+    Column("submitted_at", Double, nullable=False),
+    Column("entered_at", Double, nullable=False),
+    Column("first_started_at", Double),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("updated_at", Double, nullable=False),
+    Column("waited_seconds", Double, nullable=False),
+    Column("ran_seconds", Double, nullable=False),
+    UniqueConstraint("id", name="jobs_id"),
+    UniqueConstraint("key", name="jobs_key"),
+    Index("jobs_queue", "state", "priority", "number"),
+    Index("jobs_name", "name", "number"),
+    Index("jobs_spec_digest", "spec_digest"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", name="attempts_job"), primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("agent", Text, nullable=False),
+    Column("leased_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("message", Text, nullable=False),
+    Column("world_size", Integer),
+    Column("detail", JSON, nullable=False),
+)
+_live = attempts.c.ended_at.is_(None)
+# The database itself refuses a second live attempt of a job.
+Index("attempts_one_live", attempts.c.job_id, unique=True, sqlite_where=_live, postgresql_where=_live)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("job_id", Text, ForeignKey("jobs.id", name="events_job"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("previous", Text),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("message", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Index("events_job_id", "job_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+
+class now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function that it is
+    """Seconds since 1970 by the database's clock, the same for the whole statement."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: now, compiler: Any, **options: Any) -> str:
+    # unixepoch('subsec') came with SQLite 3.42; Debian 12 has 3.40.
+    return "round((julianday('now') - 2440587.5) * 86400.0, 3)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(element: now, compiler: Any, **options: Any) -> str:
+    return "CAST(extract(epoch FROM statement_timestamp()) AS double precision)"

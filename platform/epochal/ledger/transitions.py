@@ -1,0 +1,143 @@
+"""Every change of a job: one conditional UPDATE on (state, epoch) and one event, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select, update
+
+from epochal.errors import ConflictError
+from epochal.ledger.documents import text
+from epochal.ledger.states import ACTIVE, PENDING, JobState, Outcome, Reason
+from epochal.ledger.tables import attempts, events, jobs, now
+from epochal.ledger.values import Attempt, Event, Job
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change to make: the state to reach (None: it stays), and what to say about it."""
+
+    kind: str
+    state: JobState | None = None
+    reason: Reason | None = None
+    message: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    wanted: JobState | None = None
+
+
+def to_job(row: Row[Any]) -> Job:
+    values = dict(row._mapping)
+    values["state"] = JobState(values["state"])
+    values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
+    return Job(**_with_reason(values))
+
+
+def to_attempt(row: Row[Any]) -> Attempt:
+    values = dict(row._mapping)
+    values["outcome"] = Outcome(values["outcome"]) if values["outcome"] else None
+    return Attempt(**_with_reason(values))
+
+
+def to_event(row: Row[Any]) -> Event:
+    values = dict(row._mapping)
+    values["state"] = JobState(values["state"])
+    values["previous"] = JobState(values["previous"]) if values["previous"] else None
+    return Event(**_with_reason(values))
+
+
+def _with_reason(values: dict[str, Any]) -> dict[str, Any]:
+    values["reason"] = Reason(values["reason"]) if values["reason"] else None
+    return values
+
+
+def locked(connection: Connection, query: Select[Any]) -> Job | None:
+    """The first job of ``query``, which nobody else changes before this transaction ends."""
+    # On SQLite the whole database is locked since BEGIN IMMEDIATE, and FOR UPDATE is left out.
+    row = connection.execute(query.with_for_update()).first()
+    return to_job(row) if row else None
+
+
+def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job:
+    """Bring ``job`` to ``step.state``, and its bookkeeping with it.
+
+    Raises:
+        ConflictError: the states' table does not allow it, or the job changed since it was read.
+    """
+    target = step.state or job.state
+    if not job.state.can_become(target):
+        raise ConflictError(f"{job.id} is {job.state}: it cannot become {target}")
+    values = {
+        "state": target.value,
+        "reason": step.reason,
+        "message": text(step.message),
+        "wanted": step.wanted,
+        **bookkeeping(),
+        **({} if target.is_active else {"owner": None, "expires_at": None}),
+        **({"ended_at": now()} if target.is_terminal else {}),
+    }
+    return _changed(connection, job, step, values | columns)
+
+
+def bookkeeping() -> dict[str, Any]:
+    """The columns that every change of state brings up to date."""
+    trained = and_(jobs.c.state.in_(ACTIVE), jobs.c.started_at.is_not(None))
+    return {
+        "entered_at": now(),
+        "updated_at": now(),
+        "waited_seconds": jobs.c.waited_seconds + _time_in(jobs.c.state.in_(PENDING)),
+        "ran_seconds": jobs.c.ran_seconds + _time_in(trained),
+    }
+
+
+def annotate(connection: Connection, job: Job, step: Step, **columns: Any) -> Job:
+    """Record something about ``job`` that leaves its state as it is."""
+    return _changed(connection, job, step, columns)
+
+
+def end_attempt(connection: Connection, job: Job, reason: Reason, message: str) -> None:
+    """End the live attempt of ``job``, at the time of the job's newest change."""
+    live = (attempts.c.job_id == job.id) & (attempts.c.epoch == job.epoch) & attempts.c.ended_at.is_(None)
+    ending = {"ended_at": job.updated_at, "outcome": Outcome.of(reason), "reason": reason, "message": text(message)}
+    connection.execute(update(attempts).where(live).values(ending))
+
+
+def record(connection: Connection, job: Job, previous: JobState | None, step: Step) -> None:
+    connection.execute(
+        insert(events).values(
+            job_id=job.id,
+            epoch=job.epoch,
+            at=job.updated_at,
+            kind=step.kind,
+            previous=previous,
+            state=job.state,
+            reason=step.reason,
+            message=text(step.message),
+            detail=step.detail,
+        )
+    )
+
+
+def _changed(connection: Connection, job: Job, step: Step, values: Mapping[str, Any]) -> Job:
+    """The conditional UPDATE, which also takes the row's lock, so that a job's events are numbered in their order."""
+    unchanged = (jobs.c.id == job.id) & (jobs.c.state == job.state) & (jobs.c.epoch == job.epoch)
+    statement = update(jobs).where(unchanged).values({**values, "updated_at": now()}).returning(jobs)
+    row = connection.execute(statement).first()
+    if row is None:
+        raise ConflictError(f"{job.id} was changed by someone else", "try again")
+    changed = to_job(row)
+    record(connection, changed, job.state, step)
+    return changed
+
+
+def _time_in(here: ColumnElement[bool]) -> ColumnElement[float]:
+    """Seconds since the job came into its state, where ``here``; never below zero, as clocks can be set back."""
+    spent = now() - jobs.c.entered_at
+    return case((and_(here, spent > 0), spent), else_=0.0)
+
+
+def count_by_state(connection: Connection) -> dict[JobState, int]:
+    found = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
+    counts = {JobState(state): count for state, count in found}
+    return {state: counts.get(state, 0) for state in JobState}

@@ -1,0 +1,172 @@
+"""What users ask of the ledger: submit, stop, pause, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, exc, insert, select
+
+from epochal.errors import ConflictError
+from epochal.ledger.database import Database
+from epochal.ledger.documents import digest
+from epochal.ledger.ids import job_id
+from epochal.ledger.reading import find
+from epochal.ledger.states import JobState, Reason, stronger
+from epochal.ledger.tables import jobs, now
+from epochal.ledger.transitions import Step, advance, annotate, locked, record, to_job
+from epochal.ledger.values import Job
+
+_ID_TRIES = 20
+
+
+class UserSide:
+    """What a user, or the server for one, can change."""
+
+    _database: Database
+
+    def submit(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        name: str,
+        priority: int = 50,
+        key: str | None = None,
+        submitted_by: str = "",
+        source: str = "",
+        origin: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Queue a job. With a ``key``, doing it again gives the same job and queues nothing.
+
+        Args:
+            spec: the resolved job spec, as JSON types.
+            key: the client's own id for this submission.
+            origin: what the agent has to know beside the spec, as JSON types.
+
+        Raises:
+            ConflictError: ``key`` was used for another spec.
+        """
+        columns = {
+            "name": name,
+            "key": key,
+            "spec": spec,
+            "spec_digest": digest(spec),
+            "priority": priority,
+            "submitted_by": submitted_by,
+            "source": source,
+            "origin": origin or {},
+        }
+        for again in range(_ID_TRIES):
+            try:
+                with self._database.write() as connection:
+                    return _by_key(connection, columns) or _insert(connection, columns, job_id(name, again))
+            except exc.IntegrityError:
+                continue  # someone else took this id, or this key, since we looked
+        raise ConflictError(f"no free id for {name!r}: too many jobs of this name at once", "try again")
+
+    def request_stop(self, ref: str, message: str = "") -> Job:
+        """End a job for good. One with a live attempt becomes STOPPING until its agent has carried it out.
+
+        Raises:
+            ConflictError: it has already succeeded or failed.
+        """
+        return self._request(
+            ref, JobState.STOPPED, Step("stop_requested", reason=Reason.STOPPED_BY_USER, message=message)
+        )
+
+    def request_pause(self, ref: str, message: str = "") -> Job:
+        """Take a job off the cluster, or out of the queue, until ``resume``.
+
+        Raises:
+            ConflictError: it has ended, or is being stopped for good.
+        """
+        return self._request(
+            ref, JobState.PAUSED, Step("pause_requested", reason=Reason.STOPPED_BY_USER, message=message)
+        )
+
+    def preempt(self, ref: str, message: str = "") -> Job:
+        """Have a job checkpoint, leave the cluster and queue again, to make room for another.
+
+        Raises:
+            ConflictError: it has no live attempt and is not in the queue, or is being stopped or paused.
+        """
+        return self._request(ref, JobState.QUEUED, Step("preempt_requested", reason=Reason.PREEMPTED, message=message))
+
+    def cancel(self, ref: str, message: str = "") -> Job:
+        """Take a job out of the queue for good.
+
+        Raises:
+            ConflictError: it is not QUEUED.
+        """
+        step = Step("cancelled", JobState.STOPPED, Reason.STOPPED_BY_USER, message)
+        return self._from(ref, JobState.QUEUED, step, "`epochal stop` ends a job in any state")
+
+    def reject(self, ref: str, reason: Reason, message: str) -> Job:
+        """Fail a job that never left the queue (``PENDING_TIMEOUT``).
+
+        Raises:
+            ConflictError: it is not QUEUED.
+        """
+        return self._from(ref, JobState.QUEUED, Step("failed", JobState.FAILED, reason, message), "it left the queue")
+
+    def resume(self, ref: str, message: str = "") -> Job:
+        """Queue a PAUSED job again; it goes on from its newest checkpoint.
+
+        Raises:
+            ConflictError: it is not PAUSED.
+        """
+        step = Step("resumed", JobState.QUEUED, message=message)
+        return self._from(ref, JobState.PAUSED, step, "only a PAUSED job can be resumed")
+
+    def _from(self, ref: str, state: JobState, step: Step, hint: str) -> Job:
+        with self._database.write() as connection:
+            job = _locked(connection, ref)
+            if job.state is not state:
+                raise ConflictError(f"{job.id} is {job.state}, not {state}", hint)
+            return advance(connection, job, step)
+
+    def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
+        with self._database.write() as connection:
+            job = _locked(connection, ref)
+            if wanted in (job.state, job.wanted):
+                return job
+            if job.state is JobState.STOPPING:
+                if job.wanted and stronger(job.wanted, wanted) is not wanted:
+                    raise ConflictError(f"{job.id} is STOPPING and will be {job.wanted}: it cannot become {wanted}")
+                return annotate(connection, job, step, wanted=wanted, reason=step.reason, message=step.message)
+            target = JobState.STOPPING if job.state.is_active else wanted
+            if wanted is JobState.QUEUED and not job.state.is_active:
+                raise ConflictError(f"{job.id} is {job.state}: it has nothing to give up")
+            asked = Step(step.kind, target, step.reason, step.message, wanted=wanted if target.is_active else None)
+            return advance(connection, job, asked)
+
+
+def _locked(connection: Connection, ref: str) -> Job:
+    found = find(connection, ref)
+    return locked(connection, select(jobs).where(jobs.c.id == found.id)) or found
+
+
+def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
+    """The job that this key was used for before.
+
+    Raises:
+        ConflictError: for another spec.
+    """
+    if columns["key"] is None:
+        return None
+    row = connection.execute(select(jobs).where(jobs.c.key == columns["key"])).first()
+    if row is None:
+        return None
+    job = to_job(row)
+    if job.spec_digest != columns["spec_digest"]:
+        raise ConflictError(f"the key {job.key!r} belongs to {job.id}, which has another spec", "use a new key")
+    return job
+
+
+def _insert(connection: Connection, columns: Mapping[str, Any], identity: str) -> Job:
+    fresh = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds": 0.0, "ran_seconds": 0.0}
+    times = {"submitted_at": now(), "entered_at": now(), "updated_at": now()}
+    statement = insert(jobs).values({**columns, **fresh, **times, "id": identity}).returning(jobs)
+    job = to_job(connection.execute(statement).one())
+    record(connection, job, None, Step("submitted"))
+    return job

@@ -1,0 +1,167 @@
+"""What no field can say alone: combinations of fields that cannot be run.
+
+A rule is a pure function of the whole spec, and names the fields it reads, so that it is left out where one of them is
+wrong by itself. Adding one is a function and a line in ``RULES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from epochal.errors import Problem
+from epochal.spec import sweep_rules
+from epochal.spec.job import JobSpec
+from epochal.spec.tree import Path, overlaps
+
+METRIC_GROUPS = ("val/", "train/")
+
+
+@dataclass(frozen=True)
+class Rule:
+    check: Callable[[JobSpec], Iterable[Problem]]
+    reads: tuple[str, ...]
+
+
+def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
+    """Every rule that ``spec`` breaks, leaving out those that read a field at, above or below the paths ``wrong``."""
+    wrong = tuple(wrong)
+    problems: list[Problem] = []
+    for rule in RULES:
+        reads = [tuple(path.split(".")) for path in rule.reads]
+        if not any(overlaps(read, path) for read in reads for path in wrong):
+            problems += rule.check(spec)
+    return problems
+
+
+def one_length(spec: JobSpec) -> Iterator[Problem]:
+    train, searched = spec.train, spec.sweep.space if spec.sweep else {}
+    if train.epochs is None and train.steps is None and not {"train.epochs", "train.steps"} & searched.keys():
+        yield Problem("train", "expected how long to train: epochs or steps", hint="add `epochs: 5` to train")
+    if train.epochs is not None and train.steps is not None:
+        message = f"expected epochs or steps, got both ({train.epochs} epochs and {train.steps} steps)"
+        yield Problem("train.steps", message, value=train.steps, hint="remove one of the two")
+
+
+def a_sample_for_each_worker(spec: JobSpec) -> Iterator[Problem]:
+    batch, workers = spec.train.global_batch_size, spec.resources.max_workers
+    if batch < workers:
+        message = f"expected at least {workers}, a sample for each of resources.workers, got {batch}"
+        yield Problem("train.global_batch_size", message, value=batch)
+
+
+def micro_within_global(spec: JobSpec) -> Iterator[Problem]:
+    micro, batch = spec.train.micro_batch_size, spec.train.global_batch_size
+    if micro is not None and micro > batch:
+        message = f"expected at most train.global_batch_size ({batch}), got {micro}"
+        yield Problem("train.micro_batch_size", message, value=micro)
+
+
+def best_needs_an_objective(spec: JobSpec) -> Iterator[Problem]:
+    keep = spec.checkpoint.keep
+    if "best" in keep.model_fields_set and keep.best > 0 and spec.objective is None:
+        message = "needs an objective to tell which checkpoint is best"
+        yield Problem("checkpoint.keep.best", message, value=keep.best, hint=sweep_rules.ADD_OBJECTIVE)
+
+
+def fsdp_needs_workers(spec: JobSpec) -> Iterator[Problem]:
+    if spec.resources.strategy == "fsdp" and spec.resources.max_workers == 1:
+        yield Problem("resources.strategy", "fsdp shards the model over workers, and there is one", value="fsdp",
+                      hint="raise resources.workers, or use ddp")  # fmt: skip
+
+
+def fp16_needs_gpus(spec: JobSpec) -> Iterator[Problem]:
+    if spec.train.precision == "fp16" and spec.resources.gpus_per_worker == 0:
+        yield Problem("train.precision", "fp16 needs GPUs, and resources.gpus_per_worker is 0", value="fp16",
+                      hint="use bf16 or fp32 on CPUs")  # fmt: skip
+
+
+def elastic_in_order(spec: JobSpec) -> Iterator[Problem]:
+    low, high = spec.resources.min_workers, spec.resources.max_workers
+    if low > high:
+        yield Problem("resources.workers.min", f"expected at most max ({high}), got {low}", value=low)
+
+
+def whole_or_shared_gpus(spec: JobSpec) -> Iterator[Problem]:
+    gpus = spec.resources.gpus_per_worker
+    if gpus > 1 and gpus != int(gpus):
+        yield Problem(
+            "resources.gpus_per_worker", f"expected a whole number, or a share below 1, got {gpus:g}", value=gpus
+        )
+
+
+def some_memory(spec: JobSpec) -> Iterator[Problem]:
+    if spec.resources.memory_per_worker == 0:
+        yield Problem("resources.memory_per_worker", "expected more than nothing, got 0", value=0)
+
+
+def metrics_have_a_group(spec: JobSpec) -> Iterator[Problem]:
+    named = {"objective": spec.objective, "train.early_stopping": spec.train.early_stopping}
+    for path, section in named.items():
+        if section is not None and not section.metric.startswith(METRIC_GROUPS):
+            message = f"expected a metric under {' or '.join(METRIC_GROUPS)}, got {section.metric!r}"
+            hint = f"did you mean 'val/{section.metric.rpartition('/')[2]}'?"
+            yield Problem(f"{path}.metric", message, value=section.metric, hint=hint)
+
+
+def one_direction(spec: JobSpec) -> Iterator[Problem]:
+    stopping, objective = spec.train.early_stopping, spec.objective
+    if stopping and objective and stopping.metric == objective.metric and stopping.mode != objective.mode:
+        message = f"expected {objective.mode}, as the objective has it for {objective.metric}, got {stopping.mode}"
+        yield Problem("train.early_stopping.mode", message, value=stopping.mode)
+
+
+def warmup_ends(spec: JobSpec) -> Iterator[Problem]:
+    warmup, steps = spec.train.lr_schedule.warmup, spec.train.steps
+    if steps is not None and warmup >= 1 and warmup >= steps:
+        message = f"expected fewer than train.steps ({steps}), got {warmup:g}"
+        yield Problem("train.lr_schedule.warmup", message, value=warmup)
+
+
+def something_is_trained(spec: JobSpec) -> Iterator[Problem]:
+    for index, pattern in enumerate(spec.train.freeze):
+        if not pattern.strip("*"):
+            told = "freezes every parameter, so nothing would be trained" if pattern else "expected a pattern, got ''"
+            yield Problem(f"train.freeze.{index}", told, value=pattern)
+
+
+def time_to_run(spec: JobSpec) -> Iterator[Problem]:
+    for name in ("max_duration", "max_pending"):
+        limit = getattr(spec.limits, name)
+        if limit is not None and limit.seconds == 0:
+            yield Problem(f"limits.{name}", f"expected more than nothing, got {limit}", value=str(limit))
+
+
+def plain_or_secret(spec: JobSpec) -> Iterator[Problem]:
+    for index, name in enumerate(spec.secrets):
+        if name in spec.env:
+            yield Problem(f"secrets.{index}", f"{name} is in env too", value=name, hint=f"remove env.{name}")
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(one_length, reads=("train.epochs", "train.steps", "sweep.space")),
+    Rule(a_sample_for_each_worker, reads=("train.global_batch_size", "resources.workers")),
+    Rule(micro_within_global, reads=("train.micro_batch_size", "train.global_batch_size")),
+    Rule(best_needs_an_objective, reads=("checkpoint.keep.best", "objective")),
+    Rule(fsdp_needs_workers, reads=("resources.strategy", "resources.workers")),
+    Rule(fp16_needs_gpus, reads=("train.precision", "resources.gpus_per_worker")),
+    Rule(elastic_in_order, reads=("resources.workers",)),
+    Rule(whole_or_shared_gpus, reads=("resources.gpus_per_worker",)),
+    Rule(some_memory, reads=("resources.memory_per_worker",)),
+    Rule(metrics_have_a_group, reads=("objective.metric", "train.early_stopping.metric")),
+    Rule(one_direction, reads=("objective", "train.early_stopping")),
+    Rule(warmup_ends, reads=("train.lr_schedule.warmup", "train.steps")),
+    Rule(something_is_trained, reads=("train.freeze",)),
+    Rule(time_to_run, reads=("limits",)),
+    Rule(plain_or_secret, reads=("secrets", "env")),
+    Rule(sweep_rules.needs_an_objective, reads=("sweep", "objective")),
+    Rule(sweep_rules.paths_exist, reads=("sweep.space",)),
+    Rule(sweep_rules.paths_apart, reads=("sweep.space",)),
+    Rule(sweep_rules.bounds_in_order, reads=("sweep.space",)),
+    Rule(sweep_rules.steps_fit, reads=("sweep.space",)),
+    Rule(sweep_rules.values_fit, reads=("sweep.space",)),
+    Rule(sweep_rules.grid_is_finite, reads=("sweep.search", "sweep.space")),
+    Rule(sweep_rules.pbt_changes_training_only, reads=("sweep.trial_scheduler", "sweep.space")),
+    Rule(sweep_rules.pbt_has_a_population, reads=("sweep.trial_scheduler", "sweep.trials")),
+    Rule(sweep_rules.rungs_below_the_length, reads=("sweep.trial_scheduler", "train.epochs", "train.steps")),
+)

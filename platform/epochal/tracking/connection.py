@@ -1,0 +1,124 @@
+"""The one place where mlflow is imported quietly, and where its failures get names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_SQLITE = "sqlite:///"
+REQUEST_TIMEOUT_SECONDS = "10"
+
+
+def quiet_mlflow() -> None:
+    """Import mlflow without its chatter, with short timeouts and no retries of its own.
+
+    A retry inside MLflow's client can repeat a ``create_run`` whose answer was lost and so make two runs; ``sync``
+    looks first and tries again by itself.
+    """
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_TIMEOUT_SECONDS)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow prints a line with the run's address to stdout, where our data goes.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow.tracking  # noqa: F401
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # A locked or unreachable database is reported by us, as a problem of the sync, not as a traceback.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+@lru_cache(maxsize=8)
+def connect(uri: str) -> MlflowClient:
+    """A client for ``uri``. A SQLite file that is not there yet is made first."""
+    quiet_mlflow()
+    from mlflow.tracking import MlflowClient
+
+    prepare_sqlite(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def is_sqlite(uri: str) -> bool:
+    return uri.startswith(_SQLITE)
+
+
+def sqlite_path(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE))
+
+
+def artifact_root(uri: str) -> Path:
+    """Where runs recorded in a SQLite file keep their artifacts: beside it."""
+    return sqlite_path(uri).parent / "artifacts"
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where a new experiment keeps its artifacts; None leaves that to the tracking server."""
+    if not is_sqlite(uri):
+        return None
+    folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
+    return (artifact_root(uri) / (folder.lstrip(".") or "_")).absolute().as_uri()
+
+
+def prepare_sqlite(uri: str) -> None:
+    """Make the SQLite file of a tracking URI where there is none (about a second of migrations).
+
+    It is made under a temporary name and moved into place, so that neither a kill nor a second process leaves a
+    half-migrated database behind.
+    """
+    if not is_sqlite(uri) or sqlite_path(uri).exists():
+        return
+    quiet_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    target = sqlite_path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=target.parent) as folder:
+        path = Path(folder) / "new.db"
+        store = SqlAlchemyStore(f"{_SQLITE}{path}", artifact_root(uri).absolute().as_uri())  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            return
+
+
+def error_code(error: Exception) -> str:
+    """MLflow's name for what went wrong; empty where the error is not MLflow's."""
+    return str(getattr(error, "error_code", ""))
+
+
+def is_refused(error: Exception) -> bool:
+    """MLflow looked at the data and will never take it: sending it again is no use."""
+    return error_code(error) == "INVALID_PARAMETER_VALUE"
+
+
+def is_missing(error: Exception) -> bool:
+    return error_code(error) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def is_mlflow_failure(error: Exception) -> bool:
+    """An answer, or the lack of one, of the tracking server or its storage, rather than a fault of ours."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    # SQLAlchemy's own errors come out of MLflow unwrapped while it opens a database.
+    foreign = type(error).__module__.split(".")[0] in {"sqlalchemy", "sqlite3", "urllib3"}
+    return foreign or isinstance(error, MlflowException | RequestException | OSError)
+
+
+def unreachable(uri: str, error: Exception) -> UnreachableError:
+    text = " ".join(str(error).split())
+    return UnreachableError(
+        f"the MLflow tracking server at {uri} does not answer: {text[:300]}",
+        "check MLFLOW_TRACKING_URI, or start the server; `epochal ui` opens the local one",
+    )

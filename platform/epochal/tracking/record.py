@@ -1,0 +1,210 @@
+"""What a run should look like in MLflow, as one value in the job's folder. ``sync`` makes MLflow match it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from epochal.errors import NotFoundError
+from epochal.spec.job import JobSpec
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+JOB_ID_TAG = "epochal.job_id"
+REASON_TAG = "epochal.reason"
+MAX_KEY = 250
+MAX_PARAM_VALUE = 6000
+MAX_TAG_VALUE = 5000
+"""MLflow's own limits are 6,000 for a parameter and 8,000 or, in older servers, 5,000 for a tag."""
+_UNSUPPORTED = re.compile(r"[^/\w.\- ]")
+_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class DatasetUsed:
+    """A dataset input of the run; ``digest`` is cut to the 36 characters that MLflow takes."""
+
+    name: str
+    digest: str
+    source: str
+    context: str = "training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The run of one job. Times are Unix seconds; ``params`` and ``tags`` are text, as MLflow stores them.
+
+    ``params`` never change once sent: what may differ between two attempts (world size, attempts, reason) is a tag.
+    """
+
+    job_id: str
+    experiment: str
+    name: str
+    description: str = ""
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    dataset: DatasetUsed | None = None
+    status: Status = "RUNNING"
+    reason: str = ""
+    start_time: float = field(default_factory=time.time)
+    end_time: float | None = None
+
+    @classmethod
+    def of(cls, job_id: str, spec: JobSpec, resolved: Mapping[str, Any] | None = None) -> RunRecord:
+        """The record of a new job. ``resolved`` is the spec with every default filled in, where that differs."""
+        return cls(
+            job_id=job_id,
+            experiment=spec.experiment_name,
+            name=spec.name,
+            description=spec.description,
+            params=params_of(spec.model_dump(mode="json") if resolved is None else resolved),
+            tags=dict(spec.tags),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord:
+        """The record in a job's folder.
+
+        Raises:
+            NotFoundError: the folder has none.
+        """
+        try:
+            stored = json.loads((folder / _RECORD).read_text())
+        except FileNotFoundError:
+            raise NotFoundError("run record", str(folder)) from None
+        dataset = stored.pop("dataset", None)
+        known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
+        return cls(**known, dataset=DatasetUsed(**dataset) if dataset else None)
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / _RECORD, json.dumps(asdict(self), indent=1))
+
+    def changed(self, **changes: Any) -> RunRecord:
+        """A copy with fields replaced; ``tags`` are added to those there are.
+
+        A status other than RUNNING gets an end time, RUNNING clears it and the reason.
+        """
+        if tags := changes.pop("tags", None):
+            changes["tags"] = {**self.tags, **tags}
+        status = changes.get("status", self.status)
+        if status == "RUNNING":
+            changes = {"reason": "", "end_time": None, **changes}
+        elif self.end_time is None:
+            changes = {"end_time": time.time(), **changes}
+        return replace(self, **changes)
+
+    def all_params(self) -> dict[str, str]:
+        """The parameters as MLflow has them."""
+        return {clean_key(name): _cut(value, MAX_PARAM_VALUE) for name, value in self.params.items()}
+
+    def all_tags(self) -> dict[str, str]:
+        """The tags as MLflow has them: those of the record, and what MLflow and ``runs`` find the run by."""
+        tags = {clean_key(name): value[:MAX_TAG_VALUE] for name, value in self.tags.items()}
+        return {
+            "mlflow.user": _user(),
+            "mlflow.source.name": "epochal",
+            "mlflow.source.type": "JOB",
+            **tags,
+            "mlflow.runName": self.name,
+            "mlflow.note.content": self.description[:MAX_TAG_VALUE],
+            JOB_ID_TAG: self.job_id,
+            REASON_TAG: self.reason[:MAX_TAG_VALUE],
+        }
+
+
+def record_path(folder: Path) -> Path:
+    return folder / _RECORD
+
+
+def params_of(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a run: what the spec says about the training, flattened.
+
+    Left out are what MLflow shows elsewhere (name, experiment, description, tags) and ``env``, whose values are
+    nobody's business but the job's.
+    """
+    elsewhere = {"version", "name", "experiment", "description", "tags", "env", "secrets"}
+    return flatten({name: value for name, value in resolved.items() if name not in elsewhere and value is not None})
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys, values as text.
+
+    >>> flatten({"train": {"lr": 0.001, "compile": False}, "model": {"params": {"channels": [32, 64]}}})
+    {'train.lr': '0.001', 'train.compile': 'false', 'model.params.channels': '[32, 64]'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{key}."))
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[key] = text
+    return flat
+
+
+def clean_key(key: str) -> str:
+    """A key in characters, and of a length, that MLflow takes; long ones keep a digest of the whole."""
+    return _cut(_UNSUPPORTED.sub("_", key), MAX_KEY)
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    digest = sha256(text.encode()).hexdigest()[:12]
+    return f"{text[: limit - 13]}_{digest}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class CheckpointPointer:
+    """Where a checkpoint is, for the artifact ``checkpoints.json``; ``path`` is relative to the job's folder."""
+
+    step: int
+    path: str
+    digest: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: bool = False
+
+
+def note_checkpoint(folder: Path, pointer: CheckpointPointer) -> None:
+    """Add a checkpoint to the artifact ``checkpoints.json`` and take out those that have been deleted."""
+    path = artifacts_folder(folder) / "checkpoints.json"
+    known = json.loads(path.read_text())["checkpoints"] if path.exists() else []
+    kept = [entry for entry in known if entry["step"] != pointer.step and (folder / entry["path"]).exists()]
+    if pointer.best:
+        kept = [{**entry, "best": False} for entry in kept]
+    entries = sorted([*kept, asdict(pointer)], key=lambda entry: int(entry["step"]))
+    write_atomically(path, json.dumps({"folder": str(folder), "checkpoints": entries}, indent=1))
+
+
+def artifacts_folder(folder: Path) -> Path:
+    """What is uploaded as it is."""
+    return folder / "artifacts"
+
+
+def model_folder(folder: Path) -> Path:
+    """The final model in MLflow's format, registered with the run."""
+    return folder / "model" / "mlflow"

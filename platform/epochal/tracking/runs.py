@@ -1,0 +1,291 @@
+"""The read side: list, show and compare what MLflow has recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from epochal.errors import NotFoundError, UsageError, did_you_mean
+from epochal.tracking.connection import (
+    connect,
+    is_mlflow_failure,
+    is_refused,
+    is_sqlite,
+    quiet_mlflow,
+    sqlite_path,
+    unreachable,
+)
+from epochal.tracking.record import JOB_ID_TAG, REASON_TAG
+from epochal.tracking.spool import Point
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PAGE = 200
+_SEARCHED = 2000
+"""How far back a run is looked for by a part of its id."""
+_SHORT = 8
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run. Times are Unix seconds; ``metrics`` are the last values; tags that begin with ``mlflow.`` are left out.
+
+    ``job`` is the id of the job that it records; empty for runs that are not Epochal's.
+    """
+
+    id: str
+    name: str
+    job: str
+    experiment: str
+    status: str
+    reason: str
+    start: float
+    end: float | None
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    description: str
+    models: tuple[str, ...]
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:_SHORT]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran; None where it has not ended."""
+        return None if self.end is None else self.end - self.start
+
+    @property
+    def objective(self) -> tuple[str, str] | None:
+        """The metric that the run is judged by, and ``min`` or ``max``."""
+        metric, mode = self.params.get("objective.metric"), self.params.get("objective.mode")
+        return (metric, mode) if metric and mode else None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The values of one metric over a run: the last, and the lowest and the highest with their steps.
+
+    Values that are NaN are left out; ``last`` is NaN where there is no other.
+    """
+
+    last: float
+    low: float
+    low_step: int
+    high: float
+    high_step: int
+
+    def best(self, mode: str) -> tuple[float, int]:
+        """The best value and its step, ``mode`` being ``min`` or ``max``."""
+        return (self.low, self.low_step) if mode == "min" else (self.high, self.high_step)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside each other: a value for each run, in the order of ``runs``; None where a run has none.
+
+    ``params`` are only those that differ.
+    """
+
+    runs: tuple[RunInfo, ...]
+    metrics: dict[str, tuple[float | None, ...]]
+    params: dict[str, tuple[str | None, ...]]
+
+
+def list_runs(
+    uri: str, experiment: str | None = None, job: str | None = None, status: str | None = None, limit: int = 50
+) -> list[RunInfo]:
+    """The newest runs first.
+
+    Raises:
+        NotFoundError: there is no such experiment.
+        UnreachableError: the tracking server does not answer.
+    """
+    conditions = []
+    if job:
+        conditions.append(f"tags.`{JOB_ID_TAG}` = '{_quoted(job)}'")
+    if status:
+        conditions.append(f"attributes.status = '{_quoted(status.upper())}'")
+    return list(_search(uri, " AND ".join(conditions), experiment, limit))
+
+
+def get_run(uri: str, name: str) -> RunInfo:
+    """The run with this id or unique beginning of one, or the newest of the job or run with this name.
+
+    Raises:
+        NotFoundError: there is none.
+        UsageError: several ids begin so.
+        UnreachableError: the tracking server does not answer.
+    """
+    quoted = _quoted(name)
+    for condition in (f"tags.`{JOB_ID_TAG}` = '{quoted}'", f"attributes.run_name = '{quoted}'"):
+        found = next(_search(uri, condition, None, 1), None)
+        if found and name in (found.job, found.name):
+            return found
+    runs = list(_search(uri, "", None, _SEARCHED))
+    matches = [run for run in runs if run.id.startswith(name) or (run.job and run.job.startswith(name))]
+    if len(matches) > 1 and name not in {run.id for run in matches}:
+        shown = ", ".join(f"{run.short_id} ({run.name})" for run in matches[:5])
+        raise UsageError(f"{len(matches)} runs begin with {name!r}: {shown}", "give more of the id")
+    if not matches:
+        known = tuple(dict.fromkeys(part for run in runs for part in (run.name, run.short_id, run.job) if part))
+        raise NotFoundError("run", name, known, did_you_mean(name, known) or "`epochal runs list` shows them")
+    return next((run for run in matches if run.id == name), matches[0])
+
+
+def compare(uri: str, names: Sequence[str]) -> Comparison:
+    """Put runs beside each other: their last metrics, the best of what they are judged by, the parameters that differ.
+
+    Raises:
+        NotFoundError, UsageError, UnreachableError: as ``get_run``.
+    """
+    runs = [get_run(uri, name) for name in names]
+    best: list[dict[str, float]] = []
+    for run in runs:
+        metric, mode = run.objective or ("", "")
+        reached = extent(metric_history(uri, run.id, metric)) if metric else None
+        best.append({f"best {metric}": reached.best(mode)[0]} if reached else {})
+    return compared(runs, best)
+
+
+def compared(runs: Sequence[RunInfo], best: Sequence[Mapping[str, float]] = ()) -> Comparison:
+    """The comparison of runs that are at hand; ``best`` adds rows of metrics, a mapping for each run."""
+    rows = [{name: value for name, value in run.metrics.items() if not name.startswith("system/")} for run in runs]
+    metrics = sorted({name for row in rows for name in row}, key=_metric_order)
+    added = list(dict.fromkeys(name for row in best for name in row))
+    params = sorted({name for run in runs for name in run.params})
+    values = {name: tuple(run.params.get(name) for run in runs) for name in params}
+    return Comparison(
+        runs=tuple(runs),
+        metrics={name: tuple(row.get(name) for row in best) for name in added}
+        | {name: tuple(row.get(name) for row in rows) for name in metrics},
+        params={name: row for name, row in values.items() if len(set(row)) > 1},
+    )
+
+
+def metric_history(uri: str, run_id: str, metric: str) -> list[Point]:
+    """Every value of a metric, by step.
+
+    Raises:
+        UnreachableError: the tracking server does not answer.
+    """
+    with _answering(uri):
+        values = connect(uri).get_metric_history(run_id, metric)
+    points = [Point(value.key, float(value.value), int(value.timestamp), int(value.step)) for value in values]
+    return sorted(points, key=lambda point: (point.step, point.timestamp))
+
+
+def extent(history: Sequence[Point]) -> Extent | None:
+    """The last, lowest and highest value of a history; None where it is empty."""
+    if not history:
+        return None
+    real = [point for point in history if not math.isnan(point.value)] or list(history)
+    low = min(real, key=lambda point: point.value)
+    high = max(real, key=lambda point: point.value)
+    return Extent(real[-1].value, low.value, low.step, high.value, high.step)
+
+
+def main_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """The names of the metrics about the training itself, validation first."""
+    return sorted((name for name in metrics if name.startswith(("train/", "val/", "test/"))), key=_metric_order)
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """A curve as one line of text, each column the mean of its share of ``values``; NaN leaves a gap.
+
+    >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
+    '▁▂▃▄▅▆▇█'
+    """
+    if not values:
+        return ""
+    columns = min(width, len(values))
+    shares = [values[i * len(values) // columns : (i + 1) * len(values) // columns] for i in range(columns)]
+    means = [_mean(share) for share in shares]
+    real = [mean for mean in means if not math.isnan(mean)]
+    low, high = (min(real), max(real)) if real else (0.0, 0.0)
+    scale = (high - low) or 1.0
+    return "".join(" " if math.isnan(mean) else "▁▂▃▄▅▆▇█"[round((mean - low) / scale * 7)] for mean in means)
+
+
+def _mean(values: Sequence[float]) -> float:
+    real = [value for value in values if math.isfinite(value) and abs(value) < 1e300]
+    return sum(real) / len(real) if real else math.nan
+
+
+def _metric_order(name: str) -> tuple[int, str]:
+    groups = ("val/", "train/", "test/", "perf/", "system/")
+    return next((index for index, group in enumerate(groups) if name.startswith(group)), 3), name
+
+
+def _search(uri: str, condition: str, experiment: str | None, limit: int) -> Iterator[RunInfo]:
+    """Runs that fulfil MLflow's filter ``condition``, the newest first."""
+    if is_sqlite(uri) and not sqlite_path(uri).exists():
+        return
+    with _answering(uri):
+        client = connect(uri)
+        experiments = {found.experiment_id: found.name for found in client.search_experiments(max_results=1000)}
+        if experiment is not None:
+            experiments = {key: name for key, name in experiments.items() if name == experiment} or _no_experiment(
+                experiment, tuple(experiments.values())
+            )
+        token: str | None = None
+        while limit > 0:
+            page = client.search_runs(
+                list(experiments),
+                condition,
+                max_results=min(limit, _PAGE),
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            yield from (_info(run, experiments) for run in page)
+            limit, token = limit - len(page), page.token
+            if not token:
+                return
+
+
+def _no_experiment(name: str, known: tuple[str, ...]) -> dict[str, str]:
+    raise NotFoundError("experiment", name, known)
+
+
+def _info(run: Run, experiments: Mapping[str, str]) -> RunInfo:
+    info, tags = run.info, run.data.tags
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return RunInfo(
+        id=info.run_id,
+        name=info.run_name or "",
+        job=tags.get(JOB_ID_TAG, ""),
+        experiment=experiments.get(info.experiment_id, info.experiment_id),
+        status=info.status,
+        reason=tags.get(REASON_TAG, ""),
+        start=info.start_time / 1000,
+        end=None if info.end_time is None or info.status == "RUNNING" else info.end_time / 1000,
+        metrics={name: float(value) for name, value in sorted(run.data.metrics.items())},
+        params=dict(sorted(run.data.params.items())),
+        tags={name: value for name, value in sorted(tags.items()) if not name.startswith("mlflow.")},
+        description=tags.get("mlflow.note.content", ""),
+        models=tuple(output.model_id for output in outputs),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Safe inside the quotes of a filter; MLflow's language has no escape for them."""
+    return text.replace("'", "").replace("`", "")
+
+
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """Failures of the tracking server as our own errors."""
+    quiet_mlflow()
+    try:
+        yield
+    except Exception as error:
+        if not is_mlflow_failure(error):
+            raise
+        if is_refused(error):
+            raise UsageError(f"MLflow does not accept this: {error}") from error
+        raise unreachable(uri, error) from error

@@ -1,0 +1,182 @@
+"""A lean MLflow server (UI and REST) on this machine's runs, as a child process."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from epochal.errors import ConflictError, UnreachableError, UsageError
+from epochal.tracking.connection import artifact_root, is_sqlite, prepare_sqlite
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """How the server is started: one process, no job executor, no telemetry."""
+
+    url: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def plan_server(uri: str, host: str = "127.0.0.1", port: int = 5000) -> ServerPlan:
+    """The plan for a server on the SQLite file ``uri``.
+
+    Raises:
+        UsageError: ``uri`` is a tracking server itself, or another kind of store.
+    """
+    if not is_sqlite(uri):
+        raise UsageError(f"the runs are at {uri}, not in a file of this machine", f"open {uri} in a browser")
+    arguments = {
+        "--backend-store-uri": uri,
+        "--artifacts-destination": artifact_root(uri).absolute().as_uri(),
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+        "--uvicorn-opts": "--log-level warning",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", *(part for pair in arguments.items() for part in pair)]
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_MODEL_CATALOG_URI": "",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }
+    shown = f"[{host}]" if ":" in host else host
+    return ServerPlan(f"http://{shown}:{port}", tuple(command), environment)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class TrackingServer:
+    """The server's process; stopped by this handle, with all its children.
+
+    ``log`` is the file that its output goes to.
+    """
+
+    def __init__(self, uri: str, host: str = "127.0.0.1", port: int = 5000, log: Path | None = None) -> None:
+        self.plan = plan_server(uri, host, port)
+        self._uri = uri
+        self._address = (host, port)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.plan.url
+
+    def start(self, seconds: float = START_SECONDS) -> Self:
+        """Start it and wait until it answers.
+
+        Raises:
+            ConflictError: the port is taken.
+            UnreachableError: it ended, or did not answer within ``seconds``.
+        """
+        self._check_port()
+        prepare_sqlite(self._uri)
+        output: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            self.plan.command,
+            env={**os.environ, **self.plan.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        if not isinstance(output, int):
+            output.close()
+        deadline = time.monotonic() + seconds
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise UnreachableError(f"the MLflow server did not start on {self.url}", self._where_to_look())
+            time.sleep(0.1)
+        return self
+
+    def wait(self) -> int:
+        """Wait until the server ends by itself; its exit code."""
+        return self._process.wait() if self._process else 0
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        # The server runs its web process as a child; killing the group leaves none of them behind.
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _check_port(self) -> None:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(self._address)
+            except OSError as error:
+                raise ConflictError(
+                    f"cannot listen on {self.url}: {error.strerror}", "choose another one with --port"
+                ) from error
+
+    def _answers(self) -> bool:
+        # A server on every interface answers on loopback too, and its Host check knows that name.
+        url = self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{url}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _where_to_look(self) -> str:
+        return f"its output is in {self._log}" if self._log else "another port or host may help"

@@ -1,0 +1,171 @@
+"""What MLflow already has of a job's folder, and so what is left to send. Nothing here imports mlflow."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from epochal.tracking.record import RunRecord, artifacts_folder, model_folder, record_path, write_atomically
+from epochal.tracking.spool import segments, whole_size
+
+_SHIPPED = "shipped.json"
+_LOCK = ".sync.lock"
+
+
+@dataclass
+class Shipped:
+    """The memory of ``sync``. Losing it costs time, not truth: what is sent again changes nothing in MLflow.
+
+    ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification time (ns) of each file sent.
+    ``model`` is the digest of the model that was sent, ``model_sending`` of the one of which ``model_files`` are sent
+    so far. ``refused``: what MLflow will never take. ``settled``: a fingerprint of the folder once all of it was sent.
+    """
+
+    uri: str = ""
+    experiment_id: str = ""
+    run_id: str = ""
+    status: str = ""
+    params: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    offsets: dict[str, int] = field(default_factory=dict)
+    artifacts: dict[str, list[int]] = field(default_factory=dict)
+    model: str = ""
+    model_id: str = ""
+    model_sending: str = ""
+    model_files: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    deleted: bool = False
+    settled: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> Shipped:
+        try:
+            stored: dict[str, Any] = json.loads((folder / _SHIPPED).read_text())
+        except (FileNotFoundError, ValueError):
+            return cls()
+        return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / _SHIPPED, json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """What of a job's folder is not in MLflow yet."""
+
+    run: bool
+    params: tuple[str, ...]
+    tags: tuple[str, ...]
+    dataset: bool
+    spool_bytes: int
+    artifacts: tuple[str, ...]
+    model: bool
+    status: str
+
+    def __bool__(self) -> bool:
+        return any((*asdict(self).values(),))
+
+    def __str__(self) -> str:
+        parts = [
+            "the run" if self.run else "",
+            _count(self.params, "parameter"),
+            _count(self.tags, "tag"),
+            "the dataset" if self.dataset else "",
+            f"{self.spool_bytes} bytes of metrics" if self.spool_bytes else "",
+            _count(self.artifacts, "artifact"),
+            "the model" if self.model else "",
+            f"the status {self.status}" if self.status else "",
+        ]
+        return ", ".join(part for part in parts if part) or "nothing"
+
+
+def _count(names: tuple[str, ...], what: str) -> str:
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''}" if names else ""
+
+
+def outstanding(folder: Path, record: RunRecord, shipped: Shipped) -> Outstanding:
+    """What is left to send. Nothing is where the run was deleted in MLflow: that was a person's decision."""
+    if shipped.deleted:
+        return Outstanding(False, (), (), False, 0, (), False, "")
+    tags = record.all_tags()
+    files = artifact_files(folder)
+    return Outstanding(
+        run=not shipped.run_id,
+        params=tuple(sorted(set(record.all_params()) - set(shipped.params))),
+        tags=tuple(name for name, value in tags.items() if shipped.tags.get(name) != value),
+        dataset=record.dataset is not None and shipped.dataset != record.dataset.digest,
+        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, shipped)),
+        artifacts=tuple(name for name, stamp in files.items() if shipped.artifacts.get(name) != stamp),
+        model=model_digest(folder) not in {"", shipped.model},
+        status=record.status if shipped.status != record.status else "",
+    )
+
+
+def is_pending(folder: Path) -> bool:
+    """Whether a job's folder has something to send; cheap where it was all sent long ago."""
+    shipped = Shipped.load(folder)
+    if shipped.settled and shipped.settled == fingerprint(folder):
+        return False
+    return bool(outstanding(folder, RunRecord.load(folder), shipped))
+
+
+def unsent_segments(folder: Path, shipped: Shipped) -> Iterator[tuple[Path, int, int]]:
+    """The spool's segments with unsent lines: path, offset of the first, offset behind the last."""
+    for path in segments(folder):
+        offset, size = shipped.offsets.get(path.name, 0), whole_size(path)
+        if size > offset:
+            yield path, offset, size
+
+
+def artifact_files(folder: Path) -> dict[str, list[int]]:
+    """The files to upload, by name relative to the artifacts folder, with size and modification time (ns).
+
+    Names that start with a dot, such as files being written, are left out.
+    """
+    root = artifacts_folder(folder)
+    found: dict[str, list[int]] = {}
+    for parent, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(parent) / name
+            stat = path.stat()
+            found[path.relative_to(root).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+    return found
+
+
+def model_digest(folder: Path) -> str:
+    """Identifies the saved model; empty where there is none."""
+    description = model_folder(folder) / "MLmodel"
+    return sha256(description.read_bytes()).hexdigest()[:32] if description.exists() else ""
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes whenever something that ``sync`` reads may have changed."""
+    stamps = [repr(artifact_files(folder))]
+    for path in [record_path(folder), model_folder(folder) / "MLmodel", *segments(folder)]:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue
+        stamps.append(f"{path.name}:{stat.st_mtime_ns}:{stat.st_size}")
+    return sha256("|".join(stamps).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Whether this process may send the folder's content: one at a time does."""
+    with open(folder / _LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

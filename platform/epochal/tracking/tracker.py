@@ -1,0 +1,173 @@
+"""Keep MLflow up to date with a job's folder while the job runs, from a thread that nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint
+from epochal.tracking.shipped import Shipped, is_pending
+from epochal.tracking.sync import Synced, sync
+
+EVERY_SECONDS = 1.0
+MAX_WAIT_SECONDS = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Syncs ``folder`` with the tracking server at ``uri``, about once a second, less often while that is down.
+
+    The folder must hold a run record (``RunRecord.save``). No method raises because of MLflow. ``notice`` is told once
+    when the server does not answer, and once when it does again; it is called from the tracker's thread.
+
+    >>> tracker = Tracker(uri, folder)          # doctest: +SKIP
+    >>> tracker.update(tags={"attempts": "2"})  # doctest: +SKIP
+    >>> tracker.finish("FINISHED")              # doctest: +SKIP
+    """
+
+    def __init__(
+        self, uri: str, folder: Path, notice: Callable[[str], None] = _logger.warning, every: float = EVERY_SECONDS
+    ) -> None:
+        self._uri = uri
+        self._folder = folder
+        self._notice = notice
+        self._every = every
+        self._record = RunRecord.load(folder)
+        self._record_lock = threading.Lock()
+        self._wake = threading.Condition()
+        self._until: float | None = None
+        self._failures = 0
+        self._synced_once = False
+        self._last = Synced(Shipped.load(folder).run_id, "", left="everything", problem="nothing was sent yet")
+        self._thread = threading.Thread(target=self._run, name="epochal-tracker", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run, empty until it exists there."""
+        return self._last.run_id
+
+    @property
+    def last(self) -> Synced:
+        """What came of the newest sync."""
+        return self._last
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change the run's record (see ``RunRecord.changed``); MLflow follows."""
+        with self._record_lock:
+            self._record = self._record.changed(**changes)
+            self._record.save(self._folder)
+            return self._record
+
+    def checkpoint(self, pointer: CheckpointPointer) -> None:
+        """Note a complete checkpoint in the artifact ``checkpoints.json``."""
+        with self._record_lock:
+            note_checkpoint(self._folder, pointer)
+
+    def finish(self, status: Status, reason: str = "", deadline_seconds: float = 20.0) -> Synced:
+        """Set the final status and send what is left, for at most ``deadline_seconds``.
+
+        What cannot be sent stays in the folder: see ``left`` and ``problem`` of the result, and ``sync_all``.
+        """
+        self.update(status=status, reason=reason)
+        return self.close(deadline_seconds)
+
+    def close(self, deadline_seconds: float = 20.0) -> Synced:
+        """Send what is left and end the thread, leaving the status as it is."""
+        until = time.monotonic() + deadline_seconds
+        with self._wake:
+            self._until = until
+            self._wake.notify()
+        self._thread.join(deadline_seconds + 0.5)
+        if self._thread.is_alive():
+            return replace(self._last, left=self._last.left or "something", problem="out of time")
+        return self._last
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._until is None:
+                    self._wake.wait(self._pause())
+                until = self._until
+            if until is not None:
+                self._send_rest(until)
+                return
+            self._sync(None)
+
+    def _send_rest(self, until: float) -> None:
+        pause = min(0.3, self._every)
+        self._sync(until)
+        while self._last.pending and time.monotonic() + pause < until:
+            time.sleep(pause)
+            self._sync(until)
+
+    def _pause(self) -> float:
+        """Seconds to the next sync: none before the first, doubled with every failure."""
+        if not self._synced_once:
+            return 0.0
+        return float(min(MAX_WAIT_SECONDS, self._every * 2 ** min(self._failures, 10)))
+
+    def _sync(self, until: float | None) -> None:
+        before = self._last if self._synced_once else None
+        try:
+            self._last = sync(self._uri, self._folder, until=until)
+        except Exception as error:
+            _logger.exception("the tracker failed; what it has not sent stays in %s", self._folder)
+            problem = f"{type(error).__name__}: {error}"
+            self._last = replace(self._last, left="something", problem=problem, reachable=False)
+        self._synced_once = True
+        self._failures = 0 if self._last.reachable else self._failures + 1
+        self._tell(before)
+
+    def _tell(self, before: Synced | None) -> None:
+        was_reachable = before is None or before.reachable
+        if was_reachable and not self._last.reachable:
+            self._notice(
+                f"MLflow at {self._uri} cannot be reached; the training goes on, and everything is kept and sent later "
+                f"({self._last.problem})"
+            )
+        elif self._last.reachable and not was_reachable:
+            self._notice(f"MLflow at {self._uri} answers again")
+        for refused in self._last.refused[len(before.refused) if before else 0 :]:
+            self._notice(f"MLflow refuses to store {refused}")
+
+
+def pending_folders(storage: Path) -> Iterator[Path]:
+    """The folders of the jobs under a storage root that have something to send."""
+    for record in sorted(storage.glob("jobs/*/run.json")):
+        try:
+            pending = is_pending(record.parent)
+        except (OSError, ValueError, TypeError) as error:
+            # One damaged folder must not stop the jobs of all others from being sent.
+            _logger.warning("%s cannot be read and is not sent to MLflow: %s", record, error)
+            continue
+        if pending:
+            yield record.parent
+
+
+def sync_all(uri: str, storage: Path, deadline_seconds: float = 20.0) -> dict[str, Synced]:
+    """Send what earlier commands could not: for each job with something left, by job id.
+
+    A job is sent to where it was sent before, else to ``uri``. A server that does not answer is not asked again for
+    the jobs that follow. mlflow is imported only where there is something to send.
+    """
+    until = time.monotonic() + deadline_seconds
+    results: dict[str, Synced] = {}
+    down: dict[str, str] = {}
+    for folder in pending_folders(storage):
+        shipped = Shipped.load(folder)
+        target = shipped.uri or uri
+        if target in down or time.monotonic() > until:
+            problem = down.get(target, "out of time")
+            results[folder.name] = Synced(shipped.run_id, "", "something", problem, reachable=target not in down)
+            continue
+        results[folder.name] = synced = sync(target, folder, until=until)
+        if not synced.reachable:
+            down[target] = synced.problem
+    return results

@@ -1,0 +1,123 @@
+"""Batch normalisation over the batches of all workers on CPU, where torch has none.
+
+``torch.nn.SyncBatchNorm`` refuses CPU tensors. This one is exact for shares of any size, an empty one too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class CpuSyncBatchNorm(_BatchNorm):
+    """``nn.BatchNorm1d/2d/3d`` with statistics over all workers. x: (batch, channels, ...)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        normalised: tuple[Tensor, ...] = _Normalise.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        output, mean, variance, count = normalised
+        self._update_running(mean, variance, float(count))
+        return output
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        factor = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked or 1)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), factor)
+
+
+class _Normalise(torch.autograd.Function):
+    """Chan, Golub and LeVeque's pairwise combination of moments (1979), with the gradient of batch norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+        rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        mean, variance, count = _moments(rows, axes)
+        inverse = torch.rsqrt(variance + eps)
+        normal = (rows - _wide(mean, x)) * _wide(inverse, x)
+        output = normal if weight is None else normal * _wide(weight, x)
+        output = output if bias is None else output + _wide(bias, x)
+        ctx.save_for_backward(normal, inverse, weight, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        ctx.axes, ctx.dtype = axes, x.dtype
+        return output.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        normal, inverse, weight, count = ctx.saved_tensors
+        gradient = gradient.to(normal.dtype)
+        sums = torch.stack([gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)])
+        bias_gradient, weight_gradient = sums[0].clone(), sums[1].clone()
+        dist.all_reduce(sums)
+        mean_gradient, mean_product = sums / count
+        scale = inverse if weight is None else inverse * weight
+        x_gradient = gradient - _wide(mean_gradient, gradient) - normal * _wide(mean_product, gradient)
+        return (
+            (x_gradient * _wide(scale, gradient)).to(ctx.dtype),
+            weight_gradient if ctx.needs_input_grad[1] else None,
+            bias_gradient if ctx.needs_input_grad[2] else None,
+            None,
+        )
+
+
+def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (channels,), biased variance (channels,) and number of values a channel, over all workers."""
+    channels = x.shape[1]
+    count = x.numel() // channels
+    mean = x.sum(axes) / max(count, 1)
+    deviation = (x - _wide(mean, x)).square().sum(axes)
+    mine = torch.cat([mean, deviation, mean.new_tensor([count])])
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    means, deviations, counts = torch.split(torch.stack(everyone), [channels, channels, 1], dim=1)
+    total = counts.sum()
+    mean = (means * counts).sum(0) / total
+    deviation = deviations.sum(0) + (counts * (means - mean).square()).sum(0)
+    return mean, deviation / total, total
+
+
+def _wide(channels: Tensor, like: Tensor) -> Tensor:
+    return channels.view(1, -1, *[1] * (like.dim() - 2))
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with every batch norm replaced by one whose statistics are those of the global (micro-)batch.
+
+    Parameters, buffers and their names stay the same.
+    """
+    if device.type != "cpu":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
+    if isinstance(model, _BatchNorm):
+        return _converted(model)
+    for name, child in model.named_children():
+        replacement = synchronised(child, device)
+        if replacement is not child:
+            setattr(model, name, replacement)
+    return model
+
+
+def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
+    new = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    new._parameters = norm._parameters
+    new._buffers = norm._buffers
+    new.training = norm.training
+    return new

@@ -1,0 +1,167 @@
+"""Checkpoints in a job's folder: which are complete, which are sound, which are kept.
+
+A checkpoint is a folder ``step-00000050``: the tensors, the random generators of each worker, and ``manifest.json``
+with the digest of every other file. It is written under a temporary name, its manifest last, and then renamed: a
+reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epochal.errors import CheckpointError
+from epochal.spec.job import Keep, Objective
+from epochal.training.best import Best
+
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is. ``metrics`` are those of the newest validation, which was at the step ``validated``.
+
+    ``state`` is everything that is not a tensor; ``files`` maps each file to its SHA-256.
+    """
+
+    step: int
+    epoch: int
+    world_size: int
+    strategy: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    validated: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Manifest:
+        fields = json.loads(text)
+        if fields.pop("format", None) != FORMAT:
+            raise CheckpointError("the checkpoint was written by another version of Epochal")
+        return cls(**fields)
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the complete checkpoints in ``folder``, newest first."""
+    if not folder.is_dir():
+        return []
+    found = (_NAME.fullmatch(path.name) for path in folder.iterdir() if (path / MANIFEST).is_file())
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def read(path: Path) -> Manifest:
+    """The manifest of a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        return Manifest.parse((path / MANIFEST).read_text())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has no sound {MANIFEST}: {error}") from error
+
+
+def verify(path: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Compare the files called ``names`` with their digests.
+
+    Raises:
+        CheckpointError: one is missing or was changed.
+    """
+    for name in names:
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise CheckpointError(f"{path} lacks its file {name}")
+        if digest(file) != manifest.files[name]:
+            raise CheckpointError(f"{file} is damaged: its digest is not that in {MANIFEST}")
+
+
+def digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def publish(temporary: Path, path: Path, manifest: Manifest) -> str:
+    """Complete a checkpoint: write its manifest and give it its name. Returns the digest of the manifest."""
+    text = manifest.text().encode()
+    write(temporary / MANIFEST, text)
+    sync(temporary)
+    if path.exists():
+        # A checkpoint of this step was there but could not be used, otherwise training had gone on after it.
+        path.rename(temporary.with_name(temporary.name + "-old"))
+    temporary.rename(path)
+    sync(path.parent)
+    shutil.rmtree(temporary.with_name(temporary.name + "-old"), ignore_errors=True)
+    return hashlib.sha256(text).hexdigest()
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write and wait until it is on the disk."""
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Wait until the names in ``folder`` are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clean(folder: Path) -> None:
+    """Remove what attempts that died left unfinished."""
+    for path in folder.glob("step-*.tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def superfluous(manifests: Iterable[Manifest], keep: Keep, objective: Objective | None) -> list[int]:
+    """The steps whose checkpoints are neither among the newest nor among the best."""
+    newest = sorted(manifests, key=lambda manifest: manifest.step, reverse=True)
+    kept = {manifest.step for manifest in newest[: keep.latest]}
+    if objective is not None:
+        judged = [manifest for manifest in newest if _judged(manifest, objective)]
+        sign = 1 if objective.mode == "min" else -1
+        judged.sort(key=lambda manifest: (sign * manifest.metrics[objective.metric], manifest.step))
+        kept |= {manifest.step for manifest in judged[: keep.best]}
+    return [manifest.step for manifest in newest if manifest.step not in kept]
+
+
+def _judged(manifest: Manifest, objective: Objective) -> bool:
+    """Whether the metrics are those of the very weights in the checkpoint, and name a value that compares."""
+    value = manifest.metrics.get(objective.metric)
+    return manifest.validated == manifest.step and value is not None and Best.of(objective).beaten_by(value)
+
+
+def prune(folder: Path, keep: Keep, objective: Objective | None) -> None:
+    """Delete the superfluous. A damaged manifest is left for a person to look at."""
+    manifests = []
+    for step in steps(folder):
+        try:
+            manifests.append(read(folder / name_of(step)))
+        except CheckpointError:
+            continue
+    for step in superfluous(manifests, keep, objective):
+        path = folder / name_of(step)
+        doomed = path.with_name(f"{path.name}.tmp-pruned")
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

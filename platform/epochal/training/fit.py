@@ -1,0 +1,73 @@
+"""Train one model as one of its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from epochal.tracking.recorder import Recorder
+from epochal.training import seeding
+from epochal.training.control import Control
+from epochal.training.loop import Loop
+from epochal.training.setup import Setup
+from epochal.training.worker import Worker
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended: the same on every worker.
+
+    ``metrics`` are those of the newest validation and the ``train/loss`` of the step before it; ``best`` is the
+    objective's best value and the step it was seen at. ``weights`` is the file of the final weights, relative to the
+    job's folder, None where the training was stopped.
+    """
+
+    state: Literal["completed", "stopped"]
+    step: int
+    total_steps: int
+    epochs: float
+    metrics: dict[str, float]
+    best: tuple[float, int] | None
+    early_stopped: bool
+    weights: str | None
+
+
+def fit(
+    setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, resume: bool = False
+) -> FitResult:
+    """Train until the job spec is fulfilled, the metric stops getting better, or a stop is asked for.
+
+    ``folder`` is the job's: checkpoints and the final weights go there. Where there are several workers, each has
+    joined the default process group. ``resume`` goes on from the newest sound checkpoint, if there is any.
+
+    Raises:
+        NonFiniteLossError: on every worker, the same.
+        CheckpointError: saved state cannot be written or does not fit.
+        TrainingError: the spec asks for something that this model or task does not have.
+    """
+    with seeding.deterministic(setup.spec.train.deterministic):
+        loop = Loop(setup, worker, folder, recorder, control)
+        try:
+            if resume:
+                loop.resume()
+            loop.run()
+            return _result(loop, None if loop.stopped else loop.export())
+        except BaseException:
+            recorder.flush()
+            loop.saver.abandon()
+            raise
+
+
+def _result(loop: Loop, weights: str | None) -> FitResult:
+    standing, best = loop.standing, loop.standing.best
+    return FitResult(
+        state="stopped" if loop.stopped else "completed",
+        step=standing.step,
+        total_steps=loop.total_steps,
+        epochs=standing.step / loop.sampler.steps_per_epoch,
+        metrics=dict(standing.metrics),
+        best=(best.value, best.step) if best is not None and best.value is not None else None,
+        early_stopped=standing.out_of_patience,
+        weights=weights,
+    )

@@ -1,0 +1,133 @@
+"""From a split to batches on a worker's device."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from epochal.catalog.data import Batch, Split
+from epochal.training import seeding
+from epochal.training.sampler import Share, part
+
+
+class Loaded(NamedTuple):
+    """A worker's share of a global batch, on its device: ``size`` of the ``global_size`` samples, perhaps none."""
+
+    batch: Batch
+    size: int
+    global_size: int
+
+
+class _Request(NamedTuple):
+    """What a loader process is asked for."""
+
+    indices: list[int]
+    size: int
+    global_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Reads shares of ``split``: in this process where ``workers`` is 0, else in that many processes."""
+
+    split: Split
+    device: torch.device
+    workers: int = 0
+    seed: int = 0
+
+    def train(self, shares: Iterable[Share], rank: int) -> Generator[Loaded]:
+        """The batches of ``shares`` in their order; closing it ends the loader processes."""
+        if self.workers == 0:
+            return (self._read(share.indices, share.global_size) for share in shares)
+        return self._read_ahead(_requests(shares, self.seed, rank))
+
+    def once(self, rank: int, world_size: int, batch_size: int) -> Generator[Loaded]:
+        """This worker's part of the whole split, in order, no sample twice.
+
+        Every worker gets the same number of batches; the last may be empty, because a sharded model's workers have to
+        run it together.
+        """
+        start, end = part(len(self.split), rank, world_size)
+        most = -(-len(self.split) // world_size)
+        ranges = ((min(start + low, end), min(start + low + batch_size, end)) for low in range(0, most, batch_size))
+        if self.workers == 0:
+            return (self._read(list(range(low, high)), 0) for low, high in ranges)
+        return self._read_ahead(_request(list(range(low, high)), 0) for low, high in ranges)
+
+    def _read(self, indices: list[int], global_size: int) -> Loaded:
+        size = len(indices)
+        batch = self.split.fetch(indices) if indices else _nothing_of(self.split)
+        if self.device.type != "cpu":
+            batch = {name: _pinned(tensor).to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        return Loaded(batch, size, global_size)
+
+    def _read_ahead(self, requests: Iterable[_Request]) -> Generator[Loaded]:
+        reader: DataLoader[Any] = DataLoader(
+            _Reader(self.split),
+            batch_size=None,
+            sampler=requests,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context=_loader_processes(),
+            collate_fn=_as_it_is,
+        )
+        for read, size, global_size in reader:
+            batch = {name: tensor[:size].to(self.device, non_blocking=True) for name, tensor in read.items()}
+            yield Loaded(batch, size, global_size)
+
+
+class _Reader(Dataset[Any]):
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, request: _Request) -> tuple[Batch, int, int]:
+        # A batch's random numbers depend on its place in the training alone: not on which process reads it, nor on
+        # where the training was resumed.
+        seeding.start(request.seed)
+        return self.split.fetch(request.indices), request.size, request.global_size
+
+
+def _requests(shares: Iterable[Share], seed: int, rank: int) -> Iterator[_Request]:
+    for share in shares:
+        request_seed = seeding.derive(seed, "read", rank, *share.position)
+        yield _request(share.indices, share.global_size, request_seed)
+
+
+def _request(indices: list[int], global_size: int, seed: int = 0) -> _Request:
+    # Not every split can make a batch of no samples: read one and leave it out.
+    return _Request(indices or [0], len(indices), global_size, seed)
+
+
+def _nothing_of(split: Split) -> Batch:
+    """A batch of no samples. Not every split can make one: read a sample and leave it out."""
+    return {name: tensor[:0] for name, tensor in split.fetch([0]).items()}
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+
+
+def _loader_processes() -> BaseContext:
+    """Not forked from this process, which has threads (gloo, Ray, the tracker) that may hold locks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["epochal.training.loader"])
+    return context
+
+
+def split_evenly(batch: Batch, size: int, count: int) -> list[tuple[Batch, int]]:
+    """``count`` parts of a batch of ``size`` samples with the number of samples of each: as even as can be."""
+    if count == 1:
+        return [(batch, size)]
+    bounds = [part(size, index, count) for index in range(count)]
+    return [({name: tensor[low:high] for name, tensor in batch.items()}, high - low) for low, high in bounds]

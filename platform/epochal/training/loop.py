@@ -1,0 +1,236 @@
+"""The training loop of one worker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from epochal.tracking.recorder import Recorder
+from epochal.training import checkpoint, resuming, seeding, tensors, weights
+from epochal.training.checkpoint import Manifest
+from epochal.training.control import Control, Phase, Progress, Saved
+from epochal.training.intervals import Timer, next_due
+from epochal.training.loader import Loaded, Loader
+from epochal.training.parallel import strategy_for
+from epochal.training.sampler import Sampler
+from epochal.training.saver import Saver, Snapshot
+from epochal.training.setup import Setup
+from epochal.training.standing import Standing
+from epochal.training.step import Stepper
+from epochal.training.validation import Validation
+from epochal.training.window import Closed, Window, Wishes, clock_for
+from epochal.training.worker import Worker
+from epochal.units import Interval
+
+REPORT_SECONDS = 0.25
+
+
+class Loop:
+    """Windows of steps, with validations and checkpoints between them."""
+
+    def __init__(self, setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control) -> None:
+        control.tick("setup", 0)
+        spec, train = setup.spec, setup.spec.train
+        self.setup, self.spec, self.worker = setup, spec, worker
+        self.folder, self.recorder, self.control = folder, recorder, control
+        self.strategy = strategy_for(spec.resources.strategy, worker)
+        self.stepper = self._stepper()
+        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
+        self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
+        self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, self._saving)
+        self.standing = Standing.of(spec)
+        self.stopped = False
+        self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
+        self._clock = clock_for(worker.device)
+        self._window_length = 1
+        self._last_loss = math.nan
+        self._reported = -math.inf
+        seeding.start(seeding.derive(train.seed, "worker", worker.rank))
+        if worker.is_first:
+            checkpoint.clean(folder / checkpoint.FOLDER)
+
+    def _stepper(self) -> Stepper:
+        model, train = self.setup.model, self.spec.train
+        if train.init_from is not None:
+            weights.start_from(model, Path(train.init_from))
+        weights.freeze(model, train.freeze)
+        wrapped = self.strategy.wrap(model, train.compile)
+        wrapped.train()
+        trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
+        return Stepper(wrapped, self.setup.task, self.setup.optimizer(trained), self.strategy, train)
+
+    def resume(self) -> None:
+        """Go on from the newest sound checkpoint; from the start where there is none."""
+        found = resuming.newest_sound(self.folder / checkpoint.FOLDER, self.strategy)
+        if found is None:
+            return
+        path, manifest = found
+        tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"])
+        self.stepper.precision.load(manifest.state["precision"])
+        resuming.restore_generators(path, manifest, self.worker)
+        self.standing.restore(manifest)
+
+    def run(self) -> None:
+        """Train to the end, or until a stop; afterwards everything is saved."""
+        batches = self._batches()
+        while self.standing.step < self.total_steps and not self.standing.out_of_patience and not self.stopped:
+            wishes = self._window(batches)
+            self.stopped = wishes.stop
+            if self._due(self.spec.train.validate_every) or wishes.validate:
+                self._validate()
+            if self._due(self.spec.checkpoint.every) or wishes.save or self._new_best_to_keep:
+                self._save()
+            self._tell(self.saver.finished())
+        batches.close()
+        if not self.stopped and self.standing.validated < self.standing.step:
+            self._validate()
+        if self.standing.saved < self.standing.step:
+            self._save()
+        self._tell(self.saver.wait())
+
+    def export(self) -> str:
+        """Write the final weights; their path below the job's folder."""
+        self.control.tick("export", self.standing.step)
+        file = weights.export(self.strategy.module, self.folder, self.worker.is_first)
+        self.strategy.barrier()
+        return file.relative_to(self.folder).as_posix()
+
+    def _batches(self) -> Generator[Loaded]:
+        worker, train = self.worker, self.spec.train
+        shares = self.sampler.shares(worker.rank, worker.world_size, self.standing.step, self.total_steps)
+        loader = Loader(self.setup.data.train, worker.device, self.spec.data.loader_workers, train.seed)
+        return loader.train(shares, worker.rank)
+
+    def _window(self, batches: Iterator[Loaded]) -> Wishes:
+        """Steps up to the next point at which the workers compare notes; what they want to happen then."""
+        clock, stepper, first = self._clock, self.stepper, self.standing.step
+        window = Window(first, clock)
+        for step in range(first, self._window_end()):
+            clock.mark()
+            loaded = next(batches)
+            clock.mark()
+            lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
+            gradients = stepper.gradients(loaded)
+            clock.mark()
+            norm = stepper.update()
+            clock.mark()
+            window.add(gradients, lr, norm, loaded.global_size)
+            self.control.tick("train", step + 1)
+        closed = window.close(self.strategy, self._wishes())
+        self._record(closed)
+        window.raise_unless_finite(closed, self.strategy)
+        self.standing.step = closed.records[-1].step
+        self._last_loss = closed.records[-1].loss
+        self._window_length = closed.next_length
+        self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
+        return closed.wishes
+
+    def _window_end(self) -> int:
+        step, per_epoch = self.standing.step, self.sampler.steps_per_epoch
+        ends = [
+            next_due(self.spec.train.validate_every, per_epoch, step),
+            next_due(self.spec.checkpoint.every, per_epoch, step),
+            (step // per_epoch + 1) * per_epoch,
+            step + self._window_length,
+            self.total_steps,
+        ]
+        return int(min(ends))
+
+    def _wishes(self) -> Wishes:
+        """What this worker wants; time is the first worker's."""
+        first = self.worker.is_first
+        return Wishes(
+            stop=self.control.stop_requested(),
+            save=first and self._save_timer.due,
+            validate=first and self._validate_timer.due,
+        )
+
+    def _record(self, closed: Closed) -> None:
+        if not self.worker.is_first:
+            return
+        for record in closed.records:
+            if not math.isfinite(record.loss):
+                return
+            metrics = {"train/loss": record.loss, "train/lr": record.lr}
+            if record.grad_norm is not None:
+                metrics["train/grad_norm"] = record.grad_norm
+            self.recorder.log(record.step, metrics, record.timestamp)
+        self.recorder.log(closed.records[-1].step, closed.performance(), closed.records[-1].timestamp)
+
+    def _due(self, every: Interval) -> bool:
+        step = self.standing.step
+        return next_due(every, self.sampler.steps_per_epoch, step - 1) == step
+
+    def _validate(self) -> None:
+        standing = self.standing
+        measured: dict[str, float] = {}
+        if self.setup.data.validation is not None:
+            measured = self._validation.run(lambda: self.control.tick("validate", standing.step))
+        self._validate_timer.restart()
+        self.recorder.log(standing.step, {**measured, "epoch": standing.step / self.sampler.steps_per_epoch})
+        standing.judge({"train/loss": self._last_loss, **measured})
+        self._progress("validate", {})
+
+    @cached_property
+    def _validation(self) -> Validation:
+        train = self.spec.train
+        split = self.setup.data.validation or self.setup.data.train
+        loader = Loader(split, self.worker.device, self.spec.data.loader_workers, train.seed)
+        batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
+        return Validation(self.setup.task, loader, self.strategy, self.stepper.precision, batch_size)
+
+    @property
+    def _new_best_to_keep(self) -> bool:
+        return self.standing.at_best and self.spec.checkpoint.keep.best > 0
+
+    def _save(self) -> None:
+        self.control.tick("checkpoint", self.standing.step)
+        # No gap in the curve: what led here survives whatever this checkpoint survives.
+        self.recorder.flush()
+        saved = self.saver.start(self._snapshot())
+        self.standing.saved = self.standing.step
+        self._save_timer.restart()
+        self._tell(saved)
+
+    def _snapshot(self) -> Snapshot:
+        standing = self.standing
+        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer)
+        manifest = Manifest(
+            step=standing.step,
+            epoch=self.sampler.position(standing.step).epoch,
+            world_size=self.worker.world_size,
+            strategy=self.spec.resources.strategy,
+            metrics=standing.metrics,
+            validated=standing.validated,
+            state={**standing.state(), "optimizer": plain, "precision": self.stepper.precision.state()},
+        )
+        return Snapshot(manifest, captured, seeding.capture(self.worker.device), standing.at_best)
+
+    def _saving(self) -> None:
+        self.control.tick("checkpoint", self.standing.step)
+
+    def _tell(self, saved: list[Saved]) -> None:
+        for one in saved:
+            self.control.report(one)
+
+    def _progress(self, phase: Phase, extra: dict[str, float]) -> None:
+        """Report where the training is, a few times a second at the most."""
+        now = time.monotonic()
+        done = self.standing.step >= self.total_steps
+        if not self.worker.is_first or (now - self._reported < REPORT_SECONDS and not done):
+            return
+        self._reported = now
+        per_epoch = self.sampler.steps_per_epoch
+        self.control.report(
+            Progress(
+                phase=phase,
+                step=self.standing.step,
+                total_steps=self.total_steps,
+                epoch=self.standing.step // per_epoch,
+                epochs=self.total_steps / per_epoch,
+                metrics={**self.standing.metrics, "train/loss": self._last_loss, **extra},
+            )
+        )

@@ -1,0 +1,192 @@
+"""What a job spec would run and what that costs, without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
+from epochal.catalog.data import Batch, DataInfo, Field
+from epochal.catalog.task import Task
+from epochal.spec.job import JobSpec, Optimizer, Resources
+from epochal.training.sampler import Sampler, micro_batches, part
+from epochal.training.weights import freeze
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one optimizer step over the global batch, and of holding the model once.
+
+    ``flops`` are those of matrix products, convolutions and attention, forwards and backwards; sizes are in bytes.
+    """
+
+    parameters: int
+    trainable: int
+    flops: int
+    weights: int
+    gradients: int
+    optimizer_state: int
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work: ``shares`` are the samples of a global batch on the busiest and on the idlest worker."""
+
+    count: int
+    least: int
+    strategy: str
+    shares: tuple[int, int]
+    micro_batches: int
+    bytes_each: int
+    """Weights, gradients and optimizer state on one worker; activations come on top."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """Resources of all workers together; memory in bytes, None where the spec leaves it open."""
+
+    cpus: float
+    gpus: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run, for the greatest number of workers that the spec allows."""
+
+    train_samples: int
+    validation_samples: int
+    data_digest: str
+    steps_per_epoch: int
+    total_steps: int
+    epochs: float
+    global_batch_size: int
+    cost: Cost
+    workers: Workers
+    resources: Total
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(spec: JobSpec, folder: Path) -> Plan:
+    """Load the data, build the model without memory, and count.
+
+    ``folder`` is what relative paths of the data start from. The user's own code must be on the import path.
+
+    Raises:
+        SpecError, NotFoundError, CodeError: something that the spec names cannot be built.
+    """
+    data = load_data(spec.data, folder)
+    task = build_task(spec.task, spec.data, data.info)
+    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
+    batch = min(spec.train.global_batch_size, len(data.train))
+    total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
+    cost = measure(spec, data.info, task, batch)
+    return Plan(
+        train_samples=len(data.train),
+        validation_samples=len(data.validation) if data.validation is not None else 0,
+        data_digest=data.digest,
+        steps_per_epoch=sampler.steps_per_epoch,
+        total_steps=total_steps,
+        epochs=total_steps / sampler.steps_per_epoch,
+        global_batch_size=batch,
+        cost=cost,
+        workers=_workers(spec, batch, cost),
+        resources=_total(spec.resources),
+    )
+
+
+def measure(spec: JobSpec, info: DataInfo, task: Task, batch: int) -> Cost:
+    """The cost of one step over ``batch`` samples.
+
+    It is run on the meta device, which computes nothing. A model that looks at values cannot run there: then two
+    samples are run for real, and their FLOPs scaled.
+    """
+    try:
+        return _measured(spec, info, task, batch, torch.device("meta"))
+    except RuntimeError:
+        few = min(2, batch)
+        cost = _measured(spec, info, task, few, torch.device("cpu"))
+        return Cost(**{**asdict(cost), "flops": cost.flops * batch // few})
+
+
+def _measured(spec: JobSpec, info: DataInfo, task: Task, samples: int, device: torch.device) -> Cost:
+    with device:
+        model = build_model(spec.model, info)
+    freeze(model, spec.train.freeze)
+    parameters = list(model.parameters())
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = task.loss(model, _batch(info, samples, device))
+        loss.backward()
+    return Cost(
+        parameters=_count(parameters),
+        trainable=_count(trainable),
+        flops=counter.get_total_flops(),
+        weights=sum(parameter.nbytes for parameter in parameters),
+        gradients=sum(parameter.nbytes for parameter in trainable),
+        optimizer_state=_state_bytes(spec.train.optimizer, trainable),
+    )
+
+
+def _count(parameters: list[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _state_bytes(choice: Optimizer, parameters: list[nn.Parameter]) -> int:
+    """What the optimizer holds after a step. One that looks at values steps with a real parameter of each shape."""
+    try:
+        return _stepped(choice, parameters)
+    except RuntimeError:
+        shapes = Counter((parameter.shape, parameter.dtype) for parameter in parameters)
+        return sum(count * _stepped(choice, [_zeros(*shape)]) for shape, count in shapes.items())
+
+
+def _stepped(choice: Optimizer, parameters: list[nn.Parameter]) -> int:
+    optimizer = build_optimizer(choice, parameters)
+    optimizer.step()
+    tensors = (value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value))
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _zeros(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(shape, dtype=dtype))
+    parameter.grad = torch.zeros_like(parameter)
+    return parameter
+
+
+def _batch(info: DataInfo, samples: int, device: torch.device) -> Batch:
+    def values(field: Field) -> torch.Tensor:
+        return torch.zeros((samples, *field.shape), dtype=field.dtype, device=device)
+
+    return {"input": values(info.input), "target": values(info.target)}
+
+
+def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
+    count = spec.resources.max_workers
+    shares = [end - start for start, end in (part(batch, rank, count) for rank in (0, count - 1))]
+    held = cost.weights + cost.gradients + cost.optimizer_state
+    return Workers(
+        count=count,
+        least=spec.resources.min_workers,
+        strategy=spec.resources.strategy,
+        shares=(shares[0], shares[1]),
+        micro_batches=micro_batches(batch, count, spec.train.micro_batch_size),
+        bytes_each=-(-held // count) if spec.resources.strategy == "fsdp" else held,
+    )
+
+
+def _total(resources: Resources) -> Total:
+    count, memory = resources.max_workers, resources.memory_per_worker
+    return Total(
+        cpus=count * resources.cpus_per_worker,
+        gpus=count * resources.gpus_per_worker,
+        memory=None if memory is None else count * int(memory),
+    )

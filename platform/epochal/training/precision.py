@@ -1,0 +1,59 @@
+"""Number formats: what runs in 16 bits, and how gradients survive it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+Name = Literal["fp32", "bf16", "fp16"]
+Clip = Callable[[], Tensor | None]
+"""Scale the gradients down to the greatest norm allowed; their norm before that, or None where none is set."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Weights stay in fp32; bf16 and fp16 run the forward pass under autocast; fp16 scales the loss as well.
+
+    Micikevicius et al., Mixed Precision Training, 2018.
+    """
+
+    def __init__(self, name: Name, device: torch.device) -> None:
+        self._dtype = _DTYPES.get(name)
+        self._device = device.type
+        self._scaler = GradScaler(self._device, enabled=name == "fp16")
+
+    def forward(self) -> AbstractContextManager[object]:
+        """The context of a forward pass."""
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device, dtype=self._dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, optimizer: Optimizer, clip: Clip) -> Tensor | None:
+        """One optimizer step, left out where a scaled gradient overflowed; the gradients' norm where it is clipped."""
+        if not self._scaler.is_enabled():
+            norm = clip()
+            optimizer.step()
+            return norm
+        self._scaler.unscale_(optimizer)
+        norm = clip()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        return norm
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps; empty unless the loss is scaled."""
+        return self._scaler.state_dict()
+
+    def load(self, state: dict[str, float]) -> None:
+        if state and self._scaler.is_enabled():
+            self._scaler.load_state_dict(state)

@@ -1,0 +1,88 @@
+"""The torch process group of a gang's workers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+
+from epochal.training.worker import Worker
+
+CPU_BACKEND = "gloo"
+GPU_BACKEND = "cpu:gloo,cuda:nccl"
+"""Both: sums over windows of steps and checkpoint plans travel as CPU tensors."""
+
+JOIN_TIMEOUT = timedelta(minutes=2)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""Long, because a peer may be compiling or reading data. One that died is noticed at once all the same: gloo by its
+closed connection, the engine by its process; one that hangs is killed by the engine's watchdog."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the workers of a gang find each other."""
+
+    host: str
+    port: int
+
+
+@contextmanager
+def serve(host: str, world_size: int) -> Iterator[tuple[Rendezvous, TCPStore]]:
+    """The first worker's part: a store that listens on ``host`` alone, on a port that the system chose.
+
+    Tell the ``Rendezvous`` to the other workers, and pass the store to ``join``.
+    """
+    listener = socket.create_server((host, 0))
+    port = listener.getsockname()[1]
+    # torch listens on every interface of the machine unless it is given a socket. It owns the descriptor from here.
+    store = TCPStore(
+        host, port, world_size, True, JOIN_TIMEOUT, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
+    try:
+        yield Rendezvous(host, port), store
+    finally:
+        del store
+
+
+@contextmanager
+def join(
+    worker: Worker,
+    rendezvous: Rendezvous,
+    store: TCPStore | None = None,
+    timeout: timedelta = COLLECTIVE_TIMEOUT,
+) -> Iterator[None]:
+    """Be a member of the default process group within the ``with`` block.
+
+    ``store`` is the first worker's own, from ``serve``; the others connect to it. A lone worker joins nothing.
+
+    Raises:
+        torch.distributed.DistError: the others did not come within two minutes.
+    """
+    if worker.world_size == 1:
+        yield
+        return
+    if worker.device.type == "cuda":
+        torch.cuda.set_device(worker.device)
+    meeting = store or TCPStore(
+        rendezvous.host, rendezvous.port, worker.world_size, False, JOIN_TIMEOUT, wait_for_workers=False
+    )
+    backend = GPU_BACKEND if worker.device.type == "cuda" else CPU_BACKEND
+    _await_everyone(meeting, worker.world_size)
+    dist.init_process_group(backend, store=meeting, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _await_everyone(meeting: TCPStore, world_size: int) -> None:
+    """torch would wait for the length of a collective's timeout for a peer that never comes."""
+    if meeting.add("arrived", 1) == world_size:
+        meeting.set("complete", "")
+    meeting.wait(["complete"], JOIN_TIMEOUT)

@@ -1,0 +1,86 @@
+"""Which samples a worker sees at a step: pure functions of the seed, the step and the number of workers.
+
+The order of samples and the global batches do not depend on the number of workers; only a worker's share does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from epochal.training import seeding
+
+
+class Position(NamedTuple):
+    """Where a training is: ``step`` optimizer steps of epoch ``epoch`` are done, both from 0."""
+
+    epoch: int
+    step: int
+
+
+class Share(NamedTuple):
+    """One worker's part of a global batch."""
+
+    position: Position
+    indices: list[int]
+    global_size: int
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The global batches of a training set of ``size`` samples: the last one of an epoch may be smaller."""
+
+    size: int
+    global_batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.size // self.global_batch_size)
+
+    def position(self, step: int) -> Position:
+        """Where a training is after ``step`` optimizer steps."""
+        return Position(*divmod(step, self.steps_per_epoch))
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """The samples in the order of one epoch: (size,) of int64."""
+        generator = torch.Generator().manual_seed(seeding.derive(self.seed, "order", epoch))
+        return torch.randperm(self.size, generator=generator)
+
+    def shares(self, rank: int, world_size: int, first: int, last: int) -> Iterator[Share]:
+        """The shares of one worker for the steps ``first`` (included) to ``last`` (excluded)."""
+        step = first
+        while step < last:
+            epoch = self.position(step).epoch
+            order = self.order(epoch)
+            end = min(last, (epoch + 1) * self.steps_per_epoch)
+            while step < end:
+                position = self.position(step)
+                start = position.step * self.global_batch_size
+                size = min(self.global_batch_size, self.size - start)
+                low, high = part(size, rank, world_size)
+                yield Share(position, order[start + low : start + high].tolist(), size)
+                step += 1
+
+
+def part(size: int, rank: int, world_size: int) -> tuple[int, int]:
+    """A worker's part of ``size`` things as ``(start, end)``: as even as can be, the first workers get one more.
+
+    >>> [part(5, rank, 3) for rank in range(3)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    share, rest = divmod(size, world_size)
+    start = rank * share + min(rank, rest)
+    return start, start + share + (rank < rest)
+
+
+def micro_batches(global_size: int, world_size: int, micro_batch_size: int | None) -> int:
+    """Forward passes that a step takes, the same on every worker, because collectives inside a model have to match.
+
+    Where a worker's share is smaller than that of others, some of its micro-batches are smaller, perhaps empty.
+    """
+    largest = -(-global_size // world_size)
+    return 1 if micro_batch_size is None else max(1, -(-largest // micro_batch_size))

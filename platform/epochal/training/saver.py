@@ -1,0 +1,142 @@
+"""Writes checkpoints beside the training: steps go on while one is written."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from epochal.errors import CheckpointError
+from epochal.spec.job import Keep, Objective
+from epochal.training import checkpoint, tensors
+from epochal.training.checkpoint import Manifest
+from epochal.training.control import Saved
+from epochal.training.tensors import Tensors
+from epochal.training.worker import Worker
+
+SAVE_TIMEOUT = timedelta(minutes=30)
+ABANDON_SECONDS = 20.0
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything a checkpoint holds; ``generators`` are this worker's, the rest is the same on all."""
+
+    manifest: Manifest
+    tensors: Tensors
+    generators: dict[str, Any]
+    best: bool
+
+
+class Saver:
+    """Saves snapshots one at a time, on a thread of its own and over a process group of its own.
+
+    Every worker has one and gives it the same snapshots in the same order. ``tick`` is called now and then while a
+    caller waits.
+    """
+
+    def __init__(
+        self,
+        job: Path,
+        worker: Worker,
+        keep: Keep,
+        objective: Objective | None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder = job / checkpoint.FOLDER
+        self._worker = worker
+        self._keep = keep
+        self._objective = objective
+        self._tick = tick
+        self._group: dist.ProcessGroup | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._done: list[Saved] = []
+
+    def start(self, snapshot: Snapshot) -> list[Saved]:
+        """Begin to save; waits for the one before and returns it, as ``wait`` does."""
+        before = self.wait()
+        if self._worker.world_size > 1 and self._group is None:
+            self._group = dist.new_group(backend="gloo", timeout=SAVE_TIMEOUT)
+        self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint", daemon=True)
+        self._thread.start()
+        return before
+
+    def finished(self) -> list[Saved]:
+        """What was completed since the last call; empty on all workers but the first.
+
+        Raises:
+            CheckpointError: one could not be written.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return []
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise CheckpointError(f"a checkpoint could not be written: {error}") from error
+        done, self._done = self._done, []
+        return done
+
+    def wait(self) -> list[Saved]:
+        """Until nothing is being saved; then as ``finished``."""
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK_SECONDS)
+            self._tick()
+        return self.finished()
+
+    def abandon(self) -> None:
+        """Give the one being saved a little time, because the training has failed; whatever becomes of it."""
+        if self._thread is not None:
+            self._thread.join(ABANDON_SECONDS)
+
+    def _run(self, snapshot: Snapshot) -> None:
+        try:
+            self._save(snapshot)
+        except BaseException as error:
+            self._error = error
+
+    def _save(self, snapshot: Snapshot) -> None:
+        path = self._folder / checkpoint.name_of(snapshot.manifest.step)
+        temporary = path.with_name(f"{path.name}.tmp-{self._token()}")
+        temporary.mkdir(parents=True, exist_ok=True)
+        tensors.save(snapshot.tensors, temporary, self._group)
+        mine = generators_of(self._worker.rank)
+        checkpoint.write(temporary / mine, json.dumps(snapshot.generators).encode())
+        files = self._gather({name: checkpoint.digest(temporary / name) for name in self._written(temporary, mine)})
+        if self._worker.is_first:
+            sealed = checkpoint.publish(temporary, path, replace(snapshot.manifest, files=files))
+            relative = path.relative_to(self._folder.parent).as_posix()
+            self._done.append(
+                Saved(snapshot.manifest.step, relative, sealed, dict(snapshot.manifest.metrics), snapshot.best)
+            )
+            checkpoint.prune(self._folder, self._keep, self._objective)
+
+    def _token(self) -> str:
+        """A new word that all workers agree on: a folder that a dying attempt still writes to is never shared."""
+        token = [uuid.uuid4().hex[:12]]
+        if self._group is not None:
+            dist.broadcast_object_list(token, src=0, group=self._group)
+        return token[0]
+
+    def _written(self, temporary: Path, mine: str) -> list[str]:
+        parts = [path.name for path in temporary.glob(f"__{self._worker.rank}_*.distcp")]
+        return [*parts, mine, *([".metadata"] if self._worker.is_first else [])]
+
+    def _gather(self, digests: dict[str, str]) -> dict[str, str]:
+        if self._group is None:
+            return digests
+        everyone: list[Any] = [None] * self._worker.world_size
+        dist.all_gather_object(everyone, digests, group=self._group)
+        return {name: value for part in everyone for name, value in part.items()}
+
+
+def generators_of(rank: int) -> str:
+    """The file with the random generators of one worker."""
+    return f"generators-{rank:05d}.json"

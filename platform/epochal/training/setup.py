@@ -1,0 +1,50 @@
+"""What a training is made of, built and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+
+from epochal.catalog.build import build_model, build_optimizer, build_task, load_data, lr_factor
+from epochal.catalog.data import LoadedData
+from epochal.catalog.task import Task
+from epochal.spec.job import JobSpec
+from epochal.training import seeding
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A job spec and the pieces built from it.
+
+    ``optimizer`` is built from the parameters that are trained, after the model was wrapped; ``lr_factor(step,
+    total_steps)`` is what the peak learning rate is multiplied with at a step, counted from 0.
+    """
+
+    spec: JobSpec
+    model: nn.Module
+    task: Task
+    data: LoadedData
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    lr_factor: Callable[[int, int], float]
+
+
+def prepare(spec: JobSpec, folder: Path) -> Setup:
+    """Build what ``spec`` names; ``folder`` is what relative paths of the data start from.
+
+    The model's initial weights depend on the seed alone, so that every worker builds the same.
+    """
+    data = load_data(spec.data, folder=folder)
+    seeding.start(spec.train.seed)
+    return Setup(
+        spec=spec,
+        model=build_model(spec.model, data.info),
+        task=build_task(spec.task, spec.data, data.info),
+        data=data,
+        optimizer=partial(build_optimizer, spec.train.optimizer),
+        lr_factor=partial(lr_factor, spec.train.lr_schedule),
+    )

@@ -1,0 +1,161 @@
+"""The tensors of a model and its optimizer, to and from a folder.
+
+Written by torch.distributed.checkpoint, each worker its part, and read by any number of workers in any strategy. Only
+tensors are written, and nothing read is trusted to be more: torch would unpickle the index of a checkpoint and every
+value that is not a tensor, which runs whatever code a file names.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load as load_state_dict
+from torch.distributed.checkpoint.state_dict_saver import save as save_state_dict
+from torch.optim import Optimizer
+
+from epochal.errors import CheckpointError
+
+Tensors = dict[str, Tensor]
+
+MODEL = "model."
+OPTIMIZER = "optimizer."
+_STATE = "state."
+
+_INDEX_NAMES = {
+    "torch": {"Size", *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))},
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.metadata": {
+        "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
+        "StorageMeta", "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "pathlib._local": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+}  # fmt: skip
+"""What the index of a checkpoint of tensors is made of; none of these does anything but hold values."""
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _INDEX_NAMES.get(module, ()):
+            raise CheckpointError(f"the checkpoint's index names {module}.{name}, which is not part of one")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        try:
+            metadata: Metadata = _IndexUnpickler(io.BytesIO((Path(self.path) / ".metadata").read_bytes())).load()
+        except (OSError, pickle.UnpicklingError, EOFError) as error:
+            raise CheckpointError(f"the index of {self.path} cannot be read: {error}") from error
+        metadata.storage_meta = metadata.storage_meta or StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _TensorsOnly(DefaultLoadPlanner):
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        raise CheckpointError(f"the checkpoint holds something other than a tensor: {read_item.dest_index.fqn}")
+
+
+def save(tensors: Tensors, folder: Path, group: dist.ProcessGroup | None) -> None:
+    """Write this worker's part; all workers of ``group`` together, None for a lone one."""
+    _expect_no_group()
+    save_state_dict(tensors, storage_writer=FileSystemWriter(folder), process_group=group, no_dist=group is None)
+
+
+def load(tensors: Tensors, folder: Path) -> None:
+    """Fill ``tensors`` in place with what ``folder`` holds under their names.
+
+    Raises:
+        CheckpointError: it holds no such tensors, or some of another shape; the first few are named.
+    """
+    shapes = stored(folder)
+    wrong = [name for name, tensor in tensors.items() if shapes.get(name, (None,))[0] != tensor.shape]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{folder} does not fit: {', '.join(_compared(name, tensors, shapes) for name in wrong[:3])}{more}",
+            "resume with the model and the optimizer that the checkpoint was written with",
+        )
+    _expect_no_group()
+    load_state_dict(tensors, storage_reader=_Reader(folder), planner=_TensorsOnly(), no_dist=True)
+
+
+def stored(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of every tensor in ``folder``, by name."""
+    index = _Reader(folder).read_metadata().state_dict_metadata
+    return {
+        name: (item.size, item.properties.dtype)
+        for name, item in index.items()
+        if isinstance(item, TensorStorageMetadata)
+    }
+
+
+def _expect_no_group() -> None:
+    """torch warns of what is meant. For good, because ``catch_warnings`` is not for threads."""
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+
+
+def _compared(name: str, tensors: Tensors, shapes: Mapping[str, tuple[torch.Size, torch.dtype]]) -> str:
+    wanted = tuple(tensors[name].shape)
+    return f"{name} is {tuple(shapes[name][0])}, not {wanted}" if name in shapes else f"{name} {wanted} is missing"
+
+
+def capture(module: nn.Module, optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """A copy on CPU of the state: the tensors by name, and what in the optimizer's state is not a tensor.
+
+    A sharded model's tensors stay shards. Hyperparameters are not state: they come from the job spec.
+    """
+    on_gpu = any(parameter.device.type != "cpu" for parameter in module.parameters())
+    options = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=on_gpu)
+    state = {
+        **{MODEL + name: value for name, value in get_model_state_dict(module, options=options).items()},
+        **_optimizer_state(get_optimizer_state_dict(module, optimizer, options=options)),
+    }
+    tensors = {
+        name: value if on_gpu else value.detach().clone() for name, value in state.items() if isinstance(value, Tensor)
+    }
+    return tensors, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def restore(module: nn.Module, optimizer: Optimizer, folder: Path, plain: Mapping[str, Any]) -> None:
+    """Put the state that ``capture`` and ``save`` kept into the model and the optimizer.
+
+    Raises:
+        CheckpointError: it is that of another model or optimizer.
+    """
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    model_state = get_model_state_dict(module, options=options)
+    optimizer_state = get_optimizer_state_dict(module, optimizer, options=options)
+    ours = _optimizer_state(optimizer_state)
+    both = {**{MODEL + name: value for name, value in model_state.items()}, **ours}
+    load({name: value for name, value in both.items() if isinstance(value, Tensor)}, folder)
+    for name in ours:
+        if name in plain:
+            optimizer_state[name.removeprefix(OPTIMIZER)] = plain[name]
+    set_model_state_dict(module, model_state, options=options)
+    set_optimizer_state_dict(module, optimizer, optimizer_state, options=options)
+
+
+def _optimizer_state(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return {OPTIMIZER + name: value for name, value in flat.items() if name.startswith(_STATE)}

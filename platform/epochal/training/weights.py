@@ -1,0 +1,143 @@
+"""Weights without the rest: to start from, to freeze, to hand on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from epochal.errors import CheckpointError, TrainingError, did_you_mean
+from epochal.training import checkpoint, tensors
+
+FILE = Path("model") / "weights.safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What became of weights to start from: names by what happened to them."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """In the model only: they keep their initial values."""
+    unexpected: tuple[str, ...]
+    """In the file only."""
+    reshaped: tuple[str, ...]
+    """In both, but of different shapes: they keep their initial values."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        labels = {
+            "not in the file": self.missing,
+            "not in the model": self.unexpected,
+            "of another shape": self.reshaped,
+        }
+        for label, names in labels.items():
+            if names:
+                parts.append(f"{len(names)} {label}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+        return "; ".join(parts)
+
+
+def start_from(model: nn.Module, path: Path) -> Matched:
+    """Copy the weights at ``path`` whose names and shapes are the model's, and log which those are not.
+
+    Raises:
+        CheckpointError: nothing readable is there, or no weight fits.
+    """
+    given = read(path)
+    own = model.state_dict()
+    shared = own.keys() & given.keys()
+    fitting = {name: given[name] for name in own if name in shared and given[name].shape == own[name].shape}
+    if not fitting:
+        raise CheckpointError(f"no weight in {path} fits the model: it has {', '.join(list(given)[:3])}, ...")
+    model.load_state_dict(fitting, strict=False)
+    matched = Matched(
+        loaded=tuple(fitting),
+        missing=tuple(name for name in own if name not in given),
+        unexpected=tuple(name for name in given if name not in own),
+        reshaped=tuple(name for name in own if name in shared and name not in fitting),
+    )
+    complete = not (matched.missing or matched.unexpected or matched.reshaped)
+    _log.log(logging.INFO if complete else logging.WARNING, "weights from %s: %s", path, matched)
+    return matched
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The weights in a ``.safetensors`` file, a checkpoint folder, or the folder of a job.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    if path.is_dir() and not (path / checkpoint.MANIFEST).exists():
+        path = _of_job(path)
+    if path.is_dir():
+        return _of_checkpoint(path)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _of_job(folder: Path) -> Path:
+    if (folder / FILE).exists():
+        return folder / FILE
+    complete = checkpoint.steps(folder / checkpoint.FOLDER)
+    if not complete:
+        raise CheckpointError(f"{folder} holds neither {FILE} nor a complete checkpoint")
+    return folder / checkpoint.FOLDER / checkpoint.name_of(complete[0])
+
+
+def _of_checkpoint(path: Path) -> dict[str, Tensor]:
+    manifest = checkpoint.read(path)
+    checkpoint.verify(path, manifest, manifest.files)
+    shapes = {name: shape for name, shape in tensors.stored(path).items() if name.startswith(tensors.MODEL)}
+    weights = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
+    tensors.load(weights, path)
+    return {name.removeprefix(tensors.MODEL): weight for name, weight in weights.items()}
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Exclude the parameters whose names match a shell pattern from training; their names.
+
+    Raises:
+        TrainingError: a pattern matches nothing, or nothing is left to train.
+    """
+    parameters = dict(model.named_parameters())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise TrainingError(f"freeze: no parameter matches {pattern!r}", did_you_mean(pattern, tuple(parameters)))
+    frozen = tuple(name for name in parameters if any(fnmatchcase(name, pattern) for pattern in patterns))
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise TrainingError("freeze leaves no parameter to train")
+    return frozen
+
+
+def export(module: nn.Module, job: Path, first: bool) -> Path:
+    """Write the final weights, gathered and on CPU, as ``model/weights.safetensors`` in the job's folder.
+
+    Every worker calls it; the ``first`` one writes.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(module, options=options)
+    file = job / FILE
+    if first:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+        # Clones, because safetensors refuses tensors that share memory (tied weights).
+        whole = {
+            name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
+        }
+        save_file(whole, temporary)
+        temporary.replace(file)
+    return file

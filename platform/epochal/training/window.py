@@ -1,0 +1,213 @@
+"""A few steps in a row, after which the workers compare notes.
+
+Losses stay on the device and workers exchange nothing but gradients within a window; at its end one sum over the
+workers carries every step's loss and what each worker wants to happen next.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from epochal.errors import NonFiniteLossError
+from epochal.training.parallel import Strategy
+from epochal.training.step import Gradients
+
+WINDOW_SECONDS = 0.5
+MOST_STEPS = 2000
+
+
+class Clock(Protocol):
+    """Measures the parts of steps."""
+
+    def mark(self) -> None:
+        """Now."""
+
+    def between(self) -> list[float]:
+        """Seconds from each mark to the next; forgets them."""
+
+
+class CpuClock:
+    def __init__(self) -> None:
+        self._marks: list[float] = []
+
+    def mark(self) -> None:
+        self._marks.append(time.perf_counter())
+
+    def between(self) -> list[float]:
+        marks, self._marks = self._marks, []
+        return [later - sooner for sooner, later in pairwise(marks)]
+
+
+class GpuClock:
+    """Marks the GPU's own progress, because the process runs ahead of it."""
+
+    def __init__(self) -> None:
+        self._marks: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._marks.append(event)
+
+    def between(self) -> list[float]:
+        marks, self._marks = self._marks, []
+        if marks:
+            marks[-1].synchronize()
+        return [sooner.elapsed_time(later) / 1000 for sooner, later in pairwise(marks)]
+
+
+def clock_for(device: torch.device) -> Clock:
+    return GpuClock() if device.type == "cuda" else CpuClock()
+
+
+class Wishes(NamedTuple):
+    """What a worker, or after a window any of them, wants to happen now."""
+
+    stop: bool = False
+    save: bool = False
+    validate: bool = False
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What is known of one step once its window is closed."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float | None
+    timestamp: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Means over the steps of a window, in seconds."""
+
+    step: float
+    data: float
+    forward_backward: float
+    optimizer: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A window whose steps every worker knows. ``next_length`` is that of the next window, in steps."""
+
+    records: list[StepRecord]
+    wishes: Wishes
+    timing: Timing
+    samples: int
+    next_length: int
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / (self.timing.step * len(self.records))
+
+    def performance(self) -> dict[str, float]:
+        """The window's ``perf/`` metrics."""
+        return {
+            "perf/samples_per_second": self.samples_per_second,
+            "perf/step_seconds": self.timing.step,
+            "perf/data_seconds": self.timing.data,
+            "perf/forward_backward_seconds": self.timing.forward_backward,
+            "perf/optimizer_seconds": self.timing.optimizer,
+        }
+
+
+@dataclass
+class Window:
+    """What one worker saw since the workers last compared notes."""
+
+    first_step: int
+    clock: Clock
+    losses: list[Tensor] = field(default_factory=list)
+    weights: list[float | Tensor] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    norms: list[Tensor | None] = field(default_factory=list)
+    timestamps: list[float] = field(default_factory=list)
+    samples: int = 0
+
+    def add(self, gradients: Gradients, lr: float, norm: Tensor | None, samples: int) -> None:
+        self.losses.append(gradients.loss)
+        self.weights.append(gradients.weight)
+        self.rates.append(lr)
+        self.norms.append(norm)
+        self.timestamps.append(time.time())
+        self.samples += samples
+
+    def close(self, strategy: Strategy, wishes: Wishes) -> Closed:
+        """Exchange notes with the other workers.
+
+        A loss that is not finite leaves the records before it in ``Closed``; see ``raise_unless_finite``.
+        """
+        sums = torch.stack(self.losses).double().cpu()
+        timing = _timing(self.clock.between())
+        notes = torch.cat([sums, torch.tensor([*map(float, wishes), timing.step], dtype=torch.float64)])
+        *totals, stop, save, validate, seconds = strategy.sum(notes.clone()).tolist()
+        return Closed(
+            records=self._records(totals),
+            wishes=Wishes(stop > 0, save > 0, validate > 0),
+            timing=timing,
+            samples=self.samples,
+            next_length=_length(seconds / strategy.worker.world_size),
+        )
+
+    def _records(self, totals: list[float]) -> list[StepRecord]:
+        weights = _floats(self.weights)
+        norms = [math.nan if norm is None else norm for norm in self.norms]
+        columns = zip(totals, weights, self.rates, _floats(norms), self.timestamps, strict=True)
+        return [
+            StepRecord(self.first_step + index, total / weight, lr, norm if math.isfinite(norm) else None, timestamp)
+            for index, (total, weight, lr, norm, timestamp) in enumerate(columns, start=1)
+        ]
+
+    def raise_unless_finite(self, closed: Closed, strategy: Strategy) -> None:
+        """Every worker raises the same error, for the earliest step and the lowest rank at that step.
+
+        Raises:
+            NonFiniteLossError
+        """
+        bad = next((index for index, record in enumerate(closed.records) if not math.isfinite(record.loss)), None)
+        if bad is None:
+            return
+        ranks = torch.zeros(strategy.worker.world_size, dtype=torch.float64)
+        ranks[strategy.worker.rank] = _kind(float(self.losses[bad]))
+        kinds = strategy.sum(ranks).tolist()
+        rank = next((rank for rank, kind in enumerate(kinds) if kind), 0)
+        raise NonFiniteLossError(closed.records[bad].step, rank, _VALUES[int(kinds[rank])])
+
+
+_VALUES = {0: math.nan, 1: math.nan, 2: math.inf, 3: -math.inf}
+
+
+def _kind(loss: float) -> int:
+    if math.isfinite(loss):
+        return 0
+    return 1 if math.isnan(loss) else 2 if loss > 0 else 3
+
+
+def _floats(values: Sequence[float | Tensor]) -> list[float]:
+    """Plain numbers, with one copy from the device instead of one for each."""
+    if isinstance(values[0], Tensor):
+        numbers: list[float] = torch.stack([value for value in values if isinstance(value, Tensor)]).tolist()
+        return numbers
+    return [float(value) for value in values]
+
+
+def _timing(seconds: list[float]) -> Timing:
+    """``seconds`` between the marks of a window: four a step, at its start, with data, with gradients, updated."""
+    steps = (len(seconds) + 1) // 4
+    data, forward_backward, optimizer = (sum(seconds[part::4]) / steps for part in range(3))
+    return Timing(sum(seconds) / steps, data, forward_backward, optimizer)
+
+
+def _length(step_seconds: float) -> int:
+    return max(1, min(MOST_STEPS, int(WINDOW_SECONDS / max(step_seconds, 1e-6))))

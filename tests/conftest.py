@@ -1,0 +1,145 @@
+"""Every test is hermetic: its own home, a clean environment, no outside network, and nothing left running."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+settings.register_profile("hermetic", derandomize=True, deadline=None, database=None)
+settings.load_profile("hermetic")
+
+FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
+FOREIGN_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NO_COLOR", "FORCE_COLOR")
+NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+NO_GIT_SETTINGS = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+SESSION_MARK = "TESTS_THAT_STARTED_ME"
+"""Inherited by every process that a test starts, so that one whose parent is gone is found too."""
+
+ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "_inductor/compile_worker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if "root" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures of any scope start from this: nothing of the person who runs the tests."""
+    user = tmp_path_factory.mktemp("user")
+    set_hypothesis_home_dir(str(user / "hypothesis"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(user))
+        for kind in ("CACHE", "CONFIG", "DATA", "STATE"):
+            patch.setenv(f"XDG_{kind}_HOME", str(user / kind.lower()))
+        patch.setenv("EPOCHAL_HOME", str(user / "epochal"))
+        for name, value in (NO_TELEMETRY | NO_GIT_SETTINGS).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running(_clean_environment: None) -> Iterator[None]:
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SESSION_MARK, mark)
+        yield
+    _, left = psutil.wait_procs(_started_here(mark), timeout=3)
+    names = [f"pid {process.pid}: {' '.join(_command(process))[:200]}" for process in left]
+    for process in left:
+        process.kill()
+    if names:
+        pytest.fail("tests left processes running (killed now):\n" + "\n".join(names), pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_outside_network() -> Iterator[None]:
+    """Connections of the test process stay on this machine; Ray uses the node's own address, so that is allowed."""
+
+    def guarded(name: str) -> Any:
+        connect = getattr(socket.socket, name)
+
+        def checked(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+                raise AssertionError(f"a test tried to connect to {address}: tests stay on this machine")
+            return connect(self, address)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(name))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def epochal_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that Epochal keeps everything in, new for each test."""
+    home = tmp_path / "epochal"
+    monkeypatch.setenv("EPOCHAL_HOME", str(home))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Of the libraries that are loaded already: a test of the command line must not load torch for this."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+def _is_here(host: str) -> bool:
+    if host in ("", "localhost", socket.gethostname()):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    own = {interface.address for interfaces in psutil.net_if_addrs().values() for interface in interfaces}
+    return address.is_loopback or address.is_unspecified or str(address) in own
+
+
+def _started_here(mark: str) -> set[psutil.Process]:
+    """Children down the tree (a forked one has no mark), and whatever carries the mark (an orphan has no parent)."""
+    children = set(psutil.Process().children(recursive=True))
+    marked = {process for process in psutil.process_iter() if _environment(process).get(SESSION_MARK) == mark}
+    return {process for process in children | marked if process.pid != os.getpid() and _outlives(process)}
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _outlives(process: psutil.Process) -> bool:
+    command = " ".join(_command(process))
+    return not any(name in command for name in ENDS_WITH_ITS_PARENT)

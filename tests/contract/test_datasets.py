@@ -1,0 +1,124 @@
+"""What every dataset of the catalog does; a new one needs its parameters here only where it reads files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from epochal.catalog.build import build_task, load_data
+from epochal.catalog.data import LoadedData
+from epochal.catalog.datasets import DATASETS
+from epochal.spec.section import Component
+
+BUILT_IN = [name for name, _ in DATASETS.built_in()]
+
+
+def _csv(folder: Path) -> dict[str, Any]:
+    lines = [f"{i},{i * 0.5},{'red' if i % 3 else 'blue'},{i % 2}" for i in range(40)]
+    (folder / "table.csv").write_text("\n".join(["id,size,colour,label", *lines]))
+    return {"path": "table.csv", "target": "label", "exclude": ["id"]}
+
+
+def _npz(folder: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    np.savez(folder / "arrays.npz", x=rng.normal(size=(40, 2, 3)), y=np.arange(40) % 4)
+    return {"path": "arrays.npz"}
+
+
+def _images(folder: Path) -> dict[str, Any]:
+    for label in ("cat", "dog"):
+        (folder / "images" / label).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (9, 7), (index * 20, 10, 200)).save(folder / "images" / label / f"{index}.png")
+    return {"path": "images", "size": [8, 6]}
+
+
+FILES: dict[str, Callable[[Path], dict[str, Any]]] = {"csv": _csv, "npz": _npz, "image-folder": _images}
+
+
+@pytest.fixture(params=BUILT_IN)
+def component(request: pytest.FixtureRequest, tmp_path: Path) -> Component:
+    make = FILES.get(request.param, lambda _: {})
+    return Component(name=request.param, params=make(tmp_path))
+
+
+@pytest.fixture
+def data(component: Component, tmp_path: Path) -> LoadedData:
+    return load_data(component, tmp_path)
+
+
+def test_batches_have_the_shapes_and_types_of_the_info(data: LoadedData) -> None:
+    for _, split in data.splits():
+        batch = split.fetch([0, len(split) - 1, 0])
+        assert set(batch) == {"input", "target"}
+        for name, field in (("input", data.info.input), ("target", data.info.target)):
+            assert batch[name].shape == (3, *field.shape)
+            assert batch[name].dtype == field.dtype
+            assert batch[name].isfinite().all()
+        assert torch.equal(batch["input"][0], batch["input"][2])
+
+
+def test_labels_are_below_the_number_of_classes(data: LoadedData) -> None:
+    for field_name, field in (("input", data.info.input), ("target", data.info.target)):
+        if field.classes is not None:
+            values = torch.cat([split.fetch(range(len(split)))[field_name].flatten() for _, split in data.splits()])
+            assert values.min() >= 0
+            assert values.max() < field.classes
+
+
+def test_an_empty_share_keeps_shapes_and_types(data: LoadedData) -> None:
+    batch = data.train.fetch([])
+    assert batch["input"].shape == (0, *data.info.input.shape)
+    assert batch["target"].dtype == data.info.target.dtype
+
+
+def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tmp_path: Path) -> None:
+    again = load_data(component, tmp_path)
+    assert again.digest == data.digest
+    assert len(again.train) == len(data.train)
+    assert torch.equal(again.train.fetch([0, 1])["input"], data.train.fetch([0, 1])["input"])
+
+
+def test_the_digest_is_of_the_content_and_not_of_the_split(
+    component: Component, data: LoadedData, tmp_path: Path
+) -> None:
+    assert len(data.digest) == 64
+    if component.name != "synthetic":  # its seed also makes the content
+        other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
+        assert other.digest == data.digest
+        assert not torch.equal(
+            other.train.fetch(range(len(other.train)))["target"], data.train.fetch(range(len(data.train)))["target"]
+        ) or not torch.equal(
+            other.train.fetch(range(len(other.train)))["input"], data.train.fetch(range(len(data.train)))["input"]
+        )
+
+
+def test_the_validation_part_is_a_share_and_can_be_left_out(
+    component: Component, data: LoadedData, tmp_path: Path
+) -> None:
+    assert data.validation is not None
+    total = len(data.train) + len(data.validation)
+    assert len(data.validation) == pytest.approx(total * 0.2, abs=5)
+    whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), tmp_path)
+    assert whole.validation is None
+    assert len(whole.train) == total
+
+
+def test_a_loader_process_can_be_given_the_splits(data: LoadedData) -> None:
+    copy = pickle.loads(pickle.dumps(data.train))
+    assert torch.equal(copy.fetch([1])["input"], data.train.fetch([1])["input"])
+
+
+def test_the_dataset_has_a_task_of_its_own_that_fits(component: Component, data: LoadedData) -> None:
+    task = build_task(None, component, data.info)
+    outputs = torch.zeros(4, data.info.target.width)
+    loss, _ = task.loss(lambda _: outputs, data.train.fetch([0, 1, 2, 3]))  # type: ignore[arg-type]
+    assert loss.isfinite()
+    assert task.weight(data.train.fetch([0, 1, 2, 3])) == 4

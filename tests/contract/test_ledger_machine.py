@@ -1,0 +1,204 @@
+"""Anything users and agents may do, in any order: the ledger keeps its promises after each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from epochal.errors import ConflictError, StaleLeaseError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import EDGES, JobState, Reason, stronger
+from epochal.ledger.values import Attempt, Event, Job, Lease
+
+MAX_JOBS = 4  # few, so that several things happen to one
+TTL = st.sampled_from([0, 60])  # a lease of 0 seconds has run out at once
+FAILURES = st.sampled_from([Reason.INFRASTRUCTURE, Reason.OUT_OF_MEMORY, Reason.HANG])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Drives a ledger, and remembers what it was told: jobs submitted, the newest epoch of each, how each ended."""
+
+    new_ledger: Callable[[], Ledger]
+    jobs = Bundle("jobs")
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = self.new_ledger()
+        self.submitted: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.ended: dict[str, JobState] = {}
+        self.wanted: dict[str, JobState | None] = {}
+        self.touched: set[str] = set()
+
+    def teardown(self) -> None:
+        self.touched = set(self.epochs)
+        self.promises_hold()
+        self.ledger.close()
+
+    @initialize(target=jobs)
+    def first_job(self) -> str:
+        return self.submit(50, None)
+
+    @precondition(lambda self: len(self.epochs) < MAX_JOBS)
+    @rule(target=jobs, priority=st.integers(0, 100), key=st.none() | st.sampled_from("abc"))
+    def submit(self, priority: int, key: str | None) -> str:
+        job = self.ledger.submit({"version": 1}, name="digits", priority=priority, key=key)
+        if key:
+            assert self.submitted.setdefault(key, job.id) == job.id
+        self.epochs.setdefault(job.id, 0)
+        self.touched.add(job.id)
+        return job.id
+
+    @rule(target=leases, ttl=TTL)
+    def lease(self, ttl: float):
+        waiting = self.ledger.jobs([JobState.QUEUED])
+        lease = self.ledger.lease("agent", ttl)
+        if lease is None:
+            assert not waiting
+            return multiple()
+        first = min(waiting, key=lambda job: (-job.priority, job.number))
+        assert lease.job_id == first.id
+        assert lease.epoch == self.epochs[first.id] + 1
+        self.epochs[first.id] = lease.epoch
+        self.touched.add(first.id)
+        return lease
+
+    @rule(lease=leases, ttl=TTL)
+    def renew(self, lease: Lease, ttl: float) -> None:
+        self.by_lease(lease, lambda: self.ledger.renew(lease, ttl))
+
+    @rule(lease=leases, world_size=st.integers(1, 3))
+    def running(self, lease: Lease, world_size: int) -> None:
+        self.by_lease(lease, lambda: self.ledger.running(lease, world_size))
+
+    @rule(lease=leases)
+    def succeed(self, lease: Lease) -> None:
+        self.by_lease(lease, lambda: self.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED))
+
+    @rule(lease=leases, reason=FAILURES)
+    def fail(self, lease: Lease, reason: Reason) -> None:
+        self.by_lease(lease, lambda: self.ledger.finish(lease, JobState.FAILED, reason))
+
+    @rule(lease=leases, reason=FAILURES)
+    def retry(self, lease: Lease, reason: Reason) -> None:
+        self.by_lease(lease, lambda: self.ledger.retry(lease, reason))
+
+    @rule(lease=leases)
+    def pause(self, lease: Lease) -> None:
+        self.by_lease(lease, lambda: self.ledger.pause(lease))
+
+    @rule(lease=leases)
+    def stopped(self, lease: Lease) -> None:
+        self.by_lease(lease, lambda: self.ledger.stopped(lease))
+
+    @rule(job=jobs, request=st.sampled_from(["request_stop", "request_pause", "preempt"]))
+    def ask_to_stop(self, job: str, request: str) -> None:
+        self.ask(job, request)
+
+    @rule(job=jobs, request=st.sampled_from(["resume", "cancel", "note"]))
+    def ask(self, job: str, request: str) -> None:
+        self.touched.add(job)
+        before = self.ledger.job(job)
+        try:
+            getattr(self.ledger, request)(job, *(["seen"] if request == "note" else []))
+        except StaleLeaseError:
+            raise
+        except ConflictError:
+            assert self.ledger.job(job) == before
+
+    @rule(then=st.sampled_from([JobState.QUEUED, JobState.PAUSED]))
+    def expire(self, then: JobState) -> None:
+        overdue = {job.id for job in self.ledger.overdue()}
+        self.touched |= overdue
+        assert {attempt.job_id for attempt in self.ledger.expire(then)} == overdue
+        assert not self.ledger.overdue()
+
+    def by_lease(self, lease: Lease, call: Callable[[], object]) -> None:
+        """A call with a lease that is not the job's live attempt is refused, or is a repetition; it changes nothing."""
+        self.touched.add(lease.job_id)
+        before = self.ledger.job(lease.job_id)
+        live = before.state.is_active and before.epoch == lease.epoch
+        try:
+            call()
+        except StaleLeaseError:
+            assert not live
+        except ConflictError:
+            assert live
+        if not live:
+            assert self.ledger.job(lease.job_id) == before
+
+    @invariant()
+    def promises_hold(self) -> None:
+        found = {job.id: job for job in self.ledger.jobs()}
+        assert found.keys() == self.epochs.keys(), "a job was lost or invented"
+        for job_id in self.touched:
+            self.check(found[job_id])
+        self.touched = set()
+
+    def check(self, job: Job) -> None:
+        assert job.epoch == self.epochs[job.id]
+        assert job.state.is_active == (job.owner is not None) == (job.expires_at is not None)
+        assert (job.wanted is not None) == (job.state is JobState.STOPPING)
+        assert job.state.is_terminal == (job.ended_at is not None)
+        if job.id in self.ended:
+            assert job.state is self.ended[job.id], "a terminal state is final"
+        if job.state.is_terminal:
+            self.ended[job.id] = job.state
+        check_obedience(job, self.wanted.get(job.id))
+        self.wanted[job.id] = job.wanted
+        check_attempts(job, self.ledger.attempts(job.id))
+        check_story(job, self.ledger.events(job.id))
+
+
+def check_obedience(job: Job, wanted: JobState | None) -> None:
+    """What was asked before the newest change still holds, or the job has ended, or more was asked."""
+    if wanted and not job.state.is_terminal:
+        reached = job.wanted or job.state
+        assert stronger(reached, wanted) is reached, f"it was to be {wanted}"
+
+
+def check_attempts(job: Job, attempts: list[Attempt]) -> None:
+    assert [attempt.epoch for attempt in attempts] == list(range(1, job.epoch + 1))
+    live = [attempt.epoch for attempt in attempts if attempt.outcome is None]
+    assert live == ([job.epoch] if job.state.is_active else []), "at most one attempt is live"
+    assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in attempts)
+
+
+def check_story(job: Job, events: list[Event]) -> None:
+    """Read from its events alone, the job went over legal edges to where it is."""
+    first, *later = events
+    assert (first.kind, first.previous, first.state) == ("submitted", None, JobState.QUEUED)
+    here, epoch = JobState.QUEUED, 0
+    for event in later:
+        assert event.previous is here
+        assert event.state is here or event.state in EDGES[here]
+        epoch += event.kind == "leased"
+        assert event.epoch == epoch
+        here = event.state
+    assert (here, epoch) == (job.state, job.epoch)
+
+
+def test_promises_hold_whatever_happens(new_url: Callable[[], str], request: pytest.FixtureRequest) -> None:
+    class Machine(LedgerMachine):
+        new_ledger = staticmethod(lambda: Ledger.open(new_url()))
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,74 @@
+"""What every task of the catalog does with data that fits it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from epochal.catalog.data import DataInfo, Field
+from epochal.catalog.entry import TaskEntry
+from epochal.catalog.tasks import TASKS
+from epochal.errors import EpochalError
+
+INFOS = (
+    DataInfo(Field((6,)), Field((), torch.int64, classes=7)),
+    DataInfo(Field((6,)), Field(())),
+    DataInfo(Field((6,)), Field((3,))),
+)
+BUILT_IN = [name for name, _ in TASKS.built_in()]
+
+
+def _fitting(entry: TaskEntry) -> list[DataInfo]:
+    fitting = []
+    for info in INFOS:
+        try:
+            entry.build(entry.params(), info)
+        except EpochalError:
+            continue
+        fitting.append(info)
+    return fitting
+
+
+@pytest.fixture(params=BUILT_IN)
+def entry(request: pytest.FixtureRequest) -> TaskEntry:
+    return TASKS.get(request.param)
+
+
+def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
+    assert 0 < len(_fitting(entry)) < len(INFOS)
+
+
+def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, batch = entry.build(entry.params(), info), info.example(10)
+        model = nn.Linear(6, info.target.width)
+        parts = [
+            {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
+        ]
+        whole, outputs = task.loss(model, batch)
+        summed = torch.stack([task.loss(model, part)[0] for part in parts]).sum()
+        torch.testing.assert_close(whole, summed)
+        assert len(outputs) == 10
+        assert task.weight(batch) == sum(task.weight(part) for part in parts)
+
+
+def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, model = entry.build(entry.params(), info), nn.Linear(6, info.target.width)
+        loss, _ = task.loss(model, info.example(0))
+        loss.backward()
+        assert loss == 0
+        assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, batch = entry.build(entry.params(), info), info.example(10)
+        _, outputs = task.loss(nn.Linear(6, info.target.width), batch)
+        whole, parts = task.metrics(), task.metrics()
+        whole.update(outputs, batch["target"])
+        for part in (slice(0, 4), slice(4, 10)):
+            parts.update(outputs[part], batch["target"][part])
+        torch.testing.assert_close(whole.compute(), parts.compute())
+        assert all(value.isfinite() for value in whole.compute().values())

@@ -1,0 +1,97 @@
+"""Drive ``epochal run`` as a user would, look at its processes and read its run back from MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@dataclass
+class Foreground:
+    """One ``epochal run`` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    home: Path
+
+    @classmethod
+    def start(cls, home: Path, *arguments: str, environ: dict[str, str] | None = None) -> Foreground:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "epochal.cli.main", "run", *arguments, "-o", "json"],
+            env={**os.environ, "EPOCHAL_HOME": str(home), **(environ or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return cls(process, home)
+
+    def finish(self, timeout: float = 240) -> dict[str, Any]:
+        """Wait for the end; the parsed summary, with the exit code as ``exit``."""
+        out, err = self.process.communicate(timeout=timeout)
+        summary = json.loads(out) if out.strip() else {}
+        return {**summary, "exit": self.process.returncode, "stderr": err}
+
+    def worker(self, rank: int, deadline: float = 90) -> psutil.Process:
+        """The process of a rank, by the name it gives itself in ``ps``."""
+        end = time.monotonic() + deadline
+        while time.monotonic() < end:
+            for child in self.descendants():
+                title = " ".join(_cmdline(child))
+                if title.startswith("epochal:") and title.rstrip().endswith(f":rank{rank}"):
+                    return child
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended early: {self.finish()}")
+            time.sleep(0.02)
+        raise AssertionError(f"no process of rank {rank}: {[_cmdline(child) for child in self.descendants()]}")
+
+    def descendants(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait_for_step(self, step: int, deadline: float = 120) -> None:
+        """Until the spool holds metrics of at least ``step``."""
+        end = time.monotonic() + deadline
+        while self.last_step() < step:
+            assert time.monotonic() < end, f"step {step} was not reached: at {self.last_step()}"
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended early: {self.finish()}")
+            time.sleep(0.01)
+
+    def last_step(self) -> int:
+        lines = [
+            line
+            for spool in self.home.glob("storage/jobs/*/spool/*rank-0.jsonl")
+            for line in spool.read_text().splitlines()[-1:]
+        ]
+        return max((_step(line) for line in lines), default=0)
+
+
+def history(tracking_uri: str, run_id: str, metric: str = "train/loss") -> list[tuple[int, float]]:
+    """Every logged ``(step, value)`` of a metric, in the order of the steps, doubles included."""
+    from mlflow import MlflowClient
+
+    points = MlflowClient(tracking_uri).get_metric_history(run_id, metric)
+    return sorted((point.step, point.value) for point in points)
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["s"])
+    except (ValueError, KeyError):
+        return 0
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []

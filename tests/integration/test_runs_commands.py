@@ -1,0 +1,181 @@
+"""`epochal runs` and `epochal ui` on real records."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from epochal.cli.main import main
+from epochal.settings import home, tracking_uri
+from epochal.tracking.connection import connect, sqlite_path
+from epochal.tracking.record import RunRecord, flatten
+from epochal.tracking.server import free_port
+from epochal.tracking.spool import SpoolWriter
+from epochal.tracking.sync import sync
+from epochal.tracking.tracker import pending_folders
+
+
+def make_run(number: int, name: str, lr: float, status: str = "FINISHED") -> Path:
+    folder = home().storage / "jobs" / f"job-{number}"
+    spec = {"train": {"optimizer": {"lr": lr}, "epochs": 2}, "objective": {"metric": "val/accuracy", "mode": "max"}}
+    record = RunRecord(
+        job_id=folder.name,
+        experiment="digits",
+        name=name,
+        params=flatten(spec),
+        tags={"team": "vision"},
+        start_time=1_700_000_000.0 + number,
+    )
+    record.changed(status=status, reason="COMPLETED", end_time=1_700_000_000.0 + number + 90).save(folder)
+    writer = SpoolWriter(folder, "attempt-1-rank-0")
+    for step in range(20):
+        writer.log(step, {"train/loss": number / (step + 1), "system/n/cpu_percent": 5.0})
+    for step, accuracy in ((9, 0.5 + number / 10), (19, 0.4 + number / 10)):
+        writer.log(step, {"val/accuracy": accuracy})
+    writer.close()
+    return folder
+
+
+@pytest.fixture
+def runs(epochal_home: Path, migrated_mlflow_db: Path) -> dict[str, str]:
+    """Three runs by the id of their job."""
+    path = sqlite_path(tracking_uri())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(migrated_mlflow_db.read_bytes())
+    folders = [make_run(1, "cnn", 0.1), make_run(2, "cnn", 0.2), make_run(3, "mlp", 0.2, "FAILED")]
+    return {folder.name: sync(tracking_uri(), folder).run_id for folder in folders}
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["runs", *arguments]) == code
+    captured = capsys.readouterr()
+    return captured.out if code in (0, 5) else captured.err
+
+
+def test_list_shows_the_newest_first(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "list").splitlines()
+    assert lines[0].split() == ["ID", "NAME", "STATUS", "REASON", "STARTED", "DURATION", "VAL/ACCURACY", "TRAIN/LOSS"]
+    assert [line.split()[1:4] for line in lines[1:]] == [
+        ["mlp", "FAILED", "COMPLETED"],
+        ["cnn", "FINISHED", "COMPLETED"],
+        ["cnn", "FINISHED", "COMPLETED"],
+    ]
+    assert lines[1].split()[-3:] == ["1m30s", "0.7", "0.15"]
+
+
+def test_list_in_every_format_and_with_every_filter(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(output(capsys, "list", "-o", "json"))
+    assert [entry["id"] for entry in listed] == list(reversed(runs.values()))
+    assert listed[0]["params"]["train.optimizer.lr"] == "0.2"
+    assert yaml.safe_load(output(capsys, "list", "-o", "yaml")) == listed
+    assert output(capsys, "list", "-o", "name").split() == [entry["id"][:8] for entry in listed]
+    assert output(capsys, "list", "-o", "name", "--status", "failed").split() == [runs["job-3"][:8]]
+    assert output(capsys, "list", "-o", "name", "--job", "job-1").split() == [runs["job-1"][:8]]
+    assert len(output(capsys, "list", "-o", "name", "--experiment", "digits", "--limit", "2").split()) == 2
+    assert "did you mean 'digits'" in output(capsys, "list", "--experiment", "digit", code=3)
+
+
+def test_show_finds_a_run_by_id_prefix_job_and_name(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name, job in ((runs["job-1"], "job-1"), (runs["job-1"][:12], "job-1"), ("job-2", "job-2"), ("cnn", "job-2")):
+        assert json.loads(output(capsys, "show", name, "-o", "json"))["job"] == job
+    assert "3 runs begin with 'job'" in output(capsys, "show", "job", code=2)
+    assert "did you mean 'cnn'" in output(capsys, "show", "cmn", code=3)
+    assert "no run is named" in output(capsys, "show", "'; DROP TABLE runs", code=3)
+
+
+def test_show_has_curves(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output(capsys, "show", "job-1")
+    assert "tags.team" in shown
+    assert "params.train.optimizer.lr" in shown
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if "▁" in line}
+    assert rows["val/accuracy"] == ["0.5", "0.5", "19", "0.6", "9", "█▁"]
+    assert set(rows) == {"val/accuracy", "train/loss"}
+    everything = json.loads(output(capsys, "show", "job-1", "--all", "-o", "json"))
+    assert {entry["metric"] for entry in everything["extents"]} == {*rows, "system/n/cpu_percent"}
+
+
+def test_compare_shows_only_what_differs(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = output(capsys, "compare", "job-1", "job-3", "--plot", str(tmp_path / "curves.png"))
+    rows = {line.split("  ")[0]: line.split()[-2:] for line in table.splitlines()}
+    assert rows["best val/accuracy"] == ["0.6", "0.8"]
+    assert rows["status"] == ["FINISHED", "FAILED"]
+    assert rows["train.optimizer.lr"] == ["0.1", "0.2"]
+    assert "train.epochs" not in table
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    compared = json.loads(output(capsys, "compare", "job-1", "job-2", "-o", "json"))
+    assert compared["metrics"]["val/accuracy"] == {runs["job-1"]: 0.5, runs["job-2"]: 0.6}
+    assert list(compared["params"]) == ["train.optimizer.lr"]
+    assert output(capsys, "compare", "job-1", "job-2", "-o", "name").split() == [runs["job-1"], runs["job-2"]]
+
+
+def test_sync_sends_what_is_left_and_says_what_stays(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert output(capsys, "sync") == ""
+    make_run(4, "late", 0.3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    stuck = json.loads(output(capsys, "sync", "-o", "json", code=5))
+    assert [(row["job"], row["sent"]) for row in stuck] == [("job-4", False)]
+    assert "the run" in stuck[0]["left"]
+    assert "127.0.0.1" in stuck[0]["problem"]
+    (home().storage / "jobs/job-4/shipped.json").unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert json.loads(output(capsys, "sync", "-o", "json"))[0]["sent"]
+    assert list(pending_folders(home().storage)) == []
+
+
+def test_reading_sends_what_is_left_first(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(5, "late", 0.3)
+    assert len(output(capsys, "list", "-o", "name").split()) == 4
+
+
+def test_a_fresh_home_has_no_runs(epochal_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "list") == ""
+    assert not epochal_home.exists()
+
+
+def test_a_dead_server_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(["runs", "list"]) == 5
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_ui_serves_this_home_until_ctrl_c(runs: dict[str, str]) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", "import sys; from epochal.cli.main import main; sys.exit(main())"]
+    with subprocess.Popen(
+        [*command, "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url == f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert b"MLflow" in page.read()
+        run = connect(url).get_run(runs["job-1"])
+        assert run.data.tags["epochal.job_id"] == "job-1"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=2)
+
+
+def test_ui_refuses_what_it_should(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["ui", "--host", "0.0.0.0"]) == 2
+    assert "there is no password" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["ui", "--port", str(taken.getsockname()[1])]) == 4
+    assert "cannot listen" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert main(["ui"]) == 0
+    assert capsys.readouterr().out == "http://somewhere:5000\n"

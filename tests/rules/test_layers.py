@@ -1,0 +1,74 @@
+"""Who may import what: the layers, the heavy libraries, and what the light commands load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from code_base import ROOT, modules
+
+ONLY_IN = {
+    "torch": {"catalog", "training", "engine"},
+    "torchmetrics": {"catalog", "training"},
+    "ray": {"engine", "cluster"},
+    "mlflow": {"tracking"},
+    "sqlalchemy": {"ledger"},
+    "alembic": {"ledger"},
+    "optuna": {"sweeps"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "kubernetes": {"cluster"},
+    "fastapi": {"server"},
+}
+"""Library -> the packages that may import it."""
+
+HEAVY = {"ray", "torch", "mlflow", "sqlalchemy", "alembic", "numpy", "pandas", "sklearn", "fastapi", "kubernetes"}
+LIGHT_COMMANDS = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["validate", "jobs/quickstart.yaml"],
+    ["schema"],
+    ["version"],
+    ["models"],
+    ["models", "cnn"],
+    ["datasets"],
+    ["datasets", "digits"],
+    ["tasks"],
+]
+PROBE = """
+import contextlib, io, json, sys
+from epochal.cli.main import main
+with contextlib.redirect_stdout(io.StringIO()):
+    code = main(sys.argv[1:])
+print(json.dumps({"code": code, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
+"""
+
+
+def test_layers_import_only_downwards() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
+    result = subprocess.run([*command, "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 kept, 0 broken" in result.stdout
+
+
+def test_libraries_are_imported_where_they_belong() -> None:
+    assert not [
+        f"{module}:{line}: {name} belongs in {', '.join(sorted(ONLY_IN[name]))}"
+        for module in modules()
+        for name, line in module.imports()
+        if name in ONLY_IN and module.package not in ONLY_IN[name]
+    ]
+
+
+@pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=" ".join)
+def test_light_command_loads_nothing_heavy(arguments: list[str]) -> None:
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert probe.returncode == 0, probe.stderr
+    report = json.loads(probe.stdout)
+    assert report["code"] == 0, probe.stderr
+    assert not HEAVY & set(report["loaded"])

@@ -1,0 +1,74 @@
+"""What holds for every file of the repository, and for its ready job specs."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from code_base import ROOT, files
+
+JOBS = sorted((ROOT / "jobs").rglob("*.yaml"))
+SOMEONES_MACHINE = re.compile(r"(?<![\w.}~-])/(?:home|root|work|Users)/[\w.]+")
+LAYOUT = ["platform", "jobs", "cluster", "dashboards", "helm", "tests"]
+WORDS = ["demo", "setup", "check", "test", "test-all", "bench", "index", "clean"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_no_path_of_someones_machine() -> None:
+    found = {name(path): SOMEONES_MACHINE.findall(text) for path, text in texts().items()}
+    assert not {path: paths for path, paths in found.items() if paths}
+
+
+def texts() -> dict[Path, str]:
+    """Every text file of the repository."""
+    found = {}
+    for path in files():
+        with suppress(UnicodeDecodeError):
+            found[path] = path.read_text(encoding="utf-8")
+    return found
+
+
+@pytest.mark.parametrize("folder", LAYOUT)
+def test_top_level_folder_is_there(folder: str) -> None:
+    assert any((ROOT / folder).rglob("*")), f"{folder}/ is part of the layout"
+
+
+def test_makefile_knows_the_words() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(WORDS) <= set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
+
+
+def test_ci_runs_the_makefiles_words() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text(encoding="utf-8").splitlines()[1:] == [
+        "set -euo pipefail",
+        'cd "$(dirname "$0")/.."',
+        "make check test",
+    ]
+
+
+def test_constraints_pin_every_package_once() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^\s+]+", pin) for pin in pins)
+    assert "torch==2.13.0" in pins
+    assert len({pin.partition("==")[0].lower() for pin in pins}) == len(pins)
+    assert not [pin for pin in pins if re.match(r"nvidia-(?!ml-py)|triton", pin)], "they come with torch for CUDA"
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name)
+def test_job_spec_loads(path: Path) -> None:
+    from epochal.spec.load import load_spec
+
+    load_spec(path)
+
+
+def test_there_are_job_specs() -> None:
+    assert ROOT / "jobs" / "quickstart.yaml" in JOBS

@@ -1,0 +1,97 @@
+"""Processes that stay for a test session and run functions together, as the workers of a gang do."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from epochal.training.process_group import join, serve
+from epochal.training.worker import Worker
+
+HOST = "127.0.0.1"
+PATIENCE = 60.0
+
+
+class GangError(Exception):
+    """Functions failed; ``errors`` has what each raised, None for those that did not."""
+
+    def __init__(self, errors: list[BaseException | None], text: str) -> None:
+        super().__init__(text)
+        self.errors = errors
+
+
+class TestGang:
+    """``run(world_size, function, *args)`` calls ``function(worker, *args)`` in that many processes at once."""
+
+    __test__ = False
+
+    def __init__(self, size: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        pairs = [context.Pipe() for _ in range(size)]
+        self._pipes = [ours for ours, _ in pairs]
+        self._processes = [context.Process(target=_serve_calls, args=(theirs,), daemon=False) for _, theirs in pairs]
+        for process in self._processes:
+            process.start()
+
+    def run(self, world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        pipes = self._pipes[:world_size]
+        for rank, pipe in enumerate(pipes):
+            pipe.send((Worker(rank, world_size, rank), function, args))
+        if world_size > 1:
+            meeting = _receive(pipes[0])
+            for pipe in pipes[1:]:
+                pipe.send(meeting)
+        replies = [_receive(pipe) for pipe in pipes]
+        errors = [error for _, error, _ in replies]
+        if any(errors):
+            raise GangError(errors, "\n".join(text for _, _, text in replies if text))
+        return [result for result, _, _ in replies]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(None)
+        for process in self._processes:
+            process.join(2)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _receive(pipe: Connection) -> Any:
+    if not pipe.poll(PATIENCE):
+        raise TimeoutError(f"a worker did not answer for {PATIENCE:g} seconds")
+    return pipe.recv()
+
+
+def _serve_calls(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    while (call := pipe.recv()) is not None:
+        worker, function, args = call
+        try:
+            with _group(worker, pipe):
+                pipe.send((function(worker, *args), None, ""))
+        except BaseException as error:
+            pipe.send((None, error, f"rank {worker.rank}: {traceback.format_exc()}"))
+
+
+@contextlib.contextmanager
+def _group(worker: Worker, pipe: Connection) -> Iterator[None]:
+    if worker.world_size == 1:
+        yield
+    elif worker.is_first:
+        with serve(HOST, worker.world_size) as (meeting, store):
+            pipe.send(meeting)
+            with join(worker, meeting, store):
+                yield
+    else:
+        with join(worker, pipe.recv()):
+            yield

@@ -1,0 +1,138 @@
+"""Small models, tasks and data for the tests of the training loop, and job specs around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, TensorSplit
+from epochal.spec.job import JobSpec
+from epochal.training.setup import Setup
+
+FEATURES, CLASSES = 6, 3
+
+
+class Classification:
+    def weight(self, batch: Batch) -> int | Tensor:
+        return len(batch["target"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        output = model(batch["input"])
+        return F.cross_entropy(output, batch["target"], reduction="sum"), output
+
+    def metrics(self) -> torchmetrics.MetricCollection:
+        return torchmetrics.MetricCollection(
+            {
+                "accuracy": torchmetrics.classification.MulticlassAccuracy(CLASSES, average="micro"),
+                "auroc": torchmetrics.classification.MulticlassAUROC(CLASSES),
+            }
+        )
+
+
+class WeightedClassification(Classification):
+    """Classes count differently, so that a batch's weight is known to its worker alone."""
+
+    weights = torch.tensor([1.0, 2.0, 5.0])
+
+    def weight(self, batch: Batch) -> int | Tensor:
+        return self.weights[batch["target"]].sum()
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        output = model(batch["input"])
+        return F.cross_entropy(output, batch["target"], weight=self.weights, reduction="sum"), output
+
+
+class Poisoned(Classification):
+    """The loss is NaN for a batch that holds the value 1000."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss, output = super().loss(model, batch)
+        return (loss * torch.nan if (batch["input"] == 1000).any() else loss), output
+
+
+class AtTheAnswer(Classification):
+    """The loss does not change, so that nothing ever gets better."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss, output = super().loss(model, batch)
+        return loss * 0 + len(batch["target"]), output
+
+
+def mlp(dropout: float = 0.0, norm: bool = False) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(FEATURES, 16),
+        nn.BatchNorm1d(16) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(16, 8),
+        nn.Tanh(),
+        nn.Linear(8, CLASSES),
+    )
+
+
+def dropping_mlp() -> nn.Module:
+    return mlp(dropout=0.3)
+
+
+def normed_mlp() -> nn.Module:
+    return mlp(norm=True)
+
+
+def normed_cnn() -> nn.Module:
+    """x: (batch, features): seen as a picture with one channel of 2 x 3 pixels."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)),
+        nn.Conv2d(1, 4, 2, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 3 * 4, CLASSES),
+    )
+
+
+def samples(size: int, seed: int = 0) -> TensorSplit:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(size, FEATURES, generator=generator)
+    answer = torch.randn(FEATURES, CLASSES, generator=torch.Generator().manual_seed(99))
+    return TensorSplit({"input": inputs, "target": (inputs @ answer).argmax(1)})
+
+
+def data(size: int = 25, validation: int = 11) -> LoadedData:
+    info = DataInfo(Field((FEATURES,)), Field((), torch.int64, CLASSES))
+    return LoadedData(samples(size), samples(validation, 1) if validation else None, info, "0", "made up")
+
+
+def spec(**train: Any) -> JobSpec:
+    """A job spec; keywords with a dot's double underscore set other sections: ``checkpoint__every="3steps"``."""
+    sections: dict[str, Any] = {"checkpoint": {"every": "1000ep"}, "resources": {}}
+    for name in [name for name in train if "__" in name]:
+        section, field = name.split("__")
+        sections.setdefault(section, {})[field] = train.pop(name)
+    chosen = {"epochs": 2, "global_batch_size": 8, **train}
+    named = {"version": 1, "name": "test", "model": {"name": "mine"}, "data": {"name": "mine"}}
+    return JobSpec.model_validate({**named, "train": chosen, **sections})
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1)
+
+
+def sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def falling(step: int, total: int) -> float:
+    return 1 - step / total
+
+
+def setup(job: JobSpec, build: Callable[[], nn.Module] = mlp, **changes: Any) -> Setup:
+    torch.manual_seed(job.train.seed)
+    made = Setup(job, build(), Classification(), data(), adamw, falling)
+    return replace(made, **changes)

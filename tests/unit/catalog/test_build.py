@@ -1,0 +1,240 @@
+"""From a job spec's names to built things, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
+from epochal.catalog.data import DataInfo, Field
+from epochal.errors import CodeError, NotFoundError, SpecError
+from epochal.spec.job import Optimizer
+from epochal.spec.section import Component
+from torch import nn
+
+IMAGES = DataInfo(Field((1, 8, 8)), Field((), torch.int64, classes=10))
+VECTORS = DataInfo(Field((5,)), Field((), torch.int64, classes=3))
+TOKENS = DataInfo(Field((7,), torch.int64, classes=30), Field((), torch.int64, classes=3))
+REAL = DataInfo(Field((5,)), Field((2,)))
+
+OWN_CODE = """
+import torch
+from torch import nn
+from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
+
+class Net(nn.Module):
+    def __init__(self, hidden, info, depth=1):
+        super().__init__()
+        self.layer = nn.Linear(info.input.shape[0], hidden)
+
+class Plain(nn.Linear):
+    pass
+
+def fives(count, folder=None):
+    split = TensorSplit({"input": torch.ones(count, 5), "target": torch.zeros(count, dtype=torch.int64)})
+    return LoadedData(split, None, DataInfo(Field((5,)), Field((), torch.int64, 2)), "0", str(folder))
+
+class Zero:
+    def weight(self, batch):
+        return 1
+    def loss(self, model, batch):
+        return model(batch["input"]).sum() * 0, None
+    def metrics(self):
+        return {}
+
+def nothing():
+    return None
+
+CONSTANT = 1
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "own_nets.py").write_text(OWN_CODE)
+    (tmp_path / "own_broken.py").write_text("import does_not_exist_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for module in ("own_nets", "own_broken"):
+        sys.modules.pop(module, None)
+
+
+def _model(name: str, info: DataInfo = IMAGES, **params: Any) -> nn.Module:
+    return build_model(Component(name=name, params=params), info)
+
+
+@pytest.mark.parametrize(
+    ("name", "info"),
+    [
+        ("mlp", IMAGES),
+        ("mlp", REAL),
+        ("cnn", IMAGES),
+        ("resnet", IMAGES),
+        ("recurrent", IMAGES),
+        ("recurrent", VECTORS),
+        ("recurrent", TOKENS),
+        ("transformer", IMAGES),
+        ("transformer", VECTORS),
+        ("transformer", REAL),
+        ("transformer", TOKENS),
+    ],
+)
+def test_architectures_take_every_input_that_makes_sense(name: str, info: DataInfo) -> None:
+    assert _model(name, info)(info.example(2)["input"]).shape == (2, info.target.width)
+
+
+@pytest.mark.parametrize(("name", "info"), [("mlp", TOKENS), ("cnn", VECTORS), ("resnet", TOKENS)])
+def test_an_architecture_that_cannot_take_the_data_says_so(name: str, info: DataInfo) -> None:
+    with pytest.raises(SpecError) as caught:
+        _model(name, info)
+    assert caught.value.problems[0].path == "model"
+    assert "takes" in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("mlp", {"hidden": [], "norm": "none"}),
+        ("mlp", {"hidden": [4, 4], "norm": "layer", "dropout": 0.5}),
+        ("mlp", {"norm": "batch", "activation": "tanh"}),
+        ("cnn", {"channels": [4, 4, 4, 4, 4, 4], "hidden": None}),
+        ("cnn", {"channels": [4], "norm": "batch", "dropout": 0.1, "kernel_size": 5}),
+        ("cnn", {"channels": [4, 4, 4, 4, 4], "pool": "stride"}),
+        ("cnn", {"pool": "avg", "kernel_size": 1}),
+        ("resnet", {"depth": 50, "stem": "imagenet"}),
+        ("recurrent", {"cell": "gru", "bidirectional": True, "layers": 2, "dropout": 0.2}),
+        ("recurrent", {"cell": "rnn"}),
+        ("transformer", {"feedforward": 8, "dropout": 0.1, "heads": 2, "layers": 1, "activation": "relu"}),
+    ],
+)
+def test_parameters_other_than_the_defaults_build(name: str, params: dict[str, Any]) -> None:
+    assert _model(name, **params)(IMAGES.example(3)["input"]).shape == (3, 10)
+
+
+def test_odd_images_fit_whatever_halves_them() -> None:
+    odd = DataInfo(Field((2, 7, 13)), Field((), torch.int64, classes=4))
+    for pool in ("max", "avg", "stride"):
+        assert _model("cnn", odd, channels=[4, 4, 4], pool=pool)(odd.example(2)["input"]).shape == (2, 4)
+
+
+def test_every_wrong_parameter_is_told_with_its_path() -> None:
+    with pytest.raises(SpecError) as caught:
+        _model("cnn", chanels=[8], channels=[8, 0], dropout="much")
+    found = {problem.path: problem for problem in caught.value.problems}
+    assert set(found) == {"model.params.chanels", "model.params.channels.1", "model.params.dropout"}
+    assert "'channels'" in found["model.params.chanels"].hint
+
+
+def test_parameters_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(SpecError, match="not a multiple of heads"):
+        _model("transformer", width=30, heads=4)
+
+
+def test_an_unknown_name_is_not_found_and_the_closest_is_named() -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'resnet'"):
+        _model("resnett")
+    with pytest.raises(NotFoundError, match="dataset"):
+        load_data(Component(name="digitz"), Path())
+
+
+@pytest.mark.usefixtures("own_code")
+def test_own_classes_get_their_params_and_the_info_they_ask_for() -> None:
+    net = _model("own_nets:Net", VECTORS, hidden=4)
+    assert net.layer.weight.shape == (4, 5)
+    plain = _model("own_nets:Plain", VECTORS, in_features=2, out_features=1)
+    assert isinstance(plain, nn.Linear)
+
+
+@pytest.mark.usefixtures("own_code")
+def test_own_data_and_tasks_work_alike() -> None:
+    data = load_data(Component(name="own_nets:fives", params={"count": 3}), Path("/here"))
+    assert len(data.train) == 3
+    assert data.source == "/here"
+    task = build_task(Component(name="own_nets:Zero"), Component(name="own_nets:fives"), data.info)
+    assert task.weight({}) == 1
+
+
+@pytest.mark.usefixtures("own_code")
+@pytest.mark.parametrize(
+    ("name", "params", "said"),
+    [
+        ("own_nots:Net", {}, "there is no module 'own_nots'"),
+        ("own_nets:Nett", {}, "has no 'Nett'"),
+        ("own_nets:Net.inner", {}, "has no 'inner'"),
+        ("own_broken:Net", {}, "No module named 'does_not_exist_anywhere'"),
+        ("own_nets:CONSTANT", {}, "is not a class or function"),
+        ("own_nets:nothing", {}, "made NoneType, and has to make Module"),
+    ],
+)
+def test_own_code_that_is_not_there_is_named(name: str, params: dict[str, Any], said: str) -> None:
+    with pytest.raises(CodeError, match=said):
+        _model(name, VECTORS, **params)
+
+
+@pytest.mark.usefixtures("own_code")
+def test_params_that_an_own_class_does_not_take_are_a_problem_of_the_spec() -> None:
+    with pytest.raises(SpecError) as caught:
+        _model("own_nets:Net", VECTORS, hiden=4)
+    problem = caught.value.problems[0]
+    assert problem.path == "model.params"
+    assert problem.hint == "it takes: hidden, depth"
+
+
+def test_the_datasets_own_task_is_the_default() -> None:
+    assert type(build_task(None, Component(name="digits"), IMAGES)).__name__ == "Classification"
+    assert type(build_task(None, Component(name="csv"), REAL)).__name__ == "Regression"
+    assert type(build_task(None, Component(name="csv"), VECTORS)).__name__ == "Classification"
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "info", "said"),
+    [
+        ("regression", {}, VECTORS, "regression needs real values"),
+        ("classification", {}, REAL, "classification needs one class"),
+        ("classification", {"loss": {"name": "mse"}}, VECTORS, "not for class targets"),
+        ("classification", {"loss": {"name": "cross_entropy", "class_weights": [1.0]}}, VECTORS, "1 values for 3"),
+        ("classification", {"loss": {"name": "cross_entropy", "smoothing": 1}}, VECTORS, "task.params.loss.smoothing"),
+        ("classification", {"metrics": ["top5"]}, VECTORS, "top5 needs 5 classes"),
+        ("regression", {"metrics": ["r2"]}, REAL, "r2 needs one value"),
+    ],
+)
+def test_a_task_that_does_not_fit_says_why(name: str, params: dict[str, Any], info: DataInfo, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        build_task(Component(name=name, params=params), Component(name="synthetic"), info)
+
+
+def test_class_weights_weigh_the_mean() -> None:
+    params = {"loss": {"name": "cross_entropy", "class_weights": [1.0, 2.0, 0.5]}}
+    task = build_task(Component(name="classification", params=params), Component(name="wine"), VECTORS)
+    batch = {"input": torch.zeros(3, 5), "target": torch.tensor([0, 1, 1])}
+    assert task.weight(batch) == 5.0
+
+
+def test_all_metrics_of_classification_work() -> None:
+    metrics = ["accuracy", "top5", "f1", "precision", "recall", "auroc"]
+    task = build_task(Component(name="classification", params={"metrics": metrics}), Component(name="digits"), IMAGES)
+    collection = task.metrics()
+    outputs = torch.eye(10)[:8] * 3
+    collection.update(outputs, torch.arange(8))
+    found = collection.compute()
+    assert set(found) == set(metrics)
+    assert found["accuracy"] == 1.0
+    assert found["top5"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("extra", "path"), [({"beta": 1}, "train.optimizer.beta"), ({"betas": [0.9, 1.5]}, "train.optimizer.betas.1")]
+)
+def test_wrong_optimizer_parameters_are_told(extra: dict[str, Any], path: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_optimizer(Optimizer(name="adam", **extra), nn.Linear(1, 1).parameters())
+    assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_torchs_own_refusal_is_a_problem_of_the_spec() -> None:
+    with pytest.raises(SpecError, match="Nesterov momentum requires a momentum"):
+        build_optimizer(Optimizer(name="sgd", nesterov=True), nn.Linear(1, 1).parameters())

@@ -1,0 +1,75 @@
+"""Schedules against torch's own schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from epochal.catalog.build import lr_factor
+from epochal.spec.job import LrSchedule
+from torch.optim import SGD, Optimizer
+from torch.optim import lr_scheduler as torchs
+
+TOTAL, PEAK = 60, 0.5
+
+
+def _torchs_rates(make: Callable[[Optimizer], Any], steps: int) -> list[float]:
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+CASES: list[tuple[dict[str, Any], Callable[[Optimizer], Any]]] = [
+    ({"name": "constant"}, lambda o: torchs.ConstantLR(o, factor=1.0)),
+    ({"name": "linear", "end": 0.1}, lambda o: torchs.LinearLR(o, 1.0, 0.1, TOTAL)),
+    ({"name": "cosine"}, lambda o: torchs.CosineAnnealingLR(o, TOTAL)),
+    ({"name": "cosine", "end": 0.2}, lambda o: torchs.CosineAnnealingLR(o, TOTAL, eta_min=0.2 * PEAK)),
+    ({"name": "step", "every": 7, "gamma": 0.5}, lambda o: torchs.StepLR(o, 7, 0.5)),
+    ({"name": "step", "every": 0.25, "gamma": 0.5}, lambda o: torchs.StepLR(o, 15, 0.5)),
+    ({"name": "multistep", "milestones": [20, 0.5], "gamma": 0.3}, lambda o: torchs.MultiStepLR(o, [20, 30], 0.3)),
+    ({"name": "exponential", "end": 0.05}, lambda o: torchs.ExponentialLR(o, 0.05 ** (1 / TOTAL))),
+    ({"name": "polynomial", "power": 3.0}, lambda o: torchs.PolynomialLR(o, TOTAL, 3.0)),
+    ({"name": "one_cycle"}, lambda o: torchs.OneCycleLR(o, PEAK, TOTAL, cycle_momentum=False)),
+    (
+        {"name": "one_cycle", "rise": 0.5, "start": 0.1, "end": 0.001, "shape": "linear"},
+        lambda o: torchs.OneCycleLR(
+            o, PEAK, TOTAL, pct_start=0.5, div_factor=10, final_div_factor=100, anneal_strategy="linear",
+            cycle_momentum=False,
+        ),
+    ),
+    ({"name": "cosine_restarts", "first": 9}, lambda o: torchs.CosineAnnealingWarmRestarts(o, 9)),
+    (
+        {"name": "cosine_restarts", "first": 4, "growth": 2, "end": 0.1},
+        lambda o: torchs.CosineAnnealingWarmRestarts(o, 4, 2, eta_min=0.1 * PEAK),
+    ),
+    (
+        {"name": "cosine_restarts", "first": 2, "growth": 3},
+        lambda o: torchs.CosineAnnealingWarmRestarts(o, 2, 3),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "make"), CASES, ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_rates_are_those_of_torch(choice: dict[str, Any], make: Callable[[Optimizer], Any]) -> None:
+    schedule = LrSchedule.model_validate(choice)
+    ours = [PEAK * lr_factor(schedule, step, TOTAL) for step in range(TOTAL)]
+    assert ours == pytest.approx(_torchs_rates(make, TOTAL), rel=1e-6, abs=1e-9)
+
+
+def test_inverse_sqrt_halves_after_three_timescales() -> None:
+    schedule = LrSchedule.model_validate({"name": "inverse_sqrt", "timescale": 100})
+    assert lr_factor(schedule, 300, 1000) == pytest.approx(0.5)
+
+
+def test_a_warm_up_below_one_is_a_share_of_all_steps() -> None:
+    half, counted = LrSchedule(warmup=0.5), LrSchedule(warmup=30)
+    assert [lr_factor(half, step, 60) for step in range(60)] == [lr_factor(counted, step, 60) for step in range(60)]
+    assert lr_factor(half, 29, 60) == pytest.approx(30 / 31)
+    assert lr_factor(half, 30, 60) == 1.0

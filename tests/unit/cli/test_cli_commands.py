@@ -1,0 +1,112 @@
+"""`epochal validate`, `schema` and `version`."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from epochal import __version__
+from epochal.cli.main import main
+
+GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
+WRONG = """\
+version: 1
+name: A Job
+model: {name: cn}
+data: {name: digits, parms: {}}
+train: {epochs: 1, optimizer: {name: adamw, weight_decay: much}}
+priority: 500
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    (tmp_path / "wrong.yaml").write_text(WRONG)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "good.yaml"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "good.yaml: ok (a-job)\n"
+    assert shown.err == ""
+
+
+@pytest.mark.usefixtures("files")
+def test_every_problem_of_every_file_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "good.yaml", "wrong.yaml", "missing.yaml"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "good.yaml: ok (a-job)\n"
+    starts = [
+        "wrong.yaml:2:7: name: ",
+        "wrong.yaml:3:15: model.name: ",
+        "wrong.yaml:4:22: data.parms: ",
+        "wrong.yaml:5:59: train.optimizer.weight_decay: ",
+        "wrong.yaml:6:11: priority: ",
+        "missing.yaml: cannot be read: No such file or directory",
+    ]
+    lines = shown.err.splitlines()
+    assert len(lines) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), shown.err
+
+
+@pytest.mark.usefixtures("files")
+def test_json_is_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "good.yaml", "wrong.yaml", "-o", "json"]) == 2
+    shown = capsys.readouterr()
+    good, wrong = json.loads(shown.out)["specs"]
+    assert shown.err == ""
+    assert good == {"file": "good.yaml", "valid": True, "name": "a-job", "problems": []}
+    assert [(one["path"], one["line"]) for one in wrong["problems"]][0] == ("name", 2)
+    assert len(wrong["problems"]) == 5
+
+
+@pytest.mark.usefixtures("files")
+def test_overrides_are_checked_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "good.yaml", "-s", "train.epochs=2", "--set", "priority=1"]) == 0
+    assert main(["validate", "good.yaml", "-s", "train.epoch=2"]) == 2
+    assert capsys.readouterr().err == "--set: train.epoch: there is no such field (did you mean 'epochs'?)\n"
+
+
+def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(GOOD.encode())))
+    assert main(["validate", "-"]) == 0
+    assert capsys.readouterr().out == "stdin: ok (a-job)\n"
+
+
+def test_the_schema_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    shown = capsys.readouterr().out
+    Draft202012Validator.check_schema(json.loads(shown))
+    file = tmp_path / "schema.json"
+    assert main(["schema", "--file", str(file)]) == 0
+    assert file.read_text() == shown
+    assert f"# yaml-language-server: $schema={file}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["schema.json"]
+
+
+def test_a_schema_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--file", str(tmp_path / "missing" / "schema.json")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version", "-o", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["epochal"] == __version__
+    assert shown["python"] == platform.python_version()
+    assert {name: shown[name] for name in ("torch", "ray", "mlflow")} == {
+        name: version(name) for name in ("torch", "ray", "mlflow")
+    }
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"epochal  {__version__}"

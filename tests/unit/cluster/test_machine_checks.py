@@ -1,0 +1,182 @@
+"""What `epochal doctor` makes of what it measures: each check at its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epochal.cluster import hardware, installation, leftovers, surroundings
+from epochal.cluster.check import Check, Status
+from epochal.cluster.hardware import GIB, Gpu, Gpus
+from epochal.cluster.installation import Loaded
+from epochal.ledger.states import JobState
+
+OK, WARN, FAIL = Status
+H100 = Gpu("NVIDIA H100", 80 * GIB, 0)
+HERE = Path("/here")
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("check", "status"),
+    [
+        (installation.python_version("3.11.7", ">=3.11"), OK),
+        (installation.python_version("3.10.14", ">=3.11"), FAIL),
+        (installation.packages(None, {"click": ">=8.2"}, {"click": "8.2"}), OK),
+        (installation.packages(None, {"click": ">=8.2"}, {"click": "8.1.9"}), FAIL),
+        (installation.packages(None, {"click": ">=8.2"}, {}), FAIL),
+        (installation.packages("cluster", {"ray": ">=2.50", "torch": ">=2.8"}, {}), WARN),
+        (installation.packages("cluster", {"ray": ">=2.50", "torch": ">=2.8"}, {"ray": "2.60"}), FAIL),
+        (installation.imports(Loaded({"torch": "", "ray": ""})), OK),
+        (installation.imports(Loaded({"torch": "OSError: libcudart.so.13", "ray": ""})), FAIL),
+        (hardware.processors(8, None), OK),
+        (hardware.processors(8, 1.5), WARN),
+        (hardware.processors(1, None), WARN),
+        (hardware.memory(2 * GIB, 4 * GIB), OK),
+        (hardware.memory(2 * GIB - 1, 4 * GIB), WARN),
+        (hardware.memory(GIB // 2 - 1, 4 * GIB), FAIL),
+        (hardware.shared_memory(GIB), OK),
+        (hardware.shared_memory(64 * 2**20), WARN),
+        (hardware.disk("home", HERE, 50 * GIB, 100 * GIB), OK),
+        (hardware.disk("home", HERE, 6 * GIB, 200 * GIB), WARN),
+        (hardware.disk("home", HERE, 4 * GIB, 10 * GIB), WARN),
+        (hardware.disk("home", HERE, GIB - 1, 10 * GIB), FAIL),
+        (hardware.file_system("home", HERE, "ext4"), OK),
+        (hardware.file_system("home", HERE, ""), OK),
+        (hardware.file_system("home", HERE, "nfs4"), WARN),
+        (hardware.writable(HERE, ""), OK),
+        (hardware.writable(HERE, "Read-only file system"), FAIL),
+        (hardware.open_files(65536, 65536), OK),
+        (hardware.open_files(1024, 524288), WARN),
+        (hardware.open_files(64, 64), FAIL),
+        (hardware.processes(None), OK),
+        (hardware.processes(512), WARN),
+        (hardware.processes(100), FAIL),
+        (hardware.gpus(Gpus(), ""), OK),
+        (hardware.gpus(Gpus("580.95", "13.0", (H100,)), "12.8"), OK),
+        (hardware.gpus(Gpus("580.95", "13.0", (H100,)), ""), WARN),
+        (hardware.gpus(Gpus("535.1", "12.2", (H100,)), "13.0"), FAIL),
+        (hardware.gpus(Gpus("580.95", "13.0", (Gpu("NVIDIA H100", 80 * GIB, 60 * GIB),)), "13.0"), WARN),
+        (hardware.gpus(Gpus(problem="the NVIDIA driver does not answer"), "13.0"), FAIL),
+        (surroundings.host_name("node-1", ("10.0.0.7",), 0), OK),
+        (surroundings.host_name("node-1", ("127.0.1.1", "::1"), 0), OK),
+        (surroundings.host_name("node-1", ("fe80::1%eth0",), 0), OK),
+        (surroundings.host_name("node-1", ("10.0.0.7",), 5), WARN),
+        (surroundings.host_name("node-1", (), 0), WARN),
+        (surroundings.loopback(""), OK),
+        (surroundings.loopback("Connection refused"), FAIL),
+        (surroundings.ports(32768, 60999), OK),
+        (surroundings.ports(60000, 60999), WARN),
+        (surroundings.taken_port("epochal ui", 5000, False), OK),
+        (surroundings.taken_port("epochal ui", 5000, True), WARN),
+        (surroundings.clock(NOW, (0.05, 0.05), NOW + 1), OK),
+        (surroundings.clock(0.0, (0.05, 0.05), 0.0), FAIL),
+        (surroundings.clock(NOW, (3600.0, 0.05), NOW), WARN),
+        (surroundings.clock(NOW, (0.05, 0.05), NOW - 60), WARN),
+        (surroundings.ray_token(HERE, None), OK),
+        (surroundings.ray_token(HERE, 0o600), OK),
+        (surroundings.ray_token(HERE, 0o644), WARN),
+        (leftovers.lost_leases([]), OK),
+        (leftovers.lost_leases(["digits-1"]), WARN),
+        (leftovers.paused(["digits-1"]), OK),
+        (leftovers.unsent([]), OK),
+        (leftovers.unsent(["digits-1"]), WARN),
+        (leftovers.ledger_clock(None, NOW), OK),
+        (leftovers.ledger_clock(NOW - 1, NOW), OK),
+        (leftovers.ledger_clock(NOW + 60, NOW), WARN),
+    ],
+    ids=lambda value: f"{value.name}: {value.found}" if isinstance(value, Check) else str(value),
+)
+def test_judgement(check: Check, status: Status) -> None:
+    assert check.status is status
+    assert check.found
+    assert check.advice or check.status is OK, "what is wrong comes with what to do"
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ("2.13.0+cpu", ">=2.8", True),
+        ("2.8", ">=2.8.0", True),
+        ("2.7.9", ">=2.8", False),
+        ("3.0", ">=2.8,<3", False),
+        ("2.9rc1", ">=2.8, <3", True),
+        ("10.0", ">9", True),
+        ("1.2", "!=1.2", False),
+        ("1.2", "==1.2.0", True),
+        ("1.2", "<=1.1", False),
+        ("1.2", "", True),
+    ],
+)
+def test_versions_are_compared_as_numbers(found: str, wanted: str, expected: bool) -> None:
+    assert installation.fits(found, wanted) is expected
+
+
+def test_import_is_tried_in_a_child_that_may_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('libfoo.so is missing\\nand more')")
+    (tmp_path / "crashing.py").write_text("import os\nos.abort()")
+    (tmp_path / "chatty.py").write_text("print('[1, 2, 3]', 'hello')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    loaded = installation.load(("json", "chatty", "broken", "absent", "crashing", "csv"))
+    assert loaded.errors == {
+        "json": "",
+        "chatty": "",
+        "broken": "RuntimeError: libfoo.so is missing",
+        "absent": "ModuleNotFoundError: No module named 'absent'",
+        "crashing": "crashed",
+        "csv": "not reached",
+    }
+
+
+def test_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(installation, "IMPORT_SECONDS", 1.0)
+    assert installation.load(("json", "hanging")).errors == {"json": "", "hanging": "crashed"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/home/ada", "nfs4"), ("/data/a b/c", "xfs"), ("/var", "ext4"), ("/home", "nfs4"), ("/homes", "ext4")],
+)
+def test_file_system_of_a_path(path: str, kind: str) -> None:
+    mounts = "/dev/sda1 / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/sdb1 /data/a\\040b xfs rw 0 0\n"
+    assert hardware.mounted_as(Path(path), mounts) == kind
+
+
+def test_container_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "cpu.max": "50000 100000", "memory.max": str(GIB), "memory.current": str(900 * 2**20),
+        "memory.stat": f"anon 1\ninactive_file {800 * 2**20}\n", "pids.max": "300",
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    assert "limited to 0.5 by the container" in hardware.measured_processors().found
+    assert hardware.measured_memory().found == "924 MiB of 1 GiB available"
+    assert hardware.measured_processes().status is WARN
+
+
+def test_home_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    assert hardware.measured_home(tmp_path / "home").status is FAIL
+    assert hardware.measured_home(tmp_path / "new" / "home").status is OK
+    assert not (tmp_path / "new").exists()
+
+
+def test_secrets_are_named_and_not_shown() -> None:
+    environ = {"RAY_AUTH_TOKEN": "s3cret", "MLFLOW_TRACKING_URI": "https://ada:s3cret@mlflow:5000/", "HOME": "/root"}
+    found = surroundings.variables(environ).found
+    assert found == "RAY_AUTH_TOKEN=***; MLFLOW_TRACKING_URI=https://***@mlflow:5000/"
+
+
+def test_many_names_are_cut() -> None:
+    assert leftovers.unsent([f"job-{n}" for n in range(9)]).found.startswith(
+        "not all of job-0, job-1, job-2 and 6 more"
+    )
+
+
+def test_counts_of_jobs() -> None:
+    assert leftovers.jobs({JobState.QUEUED: 2, JobState.RUNNING: 0, JobState.FAILED: 1}).found == "2 QUEUED, 1 FAILED"
+    assert leftovers.jobs({}).found == "no jobs yet"

@@ -1,0 +1,162 @@
+"""Opening a ledger: new, up to date, older, newer, by many at once; and the migrations."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from epochal.errors import ConflictError, OlderLedgerError
+from epochal.ledger import migrations, schema
+from epochal.ledger.database import Database
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.migrations import HEAD, VERSION_TABLE
+from epochal.ledger.states import JobState
+from epochal.ledger.tables import metadata
+
+FIRST_LEDGER = """
+INSERT INTO jobs (id, name, spec, spec_digest, priority, submitted_by, source, state, message, epoch, owner, expires_at,
+    submitted_at, entered_at, updated_at, waited_seconds, ran_seconds)
+VALUES ('old-1', 'old', '{"version": 1}', 'd', 50, 'ada', 'job.yaml', 'RUNNING', '', 1, 'agent', 0, 1, 2, 2, 1, 0);
+INSERT INTO attempts (job_id, epoch, agent, leased_at, message, detail) VALUES ('old-1', 1, 'agent', 2, '', '{}');
+INSERT INTO events (job_id, epoch, at, kind, previous, state, message, detail)
+VALUES ('old-1', 0, 1, 'submitted', NULL, 'QUEUED', '', '{}')
+"""
+"""One job of each table, as the first revision wrote them."""
+
+PROBE = """
+import sys
+from epochal.ledger.ledger import Ledger
+Ledger.open(sys.argv[1]).close()
+print(sorted(name for name in sys.modules if name.partition(".")[0] in ("alembic", "torch", "ray", "mlflow")))
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"
+
+
+@pytest.fixture
+def migrated(url: str) -> Iterator[Database]:
+    """A database that went through every migration."""
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection)
+    yield database
+    database.close()
+
+
+def scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    return ScriptDirectory.from_config(config)
+
+
+def tables_of(database: Database) -> dict[str, str]:
+    """Every table and index with its statement, blanks aside."""
+    with database.read() as connection:
+        found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        return {name: " ".join(sql.split()) for name, sql in found if name != "sqlite_sequence"}
+
+
+def set_version(url: str, version: str) -> None:
+    database = Database(url)
+    with database.write() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :version"), {"version": version})
+    database.close()
+
+
+def test_head_is_the_newest_migration() -> None:
+    assert scripts().get_current_head() == HEAD
+    assert scripts().get_bases() == ["0001"]
+
+
+def test_migrations_are_named_by_their_revision() -> None:
+    for script in scripts().walk_revisions():
+        assert Path(script.path).name.startswith(f"v{script.revision}_")
+
+
+def test_migrating_and_creating_give_the_same_tables(migrated: Database, tmp_path: Path) -> None:
+    created = Database(f"sqlite:///{tmp_path / 'created.db'}")
+    schema.prepare(created)
+    assert tables_of(migrated) == tables_of(created)
+    created.close()
+
+
+def test_migrations_give_the_tables_that_the_code_has(migrated: Database) -> None:
+    options = {"compare_type": True, "include_name": lambda name, kind, _: name != VERSION_TABLE}
+    with migrated.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def test_ledger_of_the_first_revision_is_upgraded_with_its_jobs(url: str) -> None:
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0001")
+        for statement in FIRST_LEDGER.split(";"):
+            connection.execute(text(statement.replace(": 1}", "\\: 1}")))
+    database.close()
+    with Ledger.open(url) as ledger:
+        job = ledger.job("old")
+        assert (job.id, job.state, job.spec, job.wanted) == ("old-1", JobState.RUNNING, {"version": 1}, None)
+        assert [attempt.epoch for attempt in ledger.expire()] == [1]
+        assert [event.kind for event in ledger.events("old-1")] == ["submitted", "lease_expired"]
+
+
+def test_newer_ledger_is_refused(url: str) -> None:
+    Ledger.open(url).close()
+    set_version(url, "9999")
+    with pytest.raises(ConflictError, match=r"version 9999, which is newer than this Epochal's") as caught:
+        Ledger.open(url)
+    assert "upgrade" in caught.value.hint
+
+
+def test_older_ledger_is_left_alone_where_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger.open(url).close()
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    with pytest.raises(OlderLedgerError, match="version 0001, older than this Epochal's 0002"):
+        Ledger.open(url, upgrade=False)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "up to date"])
+def test_opening_imports_nothing_heavy(url: str, again: bool) -> None:
+    if again:
+        Ledger.open(url).close()
+    probe = subprocess.run([sys.executable, "-c", PROBE, url], capture_output=True, text=True, check=True)
+    assert probe.stdout == "[]\n"
+
+
+def test_states_and_values_need_no_database() -> None:
+    code = "import sys, epochal.ledger.states, epochal.ledger.values; print('sqlalchemy' in sys.modules)"
+    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert probe.stdout == "False\n"
+
+
+def test_file_is_its_owner_s_alone(url: str, tmp_path: Path) -> None:
+    with Ledger.open(url) as ledger:
+        ledger.submit({}, name="digits")
+        for path in (tmp_path / "home").iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_sqlite_is_set_up_to_keep_what_it_accepted(url: str) -> None:
+    Ledger.open(url).close()
+    database = Database(url)
+    with database.read() as connection:
+        pragmas = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    database.close()
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15_000}

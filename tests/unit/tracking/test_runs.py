@@ -1,0 +1,71 @@
+"""The read side's values: extents, comparisons, pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from epochal.errors import UsageError
+from epochal.tracking.plot import plot
+from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics, sparkline
+from epochal.tracking.spool import Point
+
+
+def run(id: str, metrics: dict[str, float], params: dict[str, str]) -> RunInfo:
+    return RunInfo(id, "n", "j", "e", "FINISHED", "", 1.0, 3.5, metrics, params, {}, "", ())
+
+
+def history(*values: float) -> list[Point]:
+    return [Point("loss", value, 0, step) for step, value in enumerate(values)]
+
+
+def test_extent_names_the_steps() -> None:
+    reached = extent(history(3.0, math.nan, 1.0, 2.0, math.nan))
+    assert reached is not None
+    assert (reached.last, reached.best("min"), reached.best("max")) == (2.0, (1.0, 2), (3.0, 0))
+    assert extent([]) is None
+
+
+def test_only_parameters_that_differ_are_compared() -> None:
+    one = run("1", {"val/loss": 1.0, "system/n/cpu": 5.0}, {"lr": "0.1", "epochs": "5", "only": "x"})
+    two = run("2", {"val/loss": 2.0, "train/loss": 3.0}, {"lr": "0.2", "epochs": "5"})
+    comparison = compared([one, two], [{"best val/loss": 0.5}, {}])
+    assert comparison.params == {"lr": ("0.1", "0.2"), "only": ("x", None)}
+    assert comparison.metrics == {"best val/loss": (0.5, None), "val/loss": (1.0, 2.0), "train/loss": (None, 3.0)}
+    assert list(comparison.metrics) == ["best val/loss", "val/loss", "train/loss"]
+
+
+def test_main_metrics_are_about_the_training() -> None:
+    names = ["system/n/cpu", "perf/step_seconds", "train/loss", "val/loss", "val/accuracy"]
+    assert main_metrics(dict.fromkeys(names, 0.0)) == ["val/accuracy", "val/loss", "train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [([], ""), ([1.0], "▁"), ([0, 7], "▁█"), ([5.0] * 3, "▁▁▁"), ([0, math.nan, 1], "▁ █"), ([math.nan], " ")],
+)
+def test_sparkline(values: list[float], line: str) -> None:
+    assert sparkline(values) == line
+
+
+def test_a_long_curve_fits_its_width() -> None:
+    assert len(sparkline([float(value) for value in range(1001)], width=40)) == 40
+
+
+def test_no_database_means_no_runs_and_makes_none(tmp_path: Path) -> None:
+    assert list_runs(f"sqlite:///{tmp_path / 'mlflow.db'}") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<!doctype html>")])
+def test_curves_are_drawn(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"curves{suffix}"
+    plot({"loss": {"a & b": history(3, 2, 1), "c": history(3, 1)}, "x": {}}, path)
+    assert path.read_bytes().startswith(start)
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot draw a \.gif"):
+        plot({}, tmp_path / "curves.gif")

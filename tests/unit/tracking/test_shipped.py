@@ -1,0 +1,91 @@
+"""What is left to send, without asking MLflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from epochal.tracking.record import DatasetUsed, RunRecord, artifacts_folder, model_folder, write_atomically
+from epochal.tracking.shipped import Shipped, artifact_files, fingerprint, folder_lock, is_pending, outstanding
+from epochal.tracking.spool import SpoolWriter
+
+
+def job(folder: Path) -> RunRecord:
+    record = RunRecord(job_id="j1", experiment="e", name="n", params={"a": "1"}, dataset=DatasetUsed("d", "1", "s"))
+    record.save(folder)
+    return record
+
+
+def all_sent(folder: Path, record: RunRecord) -> Shipped:
+    shipped = Shipped(uri="u", run_id="r", status=record.status, params=list(record.all_params()))
+    shipped.tags, shipped.dataset = record.all_tags(), "1"
+    shipped.settled = fingerprint(folder)
+    shipped.save(folder)
+    return shipped
+
+
+def test_everything_is_left_at_first(tmp_path: Path) -> None:
+    record = job(tmp_path)
+    writer = SpoolWriter(tmp_path, "a")
+    writer.log(0, {"loss": 1.0})
+    writer.close()
+    write_atomically(artifacts_folder(tmp_path) / "sub/x.txt", "x")
+    write_atomically(model_folder(tmp_path) / "MLmodel", "flavors: {}")
+    left = outstanding(tmp_path, record, Shipped())
+    assert left.run
+    assert left.artifacts == ("sub/x.txt",)
+    size = writer.path.stat().st_size
+    assert f"the run, 1 parameter, 7 tags, the dataset, {size} bytes of metrics, 1 artifact, the model" in str(left)
+
+
+def test_nothing_is_left_of_what_was_sent_until_something_changes(tmp_path: Path) -> None:
+    record = job(tmp_path)
+    assert is_pending(tmp_path)
+    shipped = all_sent(tmp_path, record)
+    assert not outstanding(tmp_path, record, shipped)
+    assert not is_pending(tmp_path)
+    record.changed(status="KILLED").save(tmp_path)
+    assert is_pending(tmp_path)
+
+
+def test_a_new_artifact_or_metric_is_seen(tmp_path: Path) -> None:
+    record = job(tmp_path)
+    all_sent(tmp_path, record)
+    write_atomically(artifacts_folder(tmp_path) / "deep/er/x.txt", "x")
+    assert is_pending(tmp_path)
+    (artifacts_folder(tmp_path) / "deep/er/x.txt").unlink()
+    assert not is_pending(tmp_path)
+    writer = SpoolWriter(tmp_path, "a")
+    writer.log(0, {"loss": 1.0})
+    writer.flush()
+    assert is_pending(tmp_path)
+
+
+def test_files_being_written_are_not_artifacts(tmp_path: Path) -> None:
+    write_atomically(artifacts_folder(tmp_path) / "x.txt", "x")
+    (artifacts_folder(tmp_path) / ".x.txt.123.tmp").write_text("half")
+    assert list(artifact_files(tmp_path)) == ["x.txt"]
+
+
+def test_nothing_is_left_of_a_run_that_a_person_deleted(tmp_path: Path) -> None:
+    assert not outstanding(tmp_path, job(tmp_path), Shipped(run_id="r", deleted=True))
+
+
+def test_a_damaged_memory_means_sending_again(tmp_path: Path) -> None:
+    job(tmp_path)
+    (tmp_path / "shipped.json").write_text('{"run_id": "r"')
+    assert Shipped.load(tmp_path) == Shipped()
+    assert is_pending(tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from epochal.tracking.shipped import folder_lock\n"
+        "with folder_lock(pathlib.Path(sys.argv[1])) as mine: print(mine)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with folder_lock(tmp_path) as mine:
+        assert mine
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"

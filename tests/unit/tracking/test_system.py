@@ -1,0 +1,41 @@
+"""Metrics of the node."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from epochal.tracking.recorder import MemoryRecorder
+from epochal.tracking.spool import SpoolWriter, read_lines
+from epochal.tracking.system import SystemSampler, open_gpus
+
+
+def test_samples_carry_the_global_step(tmp_path: Path) -> None:
+    steps = iter(range(10, 1000))
+    writer = SpoolWriter(tmp_path, "node-1", repeat=True)
+    with SystemSampler(writer, "node 1", lambda: next(steps), every=0.05):
+        time.sleep(0.3)
+    lines = [line.points for line in read_lines(writer.path) if line.points]
+    assert len(lines) >= 3
+    assert [points[0].step for points in lines] == list(range(10, 10 + len(lines)))
+    values = {point.name: point.value for point in lines[-1]}
+    assert 0 <= values["system/node_1/cpu_percent"] <= 100
+    assert 0 < values["system/node_1/memory_percent"] < 100
+    assert values["system/node_1/memory_used_bytes"] > 2**20
+    assert values["system/node_1/network_received_bytes_per_second"] >= 0
+
+
+def test_a_sample_is_cheap() -> None:
+    sampler = SystemSampler(MemoryRecorder(), "n", lambda: 0)
+    start = time.perf_counter()
+    for _ in range(20):
+        sampler.sample()
+    milliseconds = (time.perf_counter() - start) / 20 * 1000
+    print(f"one sample: {milliseconds:.2f} ms")
+    assert milliseconds < 100
+
+
+def test_gpus_are_sampled_where_there_are_any() -> None:
+    sampler = SystemSampler(MemoryRecorder(), "n", lambda: 0)
+    found = {name.split("/")[2] for name in sampler.sample() if "gpu" in name}
+    assert found == {f"gpu{index}" for index in range(len(open_gpus()))}
