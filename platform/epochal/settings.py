@@ -16,8 +16,12 @@ class Home:
     root: Path
 
     @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
     def ledger_url(self) -> str:
-        return f"sqlite:///{self.root / 'ledger.db'}"
+        return f"sqlite:///{self.ledger}"
 
     @property
     def storage(self) -> Path:

@@ -49,7 +49,7 @@ class _Text:
         if isinstance(value, cls):
             return value
         if not isinstance(value, str):
-            raise ValueError(f"expected {cls.expected}")  # noqa: TRY004 - pydantic reports ValueError
+            raise ValueError(f"expected {cls.expected}")  # pydantic reports ValueError
         return cls.parse(value)
 
     @classmethod

@@ -20,6 +20,8 @@ import steps
 BIN = Path(sys.executable).parent
 PEERS = Path(__file__).parent / "peers"
 WORKERS = 2
+LOOK_SECONDS = 2.0
+"""Between two looks at a contender's descendants, which cost some milliseconds of a core."""
 
 
 class Contender:
@@ -31,6 +33,7 @@ class Contender:
         self.steps = Path(env["BENCHMARK_STEPS"])
         self._output = self.log.open("ab")
         self._family: dict[int, psutil.Process] = {}
+        self._looked = 0.0
         self.started = time.time()
         self.process = subprocess.Popen(
             self.command, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
@@ -47,11 +50,17 @@ class Contender:
         self.stop()
 
     def alive(self) -> bool:
-        """Whether it still runs; also notes its descendants, so that `stop` finds those whose parent has gone."""
+        """Whether it still runs."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._look()
+        return self.process.poll() is None
+
+    def _look(self) -> None:
+        """Note the descendants, so that `stop` finds those whose parent has gone."""
+        self._looked = time.monotonic()
         with suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 self._family[child.pid] = child
-        return self.process.poll() is None
 
     def wait(self, seconds: float = 240) -> None:
         """Until it ends by itself.
@@ -67,6 +76,18 @@ class Contender:
         if self.process.returncode:
             raise RuntimeError(f"exit {self.process.returncode}")
 
+    def train_for(self, seconds: float) -> None:
+        """From its first step on, leaving the cores alone.
+
+        Raises:
+            RuntimeError: it ended before.
+        """
+        end = self.started + self.first_step() + seconds
+        while (left := end - time.time()) > 0:
+            if not self.alive():
+                raise RuntimeError(f"ended within {seconds:g} s of its first step")
+            time.sleep(min(left, 0.5))
+
     def first_step(self, since: float | None = None) -> float:
         """Seconds from ``since`` (default: its start) to its first optimizer step, once it was taken."""
         moment = self.started if since is None else since
@@ -78,6 +99,7 @@ class Contender:
 
     def stop(self) -> None:
         """End it and everything that it started, asking first."""
+        self._look()
         if self.alive():
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):

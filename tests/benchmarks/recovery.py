@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import epochal_job
@@ -16,39 +18,44 @@ import torchrun
 from contender import Contender, workspace
 from measure import Measurement, Promise, Section, interleave
 
-CHECKPOINT_EVERY = 50
-KILL_AT = 120
-"""Steps: the kill comes between two checkpoints, so all repeat the same few steps."""
-MANY = 100_000
+CHECKPOINT_EVERY = 100
+"""Steps. The kill comes half way between two checkpoints, so all repeat about as many."""
+KILL_AFTER_SECONDS = 10
+"""From the first step on: a job that has only just begun is a rare victim."""
+MANY = 1_000_000
 VICTIM = 1
+
+Curve = list[tuple[int, float]]
+"""The steps and values of ``train/loss`` as recorded."""
 
 
 def measure(rounds: int, quick: bool) -> Section:
+    curves: list[Curve] = []
     raw = interleave(
         rounds,
         {
-            "epochal": _recovery("epochal", _epochal),
+            "epochal": lambda: _epochal(curves),
             "torchrun": _recovery("torchrun --max-restarts", _torchrun),
             "ray train": _recovery("ray train", lambda: _ray_train(ray_train.DEFAULTS)),
             "ray train, tuned": _recovery("ray train, tuned", lambda: _ray_train(ray_train.TUNED)),
             "torchrun cold": _torchrun_cold,
         },
     )
-    return Section(
-        "recovery",
-        "seconds from SIGKILL of rank 1 to the next new step",
-        raw,
-        [
-            Promise("beside torchrun's own cold start", "epochal", "torchrun cold start", 1.0),
-            Promise("beside torchrun --max-restarts", "epochal", "torchrun --max-restarts"),
-            Promise("beside Ray Train's FailureConfig", "epochal", "ray train"),
-            Promise("beside Ray Train's FailureConfig, tuned", "epochal", "ray train, tuned"),
-        ],
-        [
-            f"checkpoints every {CHECKPOINT_EVERY} steps, the kill once step {KILL_AT} is done;\n"
-            "tuned: no dashboard, the controller polls every 0.1 s instead of every 2 s"
-        ],
-    )
+    promises = [
+        Promise("beside torchrun's own cold start", "epochal", "torchrun cold start", 1.0),
+        Promise("beside torchrun --max-restarts", "epochal", "torchrun --max-restarts"),
+        Promise("beside Ray Train's FailureConfig", "epochal", "ray train"),
+        Promise("beside Ray Train's FailureConfig, tuned", "epochal", "ray train, tuned"),
+    ]
+    unbroken = dict(_unbroken(max(step for curve in curves for step, _ in curve)))
+    title = "seconds from SIGKILL of rank 1 to the next new step"
+    return Section("recovery", title, raw, promises, [NOTE, *(_compared(curve, unbroken) for curve in curves)])
+
+
+NOTE = (
+    f"checkpoints every {CHECKPOINT_EVERY} steps; the kill comes {KILL_AFTER_SECONDS} s after the first step and half\n"
+    "way between two checkpoints; tuned: no dashboard, the controller polls every 0.1 s instead of every 2 s"
+)
 
 
 def _recovery(name: str, start: Callable[[], AbstractContextManager[Contender]]) -> Measurement:
@@ -60,31 +67,61 @@ def _recovery(name: str, start: Callable[[], AbstractContextManager[Contender]])
 
 
 def _killed_and_recovered(contender: Contender) -> float:
-    def victim() -> steps.Worker | None:
-        worker = steps.running(contender.steps, VICTIM)
-        return worker if worker and worker.steps[-1].number >= KILL_AT else None
-
-    def new_step() -> steps.Step | None:
-        """A survivor may finish the step it is in, so only the processes that come after count."""
-        done = max(worker.steps[-1].number for worker in steps.read(contender.steps) if worker.pid in before)
-        later = [worker for worker in steps.read(contender.steps) if worker.pid not in before]
-        found = [step for worker in later for step in worker.steps if step.number > done]
-        return min(found, key=lambda step: step.at, default=None)
-
-    worker = steps.wait_for(f"step {KILL_AT}", victim, contender.alive)
-    before = {worker.pid for worker in steps.read(contender.steps)}
+    contender.train_for(KILL_AFTER_SECONDS)
+    victim = steps.wait_for("a step to kill at", lambda: _victim(contender), contender.alive)
+    before = {worker.pid for worker in steps.workers(contender.steps)}
     killed = time.time()
-    os.kill(worker.pid, signal.SIGKILL)
-    return steps.wait_for("a new step after the kill", new_step, contender.alive).at - killed
+    os.kill(victim.pid, signal.SIGKILL)
+    return steps.wait_for("a new step", lambda: _new_step(contender, before), contender.alive).at - killed
 
 
-@contextmanager
-def _epochal() -> Iterator[Contender]:
-    with (
-        workspace() as (folder, env),
-        epochal_job.start(folder, env, steps=MANY, checkpoint_every=CHECKPOINT_EVERY) as contender,
-    ):
-        yield contender
+def _victim(contender: Contender) -> steps.Worker | None:
+    worker = steps.running(contender.steps, VICTIM)
+    return worker if worker and worker.newest.number % CHECKPOINT_EVERY >= CHECKPOINT_EVERY / 2 else None
+
+
+def _new_step(contender: Contender, before: set[int]) -> steps.Step | None:
+    """A survivor may finish the step it is in, so only the processes that come after count."""
+    workers = steps.workers(contender.steps)
+    done = max(worker.newest.number for worker in workers if worker.pid in before)
+    later = [worker for worker in workers if worker.pid not in before and worker.newest.number > done]
+    found = [step for worker in later for step in worker.steps() if step.number > done]
+    return min(found, key=lambda step: step.at, default=None)
+
+
+def _epochal(curves: list[Curve]) -> dict[str, float]:
+    with workspace() as (folder, env):
+        with epochal_job.start(folder, env, steps=MANY, checkpoint_every=CHECKPOINT_EVERY) as contender:
+            seconds = _killed_and_recovered(contender)
+        curves.append(_curve(folder))
+    return {"epochal": seconds}
+
+
+def _unbroken(count: int) -> Curve:
+    with workspace() as (folder, env):
+        with epochal_job.start(folder, env, steps=count, checkpoint_every=count) as contender:
+            contender.wait()
+        return _curve(folder)
+
+
+def _curve(folder: Path) -> Curve:
+    from epochal.settings import home
+    from epochal.tracking.spool import read_lines, segments
+
+    jobs = (home({"EPOCHAL_HOME": str(folder / "epochal")}).storage / "jobs").iterdir()
+    lines = (line for job in jobs for path in segments(job) for line in read_lines(path))
+    return [(point.step, point.value) for line in lines for point in line.points if point.name == "train/loss"]
+
+
+def _compared(curve: Curve, unbroken: dict[int, float]) -> str:
+    counts = Counter(step for step, _ in curve)
+    missing = max(counts) - len(counts)
+    doubled = sum(count - 1 for count in counts.values())
+    off = max(abs(value - unbroken[step]) for step, value in curve)
+    return (
+        f"the killed run's loss curve beside an unbroken one's: {len(counts)} steps, {missing} missing, {doubled}"
+        f" doubled, greatest difference {off:g}"
+    )
 
 
 @contextmanager
@@ -92,21 +129,21 @@ def _torchrun() -> Iterator[Contender]:
     with workspace() as (folder, env):
         checkpoints = folder / "checkpoints"
         checkpoints.mkdir()
-        options: dict[str, Any] = {"checkpoints": str(checkpoints), "checkpoint_every": CHECKPOINT_EVERY, "steps": MANY}
-        with torchrun.start(folder, env, max_restarts=3, **options) as contender:
+        with torchrun.start(folder, env, max_restarts=3, **_options(checkpoints)) as contender:
             yield contender
 
 
 @contextmanager
 def _ray_train(settings: dict[str, str]) -> Iterator[Contender]:
-    with workspace() as (folder, env):
-        options: dict[str, Any] = {
-            "checkpoints": str(folder / "results"),
-            "checkpoint_every": CHECKPOINT_EVERY,
-            "steps": MANY,
-        }
-        with ray_train.start(folder, env, settings, **options) as contender:
-            yield contender
+    with (
+        workspace() as (folder, env),
+        ray_train.start(folder, env, settings, **_options(folder / "results")) as contender,
+    ):
+        yield contender
+
+
+def _options(checkpoints: Path) -> dict[str, Any]:
+    return {"checkpoints": str(checkpoints), "checkpoint_every": CHECKPOINT_EVERY, "steps": MANY}
 
 
 def _torchrun_cold() -> dict[str, float]:

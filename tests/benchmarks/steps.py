@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 INSTRUMENT = Path(__file__).parent / "instrument"
+_POLL_SECONDS = 0.02
+_TAIL_BYTES = 200
+"""A few lines."""
 
 
 @dataclass(frozen=True)
@@ -23,36 +27,49 @@ class Step:
 
 @dataclass(frozen=True)
 class Worker:
-    """One process that trained."""
+    """One process that trained, and its newest step: cheap to look at while it runs on the cores that are measured."""
 
     pid: int
     rank: int
-    steps: tuple[Step, ...]
+    newest: Step
+    path: Path
+
+    def steps(self) -> list[Step]:
+        return [_step(line) for line in self.path.read_text().split("\n")[1:-1]]
 
 
-def read(folder: Path) -> list[Worker]:
-    """Every process that took a step; a half-written last line is left out."""
-    return [worker for path in folder.iterdir() if (worker := _read_worker(path))]
+def workers(folder: Path) -> list[Worker]:
+    """Every process that took a step."""
+    return [worker for path in folder.iterdir() if (worker := _worker(path))]
 
 
-def _read_worker(path: Path) -> Worker | None:
-    lines = path.read_text().split("\n")[:-1]
-    if len(lines) < 2:
+def _worker(path: Path) -> Worker | None:
+    with path.open("rb") as file:
+        head = file.readline().decode()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(len(head), size - _TAIL_BYTES))
+        lines = file.read().decode().split("\n")[:-1]  # what follows the last newline is still being written
+    if not lines:
         return None
-    steps = tuple(Step(int(number), float(at)) for number, at in (line.split() for line in lines[1:]))
-    return Worker(int(path.name), int(lines[0].split()[1]), steps)
+    return Worker(int(path.name), int(head.split()[1]), _step(lines[-1]), path)
+
+
+def _step(line: str) -> Step:
+    number, at = line.split()
+    return Step(int(number), float(at))
 
 
 def first_step_after(folder: Path, moment: float) -> Step | None:
     """The earliest step after ``moment``, of any process."""
-    later = [step for worker in read(folder) for step in worker.steps if step.at > moment]
-    return min(later, key=lambda step: step.at, default=None)
+    later = [worker for worker in workers(folder) if worker.newest.at > moment]
+    found = [step for worker in later for step in worker.steps() if step.at > moment]
+    return min(found, key=lambda step: step.at, default=None)
 
 
 def running(folder: Path, rank: int) -> Worker | None:
     """The process of ``rank`` that stepped last."""
-    workers = [worker for worker in read(folder) if worker.rank == rank]
-    return max(workers, key=lambda worker: worker.steps[-1].at, default=None)
+    of_rank = [worker for worker in workers(folder) if worker.rank == rank]
+    return max(of_rank, key=lambda worker: worker.newest.at, default=None)
 
 
 def wait_for(what: str, find: Callable[[], Found | None], alive: Callable[[], bool], seconds: float = 180) -> Found:
@@ -69,5 +86,5 @@ def wait_for(what: str, find: Callable[[], Found | None], alive: Callable[[], bo
             raise RuntimeError(f"ended without {what}")
         if time.monotonic() > deadline:
             raise RuntimeError(f"no {what} within {seconds:g} s")
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
     return found

@@ -15,10 +15,10 @@ from epochal.ledger.values import Lease
 
 class TestSubmit:
     def test_job_is_kept_as_submitted(self, ledger: Ledger) -> None:
-        job = submit(ledger, priority=70, submitted_by="ada", source="job.yaml", key="k")
+        job = submit(ledger, priority=70, submitted_by="ada", origin={"file": "job.yaml"}, key="k")
         assert ledger.job(job.id) == job
         assert (job.state, job.epoch, job.spec) == (JobState.QUEUED, 0, SPEC)
-        assert (job.name, job.priority, job.submitted_by, job.source) == ("digits-cnn", 70, "ada", "job.yaml")
+        assert (job.name, job.priority, job.submitted_by, job.origin) == ("digits-cnn", 70, "ada", {"file": "job.yaml"})
         assert job.id.startswith("digits-cnn-")
 
     def test_without_a_key_the_same_spec_is_another_job(self, ledger: Ledger) -> None:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+STEPS = 120
+SHORT_JOB = (
+    "jobs/quickstart.yaml", "-s", "train.epochs=null", "-s", f"train.steps={STEPS}", "-s", "checkpoint.every=7steps",
+)  # fmt: skip
+
+Curve = list[tuple[int, float]]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "EPOCHAL_HOME": str(home)}
 
 
 @dataclass
@@ -22,10 +35,10 @@ class Foreground:
     home: Path
 
     @classmethod
-    def start(cls, home: Path, *arguments: str, environ: dict[str, str] | None = None) -> Foreground:
+    def start(cls, home: Path, *arguments: str, **environ: str) -> Foreground:
         process = subprocess.Popen(
             [sys.executable, "-m", "epochal.cli.main", "run", *arguments, "-o", "json"],
-            env={**os.environ, "EPOCHAL_HOME": str(home), **(environ or {})},
+            env={**environment(home), **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -44,7 +57,7 @@ class Foreground:
         while time.monotonic() < end:
             for child in self.descendants():
                 title = " ".join(_cmdline(child))
-                if title.startswith("epochal:") and title.rstrip().endswith(f":rank{rank}"):
+                if re.search(rf"\bepochal:\S+:rank{rank}\s*$", title):
                     return child
             if self.process.poll() is not None:
                 raise AssertionError(f"ended early: {self.finish()}")
@@ -75,7 +88,14 @@ class Foreground:
         return max((_step(line) for line in lines), default=0)
 
 
-def history(tracking_uri: str, run_id: str, metric: str = "train/loss") -> list[tuple[int, float]]:
+def run_status(summary: Mapping[str, Any]) -> str:
+    """What MLflow says of the run of a summary."""
+    from mlflow import MlflowClient
+
+    return str(MlflowClient(summary["tracking_uri"]).get_run(summary["run_id"]).info.status)
+
+
+def history(tracking_uri: str, run_id: str, metric: str = "train/loss") -> Curve:
     """Every logged ``(step, value)`` of a metric, in the order of the steps, doubles included."""
     from mlflow import MlflowClient
 

@@ -114,7 +114,7 @@ def test_compare_shows_only_what_differs(
     assert "train.epochs" not in table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     compared = json.loads(output(capsys, "compare", "job-1", "job-2", "-o", "json"))
-    assert compared["metrics"]["val/accuracy"] == {runs["job-1"]: 0.5, runs["job-2"]: 0.6}
+    assert compared["metrics"]["val/accuracy"] == pytest.approx({runs["job-1"]: 0.5, runs["job-2"]: 0.6})
     assert list(compared["params"]) == ["train.optimizer.lr"]
     assert output(capsys, "compare", "job-1", "job-2", "-o", "name").split() == [runs["job-1"], runs["job-2"]]
 

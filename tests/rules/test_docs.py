@@ -12,7 +12,7 @@ import pytest
 from code_base import DOCS, ROOT
 from markdown import DOCUMENTS, anchors, commands, links, sections
 
-from epochal.cli.main import cli
+from epochal.cli.dispatch import cli
 from epochal.spec import reference
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -38,7 +38,9 @@ def shown(parameter: click.Parameter) -> str:
     """What a page calls it: an option's long name, an argument's name in capitals."""
     if isinstance(parameter, click.Option):
         return max(parameter.opts, key=len)
-    return parameter.metavar or parameter.name.upper()
+    name = re.search(r"[A-Z]+", parameter.metavar or parameter.name.upper())
+    assert name is not None
+    return name[0]
 
 
 COMMANDS = dict(every_command(cli, "epochal"))

@@ -41,17 +41,20 @@ def is_dead(agent: str) -> bool:
     return str(_created(int(parts[1]))) != parts[2]
 
 
-def reconcile(ledger: Ledger, home: Home, tracking_uri: str, deadline_seconds: float) -> Reconciled:
+def catch_up(home: Home, tracking_uri: str, deadline_seconds: float) -> Reconciled:
     """Jobs of processes that died become PAUSED and their runs KILLED; then everything unsent goes to MLflow.
 
     ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well.
     """
-    interrupted = settle_interrupted(ledger, home)
+    interrupted: list[Attempt] = []
+    if home.ledger.exists():
+        with Ledger.open(home.ledger_url) as ledger:
+            interrupted = settle_interrupted(ledger, home)
     return Reconciled(tuple(interrupted), sync_all(tracking_uri, home.storage, deadline_seconds))
 
 
 def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
-    """The ledger's part of ``reconcile``, and the runs' records: nothing that takes time."""
+    """The ledger's part of ``catch_up``, and the runs' records: nothing that takes time."""
     owners = {job.owner for job in ledger.jobs(states=[state for state in JobState if state.is_active]) if job.owner}
     ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
     for attempt in ended:

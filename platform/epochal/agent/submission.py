@@ -24,12 +24,13 @@ class Origin:
     """Where a job came from: kept with it, so that a later attempt needs nothing else.
 
     ``folder`` is the spec's own, which relative paths of data start from; ``code`` is the digest of the shipped
-    package; ``command`` is what was typed.
+    package; ``command`` is what was typed, ``file`` the spec's name.
     """
 
     folder: str
     code: str | None = None
     command: tuple[str, ...] = ()
+    file: str = ""
 
 
 def submit(
@@ -43,12 +44,11 @@ def submit(
     """
     spec = with_weights_found(loaded.spec, ledger, home, loaded.folder)
     package = _packed(home, loaded, warn)
-    origin = Origin(str(loaded.folder), package.digest if package else None, command)
+    origin = Origin(str(loaded.folder), package.digest if package else None, command, loaded.source)
     job = ledger.submit(
         spec.model_dump(mode="json"),
         name=spec.name,
         priority=spec.priority,
-        source=loaded.source,
         origin=asdict(origin),
     )
     _write_down(home.job(job.id), job, origin, _code_folder(loaded))
@@ -67,7 +67,7 @@ def _write_down(folder: Path, job: Job, origin: Origin, code: Path) -> None:
 def origin_of(job: Job) -> Origin:
     """What ``submit`` wrote down."""
     stored = dict(job.origin)
-    return Origin(stored["folder"], stored.get("code"), tuple(stored.get("command", ())))
+    return Origin(stored["folder"], stored.get("code"), tuple(stored.get("command", ())), stored.get("file", ""))
 
 
 def package_of(home: Home, origin: Origin) -> Package | None:

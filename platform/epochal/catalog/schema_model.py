@@ -62,4 +62,4 @@ def _array(schema: Schema, definitions: Schema) -> Any:
         return Annotated[tuple[items], Field(strict=False)]  # type: ignore[valid-type]
     item: Any = _annotation(schema["items"], definitions) if schema.get("items") else Any
     bounds = Field(min_length=schema.get("minItems"), max_length=schema.get("maxItems"))
-    return Annotated[list[item], bounds]  # type: ignore[valid-type]
+    return Annotated[list[item], bounds]

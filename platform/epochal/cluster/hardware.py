@@ -177,6 +177,7 @@ def measured_processes() -> Check:
 
 
 def measured_gpus() -> Gpus:
+    """What nvidia-ml-py says; nothing where there is no driver."""
     try:
         import pynvml
     except ImportError:
@@ -199,7 +200,7 @@ def measured_gpus() -> Gpus:
 def mounted_as(path: Path, mounts: str) -> str:
     """The kind of file system ``path`` is on, by the lines of ``/proc/self/mounts``; empty where that is not known.
 
-    >>> mounted_as(Path("/home/ada"), "/dev/sda1 / ext4 rw 0 0\\nserver:/x /home nfs4 rw 0 0")
+    >>> mounted_as(Path("/data/runs"), "/dev/sda1 / ext4 rw 0 0\\nserver:/x /data nfs4 rw 0 0")
     'nfs4'
     """
     fields = [line.split() for line in mounts.splitlines()]

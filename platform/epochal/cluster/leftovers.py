@@ -23,9 +23,9 @@ def jobs(counts: dict[JobState, int]) -> Check:
 
 
 def lost_leases(overdue: list[str]) -> Check:
-    """``overdue``: jobs whose agent no longer renews its lease."""
+    """``overdue``: jobs whose lease has run out, or whose process is known to be dead."""
     if not overdue:
-        return ok("leases", "none has run out")
+        return ok("leases", "every running job's process is alive")
     found = f"the process that ran {some(overdue)} is gone"
     return warn(
         "leases", found, "the next `epochal run` marks them PAUSED and closes their MLflow runs; go on with --resume"
@@ -78,10 +78,12 @@ def _look_at_ledger(url: str) -> Iterator[Check]:
 
 
 def _ask(ledger: Ledger) -> Iterator[Check]:
-    from epochal.ledger.states import JobState
+    from epochal.agent.reconcile import is_dead
+    from epochal.ledger.states import ACTIVE, JobState
 
     yield jobs(ledger.counts())
-    yield lost_leases([job.id for job in ledger.overdue()])
+    overdue = {job.id for job in ledger.overdue()}
+    yield lost_leases([job.id for job in ledger.jobs(ACTIVE) if job.id in overdue or is_dead(job.owner or "")])
     yield paused([job.id for job in ledger.jobs([JobState.PAUSED])])
     newest = ledger.jobs(limit=100)
     yield ledger_clock(max((job.updated_at for job in newest), default=None), ledger.now())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
 from epochal.engine.failure import GRACE, FailureKind, first_failure
 from epochal.engine.ranks import Ranks
-from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.engine.task import Assignment, stop_marker
+from epochal.engine.warm import preload
+from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.training.control import Phase
 
 __all__ = ["Gang", "GangRequest", "form"]
@@ -98,23 +101,19 @@ class Gang:
         seats = self._seats()
         assignments = [
             Assignment(
-                job=self.request.job,
-                attempt=attempt,
                 rank=rank,
                 world_size=self.world_size,
-                local_rank=local_rank,
+                local_rank=seat.local_rank,
+                attempt=attempt,
                 folder=folder,
                 target=target,
                 payload=payload,
-                threads=self.request.threads,
-                gpus=self.request.gpus,
-                env=self.request.env,
-                package=self.request.package,
+                request=self.request,
             )
-            for rank, (_, local_rank) in enumerate(seats)
+            for rank, seat in enumerate(seats)
         ]
         try:
-            yield from _Flight(self._connection, ranks, assignments, [bundle for bundle, _ in seats], self._limits)
+            yield from _Flight(self._connection, ranks, assignments, seats, self._limits)
         finally:
             ranks.kill()
             self._connection.warm.rested()
@@ -131,17 +130,26 @@ class Gang:
             self._ranks.await_exit()
         remove_placement_group(self._group)
 
-    def _seats(self) -> list[tuple[int, int]]:
-        """Each rank's (bundle, local rank); ranks of one node follow each other."""
+    def _seats(self) -> list[_Seat]:
+        """Each rank's place; ranks of one node follow each other."""
         places: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
         nodes = list(dict.fromkeys(places[bundle] for bundle in sorted(places)))
-        bundles = sorted(places, key=lambda bundle: (nodes.index(places[bundle]), bundle))
         used: Counter[str] = Counter()
         seats = []
-        for bundle in bundles:
-            seats.append((bundle, used[places[bundle]]))
-            used[places[bundle]] += 1
+        for bundle in sorted(places, key=lambda bundle: (nodes.index(places[bundle]), bundle)):
+            node = places[bundle]
+            seats.append(_Seat(bundle, node, used[node]))
+            used[node] += 1
         return seats
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """A worker's place: a bundle of the placement group, on a node."""
+
+    bundle: int
+    node: str
+    local_rank: int
 
 
 class _Flight:
@@ -152,43 +160,49 @@ class _Flight:
         connection: Connection,
         ranks: Ranks,
         assignments: list[Assignment],
-        bundles: list[int],
+        seats: list[_Seat],
         limits: Mapping[Phase, float],
     ) -> None:
-        self._connection = connection
+        self._warm = connection.warm
         self._ranks = ranks
         self._assignments = assignments
-        self._bundles = bundles
+        self._seats = seats
         self._watchdog = Watchdog(limits)
         self._failures: list[Failed] = []
         self._verdict_at = float("inf")
         self._begun = time.monotonic()
 
     def __iter__(self) -> Iterator[Event]:
-        warm = self._connection.warm
-        warm.make_way()
-        self._ranks.launch(self._assignments[0], self._bundles[0], None)
-        if sum(warm.idle().values()) < len(self._assignments):
-            warm.hurry()
+        everyone = range(len(self._assignments))
         done = 0
-        while done < len(self._assignments):
-            for event in self._ranks.poll(self._patience()):
-                if isinstance(event, Failed):
-                    self._suspect(event)
-                    continue
-                self._see(event)
-                yield event
-                done += isinstance(event, Done)
-            self._watch()
-            if time.monotonic() >= self._verdict_at:
-                self._ranks.kill()
-                yield first_failure(self._failures)
-                return
+        with ExitStack() as claim:
+            self._prepare(claim)
+            while done < len(everyone):
+                for event in self._ranks.poll(self._patience()):
+                    if isinstance(event, Failed):
+                        self._suspect(event)
+                        continue
+                    self._see(event)
+                    yield event
+                    done += isinstance(event, Done)
+                if self._ranks.started.issuperset(everyone):
+                    claim.close()
+                self._watch()
+                if time.monotonic() >= self._verdict_at:
+                    self._ranks.kill()
+                    yield first_failure(self._failures)
+                    return
+
+    def _prepare(self, claim: ExitStack) -> None:
+        """Launch rank 0, once there is a warm process for everyone."""
+        if not claim.enter_context(self._warm.claim(Counter(seat.node for seat in self._seats))):
+            preload(self._ranks.placement(seat.bundle) for seat in self._seats)
+        self._ranks.launch(self._assignments[0], self._seats[0].bundle, None)
 
     def _see(self, event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Started):
-            self._connection.warm.taken(event.node_id, event.pid)
+            self._warm.taken(event.node_id, event.pid)
             self._watchdog.start(event.rank, now)
             if event.meeting is not None:
                 self._launch_others(event.meeting)
@@ -198,9 +212,8 @@ class _Flight:
             self._watchdog.finish(event.rank)
 
     def _launch_others(self, meeting: tuple[str, int]) -> None:
-        self._connection.warm.make_way()
-        for assignment, bundle in zip(self._assignments[1:], self._bundles[1:], strict=True):
-            self._ranks.launch(assignment, bundle, meeting)
+        for assignment, seat in zip(self._assignments[1:], self._seats[1:], strict=True):
+            self._ranks.launch(assignment, seat.bundle, meeting)
 
     def _suspect(self, failed: Failed) -> None:
         self._watchdog.finish(failed.rank)

@@ -42,14 +42,18 @@ class Ranks:
         return frozenset(self._started)
 
     def launch(self, assignment: Assignment, bundle: int, meeting: tuple[str, int] | None) -> None:
-        task = _RUN.options(
-            num_cpus=self._request.cpus,
-            num_gpus=self._request.gpus,
-            memory=self._request.memory,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, bundle),
-            name=f"epochal:{assignment.job}:rank{assignment.rank}",
-        )
+        name = f"epochal:{assignment.request.job}:rank{assignment.rank}"
+        task = _RUN.options(**self.placement(bundle), name=name)
         self._streams[assignment.rank] = task.remote(assignment, meeting)
+
+    def placement(self, bundle: int) -> dict[str, Any]:
+        """Options of a Ray task that runs in that bundle and has all of it."""
+        return {
+            "num_cpus": self._request.cpus,
+            "num_gpus": self._request.gpus,
+            "memory": self._request.memory,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, bundle),
+        }
 
     def poll(self, timeout: float) -> list[Event]:
         """What came in, waiting up to ``timeout`` seconds for the first of it."""
@@ -84,20 +88,26 @@ class Ranks:
         for rank, stream in self._streams.items():
             if rank not in self._started:
                 ray.cancel(stream, force=True)
-        self._sigkill([self._started[rank] for rank in self._streams if rank in self._started])
+        killed = [self._started[rank] for rank in self._streams if rank in self._started]
+        self._sigkill(killed)
         deadline = time.monotonic() + _GONE_SECONDS
         while self._streams and time.monotonic() < deadline:
             self.poll(timeout=0.1)
         self._streams.clear()
+        self._await_end(killed, deadline)
 
     def await_exit(self) -> None:
         """Give workers that are done a moment to end by themselves, then end them."""
-        deadline = time.monotonic() + _EXIT_SECONDS
-        mine = [one for one in self._started.values() if one.node_id == self._home]
-        while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self._sigkill(list(self._started.values()))
+        left = list(self._started.values())
+        self._await_end(left, time.monotonic() + _EXIT_SECONDS)
+        self._sigkill(left)
         self._started.clear()
+
+    def _await_end(self, workers: list[Started], deadline: float) -> None:
+        """Of those on this node; Ray tells no more about the others."""
+        mine = [one for one in workers if one.node_id == self._home]
+        while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def _sigkill(self, workers: list[Started]) -> None:
         """Directly where they are on this node, through a task on theirs otherwise."""

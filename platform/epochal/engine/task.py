@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epochal.engine.code import Package
+from epochal.engine.capacity import GangRequest
 from epochal.engine.events import Event
 
 
@@ -15,18 +15,14 @@ from epochal.engine.events import Event
 class Assignment:
     """What one worker of an attempt is to do. ``target`` is ``"module:function"``; see ``worker.WorkerContext``."""
 
-    job: str
-    attempt: int
     rank: int
     world_size: int
     local_rank: int
+    attempt: int
     folder: Path
     target: str
     payload: Any
-    threads: int
-    gpus: float
-    env: Mapping[str, str]
-    package: Package | None
+    request: GangRequest
 
     @property
     def log_path(self) -> Path:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from epochal.engine import process
 
-MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.training.fit")
+MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.engine.train")
 """Imported by a warm worker before it is needed."""
 
 REFILL_SECONDS = 5.0
@@ -31,6 +31,8 @@ REFILL_SECONDS = 5.0
 
 _IDLE_REFILL_SECONDS = 0.3
 _ROUND_SECONDS = 120.0
+_PRELOAD_SECONDS = 90.0
+_CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
 _GPU_SHARE = 0.0001
 
@@ -66,7 +68,7 @@ _HOLD = ray.remote(num_cpus=0, max_retries=0, max_calls=0, num_returns="streamin
 
 
 class WarmPool:
-    """Keeps processes warm, in a thread of its own. All methods return at once or within milliseconds."""
+    """Keeps processes warm on every node, in a thread of its own."""
 
     def __init__(self) -> None:
         self._target = 0
@@ -74,12 +76,14 @@ class WarmPool:
         self._holding: list[Any] = []
         self._due: float | None = None
         self._gentle = False
+        self._filling = False
+        self._claims = 0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
 
     def keep(self, per_node: int) -> None:
-        """Have ``per_node`` warm processes on every node, and make new ones as gangs take them."""
+        """Have ``per_node`` warm processes on every node, and make new ones as gangs take them. Returns at once."""
         with self._changed:
             if per_node == self._target:
                 return
@@ -91,10 +95,25 @@ class WarmPool:
         with self._changed:
             return {node: len(pids) for node, pids in self._idle.items() if pids}
 
-    def hurry(self) -> None:
-        """A gang is forming on fewer warm processes than it needs: make what is missing now."""
+    @contextmanager
+    def claim(self, need: Mapping[str, int]) -> Iterator[bool]:
+        """Within the ``with`` block no warm process is held back: tasks submitted there get them.
+
+        Gives whether each node has as many as it is said to ``need``; waits for those that are being made.
+        """
         with self._changed:
-            self._schedule(0.0, gentle=False)
+            self._claims += 1
+            deadline = time.monotonic() + _CLAIM_SECONDS
+            while self._short_of(need) and self._filling and time.monotonic() < deadline:
+                self._changed.wait(deadline - time.monotonic())
+            enough = not self._short_of(need)
+        self.make_way()
+        try:
+            yield enough
+        finally:
+            with self._changed:
+                self._claims -= 1
+                self._changed.notify_all()
 
     def taken(self, node_id: str, pid: int) -> None:
         """A gang has that process now."""
@@ -108,10 +127,10 @@ class WarmPool:
             self._schedule(_IDLE_REFILL_SECONDS, gentle=False)
 
     def make_way(self) -> None:
-        """Let go of processes that are being held. Call it before tasks are submitted that should get them."""
+        """Let go of the processes that are being held, within milliseconds."""
         with self._changed:
             held, self._holding = self._holding, []
-        _release(held)
+        release(held)
 
     def close(self) -> None:
         with self._changed:
@@ -121,10 +140,16 @@ class WarmPool:
         if self._thread is not None:
             self._thread.join(_RELEASE_SECONDS)
 
+    def _short_of(self, need: Mapping[str, int]) -> bool:
+        return any(len(self._idle[node]) < count for node, count in need.items())
+
     def _schedule(self, delay: float, gentle: bool) -> None:
+        if not self._target or self._closed:
+            return
         self._due = time.monotonic() + delay
         self._gentle = gentle
-        if self._thread is None and self._target and not self._closed:
+        self._filling = self._filling or delay == 0.0
+        if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="warm-pool", daemon=True)
             self._thread.start()
         self._changed.notify_all()
@@ -134,16 +159,22 @@ class WarmPool:
             # The cluster may be going away; what is missed is made in the next round.
             with suppress(ray.exceptions.RayError, RuntimeError):
                 self._round(gentle)
+            with self._changed:
+                self._filling = False
+                self._changed.notify_all()
 
     def _next_round(self) -> bool | None:
-        """Wait until a round is due: whether it is a gentle one; None once the pool is closed."""
+        """Wait until a round is due: whether it is a gentle one; None once the pool is closed.
+
+        One that is under way before a gang claims processes goes on; no other starts while the claim lasts.
+        """
         with self._changed:
             while not self._closed:
                 wait = None if self._due is None else self._due - time.monotonic()
-                if wait is not None and wait <= 0:
-                    self._due = None
+                if wait is not None and wait <= 0 and (not self._claims or self._filling):
+                    self._due, self._filling = None, not self._gentle
                     return self._gentle
-                self._changed.wait(wait)
+                self._changed.wait(None if wait is None or wait <= 0 else wait)
             return None
 
     def _round(self, gentle: bool) -> None:
@@ -159,7 +190,7 @@ class WarmPool:
             if self._holding is not mine:
                 return
             self._holding = []
-        _release(mine)
+        release(mine)
 
     def _collect(self, tasks: dict[Any, str], mine: list[Any]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
@@ -173,6 +204,18 @@ class WarmPool:
                 for task in ready:
                     waiting.remove(task)
                     self._idle[tasks[task]].add(ray.get(next(task)))
+                self._changed.notify_all()
+
+
+def preload(placements: Iterable[Mapping[str, Any]]) -> None:
+    """Start a process for each placement (options of a Ray task) where none is idle, all at the same time.
+
+    Returns when all have imported what a worker needs and are idle, or after a minute and a half.
+    """
+    tasks: list[Any] = [_HOLD.options(**options).remote(MODULES, False) for options in placements]
+    with suppress(ray.exceptions.RayError):
+        ray.wait(tasks, num_returns=len(tasks), timeout=_PRELOAD_SECONDS)
+    release(tasks)
 
 
 def _submit(node: Mapping[str, Any], gentle: bool) -> Any:
@@ -181,7 +224,7 @@ def _submit(node: Mapping[str, Any], gentle: bool) -> Any:
     return _HOLD.options(scheduling_strategy=affinity, num_gpus=share).remote(MODULES, gentle)
 
 
-def _release(tasks: list[Any]) -> None:
+def release(tasks: list[Any]) -> None:
     """Cancel, and wait until it has happened: only then are the processes idle."""
     for task in tasks:
         ray.cancel(task)

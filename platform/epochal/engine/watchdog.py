@@ -19,6 +19,10 @@ DEFAULT_LIMITS: Mapping[Phase, float] = {
 STEP_FACTOR = 10
 """A training phase may also take this many times the slowest steps seen so far."""
 
+SILENCE_FACTOR = 2
+"""Heartbeats come whatever the training does, so silence is judged by the train limit in every phase: this many times.
+It is only broken by code that holds the interpreter's lock for as long."""
+
 _REMEMBERED = 1000
 
 
@@ -39,7 +43,7 @@ class Watchdog:
 
     The gang hangs when no worker has got anything done for the limit of its phase: in data-parallel training one
     that is stuck soon holds up the others, while a slow phase of one (validating, exporting) does not condemn those
-    who wait for it. A worker that is not even heard of for that long (stopped, frozen) hangs by itself.
+    who wait for it. A worker that is not even heard of (stopped, frozen) hangs by itself.
 
     >>> dog = Watchdog({"setup": 5.0, "train": 1.0})
     >>> dog.start(0, now=0.0)
@@ -71,7 +75,7 @@ class Watchdog:
 
     def hung(self, now: float) -> Failed | None:
         """The worker to blame for a hang; None while there is none."""
-        silent = [rank for rank, known in self._ranks.items() if now - known.heard > self._limit(known)]
+        silent = [rank for rank, known in self._ranks.items() if now - known.heard > self._silence_limit(known)]
         stuck = [rank for rank, known in self._ranks.items() if now - known.progressed > self._limit(known)]
         if silent:
             return self._blame(silent, now)
@@ -86,6 +90,9 @@ class Watchdog:
         seconds = now - known.progressed
         message = f"no progress for {seconds:.0f} s in phase {known.phase!r} after step {known.step}"
         return Failed(rank, FailureKind.HANG, message)
+
+    def _silence_limit(self, known: _Rank) -> float:
+        return min(self._limit(known), SILENCE_FACTOR * self._limits["train"])
 
     def _limit(self, known: _Rank) -> float:
         limit = self._limits[known.phase]

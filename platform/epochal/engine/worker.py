@@ -20,9 +20,8 @@ from typing import Any
 
 import psutil
 import ray
-import setproctitle
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from epochal.engine import process
 from epochal.engine.code import Package, unpack
@@ -54,7 +53,7 @@ class WorkerContext:
     attempt: int
     control: WorkerControl
     rendezvous: Rendezvous
-    store: dist.TCPStore | None
+    store: TCPStore | None
 
 
 class WorkerControl:
@@ -99,7 +98,7 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
             rendezvous, store = stack.enter_context(serve(host, assignment.world_size))
         else:
             rendezvous = Rendezvous(*meeting)
-        device = torch.device("cuda", 0) if assignment.gpus else torch.device("cpu")
+        device = torch.device("cuda", 0) if assignment.request.gpus else torch.device("cpu")
         node_id = ray.get_runtime_context().get_node_id()
         created = psutil.Process().create_time()
         offered = (rendezvous.host, rendezvous.port) if store is not None else None
@@ -116,22 +115,24 @@ def _become(assignment: Assignment, host: str) -> None:
     """Make this process the worker: from here on it does nothing else, and it ends with its attempt."""
     process.die_with_parent()
     process.capture_output(assignment.log_path)
-    setproctitle.setproctitle(f"epochal:{assignment.job}:rank{assignment.rank}")
+    # Ray's own copy: it has moved the process's arguments, where the setproctitle package does not find them.
+    raylet: Any = ray._raylet
+    raylet.setproctitle(f"epochal:{assignment.request.job}:rank{assignment.rank}")
     process.restore_priority()
-    os.environ["OMP_NUM_THREADS"] = str(assignment.threads)
+    os.environ["OMP_NUM_THREADS"] = str(assignment.request.threads)
     # Gloo and NCCL pick loopback where the host name resolves to it, and other nodes then cannot connect.
     if (interface := process.interface_of(host)) is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
-    os.environ.update(assignment.env)
+    os.environ.update(assignment.request.env)
 
 
 def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
     try:
         # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
-        torch.set_num_threads(assignment.threads)
-        if assignment.package is not None:
-            _import_from(assignment.package)
+        torch.set_num_threads(assignment.request.threads)
+        if assignment.request.package is not None:
+            _import_from(assignment.request.package)
         function: Any = resolve(assignment.target)
         events.put(Done(rank, function(assignment.payload, context)))
     except BaseException as error:

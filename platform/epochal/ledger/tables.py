@@ -35,7 +35,6 @@ jobs = Table(
     Column("spec_digest", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("submitted_by", Text, nullable=False),
-    Column("source", Text, nullable=False),
     Column("origin", JSON, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),

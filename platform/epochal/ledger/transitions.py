@@ -104,6 +104,7 @@ def end_attempt(connection: Connection, job: Job, reason: Reason, message: str) 
 
 
 def record(connection: Connection, job: Job, previous: JobState | None, step: Step) -> None:
+    """Append the event of a change: ``job`` is as it is now, ``previous`` the state it was in."""
     connection.execute(
         insert(events).values(
             job_id=job.id,

@@ -33,7 +33,6 @@ class UserSide:
         priority: int = 50,
         key: str | None = None,
         submitted_by: str = "",
-        source: str = "",
         origin: Mapping[str, Any] | None = None,
     ) -> Job:
         """Queue a job. With a ``key``, doing it again gives the same job and queues nothing.
@@ -41,7 +40,7 @@ class UserSide:
         Args:
             spec: the resolved job spec, as JSON types.
             key: the client's own id for this submission.
-            origin: what the agent has to know beside the spec, as JSON types.
+            origin: where the spec came from: what agents and people want to know beside it, as JSON types.
 
         Raises:
             ConflictError: ``key`` was used for another spec.
@@ -53,15 +52,15 @@ class UserSide:
             "spec_digest": digest(spec),
             "priority": priority,
             "submitted_by": submitted_by,
-            "source": source,
             "origin": origin or {},
         }
         for again in range(_ID_TRIES):
             try:
                 with self._database.write() as connection:
                     return _by_key(connection, columns) or _insert(connection, columns, job_id(name, again))
-            except exc.IntegrityError:
-                continue  # someone else took this id, or this key, since we looked
+            except exc.IntegrityError as error:
+                if not _is_taken(error):
+                    raise
         raise ConflictError(f"no free id for {name!r}: too many jobs of this name at once", "try again")
 
     def request_stop(self, ref: str, message: str = "") -> Job:
@@ -161,6 +160,11 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     if job.spec_digest != columns["spec_digest"]:
         raise ConflictError(f"the key {job.key!r} belongs to {job.id}, which has another spec", "use a new key")
     return job
+
+
+def _is_taken(error: exc.IntegrityError) -> bool:
+    """Whether someone else took this id, or this key, since we looked. SQLite names the column, PostgreSQL the rule."""
+    return any(name in str(error.orig) for name in ("jobs.id", "jobs.key", "jobs_id", "jobs_key"))
 
 
 def _insert(connection: Connection, columns: Mapping[str, Any], identity: str) -> Job:

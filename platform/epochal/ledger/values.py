@@ -55,10 +55,8 @@ class Job(_Value):
     spec_digest: str
     priority: int
     submitted_by: str
-    source: str
-    """Where the spec came from, for people: a file name."""
     origin: Mapping[str, Any]
-    """What the submitter wrote down for whoever runs the job: where its data and its code are."""
+    """What the submitter wrote down for whoever runs the job: its file, and where its data and its code are."""
 
     state: JobState
     reason: Reason | None

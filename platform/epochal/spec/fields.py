@@ -14,6 +14,9 @@ from epochal.spec.job import JobSpec
 from epochal.spec.section import Component, Section
 from epochal.spec.tree import Path
 
+KEY = "[key]"
+"""What pydantic adds to a location where the key of a mapping is wrong, not the value."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -29,8 +32,8 @@ def follow(location: Sequence[str | int]) -> Found:
     section: type[Section] | None = None
     path: list[str | int] = []
     for step in location:
-        if step == "[key]":
-            continue
+        if step == KEY and path and section is None:
+            continue  # the key of a mapping, where a section would have fields
         tagged = _tagged(annotation)
         if step in tagged:
             annotation = tagged[str(step)]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from epochal.errors import Problem, did_you_mean
-from epochal.spec.fields import Found, follow, known_paths, sections
+from epochal.spec.fields import KEY, Found, follow, known_paths, sections
 from epochal.spec.job import PATTERNS
 from epochal.spec.section import Choice, Component, Section
 from epochal.spec.source import describe
@@ -66,7 +66,7 @@ def field_problems(error: ValidationError) -> list[Finding]:
     findings: dict[Path, Finding] = {}
     for detail in error.errors(include_url=False):
         found, kind = follow(detail["loc"]), detail["type"]
-        at_key = kind == "extra_forbidden" or "[key]" in detail["loc"]
+        at_key = kind == "extra_forbidden" or (detail["loc"][-1:] == (KEY,) and found.section is None)
         findings.setdefault(found.path, Finding(found.path, _problem(detail, found), kind == "missing", at_key))
     return list(findings.values())
 

@@ -35,12 +35,14 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
 
 
 def one_length(spec: JobSpec) -> Iterator[Problem]:
-    train, searched = spec.train, spec.sweep.space if spec.sweep else {}
-    if train.epochs is None and train.steps is None and not {"train.epochs", "train.steps"} & searched.keys():
+    searched = spec.sweep.space if spec.sweep else {}
+    given = [name for name in ("epochs", "steps") if getattr(spec.train, name) is not None]
+    given += [name for name in ("epochs", "steps") if f"train.{name}" in searched]
+    if not given:
         yield Problem("train", "expected how long to train: epochs or steps", hint="add `epochs: 5` to train")
-    if train.epochs is not None and train.steps is not None:
-        message = f"expected epochs or steps, got both ({train.epochs} epochs and {train.steps} steps)"
-        yield Problem("train.steps", message, value=train.steps, hint="remove one of the two")
+    if {"epochs", "steps"} <= set(given):
+        path = "train.steps" if spec.train.steps is not None else "sweep.space.train.steps"
+        yield Problem(path, "expected epochs or steps, got both", hint="remove one of the two")
 
 
 def a_sample_for_each_worker(spec: JobSpec) -> Iterator[Problem]:

@@ -50,7 +50,7 @@ class Control(Protocol):
     """A worker's link to what runs it."""
 
     def stop_requested(self) -> bool:
-        """Asked between steps, often: must be cheap. Only one rank needs to see it; the ranks agree among themselves."""
+        """Asked between steps, often: must be cheap. One rank that sees it is enough; the ranks agree on it."""
 
     def tick(self, phase: Phase, step: int) -> None:
         """Some work was done (a step, a validation batch, a saved file): feeds the hang watchdog. Must be cheap."""

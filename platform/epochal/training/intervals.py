@@ -10,19 +10,37 @@ from time import monotonic
 from epochal.units import Interval
 
 
-def next_due(every: Interval, steps_per_epoch: int, step: int) -> float:
-    """The first step after ``step`` at which something is due; infinity where that depends on time.
+@dataclass(frozen=True)
+class Schedule:
+    """Steps at which something is due: every ``numerator / denominator`` steps, never where that is 0 / 1.
 
     Fractions of an epoch fall on the step at which they are complete, so that they never drift from whole epochs.
 
-    >>> [next_due(Interval(0.5, "epochs"), 5, step) for step in (0, 3, 5)]
+    >>> half = Schedule.of(Interval(0.5, "epochs"), steps_per_epoch=5)
+    >>> [half.after(step) for step in (0, 3, 5)]
     [3, 5, 8]
     """
-    if every.unit == "seconds":
-        return math.inf
-    length = Fraction(str(every.value)) * (steps_per_epoch if every.unit == "epochs" else 1)
-    length = max(length, Fraction(1))
-    return math.ceil(length * (math.floor(step / length) + 1))
+
+    numerator: int
+    denominator: int
+
+    @classmethod
+    def of(cls, every: Interval, steps_per_epoch: int) -> Schedule:
+        """That of an interval; one of time depends on no step."""
+        if every.unit == "seconds":
+            return cls(0, 1)
+        length = Fraction(str(every.value)) * (steps_per_epoch if every.unit == "epochs" else 1)
+        return cls(*max(length, Fraction(1)).as_integer_ratio())
+
+    def after(self, step: int) -> float:
+        """The first step after ``step`` at which it is due, infinity if never."""
+        if self.numerator == 0:
+            return math.inf
+        passed = step * self.denominator // self.numerator
+        return -(-(passed + 1) * self.numerator // self.denominator)
+
+    def due(self, step: int) -> bool:
+        return self.after(step - 1) == step
 
 
 @dataclass

@@ -12,7 +12,7 @@ from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Phase, Progress, Saved
-from epochal.training.intervals import Timer, next_due
+from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import strategy_for
 from epochal.training.sampler import Sampler
@@ -23,7 +23,6 @@ from epochal.training.step import Stepper
 from epochal.training.validation import Validation
 from epochal.training.window import Closed, Window, Wishes, clock_for
 from epochal.training.worker import Worker
-from epochal.units import Interval
 
 REPORT_SECONDS = 0.25
 
@@ -40,6 +39,8 @@ class Loop:
         self.stepper = self._stepper()
         self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
+        self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
+        self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, self._saving)
         self.standing = Standing.of(spec)
         self.stopped = False
@@ -79,9 +80,9 @@ class Loop:
         while self.standing.step < self.total_steps and not self.standing.out_of_patience and not self.stopped:
             wishes = self._window(batches)
             self.stopped = wishes.stop
-            if self._due(self.spec.train.validate_every) or wishes.validate:
+            if self.validations.due(self.standing.step) or wishes.validate:
                 self._validate()
-            if self._due(self.spec.checkpoint.every) or wishes.save or self._new_best_to_keep:
+            if self.checkpoints.due(self.standing.step) or wishes.save or self._new_best_to_keep:
                 self._save()
             self._tell(self.saver.finished())
         batches.close()
@@ -131,8 +132,8 @@ class Loop:
     def _window_end(self) -> int:
         step, per_epoch = self.standing.step, self.sampler.steps_per_epoch
         ends = [
-            next_due(self.spec.train.validate_every, per_epoch, step),
-            next_due(self.spec.checkpoint.every, per_epoch, step),
+            self.validations.after(step),
+            self.checkpoints.after(step),
             (step // per_epoch + 1) * per_epoch,
             step + self._window_length,
             self.total_steps,
@@ -159,10 +160,6 @@ class Loop:
                 metrics["train/grad_norm"] = record.grad_norm
             self.recorder.log(record.step, metrics, record.timestamp)
         self.recorder.log(closed.records[-1].step, closed.performance(), closed.records[-1].timestamp)
-
-    def _due(self, every: Interval) -> bool:
-        step = self.standing.step
-        return next_due(every, self.sampler.steps_per_epoch, step - 1) == step
 
     def _validate(self) -> None:
         standing = self.standing

@@ -115,17 +115,35 @@ class DDP(Many):
         self.module = synchronised(model, device).to(device)
         if compiled:
             self.module.compile()
-        self.replica = DistributedDataParallel(
+        self.replica = _Replica(
             self.module,
             device_ids=[device] if device.type == "cuda" else None,
             # Batch norm's statistics are the same on every worker; no other buffer may depend on the batch.
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
+        self.replica.fix_order()
         return self.replica
 
     def accumulating(self) -> AbstractContextManager[object]:
         return self.replica.no_sync()
+
+
+class _Replica(DistributedDataParallel):
+    """DDP that adds gradients up in the same order from the first step on.
+
+    DDP lays gradients out anew after its first step, by the order in which they appeared, and where a number lies
+    decides in which order the workers' parts of it are added. The first step after a resume then rounds differently
+    from the same step of an unbroken run. This one starts with the layout that it keeps: last parameter first, which
+    is the order in which gradients appear in a model whose modules are defined in the order of their use.
+    """
+
+    def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
+        parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        return parameters[::-1], sparse[::-1]
+
+    def fix_order(self) -> None:
+        self.reducer._push_all_rebuilt_params()
 
 
 def strategy_for(name: str, worker: Worker) -> Strategy:

@@ -125,7 +125,7 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, samples: int, device: t
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with FlopCounterMode(display=False) as counter:
         loss, _ = task.loss(model, _batch(info, samples, device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),

@@ -35,8 +35,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device, dtype=self._dtype)
 
-    def backward(self, loss: Tensor) -> None:
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: Tensor, factor: float | Tensor) -> None:
+        """Add the gradient of ``loss * factor``."""
+        if self._scaler.is_enabled():
+            self._scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
+        else:
+            loss.backward(torch.as_tensor(factor, dtype=loss.dtype, device=loss.device))  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: Optimizer, clip: Clip) -> Tensor | None:
         """One optimizer step, left out where a scaled gradient overflowed; the gradients' norm where it is clipped."""

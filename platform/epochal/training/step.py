@@ -63,7 +63,7 @@ class Stepper:
     def _backward(self, batch: dict[str, Tensor], weight: float | Tensor) -> Tensor:
         with self.precision.forward():
             loss, _ = self.task.loss(self.model, batch)
-        self.precision.backward(loss * (self.strategy.gradient_scale / weight))
+        self.precision.backward(loss, self.strategy.gradient_scale / weight)
         return loss.detach()
 
     def _global_weight(self, loaded: Loaded) -> float | Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-
 CPU = torch.device("cpu")
 
 

@@ -67,8 +67,7 @@ def test_json_is_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     good, wrong = json.loads(shown.out)["specs"]
     assert shown.err == ""
     assert good == {"file": "good.yaml", "valid": True, "name": "a-job", "problems": []}
-    assert [(one["path"], one["line"]) for one in wrong["problems"]][0] == ("name", 2)
-    assert len(wrong["problems"]) == 5
+    assert [one["line"] for one in wrong["problems"]] == [2, 3, 4, 5, 6]
 
 
 @pytest.mark.usefixtures("files")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,50 +28,59 @@ ROWS = [
 COLUMNS = ["name", "accuracy", "tags"]
 
 
+Draw = Callable[[Callable[[], None]], str]
+
+
 @pytest.fixture
-def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Both streams on a pseudo terminal; the function returns what was drawn."""
-    leader, follower = pty.openpty()
-    stream = open(follower, "w", encoding="utf-8", closefd=True)
-    monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(sys, "stderr", stream)
+def draw(monkeypatch: pytest.MonkeyPatch) -> Draw:
+    """Runs something with both streams on a pseudo terminal, and returns what it drew there."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
 
-    def drawn() -> str:
-        stream.flush()
-        return os.read(leader, 100_000).decode()
+    def drawn_by(action: Callable[[], None]) -> str:
+        leader, follower = pty.openpty()
+        with monkeypatch.context() as patch, open(follower, "w", encoding="utf-8") as stream:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            action()
+        return _read_to_the_end(leader).decode().replace("\r\n", "\n")
 
-    yield drawn
-    stream.close()
-    os.close(leader)
+    return drawn_by
+
+
+def _read_to_the_end(terminal: int) -> bytes:
+    """What was written to a pseudo terminal whose other end is closed: Linux says so with an input/output error."""
+    parts = []
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts)
 
 
 def test_a_table_off_a_terminal_is_plain_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     render.records(ROWS, COLUMNS, Output.TABLE, title="runs")
     assert capsys.readouterr().out.splitlines() == [
-        "NAME             ACCURACY  TAGS",
-        'one              0.987654  {"team": "vision"}',
+        "NAME            ACCURACY  TAGS",
+        'one             0.987654  {"team": "vision"}',
         "two\N{REPLACEMENT CHARACTER}[31m lines  -         {}",
     ]
 
 
-def test_a_table_on_a_terminal_is_drawn(on_terminal: Callable[[], str]) -> None:
-    render.records(ROWS, COLUMNS, Output.TABLE, title="runs")
-    drawn = on_terminal()
+def test_a_table_on_a_terminal_is_drawn(draw: Draw) -> None:
+    drawn = draw(lambda: render.records(ROWS, COLUMNS, Output.TABLE, title="runs"))
     assert "runs" in drawn
     assert "\N{BOX DRAWINGS LIGHT HORIZONTAL}" in drawn
     assert "0.987654" in drawn
     assert "two\x1b[31m" not in drawn
 
 
-def test_no_color_takes_the_colors_off(on_terminal: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    render.warning("careful")
-    assert on_terminal().startswith("\x1b[33mwarning:\x1b[0m careful")
+def test_no_color_takes_the_colors_off(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert draw(lambda: render.warning("careful")) == "\x1b[33mwarning:\x1b[0m careful\n"
+    assert draw(lambda: render.document({"a": {"b": 1}})) == "\x1b[1ma.b\x1b[0m  1\n"
     monkeypatch.setenv("NO_COLOR", "1")
-    render.warning("careful")
-    render.document({"a": {"b": 1}})
-    assert on_terminal().replace("\r\n", "\n") == "warning: careful\na.b  1\n"
+    assert draw(lambda: render.warning("careful")) == "warning: careful\n"
+    assert draw(lambda: render.document({"a": {"b": 1}})) == "a.b  1\n"
 
 
 def test_json_holds_every_key_and_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,12 +161,12 @@ def test_a_spec_s_problems_are_lines_of_a_compiler(capsys: pytest.CaptureFixture
     ]
 
 
-def test_a_terminal_sees_the_line_and_a_caret(on_terminal: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_sees_the_line_and_a_caret(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     far = "x" * 300
     found = (Problem("b", "is wrong", 2, 4), Problem("c", "is wrong", 3, 304), Problem("d", "is gone", 9, 1))
-    render.problems(SpecError("job.yaml", found), f"a: 1\nb:\t2\nc: {far}! {far}\n")
-    lines = on_terminal().replace("\r\n", "\n").splitlines()
+    text = f"a: 1\nb:\t2\nc: {far}! {far}\n"
+    lines = draw(lambda: render.problems(SpecError("job.yaml", found), text)).splitlines()
     assert lines[:3] == ["job.yaml:2:4: b: is wrong", "    2 | b: 2", "      |    ^"]
     assert lines[3] == "job.yaml:3:304: c: is wrong"
     assert lines[4][lines[5].index("^")] == "!"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from epochal.agent.reconcile import foreground_name
 from epochal.cli.main import main
 from epochal.cluster import installation, machine
 from epochal.cluster.check import ok
@@ -82,6 +83,17 @@ def test_what_was_left_behind(capsys: pytest.CaptureFixture[str], epochal_home: 
         assert ledger.job(lost.id).state is JobState.STARTING, "the doctor only looks"
     Shipped(settled=fingerprint(folder)).save(folder)
     assert doctor(capsys)[1]["tracking"]["status"] == "ok"
+
+
+@pytest.mark.usefixtures("_fast")
+def test_lease_of_a_process_that_died_or_lives(capsys: pytest.CaptureFixture[str]) -> None:
+    with Ledger.open(home().ledger_url) as ledger:
+        lost, alive = (ledger.submit({"version": 1}, name=name) for name in ("digits", "wine"))
+        ledger.lease(f"{foreground_name()}0", 60, lost.id)
+        ledger.lease(foreground_name(), 60, alive.id)
+    found = doctor(capsys)[1]["leases"]["found"]
+    assert lost.id in found
+    assert alive.id not in found
 
 
 @pytest.mark.usefixtures("_fast")

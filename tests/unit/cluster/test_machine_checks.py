@@ -138,10 +138,10 @@ def test_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/home/ada", "nfs4"), ("/data/a b/c", "xfs"), ("/var", "ext4"), ("/home", "nfs4"), ("/homes", "ext4")],
+    [("/runs/one", "nfs4"), ("/data/a b/c", "xfs"), ("/var", "ext4"), ("/runs", "nfs4"), ("/runsx", "ext4")],
 )
 def test_file_system_of_a_path(path: str, kind: str) -> None:
-    mounts = "/dev/sda1 / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/sdb1 /data/a\\040b xfs rw 0 0\n"
+    mounts = "/dev/sda1 / ext4 rw 0 0\nserver:/x /runs nfs4 rw 0 0\n/dev/sdb1 /data/a\\040b xfs rw 0 0\n"
     assert hardware.mounted_as(Path(path), mounts) == kind
 
 

@@ -94,6 +94,11 @@ def test_error_in_the_middle_of_a_change_undoes_it(monkeypatch: pytest.MonkeyPat
         assert ledger.submit({}, name="digits").number == 1
 
 
+def test_refusal_that_is_no_collision_is_a_bug() -> None:
+    with Ledger.open("sqlite://") as ledger, pytest.raises(exc.IntegrityError, match="NOT NULL"):
+        ledger.submit({}, name="digits", submitted_by=None)  # type: ignore[arg-type]
+
+
 def test_stale_lease_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(StaleLeaseError("digits-1", 1, 2, "RUNNING")))
     assert str(error) == "attempt 1 of digits-1 is over: the job is RUNNING with attempt 2"

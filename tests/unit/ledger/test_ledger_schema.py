@@ -24,9 +24,9 @@ from epochal.ledger.states import JobState
 from epochal.ledger.tables import metadata
 
 FIRST_LEDGER = """
-INSERT INTO jobs (id, name, spec, spec_digest, priority, submitted_by, source, state, message, epoch, owner, expires_at,
+INSERT INTO jobs (id, name, spec, spec_digest, priority, submitted_by, origin, state, message, epoch, owner, expires_at,
     submitted_at, entered_at, updated_at, waited_seconds, ran_seconds)
-VALUES ('old-1', 'old', '{"version": 1}', 'd', 50, 'ada', 'job.yaml', 'RUNNING', '', 1, 'agent', 0, 1, 2, 2, 1, 0);
+VALUES ('old-1', 'old', '{"version": 1}', 'd', 50, 'ada', '{}', 'RUNNING', '', 1, 'agent', 0, 1, 2, 2, 1, 0);
 INSERT INTO attempts (job_id, epoch, agent, leased_at, message, detail) VALUES ('old-1', 1, 'agent', 2, '', '{}');
 INSERT INTO events (job_id, epoch, at, kind, previous, state, message, detail)
 VALUES ('old-1', 0, 1, 'submitted', NULL, 'QUEUED', '', '{}')

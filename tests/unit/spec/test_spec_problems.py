@@ -7,6 +7,8 @@ import re
 import pytest
 from spec_texts import FULL, SMALL, problem, problems
 
+from epochal.spec import JobSpec
+
 
 def with_train(fields: str) -> str:
     return SMALL.replace("{epochs: 5}", f"{{epochs: 5, {fields}}}")
@@ -48,6 +50,10 @@ def with_train(fields: str) -> str:
          "expected a duration with its unit, such as 90s, 10m, 1h30m or 2d, got '2 hours'", ""),
         (SMALL + "env: {1A: x}", "env.1A", 6, 7,
          "expected a variable's name: letters, digits and underscores, not starting with a digit, got '1A'", ""),
+        (SMALL + "env: {'[key]': x}", "env.[key]", 6, 7,
+         "expected a variable's name: letters, digits and underscores, not starting with a digit, got '[key]'", ""),
+        (SMALL + "'[key]': x", "[key]", 6, 1, "there is no such field",
+         f"known: {', '.join(sorted(JobSpec.model_fields))}"),
         (SMALL + "env: {A: 1}", "env.A", 6, 10, "expected text, got 1", "put it in quotes"),
         (SMALL + "tags: []", "tags", 6, 7, "expected a mapping, got an empty list", ""),
         (SMALL + "code: {dir: ../up}", "code.dir", 6, 13,

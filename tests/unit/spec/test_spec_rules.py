@@ -24,6 +24,8 @@ CASES = [
     ("one_length", train(""), "train", train("steps: 5")),
     ("one_length", train("epochs: 5, steps: 5"), "train.steps", SMALL),
     ("one_length", train(""), "train", sweep("train.epochs: {choice: [1, 2]}").replace("{epochs: 5}", "{}")),
+    ("one_length", sweep("train.steps: {choice: [1, 2]}"),
+     "sweep.space.train.steps", sweep("train.epochs: {choice: [1, 2]}")),
     ("a_sample_for_each_worker", train("epochs: 1, global_batch_size: 3") + "resources: {workers: 4}",
      "train.global_batch_size", train("epochs: 1, global_batch_size: 4") + "resources: {workers: 4}"),
     ("a_sample_for_each_worker", train("epochs: 1, global_batch_size: 3") + "resources: {workers: {min: 1, max: 4}}",

@@ -17,7 +17,7 @@ class CnnParams(Params):
     channels: Annotated[list[Annotated[int, Bounds(ge=1)]], Bounds(min_length=1, max_length=100)] = [32, 64]
     """Output channels of each block: a convolution and an activation; each block halves the image."""
     pool: Literal["max", "avg", "stride"] = "max"
-    """How: by 2x2 pooling or a convolution of stride 2. Where two pixels are equal, rounding decides which `max` takes."""
+    """How: 2x2 pooling or a convolution of stride 2. Of two equal pixels, rounding decides which one `max` takes."""
     kernel_size: Literal[1, 3, 5, 7] = 3
     """Side of the convolutions; they are padded to keep the size."""
     hidden: Annotated[int, Bounds(ge=1)] | None = 128

@@ -27,8 +27,12 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
 @click.argument("source", metavar="FILE", required=False)
 @set_option
 @click.option("--resume", metavar="JOB", help="Go on with a job that was interrupted, from its newest checkpoint.")
-@click.option("--address", metavar="HOST:PORT", envvar="EPOCHAL_RAY_ADDRESS",
-              help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    envvar="EPOCHAL_RAY_ADDRESS",
+    help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]",
+)
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
 @output_option(*_OUTPUTS)

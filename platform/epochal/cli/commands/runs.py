@@ -111,10 +111,10 @@ def compare_command(runs: tuple[str, ...], picture: Path | None, output: Output)
 @output_option()
 def sync_command(timeout: float, output: Output) -> int:
     """Send to MLflow what could not be sent earlier, and say what is left."""
+    from epochal.agent.reconcile import catch_up
     from epochal.settings import home, tracking_uri
-    from epochal.tracking.tracker import sync_all
 
-    results = sync_all(tracking_uri(), home().storage, timeout)
+    results = catch_up(home(), tracking_uri(), timeout).synced
     rows: list[dict[str, Any]] = [
         {
             "job": job,
@@ -134,12 +134,12 @@ def sync_command(timeout: float, output: Output) -> int:
 
 
 def _recorded_at() -> str:
-    """The tracking URI, after what is waiting to be sent had its chance."""
+    """The tracking URI, after jobs left behind were put right and what is waiting to be sent had its chance."""
+    from epochal.agent.reconcile import catch_up
     from epochal.settings import home, tracking_uri
-    from epochal.tracking.tracker import sync_all
 
     uri = tracking_uri()
-    sync_all(uri, home().storage, deadline_seconds=10)
+    catch_up(home(), uri, deadline_seconds=10)
     return uri
 
 

@@ -19,11 +19,13 @@ from epochal.cli import render
 )  # fmt: skip
 def command(port: int, host: str, without_password: bool) -> int:
     """Open the MLflow UI on this machine's runs, until Ctrl-C."""
+    from epochal.agent.reconcile import catch_up
     from epochal.errors import UsageError
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer, is_loopback
 
     uri = tracking_uri()
+    catch_up(home(), uri, deadline_seconds=10)
     if uri.startswith(("http://", "https://")):
         render.message("the runs are on a tracking server, which has the UI:")
         render.text(uri)

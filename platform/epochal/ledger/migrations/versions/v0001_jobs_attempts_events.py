@@ -30,7 +30,6 @@ def _create_jobs() -> None:
         sa.Column("spec_digest", sa.Text, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("submitted_by", sa.Text, nullable=False),
-        sa.Column("source", sa.Text, nullable=False),
         sa.Column("origin", sa.JSON, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("reason", sa.Text),

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import DataInfo, Field
 from epochal.errors import CodeError, NotFoundError, SpecError
 from epochal.spec.job import Optimizer
 from epochal.spec.section import Component
-from torch import nn
 
 IMAGES = DataInfo(Field((1, 8, 8)), Field((), torch.int64, classes=10))
 VECTORS = DataInfo(Field((5,)), Field((), torch.int64, classes=3))

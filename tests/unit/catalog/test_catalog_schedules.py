@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from epochal.catalog.build import lr_factor
-from epochal.spec.job import LrSchedule
 from torch.optim import SGD, Optimizer
 from torch.optim import lr_scheduler as torchs
+
+from epochal.catalog.build import lr_factor
+from epochal.spec.job import LrSchedule
 
 TOTAL, PEAK = 60, 0.5
 

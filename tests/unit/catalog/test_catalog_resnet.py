@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from epochal.catalog.architectures.resnet import ENTRY, ResNetParams
 from epochal.catalog.data import DataInfo, Field
 

@@ -1,0 +1,58 @@
+"""Ctrl-C, and SIGKILL of the whole command: the run says so, and the job goes on exactly when it is resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from foreground import SHORT_JOB, Curve, Foreground, environment, history, run_status
+
+
+def epochal(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "epochal.cli.main", *arguments]
+    return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(tmp_path: Path, unbroken: Curve) -> None:
+    job = Foreground.start(tmp_path, *SHORT_JOB)
+    job.wait_for_step(50)
+    job.process.send_signal(signal.SIGINT)
+    paused = job.finish()
+    assert (paused["exit"], paused["state"], paused["reason"]) == (130, "PAUSED", "STOPPED_BY_USER"), paused
+    assert run_status(paused) == "KILLED"
+
+    resumed = Foreground.start(tmp_path, "--resume", paused["job"]).finish()
+    assert (resumed["exit"], resumed["state"], resumed["attempts"]) == (0, "SUCCEEDED", 2), resumed
+    assert resumed["run_id"] == paused["run_id"]
+    assert run_status(resumed) == "FINISHED"
+    assert history(resumed["tracking_uri"], resumed["run_id"]) == unbroken
+
+
+def test_the_run_of_a_killed_command_is_closed_by_the_next_one(tmp_path: Path, unbroken: Curve) -> None:
+    job = Foreground.start(tmp_path, *SHORT_JOB)
+    job.wait_for_step(50)
+    processes = job.descendants()
+    job.process.kill()
+    job.process.wait()
+    for process in processes:
+        process.wait(timeout=20)  # nothing outlives the command
+
+    listed = epochal(tmp_path, "runs", "list", "-o", "json")
+    assert listed.returncode == 0, listed.stderr
+    assert '"KILLED"' in listed.stdout
+    assert "INTERRUPTED" in listed.stdout
+
+    job_id = next((tmp_path / "storage" / "jobs").iterdir()).name
+    resumed = Foreground.start(tmp_path, "--resume", job_id).finish()
+    assert (resumed["exit"], resumed["state"]) == (0, "SUCCEEDED"), resumed
+    assert history(resumed["tracking_uri"], resumed["run_id"]) == unbroken
+
+
+def test_a_job_that_has_ended_cannot_be_resumed(tmp_path: Path) -> None:
+    ended = Foreground.start(tmp_path, "jobs/mlp-wine.yaml").finish()
+    assert ended["exit"] == 0, ended
+    refused = epochal(tmp_path, "run", "--resume", ended["job"])
+    assert refused.returncode == 4
+    assert "train.init_from" in refused.stderr

@@ -1,0 +1,117 @@
+"""What the gangs of ``test_gang.py`` run, by import path."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from epochal.engine.worker import WorkerContext
+from epochal.training.control import Progress, Saved
+from epochal.training.process_group import join
+
+
+def add_up(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """The sum of all ranks plus one, and what the process looks like from inside."""
+    with join(context.worker, context.rendezvous, context.store):
+        total = torch.tensor([context.worker.rank + 1.0])
+        dist.all_reduce(total)
+    print(f"rank {context.worker.rank} of {context.worker.world_size}: {total.item()}")
+    os.system("echo from a child")
+    return {
+        "total": total.item(),
+        "threads": torch.get_num_threads(),
+        "variable": os.environ.get("GREETING"),
+        "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
+        "payload": payload,
+        "local_rank": context.worker.local_rank,
+    }
+
+
+def use_shipped_code(payload: dict[str, Any], context: WorkerContext) -> int:
+    import shipped.nets
+
+    # Data loaders may be processes that start from scratch.
+    child = subprocess.run(
+        [sys.executable, "-c", "import shipped.nets; print(shipped.nets.SIZE)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    return int(shipped.nets.SIZE) + int(child.stdout)
+
+
+def step_forever(payload: dict[str, Any], context: WorkerContext) -> str:
+    """Steps with a collective each, as training does, until asked to stop."""
+    with join(context.worker, context.rendezvous, context.store):
+        step = 0
+        while True:
+            stop = torch.tensor([float(context.control.stop_requested())])
+            dist.all_reduce(stop)
+            step += 1
+            context.control.tick("train", step)
+            if context.worker.is_first and step % 10 == 0:
+                context.control.report(Progress("train", step, 10**6, 0, 1.0, {"train/loss": 1.0 / step}))
+            if stop.item():
+                break
+            time.sleep(0.01)
+    if context.worker.is_first:
+        context.control.report(Saved(step, "checkpoints/last", "d1", {}, best=False))
+    return "stopped"
+
+
+def fail_after_a_while(payload: dict[str, Any], context: WorkerContext) -> None:
+    """Rank ``payload['rank']`` fails as ``payload['how']`` says; the others step on and see a broken collective."""
+    with join(context.worker, context.rendezvous, context.store):
+        for step in range(1, 10**6):
+            dist.all_reduce(torch.zeros(1))
+            context.control.tick("train", step)
+            if context.worker.rank == payload["rank"] and step == payload.get("step", 10):
+                _fail(payload["how"])
+            time.sleep(0.01)
+
+
+def _fail(how: str) -> None:
+    if how == "exception":
+        raise ValueError("the labels do not match")
+    if how == "memory":
+        raise MemoryError("8 GiB")
+    if how == "sigkill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "sigstop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "exit":
+        os._exit(3)
+    if how == "sleep":
+        time.sleep(10**6)
+
+
+def leave_a_child(payload: dict[str, Any], context: WorkerContext) -> None:
+    """A process below the worker's, as a data loader is, and no end."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    print(f"child {child.pid}")
+    while True:
+        context.control.tick("train", 1)
+        time.sleep(0.05)
+
+
+def load_with_processes(payload: dict[str, Any], context: WorkerContext) -> float:
+    """A DataLoader with processes and a compiled function, both off the process's main thread."""
+    data = torch.arange(64, dtype=torch.float32)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data), batch_size=8, num_workers=2)
+    total = sum(batch.sum().item() for (batch,) in loader)
+    double = torch.compile(lambda x: x * 2 + 1, backend="aot_eager")
+    return total + float(double(torch.ones(1)).item())
+
+
+def flood(payload: dict[str, Any], context: WorkerContext) -> None:
+    for index in range(200_000):
+        print(f"{index}%", end="\r")
+    print("done")

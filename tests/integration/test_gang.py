@@ -1,0 +1,336 @@
+"""Gangs on a real private Ray: forming, running, failing, stopping, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from epochal.engine.code import pack
+from epochal.engine.connection import Connection, connect
+from epochal.engine.events import Done, Event, Failed, FailureKind, Heartbeat, Log, Reported, Started
+from epochal.engine.gang import Gang, GangRequest, form
+from epochal.engine.watchdog import DEFAULT_LIMITS
+from epochal.errors import CapacityError, UnreachableError
+from epochal.training.control import Progress, Saved
+
+TARGETS = "gang_targets"
+HERE = Path(__file__).parent
+WAIT = 60.0
+
+
+@pytest.fixture(scope="module")
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_home: Path) -> Iterator[Connection]:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(HERE)  # where the workers find the targets
+    try:
+        with connect(token_path=ray_home / "ray_token", cpus=3) as connection:
+            yield connection
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.fixture
+def warm(cluster: Connection) -> Connection:
+    """The cluster with four warm workers: two for a gang, two for its next attempt."""
+    cluster.keep_warm(4)
+    until(lambda: sum(cluster.warm.idle().values()) >= 4, "four warm workers")
+    return cluster
+
+
+@pytest.fixture
+def gang(warm: Connection, tmp_path: Path) -> Iterator[Gang]:
+    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
+        yield gang
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = WAIT) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def run(gang: Gang, target: str, folder: Path, payload: object = None, attempt: int = 1) -> list[Event]:
+    return list(gang.run(f"{TARGETS}:{target}", payload, folder, attempt))
+
+
+def only(kind: type[Event], events: list[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def failure(events: list[Event]) -> Failed:
+    assert isinstance(events[-1], Failed), events
+    assert len(only(Failed, events)) == 1
+    return events[-1]
+
+
+def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path) -> None:
+    request = GangRequest("digits", (2, 2), env={"GREETING": "hello"})
+    begun = time.perf_counter()
+    with form(warm, request, WAIT) as gang:
+        formed = time.perf_counter()
+        events = run(gang, "add_up", tmp_path, {"x": [1]})
+        print(f"formed in {formed - begun:.3f} s, all of it in {time.perf_counter() - begun:.3f} s")
+    results = {event.rank: event.result for event in events if isinstance(event, Done)}
+    assert set(results) == {0, 1}
+    for rank, result in results.items():
+        assert result["total"] == 3.0
+        assert (result["threads"], result["variable"], result["local_rank"]) == (1, "hello", rank)
+        assert result["interface"] in psutil.net_if_addrs()
+        assert result["payload"] == {"x": [1]}
+        log = (tmp_path / f"logs/attempt-1/rank-{rank}.log").read_text()
+        assert log == f"rank {rank} of 2: 3.0\nfrom a child\n"
+        assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
+
+
+def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:
+    idle = set().union(*warm.warm._idle.values())
+    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
+        started = only(Started, run(gang, "add_up", tmp_path))
+    assert {event.pid for event in started} <= idle
+    until(lambda: all(gone(event.pid) for event in started), "the end of processes that have served")
+    until(lambda: sum(warm.warm.idle().values()) >= 2, "new warm workers")
+
+
+def test_workers_name_themselves_while_they_run(gang: Gang, tmp_path: Path) -> None:
+    events = gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1)
+    titles = {}
+    for event in events:
+        if isinstance(event, Started):
+            titles[event.rank] = event.pid
+        if isinstance(event, Reported):
+            break
+    listed = subprocess.run(
+        ["ps", "-o", "args=", "-p", ",".join(map(str, titles.values()))], capture_output=True, check=True
+    )
+    assert sorted(listed.stdout.decode().split()) == ["epochal:digits:rank0", "epochal:digits:rank1"]
+    assert all(psutil.Process(pid).nice() == psutil.Process().nice() for pid in titles.values())
+    events.close()  # type: ignore[attr-defined]
+    assert all(gone(pid) for pid in titles.values())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(gang: Gang, tmp_path: Path, rank: int) -> None:
+    begun = killed = 0.0
+    pids: dict[int, int] = {}
+    last: Event | None = None
+    for last in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):
+        if isinstance(last, Started):
+            pids[last.rank] = last.pid
+        if isinstance(last, Reported) and not killed:
+            killed = time.perf_counter()
+            os.kill(pids[rank], signal.SIGKILL)
+    assert isinstance(last, Failed)
+    assert (last.rank, last.kind) == (rank, FailureKind.INFRASTRUCTURE)
+    assert all(gone(pid) for pid in pids.values())
+    noticed = time.perf_counter()
+    for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 2):
+        if isinstance(event, Reported):
+            begun = time.perf_counter()
+            gang.stop()
+    print(f"noticed after {noticed - killed:.3f} s, the next attempt steps after {begun - killed:.3f} s")
+
+
+@pytest.mark.parametrize(
+    ("how", "rank", "kind"),
+    [
+        ("exception", 1, FailureKind.USER_ERROR),
+        ("memory", 0, FailureKind.OUT_OF_MEMORY),
+        ("exit", 1, FailureKind.INFRASTRUCTURE),
+    ],
+)
+def test_the_first_failing_rank_is_named(gang: Gang, tmp_path: Path, how: str, rank: int, kind: FailureKind) -> None:
+    failed = failure(run(gang, "fail_after_a_while", tmp_path, {"how": how, "rank": rank}))
+    assert (failed.rank, failed.kind) == (rank, kind)
+    if how == "exception":
+        assert failed.message == "ValueError: the labels do not match"
+        assert "gang_targets.py" in failed.traceback
+
+
+@pytest.mark.parametrize("how", ["sigstop", "sleep"])
+def test_a_hang_is_noticed_and_ended(warm: Connection, tmp_path: Path, how: str) -> None:
+    limits = {**DEFAULT_LIMITS, "train": 3.0}
+    with form(warm, GangRequest("digits", (2, 2)), WAIT, limits) as gang:
+        events = run(gang, "fail_after_a_while", tmp_path, {"how": how, "rank": 1, "step": 200})
+        failed = failure(events)
+        assert failed.kind == FailureKind.HANG
+        assert failed.rank == 1 or how == "sleep"
+        assert "no progress for" in failed.message
+        assert all(gone(event.pid) for event in only(Started, events))
+        assert only(Heartbeat, events)
+
+
+def test_stop_marker(gang: Gang, tmp_path: Path) -> None:
+    progress: list[Progress] = []
+    events = []
+    for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 4):
+        events.append(event)
+        if isinstance(event, Reported) and isinstance(event.report, Progress):
+            progress.append(event.report)
+            gang.stop()
+    assert (tmp_path / "attempts/4/stop").exists()
+    assert [event.result for event in only(Done, events)] == ["stopped", "stopped"]
+    assert progress[0].step == 10
+    saved = [event for event in events if isinstance(event, Reported) and isinstance(event.report, Saved)]
+    assert [event.rank for event in saved] == [0]
+
+
+def test_what_a_worker_has_started_goes_with_it(gang: Gang, tmp_path: Path) -> None:
+    children: list[int] = []
+    events = gang.run(f"{TARGETS}:leave_a_child", None, tmp_path, 1)
+    for event in events:
+        if isinstance(event, Log):
+            children.append(int(event.text.split()[1]))
+        if len(children) == 2:
+            break
+    events.close()  # type: ignore[attr-defined]
+    until(lambda: all(gone(pid) for pid in children), "the end of the workers' children", 5)
+
+
+def test_shipped_code(warm: Connection, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "shipped").mkdir(parents=True)
+    (source / "shipped/__init__.py").touch()
+    (source / "shipped/nets.py").write_text("SIZE = 21\n")
+    package = pack(source, tmp_path / "packages")
+    with form(warm, GangRequest("digits", (1, 1), package=package), WAIT) as gang:
+        events = run(gang, "use_shipped_code", tmp_path)
+    assert [event.result for event in only(Done, events)] == [42]
+
+
+def test_loader_processes_and_compilation_work(warm: Connection, tmp_path: Path) -> None:
+    with form(warm, GangRequest("digits", (1, 1)), WAIT) as gang:
+        events = run(gang, "load_with_processes", tmp_path)
+    assert isinstance(events[-1], Done), events[-1]
+    assert events[-1].result == sum(range(64)) + 3.0
+
+
+def test_a_flood_of_output_is_kept_within_bounds(warm: Connection, tmp_path: Path) -> None:
+    with form(warm, GangRequest("digits", (1, 1)), WAIT) as gang:
+        events = run(gang, "flood", tmp_path)
+    text = "".join(event.text for event in only(Log, events))
+    assert text.endswith("done\n")
+    assert len(text) < 100_000
+    assert (tmp_path / "logs/attempt-1/rank-0.log").stat().st_size > 1_000_000
+
+
+def test_too_big_and_too_busy(cluster: Connection, gang: Gang) -> None:
+    with pytest.raises(CapacityError, match=r"8 workers with 2 CPU each can never fit"):
+        form(cluster, GangRequest("big", (8, 8), cpus=2), WAIT)
+    with pytest.raises(CapacityError, match="no room") as busy:
+        form(cluster, GangRequest("second", (3, 3)), 0.5)
+    assert not busy.value.permanent
+
+
+def test_an_elastic_gang_takes_what_is_free(cluster: Connection, gang: Gang, tmp_path: Path) -> None:
+    until(lambda: cluster.nodes()[0].available.get("CPU", 0) <= 1, "Ray's view of what is free")
+    with form(cluster, GangRequest("elastic", (1, 3)), WAIT) as second:
+        assert second.world_size == 1
+    gang.close()
+    with form(cluster, GangRequest("elastic", (2, 3), cpus=0.5), WAIT) as third:
+        assert third.world_size == 3
+        results = only(Done, run(third, "add_up", tmp_path))
+        assert [event.result["total"] for event in results] == [6.0] * 3
+
+
+def connections(process: psutil.Process) -> list[Any]:
+    try:
+        return process.net_connections()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_everything_listens_on_loopback_and_wants_the_token(cluster: Connection, ray_home: Path) -> None:
+    assert oct((ray_home / "ray_token").stat().st_mode)[-3:] == "600"
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in family
+        for connection in connections(process)
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    script = "import ray; ray.init(address='{}', logging_level='CRITICAL')"
+    other = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+    refused = subprocess.run(
+        [sys.executable, "-c", script.format(cluster.address)], env=other, capture_output=True, timeout=120, check=False
+    )
+    assert refused.returncode != 0
+    assert b"nauthenticated" in refused.stderr or b"Authentication" in refused.stderr
+
+
+def test_an_address_where_nobody_answers(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UnreachableError, match="no Ray cluster answers") as error,
+        connect("127.0.0.1:1", token_path=tmp_path / "token"),
+    ):
+        pass
+    assert "ray start --head" in error.value.hint
+    with pytest.raises(UnreachableError, match="no Ray address"), connect("nonsense", token_path=tmp_path / "token"):
+        pass
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from epochal.engine.connection import connect
+from epochal.engine.events import Reported
+from epochal.engine.gang import GangRequest, form
+home = Path(sys.argv[1])
+with connect(token_path=home / "token", cpus=2, temp_dir=home / "ray") as connection:
+    with form(connection, GangRequest("digits", (2, 2)), 60) as gang:
+        for event in gang.run("gang_targets:step_forever", None, home, 1):
+            if isinstance(event, Reported):
+                if sys.argv[2] == "end":
+                    break
+                print("stepping", flush=True)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", ["end", "kill"])
+def test_nothing_is_left_running(tmp_path: Path, ending: str) -> None:
+    """Also where the driver is killed, and a worker is stopped and so can do nothing about it."""
+    tmp_path = tmp_path.parent / ending[0]
+    tmp_path.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "another"}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path), ending], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().strip() == {"end": "ended", "kill": "stepping"}[ending]
+        family = psutil.Process(driver.pid).children(recursive=True) if ending == "kill" else []
+        if ending == "kill":
+            workers = [one for one in family if one.name().startswith("epochal:") or "rank1" in one.cmdline()[0]]
+            workers[0].suspend()
+            driver.kill()
+        driver.wait(WAIT)
+        until(lambda: not any(one.is_running() and not gone(one.pid) for one in family), "the end of all", 15)
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+        if ending == "end":
+            assert list((tmp_path / "ray").iterdir()) == []
+    finally:
+        driver.kill()
+        driver.wait()

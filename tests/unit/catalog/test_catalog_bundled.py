@@ -1,0 +1,47 @@
+"""The files read directly hold what scikit-learn's own loaders return."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from epochal.catalog.build import load_data
+from epochal.spec.section import Component
+
+
+@pytest.mark.parametrize(
+    ("name", "loader"),
+    [
+        ("digits", datasets.load_digits),
+        ("wine", datasets.load_wine),
+        ("breast-cancer", datasets.load_breast_cancer),
+        ("diabetes", lambda: datasets.load_diabetes(scaled=False)),
+    ],
+)
+def test_every_sample_is_that_of_the_package(name: str, loader: object) -> None:
+    bunch = loader()  # type: ignore[operator]
+    data = load_data(Component(name=name, params={"validation": 0}), Path())
+    batch = data.train.fetch(range(len(data.train)))
+    inputs, targets = batch["input"].flatten(1).numpy(), batch["target"].numpy()
+    if name == "digits":
+        np.testing.assert_allclose(inputs, bunch.data / 16, rtol=1e-6)
+    else:
+        expected = (bunch.data - bunch.data.mean(0)) / bunch.data.std(0)
+        np.testing.assert_allclose(inputs, expected, rtol=1e-3, atol=1e-3)
+    wanted = bunch.target if name != "diabetes" else (bunch.target - bunch.target.mean()) / bunch.target.std()
+    np.testing.assert_allclose(targets, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_loading_does_not_import_scikit_learn() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from epochal.catalog.build import load_data;"
+        "from epochal.spec.section import Component; load_data(Component(name='digits'), Path());"
+        "print([m for m in ('sklearn', 'scipy', 'pandas', 'pyarrow', 'torchmetrics') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

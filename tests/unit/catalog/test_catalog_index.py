@@ -1,0 +1,153 @@
+"""Names and parameters of a spec's tree are checked from the index alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochal.catalog.build import build_model
+from epochal.catalog.data import DataInfo, Field
+from epochal.catalog.index import KINDS, check, entries, entry
+from epochal.errors import NotFoundError, SpecError
+from epochal.spec.section import Component
+
+GOOD: dict[str, Any] = {"model": {"name": "cnn"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+
+
+def _found(**changes: Any) -> dict[str, str]:
+    return {problem.path: problem.message for problem in check({**GOOD, **changes})}
+
+
+def test_a_good_tree_has_no_problem() -> None:
+    train = {"optimizer": {"name": "sgd", "lr": 1, "momentum": 0.9}, "lr_schedule": {"name": "step", "warmup": 5}}
+    task = {"name": "classification", "params": {"loss": {"name": "cross_entropy", "class_weights": [1, 2.5]}}}
+    assert _found(train=train, task=task, model={"name": "cnn", "params": {"channels": [8], "hidden": None}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"model": {"name": "cnnn"}}, "model.name"),
+        ({"data": {"name": "digit"}}, "data.name"),
+        ({"task": {"name": "regresion"}}, "task.name"),
+        ({"train": {"optimizer": {"name": "adamm"}}}, "train.optimizer.name"),
+        ({"train": {"lr_schedule": {"name": "cosin"}}}, "train.lr_schedule.name"),
+        ({"task": {"name": "regression", "params": {"loss": {"name": "mae"}}}}, "task.params.loss.name"),
+        ({"task": {"name": "regression", "params": {"loss": "mse"}}}, "task.params.loss"),
+        ({"model": {"name": "cnn", "params": {"channel": [1]}}}, "model.params.channel"),
+        ({"model": {"name": "cnn", "params": {"channels": [1, "2"]}}}, "model.params.channels.1"),
+        ({"model": {"name": "resnet", "params": {"depth": 20}}}, "model.params.depth"),
+        ({"model": {"name": "mlp", "params": {"dropout": float("nan")}}}, "model.params.dropout"),
+        ({"data": {"name": "digits", "params": {"seed": True}}}, "data.params.seed"),
+        ({"train": {"optimizer": {"betas": [0.9]}}}, "train.optimizer.betas.1"),
+        ({"train": {"lr_schedule": {"name": "cosine", "end": 2}}}, "train.lr_schedule.end"),
+    ],
+)
+def test_each_mistake_is_found_at_its_path(changes: dict[str, Any], path: str) -> None:
+    assert list(_found(**changes)) == [path]
+
+
+def test_all_mistakes_are_found_at_once() -> None:
+    found = _found(model={"name": "mlp", "params": {"depth": 3, "dropout": 2}}, data={"name": "csv"})
+    assert set(found) == {"model.params.depth", "model.params.dropout", "data.params.path", "data.params.target"}
+
+
+def test_hints_name_the_closest() -> None:
+    problems = check({**GOOD, "model": {"name": "cnn", "params": {"chanels": []}}, "data": {"name": "digit"}})
+    assert [problem.hint for problem in problems] == ["did you mean 'channels'?", "did you mean 'digits'?"]
+
+
+def test_own_code_is_for_specs_with_code() -> None:
+    own = {"name": "my_pkg.nets:Net", "params": {"whatever": object()}}
+    assert "the spec has no code" in _found(model=own)["model.name"]
+    assert _found(model=own, code={"dir": "."}) == {}
+    assert "module:attribute" in _found(model={"name": "my pkg:Net"}, code={"dir": "."})["model.name"]
+    assert "no optimizer" in _found(train={"optimizer": {"name": "a:b"}}, code={})["train.optimizer.name"]
+
+
+def test_what_a_sweep_may_put_in_is_checked_in_its_place() -> None:
+    space = {
+        "model.params.channels": {"choice": [[8], [8, 0], [8, "x"]]},
+        "model.params.dropout": {"dist": "uniform", "low": 0.0, "high": 1.5},
+        "model.params.depht": {"choice": [1, 2]},
+        "train.optimizer.weight_decay": {"dist": "loguniform", "low": 1e-5, "high": 1e-1},
+        "train.epochs": {"choice": ["whatever"]},
+    }
+    assert set(_found(sweep={"space": space})) == {
+        "sweep.space.model.params.channels",
+        "sweep.space.model.params.dropout",
+        "sweep.space.model.params.depht",
+    }
+
+
+def test_a_sweep_over_names_and_over_required_parameters_is_fine() -> None:
+    space = {"model.name": {"choice": ["cnn", "mlp"]}, "data.params.target": {"choice": ["a", "b"]}}
+    assert _found(sweep={"space": space}, data={"name": "csv", "params": {"path": "t.csv"}}) == {}
+    assert list(_found(sweep={"space": {"model.name": {"choice": ["cnn", "cnm"]}}})) == ["sweep.space.model.name"]
+
+
+def test_the_index_and_the_entry_refuse_alike() -> None:
+    params = {"channels": [0, 1.5], "hidden": "wide", "dropout": 1, "activation": "swish", "more": 1}
+    with pytest.raises(SpecError) as caught:
+        build_model(Component(name="cnn", params=params), DataInfo(Field((1, 8, 8)), Field((), classes=2)))
+    built = {problem.path: (problem.message, problem.hint) for problem in caught.value.problems}
+    indexed = check({"model": {"name": "cnn", "params": params}})
+    assert {problem.path: (problem.message, problem.hint) for problem in indexed} == built
+
+
+def test_entries_are_listed_and_found_by_name() -> None:
+    assert [one.name for one in entries("architecture")] == ["cnn", "mlp", "recurrent", "resnet", "transformer"]
+    assert entry("architecture", "resnet").parameter_count == 11_689_512
+    with pytest.raises(NotFoundError, match="no lr schedule is named 'cosin'; did you mean 'cosine'"):
+        entry("lr_schedule", "cosin")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=8), below, max_size=3),
+    max_leaves=6,
+)
+places = st.sampled_from(
+    [
+        "model", "model.name", "model.params", "model.params.channels", "data", "data.params", "task", "task.params",
+        "task.params.loss", "train", "train.optimizer", "train.optimizer.betas", "train.lr_schedule", "code", "sweep",
+        "sweep.space", "sweep.space.model", "sweep.model.params",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(places, values), max_size=4))
+def test_no_tree_breaks_the_check(changes: list[tuple[str, Any]]) -> None:
+    tree: Any = {**GOOD, "model": {"name": "cnn"}, "task": {"name": "classification"}, "sweep": {"space": {}}}
+    for path, value in changes:
+        tree = _put(tree, path.split("."), value)
+    for problem in check(tree) if isinstance(tree, dict) else ():
+        assert problem.path
+        assert problem.message
+
+
+@given(st.dictionaries(st.sampled_from(["model.name", "model.params.channels", "x", "model.params.a.b"]), values))
+def test_no_sweep_space_breaks_the_check(space: dict[str, Any]) -> None:
+    for distribution in (space, {path: {"choice": value} for path, value in space.items()}):
+        assert all(problem.path for problem in check({**GOOD, "sweep": {"space": distribution}}))
+
+
+def _put(tree: Any, steps: list[str], value: Any) -> Any:
+    if not steps:
+        return value
+    below = tree if isinstance(tree, dict) else {}
+    return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}
+
+
+def test_the_index_needs_no_torch() -> None:
+    code = (
+        "import sys; from epochal.catalog.index import KINDS, check, entries; [entries(kind) for kind in KINDS];"
+        "check({'model': {'name': 'cnn'}}); print([m for m in ('torch', 'numpy', 'ray', 'mlflow') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert len(KINDS) == 6

@@ -1,0 +1,219 @@
+"""Trainings on one worker; those of several are in tests/integration."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import training_pieces as pieces
+from epochal.errors import NonFiniteLossError, TrainingError
+from epochal.spec.job import JobSpec
+from epochal.tracking.recorder import MemoryRecorder
+from epochal.training import checkpoint
+from epochal.training.control import NullControl, Phase, Progress, Report
+from epochal.training.fit import FitResult, fit
+from epochal.training.setup import prepare
+from epochal.training.worker import Worker
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+History = dict[str, list[tuple[int, float]]]
+
+
+class Watched(NullControl):
+    def __init__(self) -> None:
+        self.ticks: list[tuple[Phase, int]] = []
+        self.reports: list[Report] = []
+
+    def tick(self, phase: Phase, step: int) -> None:
+        self.ticks.append((phase, step))
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+def train(job: JobSpec, folder: Path, resume: bool = False, **changes: Any) -> tuple[FitResult, History]:
+    recorder = MemoryRecorder()
+    setup = pieces.setup(job, changes.pop("build", pieces.mlp), **changes)
+    return fit(setup, Worker(), folder, recorder, NullControl(), resume), recorder.history
+
+
+def test_metrics_of_every_step_and_validation(tmp_path: Path) -> None:
+    result, history = train(pieces.spec(epochs=3, clip_grad_norm=1.0), tmp_path)
+    assert [step for step, _ in history["train/loss"]] == list(range(1, 13))
+    assert history["train/lr"][0] == (1, 0.01)
+    assert history["train/lr"][-1] == (12, pytest.approx(0.01 / 12))
+    assert len(history["train/grad_norm"]) == 12
+    assert [step for step, _ in history["val/loss"]] == [4, 8, 12]
+    assert history["epoch"] == [(4, 1.0), (8, 2.0), (12, 3.0)]
+    parts = ("step", "data", "forward_backward", "optimizer")
+    for name in ["perf/samples_per_second", *(f"perf/{part}_seconds" for part in parts)]:
+        assert all(value > 0 for _, value in history[name])
+    step, data, passes, update = (history[f"perf/{part}_seconds"][-1][1] for part in parts)
+    assert data + passes + update <= step
+    assert result == FitResult(
+        state="completed",
+        step=12,
+        total_steps=12,
+        epochs=3.0,
+        metrics=result.metrics,
+        best=None,
+        early_stopped=False,
+        weights="model/weights.safetensors",
+    )
+    assert result.metrics["val/loss"] == history["val/loss"][-1][1]
+
+
+def test_steps_instead_of_epochs_end_with_a_validation(tmp_path: Path) -> None:
+    result, history = train(pieces.spec(epochs=None, steps=6), tmp_path)
+    assert (result.step, result.epochs) == (6, 1.5)
+    assert [step for step, _ in history["val/loss"]] == [4, 6]
+
+
+def test_progress_and_ticks(tmp_path: Path) -> None:
+    control, job = Watched(), pieces.spec(epochs=2)
+    fit(pieces.setup(job), Worker(), tmp_path, MemoryRecorder(), control)
+    assert [step for phase, step in control.ticks if phase == "train"] == list(range(1, 9))
+    assert {phase for phase, _ in control.ticks} == {"setup", "train", "validate", "checkpoint", "export"}
+    progress = [report for report in control.reports if isinstance(report, Progress)]
+    assert progress[0].step == 1
+    assert (progress[-1].step, progress[-1].total_steps, progress[-1].epochs) == (8, 8, 2.0)
+    assert {"train/loss", "val/loss"} <= progress[-1].metrics.keys()
+
+
+def test_learns(tmp_path: Path) -> None:
+    result, _ = train(pieces.spec(epochs=60, validate_every="60ep"), tmp_path, data=pieces.data(200, 100))
+    assert result.metrics["val/accuracy"] > 0.9
+
+
+def test_ends_early_where_nothing_gets_better(tmp_path: Path) -> None:
+    stopping = {"metric": "val/loss", "mode": "min", "patience": 2}
+    job = pieces.spec(epochs=50, early_stopping=stopping)
+    result, history = train(job, tmp_path, task=pieces.AtTheAnswer())
+    assert (result.state, result.early_stopped, result.step) == ("completed", True, 12)
+    assert [step for step, _ in history["val/loss"]] == [4, 8, 12]
+    assert (tmp_path / "model" / "weights.safetensors").exists()
+    again, history = train(job, tmp_path, resume=True, task=pieces.AtTheAnswer())
+    assert (again.step, again.early_stopped) == (12, True)
+    assert "train/loss" not in history
+
+
+def test_unknown_metric_ends_the_training(tmp_path: Path) -> None:
+    stopping = {"metric": "val/acuracy", "mode": "max"}
+    with pytest.raises(TrainingError, match="val/acuracy"):
+        train(pieces.spec(early_stopping=stopping), tmp_path)
+
+
+def test_without_validation_data_the_training_loss_is_what_is_known(tmp_path: Path) -> None:
+    job = pieces.spec(objective__metric="train/loss", objective__mode="min")
+    result, history = train(job, tmp_path, data=pieces.data(validation=0))
+    assert result.best is not None
+    assert not [name for name in history if name.startswith("val/")]
+
+
+def test_best_checkpoint_is_kept_although_none_was_due(tmp_path: Path) -> None:
+    job = pieces.spec(epochs=6, objective__metric="val/loss", objective__mode="min")
+    result, history = train(job, tmp_path, data=pieces.data(60, 40))
+    assert result.best is not None
+    value, step = min((value, step) for step, value in history["val/loss"])
+    assert result.best == (value, step)
+    assert set(checkpoint.steps(tmp_path / "checkpoints")) == {step, result.step}
+
+
+def test_loss_that_is_not_finite_is_no_curve(tmp_path: Path) -> None:
+    split = pieces.samples(25)
+    split.tensors["input"][:] = 1000
+    recorder, job = MemoryRecorder(), pieces.spec()
+    setup = pieces.setup(job, task=pieces.Poisoned(), data=replace(pieces.data(), train=split))
+    with pytest.raises(NonFiniteLossError) as raised:
+        fit(setup, Worker(), tmp_path, recorder, NullControl())
+    assert (raised.value.step, raised.value.rank) == (1, 0)
+    assert "train/loss" not in recorder.history
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_is_close_and_resumes_exactly(tmp_path: Path, precision: str) -> None:
+    changed = {"epochs": 4, "checkpoint__every": "5steps", "checkpoint__keep": {"latest": 9}, "clip_grad_norm": 1.0}
+    full = dict(train(pieces.spec(**changed), tmp_path / "full")[1]["train/loss"])
+    job = pieces.spec(**changed, precision=precision)
+    unbroken = dict(train(job, tmp_path / "reduced")[1]["train/loss"])
+    assert unbroken != full
+    assert list(unbroken.values()) == pytest.approx(list(full.values()), rel=0.05)
+    for step in (15, 16):
+        shutil.rmtree(tmp_path / "reduced" / "checkpoints" / checkpoint.name_of(step))
+    resumed = dict(train(job, tmp_path / "reduced", resume=True)[1]["train/loss"])
+    assert resumed == {step: loss for step, loss in unbroken.items() if step > 10}
+
+
+def test_scale_of_fp16_is_in_the_checkpoint(tmp_path: Path) -> None:
+    train(pieces.spec(precision="fp16", checkpoint__every="1ep"), tmp_path)
+    (step,) = checkpoint.steps(tmp_path / "checkpoints")
+    manifest = checkpoint.read(tmp_path / "checkpoints" / checkpoint.name_of(step))
+    assert manifest.state["precision"]["scale"] == 65536
+    assert manifest.state["precision"]["_growth_tracker"] == 8
+
+
+def test_transfer_learning(tmp_path: Path) -> None:
+    train(pieces.spec(), tmp_path / "first")
+    first = load_file(tmp_path / "first" / "model" / "weights.safetensors")
+    for source in ("", "model/weights.safetensors", "checkpoints/step-00000008"):
+        job = pieces.spec(init_from=str(tmp_path / "first" / source), freeze=["0.*", "4.*"], epochs=1)
+        folder = tmp_path / "second" / source.replace("/", "-")
+        train(job, folder)
+        second = load_file(folder / "model" / "weights.safetensors")
+        for name, value in first.items():
+            assert torch.equal(value, second[name]) == name.startswith(("0.", "4.")), name
+
+
+def test_compiled_is_the_same(tmp_path: Path) -> None:
+    plain = train(pieces.spec(epochs=1), tmp_path / "plain")[1]["train/loss"]
+    compiled = train(pieces.spec(epochs=1, compile=True), tmp_path / "compiled")[1]["train/loss"]
+    assert [loss for _, loss in compiled] == pytest.approx([loss for _, loss in plain], rel=1e-5)
+    assert "0.weight" in load_file(tmp_path / "compiled" / "model" / "weights.safetensors")
+
+
+def test_deterministic_gives_the_same_bits(tmp_path: Path) -> None:
+    job = pieces.spec(deterministic=True)
+    runs = [train(job, tmp_path / name, build=pieces.dropping_mlp)[1]["train/loss"] for name in "ab"]
+    assert runs[0] == runs[1]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_time_is_an_interval_too(tmp_path: Path) -> None:
+    job = pieces.spec(epochs=5, validate_every="1ms", checkpoint__every="1ms", checkpoint__keep={"latest": 100})
+    _, history = train(job, tmp_path)
+    assert len(history["val/loss"]) > 5
+    assert set(checkpoint.steps(tmp_path / "checkpoints")) >= {1, 4, 20}
+
+
+def test_job_spec_to_model(tmp_path: Path) -> None:
+    """Everything by its name in the catalog."""
+    job = JobSpec.model_validate(
+        {
+            "version": 1,
+            "name": "digits",
+            "model": {"name": "mlp", "params": {"hidden": [32]}},
+            "data": {"name": "digits"},
+            "train": {"epochs": 3, "lr_schedule": {"name": "cosine", "warmup": 0.1}, "optimizer": {"lr": 0.01}},
+        }
+    )
+    setups = [prepare(job, tmp_path) for _ in range(2)]
+    torch.testing.assert_close(setups[0].model.state_dict(), setups[1].model.state_dict())
+    result = fit(setups[0], Worker(), tmp_path, MemoryRecorder(), NullControl())
+    assert result.metrics["val/accuracy"] > 0.8

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from epochal.errors import CheckpointError, TrainingError
+from epochal.training import weights
+
+
+def model(classes: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+
+
+def test_exported_weights_are_started_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    trained, fresh = model(), model()
+    file = weights.export(trained, tmp_path, first=True)
+    assert file == tmp_path / "model" / "weights.safetensors"
+    matched = weights.start_from(fresh, file)
+    assert set(matched.loaded) == set(trained.state_dict())
+    torch.testing.assert_close(fresh.state_dict(), trained.state_dict())
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_only_the_first_worker_writes(tmp_path: Path) -> None:
+    weights.export(model(), tmp_path, first=False)
+    assert not (tmp_path / "model").exists()
+
+
+def test_tied_weights_are_exported(tmp_path: Path) -> None:
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    read = load_file(weights.export(tied, tmp_path, first=True))
+    torch.testing.assert_close(read["1.weight"], read["0.weight"])
+
+
+def test_what_does_not_match_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = model(classes=5).state_dict()
+    given["head.weight"] = torch.zeros(2)
+    del given["1.bias"]
+    save_file(given, tmp_path / "given.safetensors")
+    fresh = model()
+    before = fresh.state_dict()["2.weight"].clone()
+    matched = weights.start_from(fresh, tmp_path / "given.safetensors")
+    assert matched.reshaped == ("2.weight", "2.bias")
+    assert matched.missing == ("1.bias",)
+    assert matched.unexpected == ("head.weight",)
+    torch.testing.assert_close(fresh.state_dict()["2.weight"], before)
+    torch.testing.assert_close(fresh.state_dict()["0.weight"], given["0.weight"])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "2 of another shape: 2.weight, 2.bias" in record.getMessage()
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense"])
+def test_unreadable_weights(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "given.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"given\.safetensors"):
+        weights.start_from(model(), file)
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    save_file({"encoder": torch.zeros(2)}, tmp_path / "given.safetensors")
+    with pytest.raises(CheckpointError, match="no weight"):
+        weights.start_from(model(), tmp_path / "given.safetensors")
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither"):
+        weights.read(tmp_path)
+
+
+def test_freeze_by_pattern() -> None:
+    net = model()
+    assert weights.freeze(net, ["0.*", "1.bias"]) == ("0.weight", "0.bias", "1.bias")
+    trained = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    assert trained == ["1.weight", "2.weight", "2.bias"]
+
+
+def test_a_pattern_that_matches_nothing() -> None:
+    with pytest.raises(TrainingError, match=r"'features\.\*'"):
+        weights.freeze(model(), ["0.*", "features.*"])
+
+
+def test_something_has_to_be_trained() -> None:
+    with pytest.raises(TrainingError, match="no parameter to train"):
+        weights.freeze(model(), ["*"])
