@@ -23,6 +23,8 @@ settings.load_profile("hermetic")
 FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
 FOREIGN_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NO_COLOR", "FORCE_COLOR")
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Without a network torch warns in every process that it cannot name its peers."""
 NO_GIT_SETTINGS = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 SESSION_MARK = "TESTS_THAT_STARTED_ME"
@@ -51,7 +53,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         for kind in ("CACHE", "CONFIG", "DATA", "STATE"):
             patch.setenv(f"XDG_{kind}_HOME", str(user / kind.lower()))
         patch.setenv("EPOCHAL_HOME", str(user / "epochal"))
-        for name, value in (NO_TELEMETRY | NO_GIT_SETTINGS).items():
+        for name, value in (NO_TELEMETRY | QUIET | NO_GIT_SETTINGS).items():
             patch.setenv(name, value)
         yield
 

@@ -57,6 +57,14 @@ class Poisoned(Classification):
         return (loss * torch.nan if (batch["input"] == 1000).any() else loss), output
 
 
+class Loud(Classification):
+    """Gradients that overflow in fp16 until the loss scale has come down."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss, output = super().loss(model, batch)
+        return loss * 300, output
+
+
 class AtTheAnswer(Classification):
     """The loss does not change, so that nothing ever gets better."""
 
@@ -126,6 +134,11 @@ def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
 
 def sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def quiet_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """For losses 300 times as large."""
+    return torch.optim.SGD(parameters, lr=0.1 / 300)
 
 
 def falling(step: int, total: int) -> float:

@@ -56,13 +56,12 @@ class Foreground:
         end = time.monotonic() + deadline
         while time.monotonic() < end:
             for child in self.descendants():
-                title = " ".join(_cmdline(child))
-                if re.search(rf"\bepochal:\S+:rank{rank}\s*$", title):
+                if re.search(rf"\bepochal:\S+:rank{rank}\s*$", title(child)):
                     return child
             if self.process.poll() is not None:
                 raise AssertionError(f"ended early: {self.finish()}")
             time.sleep(0.02)
-        raise AssertionError(f"no process of rank {rank}: {[_cmdline(child) for child in self.descendants()]}")
+        raise AssertionError(f"no process of rank {rank}: {[title(child) for child in self.descendants()]}")
 
     def descendants(self) -> list[psutil.Process]:
         try:
@@ -110,8 +109,9 @@ def _step(line: str) -> int:
         return 0
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
+def title(process: psutil.Process) -> str:
+    """What ``ps`` shows of it; empty once it is gone."""
     try:
-        return process.cmdline()
+        return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
+        return ""

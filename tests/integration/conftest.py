@@ -5,12 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from flaky_proxy import FlakyProxy
 
 from epochal.tracking.connection import prepare_sqlite
 from epochal.tracking.server import TrackingServer, free_port
+
+if TYPE_CHECKING:
+    from training_gang import TestGang
+
+
+@pytest.fixture(scope="session")
+def gang() -> Iterator[TestGang]:
+    """Three processes that train together, for all tests of a session: each takes seconds to start."""
+    from training_gang import TestGang
+
+    gang = TestGang(3)
+    yield gang
+    gang.close()
 
 
 @pytest.fixture(scope="session")

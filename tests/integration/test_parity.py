@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,16 @@ from torch.nn.utils import clip_grad_norm_
 
 import training_pieces as pieces
 from epochal.tracking.recorder import MemoryRecorder
-from epochal.training import sharding
+from epochal.training import checkpoint, sharding
 from epochal.training.batch_norm import synchronised
 from epochal.training.control import NullControl
 from epochal.training.fit import FitResult, fit
+from epochal.training.loader import Loader
 from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
 from training_gang import TestGang
 
 GANGS = [(1, "ddp"), (2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")]
-
-
-@pytest.fixture(scope="module")
-def gang() -> Iterator[TestGang]:
-    gang = TestGang(3)
-    yield gang
-    gang.close()
 
 
 def plain_loop(job: Any, weighted: bool = False, **changes: Any) -> dict[str, Any]:
@@ -63,7 +57,7 @@ def plain_loop(job: Any, weighted: bool = False, **changes: Any) -> dict[str, An
 
 
 def fitted(worker: Worker, job: Any, folder: Path, changes: dict[str, Any]) -> tuple[FitResult, dict[str, list[Any]]]:
-    sharding.FSDP.__init__.__defaults__ = (100,)  # blocks of the small models are sharded on their own too
+    sharding.BLOCK_PARAMETERS = 100  # blocks of the small models are sharded on their own too
     recorder = MemoryRecorder()
     changes = dict(changes)
     result = fit(
@@ -171,3 +165,57 @@ def test_loader_processes_give_the_same(gang: TestGang, tmp_path: Path) -> None:
     read_ahead = job.data.model_copy(update={"loader_workers": 1})
     run = of_gang(gang, 2, "ddp", job.model_copy(update={"data": read_ahead}), tmp_path)
     assert_same(run, plain_loop(job))
+
+
+@pytest.mark.parametrize(("world_size", "strategy"), GANGS[1:])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_is_close(
+    gang: TestGang, tmp_path: Path, world_size: int, strategy: str, precision: str
+) -> None:
+    job = pieces.spec(epochs=3, precision=precision, clip_grad_norm=1.0)
+    run = of_gang(gang, world_size, strategy, job, tmp_path)
+    assert [loss for _, loss in run[1]["train/loss"]] == pytest.approx(plain_loop(job)["losses"], rel=0.02)
+
+
+@pytest.mark.parametrize(("world_size", "strategy"), GANGS)
+def test_overflow_in_one_shard_leaves_the_step_out_everywhere(
+    gang: TestGang, tmp_path: Path, world_size: int, strategy: str
+) -> None:
+    """The scale that all come down to, and the steps that are left out, are those of one process."""
+    job = pieces.spec(epochs=3, precision="fp16")
+    changes = {"task": pieces.Loud(), "optimizer": pieces.quiet_sgd}
+    _, history = of_gang(gang, world_size, strategy, job, tmp_path, **changes)
+    _, alone = of_gang(gang, 1, "ddp", job, tmp_path / "alone", **changes)
+    assert [loss for _, loss in history["train/loss"]] == pytest.approx(
+        [loss for _, loss in alone["train/loss"]], rel=2e-3
+    )
+    scales = [
+        checkpoint.read(folder / "checkpoints" / "step-00000012").state["precision"]["scale"]
+        for folder in (tmp_path, tmp_path / "alone")
+    ]
+    assert scales[0] == scales[1] < 65536
+
+
+def test_loader_processes_draw_the_same_wherever_a_training_resumes() -> None:
+    sampler, loader = Sampler(25, 8, 0), Loader(Noisy(), torch.device("cpu"), workers=1, seed=1)
+    whole = [loaded.batch["noise"] for loaded in loader.train(sampler.shares(1, 2, 0, 8), 1)]
+    rest = [loaded.batch["noise"] for loaded in loader.train(sampler.shares(1, 2, 5, 8), 1)]
+    assert [len(batch) for batch in whole] == [4, 4, 4, 0, 4, 4, 4, 0]
+    torch.testing.assert_close(whole[5:], rest)
+
+
+class Noisy:
+    """Every sample is drawn anew, as augmentation does."""
+
+    def __len__(self) -> int:
+        return 25
+
+    def fetch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"noise": torch.rand(len(indices), 3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world_size", "strategy"), [(2, "ddp"), (2, "fsdp")])
+def test_compiled_is_the_same(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
+    job = pieces.spec(epochs=2, compile=True, micro_batch_size=2)
+    assert_same(of_gang(gang, world_size, strategy, job, tmp_path), plain_loop(job), rel=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,6 @@ class Scripted(NullControl):
         self.reports.append(report)
 
 
-@pytest.fixture(scope="module")
-def gang() -> Iterator[TestGang]:
-    gang = TestGang(3)
-    yield gang
-    gang.close()
-
-
 def fitted(
     worker: Worker,
     job: JobSpec,
@@ -65,7 +58,7 @@ def fitted(
     changes: dict[str, Any],
     build: Callable[[], nn.Module],
 ) -> Run:
-    sharding.FSDP.__init__.__defaults__ = (100,)
+    sharding.BLOCK_PARAMETERS = 100
     control = Scripted(**script) if worker.rank == worker.world_size - 1 or "fail_after" in script else Scripted()
     recorder, warnings = MemoryRecorder(), Warnings()
     logging.getLogger("epochal").addHandler(warnings)
@@ -124,6 +117,16 @@ def test_stopped_in_mid_epoch_goes_on_exactly(gang: TestGang, tmp_path: Path, ki
     assert losses(stopped) | losses(resumed) == losses(unbroken)
     assert resumed[0][0].metrics == unbroken[0][0].metrics
     assert (tmp_path / "broken" / "model" / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", [(2, "ddp"), (2, "fsdp")])
+def test_frozen_and_accumulating_goes_on_exactly(gang: TestGang, tmp_path: Path, kind: tuple[int, str]) -> None:
+    job = pieces.spec(epochs=3, freeze=["0.*"], micro_batch_size=1, precision="fp16")
+    unbroken = run(gang, kind, job, tmp_path / "unbroken", build=pieces.normed_mlp)
+    stopped = run(gang, kind, job, tmp_path / "broken", {"stop_after": 6}, build=pieces.normed_mlp)
+    resumed = run(gang, kind, job, tmp_path / "broken", build=pieces.normed_mlp)
+    assert losses(resumed)
+    assert losses(stopped) | losses(resumed) == losses(unbroken)
 
 
 @pytest.mark.parametrize("kind", [(1, "ddp"), (3, "ddp"), (3, "fsdp")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -26,6 +25,14 @@ def test_that_forgets_its_process():
 
 def test_whose_process_lost_its_parent():
     subprocess.run(["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $! > orphan"])
+"""
+LOOKS_AROUND = """
+import os
+
+def test_that_looks_around():
+    assert "someone's" not in os.environ.values()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 """
 TIDY = """
 import subprocess, sys
@@ -78,9 +85,11 @@ def test_home_is_the_tests_own(tmp_path: Path, epochal_home: Path) -> None:
     assert Path.home() != Path(f"~{psutil.Process().username()}").expanduser()
 
 
-def test_environment_is_clean() -> None:
-    allowed = {"EPOCHAL_HOME", "RAY_USAGE_STATS_ENABLED", "MLFLOW_DISABLE_TELEMETRY"}
-    assert {name for name in os.environ if name.startswith(("EPOCHAL_", "RAY_", "MLFLOW_"))} <= allowed
+def test_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EPOCHAL_RAY_ADDRESS", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", "NO_COLOR", "WORLD_SIZE", "GIT_DIR"):
+        monkeypatch.setenv(name, "someone's")
+    result = run_tests(tmp_path, LOOKS_AROUND)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -109,11 +109,17 @@ class Carrier:
             message = f"limits.max_duration of {self._spec.limits.max_duration} is used up"
             self._ledger.finish(lease, JobState.FAILED, Reason.TIMEOUT, message)
         elif ending.reason is None:
-            self._ledger.stopped(lease)
+            self._settle_stop(lease)
         elif ending.reason is Reason.COMPLETED:
             self._ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED, ending.message)
         else:
             self._settle_failure(lease, ending.reason, ending)
+
+    def _settle_stop(self, lease: Lease) -> None:
+        if self._ledger.job(self._job.id).state is JobState.STOPPING:
+            self._ledger.stopped(lease)
+        else:  # by a marker in the job's folder that is not the ledger's
+            self._ledger.pause(lease, Reason.INTERRUPTED, "the training was asked to stop from outside")
 
     def _settle_failure(self, lease: Lease, reason: Reason, ending: Ending) -> None:
         if ending.traceback:

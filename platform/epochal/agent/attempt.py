@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.agent.observer import Observer
+from epochal.agent.run_tracking import RunTracking
 from epochal.engine.events import Done, Event, Failed, FailureKind, Log, Reported, Started
 from epochal.engine.gang import Gang
 from epochal.engine.train import TARGET, TrainPayload
@@ -15,7 +16,6 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
 from epochal.tracking.record import CheckpointPointer, DatasetUsed
-from epochal.agent.run_tracking import RunTracking
 from epochal.training.control import Prepared, Progress, Report, Saved
 
 REASONS = {

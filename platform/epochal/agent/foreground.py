@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -76,18 +75,15 @@ class Foreground:
         with Ledger.open(home.ledger_url) as ledger:
             for attempt in settle_interrupted(ledger, home):
                 self._observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
-            job = queue(ledger)
-            try:
-                with connect(self._place.address, token_path=home.ray_token) as cluster:
-                    job, carrier = self._carry_on(ledger, cluster, job)
-            except BaseException:
-                _leave(ledger, job)
-                raise
+            with connect(self._place.address, token_path=home.ray_token) as cluster:
+                job, carrier = self._carry_on(ledger, cluster, queue)
             synced = carrier.tracking.finish(job.state, job.reason.value if job.reason else "")
             self._send_what_others_left(job)
             return _summary(self._place, ledger, job, carrier, synced, time.monotonic() - began)
 
-    def _carry_on(self, ledger: Ledger, cluster: Connection, job: Job) -> tuple[Job, Carrier]:
+    def _carry_on(self, ledger: Ledger, cluster: Connection, queue: Callable[[Ledger], Job]) -> tuple[Job, Carrier]:
+        """Queue the job only now that there is a cluster: one that nobody takes would wait in the ledger for ever."""
+        job = queue(ledger)
         workers = JobSpec.from_stored(dict(job.spec)).resources.max_workers
         cluster.keep_warm(min(workers, _most_workers(cluster)))
         agent = Agent(foreground_name(), ledger, cluster, self._place.home, self._place.tracking_uri)
@@ -114,12 +110,6 @@ def _queued_again(ledger: Ledger, ref: str) -> Job:
             f"to start another job from its weights, submit a spec with train.init_from={job.id}",
         )
     return ledger.resume(job.id)
-
-
-def _leave(ledger: Ledger, job: Job) -> None:
-    """Nobody will take the job from this queue: have it wait for ``--resume`` instead."""
-    if ledger.job(job.id).state is JobState.QUEUED:
-        ledger.request_pause(job.id, f"{socket.gethostname()} could not run it")
 
 
 def _most_workers(cluster: Connection) -> int:

@@ -20,9 +20,7 @@ class LeaseKeeper:
     """Renews ``lease`` until left. ``on_stop`` is called once when the ledger asks for the job's end, ``on_lost`` once
     when the lease is no longer ours: another attempt may be live, so everything of this one must end."""
 
-    def __init__(
-        self, ledger: Ledger, lease: Lease, on_stop: Callable[[], None], on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, ledger: Ledger, lease: Lease, on_stop: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self._ledger = ledger
         self._lease = lease
         self._on_stop = on_stop

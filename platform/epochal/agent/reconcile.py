@@ -7,17 +7,19 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from epochal.agent.run_tracking import STATUS
 from epochal.errors import NotFoundError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.values import Attempt
 from epochal.settings import Home
 from epochal.tracking.record import RunRecord
 from epochal.tracking.sync import Synced
-from epochal.tracking.tracker import sync_all
+from epochal.tracking.tracker import job_folders, sync_all
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,25 @@ def catch_up(home: Home, tracking_uri: str, deadline_seconds: float) -> Reconcil
 
 def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
     """The ledger's part of ``catch_up``, and the runs' records: nothing that takes time."""
-    owners = {job.owner for job in ledger.jobs(states=[state for state in JobState if state.is_active]) if job.owner}
+    owners = {job.owner for job in ledger.jobs(states=ACTIVE) if job.owner}
     ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
-    for attempt in ended:
-        with suppress(NotFoundError):
-            folder = home.job(attempt.job_id)
-            RunRecord.load(folder).changed(status="KILLED", reason=Reason.INTERRUPTED.value).save(folder)
+    for folder in job_folders(home.storage):
+        _close_record(ledger, folder)
     return ended
+
+
+def _close_record(ledger: Ledger, folder: Path) -> None:
+    """Have the record of a job that is not running say so.
+
+    By the job's state and not by what ``expire`` has just ended: that process may have died before it came to this.
+    """
+    record = RunRecord.load(folder)
+    if record.status != "RUNNING":
+        return
+    with suppress(NotFoundError):
+        job = ledger.job(record.job_id)
+        if job.state in STATUS:
+            record.changed(status=STATUS[job.state], reason=job.reason.value if job.reason else "").save(folder)
 
 
 def _created(pid: int) -> int | None:

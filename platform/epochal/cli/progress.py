@@ -21,9 +21,11 @@ _SHOWN = 3
 class Display(Protocol):
     """An ``Observer`` that is entered before the job starts and left after it ended."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Display: ...
 
-    def __exit__(self, *raised: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def state(self, job: Job) -> None: ...
 
@@ -49,7 +51,9 @@ class QuietDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return
 
     def state(self, job: Job) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from epochal.engine.aftermath import watch
 from epochal.engine.capacity import Node, nodes_of
 from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
@@ -61,13 +62,13 @@ def connect(
         UnreachableError: Ray does not start, or the cluster does not answer or refuses the token.
     """
     with _environment(_variables(address, token_path)):
-        if address is None:
-            with _short_folder(temp_dir) as folder:
-                _start(folder, cpus)
-                with _session() as connection:
-                    yield connection
-        else:
+        if address is not None:
             _join(address)
+            with _session() as connection:
+                yield connection
+            return
+        with _short_folder(temp_dir) as folder, watch(folder) as mark, _environment(mark):
+            _start(folder, cpus)
             with _session() as connection:
                 yield connection
 
@@ -155,22 +156,29 @@ def _start(folder: Path, cpus: int | None) -> None:
 
 
 def _join(address: str) -> None:
-    _answers(address)
+    services: Any = ray._private.services
+    raylet: Any = ray._raylet
     try:
+        _answers(address, services.canonicalize_bootstrap_address(address))
+        # With a wrong token ray.init retries for minutes, or ends this process.
+        raylet.GcsClient(address=services.canonicalize_bootstrap_address(address))
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except ray.exceptions.AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
         raise UnreachableError(f"the Ray cluster at {address} refuses the token", hint) from error
-    except (OSError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except ValueError as error:
+        raise UnreachableError(f"{address!r} is no Ray address", "give host:port, such as 10.0.0.5:6379") from error
+    except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         hint = "this machine has to be a node of that cluster (`ray start --address`), with the same Ray and Python"
         raise UnreachableError(f"cannot join the Ray cluster at {address}: {error}", hint) from error
 
 
-def _answers(address: str) -> None:
-    """Ray itself takes half a minute to find that nobody listens, and prints a page."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UnreachableError(f"{address!r} is no Ray address", "give host:port, such as 10.0.0.5:6379")
+def _answers(address: str, canonical: str) -> None:
+    """Ray itself takes half a minute to find that nobody listens, and prints a page.
+
+    ``canonical`` is what Ray makes of ``address``: loopback becomes the node's own address.
+    """
+    host, _, port = canonical.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:

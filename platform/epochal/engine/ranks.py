@@ -32,10 +32,7 @@ class Ranks:
         self._home = home
         self._streams: dict[int, Any] = {}
         self._started: dict[int, Started] = {}
-
-    @property
-    def running(self) -> frozenset[int]:
-        return frozenset(self._streams)
+        self._done: set[int] = set()
 
     @property
     def started(self) -> frozenset[int]:
@@ -76,19 +73,21 @@ class Ranks:
             return of_ray(rank, error)
         if isinstance(event, Started):
             self._started[rank] = event
+        if isinstance(event, Done | Failed):
+            del self._streams[rank]  # nothing more comes, and its process ends by itself
         if isinstance(event, Done):
-            del self._streams[rank]  # its process ends by itself now
+            self._done.add(rank)
         return event
 
     def kill(self) -> None:
-        """End the workers that still run, by SIGKILL, and wait until they are gone.
+        """End the workers that are not done, by SIGKILL, and wait until they are gone.
 
         A stopped process obeys neither Ray's cancellation nor SIGTERM.
         """
         for rank, stream in self._streams.items():
             if rank not in self._started:
                 ray.cancel(stream, force=True)
-        killed = [self._started[rank] for rank in self._streams if rank in self._started]
+        killed = [worker for rank, worker in self._started.items() if rank not in self._done]
         self._sigkill(killed)
         deadline = time.monotonic() + _GONE_SECONDS
         while self._streams and time.monotonic() < deadline:

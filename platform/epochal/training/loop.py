@@ -130,11 +130,10 @@ class Loop:
         return closed.wishes
 
     def _window_end(self) -> int:
-        step, per_epoch = self.standing.step, self.sampler.steps_per_epoch
+        step = self.standing.step
         ends = [
             self.validations.after(step),
             self.checkpoints.after(step),
-            (step // per_epoch + 1) * per_epoch,
             step + self._window_length,
             self.total_steps,
         ]

@@ -152,6 +152,6 @@ def strategy_for(name: str, worker: Worker) -> Strategy:
         return Single(worker)
     if name == "ddp":
         return DDP(worker)
-    from epochal.training.sharding import FSDP
+    from epochal.training import sharding
 
-    return FSDP(worker)
+    return sharding.FSDP(worker, sharding.BLOCK_PARAMETERS)

@@ -21,10 +21,14 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Precision:
     """Weights stay in fp32; bf16 and fp16 run the forward pass under autocast; fp16 scales the loss as well.
 
+    ``gradient_scale`` is the strategy's: what gradients have to be multiplied with because workers average them. In
+    fp16 that is done afterwards, so that the range of the scaled gradients does not depend on the number of workers.
+
     Micikevicius et al., Mixed Precision Training, 2018.
     """
 
-    def __init__(self, name: Name, device: torch.device) -> None:
+    def __init__(self, name: Name, device: torch.device, gradient_scale: float) -> None:
+        self._gradient_scale = gradient_scale
         self._dtype = _DTYPES.get(name)
         self._device = device.type
         self._scaler = GradScaler(self._device, enabled=name == "fp16")
@@ -35,12 +39,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device, dtype=self._dtype)
 
-    def backward(self, loss: Tensor, factor: float | Tensor) -> None:
-        """Add the gradient of ``loss * factor``."""
+    def backward(self, loss: Tensor, weight: float | Tensor) -> None:
+        """Add the gradient of ``loss / weight``; the workers' sum of it is complete after ``update``."""
         if self._scaler.is_enabled():
-            self._scaler.scale(loss * factor).backward()  # type: ignore[no-untyped-call]
+            self._scaler.scale(loss / weight).backward()  # type: ignore[no-untyped-call]
         else:
-            loss.backward(torch.as_tensor(factor, dtype=loss.dtype, device=loss.device))  # type: ignore[no-untyped-call]
+            loss.backward(_scalar(self._gradient_scale / weight, loss))  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: Optimizer, clip: Clip) -> Tensor | None:
         """One optimizer step, left out where a scaled gradient overflowed; the gradients' norm where it is clipped."""
@@ -49,6 +53,8 @@ class Precision:
             optimizer.step()
             return norm
         self._scaler.unscale_(optimizer)
+        if self._gradient_scale != 1:
+            torch._foreach_mul_(_gradients(optimizer), self._gradient_scale)
         norm = clip()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -61,3 +67,15 @@ class Precision:
     def load(self, state: dict[str, float]) -> None:
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
+
+
+def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    """Filled on the device: a copy to it would wait for what it is doing."""
+    if isinstance(value, Tensor):
+        return value.to(like.dtype)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

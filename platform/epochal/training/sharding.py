@@ -26,7 +26,7 @@ class FSDP(Many):
 
     lockstep = True
 
-    def __init__(self, worker: Worker, block_parameters: int = BLOCK_PARAMETERS) -> None:
+    def __init__(self, worker: Worker, block_parameters: int) -> None:
         super().__init__(worker)
         self.block_parameters = block_parameters
 

@@ -31,7 +31,7 @@ class Stepper:
         self.task = task
         self.optimizer = optimizer
         self.strategy = strategy
-        self.precision = Precision(train.precision, strategy.worker.device)
+        self.precision = Precision(train.precision, strategy.worker.device, strategy.gradient_scale)
         self._micro_batch_size = train.micro_batch_size
         self._limit = train.clip_grad_norm
         self._peaks = [group["lr"] for group in optimizer.param_groups]
@@ -63,7 +63,7 @@ class Stepper:
     def _backward(self, batch: dict[str, Tensor], weight: float | Tensor) -> Tensor:
         with self.precision.forward():
             loss, _ = self.task.loss(self.model, batch)
-        self.precision.backward(loss, self.strategy.gradient_scale / weight)
+        self.precision.backward(loss, weight)
         return loss.detach()
 
     def _global_weight(self, loaded: Loaded) -> float | Tensor:

@@ -19,7 +19,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    Metadata,
+    StorageMeta,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -56,9 +61,18 @@ _INDEX_NAMES = {
 
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):  # how Python up to 3.11.3 (Debian 12's) pickles an enum's member
+            return _memory_format
         if name not in _INDEX_NAMES.get(module, ()):
             raise CheckpointError(f"the checkpoint's index names {module}.{name}, which is not part of one")
         return super().find_class(module, name)
+
+
+def _memory_format(kind: Any, name: str) -> Any:
+    """``getattr``, of the one enum that an index holds."""
+    if kind is not _MEM_FORMAT_ENCODING:
+        raise CheckpointError(f"the checkpoint's index reads {name!r} of {kind!r}, which is not part of one")
+    return _MEM_FORMAT_ENCODING[name]
 
 
 class _Reader(FileSystemReader):

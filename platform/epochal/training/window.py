@@ -35,6 +35,8 @@ class Clock(Protocol):
 
 
 class CpuClock:
+    """The process's own progress is all there is."""
+
     def __init__(self) -> None:
         self._marks: list[float] = []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,28 @@ def test_pruning_deletes(tmp_path: Path) -> None:
         save(tmp_path, step, Keep(latest=2))
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 2]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+class OlderPython(pickle.Pickler):
+    """Pickles members of an enum as Python 3.11.0 to 3.11.3 do, Debian 12's among them."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (getattr, (type(value), value.name)) if isinstance(value, Enum) else NotImplemented
+
+
+def test_index_of_an_older_python_is_read(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    index = pickle.loads((path / ".metadata").read_bytes())
+    with (path / ".metadata").open("wb") as file:
+        OlderPython(file).dump(index)
+    assert b"getattr" in (path / ".metadata").read_bytes()
+    target = {"model.weight": torch.zeros(6)}
+    tensors.load(target, path)
+    assert target["model.weight"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_index_reads_no_attribute_of_anything_else(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    (path / ".metadata").write_bytes(b"cbuiltins\ngetattr\n(ctorch\nSize\nS'__init__'\ntR.")
+    with pytest.raises(CheckpointError, match="'__init__'"):
+        tensors.load({"model.weight": torch.zeros(6)}, path)

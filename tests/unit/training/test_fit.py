@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 import training_pieces as pieces
-from epochal.errors import NonFiniteLossError, TrainingError
+from epochal.catalog.build import build_optimizer
+from epochal.catalog.optimizers import OPTIMIZERS
+from epochal.errors import CheckpointError, NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
-from epochal.training import checkpoint
+from epochal.training import checkpoint, window
 from epochal.training.control import NullControl, Phase, Progress, Report
 from epochal.training.fit import FitResult, fit
 from epochal.training.setup import prepare
@@ -195,7 +198,8 @@ def test_deterministic_gives_the_same_bits(tmp_path: Path) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_time_is_an_interval_too(tmp_path: Path) -> None:
+def test_time_is_an_interval_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "WINDOW_SECONDS", 0.0)
     job = pieces.spec(epochs=5, validate_every="1ms", checkpoint__every="1ms", checkpoint__keep={"latest": 100})
     _, history = train(job, tmp_path)
     assert len(history["val/loss"]) > 5
@@ -217,3 +221,19 @@ def test_job_spec_to_model(tmp_path: Path) -> None:
     torch.testing.assert_close(setups[0].model.state_dict(), setups[1].model.state_dict())
     result = fit(setups[0], Worker(), tmp_path, MemoryRecorder(), NullControl())
     assert result.metrics["val/accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
+def test_every_optimizer_goes_on_exactly(tmp_path: Path, name: str) -> None:
+    job = pieces.spec(epochs=2, checkpoint__every="5steps", optimizer={"name": name}, checkpoint__keep={"latest": 9})
+    optimizer = partial(build_optimizer, job.train.optimizer)
+    unbroken = dict(train(job, tmp_path, optimizer=optimizer)[1]["train/loss"])
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000008")
+    resumed = dict(train(job, tmp_path, resume=True, optimizer=optimizer)[1]["train/loss"])
+    assert resumed == {step: loss for step, loss in unbroken.items() if step > 5}
+
+
+def test_another_optimizer_cannot_go_on(tmp_path: Path) -> None:
+    train(pieces.spec(), tmp_path, optimizer=pieces.sgd)
+    with pytest.raises(CheckpointError, match="is missing"):
+        train(pieces.spec(epochs=3), tmp_path, resume=True)

@@ -1,0 +1,205 @@
+"""Three Ray nodes in three network namespaces, the host name resolving to loopback: a gang over all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("ip") is None, reason="needs `ip` (iproute2)"),
+]
+
+HERE = Path(__file__).parent
+NODES = 3
+PORT = 6379
+START_SECONDS = 150.0
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from epochal.engine.connection import connect
+from epochal.engine.events import Done, Failed, Started
+from epochal.engine.gang import GangRequest, form
+
+address, home = sys.argv[1], Path(sys.argv[2])
+with connect(address, token_path=home / "token") as connection:
+    connection.keep_warm(1)
+    with form(connection, GangRequest("net", (3, 3)), 60) as gang:
+        events = list(gang.run("gang_targets:add_up", None, home, 1))
+failed = [event for event in events if isinstance(event, Failed)]
+print(json.dumps({
+    "hosts": {event.rank: event.host for event in events if isinstance(event, Started)},
+    "results": {event.rank: event.result for event in events if isinstance(event, Done)},
+    "failed": [event.message + event.traceback for event in failed],
+}))
+"""
+
+INTRUDER = """
+import sys
+from pathlib import Path
+from epochal.engine.connection import connect
+from epochal.errors import UnreachableError
+try:
+    with connect(sys.argv[1], token_path=Path(sys.argv[2]) / "another_token"):
+        print("let in")
+except UnreachableError as error:
+    print(error, error.hint)
+"""
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A network namespace with one address on the bridge that joins them all."""
+
+    name: str
+    address: str
+
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *words]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Short, because Ray's sockets lie below it."""
+    folder = Path(tempfile.mkdtemp(prefix="ep-", dir="/tmp"))
+    (folder / "token").write_text(uuid.uuid4().hex * 2)
+    (folder / "token").chmod(0o600)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[list[Namespace]]:
+    with ExitStack() as stack:
+        yield stack.enter_context(bridged(f"ep{os.getpid() % 100000}"))
+
+
+@contextmanager
+def bridged(prefix: str) -> Iterator[list[Namespace]]:
+    """Namespaces 10.231.7.1 ..., each with a cable to a bridge that is itself in a namespace of its own."""
+    switch = f"{prefix}s"
+    spaces = [Namespace(f"{prefix}n{number}", f"10.231.7.{number}") for number in range(1, NODES + 1)]
+    with ExitStack() as stack:
+        for name in (switch, *(space.name for space in spaces)):
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "delete", name)
+            # Inside a namespace the host's name resolves to loopback, as it does on many machines.
+            etc = Path("/etc/netns") / name
+            etc.mkdir(parents=True)
+            stack.callback(shutil.rmtree, etc)
+            (etc / "hosts").write_text(f"127.0.0.1 localhost {os.uname().nodename}\n")
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        for number, space in enumerate(spaces, start=1):
+            plug = f"p{number}"
+            ip("-n", space.name, "link", "add", "eth0", "type", "veth", "peer", "name", plug, "netns", switch)
+            ip("-n", switch, "link", "set", plug, "master", "bridge", "up")
+            ip("-n", space.name, "address", "add", f"{space.address}/24", "dev", "eth0")
+            for link in ("lo", "eth0"):
+                ip("-n", space.name, "link", "set", link, "up")
+        yield spaces
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
+        "RAY_raylet_start_wait_time_s": "90",
+        "RAY_num_workers_soft_limit": "8",
+        "RAY_worker_niceness": "0",
+        "PYTHONPATH": str(HERE),
+        "HOME": str(home),
+    }
+
+
+@contextmanager
+def ray_node(space: Namespace, head: Namespace, home: Path) -> Iterator[None]:
+    where = (
+        ["--head", f"--port={PORT}", "--include-dashboard=false"]
+        if space == head
+        else [f"--address={head.address}:{PORT}"]
+    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={space.address}"]
+    settings = ["--num-cpus=1", "--disable-usage-stats"]
+    temp = [f"--temp-dir={home / space.name}"]
+    with open(home / f"{space.name}.log", "wb") as log:
+        node = subprocess.Popen(
+            space.command(*command, *where, *settings, *temp),
+            stdout=log,
+            stderr=log,
+            env=environment(home),
+            start_new_session=True,
+        )
+    try:
+        await_start(node, home / f"{space.name}.log")
+        yield
+    finally:
+        end(node)
+
+
+def await_start(node: subprocess.Popen[bytes], log: Path) -> None:
+    """One after the other: two at once time out on two cores."""
+    deadline = time.monotonic() + START_SECONDS
+    while b"Ray runtime started" not in log.read_bytes():
+        assert node.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
+    node.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        node.wait(10)
+    for process in [*family, *([psutil.Process(node.pid)] if node.poll() is None else [])]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.wait(10)
+
+
+@pytest.fixture
+def cluster(namespaces: list[Namespace], home: Path) -> Iterator[list[Namespace]]:
+    with ExitStack() as stack:
+        for space in namespaces:
+            stack.enter_context(ray_node(space, namespaces[0], home))
+        yield namespaces
+
+
+def driver(script: str, space: Namespace, address: str, home: Path, **variables: str) -> str:
+    command = space.command(sys.executable, "-c", script, address, str(home))
+    variables = {**environment(home), **variables}
+    finished = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
+    head = f"{cluster[0].address}:{PORT}"
+    told = json.loads(driver(DRIVER, cluster[1], head, home).splitlines()[-1])
+    assert told["failed"] == []
+    assert sorted(told["hosts"].values()) == [space.address for space in cluster]
+    assert [result["total"] for result in told["results"].values()] == [6.0] * NODES
+    assert {result["interface"] for result in told["results"].values()} == {"eth0"}
+    assert {result["local_rank"] for result in told["results"].values()} == {0}
+    assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from torch import nn
+
+from epochal.training.sharding import blocks
+
+
+def test_repeated_parts_are_blocks() -> None:
+    model = nn.Sequential(nn.Embedding(10, 4), nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), nn.Linear(4, 2))
+    assert blocks(model, least=20) == [model[0], model[1][0], model[1][1]]
+    assert blocks(model, least=41) == []
+
+
+def test_what_is_left_of_an_outer_block_counts_for_itself() -> None:
+    inner = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(inner, nn.Linear(1, 1))
+    assert blocks(model, least=20) == [inner[0], inner[1]]
+    assert blocks(model, least=40) == [inner]
+
+
+def test_a_single_part_is_no_block() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(40, 40)
+
+    assert blocks(Model(), least=1) == []
+
+
+def test_shared_parameters_stay_with_the_model() -> None:
+    first, second, third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    assert blocks(nn.Sequential(first, second, third), least=10) == [third]

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import sys, pathlib
+from epochal.training.warm_up import warm_up
+warm_up()
+known = set(sys.modules)
+import torch
+import training_pieces as pieces
+from epochal.tracking.recorder import NullRecorder
+from epochal.training.control import NullControl
+from epochal.training.fit import fit
+from epochal.training.worker import Worker
+fit(pieces.setup(pieces.spec()), Worker(), pathlib.Path(sys.argv[1]), NullRecorder(), NullControl())
+own = ("epochal", "training_pieces")
+print(sorted(name for name in set(sys.modules) - known if not name.startswith(own)))
+assert not torch.distributed.is_initialized() and not torch.cuda.is_initialized()
+"""
+
+
+def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
+    tests = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
+        capture_output=True, text=True, cwd=tests, timeout=120, check=True,
+    )  # fmt: skip
+    late = run.stdout.strip().splitlines()[-1].count("'") // 2
+    assert late <= 5, run.stdout
