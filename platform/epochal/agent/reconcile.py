@@ -59,19 +59,17 @@ def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
     """The ledger's part of ``catch_up``, and the runs' records: nothing that takes time."""
     owners = {job.owner for job in ledger.jobs(states=ACTIVE) if job.owner}
     ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
-    for folder in job_folders(home.storage):
-        _close_record(ledger, folder)
+    for folder, record in job_folders(home.storage):
+        if record.status == "RUNNING":
+            _close(record, ledger, folder)
     return ended
 
 
-def _close_record(ledger: Ledger, folder: Path) -> None:
+def _close(record: RunRecord, ledger: Ledger, folder: Path) -> None:
     """Have the record of a job that is not running say so.
 
     By the job's state and not by what ``expire`` has just ended: that process may have died before it came to this.
     """
-    record = RunRecord.load(folder)
-    if record.status != "RUNNING":
-        return
     with suppress(NotFoundError):
         job = ledger.job(record.job_id)
         if job.state in STATUS:

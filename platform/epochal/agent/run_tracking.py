@@ -8,7 +8,7 @@ from typing import Any
 
 from epochal.ledger.states import JobState
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint
+from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint, record_path
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import Tracker
 
@@ -32,7 +32,7 @@ class RunTracking:
         self._folder = folder
         self._notice = notice
         self._tracker: Tracker | None = None
-        known = (folder / "run.json").exists()
+        known = record_path(folder).exists()
         record = RunRecord.load(folder) if known else RunRecord.of(job_id, spec)
         self._record = record.changed(status="RUNNING")
         self._record.save(folder)

