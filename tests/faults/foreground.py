@@ -27,6 +27,13 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "EPOCHAL_HOME": str(home)}
 
 
+def epochal(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Another command of the same user, to its end."""
+    command = [sys.executable, "-m", "epochal.cli.main", *arguments]
+    variables = {**environment(home), **environ}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
 @dataclass
 class Foreground:
     """One ``epochal run`` in a process of its own."""

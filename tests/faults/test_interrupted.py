@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-from foreground import SHORT_JOB, Curve, Foreground, environment, history, run_status, title
-
-
-def epochal(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "epochal.cli.main", *arguments]
-    return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=120, check=False)
+from foreground import SHORT_JOB, Curve, Foreground, epochal, history, run_status, title
 
 
 def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(tmp_path: Path, unbroken: Curve) -> None:
