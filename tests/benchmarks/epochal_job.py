@@ -1,4 +1,4 @@
-"""Epochal as a contender: ``epochal run`` of the quickstart's training."""
+"""Epochal as a contender: ``epochal run`` of the quickstart's model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def job_spec(steps: int = 30, global_batch_size: int = 64, checkpoint_every: int
     return {
         "version": 1,
         "name": "digits-cnn",
-        "model": {"name": "cnn", "params": {"channels": [32, 64]}},
+        "model": {"name": "cnn", "params": {"channels": [32, 64], "activation": "gelu", "pool": "avg"}},
         "data": {"name": "digits"},
         "train": {
             "steps": steps,

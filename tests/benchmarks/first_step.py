@@ -1,4 +1,4 @@
-"""Seconds from submit to the first optimizer step: two workers, the quickstart's training.
+"""Seconds from submit to the first optimizer step: two workers, the quickstart's model.
 
 Cold: nothing runs before, the figure includes the command's own start. Warm: a second job or trainer on what is up.
 """

@@ -22,7 +22,7 @@ from measure import Measurement, Promise, Section, interleave
 OPENING_SECONDS = 12.0
 MANY = 1_000_000
 BATCHES = (64, 512)
-"""Global batch sizes: the quickstart's tiny steps, and longer ones."""
+"""Global batch sizes: small steps, where what is around them shows, and longer ones."""
 FIGURES = ("median", "mean")
 MLFLOW = ("mlflow up", "mlflow refuses", "mlflow hangs")
 

@@ -36,17 +36,21 @@ from pathlib import Path
 from epochal.engine.connection import connect
 from epochal.engine.events import Done, Failed, Started
 from epochal.engine.gang import GangRequest, form
+from epochal.engine.watchdog import DEFAULT_LIMITS
 
 address, home = sys.argv[1], Path(sys.argv[2])
+stop_one = {"how": "sigstop", "rank": 2, "step": 200}
 with connect(address, token_path=home / "token") as connection:
     connection.keep_warm(1)
-    with form(connection, GangRequest("net", (3, 3)), 60) as gang:
+    with form(connection, GangRequest("net", (3, 3)), 60, {**DEFAULT_LIMITS, "train": 3.0}) as gang:
         events = list(gang.run("gang_targets:add_up", None, home, 1))
-failed = [event for event in events if isinstance(event, Failed)]
+        hang = list(gang.run("gang_targets:fail_after_a_while", stop_one, home, 2))
 print(json.dumps({
     "hosts": {event.rank: event.host for event in events if isinstance(event, Started)},
     "results": {event.rank: event.result for event in events if isinstance(event, Done)},
-    "failed": [event.message + event.traceback for event in failed],
+    "failed": [event.message + event.traceback for event in events if isinstance(event, Failed)],
+    "hang": [hang[-1].rank, hang[-1].kind],
+    "pids": [event.pid for event in events + hang if isinstance(event, Started)],
 }))
 """
 
@@ -202,4 +206,7 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     assert [result["total"] for result in told["results"].values()] == [6.0] * NODES
     assert {result["interface"] for result in told["results"].values()} == {"eth0"}
     assert {result["local_rank"] for result in told["results"].values()} == {0}
+    assert told["hang"] == [2, "HANG"]
+    assert len(told["pids"]) == 2 * NODES
+    assert not any(psutil.pid_exists(pid) for pid in told["pids"])
     assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)

@@ -14,7 +14,7 @@ from epochal.agent.run_tracking import RunTracking
 from epochal.agent.submission import origin_of, package_of
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Gang, GangRequest, form
-from epochal.engine.train import TrainPayload
+from epochal.engine.payload import TrainPayload
 from epochal.errors import CapacityError, ConflictError, StaleLeaseError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason

@@ -11,7 +11,7 @@ from epochal.agent.observer import Observer
 from epochal.agent.run_tracking import RunTracking
 from epochal.engine.events import Done, Event, Failed, FailureKind, Log, Reported, Started
 from epochal.engine.gang import Gang
-from epochal.engine.train import TARGET, TrainPayload
+from epochal.engine.payload import TRAIN, TrainPayload
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
@@ -56,7 +56,7 @@ class Attempt:
     def run(self, gang: Gang, payload: TrainPayload, folder: Path) -> Ending:
         """Follow the gang until every worker is done, or the first has failed."""
         results: dict[int, Mapping[str, Any]] = {}
-        for event in gang.run(TARGET, payload, folder, self._lease.epoch):
+        for event in gang.run(TRAIN, payload, folder, self._lease.epoch):
             if isinstance(event, Failed):
                 return Ending(REASONS[event.kind], f"rank {event.rank}: {event.message}", event.traceback)
             if isinstance(event, Done):

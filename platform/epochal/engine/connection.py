@@ -8,20 +8,23 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
+from epochal.engine import process
 from epochal.engine.aftermath import watch
 from epochal.engine.capacity import Node, nodes_of
 from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
 
 CONNECT_SECONDS = 5.0
+_ALIVE = 0  # GcsNodeInfo.GcsNodeState
 _SOCKET_PATH_LIMIT = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.12345")
 """What is left of the length of a unix socket's path for Ray's temporary folder."""
 
@@ -159,10 +162,16 @@ def _join(address: str) -> None:
     services: Any = ray._private.services
     raylet: Any = ray._raylet
     try:
-        _answers(address, services.canonicalize_bootstrap_address(address))
-        # With a wrong token ray.init retries for minutes, or ends this process.
-        raylet.GcsClient(address=services.canonicalize_bootstrap_address(address))
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        canonical = services.canonicalize_bootstrap_address(address)
+        _answers(address, canonical)
+        # With a wrong token ray.init retries for minutes, or ends this process; the client says so at once.
+        nodes = raylet.GcsClient(address=canonical).get_all_node_info().values()
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            _node_ip_address=own_address([node.node_manager_address for node in nodes if node.state == _ALIVE]),
+        )
     except ray.exceptions.AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
         raise UnreachableError(f"the Ray cluster at {address} refuses the token", hint) from error
@@ -186,10 +195,20 @@ def _answers(address: str, canonical: str) -> None:
         raise UnreachableError(f"no Ray cluster answers at {address}: {error}", hint) from error
 
 
+def own_address(candidates: Iterable[str]) -> str | None:
+    """The first of the nodes' addresses that is this machine's.
+
+    Left to itself Ray takes any node whose process it can see, which may belong to another network namespace.
+    """
+    own = {address.address for interface in psutil.net_if_addrs().values() for address in interface}
+    return next((candidate for candidate in candidates if candidate in own), None)
+
+
 @contextmanager
 def _session() -> Iterator[Connection]:
     # Ray prints what its raylets complain about (a worker that was killed) to this process's standard output.
     ray._private.worker._worker_logs_enabled = False
+    process.heed_children()
     context = ray.get_runtime_context()
     warm = WarmPool()
     try:

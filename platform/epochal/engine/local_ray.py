@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "RAY_gcs_create_placement_group_retry_min_interval_ms": "20",
     "RAY_gcs_create_placement_group_retry_max_interval_ms": "200",
     "RAY_gcs_create_placement_group_retry_multiplier": "1.2",
+    # Without a name server torch warns, in every worker, that it cannot look up the host names of its sockets.
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     # Nobody collects these on a private Ray.
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",

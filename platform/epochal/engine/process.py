@@ -26,6 +26,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def heed_children() -> None:
+    """Undo that Ray has the kernel forget ended children, in this process and in those it starts.
+
+    Otherwise every exit code that ``subprocess`` reports is 0. In C, because Python allows it in the main thread alone.
+    """
+    if sys.platform != "win32":
+        ctypes.CDLL(None).signal(int(signal.SIGCHLD), int(signal.SIG_DFL))
+
+
 def capture_output(path: Path) -> None:
     """Append everything this process and its children print from now on to ``path``.
 

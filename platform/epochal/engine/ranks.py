@@ -115,7 +115,7 @@ class Ranks:
             if worker.node_id == self._home:
                 process.kill_tree(worker.pid, worker.created)
             else:
-                affinity = NodeAffinitySchedulingStrategy(worker.node_id, soft=True)
+                affinity = NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
                 pending.append(_KILL.options(scheduling_strategy=affinity).remote(worker.pid, worker.created))
         if pending:
             ray.wait(pending, num_returns=len(pending), timeout=_GONE_SECONDS)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.catalog.build import build_model
+from epochal.engine.payload import TrainPayload
 from epochal.spec.job import JobSpec
 from epochal.tracking.record import model_folder
 from epochal.tracking.recorder import NullRecorder, Recorder
@@ -23,17 +22,7 @@ from epochal.training.setup import Setup, prepare
 if TYPE_CHECKING:
     from epochal.engine.worker import WorkerContext
 
-TARGET = "epochal.engine.train:train"
 _EXAMPLE_BATCH = 2
-
-
-@dataclass(frozen=True)
-class TrainPayload:
-    """``spec`` is the resolved job spec, ``data_folder`` what relative paths of its data start from."""
-
-    spec: Mapping[str, Any]
-    data_folder: str
-    resume: bool
 
 
 def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:

@@ -22,9 +22,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from epochal.engine import process
+from epochal.registry import resolve
 
 MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.engine.train")
 """Imported by a warm worker before it is needed."""
+
+WARM_UP = "epochal.training.warm_up:warm_up"
+"""Called after that. By name, since it imports torch, which the driver can do without."""
 
 REFILL_SECONDS = 5.0
 """How long after workers were taken new ones are made: the first steps of a job are the ones people wait for."""
@@ -41,27 +45,40 @@ def hold(modules: tuple[str, ...], gentle: bool) -> Iterator[int]:
     """The no-op task: import ``modules``, tell the process's id, then keep the process busy until cancelled.
 
     The import has a thread of its own: a cancelled task then leaves no half-imported module, and a ``gentle`` one
-    lowers the priority of that thread alone.
+    lowers the priority of that thread alone. Cancelled, it stops after the module it is at: a gang needs the process.
     """
     import os
 
-    loader = threading.Thread(target=_load, args=(modules, gentle), daemon=True)
+    needed = threading.Event()
+    loader = threading.Thread(target=_load, args=(modules, gentle, needed), daemon=True)
     loader.start()
-    while loader.is_alive():
-        time.sleep(0.005)
-    yield os.getpid()
-    while True:
-        time.sleep(0.005)  # short, because a cancellation is noticed in between
+    try:
+        while loader.is_alive():
+            time.sleep(0.005)
+        yield os.getpid()
+        while True:
+            time.sleep(0.005)  # short, because a cancellation is noticed in between
+    finally:
+        needed.set()
 
 
-def _load(modules: tuple[str, ...], gentle: bool) -> None:
+def _load(modules: tuple[str, ...], gentle: bool, needed: threading.Event) -> None:
     import numpy  # noqa: F401 - starts its threads, which would inherit the low priority
 
     if gentle:
         process.lower_priority()
     for module in modules:
+        if needed.is_set():
+            return
         with suppress(ImportError):
             import_module(module)
+    if not needed.is_set():
+        _call(WARM_UP)
+
+
+def _call(target: str) -> None:
+    function: Any = resolve(target)
+    function()
 
 
 _HOLD = ray.remote(num_cpus=0, max_retries=0, max_calls=0, num_returns="streaming")(hold)

@@ -114,6 +114,7 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
 def _become(assignment: Assignment, host: str) -> None:
     """Make this process the worker: from here on it does nothing else, and it ends with its attempt."""
     process.die_with_parent()
+    process.heed_children()
     process.capture_output(assignment.log_path)
     # Ray's own copy: it has moved the process's arguments, where the setproctitle package does not find them.
     raylet: Any = ray._raylet

@@ -1,4 +1,4 @@
-"""The quickstart's training in plain torch, as a user would write it without Epochal: shared by the peers' scripts.
+"""The quickstart's model on its data in plain torch, as a user would write it without Epochal: shared by the peers' scripts.
 
 ``python digits.py FILE`` writes the prepared tensors that ``Options.arrays`` reads.
 """
@@ -32,13 +32,13 @@ class Options:
 
 
 class Classifier(nn.Sequential):
-    """Epochal's ``cnn`` with ``channels: [32, 64]`` for digits, layer by layer."""
+    """The quickstart's ``cnn`` for digits, layer by layer."""
 
     def __init__(self) -> None:
         super().__init__(
-            *(nn.Conv2d(1, 32, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)),
+            *(nn.Conv2d(1, 32, 3, padding="same"), nn.GELU(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding="same"), nn.GELU(), nn.AvgPool2d(2)),
+            *(nn.Flatten(), nn.Linear(256, 128), nn.GELU(), nn.Linear(128, 10)),
         )
 
 

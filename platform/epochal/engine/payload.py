@@ -1,0 +1,19 @@
+"""What a training worker is given. Without torch, which the driver can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TRAIN = "epochal.engine.train:train"
+"""The target of a gang that trains."""
+
+
+@dataclass(frozen=True)
+class TrainPayload:
+    """``spec`` is the resolved job spec, ``data_folder`` what relative paths of its data start from."""
+
+    spec: Mapping[str, Any]
+    data_folder: str
+    resume: bool
