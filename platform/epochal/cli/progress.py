@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _SHOWN = 3
 """Metrics shown beside the loss."""
 
+_DOING = {"validate": "validating", "checkpoint": "saving", "export": "saving the model"}
+"""What is said of the phases that are not training."""
+
 
 class Display(Protocol):
     """An ``Observer`` that is entered before the job starts and left after it ended."""
@@ -133,8 +136,7 @@ class LiveDisplay(QuietDisplay):
             self._bar.stop()
 
     def state(self, job: Job) -> None:
-        if not job.state.is_terminal:
-            self._update(description=job.state.value.lower())
+        self._update(description="recording" if job.state.is_terminal else job.state.value.lower())
 
     def progress(self, progress: Progress) -> None:
         self._rate.update(progress)
@@ -188,6 +190,6 @@ def described(progress: Progress) -> list[str]:
     shown = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     if "perf/samples_per_second" in metrics:
         shown.append(f"{metrics['perf/samples_per_second']:,.0f} samples/s")
-    if progress.phase not in ("train", "setup"):
-        shown.append(progress.phase)
+    if progress.phase in _DOING:
+        shown.append(_DOING[progress.phase])
     return shown

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.catalog.build import build_model
 from epochal.engine.payload import TrainPayload
+from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec
 from epochal.tracking.record import model_folder
 from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.tracking.spool import SpoolWriter
 from epochal.training import weights
-from epochal.training.control import Prepared
-from epochal.training.fit import fit
+from epochal.training.control import Prepared, Progress
+from epochal.training.fit import FitResult, fit
 from epochal.training.process_group import join
 from epochal.training.setup import Setup, prepare
 
@@ -28,6 +30,7 @@ _EXAMPLE_BATCH = 2
 def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
     """Train as one worker; the fields of its ``FitResult``, and ``tags`` for the run."""
     spec = JobSpec.from_stored(dict(payload.spec))
+    _check_secrets(spec)
     setup = prepare(spec, Path(payload.data_folder))
     with ExitStack() as stack:
         recorder = _recorder(context)
@@ -40,9 +43,19 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
         result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
     tags: dict[str, str] = {}
     if context.worker.is_first and result.weights is not None:
-        context.control.tick("export", result.step)
+        _tell_export(context, result)
         tags = _save_model(setup, context.folder, context.folder / result.weights)
     return {**dataclasses.asdict(result), "tags": tags}
+
+
+def _check_secrets(spec: JobSpec) -> None:
+    """They are variables that this process was started with; nothing of Epochal ever holds their values."""
+    missing = [name for name in spec.secrets if name not in os.environ]
+    if missing:
+        raise EpochalError(
+            f"secrets are missing here: {', '.join(missing)}",
+            "set them in the environment that Ray's nodes are started in; for a private Ray, that of `epochal run`",
+        )
 
 
 def _recorder(context: WorkerContext) -> Recorder:
@@ -70,6 +83,12 @@ def _prepared(setup: Setup) -> Prepared:
         validation_samples=len(data.validation) if data.validation is not None else 0,
         parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
     )
+
+
+def _tell_export(context: WorkerContext, result: FitResult) -> None:
+    context.control.tick("export", result.step)
+    whole = int(result.epochs)
+    context.control.report(Progress("export", result.step, result.step, whole, result.epochs, result.metrics))
 
 
 def _save_model(setup: Setup, folder: Path, trained: Path) -> dict[str, str]:

@@ -5,16 +5,19 @@ processes are wanted, have each import what a worker needs and hold its process 
 A process that has run for a GPU task is never given one without, and the other way round, so on a node with GPUs the
 no-op tasks ask for a ten-thousandth of one. (An actor never gets an idle process; that is why workers are tasks.)
 
-A warm process costs about 0.18 GiB of memory of its own (0.3 GiB resident), and 1 to 2 s of a core to start.
+A warm process costs about 0.33 GiB of memory of its own (0.5 GiB resident), and 2 to 3 s of a core to start.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -39,27 +42,52 @@ _PRELOAD_SECONDS = 90.0
 _CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
 _GPU_SHARE = 0.0001
+_LEAST_GPU = 0.1
 
 
-def hold(modules: tuple[str, ...], gentle: bool) -> Iterator[int]:
-    """The no-op task: import ``modules``, tell the process's id, then keep the process busy until cancelled.
+@dataclass(frozen=True)
+class Gate:
+    """What a round of no-op tasks waits for: a key in the cluster's store, looked at every ``seconds``. It stays there.
 
-    The import has a thread of its own: a cancelled task then leaves no half-imported module, and a ``gentle`` one
-    lowers the priority of that thread alone. Cancelled, it stops after the module it is at: a gang needs the process.
+    Cancelling the tasks would be quicker to write, but the interrupt may hit Ray's own code in the worker and end it.
     """
-    import os
 
+    key: bytes
+    seconds: float
+
+    @classmethod
+    def new(cls, tasks: int) -> Gate:
+        """For that many tasks; the more they are, the less often each looks."""
+        return cls(b"epochal-gate-" + uuid.uuid4().bytes, max(0.01, 0.0005 * tasks))
+
+    def open(self) -> None:
+        _store().internal_kv_put(self.key, b"open", True, None)
+
+    def is_open(self) -> bool:
+        return bool(_store().internal_kv_exists(self.key, None))
+
+
+def _store() -> Any:
+    worker: Any = ray._private.worker.global_worker
+    return worker.gcs_client
+
+
+def hold(modules: tuple[str, ...], gentle: bool, gate: Gate) -> Iterator[int]:
+    """The no-op task: import ``modules``, tell the process's id, and keep the process busy until the gate opens.
+
+    The import has a thread of its own: a task that ends before leaves no half-imported module, and a ``gentle`` one
+    lowers the priority of that thread alone. It stops after the module it is at: a gang needs the process.
+    """
     needed = threading.Event()
     loader = threading.Thread(target=_load, args=(modules, gentle, needed), daemon=True)
     loader.start()
-    try:
-        while loader.is_alive():
-            time.sleep(0.005)
+    while loader.is_alive() and not gate.is_open():
+        loader.join(gate.seconds)
+    if not loader.is_alive():
         yield os.getpid()
-        while True:
-            time.sleep(0.005)  # short, because a cancellation is noticed in between
-    finally:
-        needed.set()
+    while not gate.is_open():
+        time.sleep(gate.seconds)
+    needed.set()
 
 
 def _load(modules: tuple[str, ...], gentle: bool, needed: threading.Event) -> None:
@@ -90,7 +118,7 @@ class WarmPool:
     def __init__(self) -> None:
         self._target = 0
         self._idle: defaultdict[str, set[int]] = defaultdict(set)
-        self._holding: list[Any] = []
+        self._holding: _Round | None = None
         self._due: float | None = None
         self._gentle = False
         self._filling = False
@@ -146,8 +174,9 @@ class WarmPool:
     def make_way(self) -> None:
         """Let go of the processes that are being held, within milliseconds."""
         with self._changed:
-            held, self._holding = self._holding, []
-        release(held)
+            held, self._holding = self._holding, None
+        if held is not None:
+            held.release()
 
     def close(self) -> None:
         with self._changed:
@@ -195,33 +224,71 @@ class WarmPool:
             return None
 
     def _round(self, gentle: bool) -> None:
-        tasks: dict[Any, str] = {}
-        for node in ray.nodes():  # type: ignore[no-untyped-call]
-            missing = self._target - len(self._idle[node["NodeID"]])
-            if node["Alive"] and missing > 0:
-                tasks |= {_submit(node, gentle): node["NodeID"] for _ in range(self._target)}
+        short = [node for node in ray.nodes() if self._is_short(node)]  # type: ignore[no-untyped-call]
+        if not short or not self._target:
+            return
+        placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target)]
+        mine = _Round([options for _, options in placements], gentle)
         with self._changed:
-            mine = self._holding = list(tasks)
-        self._collect(tasks, mine)
+            self._holding = mine
+        self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
         with self._changed:
             if self._holding is not mine:
                 return
-            self._holding = []
-        release(mine)
+            self._holding = None
+        mine.release()
 
-    def _collect(self, tasks: dict[Any, str], mine: list[Any]) -> None:
+    def _is_short(self, node: Mapping[str, Any]) -> bool:
+        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < self._target and _has_gpu_share(node)
+
+    def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
-        waiting = list(tasks)
         deadline = time.monotonic() + _ROUND_SECONDS
-        while waiting and time.monotonic() < deadline and self._holding is mine:
-            ready: list[Any] = ray.wait(waiting, num_returns=1, timeout=0.1)[0]
+        while not mine.complete and time.monotonic() < deadline and self._holding is mine:
+            ready = mine.wait(0.1)
             with self._changed:
                 if self._holding is not mine:
                     return
-                for task in ready:
-                    waiting.remove(task)
-                    self._idle[tasks[task]].add(ray.get(next(task)))
+                for task, pid in mine.loaded(ready):
+                    self._idle[nodes[task]].add(pid)
                 self._changed.notify_all()
+
+
+class _Round:
+    """No-op tasks that hold a process each."""
+
+    def __init__(self, placements: Iterable[Mapping[str, Any]], gentle: bool) -> None:
+        options = list(placements)
+        self._gate = Gate.new(len(options))
+        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, gentle, self._gate) for one in options]
+        self._waiting = list(self.tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all have imported what they should."""
+        return not self._waiting
+
+    def wait(self, timeout: float) -> list[Any]:
+        """The tasks that have something to tell, waiting up to ``timeout`` seconds for the first."""
+        ready: list[Any] = ray.wait(self._waiting, num_returns=1, timeout=timeout)[0]
+        return ready
+
+    def loaded(self, ready: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+        """The tasks among ``ready`` that have imported everything, each with its process's id."""
+        for task in ready:
+            self._waiting.remove(task)
+            with suppress(StopIteration, ray.exceptions.RayError):
+                yield task, ray.get(next(task))
+
+    def release(self) -> None:
+        """Let the tasks end, and wait for those that hold a process with everything imported: it is idle then."""
+        self._gate.open()
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        for task in self.tasks:
+            if task not in self._waiting:
+                with suppress(ray.exceptions.RayError, StopIteration):
+                    while ray.wait([task], timeout=max(0.0, deadline - time.monotonic()))[0]:
+                        ray.get(next(task))
 
 
 def preload(placements: Iterable[Mapping[str, Any]]) -> None:
@@ -229,24 +296,21 @@ def preload(placements: Iterable[Mapping[str, Any]]) -> None:
 
     Returns when all have imported what a worker needs and are idle, or after a minute and a half.
     """
-    tasks: list[Any] = [_HOLD.options(**options).remote(MODULES, False) for options in placements]
-    with suppress(ray.exceptions.RayError):
-        ray.wait(tasks, num_returns=len(tasks), timeout=_PRELOAD_SECONDS)
-    release(tasks)
+    crowd = _Round(placements, gentle=False)
+    deadline = time.monotonic() + _PRELOAD_SECONDS
+    while not crowd.complete and time.monotonic() < deadline:
+        list(crowd.loaded(crowd.wait(1.0)))
+    crowd.release()
 
 
-def _submit(node: Mapping[str, Any], gentle: bool) -> Any:
+def _on(node: Mapping[str, Any]) -> dict[str, Any]:
     affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    share = _GPU_SHARE if node["Resources"].get("GPU") else 0
-    return _HOLD.options(scheduling_strategy=affinity, num_gpus=share).remote(MODULES, gentle)
+    return {"scheduling_strategy": affinity, "num_gpus": _GPU_SHARE if node["Resources"].get("GPU") else 0}
 
 
-def release(tasks: list[Any]) -> None:
-    """Cancel, and wait until it has happened: only then are the processes idle."""
-    for task in tasks:
-        ray.cancel(task)
-    deadline = time.monotonic() + _RELEASE_SECONDS
-    for task in tasks:
-        with suppress(ray.exceptions.RayError, StopIteration):
-            while ray.wait([task], timeout=max(0.0, deadline - time.monotonic()))[0]:
-                ray.get(next(task))
+def _has_gpu_share(node: Mapping[str, Any]) -> bool:
+    """Whether no-op tasks could run there: on a node whose GPUs are all taken they would wait for hours."""
+    if not node["Resources"].get("GPU"):
+        return True
+    state: Any = ray._private.state
+    return bool(state.available_resources_per_node().get(node["NodeID"], {}).get("GPU", 0.0) > _LEAST_GPU)

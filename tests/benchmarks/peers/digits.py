@@ -1,4 +1,4 @@
-"""The quickstart's model on its data in plain torch, as a user would write it without Epochal: shared by the peers' scripts.
+"""The quickstart's model on its data in plain torch, as a user would write it: shared by the peers' scripts.
 
 ``python digits.py FILE`` writes the prepared tensors that ``Options.arrays`` reads.
 """
