@@ -131,11 +131,22 @@ class AdafactorParams(OptimizerParams):
     """Updates whose root mean square is above this are scaled down to it."""
 
 
+_FUSED: dict[Callable[..., Optimizer], frozenset[str]] = {
+    optim.SGD: frozenset({"cpu", "cuda"}),
+    optim.Adam: frozenset({"cpu", "cuda"}),
+    optim.AdamW: frozenset({"cpu", "cuda"}),
+    optim.Adagrad: frozenset({"cpu"}),
+}
+"""Where torch has the optimizer as one kernel: less than half the time of its loop for small models on CPU."""
+
+
 def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn.Parameter]], Optimizer]:
     """A ``build`` whose parameters are the keyword arguments of torch's class."""
 
     def build(params: Params, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        return optimizer(parameters, **params.model_dump())
+        trained = list(parameters)
+        fused = bool(trained) and {one.device.type for one in trained} <= _FUSED.get(optimizer, frozenset())
+        return optimizer(trained, **params.model_dump(), **({"fused": True} if fused else {}))
 
     return build
 
