@@ -210,3 +210,24 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     assert len(told["pids"]) == 2 * NODES
     assert not any(psutil.pid_exists(pid) for pid in told["pids"])
     assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)
+
+
+def test_a_job_trains_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
+    head = f"{cluster[0].address}:{PORT}"
+    command = [sys.executable, "-m", "epochal.cli.main", "run", "jobs/quickstart.yaml", "--address", head, "-o", "json"]
+    variables = {**environment(home), "EPOCHAL_HOME": str(home / "epochal")}
+    finished = subprocess.run(
+        cluster[1].command(*command, "-s", f"resources.workers={NODES}"),
+        env=variables,
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    summary = json.loads(finished.stdout)
+    assert (summary["state"], summary["attempts"]) == ("SUCCEEDED", 1)
+    assert summary["metrics"]["val/accuracy"] >= 0.97
+    ranks = list((home / "epochal" / "storage" / "jobs" / summary["job"]).glob("logs/attempt-1/rank-*.log"))
+    assert len(ranks) == NODES

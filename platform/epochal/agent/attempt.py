@@ -50,6 +50,7 @@ class Attempt:
         self._tracking = tracking
         self._observer = observer
         self._started: dict[int, Started] = {}
+        self._run_told = False
         self.progress: Progress | None = None
         self.checkpoint: Saved | None = None
 
@@ -63,6 +64,7 @@ class Attempt:
                 results[event.rank] = event.result
             else:
                 self._see(event, gang)
+        self._tracking.update(tags=results[0]["tags"])
         stopped = results[0]["state"] == "stopped"
         return Ending(None if stopped else Reason.COMPLETED, result=results[0])
 
@@ -86,10 +88,7 @@ class Attempt:
 
     def _reported(self, report: Report) -> None:
         if isinstance(report, Progress):
-            self.progress = report
-            self._observer.progress(report)
-            if report.step > 0:
-                self._tracking.start()
+            self._progressed(report)
         elif isinstance(report, Saved):
             self.checkpoint = report
             self._observer.saved(report)
@@ -101,3 +100,12 @@ class Attempt:
                 dataset=DatasetUsed(report.dataset, report.digest, report.source),
                 tags={"epochal.parameters": str(report.parameters)},
             )
+
+    def _progressed(self, progress: Progress) -> None:
+        self.progress = progress
+        self._observer.progress(progress)
+        if progress.step > 0:
+            self._tracking.start()
+        if self._tracking.run_id and not self._run_told:
+            self._run_told = True
+            self._ledger.set_run(self._lease, self._tracking.run_id, self._tracking.uri)

@@ -28,7 +28,7 @@ class RunTracking:
     """
 
     def __init__(self, uri: str, folder: Path, job_id: str, spec: JobSpec, notice: Callable[[str], None]) -> None:
-        self._uri = uri
+        self.uri = uri
         self._folder = folder
         self._notice = notice
         self._tracker: Tracker | None = None
@@ -40,7 +40,7 @@ class RunTracking:
     def start(self) -> None:
         """Begin to tell MLflow, in the background. Calling it again does nothing."""
         if self._tracker is None:
-            self._tracker = Tracker(self._uri, self._folder, self._notice)
+            self._tracker = Tracker(self.uri, self._folder, self._notice)
 
     @property
     def run_id(self) -> str:

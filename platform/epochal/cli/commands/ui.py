@@ -37,7 +37,8 @@ def command(port: int, host: str, without_password: bool) -> int:
         render.warning(warning)
     log = home().root / "logs" / "ui.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     render.message("starting MLflow ...")
     try:
         with TrackingServer(uri, host, port, log) as server:
@@ -51,5 +52,5 @@ def command(port: int, host: str, without_password: bool) -> int:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    """A service manager's SIGTERM stops the server as Ctrl-C does."""
+    """A service manager's SIGTERM stops the server as Ctrl-C does, which a shell's background jobs ignore otherwise."""
     raise KeyboardInterrupt
