@@ -157,15 +157,18 @@ def test_ui_serves_this_home_until_ctrl_c(runs: dict[str, str]) -> None:
     with subprocess.Popen(
         [*command, "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url == f"http://127.0.0.1:{port}"
-        with urllib.request.urlopen(url, timeout=10) as page:
-            assert b"MLflow" in page.read()
-        run = connect(url).get_run(runs["job-1"])
-        assert run.data.tags["epochal.job_id"] == "job-1"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url == f"http://127.0.0.1:{port}"
+            with urllib.request.urlopen(url, timeout=10) as page:
+                assert b"MLflow" in page.read()
+            run = connect(url).get_run(runs["job-1"])
+            assert run.data.tags["epochal.job_id"] == "job-1"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.terminate()  # where it has not ended: else leaving the block would wait for ever
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=2)
 
