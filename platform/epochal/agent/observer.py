@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from epochal.ledger.values import Job
-from epochal.training.control import Progress, Saved
+if TYPE_CHECKING:
+    from epochal.ledger.values import Job
+    from epochal.training.control import Progress, Saved
 
 
 class Observer(Protocol):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
+from epochal.agent.observer import SilentObserver
 from epochal.cli import render
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from epochal.ledger.values import Job
-    from epochal.training.control import Progress, Saved
+    from epochal.training.control import Progress
 
 _SHOWN = 3
 """Metrics shown beside the loss."""
@@ -21,35 +22,15 @@ _DOING = {"validate": "validating", "checkpoint": "saving", "export": "saving th
 """What is said of the phases that are not training."""
 
 
-class Display(Protocol):
-    """An ``Observer`` that is entered before the job starts and left after it ended."""
-
-    def __enter__(self) -> Display: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def state(self, job: Job) -> None: ...
-
-    def progress(self, progress: Progress) -> None: ...
-
-    def saved(self, saved: Saved) -> None: ...
-
-    def log(self, rank: int, text: str) -> None: ...
-
-    def notice(self, text: str) -> None: ...
-
-
-def display(live: bool, quiet: bool) -> Display:
+def display(live: bool, quiet: bool) -> QuietDisplay:
     """The display for a terminal (``live``), for a pipe or log file, or for nobody (``quiet``: notices only)."""
     if quiet:
         return QuietDisplay()
     return LiveDisplay() if live else PlainDisplay()
 
 
-class QuietDisplay:
-    """Notices alone."""
+class QuietDisplay(SilentObserver):
+    """Notices alone. Every display is entered before the job starts and left after it has ended."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,18 +38,6 @@ class QuietDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return
-
-    def state(self, job: Job) -> None:
-        return
-
-    def progress(self, progress: Progress) -> None:
-        return
-
-    def saved(self, saved: Saved) -> None:
-        return
-
-    def log(self, rank: int, text: str) -> None:
         return
 
     def notice(self, text: str) -> None:

@@ -1,0 +1,76 @@
+"""What a process that died left behind is put right, from the ledger's side and the run's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from epochal.agent.reconcile import foreground_name, is_dead, settle_interrupted
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Reason
+from epochal.settings import Home
+from epochal.spec.job import JobSpec
+from epochal.tracking.record import RunRecord
+
+SPEC = JobSpec.model_validate(
+    {"version": 1, "name": "left", "model": {"name": "cnn"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def running_job(ledger: Ledger, home: Home, agent: str) -> str:
+    job = ledger.submit(SPEC.model_dump(mode="json"), name=SPEC.name)
+    lease = ledger.lease(agent, 60)
+    assert lease is not None
+    ledger.running(lease, 1)
+    RunRecord.of(job.id, SPEC).save(home.job(job.id))
+    return job.id
+
+
+def name_of_a_dead_process() -> str:
+    code = "from epochal.agent.reconcile import foreground_name; print(foreground_name())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_process_knows_whether_another_is_alive() -> None:
+    assert not is_dead(foreground_name())
+    assert is_dead(name_of_a_dead_process())
+    # The number lives on in another process, or nobody here can tell.
+    assert is_dead(f"run@{socket.gethostname()}/{os.getpid()}/1")
+    assert not is_dead("run@another-host/1/1")
+    assert not is_dead("agent-7")
+
+
+def test_a_job_of_a_dead_process_waits_and_its_run_is_closed(home: Home) -> None:
+    with Ledger.open(home.ledger_url) as ledger:
+        job = running_job(ledger, home, name_of_a_dead_process())
+        assert [attempt.job_id for attempt in settle_interrupted(ledger, home)] == [job]
+        assert (ledger.job(job).state, ledger.job(job).reason) == (JobState.PAUSED, Reason.INTERRUPTED)
+        record = RunRecord.load(home.job(job))
+        assert (record.status, record.reason) == ("KILLED", "INTERRUPTED")
+        assert settle_interrupted(ledger, home) == []
+
+
+def test_a_job_of_a_living_process_is_left_alone(home: Home) -> None:
+    with Ledger.open(home.ledger_url) as ledger:
+        job = running_job(ledger, home, foreground_name())
+        assert settle_interrupted(ledger, home) == []
+        assert ledger.job(job).state is JobState.RUNNING
+        assert RunRecord.load(home.job(job)).status == "RUNNING"
+
+
+def test_a_run_left_open_by_one_who_died_in_between_is_closed(home: Home) -> None:
+    with Ledger.open(home.ledger_url) as ledger:
+        job = running_job(ledger, home, name_of_a_dead_process())
+        ledger.expire(then=JobState.PAUSED, dead_agents=[ledger.job(job).owner or ""])  # and dies before the record
+        settle_interrupted(ledger, home)
+        assert RunRecord.load(home.job(job)).status == "KILLED"
