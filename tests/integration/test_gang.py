@@ -104,13 +104,19 @@ def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path
         assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
 
 
-def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:
-    idle = set().union(*warm.warm._idle.values())
-    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
-        started = only(Started, run(gang, "add_up", tmp_path))
+def test_warm_workers_are_used_and_replaced(cluster: Connection, tmp_path: Path) -> None:
+    # A busy Ray sometimes starts a process too many, which is idle as well and may be given out first: so three tries.
+    for attempt in range(1, 4):
+        cluster.keep_warm(4)
+        until(lambda: sum(cluster.warm.idle().values()) >= 4, "four warm workers")
+        idle = set().union(*cluster.warm._idle.values())
+        with form(cluster, GangRequest("digits", (2, 2)), WAIT) as gang:
+            started = only(Started, run(gang, "add_up", tmp_path, attempt=attempt))
+        if {event.pid for event in started} <= idle:
+            break
     assert {event.pid for event in started} <= idle
     until(lambda: all(gone(event.pid) for event in started), "the end of processes that have served")
-    until(lambda: sum(warm.warm.idle().values()) >= 2, "new warm workers")
+    until(lambda: sum(cluster.warm.idle().values()) >= 2, "new warm workers")
 
 
 def test_workers_name_themselves_while_they_run(gang: Gang, tmp_path: Path) -> None:
