@@ -78,7 +78,7 @@ class Foreground:
             with connect(self._place.address, token_path=home.ray_token) as cluster:
                 job, carrier = self._carry_on(ledger, cluster, queue)
             synced = carrier.tracking.finish(job.state, job.reason.value if job.reason else "")
-            self._send_what_others_left(job)
+            self._send_what_others_left()
             return _summary(self._place, ledger, job, carrier, synced, time.monotonic() - began)
 
     def _carry_on(self, ledger: Ledger, cluster: Connection, queue: Callable[[Ledger], Job]) -> tuple[Job, Carrier]:
@@ -92,7 +92,7 @@ class Foreground:
             self._carrier.interrupt()
         return self._carrier.run(), self._carrier
 
-    def _send_what_others_left(self, job: Job) -> None:
+    def _send_what_others_left(self) -> None:
         """Runs of earlier jobs that MLflow has not got everything of; it must be answering for this to be tried."""
         if self._carrier is not None and self._carrier.tracking.run_id:
             sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
