@@ -15,6 +15,9 @@ import psutil
 
 _PR_SET_PDEATHSIG = 1
 
+taken = threading.Event()
+"""Set once a gang has this process: what was being prepared in it makes way."""
+
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent (the raylet) is gone, whatever this process is stuck in.

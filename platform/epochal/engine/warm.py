@@ -33,6 +33,9 @@ MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.engin
 WARM_UP = "epochal.training.warm_up:warm_up"
 """Called after that. By name, since it imports torch, which the driver can do without."""
 
+WARM_UP_AFTER_SECONDS = 2.0
+"""How long a process must be idle before that: a gang that waits for its first processes would wait for it too."""
+
 REFILL_SECONDS = 5.0
 """How long after workers were taken new ones are made: the first steps of a job are the ones people wait for."""
 
@@ -75,32 +78,32 @@ def _store() -> Any:
 def hold(modules: tuple[str, ...], gentle: bool, gate: Gate) -> Iterator[int]:
     """The no-op task: import ``modules``, tell the process's id, and keep the process busy until the gate opens.
 
-    The import has a thread of its own: a task that ends before leaves no half-imported module, and a ``gentle`` one
-    lowers the priority of that thread alone. It stops after the module it is at: a gang needs the process.
+    The import has a thread of its own, which outlives the task: one that ends before leaves no half-imported module,
+    a ``gentle`` one lowers the priority of that thread alone, and the warm-up goes on in the idle process.
     """
-    needed = threading.Event()
-    loader = threading.Thread(target=_load, args=(modules, gentle, needed), daemon=True)
-    loader.start()
-    while loader.is_alive() and not gate.is_open():
-        loader.join(gate.seconds)
-    if not loader.is_alive():
+    loaded = threading.Event()
+    threading.Thread(target=_load, args=(modules, gentle, loaded), daemon=True).start()
+    while not loaded.wait(gate.seconds) and not gate.is_open():
+        pass
+    if loaded.is_set():
         yield os.getpid()
     while not gate.is_open():
         time.sleep(gate.seconds)
-    needed.set()
 
 
-def _load(modules: tuple[str, ...], gentle: bool, needed: threading.Event) -> None:
+def _load(modules: tuple[str, ...], gentle: bool, loaded: threading.Event) -> None:
+    """Stops after the module it is at once a gang has the process."""
     import numpy  # noqa: F401 - starts its threads, which would inherit the low priority
 
     if gentle:
         process.lower_priority()
     for module in modules:
-        if needed.is_set():
+        if process.taken.is_set():
             return
         with suppress(ImportError):
             import_module(module)
-    if not needed.is_set():
+    loaded.set()
+    if not process.taken.wait(WARM_UP_AFTER_SECONDS):
         _call(WARM_UP)
 
 

@@ -113,6 +113,7 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
 
 def _become(assignment: Assignment, host: str) -> None:
     """Make this process the worker: from here on it does nothing else, and it ends with its attempt."""
+    process.taken.set()
     process.die_with_parent()
     process.heed_children()
     process.capture_output(assignment.log_path)
