@@ -8,6 +8,9 @@
     │   ├── StaleLeaseError                  an agent's attempt was ended by someone else
     │   └── OlderLedgerError                 the ledger was written by an older version, and was not to be upgraded
     ├── UnreachableError            exit 5   server, cluster or tracking server does not answer
+    ├── AuthError                   exit 5   no token, or one that is not, or no longer, known
+    │   └── ForbiddenError                   a known token, whose role does not allow this
+    ├── TooLargeError               exit 2   more than the server takes
     ├── CodeError                   exit 2   the shipped code cannot be packed or imported
     ├── CapacityError               exit 5   the cluster has no room for the workers, now or ever
     └── TrainingError               exit 1   a worker's own failure
@@ -15,12 +18,13 @@
         └── CheckpointError                  saved state is damaged or does not fit
 
 Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
-pickling between Ray processes. ``hint`` says what to do next.
+pickling between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document`` carry one over HTTP.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -138,6 +142,18 @@ class UnreachableError(EpochalError):
     exit_code = 5
 
 
+class AuthError(EpochalError):
+    exit_code = 5
+
+
+class ForbiddenError(AuthError):
+    pass
+
+
+class TooLargeError(EpochalError):
+    exit_code = 2
+
+
 class CodeError(EpochalError):
     exit_code = 2
 
@@ -181,6 +197,60 @@ class NonFiniteLossError(TrainingError):
 
 class CheckpointError(TrainingError):
     pass
+
+
+def as_document(error: EpochalError) -> dict[str, Any]:
+    """The error as JSON types: its kind, message and hint, and the arguments that it is made from again."""
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "arguments": [_plain(argument) for argument in error.args],
+    }
+
+
+def from_document(document: Mapping[str, Any]) -> EpochalError:
+    """The error that ``as_document`` described; a plain ``EpochalError`` where this version does not know its kind.
+
+    >>> error = from_document(as_document(NotFoundError("job", "x", ("y",))))
+    >>> type(error).__name__, str(error)
+    ('NotFoundError', "no job is named 'x'; known: y")
+    """
+    arguments = list(document.get("arguments", ()))
+    try:
+        if document.get("kind") == SpecError.__name__:
+            source, problems = arguments
+            return SpecError(source, tuple(Problem(**problem) for problem in problems))
+        return _KINDS[str(document.get("kind"))](*map(_hashable, arguments))
+    except (KeyError, TypeError, ValueError):  # of another version of Epochal
+        return EpochalError(str(document.get("message", "")), str(document.get("hint", "")))
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, tuple | list):
+        return [_plain(one) for one in argument]
+    if isinstance(argument, Problem):
+        return {**asdict(argument), "value": _shown(argument.value)}
+    return argument
+
+
+def _shown(value: Any) -> Any:
+    """A value as JSON can carry it."""
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _hashable(argument: Any) -> Any:
+    return tuple(argument) if isinstance(argument, list) else argument
+
+
+def _kinds(root: type[EpochalError]) -> dict[str, type[EpochalError]]:
+    found = {root.__name__: root}
+    for below in root.__subclasses__():
+        found |= _kinds(below)
+    return found
+
+
+_KINDS = _kinds(EpochalError)
 
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+DEFAULT_SERVER_PORT = 8700
+DEFAULT_MLFLOW_PORT = 5000
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder of everything Epochal keeps on this machine."""
@@ -44,6 +48,26 @@ class Home:
     def job(self, job_id: str) -> Path:
         """A job's folder in the storage root."""
         return self.storage / "jobs" / job_id
+
+    @property
+    def server_storage(self) -> Path:
+        """What the server keeps beside the ledger: shipped code and the workers' logs."""
+        return self.root / "server"
+
+    @property
+    def services(self) -> Path:
+        """State and logs of the services that `epochal up` started."""
+        return self.root / "services"
+
+    @property
+    def token(self) -> Path:
+        """The token that `epochal up` wrote for the commands on this machine; readable by its owner alone."""
+        return self.root / "token"
+
+    @property
+    def config(self) -> Path:
+        """The servers that commands can talk to."""
+        return self.root / "config.yaml"
 
     @property
     def ray_token(self) -> Path:

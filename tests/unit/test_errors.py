@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -18,6 +19,9 @@ EXAMPLES: list[EpochalError] = [
     errors.StaleLeaseError("job-1", 1, 2, "RUNNING"),
     errors.OlderLedgerError("written by an older version"),
     errors.UnreachableError("no answer"),
+    errors.AuthError("no token"),
+    errors.ForbiddenError("not yours"),
+    errors.TooLargeError("too much"),
     errors.CodeError("cannot be packed"),
     errors.CapacityError("no room", permanent=False),
     errors.TrainingError("failed"),
@@ -41,6 +45,20 @@ def test_an_error_survives_pickling(error: EpochalError) -> None:
         str(error), error.message, error.hint, error.exit_code,
     )  # fmt: skip
     assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_survives_http(error: EpochalError) -> None:
+    again = errors.from_document(json.loads(json.dumps(errors.as_document(error))))
+    assert type(again) is type(error)
+    assert (str(again), again.hint) == (str(error), error.hint)
+    assert vars(again) == vars(error)
+
+
+def test_an_error_of_another_version_is_still_told() -> None:
+    for document in ({"kind": "NewError", "arguments": [1]}, {"kind": "StaleLeaseError", "arguments": [1]}):
+        error = errors.from_document({**document, "message": "it broke", "hint": "mend it"})
+        assert (type(error), error.message, error.hint) == (EpochalError, "it broke", "mend it")
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
