@@ -18,7 +18,8 @@
         └── CheckpointError                  saved state is damaged or does not fit
 
 Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
-pickling between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document`` carry one over HTTP.
+pickling between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document``
+carry one over HTTP.
 """
 
 from __future__ import annotations

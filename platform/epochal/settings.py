@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
 
