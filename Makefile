@@ -14,16 +14,20 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Named by content: a new checkout of the same files does not install again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
+# What some tests need beside Python; where it is not installed they are skipped, and say so.
+DEBIAN_PACKAGES := chromium chromium-driver postgresql
+PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d' ' -f1)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo setup check test test-all bench index docs format constraints clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: setup  ## train a CNN data-parallel on two workers, and show the run
+demo: $(STAMP)  ## train a CNN data-parallel on two workers, and show the run
 	$(BIN)/epochal run jobs/quickstart.yaml
 
-setup: $(STAMP)  ## .venv with everything that constraints.txt pins
+setup: $(STAMP) $(PROGRAMS)  ## .venv as constraints.txt pins it; as root on Debian also what tests need
 
 check: setup  ## lint, format, types, layers, generated files
 	$(BIN)/ruff check .
@@ -75,4 +79,16 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PY) -m pip install -q -c constraints.txt --extra-index-url $(TORCH_INDEX) '$(TORCH)'
 	$(PY) -m pip install -q -c constraints.txt -e '.[cluster,k8s,dev]'
 	@rm -f $(VENV)/installed-*
+	@touch $@
+
+$(PROGRAMS): $(STAMP)
+	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "tests that need one of these are skipped where it is missing: $(DEBIAN_PACKAGES)" >&2; \
+	elif ! dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1; then \
+	  echo "installing $(DEBIAN_PACKAGES)"; \
+	  { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    $(DEBIAN_PACKAGES); } >$(VENV)/programs.log 2>&1 || \
+	  echo "not installed, their tests will be skipped: see $(VENV)/programs.log" >&2; \
+	fi
+	@rm -f $(VENV)/programs-*
 	@touch $@

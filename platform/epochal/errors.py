@@ -259,6 +259,6 @@ def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     close = get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(repr(match) for match in close)}?"
-    if 0 < len(known) <= 20:
+    if 0 < len(known) <= 25:
         return f"known: {', '.join(sorted(known))}"
     return ""

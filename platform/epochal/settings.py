@@ -49,9 +49,14 @@ class Home:
         return self.storage / "jobs" / job_id
 
     @property
-    def server_storage(self) -> Path:
-        """What the server keeps beside the ledger: shipped code and the workers' logs."""
-        return self.root / "server"
+    def served(self) -> Home:
+        """The home of a server and its agents: apart, since a job of `epochal run` is no server's to give away."""
+        return Home(self.root / "server")
+
+    @property
+    def store(self) -> Path:
+        """What a server keeps beside its ledger: shipped code and the workers' logs."""
+        return self.root / "store"
 
     @property
     def services(self) -> Path:

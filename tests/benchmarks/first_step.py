@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import epochal_job
 import ray_train
+import served
 import torchrun
 import warm_agent
 from contender import PEERS, workspace
@@ -22,6 +23,7 @@ def measure(rounds: int, quick: bool) -> Section:
         rounds,
         {
             "epochal": _epochal,
+            "epochal submit": _epochal_submit,
             "torchrun": _torchrun,
             "torchrun, tuned": _torchrun_tuned,
             "ray train": _ray_train("ray train", ray_train.DEFAULTS),
@@ -36,6 +38,10 @@ def measure(rounds: int, quick: bool) -> Section:
 PROMISES = [
     Promise("warm, beside torchrun", "epochal warm", "torchrun", 0.25),
     Promise("warm, beside torchrun tuned", "epochal warm", "torchrun, tuned", 0.25),
+    Promise("submitted, beside torchrun", "epochal submit", "torchrun", 0.25),
+    Promise("submitted, beside torchrun tuned", "epochal submit", "torchrun, tuned", 0.25),
+    Promise("submitted, beside Ray Jobs + Ray Train", "epochal submit", "ray jobs", 0.1),
+    Promise("submitted, beside Ray Jobs + Ray Train tuned", "epochal submit", "ray jobs, tuned", 0.1),
     Promise("warm, beside Ray Jobs + Ray Train", "epochal warm", "ray jobs", 0.1),
     Promise("warm, beside Ray Jobs + Ray Train tuned", "epochal warm", "ray jobs, tuned", 0.1),
     Promise("cold, beside Ray Train", "epochal cold", "ray train cold", 0.5),
@@ -45,9 +51,11 @@ PROMISES = [
     Promise("cold, beside torchrun", "epochal cold", "torchrun"),
 ]
 NOTES = [
+    "warm: the second job of an agent in the same process, 5 s after the first one's end; submitted: the same through\n"
+    "`epochal up` and the server's HTTP interface.",
     "tuned: torchrun reads prepared tensors instead of importing scikit-learn; so does Ray Train, which also has no\n"
     "dashboard (Ray Jobs needs it) and whose controller polls every 0.1 s instead of every 2 s. Ray Jobs are measured\n"
-    "on a cluster that is up and has run one job before."
+    "on a cluster that is up and has run one job before.",
 ]
 
 
@@ -57,6 +65,11 @@ def _epochal() -> dict[str, float]:
     with workspace() as (folder, env), warm_agent.start(folder, env, jobs=2) as contender:
         warm = contender.first_step(since=warm_agent.submitted(contender, 1))
     return {"epochal cold": cold, "epochal warm": warm}
+
+
+def _epochal_submit() -> dict[str, float]:
+    with workspace() as (folder, env), served.start(folder, env, jobs=2) as contender:
+        return {"epochal submit": contender.first_step(since=warm_agent.submitted(contender, 1))}
 
 
 def _torchrun() -> dict[str, float]:

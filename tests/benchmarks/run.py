@@ -20,6 +20,7 @@ import measure
 
 SECTIONS = {
     "startup": "startup",
+    "accept": "accept",
     "metric-cost": "metric_cost",
     "first-step": "first_step",
     "recovery": "recovery",

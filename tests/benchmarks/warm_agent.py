@@ -37,7 +37,9 @@ def submitted(contender: Contender, index: int) -> float:
 def main(spec: Path, jobs: int) -> None:
     from epochal import settings
     from epochal.agent.agent import Agent, Carrier
+    from epochal.agent.in_process import LedgerSource
     from epochal.agent.observer import SilentObserver
+    from epochal.agent.outbox import LEASE_SECONDS
     from epochal.agent.submission import submit
     from epochal.catalog.index import check
     from epochal.engine.connection import connect
@@ -50,14 +52,17 @@ def main(spec: Path, jobs: int) -> None:
     observer = SilentObserver()
     with Ledger.open(home.ledger_url) as ledger, connect(token_path=home.ray_token) as cluster:
         cluster.keep_warm(WORKERS)
-        agent = Agent("benchmark", ledger, cluster, home, settings.tracking_uri())
+        agent = Agent("benchmark", LedgerSource(ledger), cluster, home, settings.tracking_uri())
         for _ in range(jobs):
             time.sleep(PAUSE_SECONDS)
             print(f"submitted {time.time()!r}", flush=True)
             job = submit(ledger, home, load_spec(spec, (), [check]), (), observer.notice)
-            carrier = Carrier(agent, job, observer)
-            job = carrier.run()
-            carrier.tracking.finish(job.state, job.reason.value if job.reason else "")
+            lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
+            assert lease is not None
+            carrier = Carrier(agent, lease, observer)
+            job = carrier.run() or job
+            if (tracking := carrier.settle(job)) is not None:
+                tracking.close()
             if job.state is not JobState.SUCCEEDED:
                 raise SystemExit(f"{job.id} is {job.state}: {job.reason} {job.message}\n{carrier.ending.traceback}")
 

@@ -217,12 +217,25 @@ class TestFencing:
         ledger.finish(old, JobState.FAILED, Reason.USER_ERROR)
         self.assert_refused(ledger, old)
 
+    def test_the_run_of_a_short_training_is_told_after_its_end(self, ledger: Ledger) -> None:
+        lease = running(ledger)
+        ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+        assert ledger.set_run(lease, "run", "uri").run_id == "run"
+        with pytest.raises(StaleLeaseError):
+            ledger.set_run(lease, "another", "uri")
+
+    def test_the_run_that_an_older_attempt_tells_is_refused(self, ledger: Ledger) -> None:
+        old = running(ledger, ttl=0)
+        ledger.expire()
+        assert ledger.lease("agent-2", 60, old.job_id)
+        with pytest.raises(StaleLeaseError):
+            ledger.set_run(old, "run", "uri")
+
     def assert_refused(self, ledger: Ledger, old: Lease) -> None:
         before = ledger.job(old.job_id), ledger.attempts(old.job_id), ledger.events(old.job_id)
         writes = [
             lambda: ledger.renew(old, 60, {"step": 1}),
             lambda: ledger.running(old, world_size=2),
-            lambda: ledger.set_run(old, "run", "uri"),
             lambda: ledger.note(old, "checkpoint"),
             lambda: ledger.finish(old, JobState.SUCCEEDED, Reason.COMPLETED),
             lambda: ledger.finish(old, JobState.FAILED, Reason.HANG),

@@ -19,12 +19,14 @@ from hypothesis.stateful import (
 )
 
 from epochal.errors import ConflictError, StaleLeaseError
+from epochal.ledger.capacity import Demand, Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EDGES, JobState, Reason, stronger
-from epochal.ledger.values import Attempt, Event, Job, Lease
+from epochal.ledger.values import Attempt, Event, Job, Lease, WhyKind
 
 MAX_JOBS = 4  # few, so that several things happen to one
 TTL = st.sampled_from([0, 60])  # a lease of 0 seconds has run out at once
+NODES = st.lists(st.sampled_from([1.0, 2.0, 4.0]), max_size=2)
 FAILURES = st.sampled_from([Reason.INFRASTRUCTURE, Reason.OUT_OF_MEMORY, Reason.HANG])
 
 
@@ -43,6 +45,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ended: dict[str, JobState] = {}
         self.wanted: dict[str, JobState | None] = {}
         self.touched: set[str] = set()
+        self.incarnations: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.touched = set(self.epochs)
@@ -51,17 +54,101 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(target=jobs)
     def first_job(self) -> str:
-        return self.submit(50, None)
+        return self.submit(50, None, 1, False, "ada")
 
     @precondition(lambda self: len(self.epochs) < MAX_JOBS)
-    @rule(target=jobs, priority=st.integers(0, 100), key=st.none() | st.sampled_from("abc"))
-    def submit(self, priority: int, key: str | None) -> str:
-        job = self.ledger.submit({"version": 1}, name="digits", priority=priority, key=key)
+    @rule(
+        target=jobs,
+        priority=st.integers(0, 100),
+        key=st.none() | st.sampled_from("abc"),
+        workers=st.integers(1, 3),
+        preemptible=st.booleans(),
+        user=st.sampled_from(["ada", "ben"]),
+    )
+    def submit(self, priority: int, key: str | None, workers: int, preemptible: bool, user: str) -> str:
+        if key:  # which belongs to one spec
+            workers, preemptible = 1, False
+        spec = {"version": 1, "resources": {"workers": workers}, "preemptible": preemptible}
+        job = self.ledger.submit(spec, name="digits", priority=priority, key=key, submitted_by=user)
         if key:
             assert self.submitted.setdefault(key, job.id) == job.id
+        return self.know(job)
+
+    @precondition(lambda self: len(self.epochs) < MAX_JOBS)
+    @rule(target=jobs, job=jobs)
+    def retry_job(self, job: str):
+        over = self.ledger.job(job).state.is_terminal
+        try:
+            again = self.ledger.retry_job(job, "ada")
+        except ConflictError:
+            assert not over
+            return multiple()
+        assert over
+        assert again.origin["retry_of"] == job
+        return self.know(again)
+
+    def know(self, job: Job) -> str:
         self.epochs.setdefault(job.id, 0)
         self.touched.add(job.id)
         return job.id
+
+    @rule(agent=st.sampled_from("xy"), cpus=NODES, anew=st.booleans())
+    def heartbeat(self, agent: str, cpus: list[float], anew: bool) -> None:
+        former = self.owner(agent)
+        self.incarnations[agent] = self.incarnations.get(agent, 0) + anew
+        nodes = [Node(f"{agent}{n}", agent, {"CPU": count}, {"CPU": count}) for n, count in enumerate(cpus)]
+        lost = [job for job in self.ledger.jobs() if job.owner == former] if anew else []
+        self.ledger.heartbeat(agent, str(self.incarnations[agent]), nodes, [], {})
+        self.touched |= {job.id for job in lost}
+        assert not [job.id for job in lost if self.ledger.job(job.id).state.is_active], "the former one's leases end"
+
+    @rule(kind=st.sampled_from(["user", "queue"]), most=st.none() | st.integers(0, 2))
+    def set_quota(self, kind: str, most: int | None) -> None:
+        self.ledger.set_quota(kind, "*", jobs=most)
+
+    @rule(target=leases, agent=st.sampled_from("xy"), ttl=TTL)
+    def lease_by_policy(self, agent: str, ttl: float):
+        """What the policy gives fits, is within the quotas, and is the one that `queue` calls next somewhere."""
+        before = {job.id: job for job in self.ledger.jobs()}
+        known = {one.owner for one in self.ledger.agents()}
+        if self.owner(agent) not in known:
+            return multiple()
+        lease = self.ledger.lease(self.owner(agent), ttl)
+        self.touched |= before.keys()
+        if lease is None:
+            return multiple()
+        assert before[lease.job_id].state is JobState.QUEUED
+        self.epochs[lease.job_id] += 1
+        assert lease.epoch == self.epochs[lease.job_id]
+        self.check_share(agent)
+        self.check_quotas(lease.job)
+        return lease
+
+    def check_share(self, agent: str) -> None:
+        """The gangs of an agent, none of which its heartbeats have told of, fit on its nodes together."""
+        (info,) = [one for one in self.ledger.agents() if one.name == agent]
+        theirs = [job for job in self.ledger.jobs() if job.owner == info.owner]
+        workers = sum(Demand.of(job.spec).workers[0] for job in theirs if job.state is JobState.STARTING)
+        assert workers <= sum(node.total["CPU"] for node in info.nodes)
+
+    def check_quotas(self, leased: Job) -> None:
+        active = [job for job in self.ledger.jobs() if job.state.is_active]
+        for quota in self.ledger.quotas():
+            mine = [job for job in active if quota.kind == "queue" or job.submitted_by == leased.submitted_by]
+            assert quota.jobs is None or len(mine) <= quota.jobs
+
+    def owner(self, agent: str) -> str:
+        return f"{agent}/{self.incarnations.get(agent, 0)}"
+
+    @rule()
+    def queue(self) -> None:
+        """Everything queued is in it once, in order, each with a reason; nothing else has one of waiting."""
+        entries = self.ledger.queue()
+        waiting = self.ledger.jobs([JobState.QUEUED])
+        order = sorted(waiting, key=lambda job: (-job.priority, job.number))
+        assert [(entry.job.id, entry.position) for entry in entries] == [(job.id, n) for n, job in enumerate(order, 1)]
+        assert not {entry.why.kind for entry in entries} & {WhyKind.ENDED, WhyKind.PAUSED}
+        assert not any(set(entry.why.ahead) - {job.id for job in waiting} for entry in entries)
 
     @rule(target=leases, ttl=TTL)
     def lease(self, ttl: float):
@@ -109,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def ask_to_stop(self, job: str, request: str) -> None:
         self.ask(job, request)
 
-    @rule(job=jobs, request=st.sampled_from(["resume", "cancel", "note"]))
+    @rule(job=jobs, request=st.sampled_from(["resume", "cancel", "note", "why"]))
     def ask(self, job: str, request: str) -> None:
         self.touched.add(job)
         before = self.ledger.job(job)
@@ -199,6 +286,6 @@ def test_promises_hold_whatever_happens(new_url: Callable[[], str], request: pyt
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

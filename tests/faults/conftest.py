@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from foreground import SHORT_JOB, Curve, Foreground, history
+from matrix import HEAD, ROWS
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,3 +24,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
         summary = Foreground.start(tmp_path_factory.mktemp("unbroken"), *SHORT_JOB).finish()
     assert summary["exit"] == 0, summary["stderr"]
     return history(summary["tracking_uri"], summary["run_id"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ROWS, [])
+    if rows:
+        terminalreporter.section("fault matrix")
+        terminalreporter.write_line(HEAD)
+        for row in rows:
+            terminalreporter.write_line(str(row))

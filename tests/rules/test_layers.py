@@ -24,7 +24,10 @@ ONLY_IN = {
 }
 """Library -> the packages that may import it."""
 
-HEAVY = {"ray", "torch", "mlflow", "sqlalchemy", "alembic", "numpy", "pandas", "sklearn", "fastapi", "kubernetes"}
+HEAVY = {
+    "ray", "torch", "mlflow", "sqlalchemy", "alembic", "numpy", "pandas", "sklearn", "fastapi", "uvicorn", "kubernetes",
+    "psutil",
+}  # fmt: skip
 LIGHT_COMMANDS = [
     ["--help"],
     ["--version"],
@@ -37,7 +40,11 @@ LIGHT_COMMANDS = [
     ["datasets"],
     ["datasets", "digits"],
     ["tasks"],
+    ["submit", "jobs/quickstart.yaml", "--dry-run"],
+    ["config", "list"],
 ]
+"""Those that talk to a server are looked at in ``tests/unit/client/test_commands.py``, with a server."""
+
 PROBE = """
 import contextlib, io, json, sys
 from epochal.cli.main import main

@@ -1,172 +1,343 @@
-"""The agent: takes a job from the ledger and runs it on a Ray cluster, one attempt after the other, to its end."""
+"""The agent: takes a job that it was leased and runs it on a Ray cluster, one attempt after the other, to its end."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
-from epochal.agent.attempt import Attempt, Ending
-from epochal.agent.lease_keeper import LEASE_SECONDS, LeaseKeeper
+from epochal.agent import job_folder
+from epochal.agent.attempt import Attempt, Reporter
+from epochal.agent.booking import Bookings
+from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
-from epochal.agent.retry import may_retry
-from epochal.agent.run_tracking import RunTracking
-from epochal.agent.submission import origin_of, package_of
+from epochal.agent.outbox import LEASE_SECONDS, Listener, Outbox
+from epochal.agent.port import JobSource
+from epochal.agent.progress import ProgressLog
+from epochal.agent.run_tracking import STATUS, RunTracking
+from epochal.agent.settlement import Ending, Terms, decide
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Gang, GangRequest, form
 from epochal.engine.payload import TrainPayload
-from epochal.errors import CapacityError, ConflictError, StaleLeaseError
-from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
+from epochal.ledger.capacity import Demand
+from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
 from epochal.settings import Home
-from epochal.spec.job import JobSpec
+from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.record import artifacts_folder, write_atomically
 
 _FORM_SECONDS = 60.0
-"""How long a gang may take to form where the spec sets no ``limits.max_pending``."""
+"""How long a gang may take to form in the foreground where the spec sets no ``limits.max_pending``."""
+
+NO_ROOM_SECONDS = 2.0
+"""After which a job that an agent was given, and finds no room for, goes back to the queue."""
+
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+_LAST_WORD_SECONDS = 5.0
+_TRACEBACK_CHARACTERS = 20_000
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Agent:
-    """What carries jobs: a name in the ledger, a cluster to run them on, and where their traces go."""
+    """What carries jobs: a name, where its jobs come from, a cluster to run them on, and where their traces go.
+
+    ``name`` is as leases have it. ``hands_back``: a job that finds no room, or that the agent has to leave, returns to
+    the queue, where others find it, and its logs are shipped; in the foreground there is nobody else.
+    """
 
     name: str
-    ledger: Ledger
+    source: JobSource
     cluster: Connection
     home: Home
     tracking_uri: str
+    hands_back: bool = False
+    bookings: Bookings = field(default_factory=lambda: Bookings(time.monotonic))
+    lost_ray: Callable[[str], None] = lambda what: None
+    """Told, before a job is handed back for it, what of Ray does not answer."""
 
 
 class Carrier:
-    """Carries one job from the queue over as many attempts as its budgets allow.
+    """Carries one leased job over as many attempts as its budgets allow.
 
     The gang's place on the cluster and the run's tracking are kept from one attempt to the next.
     """
 
-    def __init__(self, agent: Agent, job: Job, observer: Observer) -> None:
+    def __init__(self, agent: Agent, lease: Lease, observer: Observer) -> None:
         self._agent = agent
-        self._ledger = agent.ledger
+        self._source = agent.source
         self._observer = observer
-        self._job = job
-        self._spec = JobSpec.from_stored(dict(job.spec))
-        self._folder = agent.home.job(job.id)
+        self._lease = lease
+        self._folder = agent.home.job(lease.job_id)
         self._gang: Gang | None = None
-        self._timed_out = False
-        self.tracking = RunTracking(agent.tracking_uri, self._folder, job.id, self._spec, observer.notice)
+        self._outbox: Outbox | None = None
+        self._spec: JobSpec | None = None
+        self._log = ProgressLog()
+        self._timed_out = self._stopping = self._leaving = self._lost = False
+        self.tracking: RunTracking | None = None
         self.attempt: Attempt | None = None
         self.ending = Ending(None)
 
-    def run(self) -> Job:
-        """Lease the job and run it, until it is no longer in the queue; the job as it is then."""
+    @property
+    def held(self) -> Lease:
+        """The lease of the newest attempt."""
+        return self._lease
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it holds room on the cluster."""
+        return self._gang is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the ledger knows that the newest attempt has ended."""
+        return self._outbox is not None and self._outbox.is_over
+
+    def run(self) -> Job | None:
+        """Run the job until this agent is done with it; the job as it is then. None where it was taken away."""
+        lease: Lease | None = self._lease
+        job: Job | None = None
         try:
-            while (lease := self._ledger.lease(self._agent.name, LEASE_SECONDS, self._job.id)) is not None:
-                self._observer.state(lease.job)
-                self._run_once(lease)
+            while lease is not None:
+                self._lease = lease
+                self._agent.bookings.expect(lease.job_id, lease.epoch, Demand.of(lease.job.spec))
+                job = self._carry(lease)
+                lease = self._next(job)
         finally:
-            if self._gang is not None:
-                self._gang.close()
-        job = self._ledger.job(self._job.id)
-        self._observer.state(job)
+            self._release()
         return job
 
     def interrupt(self) -> None:
         """Have the training save its state and end; the job is then PAUSED. Safe to call from another thread."""
         with suppress(ConflictError):  # it has just ended
-            self._ledger.request_pause(self._job.id, "interrupted at the keyboard")
+            self._source.request_pause(self._lease.job_id, "interrupted at the keyboard")
         self._stop()
 
-    def _run_once(self, lease: Lease) -> None:
-        limit = self._time_limit(lease.job)
+    def leave(self) -> None:
+        """Have the training save its state and end; the job then queues again. Safe to call from another thread."""
+        self._leaving = True
+        self._stop()
+
+    def abandon(self, why: str, seconds: float) -> bool:
+        """Tell the ledger that the attempt is over, whatever the training does; whether that worked in ``seconds``."""
+        outbox = self._outbox
+        if outbox is None:
+            return True
+        self._leaving = self._stopping = True
+        self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why))
+        return outbox.wait(seconds) is not None or self._lost
+
+    def settle(self, job: Job) -> RunTracking | None:
+        """Write down how the job stands, in the run's record; what can be closed now. None where there is no run."""
+        if job.state in STATUS and self._spec is not None:
+            self._tracked(self._spec).settle(job)
+        return self.tracking
+
+    def _carry(self, lease: Lease) -> Job | None:
+        """One attempt, and what the ledger made of its end."""
+        self._observer.state(lease.job)
+        outbox = self._outbox = Outbox(self._source, lease, Listener(self._changed, self._stop, self._taken))
+        logs = LogShipper(self._source, lease, self._folder)
+        if self._agent.hands_back:
+            logs.start()
         try:
-            with LeaseKeeper(self._ledger, lease, on_stop=self._stop, on_lost=self._kill):
-                self.ending = self._train(lease)
-                self._settle(lease, self.ending)
-        except StaleLeaseError as error:
-            self._observer.notice(f"{error}: another agent has taken the job over")
-        except CapacityError as error:
-            self._ledger.finish(lease, JobState.FAILED, Reason.PENDING_TIMEOUT, f"{error}; {error.hint}")
+            self.ending = self._outcome(lease, outbox)
         except BaseException as error:
             self._kill()
-            with suppress(ConflictError):
-                self._ledger.pause(lease, Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}")
+            self._end(outbox, lease, Ending(Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}"))
+            outbox.wait(_LAST_WORD_SECONDS)
             raise
         finally:
-            if limit is not None:
-                limit.cancel()
+            logs.close()
+        if self._agent.hands_back:
+            outbox.tell(logs.finish)
+        self._end(outbox, lease, self.ending)
+        if not self.ending.failed:
+            self._release()
+        return outbox.wait()
 
-    def _train(self, lease: Lease) -> Ending:
+    def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
+        try:
+            self._spec = _spec_of(lease.job)
+            with _time_limit(self._spec, lease.job, self._time_is_up):
+                return self._explained(self._train(lease, self._spec, outbox))
+        except CapacityError as error:
+            if self._stopping:
+                return self._explained(Ending(None))
+            return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
+        except Exception as error:
+            if not self._agent.hands_back:
+                raise
+            if self._stopping and isinstance(error, UnreachableError):
+                return self._explained(Ending(None))
+            return self._explained(self._broken(error))
+
+    def _broken(self, error: Exception) -> Ending:
+        """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
+        text = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
+        self._kill()
+        if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
+            return Ending(Reason.USER_ERROR, f"{error}; {error.hint}" if error.hint else str(error), trace)
+        _logger.error("%s: the agent failed\n%s", self._lease.job_id, trace)
+        return Ending(Reason.INFRASTRUCTURE, f"the agent failed: {text}", trace)
+
+    def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
+        job = lease.job
+        job_folder.ensure(self._folder, job, spec)
+        request = self._request(job, spec)
+        payload = TrainPayload(
+            self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job)),
+            job_folder.origin_of(job).folder,
+            resume=True,
+        )
         if self._gang is None:
-            self._gang = form(self._agent.cluster, self._request(), self._pending_seconds())
-        self.attempt = Attempt(self._ledger, lease, self.tracking, self._observer)
-        self.tracking.update(tags={"epochal.attempts": str(lease.epoch)})
-        payload = TrainPayload(self._job.spec, origin_of(self._job).folder, resume=True)
+            seconds = NO_ROOM_SECONDS if self._agent.hands_back else _pending_seconds(spec)
+            self._gang = form(self._agent.cluster, request, seconds, given_up=lambda: self._stopping)
+            self._agent.bookings.place(job.id, lease.epoch, self._gang.placement)
+        if self._stopping:
+            return Ending(None)
+        tracking = self._tracked(spec)
+        tracking.update(tags={"epochal.attempts": str(lease.epoch)})
+        reporter = Reporter(self._source, lease, outbox, tracking, self._log)
+        self.attempt = Attempt(lease.epoch, reporter, self._observer)
         return self.attempt.run(self._gang, payload, self._folder)
 
-    def _settle(self, lease: Lease, ending: Ending) -> None:
-        """Tell the ledger how the attempt ended, which decides whether there is another."""
+    def _tracked(self, spec: JobSpec) -> RunTracking:
+        if self.tracking is None:
+            uri, job_id = self._agent.tracking_uri, self._lease.job_id
+            self.tracking = RunTracking(uri, self._folder, job_id, spec, self._observer.notice)
+        return self.tracking
+
+    def _explained(self, ending: Ending) -> Ending:
+        """The ending with what this agent knows about it."""
         if ending.reason is None and self._timed_out:
-            message = f"limits.max_duration of {self._spec.limits.max_duration} is used up"
-            self._ledger.finish(lease, JobState.FAILED, Reason.TIMEOUT, message)
-        elif ending.reason is None:
-            self._settle_stop(lease)
-        elif ending.reason is Reason.COMPLETED:
-            self._ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED, ending.message)
-        else:
-            self._settle_failure(lease, ending.reason, ending)
+            return Ending(Reason.TIMEOUT, f"limits.max_duration of {self._limit} is used up", result=ending.result)
+        if ending.reason is None and self._leaving:
+            return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
+        if ending.reason is Reason.INFRASTRUCTURE and self._agent.hands_back and (lost := self._agent.cluster.lost()):
+            self._agent.lost_ray(lost)
+            return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer")
+        return ending
 
-    def _settle_stop(self, lease: Lease) -> None:
-        if self._ledger.job(self._job.id).state is JobState.STOPPING:
-            self._ledger.stopped(lease)
-        else:  # by a marker in the job's folder that is not the ledger's
-            self._ledger.pause(lease, Reason.INTERRUPTED, "the training was asked to stop from outside")
+    @property
+    def _limit(self) -> str:
+        return str(self._spec.limits.max_duration) if self._spec else ""
 
-    def _settle_failure(self, lease: Lease, reason: Reason, ending: Ending) -> None:
+    def _end(self, outbox: Outbox, lease: Lease, ending: Ending) -> None:
         if ending.traceback:
             write_atomically(artifacts_folder(self._folder) / "failure.txt", ending.traceback)
-        attempts = self._ledger.attempts(self._job.id)
-        failed = [attempt.reason for attempt in attempts if attempt.outcome is Outcome.FAILED and attempt.reason]
-        if may_retry(self._spec.retry, [*failed, reason]):
-            self._observer.notice(f"attempt {lease.epoch} failed ({reason}): {ending.message}; trying again")
-            self._ledger.retry(lease, reason, ending.message)
-        else:
-            self._ledger.finish(lease, JobState.FAILED, reason, ending.message)
+        outbox.end(partial(decide, self._source, lease, ending, self._terms()))
 
-    def _request(self) -> GangRequest:
-        resources = self._spec.resources
+    def _terms(self) -> Terms:
+        return Terms(self._spec.retry if self._spec else Retry(), self._agent.hands_back)
+
+    def _next(self, job: Job | None) -> Lease | None:
+        """The lease of the next attempt, where the job is to be tried again and nobody else has taken it."""
+        if job is None or job.state is not JobState.QUEUED:
+            return None
+        if self._agent.hands_back and (self._stopping or not self.ending.failed):
+            return None
+        if self.ending.failed:
+            reason, message = self.ending.reason, self.ending.message
+            self._observer.notice(f"attempt {job.epoch} failed ({reason}): {message}; trying again")
+        with suppress(UnreachableError):  # it is to stop, and the ledger is away: it stays in the queue
+            return self._patiently(partial(self._source.lease, self._agent.name, LEASE_SECONDS, job.id))
+        return None
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """What ``call`` gives, made again while the source does not answer, unless the job is to stop."""
+        tries = 0
+        while True:
+            try:
+                return call()
+            except UnreachableError:
+                if self._stopping:
+                    raise
+            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+
+    def _request(self, job: Job, spec: JobSpec) -> GangRequest:
+        resources = spec.resources
         return GangRequest(
-            job=self._job.id,
+            job=job.id,
             workers=(resources.min_workers, resources.max_workers),
             cpus=resources.cpus_per_worker,
             gpus=resources.gpus_per_worker,
             memory=resources.memory_per_worker,
-            env=self._spec.env,
-            package=package_of(self._agent.home, origin_of(self._job)),
+            env=spec.env,
+            package=self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job)),
         )
 
-    def _pending_seconds(self) -> float:
-        limit = self._spec.limits.max_pending
-        return limit.seconds if limit else _FORM_SECONDS
-
-    def _time_limit(self, job: Job) -> threading.Timer | None:
-        """A running timer that ends the training when the job's running time is used up."""
-        limit = self._spec.limits.max_duration
-        if limit is None:
-            return None
-        timer = threading.Timer(max(0.0, limit.seconds - job.ran_seconds), self._time_is_up)
-        timer.daemon = True
-        timer.start()
-        return timer
+    def _changed(self, job: Job) -> None:
+        self._observer.state(job)
 
     def _time_is_up(self) -> None:
         self._timed_out = True
         self._stop()
 
     def _stop(self) -> None:
+        self._stopping = True
         if self._gang is not None:
             self._gang.stop()
 
+    def _taken(self, error: EpochalError) -> None:
+        self._lost = True
+        self._observer.notice(f"{error}: its workers are ended")
+        self._stopping = True
+        if self._gang is not None:
+            self._gang.kill()
+
     def _kill(self) -> None:
         if self._gang is not None:
-            self._gang.close()
-            self._gang = None
+            self._gang.kill()
+        self._release()
+
+    def _release(self) -> None:
+        gang, self._gang = self._gang, None
+        if gang is not None:
+            gang.close()
+        self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
+
+
+def _spec_of(job: Job) -> JobSpec:
+    """
+    Raises:
+        UsageError: the ledger holds a spec that this version cannot read.
+    """
+    try:
+        return JobSpec.from_stored(dict(job.spec))
+    except ValueError as error:
+        hint = "`epochal validate` says more about it; the agent may be older than the server"
+        raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
+
+
+def _pending_seconds(spec: JobSpec) -> float:
+    limit = spec.limits.max_pending
+    return limit.seconds if limit else _FORM_SECONDS
+
+
+@contextmanager
+def _time_limit(spec: JobSpec, job: Job, expired: Callable[[], None]) -> Iterator[None]:
+    """Within the ``with`` block ``expired`` is called once the job's running time is used up."""
+    limit = spec.limits.max_duration
+    if limit is None:
+        yield
+        return
+    timer = threading.Timer(max(0.0, limit.seconds - job.ran_seconds), expired)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from epochal.agent.agent import Agent, Carrier
+from epochal.agent.in_process import LedgerSource
 from epochal.agent.observer import Observer
+from epochal.agent.outbox import LEASE_SECONDS
 from epochal.agent.reconcile import foreground_name, settle_interrupted
 from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
@@ -77,7 +79,8 @@ class Foreground:
                 self._observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
             with connect(self._place.address, token_path=home.ray_token) as cluster:
                 job, carrier = self._carry_on(ledger, cluster, queue)
-            synced = carrier.tracking.finish(job.state, job.reason.value if job.reason else "")
+            tracking = carrier.settle(job)
+            synced = tracking.close() if tracking is not None else Synced("", "", left="", problem="")
             self._send_what_others_left()
             return _summary(self._place, ledger, job, carrier, synced, time.monotonic() - began)
 
@@ -86,15 +89,21 @@ class Foreground:
         job = queue(ledger)
         workers = JobSpec.from_stored(dict(job.spec)).resources.max_workers
         cluster.keep_warm(min(workers, _most_workers(cluster)))
-        agent = Agent(foreground_name(), ledger, cluster, self._place.home, self._place.tracking_uri)
-        self._carrier = Carrier(agent, job, self._observer)
+        source = LedgerSource(ledger)
+        agent = Agent(foreground_name(), source, cluster, self._place.home, self._place.tracking_uri)
+        lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
+        if lease is None:
+            raise ConflictError(f"{job.id} was taken by someone else", f"`epochal status {job.id}` shows by whom")
+        self._carrier = Carrier(agent, lease, self._observer)
         if self._interrupted.is_set():
             self._carrier.interrupt()
-        return self._carrier.run(), self._carrier
+        job = self._carrier.run() or ledger.job(job.id)
+        self._observer.state(job)
+        return job, self._carrier
 
     def _send_what_others_left(self) -> None:
         """Runs of earlier jobs that MLflow has not got everything of; it must be answering for this to be tried."""
-        if self._carrier is not None and self._carrier.tracking.run_id:
+        if self._carrier is not None and self._carrier.tracking is not None and self._carrier.tracking.run_id:
             sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
 
 

@@ -6,19 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from epochal.ledger.states import JobState
+from epochal.ledger.values import Job
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint, record_path
+from epochal.tracking.record import CLOSED_AS, CheckpointPointer, RunRecord, note_checkpoint, record_path
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import Tracker
 
-STATUS: dict[JobState, Status] = {
-    JobState.SUCCEEDED: "FINISHED",
-    JobState.FAILED: "FAILED",
-    JobState.STOPPED: "KILLED",
-    JobState.PAUSED: "KILLED",
-}
+STATUS = CLOSED_AS
 """The MLflow status that tells the same truth as a job's state; of every other state it is RUNNING."""
+
+
+_LEAVE_SECONDS = 5.0
 
 
 class RunTracking:
@@ -32,6 +30,8 @@ class RunTracking:
         self._folder = folder
         self._notice = notice
         self._tracker: Tracker | None = None
+        self.told = False
+        """Whether the ledger knows the run."""
         known = record_path(folder).exists()
         record = RunRecord.load(folder) if known else RunRecord.of(job_id, spec)
         self._record = record.changed(status="RUNNING")
@@ -60,9 +60,18 @@ class RunTracking:
         else:
             note_checkpoint(self._folder, pointer)
 
-    def finish(self, state: JobState, reason: str) -> Synced:
-        """Close the run as ``state`` says, and send what is left within a deadline."""
-        self.update(status=STATUS[state], reason=reason)
+    def settle(self, job: Job) -> None:
+        """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""
+        if job.state in STATUS:
+            self.update(status=STATUS[job.state], reason=job.reason.value if job.reason else "")
+
+    def close(self) -> Synced:
+        """Send what is left, within a deadline, and end the thread."""
         self.start()
         assert self._tracker is not None
         return self._tracker.close()
+
+    def leave(self) -> None:
+        """End the thread, if there is one, with what is left sent as far as that goes quickly: the run stays open."""
+        if self._tracker is not None:
+            self._tracker.close(_LEAVE_SECONDS)

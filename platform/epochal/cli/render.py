@@ -64,6 +64,17 @@ def text(content: str) -> None:
     _lines(sys.stdout, [content.removesuffix("\n")])
 
 
+def line(mapping: Mapping[str, Any]) -> None:
+    """Print one object as JSON on one line: what a program reads while more is to come."""
+    text(json.dumps(plain(mapping), ensure_ascii=False))
+
+
+def clear() -> None:
+    """Begin again at the top of an empty terminal; nothing where stdout is none."""
+    if is_terminal(sys.stdout):
+        sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+
+
 def message(content: str) -> None:
     """Tell the user something that is not the command's data."""
     _lines(sys.stderr, [printable(content)])

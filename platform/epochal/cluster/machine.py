@@ -12,13 +12,14 @@ from epochal.settings import Home
 Look = Callable[[], Iterator[Check]]
 
 
-def diagnose(home: Home) -> Iterator[Check]:
+def diagnose(home: Home, tracking_uri: str) -> Iterator[Check]:
     """Every check, each as soon as it is known. Nothing is changed on the machine."""
     looks: tuple[tuple[str, Look], ...] = (
         ("installation", installation.look),
         ("imports and gpus", _imports_and_gpus),
         ("hardware", lambda: _hardware(home)),
         ("surroundings", lambda: surroundings.look(home.root)),
+        ("services", lambda: _services(home, tracking_uri)),
         ("leftovers", lambda: leftovers.look(home)),
     )
     for name, look in looks:
@@ -33,6 +34,13 @@ def _hardware(home: Home) -> Iterator[Check]:
     yield from hardware.measured_disks(home.root)
     yield hardware.measured_open_files()
     yield hardware.measured_processes()
+
+
+def _services(home: Home, tracking_uri: str) -> Iterator[Check]:
+    if installation.has_cluster_extra():
+        from epochal.cluster import running
+
+        yield from running.look(home, tracking_uri)
 
 
 def _imports_and_gpus() -> Iterator[Check]:

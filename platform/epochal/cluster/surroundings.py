@@ -58,14 +58,6 @@ def ports(first: int, last: int) -> Check:
     return ok("ports", found)
 
 
-def taken_port(name: str, port: int, taken: bool) -> Check:
-    if taken:
-        return warn(
-            f"port {port}", f"another program listens there, where {name} would", f"`{name} --port N` takes another"
-        )
-    return ok(f"port {port}", f"free for {name}")
-
-
 def clock(now: float, steps: tuple[float, float], file_time: float) -> Check:
     """``steps``: seconds by the wall clock and by the monotonic one over the same moment; ``file_time``: of a new file.
 
@@ -144,9 +136,6 @@ def _measured_ports() -> Iterator[Check]:
         yield ports(first, last)
     except (OSError, ValueError):
         yield ok("ports", "this system does not say how many it gives")
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        yield taken_port("epochal ui", 5000, probe.connect_ex(("127.0.0.1", 5000)) == 0)
 
 
 def _measured_clock(folder: Path) -> Check:

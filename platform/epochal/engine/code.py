@@ -6,11 +6,14 @@ import hashlib
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from pathspec import GitIgnoreSpec
 
@@ -18,6 +21,15 @@ from epochal.errors import CodeError
 from epochal.units import Bytes
 
 MAX_BYTES = 50 * 1024 * 1024
+MAX_FILES = 20_000
+_LEAVE_OUT = "add data and weights to code.exclude or .gitignore; they belong in a dataset or in the storage root"
+_MAX_DIRECTORY = 8 * 2**20
+_LONGEST_END = 2**16 + 22
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_UNREADABLE = (
+    zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zlib.error, struct.error,
+)  # fmt: skip
+"""What ``zipfile`` raises of a damaged or odd archive."""
 _ALWAYS_IGNORED = (
     ".git/", ".hg/", ".svn/", "__pycache__/", "*.py[co]", ".venv/", "venv/", ".tox/", ".nox/", "*.egg-info/",
     ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".ipynb_checkpoints/", "node_modules/", "mlruns/", ".DS_Store",
@@ -93,6 +105,22 @@ def unpack(path: Path, digest: str, cache: Path) -> Path:
     return target
 
 
+def verify(package: IO[bytes], digest: str) -> None:
+    """Check a package that someone sent, without writing or keeping any of its content.
+
+    Raises:
+        CodeError: it is damaged, not that of ``digest``, too large, or has an entry that is refused.
+    """
+    try:
+        _check_directory(package)
+        with zipfile.ZipFile(package) as archive:
+            found = _combined({entry.filename: _content_digest(archive, entry) for entry in _checked(archive, "sent")})
+    except _UNREADABLE as error:
+        raise CodeError(f"the code package sent cannot be read: {error}") from error
+    if found != digest:
+        raise CodeError(f"the code package sent is not the one named: its content has digest {found}, not {digest}")
+
+
 def _spec(lines: Iterable[str]) -> tuple[str, GitIgnoreSpec]:
     return "", GitIgnoreSpec.from_lines(lines)
 
@@ -134,22 +162,36 @@ def _inside(path: Path, root: Path) -> Path:
 def _check_size(files: dict[str, Path]) -> int:
     sizes = {name: path.stat().st_size for name, path in files.items()}
     total = sum(sizes.values())
+    if len(files) > MAX_FILES:
+        raise CodeError(f"the code has {len(files):,} files, more than {MAX_FILES:,}", _LEAVE_OUT)
     if total > MAX_BYTES:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
         listed = ", ".join(f"{name} ({Bytes(sizes[name]).human()})" for name in largest)
         raise CodeError(
             f"the code has {Bytes(total).human()}, more than {Bytes(MAX_BYTES).human()}; the largest files: {listed}",
-            "add data and weights to code.exclude or .gitignore; they belong in a dataset or in the storage root",
+            _LEAVE_OUT,
         )
     return total
 
 
 def _digest(files: dict[str, Path]) -> str:
+    return _combined({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()})
+
+
+def _combined(digests: dict[str, str]) -> str:
+    """The digest of a package from those of its files, by name."""
     total = hashlib.sha256()
-    for name in sorted(files):
-        content = hashlib.sha256(files[name].read_bytes()).hexdigest()
-        total.update(f"{content} {name}\n".encode())
+    for name in sorted(digests):
+        total.update(f"{digests[name]} {name}\n".encode())
     return total.hexdigest()
+
+
+def _content_digest(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    content = hashlib.sha256()
+    with archive.open(entry) as file:  # gives at most the size that the entry says, and checks it
+        while block := file.read(2**20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def _write(files: dict[str, Path], target: Path) -> None:
@@ -167,22 +209,45 @@ def _write(files: dict[str, Path], target: Path) -> None:
 def _extract(path: Path, into: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise CodeError(f"the code package {path} unpacks to more than {Bytes(MAX_BYTES).human()}")
-            for entry in entries:
-                _check_entry(entry, path)
+            for entry in _checked(archive, str(path)):
                 archive.extract(entry, into)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise CodeError(f"the code package {path} cannot be read: {error}") from error
 
 
-def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
+def _check_directory(package: IO[bytes]) -> None:
+    """Refuse a package with too many entries before ``zipfile`` makes an object of each."""
+    size = package.seek(0, os.SEEK_END)
+    package.seek(max(0, size - _LONGEST_END))
+    end = package.read()
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0 or len(end) < at + 22 or end[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
+        raise CodeError("the code package sent is not a zip file, or one of a kind that is refused (zip64)")
+    if int.from_bytes(end[at + 12 : at + 16], "little") > _MAX_DIRECTORY:
+        raise CodeError(f"the code package sent has more entries than the {MAX_FILES:,} that are allowed")
+    package.seek(0)
+
+
+def _checked(archive: zipfile.ZipFile, shown: str) -> list[zipfile.ZipInfo]:
+    """The entries, once all of them have been looked at."""
+    entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > MAX_BYTES:
+        raise CodeError(f"the code package {shown} unpacks to more than {Bytes(MAX_BYTES).human()}")
+    if len(entries) > MAX_FILES or len({entry.filename for entry in entries}) < len(entries):
+        raise CodeError(f"the code package {shown} has more than {MAX_FILES:,} entries, or several of one name")
+    for entry in entries:
+        _check_entry(entry, shown)
+    return entries
+
+
+def _check_entry(entry: zipfile.ZipInfo, shown: str) -> None:
     name = PurePosixPath(entry.filename)
     mode = entry.external_attr >> 16
     plain = entry.filename and not entry.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
-    if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or ":" in name.parts[0] or not plain:
-        raise CodeError(f"the code package {path} has an entry that is refused: {entry.filename!r}")
+    plain = plain and entry.compress_type in _COMPRESSIONS and not entry.flag_bits & 1  # 1: encrypted
+    inside = not name.is_absolute() and ".." not in name.parts and str(name) == entry.filename != "."
+    if not plain or not inside or "\\" in entry.filename or ":" in entry.filename.split("/")[0]:
+        raise CodeError(f"the code package {shown} has an entry that is refused: {entry.filename!r}")
 
 
 def _move(draft: Path, target: Path) -> None:

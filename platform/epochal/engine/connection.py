@@ -24,6 +24,7 @@ from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
 
 CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 1.0
 _ALIVE = 0  # GcsNodeInfo.GcsNodeState
 _SOCKET_PATH_LIMIT = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.12345")
 """What is left of the length of a unix socket's path for Ray's temporary folder."""
@@ -42,9 +43,29 @@ class Connection:
         state: Any = ray._private.state
         return nodes_of(state.nodes(), state.available_resources_per_node())
 
+    def lost(self) -> str:
+        """What of Ray this process needs does not answer: its raylet or its GCS; empty while both do. Takes no time."""
+        if self.raylet_is_gone():
+            return "the raylet of this node"
+        host, _, port = self.address.rpartition(":")
+        return "" if _listens((host.strip("[]"), int(port))) else f"the GCS at {self.address}"
+
+    def raylet_is_gone(self) -> bool:
+        """Whether nothing is left of this node's part of Ray: its workers die with the raylet."""
+        node: Any = ray._private.worker._global_node
+        return node is None or not _listens(node.raylet_socket_name)
+
     def keep_warm(self, per_node: int) -> None:
         """Keep that many idle processes with torch imported on every node; returns at once."""
         self.warm.keep(per_node)
+
+
+def _listens(place: str | tuple[str, int]) -> bool:
+    """Whether a server listens on the unix socket, or at the host and port."""
+    family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        return probe.connect_ex(place) == 0
 
 
 @contextmanager

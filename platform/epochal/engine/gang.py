@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,14 @@ from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
 from epochal.engine.failure import GRACE, FailureKind, first_failure
 from epochal.engine.ranks import Ranks
 from epochal.engine.task import Assignment, stop_marker
-from epochal.engine.warm import preload
+from epochal.engine.warm import Claim, preload
 from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.training.control import Phase
 
 __all__ = ["Gang", "GangRequest", "form"]
+
+GROUP_PREFIX = "epochal:"
+"""What the names of our placement groups begin with."""
 
 START_SECONDS = 180.0
 """For a worker's process to start where none was warm, on a busy machine."""
@@ -33,11 +38,16 @@ _CREATE_SECONDS = 5.0
 
 
 def form(
-    connection: Connection, request: GangRequest, timeout: float, limits: Mapping[Phase, float] = DEFAULT_LIMITS
+    connection: Connection,
+    request: GangRequest,
+    timeout: float,
+    limits: Mapping[Phase, float] = DEFAULT_LIMITS,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Gang:
     """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
 
-    ``timeout`` is in seconds; ``limits`` are the hang watchdog's, in seconds without progress by phase.
+    ``timeout`` is in seconds; ``limits`` are the hang watchdog's, in seconds without progress by phase. Once the room
+    is ``given_up`` nobody waits for it any longer.
 
     Raises:
         CapacityError: the workers can never fit, or did not within the timeout.
@@ -49,16 +59,17 @@ def form(
         nodes = connection.nodes()
         check_possible(nodes, request)
         # Asking only once there is room: a group that is refused is looked at again much later.
-        if (workers := fit(nodes, request)) and (group := _reserve(request, workers)) is not None:
+        if (workers := fit(nodes, request)) and (group := _reserve(request, workers, timeout)) is not None:
             return Gang(connection, request, group, workers, limits)
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or given_up():
             raise does_not_fit_now(nodes, request, timeout)
         time.sleep(0.02)
 
 
-def _reserve(request: GangRequest, workers: int) -> PlacementGroup | None:
-    group: PlacementGroup = placement_group([request.bundle] * workers, strategy="PACK")
-    if group.wait(_CREATE_SECONDS):
+def _reserve(request: GangRequest, workers: int, timeout: float) -> PlacementGroup | None:
+    name = f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
+    group: PlacementGroup = placement_group([request.bundle] * workers, strategy="PACK", name=name)
+    if group.wait(min(_CREATE_SECONDS, timeout)):
         return group
     remove_placement_group(group)
     return None
@@ -82,6 +93,8 @@ class Gang:
         self._limits = limits
         self._ranks: Ranks | None = None
         self._marker: Path | None = None
+        self._stopping = False
+        self._killed = threading.Event()
 
     def __enter__(self) -> Gang:
         return self
@@ -98,6 +111,8 @@ class Gang:
         """
         self._marker = stop_marker(folder, attempt)
         self._marker.parent.mkdir(parents=True, exist_ok=True)
+        if self._stopping:
+            self._marker.touch()
         ranks = self._ranks = Ranks(self.request, self._group, self._connection.node_id)
         seats = self._seats()
         assignments = [
@@ -114,15 +129,30 @@ class Gang:
             for rank, seat in enumerate(seats)
         ]
         try:
-            yield from _Flight(self._connection, ranks, assignments, seats, self._limits)
+            yield from _Flight(self._connection, ranks, assignments, seats, self._limits, self._killed)
         finally:
             ranks.kill()
             self._connection.warm.rested()
 
     def stop(self) -> None:
-        """Ask the workers to stop; they save their state first, and are ``Done`` when they have."""
+        """Ask the workers to stop; they save their state first, and are ``Done`` when they have.
+
+        Safe to call from any thread, and before they run.
+        """
+        self._stopping = True
         if self._marker is not None:
             self._marker.touch()
+
+    def kill(self) -> None:
+        """End the workers at once, without saving: ``run`` tells of a failure. Safe to call from any thread."""
+        self._killed.set()
+        if self._ranks is not None:
+            self._ranks.strike()
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many workers each node has room for, by node id."""
+        return Counter(self._places().values())
 
     def close(self) -> None:
         """End what is left of the workers, and give the room back."""
@@ -133,7 +163,7 @@ class Gang:
 
     def _seats(self) -> list[_Seat]:
         """Each rank's place; ranks of one node follow each other."""
-        places: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
+        places = self._places()
         nodes = list(dict.fromkeys(places[bundle] for bundle in sorted(places)))
         used: Counter[str] = Counter()
         seats = []
@@ -142,6 +172,10 @@ class Gang:
             seats.append(_Seat(bundle, node, used[node]))
             used[node] += 1
         return seats
+
+    def _places(self) -> dict[int, str]:
+        places: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
+        return places
 
 
 @dataclass(frozen=True)
@@ -163,8 +197,11 @@ class _Flight:
         assignments: list[Assignment],
         seats: list[_Seat],
         limits: Mapping[Phase, float],
+        killed: threading.Event,
     ) -> None:
         self._warm = connection.warm
+        self._claim: Claim | None = None
+        self._killed = killed
         self._ranks = ranks
         self._assignments = assignments
         self._seats = seats
@@ -189,6 +226,8 @@ class _Flight:
                 if self._ranks.started.issuperset(everyone):
                     claim.close()
                 self._watch()
+                if self._killed.is_set():
+                    self._suspect(Failed(0, FailureKind.INFRASTRUCTURE, "the gang was killed"))
                 if time.monotonic() >= self._verdict_at:
                     self._ranks.kill()
                     yield first_failure(self._failures)
@@ -196,14 +235,16 @@ class _Flight:
 
     def _prepare(self, claim: ExitStack) -> None:
         """Launch rank 0, once there is a warm process for everyone."""
-        if not claim.enter_context(self._warm.claim(Counter(seat.node for seat in self._seats))):
+        self._claim = claim.enter_context(self._warm.claim(Counter(seat.node for seat in self._seats)))
+        if not self._claim.enough:
             preload(self._ranks.placement(seat.bundle) for seat in self._seats)
         self._ranks.launch(self._assignments[0], self._seats[0].bundle, None)
 
     def _see(self, event: Event) -> None:
         now = time.monotonic()
         if isinstance(event, Started):
-            self._warm.taken(event.node_id, event.pid)
+            if self._claim is not None:
+                self._claim.taken(event.node_id, event.pid)
             self._watchdog.start(event.rank, now)
             if event.meeting is not None:
                 self._launch_others(event.meeting)

@@ -51,9 +51,32 @@ class LogTail:
         return f"[{skipped} bytes not shown here; all of it is in {self._path}]\n{text}" if skipped else text
 
     def _set_aside(self) -> None:
-        os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
+        """Between the two renames there is no log: who finds one finds the right place of its beginning too."""
+        aside = aside_of(self._path)
+        begins = start_of(self._path) + self._path.stat().st_size
+        os.replace(self._path, aside)
+        draft = aside.with_name(f".{self._path.name}.start")
+        draft.write_text(str(begins))
+        os.replace(draft, _start_path(self._path))
         self._rotate(self._path)
         self._offset = 0
+
+
+def aside_of(path: Path) -> Path:
+    """Where the log that has grown too large was set aside."""
+    return path.with_name(f"{path.name}.1")
+
+
+def start_of(path: Path) -> int:
+    """Where in all that was ever printed this log begins, in bytes: 0 until one was set aside."""
+    try:
+        return int(_start_path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _start_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.start")
 
 
 def split_lines(text: str) -> tuple[str, str]:

@@ -95,6 +95,10 @@ class Ranks:
         self._streams.clear()
         self._await_end(killed, deadline)
 
+    def strike(self) -> None:
+        """SIGKILL the workers that have started, and wait for nothing. Safe to call from another thread."""
+        self._sigkill([worker for rank, worker in list(self._started.items()) if rank not in self._done], seconds=0.0)
+
     def await_exit(self) -> None:
         """Give workers that are done a moment to end by themselves, then end them."""
         left = list(self._started.values())
@@ -108,8 +112,8 @@ class Ranks:
         while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def _sigkill(self, workers: list[Started]) -> None:
-        """Directly where they are on this node, through a task on theirs otherwise."""
+    def _sigkill(self, workers: list[Started], seconds: float = _GONE_SECONDS) -> None:
+        """Directly where they are on this node, through a task on theirs otherwise, which is waited for."""
         pending = []
         for worker in workers:
             if worker.node_id == self._home:
@@ -118,4 +122,4 @@ class Ranks:
                 affinity = NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
                 pending.append(_KILL.options(scheduling_strategy=affinity).remote(worker.pid, worker.created))
         if pending:
-            ray.wait(pending, num_returns=len(pending), timeout=_GONE_SECONDS)
+            ray.wait(pending, num_returns=len(pending), timeout=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,18 @@ class Assignment:
 
 
 def stop_marker(folder: Path, attempt: int) -> Path:
-    """The file that asks the workers of an attempt to stop."""
+    """The file that asks the workers of an attempt to stop. Its folder is made when the attempt begins."""
     return folder / "attempts" / str(attempt) / "stop"
+
+
+def newer_attempt(folder: Path, attempt: int) -> int | None:
+    """The newest attempt that has begun at the job in ``folder``, where that is newer than this one.
+
+    Raises:
+        OSError: the folder cannot be read right now.
+    """
+    newest = max((int(name) for name in os.listdir(folder / "attempts") if name.isdigit()), default=attempt)
+    return newest if newest > attempt else None
 
 
 def run(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:

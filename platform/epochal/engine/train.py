@@ -31,7 +31,7 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
     """Train as one worker; the fields of its ``FitResult``, and ``tags`` for the run."""
     spec = JobSpec.from_stored(dict(payload.spec))
     _check_secrets(spec)
-    setup = prepare(spec, Path(payload.data_folder))
+    setup = prepare(spec, _data_folder(payload, context))
     with ExitStack() as stack:
         recorder = _recorder(context)
         stack.callback(recorder.close)
@@ -46,6 +46,12 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
         _tell_export(context, result)
         tags = _save_model(setup, context.folder, context.folder / result.weights)
     return {**dataclasses.asdict(result), "tags": tags}
+
+
+def _data_folder(payload: TrainPayload, context: WorkerContext) -> Path:
+    """What relative paths of the data start from: the spec's own folder where this machine has it, else the code's."""
+    folder = Path(payload.data_folder)
+    return context.code if context.code is not None and not (payload.data_folder and folder.is_dir()) else folder
 
 
 def _check_secrets(spec: JobSpec) -> None:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -121,6 +121,7 @@ class WarmPool:
     def __init__(self) -> None:
         self._target = 0
         self._idle: defaultdict[str, set[int]] = defaultdict(set)
+        self._promised: Counter[str] = Counter()
         self._holding: _Round | None = None
         self._due: float | None = None
         self._gentle = False
@@ -144,29 +145,35 @@ class WarmPool:
             return {node: len(pids) for node, pids in self._idle.items() if pids}
 
     @contextmanager
-    def claim(self, need: Mapping[str, int]) -> Iterator[bool]:
+    def claim(self, need: Mapping[str, int]) -> Iterator[Claim]:
         """Within the ``with`` block no warm process is held back: tasks submitted there get them.
 
-        Gives whether each node has as many as it is said to ``need``; waits for those that are being made.
+        The claim says whether each node has as many as it is said to ``need``, beside those promised to others; waits
+        for those that are being made.
         """
         with self._changed:
             self._claims += 1
             deadline = time.monotonic() + _CLAIM_SECONDS
             while self._short_of(need) and self._filling and time.monotonic() < deadline:
                 self._changed.wait(deadline - time.monotonic())
-            enough = not self._short_of(need)
+            claim = Claim(self, need if not self._short_of(need) else {})
+            self._promised.update(claim.outstanding)
         self.make_way()
         try:
-            yield enough
+            yield claim
         finally:
             with self._changed:
                 self._claims -= 1
+                self._promised.subtract(claim.outstanding)
                 self._changed.notify_all()
 
-    def taken(self, node_id: str, pid: int) -> None:
-        """A gang has that process now."""
+    def take(self, claim: Claim, node_id: str, pid: int) -> None:
+        """The gang of that ``claim`` has that process now."""
         with self._changed:
             self._idle[node_id].discard(pid)
+            if claim.outstanding[node_id]:
+                claim.outstanding[node_id] -= 1
+                self._promised[node_id] -= 1
             self._schedule(REFILL_SECONDS, gentle=True)
 
     def rested(self) -> None:
@@ -190,7 +197,7 @@ class WarmPool:
             self._thread.join(_RELEASE_SECONDS)
 
     def _short_of(self, need: Mapping[str, int]) -> bool:
-        return any(len(self._idle[node]) < count for node, count in need.items())
+        return any(len(self._idle[node]) - self._promised[node] < count for node, count in need.items())
 
     def _schedule(self, delay: float, gentle: bool) -> None:
         if not self._target or self._closed:
@@ -230,7 +237,7 @@ class WarmPool:
         short = [node for node in ray.nodes() if self._is_short(node)]  # type: ignore[no-untyped-call]
         if not short or not self._target:
             return
-        placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target)]
+        placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
         mine = _Round([options for _, options in placements], gentle)
         with self._changed:
             self._holding = mine
@@ -242,7 +249,12 @@ class WarmPool:
         mine.release()
 
     def _is_short(self, node: Mapping[str, Any]) -> bool:
-        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < self._target and _has_gpu_share(node)
+        wanted = self._target_of(node)
+        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < wanted and _has_gpu_share(node)
+
+    def _target_of(self, node: Mapping[str, Any]) -> int:
+        """None on a node that offers no CPU: no worker is ever placed there."""
+        return self._target if node["Resources"].get("CPU") else 0
 
     def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
@@ -255,6 +267,19 @@ class WarmPool:
                 for task, pid in mine.loaded(ready):
                     self._idle[nodes[task]].add(pid)
                 self._changed.notify_all()
+
+
+class Claim:
+    """What a gang was promised while its workers start; nothing where there were too few for all of them."""
+
+    def __init__(self, pool: WarmPool, promised: Mapping[str, int]) -> None:
+        self._pool = pool
+        self.enough = bool(promised)
+        self.outstanding = Counter(promised)
+
+    def taken(self, node_id: str, pid: int) -> None:
+        """One of its workers has that process."""
+        self._pool.take(self, node_id, pid)
 
 
 class _Round:

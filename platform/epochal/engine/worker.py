@@ -13,8 +13,8 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
 from epochal.engine.log_tail import LogTail
-from epochal.engine.task import Assignment, stop_marker
+from epochal.engine.task import Assignment, newer_attempt, stop_marker
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
 from epochal.training.process_group import Rendezvous, serve
@@ -37,6 +37,7 @@ from epochal.training.worker import Worker
 HEARTBEAT_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _STOP_POLL_SECONDS = 0.1
+FENCE_POLL_SECONDS = 0.25
 _TRACEBACK_CHARACTERS = 20_000
 
 
@@ -45,7 +46,8 @@ class WorkerContext:
     """What the target gets beside its payload: it is called as ``function(payload, context)``.
 
     ``rendezvous`` and ``store`` are for ``training.process_group.join``; ``store`` is rank 0's alone. ``folder`` is
-    the job's. What the function returns is passed to the driver and so must survive pickling.
+    the job's, ``code`` that of the shipped code, where there is any. What the function returns is passed to the driver
+    and so must survive pickling.
     """
 
     worker: Worker
@@ -54,6 +56,7 @@ class WorkerContext:
     control: WorkerControl
     rendezvous: Rendezvous
     store: TCPStore | None
+    code: Path | None = None
 
 
 class WorkerControl:
@@ -91,6 +94,7 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
     """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``task.run``."""
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     _become(assignment, host)
+    threading.Thread(target=_keep_apart, args=(assignment,), name="fence", daemon=True).start()
     tail = LogTail(assignment.log_path, process.capture_output)
     with ExitStack() as stack:
         store = None
@@ -128,27 +132,42 @@ def _become(assignment: Assignment, host: str) -> None:
     os.environ.update(assignment.request.env)
 
 
+def _keep_apart(assignment: Assignment) -> None:
+    """End this process, and save nothing, once a newer attempt at its job has begun.
+
+    Whoever began it believes this one dead: its agent is gone or cut off, and did not end it.
+    """
+    newer: int | None = None
+    while newer is None:
+        time.sleep(FENCE_POLL_SECONDS)
+        with suppress(OSError):  # the storage is away for a moment
+            newer = newer_attempt(assignment.folder, assignment.attempt)
+    os.write(2, f"attempt {newer} has begun elsewhere: attempt {assignment.attempt} ends\n".encode())
+    process.kill_tree(os.getpid(), psutil.Process().create_time())
+
+
 def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
     try:
         # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
         torch.set_num_threads(assignment.request.threads)
         if assignment.request.package is not None:
-            _import_from(assignment.request.package)
+            context = replace(context, code=_import_from(assignment.request.package))
         function: Any = resolve(assignment.target)
         events.put(Done(rank, function(assignment.payload, context)))
     except BaseException as error:
         events.put(of_exception(rank, error, traceback.format_exc()[-_TRACEBACK_CHARACTERS:]))
 
 
-def _import_from(package: Package) -> None:
+def _import_from(package: Package) -> Path:
     """Put the package's folder first on the import path, for processes started from here too."""
     node: Any = ray._private.worker._global_node
-    session = Path(node.get_session_dir_path())
-    folder = str(unpack(package.path, package.digest, session / "epochal-code"))
+    unpacked = unpack(package.path, package.digest, Path(node.get_session_dir_path()) / "epochal-code")
+    folder = str(unpacked)
     sys.path.insert(0, folder)
     existing = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{existing}" if existing else folder
+    return unpacked
 
 
 def _pass_on(events: queue.SimpleQueue[Event], control: WorkerControl, tail: LogTail, rank: int) -> Iterator[Event]:

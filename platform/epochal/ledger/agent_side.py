@@ -1,6 +1,6 @@
-"""What agents ask of the ledger: lease a job, keep the lease, tell how it went.
+"""What agents ask of the ledger about a job that they leased: keep the lease, tell how it went.
 
-Every call but ``lease`` and ``expire`` carries the lease. It is refused with ``StaleLeaseError`` once someone else has
+Every call but ``expire`` carries the lease. It is refused with ``StaleLeaseError`` once someone else has
 ended the attempt; a call repeated because its answer got lost changes nothing and gets the same answer.
 """
 
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Update, func, insert, or_, sel
 
 from epochal.errors import StaleLeaseError
 from epochal.ledger.database import Database
-from epochal.ledger.reading import find
+from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, JobState, Reason, stronger
 from epochal.ledger.tables import attempts, jobs, now
 from epochal.ledger.transitions import (
@@ -34,21 +34,6 @@ class AgentSide:
     """What an agent can change."""
 
     _database: Database
-
-    def lease(self, agent: str, ttl: float, job_id: str | None = None) -> Lease | None:
-        """Take the next queued job (by priority, then arrival), or ``job_id``; None where there is none to take.
-
-        The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed.
-        """
-        with self._database.write() as connection:
-            row = connection.execute(_take(agent, ttl, job_id)).first()
-            if row is None:
-                return None
-            job = to_job(row)
-            attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at}
-            connection.execute(insert(attempts).values(**attempt, message="", detail={}))
-            record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
-            return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
         """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
@@ -83,9 +68,11 @@ class AgentSide:
             return job
 
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
-        """The job's MLflow run."""
+        """The job's MLflow run. After a short training it is known only once the attempt has ended."""
         with self._database.write() as connection:
-            job = _held(connection, lease)
+            job = _locked(connection, lease.job_id)
+            if job.epoch != lease.epoch or job.run_id is not None:
+                _require(job, lease)
             if (job.run_id, job.tracking_uri) == (run_id, tracking_uri):
                 return job
             step = Step("run_set", detail={"run_id": run_id, "tracking_uri": tracking_uri})
@@ -139,7 +126,7 @@ class AgentSide:
 
         Their jobs become ``then`` (QUEUED, or PAUSED to wait for the user), or what they were asked to be.
         """
-        lost = or_(jobs.c.expires_at <= now(), jobs.c.owner.in_(dead_agents))
+        lost = or_(is_overdue(), jobs.c.owner.in_(dead_agents))
         with self._database.read() as connection:
             found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
         ended = [self._expire_one(identity, lost, then) for identity in found]
@@ -147,12 +134,7 @@ class AgentSide:
 
     def _expire_one(self, identity: str, lost: ColumnElement[bool], then: JobState) -> Attempt | None:
         with self._database.write() as connection:
-            job = locked(connection, select(jobs).where(jobs.c.id == identity, lost))
-            if job is None:
-                return None  # renewed or ended meanwhile
-            message = f"the agent {job.owner} went away: it did not renew its lease"
-            step = _obedient(job, Step("lease_expired", then, Reason.INTERRUPTED, message))
-            return _attempt(connection, _end_with(connection, job, step, Reason.INTERRUPTED))
+            return lose_lease(connection, identity, lost, then)
 
     def _end(self, lease: Lease, step: Step, obey: bool = False) -> Job:
         """``obey``: a job that was asked for something stronger meanwhile becomes that."""
@@ -163,6 +145,30 @@ class AgentSide:
                 return job
             _require(job, lease)
             return _end_with(connection, job, _obedient(job, step) if obey else step, reason)
+
+
+def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None) -> Lease | None:
+    """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take."""
+    row = connection.execute(_take(agent, ttl, job_id)).first()
+    if row is None:
+        return None
+    job = to_job(row)
+    attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at}
+    connection.execute(insert(attempts).values(**attempt, message="", detail={}))
+    record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
+    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
+
+
+def lose_lease(
+    connection: Connection, identity: str, lost: ColumnElement[bool], then: JobState, message: str = ""
+) -> Attempt | None:
+    """End the attempt of a job of which ``lost`` is true as INTERRUPTED; None where that is not so any more."""
+    job = locked(connection, select(jobs).where(jobs.c.id == identity, lost))
+    if job is None:
+        return None  # renewed or ended meanwhile
+    message = message or f"the agent {job.owner} went away: it did not renew its lease"
+    step = _obedient(job, Step("lease_expired", then, Reason.INTERRUPTED, message))
+    return _attempt(connection, _end_with(connection, job, step, Reason.INTERRUPTED))
 
 
 def _take(agent: str, ttl: float, job_id: str | None) -> Update:

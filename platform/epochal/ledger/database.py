@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy.orm  # noqa: F401 - by the main thread, before one that imports mlflow meets a half-imported one
-from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import StaticPool
 
@@ -29,6 +29,8 @@ ERRORS: dict[type[exc.SQLAlchemyError], type[EpochalError]] = {
     exc.ArgumentError: UsageError,  # not a URL, or one of another kind of database
 }
 """What is the surroundings' fault. Any other error of the library is a bug of ours and shows its traceback."""
+
+_LOCK = 0x71756575  # "queu", for PostgreSQL's advisory locks
 
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
 
@@ -65,6 +67,12 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def one_at_a_time(connection: Connection) -> None:
+    """Let only one transaction at a time go on from here; on SQLite one that writes is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
 
 @contextmanager

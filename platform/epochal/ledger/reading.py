@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
-from epochal.ledger.states import JobState
+from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import attempts, events, jobs, now
 from epochal.ledger.transitions import count_by_state, to_attempt, to_event, to_job
 from epochal.ledger.values import Attempt, Event, Job
@@ -82,7 +82,12 @@ class Reader:
     def overdue(self) -> list[Job]:
         """Jobs whose lease has run out: what ``expire`` would end."""
         with self._database.read() as connection:
-            return [to_job(row) for row in connection.execute(select(jobs).where(jobs.c.expires_at <= now()))]
+            return [to_job(row) for row in connection.execute(select(jobs).where(is_overdue()))]
+
+
+def is_overdue() -> ColumnElement[bool]:
+    """Whether a job's lease has run out. The states are named for the index on them."""
+    return jobs.c.state.in_(ACTIVE) & (jobs.c.expires_at <= now())
 
 
 def find(connection: Connection, ref: str) -> Job:

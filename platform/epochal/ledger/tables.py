@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
@@ -54,6 +56,16 @@ jobs = Table(
     Column("updated_at", Double, nullable=False),
     Column("waited_seconds", Double, nullable=False),
     Column("ran_seconds", Double, nullable=False),
+    # What the queue policy reads of a job, without its spec.
+    Column("queue", Text, nullable=False, server_default="default"),
+    Column("preemptible", Boolean, nullable=False, server_default=false()),
+    Column("workers_min", Integer, nullable=False, server_default="1"),
+    Column("workers_max", Integer, nullable=False, server_default="1"),
+    Column("cpus", Double, nullable=False, server_default="1"),
+    Column("gpus", Double, nullable=False, server_default="0"),
+    Column("memory", BigInteger),
+    Column("max_pending", Double),
+    Column("code_digest", Text),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),
@@ -95,6 +107,43 @@ events = Table(
     Column("detail", JSON, nullable=False),
     Index("events_job_id", "job_id", "id"),
     sqlite_autoincrement=True,
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("incarnation", Text, nullable=False),
+    Column("replaced", JSON, nullable=False),
+    Column("nodes", JSON, nullable=False),
+    Column("held", JSON, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    UniqueConstraint("digest", name="tokens_digest"),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("jobs", Integer),
+    Column("cpus", Double),
+    Column("gpus", Double),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select, update
@@ -27,8 +27,11 @@ class Step:
     wanted: JobState | None = None
 
 
+_JOB_FIELDS = frozenset(field.name for field in fields(Job))
+
+
 def to_job(row: Row[Any]) -> Job:
-    values = dict(row._mapping)
+    values = {name: value for name, value in row._mapping.items() if name in _JOB_FIELDS}
     values["state"] = JobState(values["state"])
     values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
     return Job(**_with_reason(values))

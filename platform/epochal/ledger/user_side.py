@@ -9,6 +9,7 @@ from sqlalchemy import Connection, exc, insert, select
 
 from epochal.errors import ConflictError
 from epochal.ledger.database import Database
+from epochal.ledger.demands import columns_of
 from epochal.ledger.documents import digest
 from epochal.ledger.ids import job_id
 from epochal.ledger.reading import find
@@ -53,15 +54,46 @@ class UserSide:
             "priority": priority,
             "submitted_by": submitted_by,
             "origin": origin or {},
+            **columns_of(spec, origin or {}),
         }
+        return self._submit(columns)
+
+    def same_finished(self, spec_digest: str, code_digest: str | None) -> Job | None:
+        """The newest job of this very spec and shipped code that has SUCCEEDED; None where there is none."""
+        same = (jobs.c.spec_digest == spec_digest) & jobs.c.code_digest.is_not_distinct_from(code_digest)
+        query = select(jobs).where(same, jobs.c.state == JobState.SUCCEEDED).order_by(jobs.c.number.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+            return to_job(row) if row else None
+
+    def retry_job(self, ref: str, submitted_by: str) -> Job:
+        """Queue the spec of a job that has ended once more, as a new job; ``origin["retry_of"]`` is the old one's id.
+
+        Raises:
+            ConflictError: it has not ended.
+        """
+        with self._database.read() as connection:
+            job = find(connection, ref)
+        if not job.state.is_terminal:
+            hint = "`epochal resume` goes on with it" if job.state is JobState.PAUSED else "stop it first, or wait"
+            raise ConflictError(f"{job.id} is {job.state}: only a job that has ended can be retried", hint)
+        return self.submit(
+            job.spec,
+            name=job.name,
+            priority=job.priority,
+            submitted_by=submitted_by,
+            origin={**job.origin, "retry_of": job.id},
+        )
+
+    def _submit(self, columns: Mapping[str, Any]) -> Job:
         for again in range(_ID_TRIES):
             try:
                 with self._database.write() as connection:
-                    return _by_key(connection, columns) or _insert(connection, columns, job_id(name, again))
+                    return _by_key(connection, columns) or _insert(connection, columns, job_id(columns["name"], again))
             except exc.IntegrityError as error:
                 if not _is_taken(error):
                     raise
-        raise ConflictError(f"no free id for {name!r}: too many jobs of this name at once", "try again")
+        raise ConflictError(f"no free id for {columns['name']!r}: too many jobs of this name at once", "try again")
 
     def request_stop(self, ref: str, message: str = "") -> Job:
         """End a job for good. One with a live attempt becomes STOPPING until its agent has carried it out.
@@ -89,7 +121,8 @@ class UserSide:
         Raises:
             ConflictError: it has no live attempt and is not in the queue, or is being stopped or paused.
         """
-        return self._request(ref, JobState.QUEUED, Step("preempt_requested", reason=Reason.PREEMPTED, message=message))
+        with self._database.write() as connection:
+            return ask_to_leave(connection, ref, message)
 
     def cancel(self, ref: str, message: str = "") -> Job:
         """Take a job out of the queue for good.
@@ -126,18 +159,27 @@ class UserSide:
 
     def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
         with self._database.write() as connection:
-            job = _locked(connection, ref)
-            if wanted in (job.state, job.wanted):
-                return job
-            if job.state is JobState.STOPPING:
-                if job.wanted and stronger(job.wanted, wanted) is not wanted:
-                    raise ConflictError(f"{job.id} is STOPPING and will be {job.wanted}: it cannot become {wanted}")
-                return annotate(connection, job, step, wanted=wanted, reason=step.reason, message=step.message)
-            target = JobState.STOPPING if job.state.is_active else wanted
-            if wanted is JobState.QUEUED and not job.state.is_active:
-                raise ConflictError(f"{job.id} is {job.state}: it has nothing to give up")
-            asked = Step(step.kind, target, step.reason, step.message, wanted=wanted if target.is_active else None)
-            return advance(connection, job, asked)
+            return _asked(connection, _locked(connection, ref), wanted, step)
+
+
+def ask_to_leave(connection: Connection, identity: str, message: str) -> Job:
+    """See ``UserSide.preempt``."""
+    step = Step("preempt_requested", reason=Reason.PREEMPTED, message=message)
+    return _asked(connection, _locked(connection, identity), JobState.QUEUED, step)
+
+
+def _asked(connection: Connection, job: Job, wanted: JobState, step: Step) -> Job:
+    if wanted in (job.state, job.wanted):
+        return job
+    if job.state is JobState.STOPPING:
+        if job.wanted and stronger(job.wanted, wanted) is not wanted:
+            raise ConflictError(f"{job.id} is STOPPING and will be {job.wanted}: it cannot become {wanted}")
+        return annotate(connection, job, step, wanted=wanted, reason=step.reason, message=step.message)
+    target = JobState.STOPPING if job.state.is_active else wanted
+    if wanted is JobState.QUEUED and not job.state.is_active:
+        raise ConflictError(f"{job.id} is {job.state}: it has nothing to give up")
+    asked = Step(step.kind, target, step.reason, step.message, wanted=wanted if target.is_active else None)
+    return advance(connection, job, asked)
 
 
 def _locked(connection: Connection, ref: str) -> Job:

@@ -6,43 +6,17 @@ Times are seconds since 1970 UTC by the database's clock; ``to_dict`` writes the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from epochal.ledger.as_json import Value
+from epochal.ledger.capacity import Node
 from epochal.ledger.states import JobState, Outcome, Reason
 
 
-def iso(seconds: float) -> str:
-    """
-    >>> iso(0.5)
-    '1970-01-01T00:00:00.500Z'
-    """
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class _Value:
-    """A frozen dataclass that can be printed as JSON."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types only; fields named ``*_at`` become ISO 8601 text."""
-        return {field.name: _plain(field.name, getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
-
-
-def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, _Value):
-        return value.to_dict()
-    if isinstance(value, JobState | Reason | Outcome):
-        return value.value
-    if name.endswith("_at") and value is not None:
-        return iso(value)
-    if name.endswith("_seconds"):
-        return round(value, 3)
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 @dataclass(frozen=True)
-class Job(_Value):
+class Job(Value):
     """What was submitted, and where it is."""
 
     id: str
@@ -86,6 +60,11 @@ class Job(_Value):
     waited_seconds: float
     ran_seconds: float
 
+    queue: str = "default"
+    """Quotas can be set for a queue; all are served in one order."""
+    preemptible: bool = False
+    """It may be asked to leave, at a checkpoint, for a job of higher priority."""
+
     def pending_seconds(self, now: float) -> float:
         """Time in QUEUED and STARTING over all attempts, until ``now`` (the database's clock: ``Ledger.now``)."""
         return self.waited_seconds + (self._here(now) if self.state.is_pending else 0.0)
@@ -100,7 +79,7 @@ class Job(_Value):
 
 
 @dataclass(frozen=True)
-class Attempt(_Value):
+class Attempt(Value):
     """One try at running a job. ``outcome`` is None while it is live."""
 
     job_id: str
@@ -117,7 +96,7 @@ class Attempt(_Value):
 
 
 @dataclass(frozen=True)
-class Event(_Value):
+class Event(Value):
     """Something that happened to a job; never changed afterwards. ``id`` grows: ask for those after the last one seen.
 
     ``previous`` and ``state`` are equal where the state did not change; ``previous`` is None for the submission.
@@ -134,12 +113,9 @@ class Event(_Value):
     message: str
     detail: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "at": iso(self.at)}
-
 
 @dataclass(frozen=True)
-class Lease(_Value):
+class Lease(Value):
     """An agent's right to run one job until ``expires_at``, as long as it renews it and nobody has a newer epoch."""
 
     job: Job
@@ -150,3 +126,116 @@ class Lease(_Value):
     @property
     def job_id(self) -> str:
         return self.job.id
+
+
+@dataclass(frozen=True)
+class AgentInfo(Value):
+    """An agent as it last told of itself. ``incarnation`` is another one each time it is started."""
+
+    name: str
+    incarnation: str
+    nodes: tuple[Node, ...]
+    held: tuple[tuple[str, int], ...]
+    """(job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available."""
+    detail: Mapping[str, Any]
+    started_at: float
+    """When this incarnation was first heard of."""
+    seen_at: float
+    alive: bool
+    """Whether it was heard of lately, when this was asked."""
+
+    @property
+    def owner(self) -> str:
+        """Its name on leases."""
+        return f"{self.name}/{self.incarnation}"
+
+
+class Role(StrEnum):
+    """What a token allows."""
+
+    VIEWER = "viewer"
+    """Read everything."""
+    USER = "user"
+    """And submit, and change one's own jobs."""
+    ADMIN = "admin"
+    """And everybody's jobs, tokens and quotas."""
+    AGENT = "agent"
+    """Lease jobs and tell how they go."""
+
+
+@dataclass(frozen=True)
+class Token(Value):
+    """What the ledger knows of a token. The secret itself is shown once, when it is created, and never stored."""
+
+    id: str
+    user: str
+    role: Role
+    name: str
+    """What it is for: "laptop", "ci"."""
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class QuotaKind(StrEnum):
+    USER = "user"
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True)
+class Quota(Value):
+    """The most that the running jobs of a user, or of a queue, may take together; None: no limit.
+
+    ``name`` ``*`` is for each one that has no quota of its own.
+    """
+
+    kind: QuotaKind
+    name: str
+    jobs: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+
+
+class WhyKind(StrEnum):
+    """What a job that does not run is waiting for."""
+
+    RUNS_NOW = "RUNS_NOW"
+    """It has been leased, or is the next to be."""
+    STARTS_NEXT = "STARTS_NEXT"
+    """There is room for it, or room is being made: it starts after those ahead of it."""
+    BEHIND = "BEHIND"
+    """Those ahead of it take, or wait for, the room it needs."""
+    NO_ROOM_NOW = "NO_ROOM_NOW"
+    """Nobody is ahead of it, but others still run."""
+    NEVER_FITS = "NEVER_FITS"
+    """Not even on idle nodes."""
+    OVER_QUOTA = "OVER_QUOTA"
+    NO_AGENT = "NO_AGENT"
+    """No agent that is alive has told of nodes."""
+    HELD_BACK = "HELD_BACK"
+    """It would fit, but a job that has waited long holds the cluster so that room gathers."""
+    ENDED = "ENDED"
+    PAUSED = "PAUSED"
+
+
+@dataclass(frozen=True)
+class Why(Value):
+    """Why a job does not run, and the smallest change that would start it."""
+
+    kind: WhyKind
+    message: str
+    ahead: tuple[str, ...] = ()
+    """Ids of the jobs it waits for, nearest first; the first few where they are many."""
+    shortfall: str = ""
+    """What the nearest node lacks for one more worker: ``1 CPU, 2 GiB of memory``."""
+    change: str = ""
+    """``resources.workers=2``, ``raise the quota of user anna from 4 to 6 CPUs``; empty where there is none to make."""
+
+
+@dataclass(frozen=True)
+class QueueEntry(Value):
+    """A queued job, its place in the order (from 1), and why it has not started."""
+
+    job: Job
+    position: int
+    why: Why

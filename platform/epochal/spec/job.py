@@ -225,6 +225,10 @@ class JobSpec(Section):
     limits: Limits = Limits()
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     """0 to 100; higher goes first."""
+    queue: Annotated[str, Field(pattern=PATTERNS["name"])] = "default"
+    """The queue whose quota it counts against; all queues are served in one order."""
+    preemptible: bool = False
+    """It may be asked to save its state and wait, to make room for a job of higher priority."""
     code: Code | None = None
     env: dict[VariableName, str] = {}
     """Environment variables of the workers. Not for secrets."""

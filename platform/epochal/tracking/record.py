@@ -11,12 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from epochal.errors import NotFoundError
 from epochal.spec.job import JobSpec
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+CLOSED_AS: Mapping[str, Status] = MappingProxyType(
+    {"SUCCEEDED": "FINISHED", "FAILED": "FAILED", "STOPPED": "KILLED", "PAUSED": "KILLED"}
+)
+"""The status that tells the same truth as a job's state; while a job is in any other one, its run is open."""
 
 JOB_ID_TAG = "epochal.job_id"
 REASON_TAG = "epochal.reason"

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from epochal.errors import ConflictError, UnreachableError, UsageError
-from epochal.tracking.connection import artifact_root, is_sqlite, prepare_sqlite
+from epochal.tracking.connection import is_sqlite
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -41,15 +41,7 @@ def plan_server(uri: str, host: str = "127.0.0.1", port: int = 5000) -> ServerPl
     """
     if not is_sqlite(uri):
         raise UsageError(f"the runs are at {uri}, not in a file of this machine", f"open {uri} in a browser")
-    arguments = {
-        "--backend-store-uri": uri,
-        "--artifacts-destination": artifact_root(uri).absolute().as_uri(),
-        "--host": host,
-        "--port": str(port),
-        "--workers": "1",
-        "--uvicorn-opts": "--log-level warning",
-    }
-    command = [sys.executable, "-m", "mlflow", "server", *(part for pair in arguments.items() for part in pair)]
+    command = (sys.executable, "-W", "ignore", "-m", "epochal.tracking.serve", uri, host, str(port))
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,7 +49,7 @@ def plan_server(uri: str, host: str = "127.0.0.1", port: int = 5000) -> ServerPl
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }
     shown = f"[{host}]" if ":" in host else host
-    return ServerPlan(f"http://{shown}:{port}", tuple(command), environment)
+    return ServerPlan(f"http://{shown}:{port}", command, environment)
 
 
 def is_loopback(host: str) -> bool:
@@ -85,7 +77,6 @@ class TrackingServer:
 
     def __init__(self, uri: str, host: str = "127.0.0.1", port: int = 5000, log: Path | None = None) -> None:
         self.plan = plan_server(uri, host, port)
-        self._uri = uri
         self._address = (host, port)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +93,6 @@ class TrackingServer:
             UnreachableError: it ended, or did not answer within ``seconds``.
         """
         self._check_port()
-        prepare_sqlite(self._uri)
         output: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
         self._process = subprocess.Popen(
             self.plan.command,
@@ -132,7 +122,7 @@ class TrackingServer:
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        # The server runs its web process as a child; killing the group leaves none of them behind.
+        # Whatever it has started goes with it.
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._process = None

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from epochal.tracking.record import RunRecord, artifacts_folder, model_folder, record_path, write_atomically
+from epochal.tracking.record import REASON_TAG, RunRecord, artifacts_folder, model_folder, record_path, write_atomically
 from epochal.tracking.spool import segments, whole_size
 
 _SHIPPED = "shipped.json"
@@ -52,6 +52,12 @@ class Shipped:
         except (FileNotFoundError, ValueError):
             return cls()
         return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
+
+    def forget_status(self) -> None:
+        """Have what says how the run stands sent again: the server's reconciler may have changed it in MLflow."""
+        if self.run_id:
+            self.status = ""
+            self.tags.pop(REASON_TAG, None)
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / _SHIPPED, json.dumps(asdict(self)))

@@ -74,11 +74,14 @@ class _OutOfTimeError(Exception):
     """The caller does not want to wait any longer."""
 
 
-def sync(uri: str, folder: Path, client: MlflowClient | None = None, until: float | None = None) -> Synced:
+def sync(
+    uri: str, folder: Path, client: MlflowClient | None = None, until: float | None = None, afresh: bool = False
+) -> Synced:
     """Send to the tracking server at ``uri`` what it does not have yet of the job in ``folder``.
 
     Stops between two requests once ``time.monotonic()`` is past ``until``. Where the server fails, the result says so
-    and what is left is sent by a later call.
+    and what is left is sent by a later call. ``afresh`` sends the run's status and reason even if they were sent
+    before.
 
     Raises:
         NotFoundError: there is no run record in ``folder``.
@@ -86,6 +89,8 @@ def sync(uri: str, folder: Path, client: MlflowClient | None = None, until: floa
     record = RunRecord.load(folder)
     with folder_lock(folder) as mine:
         shipped = Shipped.load(folder)
+        if afresh:
+            shipped.forget_status()
         left = outstanding(folder, record, shipped)
         if not mine:
             return _synced(shipped, left, "another process is sending it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ class Tracker:
     def _sync(self, until: float | None) -> None:
         before = self._last if self._synced_once else None
         try:
-            self._last = sync(self._uri, self._folder, until=until)
+            # Between two attempts someone else may have changed what the run says.
+            self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
         except Exception as error:
             _logger.exception("the tracker failed; what it has not sent stays in %s", self._folder)
             problem = f"{type(error).__name__}: {error}"
@@ -163,13 +164,21 @@ def pending_folders(storage: Path) -> Iterator[Path]:
 def sync_all(uri: str, storage: Path, deadline_seconds: float = 20.0) -> dict[str, Synced]:
     """Send what earlier commands could not: for each job with something left, by job id.
 
+    mlflow is imported only where there is something to send.
+    """
+    return sync_folders(uri, pending_folders(storage), deadline_seconds)
+
+
+def sync_folders(uri: str, folders: Iterable[Path], deadline_seconds: float = 20.0) -> dict[str, Synced]:
+    """Send what is left in these jobs' folders, by job id.
+
     A job is sent to where it was sent before, else to ``uri``. A server that does not answer is not asked again for
-    the jobs that follow. mlflow is imported only where there is something to send.
+    the jobs that follow.
     """
     until = time.monotonic() + deadline_seconds
     results: dict[str, Synced] = {}
     down: dict[str, str] = {}
-    for folder in pending_folders(storage):
+    for folder in folders:
         shipped = Shipped.load(folder)
         target = shipped.uri or uri
         if target in down or time.monotonic() > until:

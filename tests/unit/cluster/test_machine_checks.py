@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from epochal.cluster import hardware, installation, leftovers, surroundings
+from epochal.cluster import hardware, installation, leftovers, running, surroundings
 from epochal.cluster.check import Check, Status
 from epochal.cluster.hardware import GIB, Gpu, Gpus
 from epochal.cluster.installation import Loaded
+from epochal.cluster.service_state import Services, ServiceState, ServiceStatus
 from epochal.ledger.states import JobState
+from epochal.server.reconciler import Finding
 
 OK, WARN, FAIL = Status
 H100 = Gpu("NVIDIA H100", 80 * GIB, 0)
 HERE = Path("/here")
 NOW = 1_800_000_000.0
+SERVER = ServiceStatus("server", ServiceState.READY, "http://127.0.0.1:8700", 7, NOW, NOW)
+FINDING = Finding("lease", "digits-1", "agent-1 did not renew its lease")
 
 
 @pytest.mark.parametrize(
@@ -68,8 +73,22 @@ NOW = 1_800_000_000.0
         (surroundings.loopback("Connection refused"), FAIL),
         (surroundings.ports(32768, 60999), OK),
         (surroundings.ports(60000, 60999), WARN),
-        (surroundings.taken_port("epochal ui", 5000, False), OK),
-        (surroundings.taken_port("epochal ui", 5000, True), WARN),
+        (running.port(5000, "--mlflow-port", None), OK),
+        (running.port(5000, "--mlflow-port", "mlflow (pid 7)"), WARN),
+        (running.port(5000, "--mlflow-port", ""), WARN),
+        (running.supervisor(Services(False), []), OK),
+        (running.supervisor(Services(True, services=(SERVER,)), []), OK),
+        (running.supervisor(Services(False, services=(SERVER,)), []), WARN),
+        (running.supervisor(Services(False, services=(SERVER,)), ["epochal (7)"]), WARN),
+        (running.supervisor(Services(False, services=(replace(SERVER, state=ServiceState.STOPPED),)), []), OK),
+        (running.service(SERVER, NOW), OK),
+        (running.service(replace(SERVER, state=ServiceState.FAILING), NOW), WARN),
+        (running.service(replace(SERVER, restarts=2, last_exit=-9), NOW), OK),
+        (running.service(replace(SERVER, restarts=3, last_exit=-9), NOW), WARN),
+        (running.service(replace(SERVER, restarts=3, last_exit=-9), NOW + 3600), OK),
+        (running.reconciler([], True), OK),
+        (running.reconciler([FINDING], True), OK),
+        (running.reconciler([FINDING], False), WARN),
         (surroundings.clock(NOW, (0.05, 0.05), NOW + 1), OK),
         (surroundings.clock(0.0, (0.05, 0.05), 0.0), FAIL),
         (surroundings.clock(NOW, (3600.0, 0.05), NOW), WARN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -17,11 +18,14 @@ from sqlalchemy import text
 
 from epochal.errors import ConflictError, OlderLedgerError
 from epochal.ledger import migrations, schema
+from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.migrations import HEAD, VERSION_TABLE
 from epochal.ledger.states import JobState
 from epochal.ledger.tables import metadata
+from epochal.ledger.upkeep import upgrade
+from epochal.ledger.values import WhyKind
 
 FIRST_LEDGER = """
 INSERT INTO jobs (id, name, spec, spec_digest, priority, submitted_by, origin, state, message, epoch, owner, expires_at,
@@ -114,6 +118,29 @@ def test_ledger_of_the_first_revision_is_upgraded_with_its_jobs(url: str) -> Non
         assert [event.kind for event in ledger.events("old-1")] == ["submitted", "lease_expired"]
 
 
+def test_upgrade_fills_in_what_the_queue_policy_reads(url: str) -> None:
+    resources = {"workers": {"min": 2, "max": 3}, "cpus_per_worker": 2.0}
+    spec = {"queue": "nightly", "preemptible": True, "resources": resources}
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0001")
+        for statement in FIRST_LEDGER.split(";"):
+            connection.execute(text(statement.replace(": 1}", "\\: 1}")))
+        change = "UPDATE jobs SET state = 'QUEUED', spec = :spec, origin = :origin"
+        connection.execute(text(change), {"spec": json.dumps(spec), "origin": json.dumps({"code": "c1"})})
+    database.close()
+    assert upgrade(url) == ("0001", HEAD)
+    assert upgrade(url) == (HEAD, HEAD)
+    with Ledger.open(url) as ledger:
+        job = ledger.job("old")
+        assert (job.queue, job.preemptible) == ("nightly", True)
+        three, four = ([Node("n", "n", {"CPU": count}, {"CPU": count})] for count in (3.0, 4.0))
+        ledger.heartbeat("agent", "1", three, [], {})
+        assert ledger.why("old").kind is WhyKind.NEVER_FITS
+        ledger.heartbeat("agent", "1", four, [], {})
+        assert ledger.why("old").kind is WhyKind.RUNS_NOW
+
+
 def test_newer_ledger_is_refused(url: str) -> None:
     Ledger.open(url).close()
     set_version(url, "9999")
@@ -124,8 +151,8 @@ def test_newer_ledger_is_refused(url: str) -> None:
 
 def test_older_ledger_is_left_alone_where_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger.open(url).close()
-    monkeypatch.setattr(schema, "HEAD", "0002")
-    with pytest.raises(OlderLedgerError, match="version 0001, older than this Epochal's 0002"):
+    monkeypatch.setattr(schema, "HEAD", "9999")
+    with pytest.raises(OlderLedgerError, match=f"version {HEAD}, older than this Epochal's 9999"):
         Ledger.open(url, upgrade=False)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.ledger import ids
+from epochal.ledger.as_json import Value
+from epochal.ledger.capacity import Node
 from epochal.ledger.documents import MESSAGE_LIMIT, digest, encode, text
 from epochal.ledger.ids import job_id
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.values import Job, Lease, Why, WhyKind
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -85,3 +89,43 @@ def test_values_print_as_json() -> None:
         event = json.loads(json.dumps(ledger.events(lease.job_id)[-1].to_dict()))
         assert (event["kind"], event["previous"], event["state"]) == ("running", "STARTING", "RUNNING")
         assert event["at"].endswith("Z")
+
+
+def test_values_come_back_from_json() -> None:
+    """What a server sends, a client reads: equal, but for times, which travel to the millisecond."""
+    with Ledger.open("sqlite://") as ledger:
+        node = Node("n", "h", {"CPU": 2.0}, {"CPU": 1.5})
+        agent = ledger.heartbeat("a", "1", [node], [("j", 1)], {"warm": 2})
+        ledger.submit({"version": 1, "preemptible": True}, name="waits", key="k")
+        ledger.submit({"version": 1, "queue": "fast"}, name="runs", priority=90)
+        lease = ledger.lease("a/1", 60)
+        assert lease is not None
+        ledger.running(lease, world_size=1)
+        job = ledger.request_stop(lease.job_id, "enough")
+        values: list[Value] = [
+            agent, lease, job, *ledger.attempts(job.id), *ledger.events(job.id), *ledger.queue(),
+            ledger.why(job.id), ledger.create_token("anna", "admin", ttl_seconds=60)[0],
+            ledger.set_quota("user", "anna", cpus=1.5), node,
+        ]  # fmt: skip
+    assert {type(value).__name__ for value in values} == {
+        "AgentInfo", "Lease", "Job", "Attempt", "Event", "QueueEntry", "Why", "Token", "Quota", "Node"
+    }  # fmt: skip
+    for value in values:
+        document = json.loads(json.dumps(value.to_dict()))
+        again = type(value).from_dict(document)
+        assert again.to_dict() == value.to_dict()
+        assert [type(getattr(again, one.name)) for one in fields(again)] == [
+            type(getattr(value, one.name)) for one in fields(value)
+        ] or isinstance(value, Job | Lease)  # type: ignore[arg-type]
+
+
+def test_value_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    why = Why(WhyKind.NO_ROOM_NOW, "no room")
+    assert Why.from_dict({**why.to_dict(), "mood": "good"}) == why
+    assert Why.from_dict({"kind": "NO_ROOM_NOW", "message": "no room"}) == why
+
+
+@pytest.mark.parametrize("document", [{}, {"kind": "NO_ROOM_NOW"}, {"kind": "MOODY", "message": ""}])
+def test_what_is_no_such_value_is_refused(document: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="Why"):
+        Why.from_dict(document)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from epochal.tracking import environment
-from epochal.tracking.environment import describe_environment, git_state, package_versions, write_environment
+from epochal.tracking import git as git_module
+from epochal.tracking.environment import describe_environment, write_environment
+from epochal.tracking.git import git_state
+from epochal.tracking.software import package_versions
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -61,7 +63,7 @@ def test_a_dirty_one_without_its_secrets(repository: Path) -> None:
 
 
 def test_a_large_diff_is_cut(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "MAX_DIFF_BYTES", 1000)
+    monkeypatch.setattr(git_module, "MAX_DIFF_BYTES", 1000)
     (repository / "net.py").write_text("line\n" * 10_000)
     state = git_state(repository)
     assert state is not None

@@ -16,14 +16,15 @@ COLUMNS = ("status", "name", "found")
 def command(output: Output) -> int:
     """Check this machine and say what to do. Exits with 1 where a job would fail.
 
-    Versions, imports, processors, memory, disks, GPUs, network, clock, limits, and what earlier commands left behind.
+    Versions, imports, processors, memory, disks, GPUs, network, clock, limits, the services
+    of `epochal up`, and what earlier commands left behind.
     Nothing is changed.
     """
     from epochal.cluster.check import Check, Status
     from epochal.cluster.machine import diagnose
-    from epochal.settings import home
+    from epochal.settings import home, tracking_uri
 
-    checks: list[Check] = list(diagnose(home()))
+    checks: list[Check] = list(diagnose(home(), tracking_uri()))
     render.records([check.to_dict() for check in checks], COLUMNS, output, "checks")
     if output is Output.TABLE:
         for check in checks:

@@ -18,13 +18,21 @@ from epochal.cli import render
     help="Allow an address that other machines reach. The UI asks for no password: they can change and delete runs.",
 )  # fmt: skip
 def command(port: int, host: str, without_password: bool) -> int:
-    """Open the MLflow UI on this machine's runs, until Ctrl-C."""
+    """Open the MLflow UI on this machine's runs, until Ctrl-C.
+
+    Where `epochal up` runs, its MLflow has them already: this says where, and returns.
+    """
     from epochal.agent.reconcile import catch_up
+    from epochal.cluster.service_state import read_services
     from epochal.errors import UsageError
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer, is_loopback
 
-    uri = tracking_uri()
+    uri, services = tracking_uri(), read_services(home().services)
+    if services.running and uri in (services.options.get("tracking_uri"), services.url("mlflow")):
+        render.message(f"`epochal up` runs; jobs and the queue are at {services.url('server')}, runs are at")
+        render.text(services.url("mlflow") or uri)
+        return 0
     catch_up(home(), uri, deadline_seconds=10)
     if uri.startswith(("http://", "https://")):
         render.message("the runs are on a tracking server, which has the UI:")

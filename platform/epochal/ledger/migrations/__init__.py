@@ -7,7 +7,7 @@ version) to the same result.
 
 from __future__ import annotations
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision. A constant, so that opening an up-to-date ledger needs no alembic (0.1 s)."""
 
 VERSION_TABLE = "epochal_alembic_version"

@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 NOBODY = "nobody"
 READY_SECONDS = 30.0
@@ -56,6 +59,17 @@ class Postgres:
         if self._server:
             self._server.send_signal(2)
             self._server.wait(READY_SECONDS)
+            self._server = None
+
+    def kill(self) -> None:
+        """End every process of the server at once, as a crash of the machine would."""
+        if self._server:
+            family = [psutil.Process(self._server.pid), *psutil.Process(self._server.pid).children(recursive=True)]
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._server.wait(READY_SECONDS)
+            psutil.wait_procs(family, timeout=READY_SECONDS)
             self._server = None
 
     def new_url(self) -> str:

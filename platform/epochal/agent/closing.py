@@ -1,0 +1,73 @@
+"""Closes the runs of jobs that are over, one after the other, so that the next job need not wait for MLflow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+
+from epochal.agent.port import JobSource
+from epochal.agent.run_tracking import RunTracking
+from epochal.errors import EpochalError
+from epochal.ledger.values import Lease
+from epochal.tracking.connection import connect
+
+_logger = logging.getLogger(__name__)
+
+
+class Closing:
+    """A thread that closes what ``put`` gives it. What MLflow does not take now, housekeeping sends later."""
+
+    def __init__(self, source: JobSource, tracking_uri: str, may_prepare: Callable[[], bool]) -> None:
+        self._source = source
+        self._uri = tracking_uri
+        self._may_prepare = may_prepare
+        self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._busy = 0
+        self._thread = threading.Thread(target=self._run, name="closing", daemon=True)
+
+    def start(self) -> None:
+        """Once it ``may_prepare``, mlflow is imported: a job's first steps are a bad moment for that."""
+        self._thread.start()
+
+    def put(self, tracking: RunTracking, lease: Lease) -> None:
+        """The job is over: close its run as its record says. Where the ledger does not know the run yet, it is told."""
+        self._busy += 1
+        self._waiting.put(lambda: self._close(tracking, lease))
+
+    def put_aside(self, tracking: RunTracking) -> None:
+        """The job goes on elsewhere, or later: end the thread that sends, and leave the run open."""
+        self._busy += 1
+        self._waiting.put(tracking.leave)
+
+    def wait(self, seconds: float) -> None:
+        """Until all is closed, or the time is up."""
+        deadline = time.monotonic() + seconds
+        while self._busy and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _run(self) -> None:
+        self._prepare()
+        while True:
+            close = self._waiting.get()
+            try:
+                close()
+            except Exception:
+                _logger.exception("a run could not be closed")
+            self._busy -= 1
+
+    def _prepare(self) -> None:
+        while self._waiting.empty() and not self._may_prepare():
+            time.sleep(0.2)
+        with suppress(EpochalError):
+            connect(self._uri)
+
+    def _close(self, tracking: RunTracking, lease: Lease) -> None:
+        known = tracking.run_id if tracking.told else ""
+        synced = tracking.close()
+        if synced.run_id and synced.run_id != known:
+            with suppress(EpochalError):  # it has gone on elsewhere, which has told its run
+                self._source.set_run(lease, synced.run_id, tracking.uri)

@@ -1,0 +1,109 @@
+"""Tells the source that the agent lives, and what it has free: at once on every change, and regularly otherwise."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from epochal.agent.agent import Agent
+from epochal.errors import ConflictError, EpochalError, UnreachableError
+
+EVERY_SECONDS = 2.5
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """``name`` is the agent's over its restarts, ``incarnation`` this process's own."""
+
+    name: str
+    incarnation: str
+
+    def __str__(self) -> str:
+        """As leases have it."""
+        return f"{self.name}/{self.incarnation}"
+
+
+class Heart:
+    """Beats in a thread of its own. ``detail`` is asked for what else to tell."""
+
+    def __init__(self, identity: Identity, agent: Agent, detail: Callable[[], Mapping[str, Any]]) -> None:
+        self._identity = identity
+        self._agent = agent
+        self._detail = detail
+        self._due = threading.Event()
+        self._closed = False
+        self._leaving = False
+        self._failing = False
+        self.replaced: ConflictError | None = None
+        """Set once another process has this agent's name."""
+        self._turn = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> bool:
+        """Beat for the first time; whether that was heard. To be called until it was.
+
+        Raises:
+            EpochalError: the source refuses this agent.
+        """
+        try:
+            self._beat()
+        except UnreachableError as error:
+            self._say(error)
+            return False
+        self._say(None)
+        self._thread.start()
+        return True
+
+    def beat_soon(self) -> None:
+        """Something has changed. Returns at once."""
+        self._due.set()
+
+    def leave(self) -> None:
+        """From now on tell that there is room for nothing; returns once that was told, or could not be."""
+        self._leaving = True
+        self._try_to_beat()
+
+    def close(self) -> None:
+        self._closed = True
+        self._due.set()
+        if self._thread.is_alive():
+            self._thread.join(EVERY_SECONDS)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._due.wait(EVERY_SECONDS)
+            self._due.clear()
+            if not self._closed:
+                self._try_to_beat()
+
+    def _try_to_beat(self) -> None:
+        try:
+            self._beat()
+            self._say(None)
+        except ConflictError as error:
+            self.replaced = error
+        except Exception as error:
+            self._say(error)
+
+    def _beat(self) -> None:
+        # Ray, which may be stuck, is asked before anyone has to wait for this turn, and not at all on leaving.
+        seen = () if self._leaving else self._agent.cluster.nodes()
+        with self._turn:
+            nodes, held = self._agent.bookings.told(seen)
+            self._agent.source.heartbeat(
+                self._identity.name, self._identity.incarnation, () if self._leaving else nodes, held, self._detail()
+            )
+
+    def _say(self, error: Exception | None) -> None:
+        """Once when it begins to fail, and once when it works again."""
+        if error is not None and not self._failing:
+            level = logging.WARNING if isinstance(error, EpochalError) else logging.ERROR
+            _logger.log(level, "no heartbeat reaches the server, which is tried again: %s", error)
+        elif error is None and self._failing:
+            _logger.warning("the server answers again")
+        self._failing = error is not None

@@ -1,0 +1,109 @@
+"""A job's folder in the storage root: made by whoever has the job first, from what it was submitted with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epochal.agent.port import JobSource
+from epochal.engine.code import Package
+from epochal.errors import NotFoundError
+from epochal.ledger.values import Job
+from epochal.settings import Home
+from epochal.spec.job import JobSpec
+from epochal.tracking.environment import hardware
+from epochal.tracking.record import RunRecord, artifacts_folder, record_path, write_atomically
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a job came from: kept with it, so that a later attempt needs nothing else.
+
+    ``folder`` is the spec's own, which relative paths of data start from; ``code`` is the digest of the shipped
+    package; ``command`` is what was typed, ``file`` the spec's name.
+    """
+
+    folder: str
+    code: str | None = None
+    command: tuple[str, ...] = ()
+    file: str = ""
+
+
+def origin_of(job: Job) -> Origin:
+    """What was written down when it was submitted."""
+    stored = dict(job.origin)
+    command = tuple(stored.get("command") or ())
+    return Origin(stored.get("folder") or "", stored.get("code"), command, stored.get("file") or "")
+
+
+def ensure(folder: Path, job: Job, spec: JobSpec) -> None:
+    """Make the job's folder, where it is not there yet, from what its submitter sent along.
+
+    The record comes last: a folder that has one is complete.
+    """
+    if record_path(folder).exists():
+        return
+    origin = job.origin
+    if environment := dict(origin.get("environment") or {}):
+        described = json.dumps({**environment, "hardware": hardware()}, indent=1)
+        write_atomically(artifacts_folder(folder) / "environment.json", described)
+    if diff := origin.get("git_diff"):
+        write_atomically(artifacts_folder(folder) / "git.diff", str(diff))
+    tags = {str(name): str(value) for name, value in dict(origin.get("tags") or {}).items()}
+    write_record(folder, job, spec, tags)
+
+
+def write_record(folder: Path, job: Job, spec: JobSpec, tags: Mapping[str, str]) -> None:
+    """The run's record with these tags, and the resolved spec as an artifact."""
+    write_atomically(artifacts_folder(folder) / "job.yaml", yaml.safe_dump(dict(job.spec), sort_keys=False))
+    code = origin_of(job).code
+    all_tags = {**({"epochal.code_digest": code} if code else {}), **tags}
+    RunRecord.of(job.id, spec).changed(tags=all_tags).save(folder)
+
+
+def package_of(source: JobSource, home: Home, job: Job) -> Package | None:
+    """The job's code in the storage root, fetched where it is not there; None where it ships none.
+
+    Raises:
+        NotFoundError: nobody has it any more.
+        UnreachableError: the source does not answer.
+    """
+    digest = origin_of(job).code
+    if digest is None:
+        return None
+    return Package(digest, source.fetch_code(digest, home.packages), (), 0)
+
+
+def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:
+    """The spec as the workers get it: ``train.init_from`` is an absolute path.
+
+    Raises:
+        NotFoundError: it names no job, checkpoint or file that is here.
+    """
+    spec = dict(job.spec)
+    named = (spec.get("train") or {}).get("init_from")
+    if named is None:
+        return spec
+    path = weights_named(str(named), Path(origin_of(job).folder), source, home)
+    return {**spec, "train": {**spec["train"], "init_from": str(path)}}
+
+
+def weights_named(named: str, folder: Path, source: JobSource, home: Home) -> Path:
+    """What ``train.init_from`` means: a file or checkpoint, relative to the spec's ``folder``, or a job's folder.
+
+    Raises:
+        NotFoundError: none of these.
+    """
+    path = (folder / named).absolute()
+    if path.exists():
+        return path
+    try:
+        return home.job(source.job(named).id)
+    except NotFoundError:
+        hint = "give a job id, the folder of a checkpoint, or a .safetensors file relative to the spec"
+        raise NotFoundError("job, checkpoint or file of weights", named, hint=hint) from None

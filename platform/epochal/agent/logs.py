@@ -1,0 +1,138 @@
+"""Ships what an attempt's workers print to where it outlives the cluster, from the files in the job's folder.
+
+By offset: the other side says how much it has, so nothing is lost or doubled when it was away, or when the agent was.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from epochal.agent.port import JobSource
+from epochal.engine.log_tail import aside_of, start_of
+from epochal.errors import EpochalError, UnreachableError
+from epochal.ledger.values import Lease
+
+EVERY_SECONDS = 1.0
+CHUNK_BYTES = 512 * 1024
+
+_MAX_WAIT_SECONDS = 15.0
+_NAME = re.compile(r"rank-(\d+)\.log")
+_SHIPPED = "shipped"
+
+_logger = logging.getLogger(__name__)
+
+
+class LogShipper:
+    """Ships the logs of one attempt, about once a second between ``start`` and ``close``."""
+
+    def __init__(self, source: JobSource, lease: Lease, folder: Path) -> None:
+        self._source = source
+        self._lease = lease
+        self._folder = attempt_logs(folder, lease.epoch)
+        self._sent: dict[int, int] = {}
+        self._given_up: set[int] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name=f"logs-{self._lease.job_id}", daemon=True).start()
+
+    def close(self) -> None:
+        """Ship no more by itself. What is left is for ``finish``."""
+        self._closed.set()
+
+    def ship(self) -> None:
+        """Send what came since the last time.
+
+        Raises:
+            UnreachableError: the source does not answer; nothing is lost, and the next call goes on.
+        """
+        with self._lock:
+            for rank, path in _logs(self._folder):
+                if rank not in self._given_up:
+                    self._ship_one(rank, path)
+
+    def finish(self) -> None:
+        """``ship``, and leave a note that all of it was sent: the attempt is over."""
+        self.ship()
+        if self._folder.is_dir():
+            (self._folder / _SHIPPED).touch()
+
+    def _run(self) -> None:
+        wait = EVERY_SECONDS
+        while not self._closed.wait(wait):
+            try:
+                self.ship()
+                wait = EVERY_SECONDS
+            except EpochalError:
+                wait = min(_MAX_WAIT_SECONDS, wait * 2)
+            except OSError as error:
+                _logger.warning("the logs of %s cannot be read: %s", self._lease.job_id, error)
+                wait = _MAX_WAIT_SECONDS
+
+    def _ship_one(self, rank: int, path: Path) -> None:
+        offset = self._sent.get(rank, 0)
+        while data := read_from(path, offset):
+            try:
+                told = self._source.append_log(self._lease, rank, offset, data)
+            except UnreachableError:
+                raise
+            except EpochalError as error:
+                self._give_up(rank, str(error))
+                return
+            if told < offset and not read_from(path, told):
+                self._give_up(rank, f"what is missing there from byte {told} on is not here any more")
+                return
+            offset = self._sent[rank] = told
+
+    def _give_up(self, rank: int, why: str) -> None:
+        self._given_up.add(rank)
+        _logger.warning("the log of rank %d of %s is shipped no further: %s", rank, self._lease.job_id, why)
+
+
+def attempt_logs(folder: Path, epoch: int) -> Path:
+    return folder / "logs" / f"attempt-{epoch}"
+
+
+def unshipped(folder: Path) -> Iterator[int]:
+    """The attempts of the job in ``folder`` whose logs were not sent to their end."""
+    for logs in folder.glob("logs/attempt-*"):
+        number = logs.name.removeprefix("attempt-")
+        if number.isdigit() and not (logs / _SHIPPED).exists():
+            yield int(number)
+
+
+def read_from(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
+    """What was printed from byte ``offset`` on, at most ``most`` of it; the log may have been set aside in between.
+
+    Empty where there is nothing yet, and where it is not kept any more.
+    """
+    begins = start_of(path)
+    if offset < begins:
+        return _part(aside_of(path), offset - begins, most)
+    data = _part(path, offset - begins, most)
+    # Set aside just now: what was read is of another place.
+    return data if start_of(path) == begins else b""
+
+
+def _part(path: Path, position: int, most: int) -> bytes:
+    """From ``position`` on; from the end where that is negative, and nothing where the file is shorter than that."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if position < -size or position > size:
+                return b""
+            file.seek(position if position >= 0 else size + position)
+            return file.read(most)
+    except FileNotFoundError:
+        return b""
+
+
+def _logs(folder: Path) -> Iterator[tuple[int, Path]]:
+    for path in sorted(folder.glob("rank-*.log")) if folder.is_dir() else ():
+        if found := _NAME.fullmatch(path.name):
+            yield int(found[1]), path

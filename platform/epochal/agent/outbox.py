@@ -1,0 +1,180 @@
+"""What one attempt tells the ledger: in order, from a thread of its own, for as long as it takes.
+
+Nothing that follows the workers ever waits for the ledger. While that is away calls gather here, and the lease's
+renewal is tried again and again: one that ran out can be renewed as long as nobody has noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from epochal.agent.port import JobSource
+from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
+from epochal.ledger.states import JobState
+from epochal.ledger.values import Job, Lease
+
+LEASE_SECONDS = 30.0
+"""How long a lease lasts without a renewal. It is renewed about every second."""
+
+PROGRESS_SECONDS = 1.0
+RENEW_SECONDS = 2.0
+"""Between two renewals where there is no progress to tell: as long as it takes until a stop is noticed."""
+
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+_TRIES = 5
+"""Of a call that is answered with an error which is not the ledger's being away."""
+
+_AWAY = (UnreachableError, AuthError)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Called from the outbox's thread: ``changed`` with the job as it is now, ``stop`` once when it was asked to end,
+    ``lost`` when the lease is no longer ours: another attempt may be live, so everything of this one must end."""
+
+    changed: Callable[[Job], None]
+    stop: Callable[[], None]
+    lost: Callable[[EpochalError], None]
+
+
+class Outbox:
+    """Carries what ``tell`` is given to the ledger, and keeps the lease, until ``end`` was carried out."""
+
+    def __init__(self, source: JobSource, lease: Lease, listener: Listener) -> None:
+        self._source = source
+        self._lease = lease
+        self._listener = listener
+        self._calls: deque[Callable[[], Job | None]] = deque()
+        self._decide: Callable[[], Callable[[], Job]] | None = None
+        self._progress: Mapping[str, Any] | None = None
+        self._changed = threading.Condition()
+        self._over = threading.Event()
+        self._asked_to_stop = False
+        self._renewed = time.monotonic()
+        self._job: Job | None = None
+        self._thread = threading.Thread(target=self._run, name=f"outbox-{lease.job_id}", daemon=True)
+        self._thread.start()
+
+    def tell(self, call: Callable[[], Job | None]) -> None:
+        """Have ``call`` made after all calls before it; it is repeated until it was answered."""
+        with self._changed:
+            self._calls.append(call)
+            self._changed.notify_all()
+
+    def progress(self, progress: Mapping[str, Any]) -> None:
+        """Where the training is: sent with the next renewal, the newest only."""
+        with self._changed:
+            self._progress = progress
+            self._changed.notify_all()
+
+    def end(self, decide: Callable[[], Callable[[], Job]]) -> None:
+        """After all calls: ``decide`` gives the last; both are repeated until answered. The first ``end`` counts."""
+        with self._changed:
+            self._decide = self._decide or decide
+            self._changed.notify_all()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end was told, or the lease is lost."""
+        return self._over.is_set()
+
+    def wait(self, seconds: float | None = None) -> Job | None:
+        """The job as the end has left it; None where the lease was lost, or the time is up."""
+        self._over.wait(seconds)
+        return self._job
+
+    def _run(self) -> None:
+        try:
+            while not self._over.is_set():
+                self._renew_when_due()
+                self._call_next()
+                self._rest()
+        except (ConflictError, NotFoundError) as error:
+            self._over.set()
+            self._listener.lost(error)
+        except Exception as error:
+            _logger.exception("%s cannot be told how its attempt goes", self._lease.job_id)
+            self._over.set()
+            self._listener.lost(EpochalError(f"the agent failed: {type(error).__name__}: {error}"))
+
+    def _rest(self) -> None:
+        """Until there is something to do."""
+        with self._changed:
+            while not self._over.is_set() and not self._calls and self._decide is None:
+                wait = self._due() - time.monotonic()
+                if wait <= 0:
+                    return
+                self._changed.wait(wait)
+
+    def _due(self) -> float:
+        return self._renewed + (RENEW_SECONDS if self._progress is None else PROGRESS_SECONDS)
+
+    def _renew_when_due(self) -> None:
+        if time.monotonic() < self._due():
+            return
+        with self._changed:
+            progress, self._progress = self._progress, None
+        try:
+            state = self._source.renew(self._lease, LEASE_SECONDS, progress)
+        except (ConflictError, NotFoundError):
+            raise
+        except EpochalError:
+            self._renewed = time.monotonic()  # the lease outlasts many renewals; the next one is tried soon
+            return
+        self._renewed = time.monotonic()
+        if state is JobState.STOPPING:
+            self._stop()
+
+    def _call_next(self) -> None:
+        with self._changed:
+            call, decide = (self._calls[0] if self._calls else None), self._decide
+        if call is not None:
+            self._heed(self._answer(call))
+            with self._changed:
+                self._calls.popleft()
+        elif decide is not None:
+            carry_out = self._answer(decide)
+            self._job = self._answer(carry_out, renews=False) if carry_out is not None else None
+            self._heed(self._job)
+            self._over.set()
+
+    def _answer(self, call: Callable[[], Any], renews: bool = True) -> Any:
+        """What ``call`` gives, made again until it is answered; None where it is refused.
+
+        The lease is renewed in between, but not once its end may have been heard, and only its answer got lost.
+        """
+        refused = tries = 0
+        while True:
+            try:
+                return call()
+            except (ConflictError, NotFoundError):
+                raise
+            except EpochalError as error:
+                refused += not isinstance(error, _AWAY)
+                if refused >= _TRIES:
+                    _logger.warning("%s: the ledger refuses what it is told: %s", self._lease.job_id, error)
+                    return None
+            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+            if renews:
+                self._renew_when_due()
+
+    def _heed(self, job: Job | None) -> None:
+        if job is None:
+            return
+        self._listener.changed(job)
+        if job.state is JobState.STOPPING:
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._asked_to_stop:
+            self._asked_to_stop = True
+            self._listener.stop()

@@ -1,0 +1,67 @@
+"""What an agent asks of whoever has the jobs: a ledger in this process, or one behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from epochal.ledger.capacity import Node
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Job, Lease
+
+
+class JobSource(Protocol):
+    """Safe to use from several threads. Every call may raise ``UnreachableError`` and be made again.
+
+    Calls with a lease raise ``StaleLeaseError`` once the attempt was ended by someone else.
+    """
+
+    def heartbeat(
+        self,
+        name: str,
+        incarnation: str,
+        nodes: Sequence[Node],
+        held: Sequence[tuple[str, int]] = (),
+        detail: Mapping[str, Any] | None = None,
+    ) -> AgentInfo:
+        """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already."""
+
+    def lease(self, agent: str, ttl: float, job_id: str | None = None, wait: float = 0.0) -> Lease | None:
+        """The next job for ``agent`` (``name/incarnation``), or ``job_id``; None where none came in ``wait`` s."""
+
+    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+        """Keep the lease; STOPPING says that the job was asked to end."""
+
+    def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
+        """The gang trains, with this many workers."""
+
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
+        """The job's MLflow run."""
+
+    def note(self, lease: Lease, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
+        """Record an event."""
+
+    def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
+        """The job has ended for good."""
+
+    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
+        """The attempt has ended; the job queues again, or becomes what it was asked to be."""
+
+    def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
+        """The attempt has ended; the job waits for its user."""
+
+    def stopped(self, lease: Lease, message: str = "") -> Job:
+        """The gang of a STOPPING job has ended as asked."""
+
+    def job(self, ref: str) -> Job: ...
+
+    def attempts(self, ref: str) -> list[Attempt]: ...
+
+    def request_pause(self, ref: str, message: str = "") -> Job: ...
+
+    def fetch_code(self, digest: str, into: Path) -> Path:
+        """The package as ``<into>/<digest>.zip``; fetched where it is not there."""
+
+    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+        """Add what begins at byte ``offset`` of a rank's log; the offset to go on from: less where bytes miss."""

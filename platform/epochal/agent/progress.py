@@ -1,0 +1,80 @@
+"""Where a training is, as one small document: for the page, for ``epochal status``, and for who watches."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+from epochal.training.control import Progress
+
+POINTS = 60
+"""The most points of the loss that are told: a sparkline's worth."""
+
+_METRICS = 12
+_RATE_SECONDS = 30.0
+
+
+class ProgressLog:
+    """Gathers the reports of one job's first worker.
+
+    >>> log = ProgressLog()
+    >>> log.add(Progress("train", 10, 30, 0, 3.0, {"train/loss": 2.0}), now=0.0)
+    >>> log.add(Progress("train", 20, 30, 1, 3.0, {"train/loss": 1.0}), now=5.0)
+    >>> document = log.document()
+    >>> document["eta_seconds"], document["loss_history"]
+    (5.0, [[10, 2.0], [20, 1.0]])
+    """
+
+    def __init__(self) -> None:
+        self._newest: Progress | None = None
+        self._losses: list[tuple[int, float]] = []
+        self._pace: deque[tuple[float, int]] = deque()
+
+    def add(self, progress: Progress, now: float) -> None:
+        """``now`` is a clock reading in seconds."""
+        self._newest = progress
+        while self._pace and (now - self._pace[0][0] > _RATE_SECONDS or progress.step < self._pace[0][1]):
+            self._pace.popleft()
+        self._pace.append((now, progress.step))
+        loss = progress.metrics.get("train/loss", math.nan)
+        if math.isfinite(loss) and (not self._losses or progress.step > self._losses[-1][0]):
+            self._losses.append((progress.step, loss))
+            if len(self._losses) > 4 * POINTS:
+                self._losses = [*self._losses[:-1:2], self._losses[-1]]
+
+    def document(self) -> dict[str, Any]:
+        """JSON types; empty before the first report."""
+        newest = self._newest
+        if newest is None:
+            return {}
+        metrics = {name: value for name, value in newest.metrics.items() if math.isfinite(value)}
+        return {
+            "phase": newest.phase,
+            "step": newest.step,
+            "total_steps": newest.total_steps,
+            "epoch": newest.epoch,
+            "epochs": round(newest.epochs, 3),
+            "metrics": dict(list(metrics.items())[:_METRICS]),
+            "samples_per_second": metrics.get("perf/samples_per_second"),
+            "eta_seconds": self._eta(newest),
+            "loss_history": [[step, float(f"{loss:.6g}")] for step, loss in thinned(self._losses)],
+        }
+
+    def _eta(self, newest: Progress) -> float | None:
+        """Seconds to the last step, at the pace of the last half minute."""
+        (begun, first), (now, step) = self._pace[0], self._pace[-1]
+        if step <= first or now <= begun:
+            return None
+        return round((newest.total_steps - step) * (now - begun) / (step - first), 1)
+
+
+def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most ``POINTS`` of them, evenly spread, the first and the last among them.
+
+    >>> [len(thinned([(0, 0.0)] * count)) for count in (0, 60, 61)]
+    [0, 60, 60]
+    """
+    if len(points) <= POINTS:
+        return points
+    return [points[round(index * (len(points) - 1) / (POINTS - 1))] for index in range(POINTS)]

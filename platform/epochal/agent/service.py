@@ -1,0 +1,262 @@
+"""The agent as a service: leases jobs for as long as it lives, and carries as many at once as there is room for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from epochal import __version__
+from epochal.agent.agent import Agent, Carrier
+from epochal.agent.booking import Bookings
+from epochal.agent.closing import Closing
+from epochal.agent.heart import Heart, Identity
+from epochal.agent.housekeeping import Housekeeper
+from epochal.agent.observer import SilentObserver
+from epochal.agent.outbox import LEASE_SECONDS
+from epochal.agent.ray_watch import RayWatch
+from epochal.agent.run_tracking import STATUS
+from epochal.engine.orphans import reap
+from epochal.errors import EpochalError, UnreachableError
+from epochal.ledger.states import Reason
+from epochal.ledger.values import Job, Lease
+
+MOST_WARM = 4
+"""Warm workers a node keeps unless told otherwise: as many as it has CPUs, up to this number."""
+
+WAIT_SECONDS = 2.0
+"""Of one long poll: as long as it may take an agent that has nothing to do to notice that it should end."""
+
+_TICK_SECONDS = 0.1
+_TELL_SECONDS = 20.0
+_SAVE_SECONDS = 15.0
+_CLOSE_SECONDS = 10.0
+_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+_LONGEST_REST_SECONDS = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+class AgentService:
+    """Carries jobs until drained. ``agent.name`` is its name over restarts; leases get an incarnation beside it."""
+
+    def __init__(self, agent: Agent, warm_per_node: int | None = None) -> None:
+        self._identity = Identity(agent.name, uuid.uuid4().hex[:12])
+        bookings = Bookings(time.monotonic, self._beat_soon)
+        self._agent = replace(
+            agent, name=str(self._identity), hands_back=True, bookings=bookings, lost_ray=self._ray_is_lost
+        )
+        self._lost = ""
+        self._warm = warm_per_node
+        self._heart = Heart(self._identity, self._agent, self._detail)
+        self._closing = Closing(agent.source, agent.tracking_uri, self._is_quiet)
+        self._housekeeper = Housekeeper(self._agent, self._held)
+        self._carriers: dict[tuple[str, int], Carrier] = {}
+        self._lock = threading.Lock()
+        self._leaving = False
+        self._asked_to_leave = False
+        self._no_room = 0
+        self._rests_until = 0.0
+        self._leasing = threading.Thread(target=self._lease_jobs, name="leasing", daemon=True)
+
+    def drain(self) -> None:
+        """Have ``run`` hand everything back and return. From a signal handler too: nothing here takes a lock."""
+        self._asked_to_leave = True
+
+    def run(self) -> None:
+        """Carry jobs until ``drain``; then every gang has saved its state, and its job queues again.
+
+        Raises:
+            UnreachableError: Ray was lost; all jobs were handed back.
+            ConflictError: another process has this agent's name now.
+            AuthError: the source refuses this agent.
+        """
+        for name in reap():
+            _logger.warning("removed the placement group %s: its driver is gone", name)
+        self._agent.cluster.keep_warm(self._warm_per_node())
+        try:
+            self._watch()
+        finally:
+            self._heart.close()
+            self._housekeeper.close()
+
+    def _watch(self) -> None:
+        watch = RayWatch(self._agent.cluster.lost, time.monotonic)
+        while not self._asked_to_leave:
+            time.sleep(_TICK_SECONDS)
+            self._start_when_heard()
+            if self._heart.replaced is not None:
+                self._give_up("another agent has this one's name now", 0.0)
+                raise self._heart.replaced
+            if lost := self._lost or watch.verdict():
+                self._give_up(f"Ray was lost: {lost} does not answer", _SAVE_SECONDS)
+                raise UnreachableError(f"Ray was lost: {lost} does not answer", "start the agent again")
+        self._hand_everything_back()
+
+    def _start_when_heard(self) -> None:
+        """Begin to lease once the source knows this agent, and what it has."""
+        if self._leasing.ident is not None or not self._heart.start():
+            return
+        for thread in (self._closing, self._housekeeper, self._leasing):
+            thread.start()
+        _logger.info("agent %s leases jobs", self._identity.name)
+
+    def _ray_is_lost(self, what: str) -> None:
+        """A job has failed for it: take no other one, least of all this one again, and give up."""
+        self._leaving = True
+        self._heart.leave()
+        self._lost = what
+
+    def _hand_everything_back(self) -> None:
+        _logger.info("draining: %d jobs save their state and go back to the queue", len(self._carriers))
+        self._leave()
+        silent_since = time.monotonic()
+        while self._carriers and time.monotonic() - silent_since < _TELL_SECONDS:
+            if any(carrier.has_place for carrier in self._all()):
+                silent_since = time.monotonic()
+            time.sleep(_TICK_SECONDS / 4)
+        if self._leasing.ident is not None:
+            self._leasing.join(WAIT_SECONDS + 1)
+        self._closing.wait(_CLOSE_SECONDS)
+
+    def _give_up(self, why: str, seconds: float) -> None:
+        """Nothing may be asked of Ray any more: what can still save its state gets ``seconds`` for it."""
+        _logger.error("%s; handing %d jobs back", why, len(self._carriers))
+        self._leave(tell=False)
+        deadline = time.monotonic() + seconds
+        while self._saving() and time.monotonic() < deadline:
+            time.sleep(_TICK_SECONDS / 4)
+        deadline = time.monotonic() + _TELL_SECONDS
+        for carrier in self._all():
+            carrier.abandon(why, max(0.0, deadline - time.monotonic()))
+
+    def _saving(self) -> bool:
+        """Whether there are workers that may yet save their state: without the GCS they can, without the raylet not."""
+        alive = not self._agent.cluster.raylet_is_gone()
+        return alive and not all(carrier.is_over for carrier in self._all())
+
+    def _leave(self, tell: bool = True) -> None:
+        self._leaving = True
+        for carrier in self._all():
+            carrier.leave()
+        if tell:
+            self._heart.leave()
+
+    def _lease_jobs(self) -> None:
+        failures = 0
+        while not self._leaving:
+            if self._rest():
+                continue
+            begun = time.monotonic()
+            try:
+                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS)
+                failures = 0
+            except EpochalError as error:
+                if failures == 0:
+                    _logger.warning("no job can be leased: %s", error)
+                self._sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+                continue
+            if lease is not None:
+                self._begin(lease)
+            elif time.monotonic() - begun < _TICK_SECONDS:
+                self._sleep(_TICK_SECONDS)  # of a source that does not wait
+
+    def _rest(self) -> bool:
+        """Whether jobs found no room just now, so that the next one should not be asked for yet."""
+        if self._rests_until <= time.monotonic():
+            return False
+        self._sleep(_TICK_SECONDS)
+        return True
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._leaving and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK_SECONDS))
+
+    def _begin(self, lease: Lease) -> None:
+        carrier = Carrier(self._agent, lease, _Notices(lease.job_id))
+        key = (lease.job_id, lease.epoch)
+        with self._lock:
+            self._carriers[key] = carrier
+        if self._leaving:
+            carrier.leave()
+        threading.Thread(target=self._carry, args=(key, carrier), name=f"job-{lease.job_id}", daemon=True).start()
+
+    def _carry(self, key: tuple[str, int], carrier: Carrier) -> None:
+        try:
+            job = carrier.run()
+            _logger.info("%s is %s %s", key[0], job.state if job else "elsewhere", (job and job.reason) or "")
+            self._remember(carrier)
+            self._close_run(carrier, job)
+        except Exception:
+            # A bug of ours in one job must not take the others down; its lease runs out, and it queues again.
+            _logger.exception("%s: the agent failed", key[0])
+        finally:
+            with self._lock:
+                del self._carriers[key]
+
+    def _remember(self, carrier: Carrier) -> None:
+        """Rest longer each time that a job which was said to fit did not."""
+        if carrier.ending.reason is not Reason.PENDING_TIMEOUT:
+            self._no_room = 0
+            return
+        self._rests_until = time.monotonic() + min(_LONGEST_REST_SECONDS, 0.5 * 2**self._no_room)
+        self._no_room = min(self._no_room + 1, 10)
+
+    def _close_run(self, carrier: Carrier, job: Job | None) -> None:
+        tracking = carrier.settle(job) if job is not None else carrier.tracking
+        if tracking is None:
+            return
+        if job is not None and job.state in STATUS:
+            self._closing.put(tracking, carrier.held)
+        else:
+            self._closing.put_aside(tracking)
+
+    def _all(self) -> list[Carrier]:
+        with self._lock:
+            return list(self._carriers.values())
+
+    def _held(self) -> set[str]:
+        with self._lock:
+            return {job_id for job_id, _ in self._carriers}
+
+    def _beat_soon(self) -> None:
+        self._heart.beat_soon()
+
+    def _is_quiet(self) -> bool:
+        """Whether the warm workers are there, and no job runs."""
+        return not self._carriers and (not self._warm_per_node() or bool(self._agent.cluster.warm.idle()))
+
+    def _warm_per_node(self) -> int:
+        if self._warm is not None:
+            return self._warm
+        most = max((node.total.get("CPU", 0.0) for node in self._agent.cluster.nodes()), default=0.0)
+        return min(MOST_WARM, int(most))
+
+    def _detail(self) -> Mapping[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "ray": self._agent.cluster.address,
+            "warm": sum(self._agent.cluster.warm.idle().values()),
+            "jobs": len(self._carriers),
+            "draining": self._leaving,
+        }
+
+
+class _Notices(SilentObserver):
+    """What a person should read goes to the agent's own log."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+
+    def notice(self, text: str) -> None:
+        _logger.info("%s: %s", self._job_id, text)

@@ -1,0 +1,112 @@
+"""`epochal agent`: lease jobs from a server and run them on a Ray cluster, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from epochal.cli import render
+from epochal.errors import EpochalError, UsageError
+
+if TYPE_CHECKING:
+    from epochal.agent.service import AgentService
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command("agent")
+@click.option("--server", metavar="URL", help="The server to lease from.  [default: as for `epochal submit`]")
+@click.option(
+    "--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="Holds a token of the role agent.  [default: as for `epochal submit`]",
+)  # fmt: skip
+@click.option("--name", metavar="NAME", help="The agent's name, its own among all agents.  [default: the host's]")
+@click.option(
+    "--join", "address", metavar="HOST:PORT", envvar="EPOCHAL_RAY_ADDRESS",
+    help="The Ray cluster there, of which this machine is a node.  [default: a private one]",
+)  # fmt: skip
+@click.option("--cpus", type=click.IntRange(1), metavar="N", help="CPUs of the private Ray.  [default: all]")
+@click.option(
+    "--warm", type=click.IntRange(0, 64), metavar="N",
+    help="Warm workers a node keeps, 0.35 GiB each.  [default: its CPUs, at most 4]",
+)  # fmt: skip
+def command(
+    server: str | None,
+    token_file: Path | None,
+    name: str | None,
+    address: str | None,
+    cpus: int | None,
+    warm: int | None,
+) -> int:
+    """Lease jobs from a server and run them, until SIGTERM or Ctrl-C.
+
+    Then every job saves its state and goes back to the queue; a second signal ends at once. Exit code: 0 drained,
+    4 another agent has this name now, 5 the server refuses this agent, or Ray was lost: start it again.
+    """
+    import socket
+
+    from epochal import settings
+    from epochal.agent.agent import Agent
+    from epochal.agent.service import AgentService
+    from epochal.client.address import find_address, read_token
+    from epochal.client.remote_ledger import RemoteLedger
+    from epochal.engine.connection import connect
+
+    if address is not None and cpus is not None:
+        raise UsageError("--cpus is for a private Ray: a cluster that is joined has what its nodes say")
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    place, found = settings.home().served, find_address(server)
+    token = read_token(token_file) if token_file is not None else found.token
+    with (
+        RemoteLedger(found.server, token) as source,
+        connect(address, token_path=place.ray_token, cpus=cpus) as cluster,
+    ):
+        agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri())
+        service = AgentService(agent, warm)
+        with _drained_on_signal(service):
+            _run(service)
+    return 0
+
+
+def _run(service: AgentService) -> None:
+    """Where it fails, this process ends here: Ray, which may be what failed, is not asked for an orderly end."""
+    try:
+        service.run()
+    except EpochalError as error:
+        render.error(error)
+        _leave(error.exit_code)
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+@contextmanager
+def _drained_on_signal(service: AgentService) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C drains, the second ends at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        service.drain()
+
+    asked: list[int] = []
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

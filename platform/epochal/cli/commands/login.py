@@ -1,0 +1,63 @@
+"""`epochal login`: connect this machine to a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from epochal.cli import render
+from epochal.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochal.client.contexts import Context
+
+
+@click.command()
+@click.argument("server", metavar="URL")
+@click.option("--name", help="What to call it.  [default: the server's host name]")
+@click.option(
+    "--token-file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
+    help="Read the token there (`-`: standard input) instead of asking for it.",
+)  # fmt: skip
+def command(server: str, name: str | None, token_file: str | None) -> None:
+    """Store a token for the server at URL, and have commands talk to it from now on.
+
+    The token is asked for, tried, and kept in the home's config.yaml, which nobody else can read.
+    """
+    from epochal.client import Client
+    from epochal.client.contexts import Config, Context
+    from epochal.client.http import checked_url
+    from epochal.settings import home
+
+    url = checked_url(server)
+    context = Context(name or urlsplit(url).hostname or url, url, _token(token_file))
+    _warn_if_open(context)
+    with Client(url, context.token) as client:
+        who = client.whoami()
+    path = home().config
+    Config.load(path).having(context).save(path)
+    render.message(f"{who['user']} ({who['role']}) at {url}; commands go there now")
+    render.text(context.name)
+
+
+def _token(token_file: str | None) -> str:
+    from epochal.client.address import read_token
+
+    if token_file and token_file != "-":
+        return read_token(Path(token_file)) or ""
+    if token_file is None and sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True, err=True)).strip()
+    if token := sys.stdin.readline().strip():
+        return token
+    raise UsageError("no token", "`epochal login URL` asks for it on a terminal; --token-file reads it")
+
+
+def _warn_if_open(context: Context) -> None:
+    from epochal.client.http import is_loopback
+
+    if context.server.startswith("http://") and not is_loopback(context.server):
+        render.warning(f"{context.server} is not encrypted: whoever sees the traffic can take the token")

@@ -1,0 +1,66 @@
+"""`epochal server`: the ledger behind HTTP, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from epochal.cli import render
+from epochal.settings import DEFAULT_SERVER_PORT
+
+_DEFAULT_TOKEN = "the file `token` in the home"
+
+
+@click.command("server")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_SERVER_PORT, show_default=True,
+    help="The port to listen on; 0 takes a free one.",
+)  # fmt: skip
+@click.option("--ledger", "ledger_url", metavar="URL", help="sqlite:///PATH or postgresql://...; default: `up`'s.")
+@click.option(
+    "--storage", "storage_url", metavar="URL", help="Where code and logs are kept: a folder or an fsspec URL."
+)
+@click.option("--mlflow-uri", metavar="URL", help="The tracking server of the runs; default: MLFLOW_TRACKING_URI.")
+@click.option(
+    "--token-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help=f"Holds an administrator's token, and is made where it is missing; default: {_DEFAULT_TOKEN}.",
+)  # fmt: skip
+@click.option("--single-user", is_flag=True, help="For this machine's user alone, who is then the administrator.")
+def command(  # the options say what each is for
+    host: str,
+    port: int,
+    ledger_url: str | None,
+    storage_url: str | None,
+    mlflow_uri: str | None,
+    token_file: Path | None,
+    single_user: bool,
+) -> int:
+    """Take jobs, hold the queue, and answer agents and clients, until SIGTERM or Ctrl-C.
+
+    Every request needs a token. `epochal token create` makes more of them.
+    """
+    import os
+
+    from epochal.server.serving import is_loopback, serve
+    from epochal.server.settings import ServerSettings
+    from epochal.settings import home
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    here = home()
+    settings = ServerSettings(
+        ledger_url=ledger_url or os.environ.get("EPOCHAL_LEDGER") or here.served.ledger_url,
+        storage_url=storage_url or str(here.served.store),
+        host=host,
+        port=port,
+        mlflow_uri=mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+        single_user=single_user,
+        token_file=token_file or here.token,
+    )
+    if not is_loopback(host):
+        render.warning("tokens travel as they are over plain HTTP: put TLS in front of the server")
+    serve(settings, on_ready=render.text)
+    return 0

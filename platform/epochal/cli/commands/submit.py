@@ -1,0 +1,175 @@
+"""`epochal submit`: queue jobs on a server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochal.cli import render
+from epochal.cli.connection import connect, server_options
+from epochal.cli.options import output_option, set_option
+from epochal.cli.render import Output
+from epochal.errors import SpecError, UsageError
+
+if TYPE_CHECKING:
+    from epochal.client import Client
+    from epochal.client.client import Submitted
+    from epochal.client.submission import Submission
+    from epochal.ledger.values import Job
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What to do once the jobs are queued, and on which server."""
+
+    follow: bool
+    waiting: bool
+    server: str | None
+    context: str | None
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@set_option
+@click.option("--name", help="The job's name, instead of the spec's.")
+@click.option("--key", help="Your own id for this submission: submitting again with it gives the same job.")
+@click.option("-f", "--follow", is_flag=True, help="Show progress and logs until the job ends. Ctrl-C detaches.")
+@click.option("--wait", "waiting", is_flag=True, help="Wait until the jobs have ended. Ctrl-C detaches.")
+@click.option("--dry-run", is_flag=True, help="Check the spec and print what would be sent; send nothing.")
+@server_options
+@output_option()
+def command(
+    files: tuple[str, ...],
+    overrides: tuple[str, ...],
+    name: str | None,
+    key: str | None,
+    dry_run: bool,
+    output: Output,
+    **how: Any,
+) -> int:
+    """Queue a job from each job spec FILE (`-` reads standard input).
+
+    Nothing is queued where one of them is wrong. Exit code: 0 they are queued (with --follow or --wait: they
+    succeeded), 1 a job failed or was stopped, 2 a spec is wrong.
+    """
+    attached = Attached(**how)
+    _check(files, name, key, attached)
+    prepared = _prepared(files, (*overrides, *([f"name={name}"] if name else [])))
+    if dry_run:
+        return _show_prepared(prepared, output)
+    with connect(attached.server, attached.context) as client:
+        submitted = _submit(client, prepared, key)
+        if attached.follow or attached.waiting:
+            return _stay(client, submitted, attached.follow, output)
+        _show(submitted, output)
+    return 0
+
+
+def _check(files: Sequence[str], name: str | None, key: str | None, attached: Attached) -> None:
+    for option, given in (("--name", name), ("--key", key), ("--follow", attached.follow)):
+        if given and len(files) > 1:
+            raise UsageError(f"{option} is for one job at a time, not {len(files)}", "--wait waits for several")
+    if files.count("-") > 1:
+        raise UsageError("standard input can be read once")
+
+
+def _prepared(files: Sequence[str], overrides: Sequence[str]) -> list[Submission]:
+    """All of them, or none with every problem of every file."""
+    from epochal.client.submission import load, prepare
+    from epochal.settings import home
+
+    loaded, wrong = [], []
+    for file in files:
+        try:
+            loaded.append(load(file, overrides))
+        except SpecError as error:
+            wrong.append(error)
+    for one in wrong[:-1]:
+        render.error(one)
+    if wrong:
+        raise wrong[-1]
+    prepared = [prepare(one, home()) for one in loaded]
+    for submission in prepared:
+        if submission.skipped:
+            render.warning(f"not shipped, since they look like secrets: {', '.join(submission.skipped)}")
+    return prepared
+
+
+def _show_prepared(prepared: Sequence[Submission], output: Output) -> int:
+    documents = [_document(one) for one in prepared]
+    if output is Output.NAME:
+        render.records([{"name": one.name} for one in prepared], ["name"], output)
+        return 0
+    form = Output.YAML if output is Output.TABLE else output
+    if len(documents) == 1:
+        render.document(documents[0], form)
+    else:
+        render.records(documents, ["spec"], form)
+    return 0
+
+
+def _document(submission: Submission) -> dict[str, Any]:
+    package = submission.package
+    code = {"digest": package.digest, "bytes": package.size, "files": list(package.files)} if package else None
+    return {"spec": dict(submission.spec), "code": code, "tags": dict(submission.tags)}
+
+
+def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> list[Submitted]:
+    submitted = []
+    for one in prepared:
+        result = client.submit(one, key=key)
+        submitted.append(result)
+        if not result.created:
+            render.message(f"{result.id} was submitted with this key before; it is {result.job.state.value}")
+        elif result.same_as:
+            render.message(f"{result.same_as} has the same spec and code, and has already succeeded")
+    return submitted
+
+
+def _show(submitted: Sequence[Submitted], output: Output) -> None:
+    if output in (Output.JSON, Output.YAML):
+        render.records([one.to_dict() for one in submitted], ["id"], output)
+        return
+    rows = [{"id": one.id, "state": one.job.state.value, "priority": one.job.priority} for one in submitted]
+    render.records(rows, ["id", "state", "priority"], output, "jobs")
+    if output is Output.TABLE and len(submitted) == 1:
+        render.message(f"follow it with `epochal logs -f {submitted[0].id}`")
+
+
+def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: Output) -> int:
+    """Stay until all have ended; Ctrl-C leaves them to themselves."""
+    from epochal.ledger.states import JobState
+
+    for one in submitted:
+        render.message(f"{one.id} is {one.job.state.value}; Ctrl-C leaves it to itself")
+    try:
+        ended = [_followed(client, one.job, follow) for one in submitted]
+    except KeyboardInterrupt:
+        for one in submitted:
+            render.message(
+                f"{one.id} goes on; come back with `epochal logs -f {one.id}`, end it with `epochal stop {one.id}`"
+            )
+        return 130
+    _show_ended(client, ended, output)
+    return 0 if all(job.state is JobState.SUCCEEDED for job in ended) else 1
+
+
+def _followed(client: Client, job: Job, logs: bool) -> Job:
+    from epochal.cli.follow import Follower
+    from epochal.cli.progress import display
+
+    with display(live=render.is_terminal(sys.stderr), quiet=False) as shown:
+        return Follower(client, job.id, shown, logs).follow()
+
+
+def _show_ended(client: Client, ended: Sequence[Job], output: Output) -> None:
+    from epochal.cli.job_view import facts, show_jobs
+
+    if output is Output.TABLE and len(ended) == 1:
+        render.document(facts(ended[0], client.attempts(ended[0].id), client.now()))
+    else:
+        show_jobs(ended, client.now(), output)

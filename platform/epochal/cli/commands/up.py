@@ -1,0 +1,53 @@
+"""`epochal up`: MLflow, the server and an agent on this machine, in the background."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from epochal.cli import render
+from epochal.cli.options import output_option
+from epochal.cli.render import Output
+
+if TYPE_CHECKING:
+    from epochal.cluster.service_state import Services
+
+_PORT = click.IntRange(1, 65535)
+
+
+@click.command("up")
+@click.option("--port", type=_PORT, help="The server's port.  [default: 8700]")
+@click.option("--mlflow-port", type=_PORT, help="MLflow's port.  [default: 5000]")
+@click.option("--warm", type=click.IntRange(0), metavar="N", help="Idle worker processes that the agent keeps ready.")
+@click.option("--cpus", type=click.IntRange(1), metavar="N", help="CPUs that jobs may use.  [default: all]")
+@output_option(Output.TABLE, Output.JSON, Output.YAML)
+def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: int | None, output: Output) -> int:
+    """Start MLflow, the server and an agent on this machine, in the background.
+
+    Ends when all of them are healthy. They are watched and started again where one dies, until `epochal down`. Done
+    again it says that they run, and where.
+    """
+    from epochal.cluster.local_plan import Options
+    from epochal.cluster.services import up
+    from epochal.settings import home, tracking_uri
+
+    came = up(home(), Options(port, mlflow_port, warm, cpus), tracking_uri(), render.message)
+    if came.already:
+        render.message("the services are up already")
+    else:
+        render.message(f"up after {came.seconds:.1f} s; `epochal submit jobs/quickstart.yaml --follow` runs a job")
+    render.document(_where(came.services) if output is Output.TABLE else came.services.to_dict(), output)
+    return 0
+
+
+def _where(services: Services) -> dict[str, str]:
+    started = datetime.fromtimestamp(services.started_at).astimezone()
+    return {
+        "server": services.url("server"),
+        "mlflow": str(services.options["mlflow_url"]),
+        "logs": str(Path(services["server"].log).parent),
+        "since": f"{started:%Y-%m-%d %H:%M:%S}",
+    }

@@ -1,0 +1,90 @@
+"""Which server a command talks to, and with which token.
+
+In this order: ``--server`` or ``EPOCHAL_SERVER``; ``--context`` or ``EPOCHAL_CONTEXT``; the current context; the
+services that ``epochal up`` started on this machine. The token for a named server is ``EPOCHAL_TOKEN``, else that of
+the context with the same URL, else, for this machine's own services, the one that ``up`` wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epochal.client.contexts import Config
+from epochal.client.http import checked_url, is_loopback
+from epochal.client.local import local_server
+from epochal.errors import UnreachableError, UsageError
+from epochal.settings import Home, home
+
+TOKEN_VARIABLE = "EPOCHAL_TOKEN"
+SERVER_VARIABLE = "EPOCHAL_SERVER"
+CONTEXT_VARIABLE = "EPOCHAL_CONTEXT"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's URL, the token for it, and what named it: ``--server``, a context, or ``epochal up``."""
+
+    server: str
+    token: str | None = field(repr=False)
+    named_by: str
+
+
+def find_address(
+    server: str | None = None, context: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Address:
+    """See the module.
+
+    Raises:
+        UsageError: both a server and a context were named, or the URL is none.
+        NotFoundError: there is no such context.
+        UnreachableError: nothing says which server.
+    """
+    if server and context:
+        raise UsageError("name a server or a context, not both")
+    place = home(environ)
+    if server or (not context and environ.get(SERVER_VARIABLE)):
+        return _of_server(checked_url(server or environ[SERVER_VARIABLE]), place, environ)
+    config = Config.load(place.config)
+    name = context or environ.get(CONTEXT_VARIABLE) or config.current
+    if name:
+        chosen = config.context(name)
+        return Address(chosen.server, environ.get(TOKEN_VARIABLE) or chosen.token, f"context {name}")
+    if local := local_server(place):
+        return Address(local, environ.get(TOKEN_VARIABLE) or read_token(place.token), "epochal up")
+    raise UnreachableError(
+        "no server is known to this machine", "`epochal up` starts one here; `epochal login` connects to another"
+    )
+
+
+def read_token(path: Path) -> str | None:
+    """The token in a file; None where there is no file.
+
+    Raises:
+        UsageError: the file cannot be read, or is empty.
+    """
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token in {path} cannot be read: {error}") from error
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise UsageError(f"{path} holds no token")
+    return token
+
+
+def _of_server(server: str, place: Home, environ: Mapping[str, str]) -> Address:
+    token = environ.get(TOKEN_VARIABLE) or _token_of_context(server, place)
+    if token is None and is_loopback(server) and server == local_server(place):
+        token = read_token(place.token)
+    return Address(server, token, "--server")
+
+
+def _token_of_context(server: str, place: Home) -> str | None:
+    config = Config.load(place.config)
+    found = [one for one in config.contexts.values() if one.server == server and one.token]
+    current = [one for one in found if one.name == config.current]
+    return next((one.token for one in [*current, *found]), None)

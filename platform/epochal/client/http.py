@@ -1,0 +1,231 @@
+"""HTTP to one server: bearer token, timeouts, its errors as ours, and another try where that is safe."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from epochal.errors import (
+    AuthError,
+    ConflictError,
+    EpochalError,
+    ForbiddenError,
+    NotFoundError,
+    TooLargeError,
+    UnreachableError,
+    UsageError,
+    from_document,
+)
+from epochal.ledger.documents import encode
+
+API = "/api/v1"
+MAX_WAIT = 30.0
+"""The longest that the server keeps a question open, in seconds."""
+
+_CONNECT_SECONDS = 5.0
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_PAUSES = (0.1, 0.4, 1.0, 2.0, 4.0)
+"""Seconds between one try and the next; the last one again and again."""
+
+_LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create`"
+_IS_IT_UP = "is it running? `epochal up` starts one here; `epochal config list` shows where commands go"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call.
+
+    ``wait``: seconds that the server may keep it open. ``repeatable``: doing it twice is doing it once (by its method,
+    where nothing is said). ``answers``: statuses that are an answer and no error, beside those of success.
+    ``outage``: seconds to go on asking where no answer comes and that is safe; default: the connection's.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    content: bytes | None = None
+    wait: float = 0.0
+    repeatable: bool | None = None
+    answers: frozenset[int] = frozenset()
+    outage: float | None = None
+
+    @property
+    def can_repeat(self) -> bool:
+        return self.method in _REPEATABLE if self.repeatable is None else self.repeatable
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long one answer may take, and for how long it is asked for again where none came, in seconds."""
+
+    answer: float = 30.0
+    outage: float = 1.0
+
+
+class Http:
+    """A connection pool to one server. Threads may share it."""
+
+    def __init__(self, server: str, token: str | None = None, patience: Patience | None = None) -> None:
+        self.server = checked_url(server)
+        self._patience = patience or Patience()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # A proxy that the environment names for the outside world cannot reach this machine's loopback.
+        trusts = not is_loopback(self.server)
+        self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
+        self._clock: tuple[float, float] | None = None
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None, wait: float = 0.0) -> Any:
+        """The JSON at ``path``; what is None in ``query`` is left out."""
+        return self.json(Request("GET", path, query or {}, wait=wait))
+
+    def post(self, path: str, body: Any = None, repeatable: bool = False) -> Any:
+        return self.json(Request("POST", path, body=body or {}, repeatable=repeatable))
+
+    def json(self, request: Request) -> Any:
+        """The answer's JSON; None for an empty answer.
+
+        Raises:
+            UnreachableError: no answer, or one that no Epochal server gives.
+            EpochalError: the error that the server tells.
+        """
+        response = self.send(request)
+        return self.decoded(response) if response.content else None
+
+    def send(self, request: Request) -> httpx.Response:
+        """The answer to ``request``. Raises as ``json`` does."""
+        until = time.monotonic() + (self._patience.outage if request.outage is None else request.outage)
+        for pause in _pauses():
+            try:
+                return self._answered(self._once(request), request.answers)
+            except UnreachableError as error:
+                sent = not isinstance(error.__cause__, _NEVER_SENT)
+                if (sent and not request.can_repeat) or time.monotonic() + pause > until:
+                    raise
+            time.sleep(pause)
+        raise AssertionError("unreachable: the pauses never end")
+
+    def now(self) -> float:
+        """The server's time in seconds since 1970, good to a second; this machine's before the first answer."""
+        if self._clock is None:
+            return time.time()
+        told, at = self._clock
+        return told + time.monotonic() - at
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _once(self, request: Request) -> httpx.Response:
+        query = {name: value for name, value in request.query.items() if value is not None}
+        if request.wait:
+            query["wait"] = request.wait
+        timeout = httpx.Timeout(self._patience.answer + request.wait, connect=_CONNECT_SECONDS)
+        content, headers = request.content, {}
+        if request.body is not None:
+            content, headers = encode(sendable(request.body)).encode(), {"Content-Type": "application/json"}
+        try:
+            return self._http.request(
+                request.method, request.path, params=query, content=content, headers=headers, timeout=timeout
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise foreign(error, self.server) from error
+
+    def _answered(self, response: httpx.Response, answers: frozenset[int]) -> httpx.Response:
+        if told := response.headers.get("Date"):
+            self._clock = (parsedate_to_datetime(told).timestamp(), time.monotonic())
+        if response.is_success or response.status_code in answers:
+            return response
+        raise self.refusal(response)
+
+    def refusal(self, response: httpx.Response) -> EpochalError:
+        """The error that the server tells."""
+        try:
+            error = from_document(response.json()["error"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _by_status(response, self.server)
+        needs_login = isinstance(error, AuthError) and not isinstance(error, ForbiddenError) and not error.hint
+        return AuthError(error.message, _LOGIN) if needs_login else error
+
+    def decoded(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP) from None
+
+
+def sendable(value: Any) -> Any:
+    """JSON as every database takes it: no NUL and no half of a character, which a worker's last words may hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
+    if isinstance(value, Mapping):
+        return {sendable(str(key)): sendable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [sendable(item) for item in value]
+    return value
+
+
+def checked_url(server: str) -> str:
+    """The URL without a slash at its end.
+
+    Raises:
+        UsageError: it is none of a server, or holds a password.
+    """
+    try:
+        parts = urlsplit(server)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.query
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{server!r} is not the URL of a server", "such as http://127.0.0.1:8700")
+    if parts.username or parts.password:
+        raise UsageError("the URL of a server holds no user and no password", _LOGIN)
+    return server.rstrip("/")
+
+
+def is_loopback(server: str) -> bool:
+    """Whether a URL stays on this machine."""
+    host = urlsplit(server).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def foreign(error: Exception, server: str) -> EpochalError:
+    """An error of httpx as one of ours."""
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return UsageError(f"{server!r} is not the URL of a server: {error}", "such as http://127.0.0.1:8700")
+    if isinstance(error, httpx.TimeoutException):
+        return UnreachableError(f"{server} did not answer in time ({type(error).__name__})", _IS_IT_UP)
+    return UnreachableError(f"{server} does not answer: {error or type(error).__name__}", _IS_IT_UP)
+
+
+def _by_status(response: httpx.Response, server: str) -> EpochalError:
+    """What a status alone says: the answer of a proxy, or of no Epochal server."""
+    asked = f"{response.request.method} {response.request.url.path}"
+    said = f"{server} answered {response.status_code} {response.reason_phrase} to {asked}".replace("  ", " ")
+    kinds: dict[int, Callable[[], EpochalError]] = {
+        HTTPStatus.UNAUTHORIZED: lambda: AuthError(said, _LOGIN),
+        HTTPStatus.FORBIDDEN: lambda: ForbiddenError(said),
+        HTTPStatus.NOT_FOUND: lambda: NotFoundError("resource", asked, hint=_IS_IT_UP),
+        HTTPStatus.CONFLICT: lambda: ConflictError(said),
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: lambda: TooLargeError(said),
+    }
+    away = response.status_code >= 500 or response.is_redirect  # of ours, even a bug has a document
+    other = UnreachableError(said, _IS_IT_UP) if away else EpochalError(said)
+    return kinds.get(response.status_code, lambda: other)()
+
+
+def _pauses() -> Iterator[float]:
+    yield from _PAUSES
+    while True:
+        yield _PAUSES[-1]

@@ -1,0 +1,181 @@
+"""The client's verbs on jobs: look, follow, stop, pause, resume, retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from epochal.client.following import EventPage, LogChunk, LogFilter, LogPage
+from epochal.client.http import MAX_WAIT, Http, Request
+from epochal.errors import UnreachableError
+from epochal.ledger.states import JobState
+from epochal.ledger.values import Attempt, Event, Job, QueueEntry, Why
+
+_PAGE = 100
+_OUTAGE_SECONDS = 600.0
+"""How long following goes on asking a server that does not answer."""
+
+
+class JobCalls:
+    """See ``Client``. A job is named by its id, a unique beginning of it, or its name (the newest of that name)."""
+
+    _http: Http
+    _notice: Callable[[str], None]
+
+    def job(self, ref: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: there is none; the hint names the closest.
+            ConflictError: the beginning fits several.
+        """
+        return Job.from_dict(self._http.get(_job(ref)))
+
+    def jobs(
+        self,
+        *,
+        states: Collection[JobState | str] = (),
+        name: str | None = None,
+        user: str | None = None,
+        queue: str | None = None,
+        limit: int = _PAGE,
+    ) -> list[Job]:
+        """Jobs, newest first, at most ``limit``."""
+        wanted = [JobState(str(state).upper()).value for state in states]
+        query: dict[str, Any] = {"state": wanted or None, "name": name, "user": user, "queue": queue}
+        found: list[Job] = []
+        before: int | None = None
+        while len(found) < limit:
+            page = self._http.get("/jobs", {**query, "limit": min(_PAGE, limit - len(found)), "before": before})
+            found += [Job.from_dict(job) for job in page["jobs"]]
+            before = page["next"]
+            if before is None:
+                break
+        return found
+
+    def attempts(self, ref: str) -> list[Attempt]:
+        """The attempts of a job, oldest first."""
+        return [Attempt.from_dict(attempt) for attempt in self._http.get(_job(ref, "attempts"))["attempts"]]
+
+    def events(self, ref: str, *, after: int = 0, follow: bool = False) -> Iterator[Event]:
+        """What happened to a job, oldest first, from the one following the id ``after``.
+
+        With ``follow``, goes on until the job has ended, over restarts of the server and breaks in the network.
+        """
+        identity = self.job(ref).id if follow else ref
+        while True:
+            page = self.event_page(identity, after, MAX_WAIT if follow else 0.0)
+            yield from page.events
+            if page.done or not (follow or page.events):
+                return
+            after = page.last(after)
+
+    def event_page(self, ref: str, after: int = 0, wait: float = 0.0) -> EventPage:
+        """The events following ``after``; where there are none, those that come within ``wait`` seconds."""
+        return EventPage.from_dict(self._patiently(_job(ref, "events"), {"after": after}, wait))
+
+    def logs(
+        self,
+        ref: str,
+        *,
+        rank: int | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogChunk]:
+        """What the workers print, in the order it was received; of all ranks and attempts where none is named.
+
+        Args:
+            tail: only the last lines of each log.
+            follow: go on until the job has ended, over restarts of the server and breaks in the network.
+        """
+        identity = self.job(ref).id if follow else ref
+        chosen, cursor = LogFilter(rank, attempt, tail), ""
+        while True:
+            page = self.log_page(identity, chosen, cursor, MAX_WAIT if follow else 0.0)
+            yield from page.chunks
+            if page.done or not (follow or page.chunks):
+                return
+            cursor = page.cursor
+
+    def log_page(self, ref: str, chosen: LogFilter | None = None, cursor: str = "", wait: float = 0.0) -> LogPage:
+        """The logs from ``cursor`` on; where there are none, those that come within ``wait`` seconds."""
+        query = (chosen or LogFilter()).query(cursor)
+        return LogPage.from_dict(self._patiently(_job(ref, "logs"), query, wait))
+
+    def wait(self, ref: str, timeout: float | None = None, until: Collection[JobState] = ()) -> Job:
+        """The job once it has ended, or is in a state of ``until``; as it is after ``timeout`` seconds, if not before.
+
+        A paused job has not ended.
+        """
+        job, after = self.job(ref), 0
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        while not (job.state.is_terminal or job.state in until) and (left := deadline - time.monotonic()) > 0:
+            page = self.event_page(job.id, after, min(MAX_WAIT, left))
+            after = page.last(after)
+            if page.events or page.done:
+                job = self.job(job.id)
+        return job
+
+    def stop(self, ref: str, message: str = "") -> Job:
+        """End a job for good. One that trains is STOPPING until its workers have ended.
+
+        Raises:
+            ConflictError: it has already succeeded or failed.
+        """
+        return self._ask(ref, "stop", message, repeatable=True)
+
+    def pause(self, ref: str, message: str = "") -> Job:
+        """Have a job save its state and leave the cluster, or the queue, until ``resume``.
+
+        Raises:
+            ConflictError: it has ended, or is being stopped.
+        """
+        return self._ask(ref, "pause", message, repeatable=True)
+
+    def resume(self, ref: str, message: str = "") -> Job:
+        """Queue a PAUSED job again; it goes on from its newest checkpoint.
+
+        Raises:
+            ConflictError: it is not PAUSED.
+        """
+        return self._ask(ref, "resume", message)
+
+    def retry(self, ref: str, message: str = "") -> Job:
+        """Submit a job that has ended once more, as a new job; the new job.
+
+        Raises:
+            ConflictError: it has not ended.
+        """
+        return self._ask(ref, "retry", message)
+
+    def why(self, ref: str) -> Why:
+        """Why a job waits, and the smallest change that would start it."""
+        return Why.from_dict(self._http.get(_job(ref, "why")))
+
+    def queue(self, limit: int = 1000) -> list[QueueEntry]:
+        """The jobs that wait, in the order of their turn, each with its position and why it waits."""
+        return [QueueEntry.from_dict(entry) for entry in self._http.get("/queue", {"limit": limit})["queue"]]
+
+    def _ask(self, ref: str, verb: str, message: str, repeatable: bool = False) -> Job:
+        return Job.from_dict(self._http.post(_job(ref, verb), {"message": message}, repeatable))
+
+    def _patiently(self, path: str, query: dict[str, Any], wait: float) -> Any:
+        """A question that is asked again and again while the server is away, where somebody follows (``wait``)."""
+        request = Request("GET", path, query, wait=wait)
+        if not wait:
+            return self._http.json(request)
+        with suppress(UnreachableError):
+            return self._http.json(request)
+        self._notice(f"{self._http.server} does not answer; trying again for {_OUTAGE_SECONDS / 60:.0f} minutes")
+        answer = self._http.json(replace(request, outage=_OUTAGE_SECONDS))
+        self._notice(f"{self._http.server} answers again")
+        return answer
+
+
+def _job(ref: str, *parts: str) -> str:
+    return "/".join(("/jobs", quote(ref, safe=""), *parts))

@@ -1,0 +1,156 @@
+"""The ledger over HTTP, as an agent needs it: ``agent.port.JobSource``.
+
+An answer that does not come within seconds is an ``UnreachableError``; the agent goes on without it and tells later.
+What is safe to repeat is repeated for a moment, so that a server that restarts is hardly noticed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from epochal.client.http import Http, Patience, Request
+from epochal.ledger.capacity import Node
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Job, Lease
+
+_PATIENCE = Patience(answer=10.0, outage=0.5)
+_CODE_SECONDS = 120.0
+_LONGEST_NOTE = 20_000
+_GAP = frozenset({409})
+
+
+class RemoteLedger:
+    """The part of a ledger that agents use, behind a server. Threads may share one.
+
+    Errors are those of the ledger (``StaleLeaseError``, ``ConflictError``, ...); ``UnreachableError`` where no answer
+    comes, ``AuthError`` where the token is not that of an agent.
+    """
+
+    def __init__(self, server: str, token: str | None = None) -> None:
+        self._http = Http(server, token, _PATIENCE)
+
+    @property
+    def label(self) -> str:
+        return self._http.server
+
+    def heartbeat(
+        self,
+        name: str,
+        incarnation: str,
+        nodes: Sequence[Node],
+        held: Sequence[tuple[str, int]] = (),
+        detail: Mapping[str, Any] | None = None,
+    ) -> AgentInfo:
+        """Say that this agent lives, on which nodes, and which leases (job, epoch) it carries out."""
+        body = {
+            "incarnation": incarnation,
+            "nodes": [node.to_dict() for node in nodes],
+            "held": [list(one) for one in held],
+            "detail": dict(detail or {}),
+        }
+        request = Request("PUT", f"/agents/{_quoted(name)}", body=body)
+        return AgentInfo.from_dict(self._http.json(request))
+
+    def lease(self, agent: str, ttl: float, job_id: str | None = None, wait: float = 0.0) -> Lease | None:
+        """The next job for ``agent`` (``name/incarnation``), or the one named; None where none came in ``wait`` s."""
+        name, _, incarnation = agent.partition("/")
+        body = {"incarnation": incarnation, "ttl": ttl, "wait": wait, "job_id": job_id}
+        answer = self._http.json(Request("POST", f"/agents/{_quoted(name)}/lease", body=body, wait=wait))
+        return None if answer is None else Lease.from_dict(answer)
+
+    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+        told = self._tell(lease, "renew", {"ttl": ttl, "progress": progress})
+        return JobState(told["state"])
+
+    def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
+        return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})
+
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
+        return self._job(lease, "run", {"run_id": run_id, "tracking_uri": tracking_uri})
+
+    def note(self, lease: Lease, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
+        body = {"kind": kind, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {})}
+        return self._job(lease, "note", body, repeatable=False)
+
+    def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
+        return self._job(lease, "finish", {"state": state.value, "reason": reason.value, "message": message})
+
+    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
+        return self._job(lease, "retry", {"reason": reason.value, "message": message})
+
+    def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
+        return self._job(lease, "pause", {"reason": reason.value, "message": message})
+
+    def stopped(self, lease: Lease, message: str = "") -> Job:
+        return self._job(lease, "stopped", {"message": message})
+
+    def job(self, ref: str) -> Job:
+        return Job.from_dict(self._http.get(f"/jobs/{_quoted(ref)}"))
+
+    def attempts(self, ref: str) -> list[Attempt]:
+        answer = self._http.get(f"/jobs/{_quoted(ref)}/attempts")
+        return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
+
+    def request_pause(self, ref: str, message: str = "") -> Job:
+        return Job.from_dict(self._http.post(f"/jobs/{_quoted(ref)}/pause", {"message": message}, repeatable=True))
+
+    def fetch_code(self, digest: str, into: Path) -> Path:
+        """The package with this digest as ``<into>/<digest>.zip``; fetched where it is not there. Check it before use.
+
+        Raises:
+            NotFoundError: the server has no such package.
+        """
+        target = into / f"{digest}.zip"
+        if target.exists():
+            return target
+        answer = self._http.send(Request("GET", f"/code/{_quoted(digest)}", outage=_CODE_SECONDS))
+        into.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        draft.write_bytes(answer.content)
+        draft.replace(target)
+        return target
+
+    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+        """Add to the log of one rank what starts at its byte ``offset``; the offset to go on from.
+
+        What the server has already is left out there. Where something is missing before ``offset``, nothing is kept,
+        and the answer is smaller than it.
+        """
+        query = {"offset": offset, "agent": lease.agent}
+        path = f"{_lease(lease)}/logs/{rank}"
+        request = Request("POST", path, query, content=data, repeatable=True, answers=_GAP)
+        response = self._http.send(request)
+        answer = self._http.decoded(response)
+        if "next" not in answer:
+            raise self._http.refusal(response)
+        return int(answer["next"])
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _job(self, lease: Lease, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Job:
+        return Job.from_dict(self._tell(lease, verb, body, repeatable))
+
+    def _tell(self, lease: Lease, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Any:
+        return self._http.post(f"{_lease(lease)}/{verb}", {"agent": lease.agent, **body}, repeatable)
+
+
+def _lease(lease: Lease) -> str:
+    return f"/leases/{_quoted(lease.job_id)}/{lease.epoch}"
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")

@@ -1,0 +1,124 @@
+"""From a job spec on this machine to what is sent: the resolved spec, the code, and where both come from."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epochal.catalog.index import check
+from epochal.engine.code import Package, pack
+from epochal.settings import Home
+from epochal.spec.load import LoadedSpec, load_spec, load_text
+from epochal.tracking.git import GitState, git_state
+from epochal.tracking.software import describe_software, without_values
+
+Source = str | Path | Mapping[str, Any] | LoadedSpec
+"""A job spec: its file (``-`` is standard input), the mapping that such a file holds, or one that was loaded."""
+
+MAX_DIFF_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Submission:
+    """All that the server is told of a job; the same for every try at telling it.
+
+    ``spec`` has every default filled in. Sent is what was ``written``: the server fills in the rest, and can tell what
+    was asked for from what was not. ``folder`` is where relative paths start. ``package`` is the code, where the spec
+    ships any.
+    """
+
+    spec: Mapping[str, Any]
+    written: Mapping[str, Any]
+    folder: str
+    file: str
+    command: tuple[str, ...] = ()
+    package: Package | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    git_diff: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Files that were not packed because they look like secrets."""
+        return self.package.skipped if self.package else ()
+
+    def document(self, key: str) -> dict[str, Any]:
+        """The body of ``POST /jobs``."""
+        return {
+            "spec": dict(self.written),
+            "key": key,
+            "code": self.package.digest if self.package else None,
+            "command": list(self.command),
+            "file": self.file,
+            "folder": self.folder,
+            "tags": dict(self.tags),
+            "environment": dict(self.environment),
+            "git_diff": self.git_diff,
+        }
+
+
+def load(source: Source, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """A spec, checked against the catalog too; ``overrides`` as ``path=value``.
+
+    Raises:
+        SpecError: with every problem.
+    """
+    if isinstance(source, LoadedSpec):
+        return source
+    if isinstance(source, Mapping):
+        text = yaml.safe_dump(dict(source), sort_keys=False)
+        return load_text(text, Path.cwd() / "spec", overrides, [check], shown="spec")
+    return load_spec(source, overrides, [check])
+
+
+def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None) -> Submission:
+    """Pack the code and write down what it is submitted with. ``command``: the command line, default this process's.
+
+    Raises:
+        CodeError: the code cannot be packed (too large, a link that leaves the folder).
+    """
+    typed = without_values(sys.argv if command is None else command)
+    code = loaded.folder / loaded.spec.code.dir if loaded.spec.code else loaded.folder
+    package = pack(code, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
+    state = git_state(code)
+    return Submission(
+        spec=loaded.spec.model_dump(mode="json"),
+        written=loaded.spec.model_dump(mode="json", exclude_unset=True),
+        folder=str(loaded.folder),
+        file=loaded.source,
+        command=typed,
+        package=package,
+        tags=_tags(package, state),
+        environment=_environment(typed, state),
+        git_diff=_cut(state.diff) if state else "",
+    )
+
+
+def _tags(package: Package | None, state: GitState | None) -> dict[str, str]:
+    code = {"epochal.code_digest": package.digest} if package else {}
+    return {**code, **(state.tags if state else {})}
+
+
+def _environment(typed: Sequence[str], state: GitState | None) -> dict[str, Any]:
+    described = describe_software(typed)
+    if state:
+        described["git"] = {name: value for name, value in asdict(state).items() if name != "diff"}
+    return described
+
+
+def _cut(diff: str) -> str:
+    """At most ``MAX_DIFF_BYTES`` of it, in whole lines."""
+    raw = diff.encode()
+    if len(raw) <= MAX_DIFF_BYTES:
+        return diff
+    return re.sub(r"[^\n]*\Z", "", raw[:MAX_DIFF_BYTES].decode(errors="ignore"))

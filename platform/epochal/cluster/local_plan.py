@@ -1,0 +1,119 @@
+"""What `epochal up` starts on this machine, as a plan: MLflow, the server, and an agent with its private Ray."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from epochal.cluster.credentials import AGENT, agent_token_path
+from epochal.cluster.port import LOOPBACK
+from epochal.cluster.service_plan import Plan, Probe, ServicePlan
+from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
+from epochal.tracking.server import is_loopback, plan_server
+
+DRAIN_SECONDS = 180.0
+"""How long the agent may take to save its jobs and hand them back."""
+
+_COMMAND = (sys.executable, "-m", "epochal.cli.main")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `epochal up` can be asked for; None leaves it to the default."""
+
+    port: int | None = None
+    mlflow_port: int | None = None
+    warm: int | None = None
+    cpus: int | None = None
+
+    def asked(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def resolved(self) -> Options:
+        return Options(
+            DEFAULT_SERVER_PORT if self.port is None else self.port,
+            DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port,
+            self.warm,
+            self.cpus,
+        )
+
+    def differences(self, running: dict[str, Any]) -> list[str]:
+        """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""
+        names = {field.name: field.name.replace("_", "-") for field in fields(self)}
+        return [
+            f"--{names[name]} is {running.get(name) or 'the default'}, not {value}"
+            for name, value in self.asked().items()
+            if running.get(name) != value
+        ]
+
+
+def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
+    """The plan for ``options``, of which both ports have to be given.
+
+    ``tracking_uri``: where runs are recorded. A tracking server elsewhere is used as it is, and none is started.
+
+    Raises:
+        UsageError: ``tracking_uri`` is a database that no server can be started on here.
+    """
+    port, mlflow_port = options.port or 0, options.mlflow_port or 0
+    services = []
+    mlflow_url = tracking_uri
+    if not _is_elsewhere(tracking_uri, mlflow_port):
+        uri = tracking_uri if "://" in tracking_uri and not _is_http(tracking_uri) else home.tracking_uri
+        mlflow = _mlflow(uri, mlflow_port)
+        mlflow_url = mlflow.url
+        services.append(mlflow)
+    services += [_server(home, port, mlflow_url), _agent(home, port, options, mlflow_url)]
+    where = {"mlflow_url": mlflow_url, "tracking_uri": tracking_uri}
+    return Plan(home.services, tuple(services), {**asdict(options), **where})
+
+
+def _is_http(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _is_elsewhere(uri: str, port: int) -> bool:
+    """Whether it is a tracking server, and not the very one that is to be started."""
+    parts = urlsplit(uri)
+    return _is_http(uri) and not (is_loopback(parts.hostname or "") and parts.port == port)
+
+
+def _mlflow(uri: str, port: int) -> ServicePlan:
+    plan = plan_server(uri, LOOPBACK, port)
+    return ServicePlan("mlflow", plan.command, Probe(f"{plan.url}/health"), plan.url, plan.environment)
+
+
+def _server(home: Home, port: int, mlflow_url: str) -> ServicePlan:
+    url = f"http://{LOOPBACK}:{port}"
+    options = {
+        "--host": LOOPBACK,
+        "--port": str(port),
+        "--ledger": home.served.ledger_url,
+        "--storage": str(home.served.store),
+        "--mlflow-uri": mlflow_url,
+        "--token-file": str(home.token),
+    }
+    command = (*_COMMAND, "server", "--single-user", *(part for pair in options.items() for part in pair))
+    return ServicePlan("server", command, Probe(f"{url}/readyz"), url, _environment(home, mlflow_url))
+
+
+def _agent(home: Home, port: int, options: Options, mlflow_url: str) -> ServicePlan:
+    url = f"http://{LOOPBACK}:{port}"
+    token_file = str(agent_token_path(home))
+    command = [*_COMMAND, "agent", "--server", url, "--token-file", token_file, "--name", AGENT]
+    for name, value in (("--warm", options.warm), ("--cpus", options.cpus)):
+        command += [name, str(value)] if value is not None else []
+    return ServicePlan(
+        "agent",
+        tuple(command),
+        Probe(f"{url}/api/v1/agents", token_file, AGENT),
+        environment=_environment(home, mlflow_url),
+        needs=("server",),
+        stop_seconds=DRAIN_SECONDS,
+    )
+
+
+def _environment(home: Home, mlflow_url: str) -> dict[str, str]:
+    return {"EPOCHAL_HOME": str(home.root), "MLFLOW_TRACKING_URI": mlflow_url}

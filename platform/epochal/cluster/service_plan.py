@@ -1,0 +1,63 @@
+"""What the supervisor is to run, as it is handed over in a file: values only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to see that a service is healthy: ``url`` answers 200.
+
+    Where ``agent`` is given, the answer has to list that agent as alive, heard of since the service was started.
+    ``token_file`` holds the bearer token to ask with.
+    """
+
+    url: str
+    token_file: str | None = None
+    agent: str | None = None
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One service. ``environment`` is added to the supervisor's own, and is no place for secrets."""
+
+    name: str
+    command: tuple[str, ...]
+    probe: Probe
+    url: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    """Services without which this one's probe says nothing about it."""
+    stop_seconds: float = 10.0
+    """How long it may take to end by itself once it is told to."""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        lists = {"command": tuple(document["command"]), "needs": tuple(document["needs"])}
+        return cls(**{**document, **lists, "probe": Probe(**document["probe"])})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All services, in the order in which they are shown; they are ended in the opposite one.
+
+    ``folder`` holds their logs, the state file and the lock. ``options`` is what `epochal up` was asked for.
+    """
+
+    folder: Path
+    services: tuple[ServicePlan, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        document = json.loads(text)
+        services = tuple(map(ServicePlan.from_dict, document["services"]))
+        return cls(Path(document["folder"]), services, document["options"])

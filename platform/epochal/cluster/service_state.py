@@ -1,0 +1,192 @@
+"""What the supervisor says of its services, in a file that others read. Light: every thin command may look."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from epochal.errors import ConflictError
+
+MARK = "EPOCHAL_SERVICES"
+"""The environment variable that every process of the services inherits: the folder of their state."""
+
+
+class ServiceState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    FAILING = "failing"
+    """It runs, and its health check says no."""
+    WAITING = "waiting"
+    """It ended by itself and is started again in a moment."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service. ``created`` is when its process began, in seconds of the epoch; ``since`` when its state did.
+
+    ``last_exit`` is the exit code of the process before this one, the negative signal number where one ended it.
+    """
+
+    name: str
+    state: ServiceState
+    url: str = ""
+    pid: int | None = None
+    created: float | None = None
+    since: float = 0.0
+    restarts: int = 0
+    last_exit: int | None = None
+    ready_seconds: float | None = None
+    """From its last start to its first healthy answer."""
+    log: str = ""
+    needs: tuple[str, ...] = ()
+    """Services that it cannot be ready without."""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of ``asdict``; keys that this version does not know are left out."""
+        state, needs = ServiceState(document["state"]), tuple(document.get("needs", ()))
+        return cls(**{**_known(cls, document), "state": state, "needs": needs})
+
+
+@dataclass(frozen=True)
+class Services:
+    """All services of one `epochal up`. ``running`` is whether there is a supervisor that looks after them."""
+
+    running: bool
+    supervisor: int | None = None
+    started_at: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    services: tuple[ServiceStatus, ...] = ()
+
+    def __getitem__(self, name: str) -> ServiceStatus:
+        return next(service for service in self.services if service.name == name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(service.name == name for service in self.services)
+
+    @property
+    def ready(self) -> bool:
+        states = [service.state for service in self.services]
+        return self.running and states != [] and set(states) == {ServiceState.READY}
+
+    def url(self, name: str) -> str:
+        """Where a service listens; empty where there is none of that name."""
+        return self[name].url if name in self else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``; keys that this version does not know are left out."""
+        services = tuple(map(ServiceStatus.from_dict, document.get("services", ())))
+        return cls(**{**_known(cls, document), "services": services})
+
+
+def state_path(folder: Path) -> Path:
+    return folder / "state.json"
+
+
+def supervisor_lock(folder: Path) -> Path:
+    """Held by the supervisor for as long as it lives; its pid is in it.
+
+    Better than a pid and a creation time: the kernel lets go of it however the process ends, a reboot and a reused
+    pid cannot deceive anyone, and no clock is compared.
+    """
+    return folder / "supervisor.lock"
+
+
+def read_services(folder: Path) -> Services:
+    """What the supervisor last wrote, and whether there is one.
+
+    One that is just starting or ending has written nothing: then no service is known.
+    """
+    try:
+        document = json.loads(state_path(folder).read_text(encoding="utf-8"))
+        found = Services.from_dict(document)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        found = Services(False)
+    running = is_held(supervisor_lock(folder))
+    if running and found.supervisor != _holder(supervisor_lock(folder)):
+        return Services(True)  # what is written is of one that died
+    return replace(found, running=running)
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """A reader sees the old file or the new one; nobody without leave sees the new one's draft either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def hold(path: Path, seconds: float, busy: str) -> Iterator[None]:
+    """Hold the lock within the ``with`` block, waiting up to ``seconds`` for it; this pid is written into it.
+
+    Raises:
+        ConflictError: someone else has it; ``busy`` says what that means.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise ConflictError(busy, "wait for it, or look with `epochal doctor`") from error
+            time.sleep(0.02)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(lock: Path) -> int | None:
+    try:
+        return int(lock.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in document.items() if name in names}

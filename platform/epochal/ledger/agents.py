@@ -1,0 +1,141 @@
+"""Agents: what they tell of themselves, and what becomes of the leases of one that was started again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+
+from epochal.errors import ConflictError, UsageError
+from epochal.ledger.agent_side import lose_lease
+from epochal.ledger.capacity import Node
+from epochal.ledger.database import Database, one_at_a_time
+from epochal.ledger.states import ACTIVE, JobState
+from epochal.ledger.tables import agents, jobs, now
+from epochal.ledger.values import AgentInfo
+
+ALIVE_SECONDS = 30.0
+"""An agent that was not heard of for longer counts as gone."""
+
+_REMEMBERED = 20
+"""Former incarnations of an agent that are known as such."""
+
+
+class AgentRegister:
+    """The agents that the ledger has heard of."""
+
+    _database: Database
+
+    def heartbeat(
+        self,
+        name: str,
+        incarnation: str,
+        nodes: Sequence[Node],
+        held: Sequence[tuple[str, int]],
+        detail: Mapping[str, Any],
+    ) -> AgentInfo:
+        """Tell that an agent is alive, what its nodes have, and what of that is in use.
+
+        The first one of a new incarnation ends the leases of the former at once: their attempts are INTERRUPTED, and
+        the jobs queue again, or become what they were asked to be.
+
+        Args:
+            held: (job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available.
+
+        Raises:
+            ConflictError: another incarnation has taken this one's place.
+            UsageError: a name or incarnation that is empty, or a name with a slash.
+        """
+        if not name or "/" in name or not incarnation:
+            raise UsageError(f"an agent cannot be named {name!r}", "give a name without a slash")
+        told = {
+            "nodes": [node.to_dict() for node in nodes],
+            "held": [list(one) for one in held],
+            "detail": dict(detail),
+            "seen_at": now(),
+        }
+        with self._database.write() as connection:
+            known = _known(connection, name)
+            if known is None or known.incarnation != incarnation:
+                told |= {"incarnation": incarnation, "started_at": now(), "replaced": _replaced(known, incarnation)}
+            row = connection.execute(_upsert(known, name, told).returning(agents, _alive())).one()
+            if "incarnation" in told:
+                _end_leases_of_former(connection, name, incarnation)
+            return to_agent(row)
+
+    def agents(self) -> list[AgentInfo]:
+        """All that were ever heard of, by name."""
+        with self._database.read() as connection:
+            return all_agents(connection)
+
+
+def all_agents(connection: Connection) -> list[AgentInfo]:
+    return [to_agent(row) for row in connection.execute(select(agents, _alive()).order_by(agents.c.name))]
+
+
+def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
+    """The agent that leases as ``owner`` (``name/incarnation``); None if it never sent a heartbeat.
+
+    Raises:
+        ConflictError: another incarnation has taken its place.
+    """
+    name, _, incarnation = owner.partition("/")
+    row = connection.execute(select(agents, _alive()).where(agents.c.name == name)).first()
+    if row is None or not incarnation:
+        return None
+    if row.incarnation != incarnation:
+        _refuse_replaced(row, incarnation)
+        return None
+    return to_agent(row)
+
+
+def to_agent(row: Row[Any]) -> AgentInfo:
+    values = {name: value for name, value in row._mapping.items() if name != "replaced"}
+    values["nodes"] = tuple(Node.from_dict(node) for node in row.nodes)
+    values["held"] = tuple((job_id, epoch) for job_id, epoch in row.held)
+    values["alive"] = bool(row.alive)
+    return AgentInfo(**values)
+
+
+def _alive() -> ColumnElement[bool]:
+    return (agents.c.seen_at > now() - ALIVE_SECONDS).label("alive")
+
+
+def _known(connection: Connection, name: str) -> Row[Any] | None:
+    """The agent's row, which nobody else changes, or adds, before this transaction ends."""
+    this = select(agents).where(agents.c.name == name).with_for_update()
+    known = connection.execute(this).first()
+    if known is None:
+        one_at_a_time(connection)
+        known = connection.execute(this).first()
+    return known
+
+
+def _upsert(known: Row[Any] | None, name: str, told: Mapping[str, Any]) -> Any:
+    if known is None:
+        return insert(agents).values({**told, "name": name})
+    return update(agents).where(agents.c.name == name).values(told)
+
+
+def _replaced(known: Row[Any] | None, incarnation: str) -> list[str]:
+    """The incarnations that are former ones from now on."""
+    if known is None:
+        return []
+    _refuse_replaced(known, incarnation)
+    return [*known.replaced, known.incarnation][-_REMEMBERED:]
+
+
+def _refuse_replaced(known: Row[Any], incarnation: str) -> None:
+    if incarnation in known.replaced:
+        message = f"the agent {known.name}/{incarnation} was replaced by {known.name}/{known.incarnation}"
+        raise ConflictError(message, "end it: two agents need two names")
+
+
+def _end_leases_of_former(connection: Connection, name: str, incarnation: str) -> None:
+    owner = f"{name}/{incarnation}"
+    theirs = jobs.c.owner.startswith(f"{name}/", autoescape=True) & (jobs.c.owner != owner)
+    message = f"the agent {name} was started again"
+    held = select(jobs.c.id).where(theirs, jobs.c.state.in_(ACTIVE)).order_by(jobs.c.id)
+    for identity in connection.scalars(held).all():
+        lose_lease(connection, identity, theirs, JobState.QUEUED, message)

@@ -1,0 +1,259 @@
+"""What jobs ask for, what nodes have, and what fits where: arithmetic over values. No database, no clock, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from epochal.ledger.as_json import Value
+from epochal.units import Bytes
+
+_TOLERANCE = 0.01
+"""Of a CPU or GPU: a warm worker holds a ten-thousandth of a GPU while it starts."""
+
+_MOST = 100_000
+"""Workers of a job, or CPUs of one: more than a spec may ask for is not read from one."""
+
+_LARGEST = 2**60
+
+
+@dataclass(frozen=True)
+class Node(Value):
+    """A living node: what it has (``total``) and what is free of it (``available``), by Ray's resource names.
+
+    ``CPU`` and ``GPU`` are counts, ``memory`` is in bytes.
+    """
+
+    id: str
+    host: str
+    total: Mapping[str, float]
+    available: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a job needs: ``workers`` at the least and at the most, and what each reserves (``memory`` in bytes)."""
+
+    workers: tuple[int, int] = (1, 1)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int | None = None
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Demand:
+        """Of a stored job spec; what it does not say, or not in a way that is understood, has the spec's default."""
+        resources = _section(spec, "resources")
+        return cls(
+            _workers(resources.get("workers")),
+            _number(resources.get("cpus_per_worker")) or 1.0,
+            _number(resources.get("gpus_per_worker")),
+            _memory(resources.get("memory_per_worker")),
+        )
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """One worker's share, in Ray's words."""
+        bundle = {"CPU": self.cpus}
+        if self.gpus:
+            bundle["GPU"] = self.gpus
+        if self.memory:
+            bundle["memory"] = float(self.memory)
+        return bundle
+
+    @property
+    def most(self) -> Mapping[str, float]:
+        """What all its workers may take together."""
+        return {name: amount * self.workers[1] for name, amount in self.bundle.items()}
+
+    def with_workers(self, low: int, high: int | None = None) -> Demand:
+        return replace(self, workers=(low, low if high is None else high))
+
+    def __str__(self) -> str:
+        low, high = self.workers
+        count = str(low) if low == high else f"{low} to {high}"
+        return f"{count} worker{'s' if high > 1 else ''} with {amounts(self.bundle)} each"
+
+
+def room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """How many workers of that ``bundle`` fit on what a node has."""
+    return min(
+        int((node.get(name, 0.0) + (0.0 if name == "memory" else _TOLERANCE)) / amount)
+        for name, amount in bundle.items()
+        if amount > 0
+    )
+
+
+def fit(nodes: Sequence[Node], demand: Demand) -> int:
+    """The number of workers to form now: as many as are free for, at most the demand's most; 0 below its least."""
+    low, high = demand.workers
+    bundle = demand.bundle
+    count = min(high, sum(room(node.available, bundle) for node in nodes))
+    return count if count >= low else 0
+
+
+def fits_ever(nodes: Sequence[Node], demand: Demand) -> bool:
+    """Whether its least number of workers fits on idle nodes."""
+    return sum(room(node.total, demand.bundle) for node in nodes) >= demand.workers[0]
+
+
+def placed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
+    """The nodes once as many workers as fit, at most the demand's most, have their share: node by node, in order."""
+    left, bundle, after = demand.workers[1], demand.bundle, []
+    for node in nodes:
+        here = min(left, room(node.available, bundle))
+        left -= here
+        after.append(_changed(node, bundle, -here) if here else node)
+    return tuple(after)
+
+
+def freed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
+    """The nodes once the workers of ``demand`` have left, from wherever that much is in use, in order."""
+    left, bundle, after = demand.workers[1], demand.bundle, []
+    for node in nodes:
+        used = {name: total - node.available.get(name, 0.0) for name, total in node.total.items()}
+        here = min(left, room(used, bundle))
+        left -= here
+        after.append(_changed(node, bundle, here) if here else node)
+    return tuple(after)
+
+
+def most_workers(nodes: Sequence[Node], demand: Demand) -> int:
+    """How many of its workers fit on idle nodes."""
+    bundle = demand.bundle
+    return sum(room(node.total, bundle) for node in nodes)
+
+
+def lack_of(nodes: Sequence[Node], demand: Demand) -> str:
+    """What is missing for the least number of workers: on the nearest node, where none has room for even one.
+
+    >>> lack_of([Node("a", "host-a", {"CPU": 4}, {"CPU": 3})], Demand((4, 4)))
+    'room for 1 more worker: 1 CPU'
+    """
+    bundle, low = demand.bundle, demand.workers[0]
+    count = sum(room(node.available, bundle) for node in nodes)
+    if count >= low or not nodes:
+        return ""
+    if count:
+        more = low - count
+        missing = {name: amount * more for name, amount in bundle.items()}
+        return f"room for {more} more worker{'s' if more > 1 else ''}: {amounts(missing)}"
+    nearest = _nearest(nodes, bundle)
+    return f"{amounts(_lack(nearest, bundle))} on the node {nearest.host}"
+
+
+def never_fits(nodes: Sequence[Node], demand: Demand) -> str:
+    """The sentence about a demand that not even idle nodes could meet; ``nodes`` is not empty."""
+    biggest = max(nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
+    have = amounts({name: biggest.total.get(name, 0.0) for name in demand.bundle})
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return f"{demand} can never fit: the cluster has {count}, the biggest with {have}"
+
+
+def smallest_change(nodes: Sequence[Node], demand: Demand) -> str:
+    """What to ask for instead, so that it fits on what is free of the nodes; empty where next to nothing is free.
+
+    >>> smallest_change([Node("a", "host-a", {"CPU": 4}, {"CPU": 3})], Demand((4, 4)))
+    'resources.workers=3'
+    """
+    smaller = that_fits(nodes, demand)
+    if smaller is None:
+        return ""
+    changes = [
+        ("workers", f"{smaller.workers[0]}", smaller.workers[0] != demand.workers[0]),
+        ("cpus_per_worker", f"{smaller.cpus:g}", smaller.cpus != demand.cpus),
+        ("gpus_per_worker", f"{smaller.gpus:g}", smaller.gpus != demand.gpus),
+        ("memory_per_worker", f"{Bytes(smaller.memory or 0)}", smaller.memory != demand.memory),
+    ]
+    return " and ".join(f"resources.{name}={value}" for name, value, changed in changes if changed)
+
+
+def that_fits(nodes: Sequence[Node], demand: Demand) -> Demand | None:
+    """The demand, with fewer workers or, where not even one fits, with smaller ones, so that it fits; None: nothing."""
+    count = min(demand.workers[0], sum(room(node.available, demand.bundle) for node in nodes))
+    if count:
+        return demand.with_workers(count)
+    if not nodes:
+        return None
+    free = _nearest(nodes, demand.bundle).available
+    smaller = replace(
+        demand,
+        cpus=min(demand.cpus, _tidy(free.get("CPU", 0.0))),
+        gpus=min(demand.gpus, float(int(free.get("GPU", 0.0) + _TOLERANCE))),
+        memory=demand.memory and min(demand.memory, int(free.get("memory", 0.0)) >> 20 << 20),
+    )
+    usable = smaller.cpus > 0 and (demand.memory is None or bool(smaller.memory))
+    return that_fits(nodes, smaller) if usable else None
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """
+    >>> amounts({"CPU": 2.0, "memory": 2.0**30})
+    '2 CPU, 1 GiB of memory'
+    """
+    return ", ".join(
+        f"{Bytes(max(0, int(amount))).human()} of memory" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in resources.items()
+    )
+
+
+def total_of(resources: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum, by resource."""
+    found: dict[str, float] = {}
+    for one in resources:
+        for name, amount in one.items():
+            found[name] = found.get(name, 0.0) + amount
+    return found
+
+
+def _changed(node: Node, bundle: Mapping[str, float], workers: int) -> Node:
+    available = dict(node.available)
+    for name, amount in bundle.items():
+        available[name] = min(node.total.get(name, 0.0), available.get(name, 0.0) + amount * workers)
+    return replace(node, available=available)
+
+
+def _nearest(nodes: Sequence[Node], bundle: Mapping[str, float]) -> Node:
+    """The one that lacks the smallest part of a worker's share."""
+    return min(nodes, key=lambda node: sum(amount / bundle[name] for name, amount in _lack(node, bundle).items()))
+
+
+def _lack(node: Node, bundle: Mapping[str, float]) -> dict[str, float]:
+    return {
+        name: amount - node.available.get(name, 0.0)
+        for name, amount in bundle.items()
+        if room(node.available, {name: amount}) < 1
+    }
+
+
+def _tidy(cpus: float) -> float:
+    """Rounded down to a hundredth: nobody asks for 3.9999 CPUs."""
+    return int(cpus * 100 + 1e-6) / 100
+
+
+def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = spec.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _workers(value: Any) -> tuple[int, int]:
+    if isinstance(value, Mapping):
+        low = int(_number(value.get("min"))) or 1
+        return low, max(low, int(_number(value.get("max"))))
+    count = int(_number(value)) or 1
+    return count, count
+
+
+def _number(value: Any) -> float:
+    """0 where it is none, or none that a spec can have."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return float(value) if usable else 0.0
+
+
+def _memory(value: Any) -> int | None:
+    if isinstance(value, str):
+        try:
+            return int(Bytes.parse(value))
+        except ValueError:
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST else None

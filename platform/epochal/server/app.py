@@ -1,0 +1,82 @@
+"""The application: routes, errors and the boundary around them, and what runs beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+from starlette.responses import Response
+
+from epochal.server import openapi, refusals
+from epochal.server.auth import Reader
+from epochal.server.boundary import API, Boundary
+from epochal.server.refusals import answer
+from epochal.server.routes import administration, agents, code, following, health, jobs, leases, overview, page
+from epochal.server.services import Services
+from epochal.server.settings import ServerSettings
+
+_THREADS = 15
+"""As many as the database's pool has connections: more would wait for one, and time out."""
+_STOP_SECONDS = 2.0
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """A server's application, with its database and storage opened; they are closed when it is shut down.
+
+    Raises:
+        UsageError: a setting cannot be used.
+        UnreachableError: the database or the storage does not answer.
+    """
+    services = Services.open(settings)
+    app = FastAPI(lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.services = services
+    services.metrics.watch(services.ledger, lambda: services.notifier.waiting, services.reconciler.counts)
+    refusals.install(app)
+    for router in (_description(app), *(module.router for module in (jobs, following, code, overview, administration))):
+        app.include_router(router, prefix=API)
+    for router in (agents.router, leases.router):
+        app.include_router(router, prefix=API)
+    for router in (health.router, page.router):
+        app.include_router(router)
+    app.add_middleware(Boundary, metrics=services.metrics)
+    return app
+
+
+def _description(app: FastAPI) -> APIRouter:
+    router = APIRouter(tags=["overview"])
+    document: dict[str, Any] = {}
+
+    @router.get("/openapi.json", responses=openapi.answers(dict[str, Any]))
+    async def describe(_who: Reader) -> Response:
+        """This description."""
+        if not document:
+            document.update(openapi.description(app))
+        return answer(document)
+
+    return router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    services.notifier.start()
+    watch = asyncio.create_task(services.notifier.watch(services.ledger.change_token))
+    stop = threading.Event()
+    reconciler = threading.Thread(target=services.reconciler.run, args=(stop,), name="epochal-reconciler", daemon=True)
+    reconciler.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        services.notifier.close()
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await asyncio.to_thread(reconciler.join, _STOP_SECONDS)
+        services.ledger.close()

@@ -1,0 +1,135 @@
+"""Who asks: bearer tokens, what each role may do, and whose job it is."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from epochal.errors import AuthError, ForbiddenError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.values import Job, Role
+
+_KEPT_SECONDS = 5.0
+"""How long a token that another server revoked may still be taken here."""
+_KEPT_TOKENS = 10_000
+_LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create`"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Whoever a request comes from."""
+
+    user: str
+    role: Role
+    token_id: str = ""
+
+
+@dataclass(frozen=True)
+class LocalToken:
+    """A token that is in a file rather than in the ledger: the administrator's first one."""
+
+    secret: str
+    principal: Principal
+
+    @classmethod
+    def of(cls, secret: str, single_user: bool) -> LocalToken:
+        return cls(secret, Principal(_whoever_runs_this() if single_user else "admin", Role.ADMIN))
+
+    def fits(self, secret: str) -> bool:
+        return hmac.compare_digest(self.secret.encode(), secret.encode())
+
+
+class Gate:
+    """Finds out who holds a token. The ledger's answers are kept for some seconds, by the token's digest."""
+
+    def __init__(self, ledger: Ledger, local: LocalToken | None = None) -> None:
+        self._ledger = ledger
+        self._local = local
+        self._known: dict[bytes, tuple[float, Principal]] = {}
+
+    async def principal(self, secret: str) -> Principal:
+        """
+        Raises:
+            AuthError: the token is not known, was revoked or has expired.
+        """
+        if self._local and self._local.fits(secret):
+            return self._local.principal
+        key = hashlib.sha256(secret.encode()).digest()
+        until, found = self._known.get(key, (0.0, None))
+        if found is None or until < time.monotonic():
+            found = await run_in_threadpool(self._look_up, secret)
+            self._remember(key, found)
+        return found
+
+    def forget(self) -> None:
+        """Ask the ledger again: a token was revoked."""
+        self._known = {}
+
+    def _look_up(self, secret: str) -> Principal:
+        token = self._ledger.token(secret)
+        if token is None:
+            raise AuthError("this token is not known, was revoked or has expired", _LOGIN)
+        return Principal(token.user, token.role, str(token.id))
+
+    def _remember(self, key: bytes, principal: Principal) -> None:
+        if len(self._known) >= _KEPT_TOKENS:
+            self._known = {}
+        self._known[key] = (time.monotonic() + _KEPT_SECONDS, principal)
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Authorization: Bearer TOKEN`")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def requires(*roles: Role) -> Callable[..., Awaitable[Principal]]:
+    """A dependency that lets only these roles through."""
+
+    async def allowed(request: Request, credentials: Credentials) -> Principal:
+        if credentials is None:
+            raise AuthError("this needs a token: Authorization: Bearer TOKEN", _LOGIN)
+        gate: Gate = request.app.state.services.gate
+        principal = await gate.principal(credentials.credentials)
+        if principal.role not in roles:
+            wanted = " or ".join(roles)
+            raise ForbiddenError(f"this needs the role {wanted}: {principal.user}'s token has {principal.role}")
+        return principal
+
+    return allowed
+
+
+ANYONE = tuple(Role)
+Reader = Annotated[Principal, Depends(requires(*ANYONE))]
+Submitter = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN))]
+Pauser = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN, Role.AGENT))]
+CodeReader = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN, Role.AGENT))]
+AgentRole = Annotated[Principal, Depends(requires(Role.AGENT, Role.ADMIN))]
+Admin = Annotated[Principal, Depends(requires(Role.ADMIN))]
+
+
+def require_own(job: Job, principal: Principal) -> Job:
+    """
+    Raises:
+        ForbiddenError: the job is somebody else's. Administrators may change every job, and agents those of anybody.
+    """
+    if principal.role is Role.USER and job.submitted_by != principal.user:
+        raise ForbiddenError(
+            f"{job.id} is {job.submitted_by or 'nobody'}'s: {principal.user} may not change it",
+            "ask its owner, or an administrator",
+        )
+    return job
+
+
+def _whoever_runs_this() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "user"

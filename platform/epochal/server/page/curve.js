@@ -1,0 +1,65 @@
+// The loss as a line: small in a list, larger with its range on a job's page.
+
+import { el, setAttribute, setText, svg } from "./dom.js";
+import { figure } from "./format.js";
+
+const WIDTH = 120;
+const HEIGHT = 32;
+const PAD = 2;
+
+/** Steps and values of a history, without what is no number. */
+function real(history) {
+  return (history ?? []).filter(([, value]) => Number.isFinite(value));
+}
+
+export function curve(className) {
+  const area = svg("path", { class: "area" });
+  const line = svg("path", { class: "line", "vector-effect": "non-scaling-stroke" });
+  const node = svg(
+    "svg",
+    { class: className, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
+    area,
+    line,
+  );
+  const update = (history) => {
+    const points = place(real(history));
+    setAttribute(line, "d", points.length > 1 ? `M${points.join("L")}` : "");
+    setAttribute(area, "d", points.length > 1 ? `M0 ${HEIGHT}L${points.join("L")}L${WIDTH} ${HEIGHT}Z` : "");
+    setAttribute(node, "aria-label", describe(real(history)));
+    node.toggleAttribute("data-empty", points.length < 2);
+  };
+  return { node, update };
+}
+
+/** The curve with its highest and lowest value written beside it. */
+export function chart() {
+  const drawn = curve("chart");
+  const [high, low] = [el("span"), el("span")];
+  const node = el("figure", { class: "chart-box" }, el("figcaption", { class: "unseen" }, "Training loss"),
+    el("div", { class: "chart-range", "aria-hidden": "true" }, high, low), drawn.node);
+  const update = (history) => {
+    const values = real(history).map(([, value]) => value);
+    drawn.update(history);
+    node.hidden = values.length < 2;
+    setText(high, values.length ? figure(Math.max(...values)) : "");
+    setText(low, values.length ? figure(Math.min(...values)) : "");
+  };
+  return { node, update };
+}
+
+function place(found) {
+  const values = found.map(([, value]) => value);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [first, last] = [found[0]?.[0], found.at(-1)?.[0]];
+  return found.map(([step, value]) => {
+    const x = ((step - first) / (last - first || 1)) * WIDTH;
+    const y = PAD + (1 - (value - low) / (high - low || 1)) * (HEIGHT - 2 * PAD);
+    return `${x.toFixed(1)} ${y.toFixed(1)}`;
+  });
+}
+
+function describe(found) {
+  if (!found.length) return "no loss yet";
+  const values = found.map(([, value]) => value);
+  return `loss from ${figure(values[0])} to ${figure(values.at(-1))}, lowest ${figure(Math.min(...values))}`;
+}

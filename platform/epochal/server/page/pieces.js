@@ -1,0 +1,126 @@
+// What the list and a job's page have in common: a state, a progress bar, the buttons, the time left.
+
+import { jobPath, request } from "./api.js";
+import { byId, el, setAttribute, setText } from "./dom.js";
+import { duration, words } from "./format.js";
+
+const PHASES = { setup: "setting up", validate: "validating", checkpoint: "saving", export: "saving the model" };
+const TERMINAL = new Set(["SUCCEEDED", "FAILED", "STOPPED"]);
+
+export const isTerminal = (state) => TERMINAL.has(state);
+
+/** Who looks at the page; filled in by the first answer. */
+export const viewer = { name: "", role: "" };
+
+export function pill() {
+  const node = el("span", { class: "pill" });
+  return {
+    node,
+    update(state) {
+      setText(node, words(state));
+      setAttribute(node, "data-state", state);
+    },
+  };
+}
+
+/** A bar with one line of text below it. */
+export function progressBar() {
+  const fill = el("span", { class: "fill" });
+  const bar = el("div", { class: "bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, fill);
+  const text = el("div", { class: "meta" });
+  const update = (job, progress) => {
+    const share = shareDone(progress);
+    fill.style.width = `${share * 100}%`;
+    setAttribute(bar, "aria-valuenow", Math.floor(share * 100));
+    setAttribute(bar, "aria-label", `Progress of ${job.name}`);
+    setAttribute(bar, "data-state", job.state);
+    setText(text, describe(job, progress));
+  };
+  return { node: el("div", { class: "progress" }, bar, text), update };
+}
+
+function shareDone(progress) {
+  const share = progress?.total_steps ? progress.step / progress.total_steps : 0;
+  return Math.min(1, Math.max(0, share));
+}
+
+function describe(job, progress) {
+  if (job.state === "STARTING") return "starting its workers";
+  if (!progress?.total_steps) return words(job.state);
+  const percent = `${Math.floor(shareDone(progress) * 100)} %`;
+  const steps = `step ${progress.step.toLocaleString("en")} of ${progress.total_steps.toLocaleString("en")}`;
+  const epochs = progress.epochs ? `epoch ${progress.epoch} of ${Number(progress.epochs.toFixed(2))}` : "";
+  const doing = job.state === "STOPPING" ? "stopping" : PHASES[progress.phase];
+  return [percent, steps, epochs, doing].filter(Boolean).join(" · ");
+}
+
+export const rate = (progress) => progress?.samples_per_second;
+export const loss = (progress) => progress?.metrics?.["train/loss"];
+export const timeLeft = (job) => duration(job.state === "RUNNING" ? job.progress?.eta_seconds : null);
+
+const ACTIONS = [
+  { name: "pause", label: "Pause", allows: (state) => ["QUEUED", "STARTING", "RUNNING"].includes(state) },
+  { name: "resume", label: "Resume", allows: (state) => state === "PAUSED" },
+  { name: "stop", label: "Stop", allows: (state) => !isTerminal(state) && state !== "STOPPING", asks: true },
+  { name: "retry", label: "Retry", allows: isTerminal },
+];
+
+/** The buttons for what the viewer may do to a job now. `done(job)` is called with the server's answer. */
+export function actions(done) {
+  const node = el("div", { class: "actions" });
+  let job = null;
+  const buttons = ACTIONS.map((action) => {
+    const button = el("button", { type: "button", onclick: () => act(action, job, button, done) }, action.label);
+    return { action, button };
+  });
+  node.append(...buttons.map(({ button }) => button));
+  const update = (newest) => {
+    job = newest;
+    for (const { action, button } of buttons) {
+      button.hidden = !mayChange(job) || !action.allows(job.state);
+      setAttribute(button, "aria-label", `${action.label} ${job.name} (${job.id})`);
+    }
+  };
+  return { node, update };
+}
+
+function mayChange(job) {
+  return viewer.role === "admin" || (viewer.role === "user" && job.submitted_by === viewer.name);
+}
+
+async function act(action, job, button, done) {
+  if (action.asks && !(await confirmed(job))) return;
+  button.disabled = true;
+  try {
+    const changed = await request(jobPath(job.id, action.name), { method: "POST", body: {} });
+    tell(action.name === "retry" ? `${changed.id} is queued` : `${changed.name} is ${words(changed.state)}`);
+    done(changed);
+  } catch (problem) {
+    tell(problem.text ?? String(problem), true);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function confirmed(job) {
+  const dialog = byId("confirm");
+  setText(byId("confirm-title"), `Stop ${job.name}?`);
+  setText(byId("confirm-text"), `${job.id} ends for good. Pause keeps its place: it can go on from its newest checkpoint.`);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+let toastTimer;
+
+/** Says something for a few seconds, to screen readers too. */
+export function tell(text, isProblem = false) {
+  const toast = byId("toast");
+  setText(toast, text);
+  toast.toggleAttribute("data-problem", isProblem);
+  toast.toggleAttribute("data-shown", true);
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => toast.removeAttribute("data-shown"), isProblem ? 9000 : 5000);
+}

@@ -1,0 +1,194 @@
+"""Puts right by itself what others left behind: leases that ran out, jobs that waited too long, runs that say something
+else than the ledger, metrics that were never sent.
+
+``tick`` is quick and comes every second; ``catch_up`` talks to MLflow and has a thread of its own, so that a tracking
+server that does not answer delays no lease. Several servers on one ledger may each have a reconciler: whatever one does
+is a conditional change, and another then finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from epochal.errors import EpochalError
+from epochal.ledger.ledger import Ledger
+from epochal.server.run_agreement import RunAgreement
+from epochal.settings import home
+
+_logger = logging.getLogger(__name__)
+
+
+class Settings(Protocol):
+    """What of the server's settings the reconciler reads. Without a tracking server it leaves MLflow alone."""
+
+    @property
+    def mlflow_uri(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """In seconds.
+
+    ``lease``: how long agents get to renew after a time in which they could not. ``late``: two ticks this far apart
+    mean that this process or its database was stopped, asleep or away. ``closing``: how long an agent gets to close a
+    run by itself.
+    """
+
+    tick: float = 1.0
+    catch_up: float = 30.0
+    lease: float = 15.0
+    late: float = 5.0
+    closing: float = 30.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be, and what the reconciler does about it. ``job_id`` is empty where the
+    tracking server itself is the trouble."""
+
+    kind: str
+    job_id: str
+    message: str
+
+
+@dataclass
+class Counts:
+    """For ``/metrics``: what was done, by kind of finding; what failed, by part; and how often it was looked."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    ticks: int = 0
+    catch_ups: int = 0
+
+
+class Reconciler:
+    """The server's housekeeper. No error of one part stops another; each is told once, until the part works again.
+
+    Args:
+        storage: the root of the jobs' folders, as far as this machine can see it; default: the home's.
+    """
+
+    def __init__(
+        self, ledger: Ledger, settings: Settings, *, timing: Timing | None = None, storage: Path | None = None
+    ) -> None:
+        self._ledger = ledger
+        self._timing = timing or Timing()
+        self._renewals = _Renewals(self._timing)
+        self._failing: set[str] = set()
+        self._runs = _agreement(ledger, settings, self._timing.closing, storage)
+        self.counts = Counts()
+
+    def plan(self) -> list[Finding]:
+        """What it would do now, were there no time of grace. Changes nothing.
+
+        Raises:
+            UnreachableError: the ledger does not answer.
+        """
+        lost = [Finding("lease", job.id, f"{job.owner} did not renew its lease") for job in self._ledger.overdue()]
+        waited = [Finding("max_pending", job.id, "it waited too long") for job in self._ledger.overdue_pending()]
+        return [*lost, *waited, *self._runs_planned()]
+
+    def tick(self) -> None:
+        """Expire leases and refuse jobs that waited too long."""
+        self.counts.ticks += 1
+        with self._guarded("leases", otherwise=self._renewals.interrupted):
+            if self._renewals.were_possible(self._ledger.now()):
+                for attempt in self._ledger.expire():
+                    self._did("lease", attempt.job_id, attempt.message)
+        with self._guarded("queue"):
+            for job in self._ledger.reject_overdue():
+                self._did("max_pending", job.id, job.message)
+
+    def catch_up(self) -> None:
+        """Have MLflow agree with the ledger, and send what was left in storage."""
+        self.counts.catch_ups += 1
+        if self._runs is None:
+            return
+        with self._guarded("spools"):
+            for job_id, sent in self._runs.send_left():
+                self._did("spool", job_id, sent)
+        with self._guarded("runs"):
+            for difference in self._runs.differences():
+                if self._runs.put_right(difference):
+                    self._did("run", difference.job_id, f"its run was {difference.found}: {difference.truth.status}")
+
+    def run(self, stop: threading.Event) -> None:
+        """Do both, over and over, until ``stop`` is set."""
+        slow = threading.Thread(target=self._catch_up_until, args=(stop,), name="epochal-reconciler-runs", daemon=True)
+        slow.start()
+        while not stop.wait(self._timing.tick):
+            self.tick()
+        slow.join(self._timing.tick)
+
+    def _catch_up_until(self, stop: threading.Event) -> None:
+        while not stop.wait(self._timing.catch_up):
+            self.catch_up()
+
+    def _runs_planned(self) -> Iterator[Finding]:
+        if self._runs is None:
+            return
+        try:
+            for folder in self._runs.left():
+                yield Finding("spool", folder.name, f"{folder} holds what MLflow does not have yet")
+            for one in self._runs.differences():
+                yield Finding("run", one.job_id, f"its run {one.run_id} is {one.found}: should be {one.truth.status}")
+        except EpochalError as error:
+            yield Finding("tracking", "", str(error))
+
+    def _did(self, kind: str, job_id: str, message: str) -> None:
+        self.counts.done[kind] += 1
+        _logger.info("%s: %s", job_id, message)
+
+    @contextmanager
+    def _guarded(self, part: str, otherwise: Callable[[], None] = lambda: None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            otherwise()
+            self.counts.errors[part] += 1
+            if part not in self._failing:
+                self._failing.add(part)
+                # One of ours says all in its text; anything else is a fault of this program.
+                unexpected = None if isinstance(error, EpochalError) else error
+                _logger.warning("the reconciler's %s failed, and goes on: %s", part, error, exc_info=unexpected)
+        else:
+            if part in self._failing:
+                self._failing.discard(part)
+                _logger.warning("the reconciler's %s work again", part)
+
+
+class _Renewals:
+    """Since when agents have been able to renew their leases, told by the clock by which those run out.
+
+    A tick that is late by that clock says that something was away, whatever it was: this process (stopped, or the
+    machine asleep), the database, or the clock itself (set forward).
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._seen = math.nan
+        self._since = math.nan
+
+    def were_possible(self, now: float) -> bool:
+        """Whether they were for a whole lease's time, so that one that ran out is an agent's fault."""
+        if not 0 <= now - self._seen <= self._timing.late:
+            self._since = now
+        self._seen = now
+        return now - self._since >= self._timing.lease
+
+    def interrupted(self) -> None:
+        self._seen = math.nan
+
+
+def _agreement(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunAgreement | None:
+    if not settings.mlflow_uri:
+        return None
+    return RunAgreement(ledger, settings.mlflow_uri, storage or home().storage, closing)

@@ -1,0 +1,74 @@
+"""How requests are read: JSON that every database can store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from epochal.errors import UsageError
+
+_MAX_DEPTH = 64
+
+
+class CheckedRequest(Request):
+    """Its JSON has no NaN or infinity, no NUL, no half of a surrogate pair, and is not nested without end."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        document = json.loads(body.decode(), parse_constant=_refused, parse_float=_finite)
+        return _checked(document) if _may_be_odd(body) else document
+
+
+class CheckedRoute(APIRoute):
+    """A route whose requests are read as ``CheckedRequest``."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_checked(request: Request) -> Response:
+            return await handle(CheckedRequest(request.scope, request.receive))
+
+        return handle_checked
+
+
+def _may_be_odd(body: bytes) -> bool:
+    """UTF-8 has no halves of pairs, and JSON no NUL, but for those that are escaped; and only brackets nest."""
+    return b"\\u" in body or body.count(b"[") + body.count(b"{") > _MAX_DEPTH
+
+
+def _checked(document: Any) -> Any:
+    left: list[tuple[Any, int]] = [(document, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, dict):
+            left += ((part, depth + 1) for pair in value.items() for part in pair)
+        elif isinstance(value, list):
+            left += ((part, depth + 1) for part in value)
+        if depth > _MAX_DEPTH:
+            raise UsageError(f"the request's JSON is nested more than {_MAX_DEPTH} deep")
+    return document
+
+
+def _check_text(value: str) -> None:
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise UsageError("the request has text that is not valid Unicode")
+    if "\x00" in value:
+        raise UsageError("the request has text with a NUL in it")
+
+
+def _refused(name: str) -> Any:
+    raise UsageError(f"the request has a number that JSON has no word for: {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise UsageError("the request has a number that is too large")
+    return value

@@ -1,0 +1,56 @@
+"""Agents: heartbeats, and the next job to run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from epochal.ledger.capacity import Node
+from epochal.ledger.values import Lease
+from epochal.server.auth import AgentRole, Reader
+from epochal.server.openapi import answers
+from epochal.server.refusals import answer
+from epochal.server.requests import CheckedRoute
+from epochal.server.services import Deps
+from epochal.server.shapes import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
+from epochal.server.waiting import QUEUE, about
+
+router = APIRouter(route_class=CheckedRoute, tags=["agents"])
+
+Name = Annotated[str, Path(pattern=AGENT_NAME)]
+
+
+@router.get("/agents", responses=answers(AGENTS))
+def agents(_who: Reader, services: Deps) -> Response:
+    """Every agent that was ever heard of, and its nodes."""
+    return answer({"agents": [agent.to_dict() for agent in services.ledger.agents()]})
+
+
+@router.put("/agents/{name}", responses=answers(AGENT, 409, 413))
+def heartbeat(name: Name, body: Heartbeat, _who: AgentRole, services: Deps) -> Response:
+    """Tell that an agent is alive. A new incarnation ends the leases of the one before."""
+    nodes = tuple(Node(**node.model_dump()) for node in body.nodes)
+    agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail)
+    services.notifier.notify(QUEUE)
+    return answer(agent.to_dict())
+
+
+@router.post(
+    "/agents/{name}/lease",
+    responses={**answers(LEASE, 404, 409, 413), 204: {"description": "There was no job to run."}},
+)
+async def lease(name: Name, body: LeaseRequest, request: Request, _who: AgentRole, services: Deps) -> Response:
+    """The job to run next by the queue's policy, or the one named; waits for one up to `wait` seconds."""
+    owner = f"{name}/{body.incarnation}"
+
+    def look() -> Lease | None:
+        return services.ledger.lease(owner, body.ttl, body.job_id)
+
+    found = await services.notifier.poll(QUEUE, look, lambda seen: seen is not None, body.wait, request.is_disconnected)
+    if found is None:
+        return Response(status_code=204)
+    services.metrics.leased(found.job.waited_seconds)
+    services.notifier.notify(about(found.job_id))
+    return answer(found.to_dict())

@@ -1,0 +1,54 @@
+"""Code packages by digest: is it there, fetch it, send it."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from epochal.server.auth import CodeReader, Submitter
+from epochal.server.openapi import Answers, answers
+from epochal.server.services import Deps
+from epochal.server.shapes import DIGEST
+
+router = APIRouter(tags=["code"])
+
+Digest = Annotated[str, Path(pattern=DIGEST, description="SHA-256 of the content, as lower-case hexadecimal digits.")]
+_ZIP = "application/zip"
+_MEMORY = 2**20
+_PACKAGE: Answers = {200: {"content": {_ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
+_SENT = {"requestBody": {"required": True, "content": {_ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.head("/code/{digest}", responses=answers(None, 404), response_class=Response)
+def is_there(digest: Digest, _who: CodeReader, services: Deps) -> Response:
+    """Whether the server has this package."""
+    return Response(headers={"Content-Length": str(services.code.size(digest))}, media_type=_ZIP)
+
+
+@router.get("/code/{digest}", responses={**answers(None, 404), **_PACKAGE}, response_class=Response)
+def fetch(digest: Digest, _who: CodeReader, services: Deps) -> Response:
+    """The package, a zip file."""
+    size = services.code.size(digest)
+    return StreamingResponse(services.code.read(digest), headers={"Content-Length": str(size)}, media_type=_ZIP)
+
+
+@router.put(
+    "/code/{digest}",
+    status_code=201,
+    responses={**answers(None, 413, status=201), 200: {"description": "It was there already."}},
+    response_class=Response,
+    openapi_extra=_SENT,
+)
+async def send(digest: Digest, request: Request, _who: Submitter, services: Deps) -> Response:
+    """Keep a package: a zip file of plain files, checked entry by entry and against its digest."""
+    with tempfile.SpooledTemporaryFile(_MEMORY) as package:
+        async for part in request.stream():
+            package.write(part)
+        if await run_in_threadpool(services.code.holds, digest):
+            return Response(status_code=200)
+        await run_in_threadpool(services.code.keep, digest, package)
+    return Response(status_code=201)

@@ -1,0 +1,63 @@
+"""A job's events and logs, from where the reader is; with `wait`, as soon as there is something new."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from epochal.ledger.values import Event
+from epochal.server.auth import Reader
+from epochal.server.log_pages import LogPage, LogQuestion, next_page
+from epochal.server.openapi import answers
+from epochal.server.refusals import answer
+from epochal.server.requests import CheckedRoute
+from epochal.server.routes.jobs import Ref
+from epochal.server.services import Deps
+from epochal.server.shapes import EVENTS, LOGS, EventFilter, LogFilter
+from epochal.server.waiting import about, logs_of
+
+router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
+
+
+@router.get("/jobs/{ref}/events", responses=answers(EVENTS, 404, 409))
+async def events(
+    ref: Ref, chosen: Annotated[EventFilter, Query()], request: Request, _who: Reader, services: Deps
+) -> Response:
+    """What happened to a job after the event `after`. `done`: it has ended, and there will be nothing more."""
+    ledger = services.ledger
+    job_id = (await run_in_threadpool(ledger.job, ref)).id
+
+    def look() -> tuple[list[Event], bool]:
+        is_over = ledger.job(job_id).state.is_terminal  # first: its last event is among those read afterwards
+        found = ledger.events(job_id, chosen.after, chosen.limit)
+        return found, is_over and len(found) < chosen.limit
+
+    found, done = await services.notifier.poll(
+        about(job_id), look, lambda seen: bool(seen[0]) or seen[1], chosen.wait, request.is_disconnected
+    )
+    return answer({"events": [event.to_dict() for event in found], "done": done})
+
+
+@router.get("/jobs/{ref}/logs", responses=answers(LOGS, 404, 409))
+async def logs(
+    ref: Ref, chosen: Annotated[LogFilter, Query()], request: Request, _who: Reader, services: Deps
+) -> Response:
+    """What a job's workers print, from `cursor` on: that of the answer before, or none to begin with.
+
+    `tail`: of the newest attempt, the last lines of each rank. `done`: the job has ended, and all was read.
+    """
+    job_id = (await run_in_threadpool(services.ledger.job, ref)).id
+    question = LogQuestion(chosen.cursor, chosen.rank, chosen.attempt, chosen.tail, chosen.limit_bytes)
+
+    def look() -> tuple[LogPage, bool]:
+        is_over = services.ledger.job(job_id).state.is_terminal
+        page = next_page(services.logs, job_id, question, is_over)
+        return page, is_over and page.at_end
+
+    page, done = await services.notifier.poll(
+        logs_of(job_id), look, lambda seen: bool(seen[0].chunks) or seen[1], chosen.wait, request.is_disconnected
+    )
+    return answer({"chunks": page.chunks, "cursor": page.cursor, "done": done})

@@ -1,0 +1,61 @@
+"""For whoever watches the server: is it there, can it work, what does it count."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from epochal.server.auth import ANYONE, Credentials, requires
+from epochal.server.openapi import Answers, refusals
+from epochal.server.refusals import answer
+from epochal.server.services import Deps
+from epochal.server.shapes import STATUS
+
+router = APIRouter(tags=["health"])
+
+_TEXT: Answers = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+_OPEN: dict[str, Any] = {"security": [{}]}
+"""Or without a token."""
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_with_token = requires(*ANYONE)
+
+
+async def _local_or_known(request: Request, credentials: Credentials) -> None:
+    if not _is_local(request):
+        await _with_token(request, credentials)
+
+
+@router.get("/healthz", responses={200: {"model": STATUS}})
+async def healthz() -> Response:
+    """The process answers."""
+    return answer({"status": "ok"})
+
+
+@router.get("/readyz", responses={200: {"model": STATUS}, **refusals(500, 503)})
+def readyz(services: Deps) -> Response:
+    """The database and the storage answer too."""
+    services.ledger.ping()
+    services.storage.check()
+    return answer({"status": "ok"})
+
+
+@router.get(
+    "/metrics", responses={**_TEXT, **refusals(401, 403, 500, 503)}, response_class=Response, openapi_extra=_OPEN
+)
+def metrics(_allowed: Annotated[None, Depends(_local_or_known)], services: Deps) -> Response:
+    """For Prometheus. From this machine without a token."""
+    return Response(services.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _is_local(request: Request) -> bool:
+    """Of this machine, and not passed on by a proxy on it."""
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,160 @@
+"""Jobs: submit, look, stop, pause, resume, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.values import Job
+from epochal.server.auth import Pauser, Principal, Reader, Submitter, require_own
+from epochal.server.openapi import answers
+from epochal.server.refusals import answer
+from epochal.server.requests import CheckedRoute
+from epochal.server.services import Deps, Services
+from epochal.server.shapes import ATTEMPTS, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
+from epochal.server.spec_check import checked, require_code
+from epochal.server.waiting import QUEUE as QUEUE_TOPIC
+from epochal.server.waiting import about
+
+router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
+
+_A_JOB = "A job's id, a unique beginning of it, or its name (the newest)."
+Ref = Annotated[str, Path(min_length=1, max_length=100, description=_A_JOB)]
+_MAX_DIFF = 256 * 1024
+_PAGE = 500
+_LOOKED_AT = 5_000
+"""Jobs that one request looks through for those of a queue."""
+_BULKY = ("environment", "git_diff")
+"""Of a job's origin: what lists leave out."""
+
+
+_SUBMITTED = answers(SUBMITTED, 404, 409, 413, 422, status=201)
+
+
+@router.post("/jobs", status_code=201, responses={**_SUBMITTED, 200: {"model": SUBMITTED}})
+def submit(body: Submission, request: Request, who: Submitter, services: Deps) -> Response:
+    """Queue a job. With a key that was used before, gives the job of that time (200), and queues nothing."""
+    spec = checked(body.spec)
+    require_code(spec, body.code)
+    if body.code and not services.code.holds(body.code):
+        raise NotFoundError("code package", body.code, hint=f"send it first: PUT /api/v1/code/{body.code}")
+    job = services.ledger.submit(
+        spec.model_dump(mode="json"),
+        name=spec.name,
+        priority=spec.priority,
+        key=body.key,
+        submitted_by=who.user,
+        origin=_origin(body, request.state.request_id),
+    )
+    created = job.origin.get("request_id") == request.state.request_id
+    if job.submitted_by != who.user:
+        raise ConflictError(f"the key {body.key!r} was used by {job.submitted_by}, for {job.id}", "use a new key")
+    same = services.ledger.same_finished(job.spec_digest, body.code) if created else None
+    services.notifier.notify(QUEUE_TOPIC, about(job.id))
+    document = {"job": job.to_dict(), "created": created, "same_as": same.id if same else None}
+    return answer(document, 201 if created else 200)
+
+
+@router.get("/jobs", responses=answers(JOBS))
+def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) -> Response:
+    """Jobs, newest first. `next`, where it is not null, is the `before` of the next page."""
+    found, following = _page(services, chosen)
+    return answer({"jobs": [listed(job) for job in found], "next": following})
+
+
+@router.get("/jobs/{ref}", responses=answers(JOB, 404, 409))
+def job(ref: Ref, _who: Reader, services: Deps) -> Response:
+    """One job."""
+    return answer(services.ledger.job(ref).to_dict())
+
+
+@router.get("/jobs/{ref}/attempts", responses=answers(ATTEMPTS, 404, 409))
+def attempts(ref: Ref, _who: Reader, services: Deps) -> Response:
+    """A job's attempts, oldest first."""
+    found = services.ledger.attempts(services.ledger.job(ref).id)
+    return answer({"attempts": [attempt.to_dict() for attempt in found]})
+
+
+@router.get("/jobs/{ref}/why", responses=answers(WHY, 404, 409))
+def why(ref: Ref, _who: Reader, services: Deps) -> Response:
+    """Why a job does not run, and the smallest change that would start it."""
+    return answer(services.ledger.why(ref).to_dict())
+
+
+@router.get("/queue", responses=answers(QUEUE))
+def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
+    """The queued jobs in order, each with why it waits."""
+    entries = services.ledger.queue(limit)
+    return answer({"queue": [{**entry.to_dict(), "job": listed(entry.job)} for entry in entries]})
+
+
+@router.post("/jobs/{ref}/stop", responses=answers(JOB, 404, 409, 413))
+def stop(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+    """End a job for good. One with workers is STOPPING until they have ended."""
+    return _change(services, who, ref, lambda job: services.ledger.request_stop(job.id, _said(body)))
+
+
+@router.post("/jobs/{ref}/pause", responses=answers(JOB, 404, 409, 413))
+def pause(ref: Ref, who: Pauser, services: Deps, body: Asked | None = None) -> Response:
+    """Take a job off the cluster, or out of the queue, until it is resumed."""
+    return _change(services, who, ref, lambda job: services.ledger.request_pause(job.id, _said(body)))
+
+
+@router.post("/jobs/{ref}/resume", responses=answers(JOB, 404, 409, 413))
+def resume(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+    """Queue a PAUSED job again."""
+    return _change(services, who, ref, lambda job: services.ledger.resume(job.id, _said(body)))
+
+
+@router.post("/jobs/{ref}/retry", responses=answers(JOB, 404, 409, 413))
+def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+    """Queue the spec of a job that has ended as a new job: that one is the answer."""
+    return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user))
+
+
+def listed(job: Job) -> dict[str, Any]:
+    """A job as lists show it: without what is bulky in its origin."""
+    document = job.to_dict()
+    document["origin"] = {name: value for name, value in job.origin.items() if name not in _BULKY}
+    return document
+
+
+def _page(services: Services, chosen: JobFilter) -> tuple[list[Job], int | None]:
+    """Jobs, and where to go on; the ledger does not choose by queue, so for that pages of it are looked through."""
+    found: list[Job] = []
+    before, seen = chosen.before, 0
+    while True:
+        size = chosen.limit if chosen.queue is None else _PAGE
+        page = services.ledger.jobs(chosen.state, size, name=chosen.name, submitted_by=chosen.user, before=before)
+        for one in page:
+            before = one.number
+            if chosen.queue in (None, one.queue):
+                found.append(one)
+            if len(found) == chosen.limit:
+                return found, before
+        seen += len(page)
+        if len(page) < size:
+            return found, None
+        if seen >= _LOOKED_AT:
+            return found, before
+
+
+def _origin(body: Submission, request_id: str) -> dict[str, Any]:
+    """``request_id`` tells whether this very request made the job."""
+    origin = body.model_dump(exclude={"spec", "key"})
+    origin["git_diff"] = body.git_diff.encode()[:_MAX_DIFF].decode(errors="ignore")
+    return {**origin, "request_id": request_id}
+
+
+def _change(services: Services, who: Principal, ref: str, change: Callable[[Job], Job]) -> Response:
+    changed = change(require_own(services.ledger.job(ref), who))
+    services.notifier.notify(QUEUE_TOPIC, about(changed.id))
+    return answer(changed.to_dict())
+
+
+def _said(body: Asked | None) -> str:
+    return body.message if body else ""

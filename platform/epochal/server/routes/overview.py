@@ -1,0 +1,77 @@
+"""All that the page shows, in one answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from epochal import __version__
+from epochal.ledger.as_json import iso
+from epochal.ledger.states import ACTIVE, JobState
+from epochal.ledger.values import Job
+from epochal.server.auth import Reader
+from epochal.server.openapi import answers
+from epochal.server.refusals import answer
+from epochal.server.services import Deps
+from epochal.server.shapes import Overview
+
+router = APIRouter(tags=["overview"])
+
+_BRIEF = (
+    "id", "name", "state", "reason", "message", "submitted_by", "priority", "queue",
+    "submitted_at", "entered_at", "ended_at", "run_id", "epoch",
+)  # fmt: skip
+_QUEUED, _RUNNING, _RECENT = 200, 200, 20
+_OVER = tuple(state for state in JobState if state.is_terminal or state is JobState.PAUSED)
+
+
+@router.get("/overview", responses=answers(Overview))
+def overview(who: Reader, services: Deps) -> Response:
+    """Counts, the queue with positions and reasons, running and recent jobs, agents."""
+    ledger = services.ledger
+    counts, now = ledger.counts(), ledger.now()
+    queue = ledger.queue(_QUEUED) if counts[JobState.QUEUED] else []
+    running = ledger.jobs(sorted(ACTIVE), _RUNNING)
+    document = {
+        "now": iso(now),
+        "version": __version__,
+        "user": who.user,
+        "role": who.role,
+        "counts": counts,
+        "queue": [
+            {"job": brief(entry.job, now), "position": entry.position, "why": entry.why.to_dict()} for entry in queue
+        ],
+        "queued_more": max(0, counts[JobState.QUEUED] - len(queue)),
+        "running": [{**brief(job, now), "progress": job.progress} for job in running],
+        "recent": [brief(job, now) for job in ledger.jobs(_OVER, _RECENT)],
+        "agents": [agent.to_dict() for agent in ledger.agents()],
+        "mlflow_url": _web(services.settings.mlflow_uri),
+    }
+    return answer(document)
+
+
+def brief(job: Job, now: float) -> dict[str, Any]:
+    """A job without its spec."""
+    known = job.to_dict()
+    return {
+        **{name: known[name] for name in _BRIEF},
+        "pending_seconds": round(job.pending_seconds(now), 3),
+        "running_seconds": round(job.running_seconds(now), 3),
+        "run_url": _run_url(job),
+    }
+
+
+def _run_url(job: Job) -> str | None:
+    root = _web(job.tracking_uri)
+    return f"{root}/#/runs/{job.run_id}" if root and job.run_id else None
+
+
+def _web(uri: str | None) -> str | None:
+    """A tracking server's address for a browser, without a password; None for a file."""
+    if not uri or not uri.startswith(("http://", "https://")):
+        return None
+    scheme, _, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")

@@ -1,0 +1,137 @@
+"""MLflow runs and job folders, held against the ledger: what the reconciler does about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from epochal.errors import ConflictError, NotFoundError, UnreachableError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Job
+from epochal.tracking.agreement import RUN_STATUS, Difference, Truth, differences, put_right
+from epochal.tracking.record import CLOSED_AS, RunRecord, record_path
+from epochal.tracking.shipped import is_pending
+from epochal.tracking.tracker import sync_folders
+
+_logger = logging.getLogger(__name__)
+
+_RECENT = 200
+"""How many of the newest jobs that have ended are looked at, once each. Of older ones only a run that is open still."""
+_AT_ONCE = 50
+_DEADLINE_SECONDS = 20.0
+_OVER = tuple(state for state in JobState if state.is_terminal)
+
+
+class RunAgreement:
+    """Compares with the tracking server at ``uri`` and the folders under ``storage``.
+
+    ``closing``: seconds that an agent gets to close its run after the job's state has changed. An agent that died needs
+    none.
+    """
+
+    def __init__(self, ledger: Ledger, uri: str, storage: Path, closing: float) -> None:
+        self._ledger = ledger
+        self._uri = uri
+        self._storage = storage
+        self._closing = closing
+        self._agreed: set[str] = set()
+        self._done_with: set[str] = set()
+        self._has_runs = False
+
+    def differences(self) -> list[Difference]:
+        """The runs that say something else than the ledger, and may be put right now.
+
+        Raises:
+            UnreachableError: the ledger or the tracking server does not answer.
+        """
+        if not self._may_have_runs():
+            return []  # and mlflow is not imported
+        over = self._ledger.jobs(states=_OVER, limit=_RECENT)
+        running = self._ledger.jobs(states=[JobState.RUNNING])
+        looked_at = [job for job in over if job.id not in self._agreed][:_AT_ONCE]
+        known = {job.run_id: job.id for job in (*running, *looked_at) if job.run_id}
+        now = self._ledger.now()
+        found = differences(self._uri, known, lambda job, run: self._truth(job, run, now))
+        wrong = {one.job_id for one in found}
+        agreed = {job.id for job in looked_at if job.id not in wrong and self._is_settled(job, now)}
+        self._agreed = self._agreed.intersection(job.id for job in over) | agreed
+        return found
+
+    def put_right(self, difference: Difference) -> bool:
+        """Do it, unless the job has changed since; whether it was done.
+
+        Raises:
+            UnreachableError: the ledger or the tracking server does not answer.
+        """
+        if self._truth(difference.job_id, difference.run_id, self._ledger.now()) != difference.truth:
+            return False
+        put_right(self._uri, difference)
+        return True
+
+    def left(self) -> list[Path]:
+        """Folders of jobs that hold what MLflow does not have, while no agent holds the job."""
+        folders = (path for path in sorted(self._storage.glob("jobs/*")) if path.name not in self._done_with)
+        return [folder for folder in folders if self._is_left(folder)]
+
+    def send_left(self) -> Iterator[tuple[str, str]]:
+        """Send it: job id and what was done.
+
+        Raises:
+            UnreachableError: the ledger, or, once all was tried, the tracking server does not answer.
+        """
+        problem = ""
+        folders = self.left()
+        for folder in folders:
+            self._close_record(folder)
+        for job_id, synced in sync_folders(self._uri, folders, _DEADLINE_SECONDS).items():
+            if synced.pending:
+                problem = synced.problem
+            else:
+                yield job_id, "what was left of its metrics was sent to MLflow"
+        if problem:
+            raise UnreachableError(f"what is left in {self._storage} cannot be sent to MLflow: {problem}")
+
+    def _may_have_runs(self) -> bool:
+        """Whether any job was ever started; of a ledger that holds many, the newest tell."""
+        self._has_runs = self._has_runs or any(job.epoch for job in self._ledger.jobs(limit=_RECENT))
+        return self._has_runs
+
+    def _truth(self, job_id: str, run_id: str, now: float) -> Truth | None:
+        """What the run should say; None where it is not this ledger's to say, or an agent may be about to say it."""
+        job = self._job(job_id)
+        if job is None or job.run_id not in (None, run_id) or not self._is_settled(job, now):
+            return None
+        status = RUN_STATUS.get(job.state)
+        return Truth(status, job.reason or "", job.entered_at) if status else None
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            job = self._ledger.job(job_id)
+        except (NotFoundError, ConflictError):
+            return None
+        return job if job.id == job_id else None  # a shorter id of another ledger may fit one of ours
+
+    def _is_settled(self, job: Job, now: float) -> bool:
+        return job.reason is Reason.INTERRUPTED or now - job.entered_at >= self._closing
+
+    def _is_left(self, folder: Path) -> bool:
+        job = self._job(folder.name)
+        if job is None or job.state.is_active or not self._is_settled(job, self._ledger.now()):
+            return False
+        try:
+            pending = record_path(folder).exists() and is_pending(folder)
+        except (OSError, ValueError, TypeError) as error:
+            _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
+            pending = False
+        if not pending and job.state.is_terminal:
+            self._done_with.add(folder.name)
+        return pending
+
+    def _close_record(self, folder: Path) -> None:
+        """An agent that died could not write down how its job stands."""
+        record, job = RunRecord.load(folder), self._job(folder.name)
+        if job is None or record.status != "RUNNING" or job.state not in CLOSED_AS:
+            return
+        record.changed(status=CLOSED_AS[job.state], reason=job.reason or "", end_time=job.entered_at).save(folder)

@@ -1,0 +1,64 @@
+"""What every request works with, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+
+from epochal.ledger.ledger import Ledger
+from epochal.server.auth import Gate, LocalToken
+from epochal.server.code_store import CodeStore
+from epochal.server.log_store import LogStore
+from epochal.server.metrics import Metrics
+from epochal.server.reconciler import Reconciler
+from epochal.server.settings import ServerSettings, file_secret
+from epochal.server.storage import Storage
+from epochal.server.waiting import Notifier
+
+
+@dataclass(frozen=True)
+class Services:
+    """One of each, shared by all requests."""
+
+    settings: ServerSettings
+    ledger: Ledger
+    storage: Storage
+    code: CodeStore
+    logs: LogStore
+    gate: Gate
+    reconciler: Reconciler
+    notifier: Notifier = field(default_factory=Notifier)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @classmethod
+    def open(cls, settings: ServerSettings) -> Self:
+        """
+        Raises:
+            UsageError: a setting cannot be used.
+            UnreachableError: the database or the storage does not answer.
+        """
+        local = None
+        if settings.token_file:
+            secret = file_secret(settings.token_file, settings.single_user)
+            local = LocalToken.of(secret, settings.single_user)
+        storage = Storage(settings.storage_url)
+        ledger = Ledger.open(settings.ledger_url)
+        return cls(
+            settings,
+            ledger,
+            storage,
+            CodeStore(storage),
+            LogStore(storage),
+            Gate(ledger, local),
+            Reconciler(ledger, settings),
+        )
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Deps = Annotated[Services, Depends(_services)]

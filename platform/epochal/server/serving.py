@@ -1,0 +1,107 @@
+"""Runs the application until a signal, and then stops within seconds, however many clients wait for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import uvicorn
+from fastapi import FastAPI
+
+from epochal.errors import UnreachableError, UsageError
+from epochal.server.app import create_app
+from epochal.server.services import Services
+from epochal.server.settings import ServerSettings
+
+_BACKLOG = 512
+_GRACE_SECONDS = 3
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
+    """Answer requests until SIGTERM or SIGINT. ``on_ready`` gets the address once they are answered.
+
+    Raises:
+        UsageError: a setting cannot be used, or the address is taken.
+        UnreachableError: the database or the storage does not answer.
+    """
+    if settings.single_user and not is_loopback(settings.host):
+        raise UsageError(f"a single user's server stays on this machine, and {settings.host} is for others too")
+    with listening(settings) as listener:
+        server = Server(create_app(settings), lambda: on_ready(_address(settings.host, listener)))
+        with _signals_end_quietly():
+            server.run(sockets=[listener])
+    if not server.started:
+        raise UnreachableError("the server could not be started", "its log says why")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Server(uvicorn.Server):
+    """Runs an application of ``create_app``. When it stops, the long polls are answered first, then the rest."""
+
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        super().__init__(config)
+        self._services: Services = app.state.services
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            await asyncio.to_thread(self._on_ready)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._services.notifier.close()
+        await super().shutdown(sockets=sockets)
+
+
+@contextmanager
+def listening(settings: ServerSettings) -> Iterator[socket.socket]:
+    """Bound before anything is opened, so that a second server does not touch the first one's database."""
+    try:
+        kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=kind, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        where = f"{settings.host}:{settings.port}"
+        hint = "is another server running? choose a free port with --port"
+        raise UsageError(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}", hint) from error
+    with listener:
+        # asyncio sets this where a socket's protocol is spelt out, which that of an accepted one is not; without it
+        # the second part of an answer waits for the client's delayed acknowledgement of the first: 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listener
+
+
+@contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """uvicorn raises the signal that ended it once more when it is done, for whoever was there before."""
+    before = {number: signal.signal(number, lambda _number, _frame: None) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"

@@ -1,0 +1,70 @@
+"""What a server is started with, and the token that its administrator starts with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from epochal.errors import UsageError
+from epochal.settings import DEFAULT_SERVER_PORT
+
+_OTHERS = 0o077
+_EVERYONE = 0o007
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """
+    Args:
+        ledger_url: ``sqlite:///PATH`` or ``postgresql://...``.
+        storage_url: a folder or any fsspec URL: code packages and logs are kept there.
+        mlflow_uri: the tracking server that runs are recorded on; its address is shown, and its runs are reconciled.
+        single_user: this machine's user alone: ``token_file`` holds that person's token, for loopback only.
+        token_file: a file with an administrator's token, made where it is missing.
+    """
+
+    ledger_url: str
+    storage_url: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_SERVER_PORT
+    mlflow_uri: str | None = None
+    single_user: bool = False
+    token_file: Path | None = None
+
+
+def file_secret(path: Path, single_user: bool) -> str:
+    """The token in ``path``, made where there is none; readable by its owner alone.
+
+    Raises:
+        UsageError: others can read it, or it cannot be read or written, or holds no token.
+    """
+    try:
+        return _read(path, _OTHERS if single_user else _EVERYONE)
+    except FileNotFoundError:
+        return _made(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+
+
+def _read(path: Path, refused: int) -> str:
+    mode = path.stat().st_mode
+    if mode & refused:
+        raise UsageError(f"others can read the token file {path} (mode {mode & 0o777:o})", f"chmod 600 {path}")
+    secret = path.read_text(encoding="ascii").strip()
+    if len(secret) < 32 or not secret.isprintable() or " " in secret:
+        raise UsageError(f"the token file {path} holds no token", "remove it, and the server makes a new one")
+    return secret
+
+
+def _made(path: Path) -> str:
+    secret = f"ep_{secrets.token_urlsafe(32)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(f"the token file {path} cannot be written: {error.strerror}") from error
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{secret}\n")
+    return secret

@@ -1,0 +1,308 @@
+"""The bodies of requests, and how answers look, for OpenAPI.
+
+Answers are the ledger's values as ``to_dict`` writes them: their shapes are made from the values' own fields, so that
+they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from epochal.ledger.as_json import Value
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Event, Job, Lease, QueueEntry, Quota, Role, Token, Why
+from epochal.server.log_store import CURSOR
+
+DIGEST = r"^[0-9a-f]{64}$"
+LARGEST = 2**53 - 1
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
+QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
+AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
+_KIND = r"^[a-z][a-z0-9_]{0,63}$"
+
+
+def shape(value: type[Value]) -> type[BaseModel]:
+    """How ``value.to_dict()`` looks."""
+    fields: dict[str, Any] = {name: (_as_json(name, kind), ...) for name, kind in get_type_hints(value).items()}
+    return create_model(value.__name__, __doc__=value.__doc__, **fields)
+
+
+def _as_json(name: str, kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        return reduce(or_, (NoneType if one is NoneType else _as_json(name, one) for one in get_args(kind)))
+    if name == "at" or name.endswith("_at"):
+        return datetime
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        return list[_as_json("", parts[0])] if parts[1:] == (...,) else kind  # type: ignore[misc]
+    if isinstance(kind, type) and issubclass(kind, Value):
+        return shape(kind)
+    return dict[str, Any] if get_origin(kind) in (Mapping, dict) else kind
+
+
+JOB, ATTEMPT, EVENT, LEASE, WHY = shape(Job), shape(Attempt), shape(Event), shape(Lease), shape(Why)
+AGENT, TOKEN, QUOTA, QUEUE_ENTRY = shape(AgentInfo), shape(Token), shape(Quota), shape(QueueEntry)
+
+
+def _answer(name: str, **fields: Any) -> type[BaseModel]:
+    described: dict[str, Any] = {field: (kind, ...) for field, kind in fields.items()}
+    return create_model(name, **described)
+
+
+class ErrorDocument(BaseModel):
+    """What went wrong, and what to do next."""
+
+    kind: str
+    message: str
+    hint: str
+    arguments: list[Any]
+
+
+class Refusal(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDocument
+
+
+class LogRefusal(Refusal):
+    """``next``: the offset to go on from."""
+
+    next: int | None = None
+
+
+class LogChunk(BaseModel):
+    """What one rank printed. ``offset`` is where it starts in that rank's log, in bytes."""
+
+    attempt: int
+    rank: int
+    offset: int
+    text: str
+
+
+SUBMITTED = _answer("Submitted", job=JOB, created=bool, same_as=str | None)
+JOBS = _answer("Jobs", jobs=list[JOB], next=int | None)  # type: ignore[valid-type]
+ATTEMPTS = _answer("Attempts", attempts=list[ATTEMPT])  # type: ignore[valid-type]
+EVENTS = _answer("Events", events=list[EVENT], done=bool)  # type: ignore[valid-type]
+LOGS = _answer("Logs", chunks=list[LogChunk], cursor=str, done=bool)
+QUEUE = _answer("Queue", queue=list[QUEUE_ENTRY])  # type: ignore[valid-type]
+AGENTS = _answer("Agents", agents=list[AGENT])  # type: ignore[valid-type]
+TOKENS = _answer("Tokens", tokens=list[TOKEN])  # type: ignore[valid-type]
+NEW_TOKEN = _answer("MadeToken", token=TOKEN, secret=str)
+QUOTAS = _answer("Quotas", quotas=list[QUOTA])  # type: ignore[valid-type]
+WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
+STATE = _answer("State", state=JobState)
+NEXT = _answer("Next", next=int)
+STATUS = _answer("Status", status=Literal["ok"])
+
+
+class Brief(BaseModel):
+    """A job without its spec."""
+
+    id: str
+    name: str
+    state: JobState
+    reason: Reason | None
+    message: str
+    submitted_by: str
+    priority: int
+    queue: str
+    submitted_at: datetime
+    entered_at: datetime
+    ended_at: datetime | None
+    pending_seconds: float
+    running_seconds: float
+    run_id: str | None
+    run_url: str | None
+    epoch: int
+
+
+class Running(Brief):
+    progress: dict[str, Any] | None
+
+
+class Queued(BaseModel):
+    job: Brief
+    position: int
+    why: WHY  # type: ignore[valid-type]
+
+
+class Overview(BaseModel):
+    """All that the page shows. ``queued_more`` jobs are queued beside those in ``queue``."""
+
+    now: datetime
+    version: str
+    user: str
+    role: Role
+    counts: dict[JobState, int]
+    queue: list[Queued]
+    queued_more: int
+    running: list[Running]
+    recent: list[Brief]
+    agents: list[AGENT]  # type: ignore[valid-type]
+    mlflow_url: str | None
+
+
+class Body(BaseModel):
+    """What a request carries: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+Text = Annotated[str, Field(max_length=20_000)]
+Document = dict[str, Any]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Wait = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
+"""How long to wait for something new, in seconds."""
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Question(BaseModel):
+    """What stands in a request's address."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class JobFilter(Question):
+    state: list[JobState] = []
+    name: Annotated[str, Field(max_length=200)] | None = None
+    user: Annotated[str, Field(max_length=200)] | None = None
+    queue: Annotated[str, Field(max_length=200)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    before: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+
+
+class EventFilter(Question):
+    after: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    wait: Wait = 0.0
+
+
+class LogFilter(Question):
+    cursor: Annotated[str, Field(pattern=CURSOR, max_length=16_000)] = ""
+    rank: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    tail: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    wait: Wait = 0.0
+    limit_bytes: Annotated[int, Field(ge=1024, le=2**20)] = 256 * 1024
+
+
+class LogOffset(Question):
+    """``offset``: where the sent bytes start in the log. ``agent``: ``name/incarnation``, as on the lease."""
+
+    offset: Annotated[int, Field(ge=0, le=10**14)] = 0
+    agent: Annotated[str, Field(min_length=1, max_length=201)] | None = None
+
+
+class Submission(Body):
+    """A job spec, and what it is submitted with. The name, priority and queue are the spec's."""
+
+    spec: Document
+    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The client's own id for this submission: doing it again gives the same job."""
+    code: Annotated[str, Field(pattern=DIGEST)] | None = None
+    """Digest of the code package, which was sent before."""
+    command: Annotated[list[Text], Field(max_length=1000)] = []
+    file: Text = ""
+    folder: Text = ""
+    tags: dict[str, Text] = {}
+    environment: Document = {}
+    git_diff: str = ""
+
+
+class Asked(Body):
+    message: Text = ""
+
+
+class NewToken(Body):
+    user: Annotated[str, Field(pattern=_NAME)]
+    role: Annotated[Role, Field(strict=False)]
+    name: Annotated[str, Field(max_length=200)] = ""
+    ttl_seconds: Annotated[float, Field(gt=0, le=1e10)] | None = None
+
+
+class Limits(Body):
+    """The most that running jobs may take together; null: no limit."""
+
+    jobs: Count | None = None
+    cpus: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    gpus: Annotated[float, Field(ge=0, le=1e9)] | None = None
+
+
+class NodeBody(Body):
+    id: Annotated[str, Field(max_length=200)]
+    host: Annotated[str, Field(max_length=200)]
+    total: dict[str, float]
+    available: dict[str, float]
+
+
+class Heartbeat(Body):
+    """``held``: (job id, epoch) of the gangs whose share is missing from what the nodes have available."""
+
+    incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
+    nodes: Annotated[list[NodeBody], Field(max_length=10_000)]
+    held: Annotated[list[Annotated[tuple[str, _Epoch], Field(strict=False)]], Field(max_length=100_000)] = []
+    detail: Document = {}
+
+
+class LeaseRequest(Body):
+    """Waits up to ``wait`` seconds for a job. ``ttl``: how long the lease is good for, in seconds."""
+
+    incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
+    ttl: Seconds
+    wait: Wait = 0.0
+    job_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class Told(Body):
+    """What an agent tells about a lease of its own. ``agent``: ``name/incarnation``, as on the lease."""
+
+    agent: Annotated[str, Field(min_length=1, max_length=201)]
+
+
+class Renewal(Told):
+    ttl: Seconds
+    progress: Document | None = None
+
+
+class Began(Told):
+    world_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    detail: Document = {}
+
+
+class RunOf(Told):
+    run_id: Annotated[str, Field(min_length=1, max_length=200)]
+    tracking_uri: Annotated[str, Field(max_length=2000)]
+
+
+class Noted(Told):
+    kind: Annotated[str, Field(pattern=_KIND)]
+    message: Text = ""
+    detail: Document = {}
+
+
+class Finished(Told):
+    state: Annotated[JobState, Field(strict=False)]
+    reason: Annotated[Reason, Field(strict=False)]
+    message: str = ""
+
+
+class HandedBack(Told):
+    reason: Annotated[Reason, Field(strict=False)]
+    message: str = ""
+
+
+class Paused(Told):
+    reason: Annotated[Reason, Field(strict=False)] = Reason.STOPPED_BY_USER
+    message: str = ""
+
+
+class Stopped(Told):
+    message: str = ""

@@ -1,0 +1,58 @@
+"""A submitted spec, checked once more: a client may be older than the server, or no client of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from epochal.catalog.index import check
+from epochal.errors import Problem, SpecError, UsageError
+from epochal.spec.job import JobSpec
+from epochal.spec.load import load_text
+from epochal.spec.rules import broken
+
+_SOURCE = "the job spec"
+
+
+def checked(document: Mapping[str, Any]) -> JobSpec:
+    """
+    Raises:
+        SpecError: with every problem.
+    """
+    try:
+        spec = JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(_SOURCE, _problems(document)) from error
+    if found := [*check(document), *broken(_as_written(spec))]:
+        raise SpecError(_SOURCE, tuple(found))
+    return spec
+
+
+def require_code(spec: JobSpec, digest: str | None) -> None:
+    """
+    Raises:
+        UsageError: the spec ships code and no package was named, or the other way round.
+    """
+    if (spec.code is None) != (digest is None):
+        wrong = "the spec has code, and no package is named"
+        wrong = wrong if spec.code else "a package is named, and the spec has no code"
+        raise UsageError(wrong, "`code` is the digest of what was sent with PUT /api/v1/code/DIGEST")
+
+
+def _as_written(spec: JobSpec) -> JobSpec:
+    """Without the defaults that a client filled in: some rules are about what somebody asked for."""
+    return JobSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
+
+
+def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """All of them, in the words of someone who writes a spec. There is no file, so they have no lines."""
+    try:
+        load_text(json.dumps(document), Path("/spec"), checks=[check], shown=_SOURCE)
+    except SpecError as error:
+        return tuple(replace(problem, line=None, column=None) for problem in error.problems)
+    return (Problem("", "it is not valid as JSON, though it is as YAML"),)

@@ -1,0 +1,140 @@
+"""A folder for bytes, local or behind any fsspec URL (``s3://bucket/epochal``).
+
+Names are made of parts that are checked one by one, so no request can lead out of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from epochal.errors import UnreachableError, UsageError
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_BLOCK = 2**20
+_HINT = "is the storage reachable and writable, is its disk full? see --storage of `epochal server`"
+
+
+class Storage:
+    """Files by name. A name is several parts, without any slash in them.
+
+    Every method raises ``UnreachableError`` where the storage does not answer or cannot be written.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, root = fsspec.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            expected = "expected a folder, or an fsspec URL whose file system is installed"
+            raise UsageError(f"{url!r} cannot be used as storage: {error}", expected) from error
+        self._root = str(root).rstrip("/")
+        self._is_local = isinstance(self._files, LocalFileSystem)
+        if self._is_local:
+            with self._reached():
+                Path(self._root).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def check(self) -> None:
+        """Look at the folder, to see whether the storage answers."""
+        with self._reached():
+            self._files.exists(self._root)
+            if self._is_local and not os.access(self._root, os.W_OK):
+                raise PermissionError(f"{self._root} is missing or cannot be written")
+
+    def size(self, *name: str) -> int | None:
+        """In bytes; None where there is no such file."""
+        with self._reached():
+            try:
+                return int(self._files.info(self._path(name))["size"])
+            except FileNotFoundError:
+                return None
+
+    def sizes(self, *folder: str) -> dict[tuple[str, ...], int]:
+        """Every file below a folder: the parts of its name from there, and its bytes."""
+        root = self._path(folder)
+        with self._reached():
+            self._files.invalidate_cache(root)  # another server may have written there
+            try:
+                found: dict[str, Any] = self._files.find(root, detail=True)
+            except FileNotFoundError:
+                return {}
+        below = {path.partition(f"{root}/")[2]: int(info["size"]) for path, info in found.items()}
+        return {tuple(name.split("/")): size for name, size in below.items() if name and "/." not in f"/{name}"}
+
+    def read(self, name: tuple[str, ...], start: int, end: int) -> bytes:
+        """The bytes from ``start`` to before ``end``, or fewer where the file ends earlier."""
+        with self._reached():
+            return bytes(self._files.cat_file(self._path(name), start=start, end=end))
+
+    def blocks(self, *name: str) -> Iterator[bytes]:
+        """The file, bit by bit."""
+        with self._reached(), self._files.open(self._path(name), "rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+
+    def append(self, name: tuple[str, ...], held: int, data: bytes) -> None:
+        """Add ``data`` after the ``held`` bytes that the file has; 0: it does not exist yet.
+
+        Object stores cannot append, so there the file is written anew, which is why callers keep it small.
+        """
+        path = self._path(name)
+        with self._reached():
+            if self._is_local:
+                self._append_here(Path(path), held, data)
+            else:
+                before = self._files.cat_file(path, start=0, end=held) if held else b""
+                self._files.pipe_file(path, before + data)
+
+    def put(self, file: IO[bytes], *name: str) -> None:
+        """Store all of ``file`` under a name; nobody sees half of it."""
+        path = self._path(name)
+        with self._reached():
+            if self._is_local:
+                self._put_here(file, Path(path))
+            else:
+                with self._files.open(path, "wb") as target:  # an object appears when it is complete
+                    shutil.copyfileobj(file, target, _BLOCK)
+
+    def _path(self, name: tuple[str, ...]) -> str:
+        for part in name:
+            if not _PART.fullmatch(part):
+                raise UsageError(f"not a name that can be stored: {part!r}")
+        return "/".join((self._root, *name))
+
+    @staticmethod
+    def _append_here(path: Path, held: int, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            file.seek(held)
+            file.write(data)
+            file.truncate()
+
+    @staticmethod
+    def _put_here(file: IO[bytes], path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+        try:
+            with os.fdopen(descriptor, "wb") as target:
+                shutil.copyfileobj(file, target, _BLOCK)
+                target.flush()
+                os.fsync(target.fileno())
+            os.replace(draft, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnreachableError(f"the storage does not do what it should: {error}", _HINT) from error

@@ -1,0 +1,77 @@
+"""A real Chromium on a real server whose ledger is full of invented jobs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from invented_jobs import Invented, invent
+
+from running_server import RunningServer, settings_in
+
+if TYPE_CHECKING:
+    from page import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    missing = pytest.mark.skip(reason="needs Chromium and its driver: apt install chromium chromium-driver")
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if not (CHROMIUM and DRIVER):
+                item.add_marker(missing)
+
+
+@pytest.fixture(scope="session")
+def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Page]]:
+    """Opens a browser of a size: one for each, kept for the session."""
+    from page import Page
+
+    pages: dict[tuple[object, ...], Page] = {}
+
+    def opened(width: int = 1440, height: int = 1000, dark: bool = False, phone: bool = False) -> Page:
+        kind = (width, height, dark, phone)
+        if kind not in pages:
+            assert CHROMIUM
+            assert DRIVER
+            folder = tmp_path_factory.mktemp("chromium")
+            pages[kind] = Page(CHROMIUM, DRIVER, folder, (width, height), dark=dark, phone=phone)
+        pages[kind].forget()
+        return pages[kind]
+
+    yield opened
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page]) -> Page:
+    """A desktop browser that knows no token."""
+    return open_page()
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Invented]:
+    with RunningServer(settings_in(tmp_path_factory.mktemp("shared-server"))) as server:
+        yield invent(server)
+
+
+@pytest.fixture
+def shared(kept: Invented) -> Invented:
+    """For tests that only look."""
+    kept.beat()
+    return kept
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Invented]:
+    """For tests that change something."""
+    with RunningServer(settings_in(tmp_path)) as server:
+        yield invent(server)

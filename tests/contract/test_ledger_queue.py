@@ -1,0 +1,229 @@
+"""Leases by the queue policy, and why the others wait: on every database."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ledger_steps import SPEC
+
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.capacity import Node
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.values import AgentInfo, Job, Lease, WhyKind
+
+A = "cluster-a/1"
+
+
+def node(cpus: float = 4, free: float | None = None, name: str = "n1") -> Node:
+    return Node(name, f"host-{name}", {"CPU": cpus}, {"CPU": cpus if free is None else free})
+
+
+def beat(ledger: Ledger, *nodes: Node, name: str = A, held: tuple[Lease, ...] = ()) -> AgentInfo:
+    agent, _, incarnation = name.partition("/")
+    return ledger.heartbeat(agent, incarnation, nodes or (node(),), [(one.job_id, one.epoch) for one in held], {})
+
+
+def submit(ledger: Ledger, name: str, workers: int = 1, user: str = "anna", priority: int = 50, **spec) -> Job:
+    document = {**SPEC, "resources": {"workers": workers}, **spec}
+    return ledger.submit(document, name=name, submitted_by=user, priority=priority)
+
+
+def lease(ledger: Ledger, agent: str = A) -> Lease:
+    found = ledger.lease(agent, 60)
+    assert found is not None
+    return found
+
+
+def test_job_that_does_not_fit_is_passed(ledger: Ledger) -> None:
+    submit(ledger, "wide", workers=8)
+    small = submit(ledger, "small")
+    beat(ledger)
+    assert lease(ledger).job_id == small.id
+    assert ledger.lease(A, 60) is None
+
+
+def test_agent_without_heartbeat_gets_the_first_whatever_it_needs(ledger: Ledger) -> None:
+    wide = submit(ledger, "wide", workers=8)
+    submit(ledger, "small")
+    assert lease(ledger, "embedded").job_id == wide.id
+
+
+def test_named_job_is_leased_whatever_the_policy_says(ledger: Ledger) -> None:
+    submit(ledger, "first", priority=90)
+    wide = submit(ledger, "wide", workers=8)
+    beat(ledger)
+    found = ledger.lease(A, 60, wide.id)
+    assert found is not None
+    assert found.job_id == wide.id
+
+
+def test_what_was_leased_since_the_heartbeat_is_counted(ledger: Ledger) -> None:
+    for number in range(3):
+        submit(ledger, f"job-{number}", workers=2)
+    beat(ledger, node(4))
+    first, second = lease(ledger), lease(ledger)
+    assert ledger.lease(A, 60) is None
+    beat(ledger, node(4, free=0), held=(first, second))
+    assert ledger.lease(A, 60) is None
+    beat(ledger, node(4, free=2), held=(second,))
+    ledger.retry(first, Reason.INFRASTRUCTURE)
+    assert lease(ledger).job_id == first.job_id
+
+
+def test_two_agents_share_a_queue_each_by_its_own_nodes(ledger: Ledger) -> None:
+    wide, small = submit(ledger, "wide", workers=8), submit(ledger, "small")
+    beat(ledger, node(2))
+    beat(ledger, node(16), name="cluster-b/1")
+    assert lease(ledger).job_id == small.id
+    assert lease(ledger, "cluster-b/1").job_id == wide.id
+
+
+def test_quota_of_a_user(ledger: Ledger) -> None:
+    ledger.set_quota("user", "*", jobs=1)
+    first, second, other = (submit(ledger, user, user=user) for user in ("anna", "anna", "ben"))
+    beat(ledger)
+    assert [lease(ledger).job_id, lease(ledger).job_id] == [first.id, other.id]
+    assert ledger.lease(A, 60) is None
+    why = ledger.why(second.id)
+    assert why.kind is WhyKind.OVER_QUOTA
+    assert why.change == "raise the quota of user anna from 1 to 2 running jobs"
+    ledger.set_quota("user", "anna", jobs=2)
+    assert lease(ledger).job_id == second.id
+
+
+def test_quota_of_a_queue(ledger: Ledger) -> None:
+    ledger.set_quota("queue", "nightly", cpus=2)
+    submit(ledger, "big", workers=3, queue="nightly")
+    fits = submit(ledger, "fits", workers=2, queue="nightly")
+    assert fits.queue == "nightly"
+    beat(ledger)
+    assert lease(ledger).job_id == fits.id
+    assert ledger.lease(A, 60) is None
+
+
+def test_preemption(ledger: Ledger) -> None:
+    """The job of lower priority is asked to leave, queues again, and goes on once the urgent one has ended."""
+    cheap = submit(ledger, "cheap", workers=4, preemptible=True)
+    assert cheap.preemptible
+    beat(ledger)
+    held = lease(ledger)
+    ledger.running(held, world_size=4)
+    urgent = submit(ledger, "urgent", workers=2, priority=90)
+    late = submit(ledger, "late")
+    beat(ledger, node(4, free=0), held=(held,))
+
+    assert ledger.lease(A, 60) is None
+    asked = ledger.job(cheap.id)
+    assert (asked.state, asked.wanted, asked.reason) == (JobState.STOPPING, JobState.QUEUED, Reason.PREEMPTED)
+    assert asked.message == f"to make room for {urgent.id}"
+    assert ledger.why(urgent.id).kind is WhyKind.STARTS_NEXT
+    assert ledger.why(late.id).ahead == (urgent.id,)
+    assert ledger.renew(held, 60) is JobState.STOPPING
+
+    assert ledger.lease(A, 60) is None, "asking again changes nothing"
+    ledger.stopped(held)
+    beat(ledger)
+    assert ledger.job(cheap.id).state is JobState.QUEUED
+    assert ledger.attempts(cheap.id)[0].outcome is Outcome.STOPPED
+    assert lease(ledger).job_id == urgent.id
+    assert lease(ledger).job_id == late.id
+    kinds = [event.kind for event in ledger.events(cheap.id)]
+    assert kinds == ["submitted", "leased", "running", "preempt_requested", "queued"]
+
+
+def test_queue_says_where_each_job_is_and_why(ledger: Ledger) -> None:
+    first, second = submit(ledger, "first", workers=3), submit(ledger, "second", workers=2)
+    urgent = submit(ledger, "urgent", priority=90)
+    beat(ledger)
+    entries = ledger.queue()
+    assert [(one.job.id, one.position, one.why.kind) for one in entries] == [
+        (urgent.id, 1, WhyKind.RUNS_NOW),
+        (first.id, 2, WhyKind.STARTS_NEXT),
+        (second.id, 3, WhyKind.BEHIND),
+    ]
+    assert [one.job.id for one in ledger.queue(limit=1)] == [urgent.id]
+    assert ledger.why("second") == entries[2].why
+
+
+def test_why_of_a_job_that_is_not_in_the_queue(ledger: Ledger) -> None:
+    job = submit(ledger, "job")
+    assert ledger.why(job.id).kind is WhyKind.NO_AGENT
+    ledger.request_pause(job.id)
+    assert ledger.why(job.id).kind is WhyKind.PAUSED
+    ledger.resume(job.id)
+    held = ledger.lease("agent", 60)
+    assert held is not None
+    assert ledger.why(job.id).message == "it is STARTING with the agent agent"
+    ledger.finish(held, JobState.FAILED, Reason.USER_ERROR)
+    assert ledger.why(job.id).kind is WhyKind.ENDED
+    with pytest.raises(NotFoundError):
+        ledger.why("nothing")
+
+
+def test_job_that_waited_too_long_is_failed(ledger: Ledger) -> None:
+    hurried = submit(ledger, "hurried", limits={"max_pending": "1ms"})
+    patient = submit(ledger, "patient", limits={"max_pending": "1h"})
+    anyone = submit(ledger, "anyone")
+    time.sleep(0.01)
+    assert [job.id for job in ledger.overdue_pending()] == [hurried.id]
+    (rejected,) = ledger.reject_overdue()
+    assert (rejected.id, rejected.state, rejected.reason) == (hurried.id, JobState.FAILED, Reason.PENDING_TIMEOUT)
+    assert "limits.max_pending" in rejected.message
+    assert ledger.reject_overdue() == []
+    assert {ledger.job(job.id).state for job in (patient, anyone)} == {JobState.QUEUED}
+
+
+def test_many_jobs_of_which_none_fits_hide_nobody_behind_them(ledger: Ledger) -> None:
+    for number in range(300):
+        submit(ledger, "wide", workers=8, user=f"u{number % 9}")
+    small = submit(ledger, "small")
+    beat(ledger)
+    assert lease(ledger).job_id == small.id
+    assert len(ledger.queue(limit=200)) == 200
+    assert ledger.why("wide").kind is WhyKind.NEVER_FITS
+
+
+class TestRetryAndRepetition:
+    def end(self, ledger: Ledger, job: Job, state: JobState, reason: Reason) -> None:
+        held = ledger.lease("agent", 60, job.id)
+        assert held is not None
+        ledger.running(held, world_size=1)
+        ledger.finish(held, state, reason)
+
+    def test_retry_is_a_new_job_of_the_same_spec(self, ledger: Ledger) -> None:
+        old = ledger.submit(SPEC, name="digits", priority=7, key="k", submitted_by="anna", origin={"folder": "/data"})
+        self.end(ledger, old, JobState.FAILED, Reason.USER_ERROR)
+        new = ledger.retry_job(old.id, "ben")
+        assert new.id != old.id
+        assert (new.spec, new.name, new.priority, new.key) == (old.spec, "digits", 7, None)
+        assert new.origin == {"folder": "/data", "retry_of": old.id}
+        assert (new.submitted_by, new.state) == ("ben", JobState.QUEUED)
+        assert ledger.job(old.id).state is JobState.FAILED
+
+    def test_job_that_has_not_ended_cannot_be_retried(self, ledger: Ledger) -> None:
+        job = submit(ledger, "job")
+        with pytest.raises(ConflictError, match="QUEUED: only a job that has ended"):
+            ledger.retry_job(job.id, "anna")
+        ledger.request_pause(job.id)
+        with pytest.raises(ConflictError) as caught:
+            ledger.retry_job(job.id, "anna")
+        assert "resume" in caught.value.hint
+
+    def test_same_spec_and_code_that_succeeded_is_found(self, ledger: Ledger) -> None:
+        first = ledger.submit(SPEC, name="digits", origin={"code": "c1"})
+        assert ledger.same_finished(first.spec_digest, "c1") is None, "it has not finished"
+        self.end(ledger, first, JobState.SUCCEEDED, Reason.COMPLETED)
+        again = ledger.submit(SPEC, name="digits", origin={"code": "c1"})
+        self.end(ledger, again, JobState.FAILED, Reason.USER_ERROR)
+        found = ledger.same_finished(first.spec_digest, "c1")
+        assert found is not None
+        assert found.id == first.id
+        assert ledger.same_finished(first.spec_digest, "c2") is None
+        assert ledger.same_finished(first.spec_digest, None) is None
+        plain = ledger.submit(SPEC, name="digits")
+        self.end(ledger, plain, JobState.SUCCEEDED, Reason.COMPLETED)
+        without_code = ledger.same_finished(plain.spec_digest, None)
+        assert without_code is not None
+        assert without_code.id == plain.id

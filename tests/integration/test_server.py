@@ -1,0 +1,363 @@
+"""The server over real HTTP: what each role may do, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import socket
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Job, Role
+from running_server import SPEC, RunningServer, settings_in
+
+NODES = [{"id": "n1", "host": "127.0.0.1", "total": {"CPU": 4.0}, "available": {"CPU": 4.0}}]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    with RunningServer(settings_in(tmp_path)) as running:
+        yield running
+
+
+def submit(client: httpx.Client, **changed: Any) -> dict[str, Any]:
+    answer = client.post("/jobs", json={"spec": SPEC, **changed})
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+def packed(content: bytes = b"SIZE = 3\n") -> tuple[str, bytes]:
+    """A code package of one file, and its digest."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("train.py", content)
+    line = f"{hashlib.sha256(content).hexdigest()} train.py\n"
+    return hashlib.sha256(line.encode()).hexdigest(), made.getvalue()
+
+
+def kind(answer: httpx.Response) -> str:
+    return answer.json()["error"]["kind"]
+
+
+def test_a_job_is_submitted_and_found(server: RunningServer) -> None:
+    ada = server.user("ada")
+    made = submit(ada, command=["epochal", "submit"], tags={"team": "vision"}, git_diff="x" * 300_000)
+    job = Job.from_dict(made["job"])
+    assert (made["created"], made["same_as"], job.submitted_by, job.name) == (True, None, "ada", "digits")
+    assert len(job.origin["git_diff"]) == 256 * 1024
+    assert job.origin["tags"] == {"team": "vision"}
+    assert Job.from_dict(ada.get(f"/jobs/{job.id}").json()) == job
+    listed = ada.get("/jobs").json()
+    assert [one["id"] for one in listed["jobs"]] == [job.id]
+    assert "git_diff" not in listed["jobs"][0]["origin"]
+    assert server.services.ledger.job(job.id) == server.ledger.job("digits")
+
+
+def test_the_same_key_a_hundred_times_at_once_is_one_job(server: RunningServer) -> None:
+    ada = server.user("ada")
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: ada.post("/jobs", json={"spec": SPEC, "key": "once"}), range(100)))
+    assert {answer.json()["job"]["id"] for answer in answers} == {server.ledger.job("digits").id}
+    assert sorted(answer.status_code for answer in answers) == [200] * 99 + [201]
+    assert sum(answer.json()["created"] for answer in answers) == 1
+    assert len(server.ledger.jobs()) == 1
+
+
+def test_a_key_of_another_spec_or_user_is_a_conflict(server: RunningServer) -> None:
+    submit(server.user("ada"), key="k")
+    other = server.user("ada").post("/jobs", json={"spec": {**SPEC, "priority": 9}, "key": "k"})
+    grace = server.user("grace").post("/jobs", json={"spec": SPEC, "key": "k"})
+    assert [(other.status_code, kind(other)), (grace.status_code, kind(grace))] == [(409, "ConflictError")] * 2
+
+
+def test_what_has_finished_once_is_said_and_not_refused(server: RunningServer) -> None:
+    ada = server.user("ada")
+    first = submit(ada)["job"]["id"]
+    lease = server.ledger.lease("a/1", 60)
+    assert lease is not None
+    server.ledger.running(lease, world_size=1)
+    server.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+    assert submit(ada)["same_as"] == first
+
+
+def test_pages_of_jobs_follow_each_other(server: RunningServer) -> None:
+    ada = server.user("ada")
+    for number in range(7):
+        submit(ada, spec={**SPEC, "queue": "night" if number % 2 else "default"})
+    seen, before = [], None
+    while True:
+        page = ada.get("/jobs", params={"limit": 3, **({"before": before} if before else {})}).json()
+        seen += [job["number"] for job in page["jobs"]]
+        before = page["next"]
+        if before is None:
+            break
+    assert seen == [7, 6, 5, 4, 3, 2, 1]
+    night = ada.get("/jobs", params={"queue": "night", "limit": 2}).json()
+    assert ([job["number"] for job in night["jobs"]], night["next"]) == ([6, 4], 4)
+    assert ada.get("/jobs", params={"state": ["RUNNING", "PAUSED"]}).json()["jobs"] == []
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/whoami", "/overview", "/queue", "/agents", "/openapi.json", "/tokens"])
+def test_without_a_token_nothing_is_told(server: RunningServer, path: str) -> None:
+    for secret in (None, "ep_wrong", "x", "\x7f"):
+        answer = server.client(secret).get(path)
+        assert (answer.status_code, kind(answer)) == (401, "AuthError")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_revoked_or_expired_token_is_refused_at_once(server: RunningServer) -> None:
+    made = server.admin.post("/tokens", json={"user": "ada", "role": "user", "name": "laptop"}).json()
+    ada = server.client(made["secret"])
+    assert ada.get("/whoami").json()["user"] == "ada"
+    revoked = server.admin.delete(f"/tokens/{made['token']['id']}")
+    assert revoked.json()["revoked_at"]
+    assert ada.get("/whoami").status_code == 401
+    brief = server.admin.post("/tokens", json={"user": "ada", "role": "user", "ttl_seconds": 0.05}).json()
+    time.sleep(0.2)
+    assert server.client(brief["secret"]).get("/whoami").status_code == 401
+
+
+DIGEST = "0" * 64
+ALLOWED: list[tuple[str, str, set[Role]]] = [
+    ("GET", "/jobs", set(Role)),
+    ("GET", "/overview", set(Role)),
+    ("GET", "/quotas", set(Role)),
+    ("POST", "/jobs", {Role.USER, Role.ADMIN}),
+    ("POST", "/jobs/none/stop", {Role.USER, Role.ADMIN}),
+    ("POST", "/jobs/none/retry", {Role.USER, Role.ADMIN}),
+    ("POST", "/jobs/none/pause", {Role.USER, Role.ADMIN, Role.AGENT}),
+    ("GET", f"/code/{DIGEST}", {Role.USER, Role.ADMIN, Role.AGENT}),
+    ("PUT", f"/code/{DIGEST}", {Role.USER, Role.ADMIN}),
+    ("GET", "/tokens", {Role.ADMIN}),
+    ("POST", "/tokens", {Role.ADMIN}),
+    ("DELETE", "/tokens/none", {Role.ADMIN}),
+    ("PUT", "/quotas/user/ada", {Role.ADMIN}),
+    ("DELETE", "/quotas/user/ada", {Role.ADMIN}),
+    ("PUT", "/agents/a", {Role.AGENT, Role.ADMIN}),
+    ("POST", "/agents/a/lease", {Role.AGENT, Role.ADMIN}),
+    ("POST", "/leases/none/1/renew", {Role.AGENT, Role.ADMIN}),
+    ("POST", "/leases/none/1/logs/0", {Role.AGENT, Role.ADMIN}),
+]
+
+
+def test_each_role_may_do_its_part_alone(server: RunningServer) -> None:
+    clients = {role: server.user("ada", role) for role in Role}
+    found = {
+        (method, path): {role for role, client in clients.items() if client.request(method, path).status_code != 403}
+        for method, path, _ in ALLOWED
+    }
+    assert found == {(method, path): roles for method, path, roles in ALLOWED}
+
+
+def test_users_change_their_own_jobs_and_administrators_all(server: RunningServer) -> None:
+    ada, grace = server.user("ada"), server.user("grace")
+    job = submit(ada)["job"]["id"]
+    for verb in ("stop", "pause", "resume", "retry"):
+        refused = grace.post(f"/jobs/{job}/{verb}")
+        assert (refused.status_code, kind(refused)) == (403, "ForbiddenError")
+    assert grace.get(f"/jobs/{job}").status_code == 200
+    assert ada.post(f"/jobs/{job}/pause", json={"message": "later"}).json()["state"] == "PAUSED"
+    assert ada.post(f"/jobs/{job}/resume").json()["state"] == "QUEUED"
+    assert server.admin.post(f"/jobs/{job}/stop").json()["state"] == "STOPPED"
+    again = ada.post(f"/jobs/{job}/retry").json()
+    assert (again["state"], again["origin"]["retry_of"], again["submitted_by"]) == ("QUEUED", job, "ada")
+
+
+def test_a_token_is_in_no_database_log_or_answer(
+    server: RunningServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = server.admin.post("/tokens", json={"user": "canary", "role": "admin"})
+    secret = made.json()["secret"]
+    client = server.client(secret)
+    answers = [client.get(path) for path in ("/whoami", "/tokens", "/overview", "/jobs", "/openapi.json")]
+    answers += [client.post("/jobs", json={"spec": SPEC, "key": "k"}), client.get("/jobs/none"), client.get("/nope")]
+    answers += [client.post("/jobs", json={"spec": {"name": 1}}), client.put("/code/x"), client.get("/jobs?limit=x")]
+    answers += [server.client(None, "").get("/metrics")]
+    assert made.status_code == 201
+    assert not [answer.url for answer in answers if secret in answer.text or secret in str(answer.headers)]
+    server.client(secret + "x").get("/jobs")
+    assert secret not in caplog.text
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "ledger.db" in kept
+    assert not [path for path in kept if secret.encode() in path.read_bytes()]
+
+
+def test_code_is_sent_checked_and_fetched(server: RunningServer) -> None:
+    ada, agent = server.user("ada"), server.user("a", "agent")
+    digest, content = packed()
+    assert ada.head(f"/code/{digest}").status_code == 404
+    missing = ada.post("/jobs", json={"spec": {**SPEC, "code": {"dir": "."}}, "code": digest})
+    assert (missing.status_code, kind(missing)) == (404, "NotFoundError")
+    assert [ada.put(f"/code/{digest}", content=content).status_code for _ in range(2)] == [201, 200]
+    assert ada.head(f"/code/{digest}").headers["Content-Length"] == str(len(content))
+    assert agent.get(f"/code/{digest}").content == content
+    made = submit(ada, spec={**SPEC, "code": {"dir": "."}}, code=digest)
+    assert made["job"]["origin"]["code"] == digest
+    unnamed = ada.post("/jobs", json={"spec": {**SPEC, "code": {"dir": "."}}})
+    assert (unnamed.status_code, kind(unnamed)) == (400, "UsageError")
+
+
+def test_bad_packages_are_refused_and_not_kept(server: RunningServer, tmp_path: Path) -> None:
+    ada = server.user("ada")
+    digest, content = packed()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../outside.py", b"x")
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb", bytes(51 * 2**20))
+    for sent in (b"", b"no zip", content[:-30], out.getvalue(), bomb.getvalue(), packed(b"other")[1]):
+        answer = ada.put(f"/code/{digest}", content=sent)
+        assert (answer.status_code, kind(answer)) == (400, "CodeError"), answer.text
+    assert ada.head(f"/code/{digest}").status_code == 404
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".zip", ".py")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/code/..%2F..%2Ftoken",
+        "/code/../../token",
+        "/code/" + "A" * 64,
+        "/leases/..%2f..%2fa/1/logs/0",
+        "/leases/../1/logs/0",
+    ],
+)
+def test_no_address_leads_out_of_the_storage(server: RunningServer, path: str) -> None:
+    for method in ("GET", "PUT", "POST"):
+        assert raw(server, method, f"/api/v1{path}") in (400, 404, 405)
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../app.py", "/static/..%2fapp.py", "/..%2f..%2fpyproject.toml", "/%2e%2e/app.py"]
+)
+def test_no_address_leads_out_of_the_page(server: RunningServer, path: str) -> None:
+    assert raw(server, "GET", path) == 404
+
+
+def raw(server: RunningServer, method: str, path: str) -> int:
+    """The status of a request whose address no client has tidied up."""
+    host, port = server.url.removeprefix("http://").split(":")
+    token = server.admin.headers["Authorization"]
+    lines = (f"{method} {path} HTTP/1.1", f"Host: {host}", f"Authorization: {token}", "Connection: close", "", "")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+def test_too_large_bodies_are_refused_while_they_come_in(server: RunningServer) -> None:
+    ada = server.user("ada")
+    told = ada.post("/jobs", json={"spec": SPEC, "git_diff": "x" * 3_000_000})
+    chunked = ada.post(
+        "/jobs", content=(b"x" * 65536 for _ in range(100)), headers={"Content-Type": "application/json"}
+    )
+    for answer in (told, chunked):
+        assert (answer.status_code, kind(answer)) == (413, "TooLargeError")
+    sent = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            sent += 2**20
+            yield bytes(2**20)
+
+    code = ada.put(f"/code/{DIGEST}", content=parts())
+    assert (code.status_code, kind(code)) == (413, "TooLargeError")
+    assert sent < 150 * 2**20
+
+
+def test_every_answer_has_its_headers(server: RunningServer) -> None:
+    page = server.client(None, "").get("/")
+    policy = page.headers["Content-Security-Policy"]
+    assert page.status_code == 200
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for path in ("/", "/nope", "/api/v1/jobs", "/healthz", "/metrics"):
+        headers = server.client(None, "").get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert re.fullmatch(r"[0-9a-f]{16}", headers["X-Request-Id"])
+        assert "server" not in headers
+    assert server.admin.get("/jobs").headers["Cache-Control"] == "no-store"
+
+
+def test_every_file_of_the_page_is_served_and_loads_nothing_from_elsewhere(server: RunningServer) -> None:
+    client = server.client(None, "")
+    index = client.get("/").text
+    named = re.findall(r'(?:src|href)="([^"#]+)"', index)
+    assert "app.js" in named
+    for name in named:
+        assert not name.startswith(("http:", "https:", "//"))
+        found = client.get(f"/{name}")
+        assert found.status_code == 200
+        assert client.get(f"/static/{name}").content == found.content
+
+
+def test_metrics_are_for_this_machine_or_a_token(server: RunningServer) -> None:
+    submit(server.admin)
+    anyone = server.client(None, "")
+    text = anyone.get("/metrics").text
+    assert 'epochal_jobs{state="QUEUED"} 1.0' in text
+    assert 'epochal_http_requests_total{method="POST",route="/api/v1/jobs",status="201"} 1.0' in text
+    proxied = {"X-Forwarded-For": "192.0.2.7"}
+    assert anyone.get("/metrics", headers=proxied).status_code == 401
+    assert (
+        server.client(server.admin.headers["Authorization"].split()[1], "").get("/metrics", headers=proxied).is_success
+    )
+
+
+def test_health_says_what_does_not_answer(server: RunningServer, tmp_path: Path) -> None:
+    anyone = server.client(None, "")
+    assert anyone.get("/readyz").json() == {"status": "ok"}
+    (tmp_path / "server").rmdir()
+    answer = anyone.get("/readyz")
+    assert (answer.status_code, kind(answer)) == (503, "UnreachableError")
+    assert anyone.get("/healthz").json() == {"status": "ok"}
+
+
+def test_an_unexpected_failure_is_told_by_its_id_alone(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("inner detail")
+
+    monkeypatch.setattr(server.ledger, "counts", fails)
+    answer = server.admin.get("/overview")
+    assert (answer.status_code, kind(answer)) == (500, "EpochalError")
+    assert "inner detail" not in answer.text
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert answer.headers["X-Request-Id"] in caplog.text
+
+
+def test_quotas_are_set_and_taken_away(server: RunningServer) -> None:
+    limits = {"jobs": 2, "cpus": 4.5, "gpus": None}
+    assert server.admin.put("/quotas/user/*", json=limits).json() == {"kind": "user", "name": "*", **limits}
+    assert server.user("ada").get("/quotas").json()["quotas"] == [{"kind": "user", "name": "*", **limits}]
+    assert server.admin.delete("/quotas/user/*").status_code == 204
+    assert server.admin.delete("/quotas/user/*").status_code == 404
+
+
+def test_overview_is_all_that_the_page_shows(server: RunningServer) -> None:
+    ada, agent = server.user("ada"), server.user("a", "agent")
+    ids = [submit(ada)["job"]["id"] for _ in range(3)]
+    agent.put("/agents/a", json={"incarnation": "1", "nodes": NODES, "detail": {"version": "0"}})
+    lease = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60}).json()
+    body = {"agent": "a/1", "ttl": 60, "progress": {"step": 3}}
+    agent.post(f"/leases/{lease['job']['id']}/1/renew", json=body)
+    shown = ada.get("/overview").json()
+    assert (shown["user"], shown["counts"]["QUEUED"], shown["counts"]["STARTING"]) == ("ada", 2, 1)
+    assert [(one["job"]["id"], one["position"]) for one in shown["queue"]] == [(ids[1], 1), (ids[2], 2)]
+    assert shown["running"][0]["progress"] == {"step": 3}
+    assert "spec" not in shown["running"][0]
+    assert [one["name"] for one in shown["agents"]] == ["a"]
+    assert server.user("ada").get(f"/jobs/{ids[1]}/why").json()["kind"]

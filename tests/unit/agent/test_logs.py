@@ -1,0 +1,134 @@
+"""Logs are shipped whole, whatever is away and whoever starts again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epochal.agent import logs as logs_module
+from epochal.agent.logs import LogShipper, attempt_logs, read_from, unshipped
+from epochal.engine import log_tail
+from epochal.engine.log_tail import LogTail
+from epochal.errors import StaleLeaseError, UnreachableError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.values import Lease
+
+
+class Shelf:
+    """Keeps logs as a server does: by offset, what it has already is left out, a gap is not taken."""
+
+    def __init__(self) -> None:
+        self.logs: dict[int, bytes] = {}
+        self.away = self.lose = self.refuses = False
+
+    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+        if self.away:
+            raise UnreachableError("away")
+        if self.refuses:
+            raise StaleLeaseError(lease.job_id, lease.epoch, lease.epoch + 1, "RUNNING")
+        have = self.logs.get(rank, b"")
+        if offset > len(have):
+            return len(have)
+        self.logs[rank] = have + data[len(have) - offset :]
+        if self.lose:
+            raise UnreachableError("the answer was lost")
+        return len(self.logs[rank])
+
+
+@pytest.fixture
+def lease() -> Lease:
+    with Ledger.open("sqlite://") as ledger:
+        ledger.submit({"version": 1}, name="printing")
+        lease = ledger.lease("agent/1", 30)
+    assert lease is not None
+    return lease
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    attempt_logs(tmp_path, 1).mkdir(parents=True)
+    return tmp_path
+
+
+def prints(folder: Path, rank: int, data: bytes) -> Path:
+    path = attempt_logs(folder, 1) / f"rank-{rank}.log"
+    with path.open("ab") as file:
+        file.write(data)
+    return path
+
+
+def test_every_rank_is_shipped_in_chunks(folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs_module, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(logs_module.read_from, "__defaults__", (7,))
+    shelf, text = Shelf(), "größer als ein Stück\n".encode() * 10
+    prints(folder, 0, text)
+    prints(folder, 11, b"x\n")
+    LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
+    assert shelf.logs == {0: text, 11: b"x\n"}
+    assert list(unshipped(folder)) == []
+
+
+def test_nothing_is_lost_or_doubled_by_outages(folder: Path, lease: Lease) -> None:
+    shelf = Shelf()
+    shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]
+    for away, lose in ((False, False), (True, False), (False, True), (False, True), (False, False)):
+        prints(folder, 0, b"one more line\n")
+        shelf.away, shelf.lose = away, lose
+        if away or lose:
+            with pytest.raises(UnreachableError):
+                shipper.ship()
+        else:
+            shipper.ship()
+    assert shelf.logs == {0: b"one more line\n" * 5}
+
+
+def test_an_agent_that_starts_again_goes_on_where_the_other_side_is(folder: Path, lease: Lease) -> None:
+    shelf = Shelf()
+    prints(folder, 0, b"before ")
+    LogShipper(shelf, lease, folder).ship()  # type: ignore[arg-type]
+    prints(folder, 0, b"after")
+    assert list(unshipped(folder)) == [1]
+    LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
+    assert shelf.logs == {0: b"before after"}
+
+
+def test_a_log_that_was_set_aside_is_shipped_to_its_end(
+    folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_tail, "FILE_BYTES", 50)
+    shelf, whole = Shelf(), b""
+    shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]
+    path = prints(folder, 0, b"")
+    tail = LogTail(path, lambda path: path.touch())
+    for index in range(30):
+        line = f"line {index} of a long log\n".encode()
+        whole += line
+        prints(folder, 0, line)
+        if index % 2:
+            shipper.ship()
+        tail.read()
+    shipper.ship()
+    assert len(path.read_bytes()) < 100
+    assert shelf.logs == {0: whole}
+
+
+def test_what_is_kept_nowhere_any_more_is_given_up(folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_tail, "FILE_BYTES", 10)
+    shelf = Shelf()
+    path = prints(folder, 0, b"")
+    tail = LogTail(path, lambda path: path.touch())
+    for index in range(5):
+        prints(folder, 0, f"line number {index}\n".encode())
+        tail.read()
+    assert read_from(path, 0) == b""
+    LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
+    assert shelf.logs == {}
+
+
+def test_a_log_that_is_refused_does_not_stop_the_attempt(folder: Path, lease: Lease) -> None:
+    shelf = Shelf()
+    shelf.refuses = True
+    prints(folder, 0, b"x")
+    LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
+    assert shelf.logs == {}

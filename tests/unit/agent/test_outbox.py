@@ -1,0 +1,191 @@
+"""What an attempt tells arrives in order, once, and however long the ledger is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from epochal.agent import outbox as outbox_module
+from epochal.agent.outbox import Listener, Outbox
+from epochal.agent.settlement import Ending, Terms, decide
+from epochal.errors import EpochalError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Job, Lease
+from epochal.spec.job import Retry
+from flaky_source import FlakySource
+
+TERMS = Terms(Retry(), hands_back=True)
+
+
+class Heard:
+    """What the outbox tells its owner."""
+
+    def __init__(self) -> None:
+        self.states: list[JobState] = []
+        self.stops = 0
+        self.lost: list[EpochalError] = []
+
+    @property
+    def listener(self) -> Listener:
+        return Listener(lambda job: self.states.append(job.state), self._stop, self.lost.append)
+
+    def _stop(self) -> None:
+        self.stops += 1
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    monkeypatch.setattr(outbox_module, "PROGRESS_SECONDS", 0.03)
+    monkeypatch.setattr(outbox_module, "RENEW_SECONDS", 0.06)
+    monkeypatch.setattr(outbox_module, "_PAUSES", (0.02,))
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def source(ledger: Ledger) -> FlakySource:
+    return FlakySource(ledger)
+
+
+@pytest.fixture
+def lease(ledger: Ledger) -> Lease:
+    ledger.submit({"version": 1}, name="told")
+    lease = ledger.lease("agent/1", 30)
+    assert lease is not None
+    return lease
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kinds(ledger: Ledger, job_id: str) -> list[str]:
+    return [event.kind for event in ledger.events(job_id)]
+
+
+def tell_a_whole_attempt(outbox: Outbox, source: FlakySource, lease: Lease) -> None:
+    outbox.tell(partial(source.running, lease, 2, {}))
+    outbox.tell(partial(source.set_run, lease, "run", "uri"))
+    outbox.progress({"step": 7})
+    outbox.tell(partial(source.note, lease, "checkpoint"))
+    outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
+
+
+WHOLE = ["submitted", "leased", "running", "run_set", "checkpoint", "succeeded"]
+
+
+def test_everything_arrives_in_order(ledger: Ledger, source: FlakySource, lease: Lease) -> None:
+    heard = Heard()
+    outbox = Outbox(source, lease, heard.listener)
+    tell_a_whole_attempt(outbox, source, lease)
+    job = outbox.wait(10)
+    assert job is not None
+    assert job.state is JobState.SUCCEEDED
+    assert kinds(ledger, job.id) == WHOLE
+    assert heard.states[-1] is JobState.SUCCEEDED
+    assert (heard.stops, heard.lost) == (0, [])
+
+
+def test_nothing_is_lost_or_doubled_while_the_ledger_is_away(ledger: Ledger, source: FlakySource, lease: Lease) -> None:
+    heard = Heard()
+    source.away.set()
+    outbox = Outbox(source, lease, heard.listener)
+    tell_a_whole_attempt(outbox, source, lease)
+    until(lambda: source.refused > 5)
+    assert kinds(ledger, lease.job_id) == WHOLE[:2]
+    source.away.clear()
+    assert outbox.wait(10) is not None
+    assert kinds(ledger, lease.job_id) == WHOLE
+
+
+@pytest.mark.parametrize("call", ["running", "set_run", "finish", "renew"])
+def test_an_answer_that_gets_lost_is_asked_for_again(
+    ledger: Ledger, source: FlakySource, lease: Lease, call: str
+) -> None:
+    source.lose = {call}
+    outbox = Outbox(source, lease, Heard().listener)
+    tell_a_whole_attempt(outbox, source, lease)
+    job = outbox.wait(10)
+    assert job is not None
+    assert job.state is JobState.SUCCEEDED
+    assert kinds(ledger, job.id) == WHOLE
+
+
+@pytest.mark.parametrize("ending", [Ending(None), Ending(Reason.INTERRUPTED, "drained"), Ending(Reason.HANG, "rank 1")])
+def test_the_end_is_decided_once_even_where_its_answer_gets_lost(
+    ledger: Ledger, source: FlakySource, lease: Lease, ending: Ending
+) -> None:
+    ledger.running(lease, 2)
+    ledger.request_pause(lease.job_id)
+    source.lose = {"stopped", "retry"}
+    outbox = Outbox(source, lease, Heard().listener)
+    outbox.end(partial(decide, source, lease, ending, TERMS))
+    job = outbox.wait(10)
+    assert job is not None
+    assert job.state is JobState.PAUSED
+    assert kinds(ledger, job.id)[-1] in ("paused", "requeued")
+
+
+def test_progress_is_told_with_a_renewal_and_a_stop_is_heard_once(
+    ledger: Ledger, source: FlakySource, lease: Lease
+) -> None:
+    heard = Heard()
+    outbox = Outbox(source, lease, heard.listener)
+    outbox.tell(partial(source.running, lease, 1, {}))
+    for step in range(20):
+        outbox.progress({"step": step})
+        time.sleep(0.005)
+    until(lambda: ledger.job(lease.job_id).progress == {"step": 19})
+    ledger.request_stop(lease.job_id)
+    until(lambda: heard.stops)
+    time.sleep(0.2)
+    assert heard.stops == 1
+    outbox.end(partial(decide, source, lease, Ending(None), TERMS))
+    assert (job := outbox.wait(10)) is not None
+    assert job.state is JobState.STOPPED
+
+
+def test_a_lease_that_ran_out_while_the_ledger_was_away_is_renewed_first(
+    ledger: Ledger, source: FlakySource, lease: Lease
+) -> None:
+    heard = Heard()
+    outbox = Outbox(source, lease, heard.listener)
+    outbox.tell(partial(source.running, lease, 1, {}))
+    until(lambda: ledger.job(lease.job_id).state is JobState.RUNNING)
+    source.away.set()
+    until(lambda: source.refused > 3)
+    ledger.renew(lease, -5)
+    source.away.clear()
+    until(lambda: (ledger.job(lease.job_id).expires_at or 0) > ledger.now())
+    assert not heard.lost
+    outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
+    assert outbox.wait(10) is not None
+
+
+def test_a_lease_that_was_taken_away_is_heard_at_once(ledger: Ledger, source: FlakySource, lease: Lease) -> None:
+    heard = Heard()
+    outbox = Outbox(source, lease, heard.listener)
+    ledger.running(lease, 1)
+    ledger.expire(dead_agents=["agent/1"])
+    assert outbox.wait(10) is None
+    assert len(heard.lost) == 1
+    assert ledger.job(lease.job_id).state is JobState.QUEUED
+
+
+def test_what_the_ledger_refuses_does_not_hold_up_the_rest(ledger: Ledger, source: FlakySource, lease: Lease) -> None:
+    def refused() -> Job:
+        raise EpochalError("this cannot be stored")
+
+    outbox = Outbox(source, lease, Heard().listener)
+    outbox.tell(refused)
+    tell_a_whole_attempt(outbox, source, lease)
+    assert outbox.wait(10) is not None
+    assert kinds(ledger, lease.job_id) == WHOLE

@@ -1,0 +1,49 @@
+"""A real server in this process, its client, and an agent that the test plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from restartable_server import SPEC, PlayedAgent, RunningServer
+
+from epochal.client import Client
+from epochal.ledger.values import Job
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = RunningServer(tmp_path_factory.mktemp("server"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RunningServer]:
+    """One that the test may stop, with nobody else's jobs."""
+    running = RunningServer(tmp_path)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    with server.client() as connected:
+        yield connected
+
+
+@pytest.fixture
+def agent(server: RunningServer) -> Iterator[PlayedAgent]:
+    played = PlayedAgent(server.url, server.token)
+    with closing(played.ledger):
+        yield played
+
+
+@pytest.fixture
+def submit(client: Client) -> Callable[..., Job]:
+    """Queue a small job, with ``path=value`` overrides."""
+    return lambda *overrides: client.submit(SPEC, overrides).job

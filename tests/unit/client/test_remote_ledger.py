@@ -1,0 +1,141 @@
+"""The agent's side of the ledger over HTTP, against a real server."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from restartable_server import SPEC, PlayedAgent, RunningServer
+
+from epochal.client import Client
+from epochal.client.remote_ledger import RemoteLedger
+from epochal.errors import AuthError, ConflictError, ForbiddenError, NotFoundError, StaleLeaseError, UnreachableError
+from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.values import Job
+
+Submit = Callable[..., Job]
+
+
+def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit: Submit) -> None:
+    agent.appear()
+    job = submit("name=whole-life")
+    lease = agent.lease(job.id)
+    assert (lease.job.spec, lease.epoch, lease.agent) == (job.spec, 1, "played/one")
+    assert lease.job.origin["folder"]
+    assert agent.ledger.running(lease, 1, {"workers": {"0": "here"}}).state is JobState.RUNNING
+    told = {"step": 3, "total_steps": 9, "metrics": {"train/loss": math.nan}}
+    assert agent.ledger.renew(lease, 30.0, told) is JobState.RUNNING
+    progress = client.job(job.id).progress
+    assert progress is not None
+    assert progress["step"] == 3
+    assert agent.ledger.set_run(lease, "run-1", "http://mlflow").run_id == "run-1"
+    agent.ledger.note(lease, "checkpoint", "x" * 30_000, {"step": 3})
+    done = agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED, "all \x00 well \ud800")
+    assert done.state is JobState.SUCCEEDED
+    assert agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED).state is JobState.SUCCEEDED
+    attempts = agent.ledger.attempts(job.id)
+    assert [(one.epoch, one.outcome, one.world_size) for one in attempts] == [(1, Outcome.SUCCEEDED, 1)]
+    assert agent.ledger.job(job.id).run_id == "run-1"
+
+
+def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RunningServer) -> None:
+    played, client = PlayedAgent(own_server.url, own_server.token), own_server.client()
+    played.appear()
+    assert played.ledger.lease(played.owner, 30.0) is None
+    began = time.monotonic()
+    assert played.ledger.lease(played.owner, 30.0, wait=0.3) is None
+    assert time.monotonic() - began >= 0.25
+    prepared, times = client.prepare(SPEC), []
+
+    def submit() -> None:
+        times.append(time.monotonic())
+        client.submit(prepared)
+
+    threading.Timer(0.5, submit).start()
+    lease = played.ledger.lease(played.owner, 30.0, wait=10.0)
+    assert lease is not None
+    assert time.monotonic() - times[0] < 2
+
+
+def test_a_lease_that_was_taken_away_is_stale(client: Client, agent: PlayedAgent, submit: Submit) -> None:
+    job = submit("name=taken-away")
+    lease = agent.lease(job.id)
+    assert agent.ledger.retry(lease, Reason.INFRASTRUCTURE, "a node was lost").state is JobState.QUEUED
+    again = agent.lease(job.id)
+    with pytest.raises(StaleLeaseError) as caught:
+        agent.ledger.renew(lease, 30.0)
+    assert (caught.value.job_id, caught.value.epoch, caught.value.newest) == (job.id, 1, 2)
+    for tell in (
+        lambda: agent.ledger.running(lease, 1),
+        lambda: agent.ledger.note(lease, "checkpoint"),
+        lambda: agent.ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR),
+    ):
+        with pytest.raises(StaleLeaseError):
+            tell()
+    assert agent.ledger.append_log(lease, 0, 0, b"last words\n") == 11
+    assert [(chunk.attempt, chunk.text) for chunk in client.logs(job.id)] == [(1, "last words\n")]
+    assert agent.ledger.pause(again, Reason.INTERRUPTED).state is JobState.PAUSED
+
+
+def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: PlayedAgent, submit: Submit) -> None:
+    job = submit("name=stopped-live")
+    lease = agent.lease(job.id)
+    agent.ledger.running(lease, 1)
+    assert client.stop(job.id).state is JobState.STOPPING
+    assert agent.ledger.renew(lease, 30.0) is JobState.STOPPING
+    assert agent.ledger.stopped(lease).state is JobState.STOPPED
+
+
+def test_an_interrupted_agent_asks_for_a_pause(agent: PlayedAgent, submit: Submit) -> None:
+    job = submit("name=paused-live")
+    lease = agent.lease(job.id)
+    agent.ledger.running(lease, 1)
+    assert agent.ledger.request_pause(job.id, "interrupted").state is JobState.STOPPING
+    assert agent.ledger.stopped(lease).state is JobState.PAUSED
+
+
+def test_logs_are_added_once_and_without_gaps(client: Client, agent: PlayedAgent, submit: Submit) -> None:
+    job = submit("name=logged")
+    lease = agent.lease(job.id)
+    append = agent.ledger.append_log
+    assert append(lease, 0, 0, b"one\n") == 4
+    assert append(lease, 0, 0, b"one\ntwo\n") == 8
+    assert append(lease, 0, 4, b"two\n") == 8
+    assert append(lease, 0, 100, b"later\n") == 8
+    assert append(lease, 0, 8, "drei ü\n".encode()) == 16
+    assert "".join(chunk.text for chunk in client.logs(job.id)) == "one\ntwo\ndrei ü\n"
+
+
+def test_only_an_agent_may_lease(client: Client, server: RunningServer) -> None:
+    _, secret = client.create_token("anna", "user")
+    with RemoteLedger(server.url, secret) as ledger, pytest.raises(ForbiddenError):
+        ledger.lease("anna/one", 30.0)
+    with RemoteLedger(server.url) as ledger, pytest.raises(AuthError):
+        ledger.lease("anna/one", 30.0)
+    _, secret = client.create_token("cluster", "agent")
+    with RemoteLedger(server.url, secret) as ledger:
+        assert ledger.lease("cluster/one", 30.0, "no-such-job") is None
+
+
+def test_code_that_the_server_does_not_have(agent: PlayedAgent, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(NotFoundError):
+        agent.ledger.fetch_code("0" * 64, tmp_path_factory.mktemp("cache"))
+
+
+def test_an_older_attempt_of_a_live_job_is_no_conflict_of_another_kind(agent: PlayedAgent, submit: Submit) -> None:
+    lease = agent.lease(submit("name=never-trained").id)
+    with pytest.raises(ConflictError):
+        agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+
+
+def test_a_server_that_is_away_is_told_soon() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    with RemoteLedger(f"http://127.0.0.1:{port}", "ep_x") as ledger, pytest.raises(UnreachableError):
+        ledger.heartbeat("played", "one", [])
+    assert time.monotonic() - began < 5

@@ -1,0 +1,258 @@
+"""`up` and `down` with small real services in the place of the big ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from epochal.cluster import services, stragglers
+from epochal.cluster.credentials import agent_token_path, ensure_agent_token
+from epochal.cluster.local_plan import DRAIN_SECONDS, Options, local_plan
+from epochal.cluster.port import holder_of, is_free
+from epochal.cluster.service_plan import Plan, Probe, ServicePlan
+from epochal.cluster.service_state import MARK, Services, ServiceState, read_services
+from epochal.cluster.services import down, up
+from epochal.cluster.stragglers import left_behind
+from epochal.errors import ConflictError, UnreachableError, UsageError
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.values import Role
+from epochal.settings import Home, home
+from epochal.tracking.server import free_port
+
+SMALL = Path(__file__).with_name("small_service.py")
+URI = "http://elsewhere:5000"
+
+
+class Place:
+    """A home whose services are small ones; ``extra`` are more options of the server."""
+
+    def __init__(self, here: Home) -> None:
+        self.home = here
+        self.options = Options(port=free_port(), mlflow_port=free_port())
+        self.extra: tuple[str, ...] = ()
+        self.told: list[str] = []
+
+    def plan(self, here: Home, options: Options, tracking_uri: str) -> Plan:
+        mlflow = self._small("mlflow", options.mlflow_port, "--child")
+        server = self._small("server", options.port, *self.extra)
+        return Plan(here.services, (mlflow, server), {**vars(options), "mlflow_url": mlflow.url})
+
+    def up(self, options: Options | None = None) -> services.Up:
+        return up(self.home, options or self.options, URI, self.told.append)
+
+    def down(self, now: bool = False) -> bool:
+        return down(self.home, now, self.told.append)
+
+    def _small(self, name: str, port: int | None, *options: str) -> ServicePlan:
+        url = f"http://127.0.0.1:{port}"
+        return ServicePlan(name, (sys.executable, str(SMALL), str(port), *options), Probe(url), url, stop_seconds=5)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    place = Place(home())
+    monkeypatch.setattr(services, "local_plan", place.plan)
+    monkeypatch.setattr(stragglers, "QUIET_SECONDS", 0.5)
+    yield place
+    place.down(now=True)
+    assert left_behind(place.home.services) == []
+
+
+def pids(found: Services) -> list[int | None]:
+    return [found.supervisor, *(service.pid for service in found.services)]
+
+
+def kill(pid: int | None) -> None:
+    """SIGKILL it, and wait until the kernel has let go of what it held."""
+    assert pid is not None
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(10)
+
+
+def test_up_and_up_again_and_down(place: Place) -> None:
+    first = place.up()
+    assert not first.already
+    assert first.services.ready
+    assert first.services.options["port"] == place.options.port
+    assert [line.split(":")[0] for line in sorted(place.told)] == ["mlflow", "server"]
+    second = place.up(Options())
+    assert second.already
+    assert pids(second.services) == pids(first.services)
+    assert place.down()
+    ended = [line for line in place.told if "ended" in line]
+    assert ended == ["server has ended (exit code 0)", "mlflow has ended (exit code 0)"]
+    assert left_behind(place.home.services) == []
+    assert read_services(place.home.services) == Services(False)
+    assert not place.down()
+
+
+def test_two_at_once_start_one(place: Place) -> None:
+    came: list[services.Up] = []
+    threads = [threading.Thread(target=lambda: came.append(place.up())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one.already for one in came) == [False, True, True]
+    assert len({one.services.supervisor for one in came}) == 1
+
+
+def test_other_options_are_refused(place: Place) -> None:
+    place.up()
+    with pytest.raises(ConflictError) as refused:
+        place.up(Options(port=1, cpus=2))
+    assert f"--port is {place.options.port}, not 1" in refused.value.message
+    assert "--cpus is the default, not 2" in refused.value.message
+    assert "epochal down" in refused.value.hint
+
+
+def test_second_up_waits_for_what_is_starting_again(place: Place) -> None:
+    kill(place.up().services["server"].pid)
+    again = place.up(Options())
+    assert again.already
+    assert again.services["server"].state is ServiceState.READY
+
+
+def test_failure_tells_the_last_words_and_leaves_nothing(place: Place) -> None:
+    place.extra = ("--fail", "7")
+    with pytest.raises(UnreachableError) as failed:
+        place.up()
+    assert "server does not start: exit code 7" in failed.value.message
+    assert "cannot go on" in failed.value.hint
+    assert str(place.home.services / "server.log") in failed.value.hint
+    assert left_behind(place.home.services) == []
+    assert not read_services(place.home.services).running
+
+
+def test_interrupted_up_leaves_nothing(place: Place) -> None:
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        up(place.home, place.options, URI, interrupt)
+    assert left_behind(place.home.services) == []
+
+
+def test_taken_port_is_named_with_who_has_it(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", place.options.port or 0)):
+        assert not is_free(place.options.port or 0)
+        with pytest.raises(ConflictError) as refused:
+            place.up()
+    assert f"port {place.options.port}, where the server would listen" in refused.value.message
+    assert f"pid {os.getpid()}" in refused.value.message
+    assert "--port" in refused.value.hint
+    assert left_behind(place.home.services) == []
+    assert holder_of(free_port()) == ""
+
+
+def test_up_after_a_killed_supervisor(place: Place) -> None:
+    kill(place.up().services.supervisor)
+    again = place.up()
+    assert not again.already
+    assert again.services.ready
+
+
+def test_down_after_a_killed_supervisor(place: Place) -> None:
+    place.extra = ("--deaf",)
+    kill(place.up().services.supervisor)
+    assert place.down(now=True)
+    assert any(line.startswith("ending what was left behind") for line in place.told)
+    assert left_behind(place.home.services) == []
+    assert not place.down()
+
+
+def test_down_now_does_not_wait(place: Place) -> None:
+    place.extra = ("--deaf",)
+    place.up()
+    began = time.monotonic()
+    assert place.down(now=True)
+    assert time.monotonic() - began < 4
+
+
+def test_down_kills_a_supervisor_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = psutil.Process(place.up().services.supervisor)
+    supervisor.suspend()
+    monkeypatch.setattr(services, "_most_seconds", lambda folder: 0.2)
+    assert place.down()
+    assert any("does not answer" in line for line in place.told)
+    assert not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE
+
+
+def test_processes_of_other_homes_are_left_alone(place: Place, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"], env={**os.environ, MARK: str(tmp_path / "other")}) as other:
+        with subprocess.Popen(["sleep", "300"], env={**os.environ, MARK: str(place.home.services)}) as left:
+            place.home.services.mkdir(parents=True)
+            assert place.down(now=True)
+            assert not psutil.pid_exists(left.pid)
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("uri", "services_of", "mlflow"),
+    [
+        ("sqlite:////data/mlflow.db", ["mlflow", "server", "agent"], "http://127.0.0.1:5000"),
+        ("http://127.0.0.1:5000", ["mlflow", "server", "agent"], "http://127.0.0.1:5000"),
+        ("http://127.0.0.1:5001", ["server", "agent"], "http://127.0.0.1:5001"),
+        ("https://mlflow.example.org", ["server", "agent"], "https://mlflow.example.org"),
+    ],
+)
+def test_plan_follows_where_runs_are_recorded(uri: str, services_of: list[str], mlflow: str) -> None:
+    plan = local_plan(home(), Options().resolved(), uri)
+    assert [service.name for service in plan.services] == services_of
+    assert plan.options["mlflow_url"] == mlflow
+    assert all(service.environment["MLFLOW_TRACKING_URI"] == mlflow for service in plan.services[-2:])
+
+
+def test_plan_passes_the_options_and_no_secret() -> None:
+    plan = local_plan(home(), Options(8701, 5001, 3, 2), "sqlite:////data/mlflow.db")
+    mlflow, server, agent = plan.services
+    assert (mlflow.url, server.url) == ("http://127.0.0.1:5001", "http://127.0.0.1:8701")
+    assert list(agent.command[-4:]) == ["--warm", "3", "--cpus", "2"]
+    assert agent.probe.token_file == str(agent_token_path(home()))
+    assert agent.stop_seconds == DRAIN_SECONDS
+    assert agent.needs == ("server",)
+    assert "ep_" not in plan.to_json()
+
+
+def test_plan_of_another_database_is_refused() -> None:
+    with pytest.raises(UsageError):
+        local_plan(home(), Options().resolved(), "postgresql://db/mlflow")
+
+
+def test_agent_token_is_kept_while_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = agent_token_path(home())
+    home().root.mkdir()
+    read: Callable[[], str] = lambda: (ensure_agent_token(home()), path.read_text())[1]  # noqa: E731
+    first = read()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read() == first
+    with Ledger.open(home().served.ledger_url) as ledger:
+        known = ledger.token(first.strip())
+        assert known is not None
+        assert known.role is Role.AGENT
+        ledger.revoke_token(known.id)
+    second = read()
+    assert second != first
+    path.chmod(0o644)
+    third = read()
+    assert third != second, "others could have read it"
+    with Ledger.open(home().served.ledger_url) as ledger:
+        assert ledger.token(second.strip()) is None
+        assert [token.revoked_at is None for token in ledger.tokens()].count(True) == 1
+
+
+def test_exit_is_told_in_words() -> None:
+    shown: list[Any] = [services.describe_exit(code) for code in (None, 0, 5, -9, -200)]
+    assert shown == ["not ended yet", "exit code 0", "exit code 5", "killed by SIGKILL", "exit code -200"]
