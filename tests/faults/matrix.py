@@ -140,7 +140,8 @@ def _judge_run(stack: Stack, job: Job, unbroken: Curve, stopped: bool) -> Iterat
     curve = history(run["tracking_uri"], run["run_id"])
     expected = unbroken[: len(curve)] if stopped else unbroken
     if curve != expected:
-        yield f"the curve of {len(curve)} points is not the unbroken one"
+        other = next((pair for pair in zip(curve, expected, strict=False) if pair[0] != pair[1]), (None, None))
+        yield f"{job.id}: the curve of {len(curve)} points is not the unbroken one: {other[0]}, not {other[1]}"
 
 
 def _run_id(stack: Stack, job: Job) -> str:
@@ -191,10 +192,9 @@ def _ended(stack: Stack, job: Job) -> Callable[[], Job | None]:
 
 
 def _kill_worker(stack: Stack) -> None:
-    for rank, process in stack.workers():
-        if rank == 1:
-            process.kill()
-            return
+    """The newest: rank 0 where the others have not started yet."""
+    stack.until(lambda: list(stack.workers()), "a worker is there")
+    max(stack.workers(), key=lambda worker: worker[0])[1].kill()
 
 
 def _within(seconds: float, condition: Callable[[], bool]) -> bool:

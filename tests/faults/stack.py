@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,20 @@ WORKER = re.compile(r"\bepochal:\S+:rank(\d+)\s*$")
 
 
 class Process:
-    """One of Epochal's own services, started by its command."""
+    """One of Epochal's own services, started by its command; ``within`` goes before that (`ip netns exec NAME`)."""
 
-    def __init__(self, name: str, folder: Path, arguments: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        arguments: tuple[str, ...],
+        environ: Mapping[str, str],
+        within: Sequence[str] = (),
+        log: str = "",
+    ) -> None:
         self.name = name
-        self._log = folder / f"{name}.log"
-        self._command = [sys.executable, "-m", "epochal.cli.main", name, *arguments]
+        self._log = folder / f"{log or name}.log"
+        self._command = [*within, sys.executable, "-m", "epochal.cli.main", name, *arguments]
         self._environ = {**os.environ, **environ}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -22,6 +22,8 @@ from epochal.settings import Home
 from epochal.tracking.server import free_port
 
 NOTICED_SECONDS = 30.0
+LONG = ("train.steps=800", "checkpoint.every=50steps", "train.validate_every=800steps")
+"""Longer than it takes to notice that the GCS is gone, which the workers do not."""
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -71,7 +73,7 @@ def processes_of_ray(agent: subprocess.Popen[bytes], name: str) -> list[psutil.P
 def unbroken(home: Home, ledger: Ledger, start_agent: Start) -> tuple[subprocess.Popen[bytes], Curve]:
     """An agent, and the loss of a training of its that nobody interrupted."""
     agent = start_agent()
-    job = ended(ledger, submit(ledger))
+    job = ended(ledger, submit(ledger, *LONG))
     assert job.state is JobState.SUCCEEDED, job.message
     return agent, curve(home, job)
 
@@ -81,7 +83,7 @@ def test_jobs_of_a_lost_ray_are_handed_back_and_go_on_exactly(
     home: Home, ledger: Ledger, start_agent: Start, unbroken: tuple[subprocess.Popen[bytes], Curve], killed: str
 ) -> None:
     agent, expected = unbroken
-    job = submit(ledger)
+    job = submit(ledger, *LONG)
     wait_for_step(home, job, 40)
     family = psutil.Process(agent.pid).children(recursive=True)
     begun = time.monotonic()

@@ -284,6 +284,18 @@ def test_code_and_spec_that_cannot_be_used_fail_the_job_alone(serve: Serve, ledg
         assert job.message
 
 
+def test_a_folder_that_cannot_be_written_fails_the_job_and_holds_up_nobody(
+    serve: Serve, ledger: Ledger, home: Home
+) -> None:
+    job = submit(ledger, "retry.infra=1")
+    home.job(job.id).mkdir(parents=True)
+    (home.job(job.id) / "artifacts").touch()  # where there should be a folder
+    serve()
+    job = ended(ledger, job)
+    assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.INFRASTRUCTURE, 2)
+    assert ended(ledger, submit(ledger, ONE_WORKER, "train.steps=5")).state is JobState.SUCCEEDED
+
+
 def test_nothing_is_left_on_the_cluster(cluster: Connection) -> None:
     until(lambda: sum(node.available.get("CPU", 0) for node in cluster.nodes()) == 2, "all of it is free")
     groups = ray.util.placement_group_table().values()

@@ -13,11 +13,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+
+from namespaces import Namespace, bridged
 
 pytestmark = [
     pytest.mark.root,
@@ -67,17 +68,6 @@ except UnreachableError as error:
 """
 
 
-@dataclass(frozen=True)
-class Namespace:
-    """A network namespace with one address on the bridge that joins them all."""
-
-    name: str
-    address: str
-
-    def command(self, *words: str) -> list[str]:
-        return ["ip", "netns", "exec", self.name, *words]
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
     """Short, because Ray's sockets lie below it."""
@@ -91,37 +81,7 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 def namespaces() -> Iterator[list[Namespace]]:
     with ExitStack() as stack:
-        yield stack.enter_context(bridged(f"ep{os.getpid() % 100000}"))
-
-
-@contextmanager
-def bridged(prefix: str) -> Iterator[list[Namespace]]:
-    """Namespaces 10.231.7.1 ..., each with a cable to a bridge that is itself in a namespace of its own."""
-    switch = f"{prefix}s"
-    spaces = [Namespace(f"{prefix}n{number}", f"10.231.7.{number}") for number in range(1, NODES + 1)]
-    with ExitStack() as stack:
-        for name in (switch, *(space.name for space in spaces)):
-            ip("netns", "add", name)
-            stack.callback(ip, "netns", "delete", name)
-            # Inside a namespace the host's name resolves to loopback, as it does on many machines.
-            etc = Path("/etc/netns") / name
-            etc.mkdir(parents=True)
-            stack.callback(shutil.rmtree, etc)
-            (etc / "hosts").write_text(f"127.0.0.1 localhost {os.uname().nodename}\n")
-        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
-        ip("-n", switch, "link", "set", "bridge", "up")
-        for number, space in enumerate(spaces, start=1):
-            plug = f"p{number}"
-            ip("-n", space.name, "link", "add", "eth0", "type", "veth", "peer", "name", plug, "netns", switch)
-            ip("-n", switch, "link", "set", plug, "master", "bridge", "up")
-            ip("-n", space.name, "address", "add", f"{space.address}/24", "dev", "eth0")
-            for link in ("lo", "eth0"):
-                ip("-n", space.name, "link", "set", link, "up")
-        yield spaces
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+        yield stack.enter_context(bridged(f"ep{os.getpid() % 100000}", NODES))
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from epochal.agent.attempt import Attempt, Reporter
 from epochal.agent.booking import Bookings
 from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
-from epochal.agent.outbox import LEASE_SECONDS, Listener, Outbox
+from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.run_tracking import STATUS, RunTracking
@@ -26,12 +26,13 @@ from epochal.engine.connection import Connection
 from epochal.engine.gang import Gang, GangRequest, form
 from epochal.engine.payload import TrainPayload
 from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
+from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 from epochal.settings import Home
 from epochal.spec.job import JobSpec, Retry
-from epochal.tracking.record import artifacts_folder, write_atomically
+from epochal.tracking.record import artifacts_folder
 
 _FORM_SECONDS = 60.0
 """How long a gang may take to form in the foreground where the spec sets no ``limits.max_pending``."""
@@ -140,23 +141,29 @@ class Carrier:
     def settle(self, job: Job) -> RunTracking | None:
         """Write down how the job stands, in the run's record; what can be closed now. None where there is no run."""
         if job.state in STATUS and self._spec is not None:
-            self._tracked(self._spec).settle(job)
+            with _as_far_as_the_disk_allows(job.id):
+                self._tracked(self._spec).settle(job)
         return self.tracking
 
     def _carry(self, lease: Lease) -> Job | None:
         """One attempt, and what the ledger made of its end."""
         self._observer.state(lease.job)
         outbox = self._outbox = Outbox(self._source, lease, Listener(self._changed, self._stop, self._taken))
+        try:
+            return self._see_through(lease, outbox)
+        except BaseException as error:
+            # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
+            self._kill()
+            self._end(outbox, lease, Ending(Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}"))
+            outbox.wait(_LAST_WORD_SECONDS)
+            raise
+
+    def _see_through(self, lease: Lease, outbox: Outbox) -> Job | None:
         logs = LogShipper(self._source, lease, self._folder)
         if self._agent.hands_back:
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox)
-        except BaseException as error:
-            self._kill()
-            self._end(outbox, lease, Ending(Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}"))
-            outbox.wait(_LAST_WORD_SECONDS)
-            raise
         finally:
             logs.close()
         if self._agent.hands_back:
@@ -236,7 +243,8 @@ class Carrier:
 
     def _end(self, outbox: Outbox, lease: Lease, ending: Ending) -> None:
         if ending.traceback:
-            write_atomically(artifacts_folder(self._folder) / "failure.txt", ending.traceback)
+            with _as_far_as_the_disk_allows(lease.job_id):
+                write_atomically(artifacts_folder(self._folder) / "failure.txt", ending.traceback)
         outbox.end(partial(decide, self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
@@ -325,6 +333,15 @@ def _spec_of(job: Job) -> JobSpec:
 def _pending_seconds(spec: JobSpec) -> float:
     limit = spec.limits.max_pending
     return limit.seconds if limit else _FORM_SECONDS
+
+
+@contextmanager
+def _as_far_as_the_disk_allows(job_id: str) -> Iterator[None]:
+    """A full disk must not keep the ledger from hearing how a job ended; housekeeping writes the rest down later."""
+    try:
+        yield
+    except OSError as error:
+        _logger.warning("%s: its folder cannot be written: %s", job_id, error)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from epochal.agent.agent import Agent, Carrier
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.observer import Observer
-from epochal.agent.outbox import LEASE_SECONDS
 from epochal.agent.reconcile import foreground_name, settle_interrupted
 from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
@@ -18,7 +17,7 @@ from epochal.engine.connection import Connection, connect
 from epochal.errors import ConflictError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState
-from epochal.ledger.values import Job
+from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec

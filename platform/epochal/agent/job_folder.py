@@ -13,11 +13,12 @@ import yaml
 from epochal.agent.port import JobSource
 from epochal.engine.code import Package
 from epochal.errors import NotFoundError
+from epochal.files import write_atomically
 from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.tracking.environment import hardware
-from epochal.tracking.record import RunRecord, artifacts_folder, record_path, write_atomically
+from epochal.tracking.record import RunRecord, artifacts_folder, record_path
 
 
 @dataclass(frozen=True)

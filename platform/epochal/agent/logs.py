@@ -9,6 +9,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from epochal.agent.port import JobSource
@@ -60,7 +61,8 @@ class LogShipper:
         """``ship``, and leave a note that all of it was sent: the attempt is over."""
         self.ship()
         if self._folder.is_dir():
-            (self._folder / _SHIPPED).touch()
+            with suppress(OSError):  # the disk is full: it is only looked at once more
+                (self._folder / _SHIPPED).touch()
 
     def _run(self) -> None:
         wait = EVERY_SECONDS

@@ -17,10 +17,7 @@ from typing import Any
 from epochal.agent.port import JobSource
 from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import JobState
-from epochal.ledger.values import Job, Lease
-
-LEASE_SECONDS = 30.0
-"""How long a lease lasts without a renewal. It is renewed about every second."""
+from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 
 PROGRESS_SECONDS = 1.0
 RENEW_SECONDS = 2.0

@@ -19,13 +19,12 @@ from epochal.agent.closing import Closing
 from epochal.agent.heart import Heart, Identity
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.observer import SilentObserver
-from epochal.agent.outbox import LEASE_SECONDS
 from epochal.agent.ray_watch import RayWatch
 from epochal.agent.run_tracking import STATUS
 from epochal.engine.orphans import reap
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.states import Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 
 MOST_WARM = 4
 """Warm workers a node keeps unless told otherwise: as many as it has CPUs, up to this number."""

@@ -113,7 +113,7 @@ def agent_row(agent: AgentInfo, now: float) -> dict[str, Any]:
 
 def why_lines(why: Why) -> list[str]:
     """Why a job waits, in words, and what would start it."""
-    change = f"it would start with {why.change}" if why.change else ""
+    change = f"to start it: {why.change}" if why.change else ""
     return [line for line in (why.message, change) if line]
 
 

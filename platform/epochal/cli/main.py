@@ -46,8 +46,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "login": ("epochal.cli.commands.login:command", "Connect this machine to a server."),
         "config": ("epochal.cli.commands.config:command", "List and choose the servers that commands go to."),
         "token": ("epochal.cli.commands.token:command", "Create, list and revoke tokens."),
-        "db": ("epochal.cli.commands.db:command", "Upgrade and back up a ledger's database."),
         "quota": ("epochal.cli.commands.quota:command", "Limit what users and queues may take."),
+        "db": ("epochal.cli.commands.db:command", "Upgrade and back up a ledger's database."),
     },
     "Machine": {
         "doctor": ("epochal.cli.commands.doctor:command", "Check this machine and say what to do."),

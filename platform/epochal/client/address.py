@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epochal.client.contexts import Config
-from epochal.client.http import checked_url, is_loopback
+from epochal.client.http import checked_url, stays_here
 from epochal.client.local import local_server
 from epochal.errors import UnreachableError, UsageError
 from epochal.settings import Home, home
@@ -25,7 +25,7 @@ CONTEXT_VARIABLE = "EPOCHAL_CONTEXT"
 
 @dataclass(frozen=True)
 class Address:
-    """A server's URL, the token for it, and what named it: ``--server``, a context, or ``epochal up``."""
+    """A server's URL, the token for it, and what named it: an option, a variable, a context, or ``epochal up``."""
 
     server: str
     token: str | None = field(repr=False)
@@ -46,7 +46,8 @@ def find_address(
         raise UsageError("name a server or a context, not both")
     place = home(environ)
     if server or (not context and environ.get(SERVER_VARIABLE)):
-        return _of_server(checked_url(server or environ[SERVER_VARIABLE]), place, environ)
+        named_by = "--server" if server else SERVER_VARIABLE
+        return _of_server(checked_url(server or environ[SERVER_VARIABLE]), named_by, environ)
     config = Config.load(place.config)
     name = context or environ.get(CONTEXT_VARIABLE) or config.current
     if name:
@@ -76,11 +77,12 @@ def read_token(path: Path) -> str | None:
     return token
 
 
-def _of_server(server: str, place: Home, environ: Mapping[str, str]) -> Address:
+def _of_server(server: str, named_by: str, environ: Mapping[str, str]) -> Address:
+    place = home(environ)
     token = environ.get(TOKEN_VARIABLE) or _token_of_context(server, place)
-    if token is None and is_loopback(server) and server == local_server(place):
+    if token is None and stays_here(server) and server == local_server(place):
         token = read_token(place.token)
-    return Address(server, token, "--server")
+    return Address(server, token, named_by)
 
 
 def _token_of_context(server: str, place: Home) -> str | None:

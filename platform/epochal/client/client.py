@@ -114,7 +114,7 @@ class Client(JobCalls, AdministrationCalls):
 
         Raises:
             SpecError, CodeError: it cannot be submitted.
-            ConflictError: the key belongs to another spec.
+            ConflictError: the key belongs to another spec, or other code.
         """
         from epochal.client.submission import Submission
 

@@ -18,6 +18,7 @@ import yaml
 
 from epochal.client.http import checked_url
 from epochal.errors import NotFoundError, UsageError
+from epochal.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,7 @@ class Config:
                 for one in self.contexts.values()
             },
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(draft, "w", encoding="utf-8", opener=_private) as file:
-            yaml.safe_dump(stored, file, sort_keys=False)
-        draft.replace(path)
+        write_atomically(path, yaml.safe_dump(stored, sort_keys=False), 0o600)
 
     def context(self, name: str) -> Context:
         """
@@ -110,7 +107,3 @@ class Config:
         gone = self.context(name).name
         left = {other: context for other, context in self.contexts.items() if other != gone}
         return Config(left, None if self.current == gone else self.current)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

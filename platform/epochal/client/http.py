@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from epochal.errors import (
     from_document,
 )
 from epochal.ledger.documents import encode
+from epochal.urls import is_loopback
 
 API = "/api/v1"
 MAX_WAIT = 30.0
@@ -80,7 +80,7 @@ class Http:
         self._patience = patience or Patience()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # A proxy that the environment names for the outside world cannot reach this machine's loopback.
-        trusts = not is_loopback(self.server)
+        trusts = not stays_here(self.server)
         self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
         self._clock: tuple[float, float] | None = None
 
@@ -191,13 +191,9 @@ def checked_url(server: str) -> str:
     return server.rstrip("/")
 
 
-def is_loopback(server: str) -> bool:
+def stays_here(server: str) -> bool:
     """Whether a URL stays on this machine."""
-    host = urlsplit(server).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(server).hostname or "")
 
 
 def foreign(error: Exception, server: str) -> EpochalError:

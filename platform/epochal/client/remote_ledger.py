@@ -6,7 +6,6 @@ What is safe to repeat is repeated for a moment, so that a server that restarts 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from epochal.client.http import Http, Patience, Request
+from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Job, Lease
@@ -109,10 +109,7 @@ class RemoteLedger:
         if target.exists():
             return target
         answer = self._http.send(Request("GET", f"/code/{_quoted(digest)}", outage=_CODE_SECONDS))
-        into.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.write_bytes(answer.content)
-        draft.replace(target)
+        write_atomically(target, answer.content)
         return target
 
     def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epochal.cluster.service_state import write_atomically
+from epochal.files import write_atomically
 from epochal.settings import Home
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 AHEAD_SECONDS = 5.0
 
 
-def jobs(counts: dict[JobState, int]) -> Check:
+def jobs(counts: dict[JobState, int], of: str = "run") -> Check:
+    """``of``: whose ledger: that of ``epochal run``, or the server's."""
     found = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return ok("ledger", found or "no jobs yet")
+    return ok(f"ledger ({of})", found or "no jobs yet")
 
 
 def lost_leases(overdue: list[str]) -> Check:
@@ -58,7 +59,7 @@ def look(home: Home) -> Iterator[Check]:
     if (home.root / "ledger.db").exists():
         yield from _look_at_ledger(home.ledger_url)
     else:
-        yield ok("ledger", "no jobs yet")
+        yield ok("ledger (run)", "no jobs yet")
     yield unsent([folder.name for folder in sorted((home.storage / "jobs").glob("*")) if _is_pending(folder)])
 
 
@@ -66,15 +67,15 @@ def _look_at_ledger(url: str) -> Iterator[Check]:
     try:
         from epochal.ledger.ledger import Ledger
     except ImportError as error:
-        yield warn("ledger", f"there is one, but no {error.name} to read it", "pip install 'epochal[cluster]'")
+        yield warn("ledger (run)", f"there is one, but no {error.name} to read it", "pip install 'epochal[cluster]'")
         return
     try:
         with Ledger.open(url, upgrade=False) as ledger:
             yield from _ask(ledger)
     except OlderLedgerError as error:
-        yield warn("ledger", error.message, error.hint)
+        yield warn("ledger (run)", error.message, error.hint)
     except EpochalError as error:
-        yield fail("ledger", error.message, error.hint)
+        yield fail("ledger (run)", error.message, error.hint)
 
 
 def _ask(ledger: Ledger) -> Iterator[Check]:

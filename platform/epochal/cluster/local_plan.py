@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from epochal.cluster.credentials import AGENT, agent_token_path
-from epochal.cluster.port import LOOPBACK
 from epochal.cluster.service_plan import Plan, Probe, ServicePlan
+from epochal.errors import UsageError
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
-from epochal.tracking.server import is_loopback, plan_server
+from epochal.tracking.server import plan_server
+from epochal.urls import LOOPBACK, http_url, is_loopback
 
 DRAIN_SECONDS = 180.0
 """How long the agent may take to save its jobs and hand them back."""
@@ -43,7 +44,7 @@ class Options:
         """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""
         names = {field.name: field.name.replace("_", "-") for field in fields(self)}
         return [
-            f"--{names[name]} is {running.get(name) or 'the default'}, not {value}"
+            f"--{names[name]} is {'the default' if running.get(name) is None else running[name]}, not {value}"
             for name, value in self.asked().items()
             if running.get(name) != value
         ]
@@ -55,12 +56,14 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
     ``tracking_uri``: where runs are recorded. A tracking server elsewhere is used as it is, and none is started.
 
     Raises:
-        UsageError: ``tracking_uri`` is a database that no server can be started on here.
+        UsageError: both ports are the same, or ``tracking_uri`` is a database that no server can be started on here.
     """
     port, mlflow_port = options.port or 0, options.mlflow_port or 0
     services = []
     mlflow_url = tracking_uri
     if not _is_elsewhere(tracking_uri, mlflow_port):
+        if port == mlflow_port:
+            raise UsageError(f"the server and MLflow cannot share port {port}", "choose others: --port, --mlflow-port")
         uri = tracking_uri if "://" in tracking_uri and not _is_http(tracking_uri) else home.tracking_uri
         mlflow = _mlflow(uri, mlflow_port)
         mlflow_url = mlflow.url
@@ -86,13 +89,12 @@ def _mlflow(uri: str, port: int) -> ServicePlan:
 
 
 def _server(home: Home, port: int, mlflow_url: str) -> ServicePlan:
-    url = f"http://{LOOPBACK}:{port}"
+    url = http_url(LOOPBACK, port)
     options = {
         "--host": LOOPBACK,
         "--port": str(port),
         "--ledger": home.served.ledger_url,
         "--storage": str(home.served.store),
-        "--mlflow-uri": mlflow_url,
         "--token-file": str(home.token),
     }
     command = (*_COMMAND, "server", "--single-user", *(part for pair in options.items() for part in pair))
@@ -100,7 +102,7 @@ def _server(home: Home, port: int, mlflow_url: str) -> ServicePlan:
 
 
 def _agent(home: Home, port: int, options: Options, mlflow_url: str) -> ServicePlan:
-    url = f"http://{LOOPBACK}:{port}"
+    url = http_url(LOOPBACK, port)
     token_file = str(agent_token_path(home))
     command = [*_COMMAND, "agent", "--server", url, "--token-file", token_file, "--name", AGENT]
     for name, value in (("--warm", options.warm), ("--cpus", options.cpus)):

@@ -7,8 +7,7 @@ import socket
 import psutil
 
 from epochal.errors import ConflictError
-
-LOOPBACK = "127.0.0.1"
+from epochal.urls import LOOPBACK
 
 
 def is_free(port: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochal.cluster.check import Check, ok, some, warn
+from epochal.cluster.leftovers import jobs
 from epochal.cluster.port import holder_of, is_free
 from epochal.cluster.service_state import Services, ServiceState, ServiceStatus, read_services
 from epochal.cluster.services import describe_exit
@@ -55,7 +56,7 @@ def port(number: int, option: str, holder: str | None) -> Check:
 
 def service(one: ServiceStatus, now: float) -> Check:
     name = f"service ({one.name})"
-    ended = f", last with {describe_exit(one.last_exit)}" if one.restarts else ""
+    ended = f", last: {describe_exit(one.last_exit)}" if one.restarts else ""
     found = f"{one.state}, pid {one.pid}, started again {one.restarts} times{ended}"
     recent = now - one.since < _LATELY_SECONDS
     if one.state is not ServiceState.READY or (one.restarts >= _OFTEN and recent):
@@ -99,6 +100,7 @@ def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> It
     settings = _Settings(None if is_sqlite(uri) and not sqlite_path(uri).exists() else uri)
     try:
         with Ledger.open(home.served.ledger_url, upgrade=False) as ledger:
+            yield jobs(ledger.counts(), "server")
             findings = Reconciler(ledger, settings).plan()
     except EpochalError as error:
         yield warn("reconciler", f"cannot look: {error.message}", error.hint or "look at the check of the ledger")

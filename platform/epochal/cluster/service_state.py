@@ -124,17 +124,6 @@ def read_services(folder: Path) -> Services:
     return replace(found, running=running)
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """A reader sees the old file or the new one; nobody without leave sees the new one's draft either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
-
-
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
     import fcntl

@@ -27,10 +27,10 @@ from epochal.cluster.service_state import (
     read_services,
     state_path,
     supervisor_lock,
-    write_atomically,
 )
 from epochal.cluster.stragglers import end_left_behind
 from epochal.errors import ConflictError, UnreachableError
+from epochal.files import write_atomically
 from epochal.settings import Home
 
 READY_SECONDS = 180.0
@@ -43,8 +43,8 @@ _LEFT_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _LOG = "supervisor.log"
 _LOCK_SECONDS = READY_SECONDS + 30
-_NOT_OURS = ("EPOCHAL_SERVER", "EPOCHAL_TOKEN", "EPOCHAL_CONTEXT")
-"""Meant for the commands of whoever types them, and one of them is a secret."""
+_NOT_OURS = ("EPOCHAL_SERVER", "EPOCHAL_TOKEN", "EPOCHAL_CONTEXT", "EPOCHAL_RAY_ADDRESS")
+"""Meant for the commands of whoever types them: one is a secret, and the agent has a Ray of its own."""
 
 Tell = Callable[[str], None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from epochal.cluster.check import Check, fail, ok, some, warn
 from epochal.cluster.hardware import existing
+from epochal.urls import is_loopback
 
 NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an earlier time
 DRIFT_SECONDS = 2.0
@@ -36,7 +36,7 @@ def host_name(name: str, addresses: tuple[str, ...], seconds: float) -> Check:
     if seconds > SLOW_LOOKUP_SECONDS:
         advice = f"every start waits for that: add the name to /etc/hosts, as in `127.0.1.1 {name}`"
         return warn("host name", f"{found}; looking it up took {seconds:.1f} s", advice)
-    if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
+    if all(is_loopback(address.partition("%")[0]) for address in addresses):
         return ok(
             "host name", f"{found}, loopback; Epochal tells gloo and NCCL the interface of the node's Ray address"
         )

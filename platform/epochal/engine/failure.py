@@ -111,6 +111,9 @@ _BROKEN_COLLECTIVE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_DISK = re.compile("No space left on device|Disk quota exceeded|Input/output error|Stale file handle")
+"""A disk that is full, broken or gone is not the job's own fault. By the text: safetensors has errors of its own."""
+
 
 def of_ray(rank: int, error: BaseException) -> Failed:
     """What an error that Ray raised for a worker's task says about the worker."""
@@ -142,6 +145,8 @@ def _classify(error: BaseException) -> tuple[FailureKind, Evidence]:
         isinstance(error, RuntimeError | ConnectionError) and _BROKEN_COLLECTIVE.search(str(error))
     ):
         return FailureKind.INFRASTRUCTURE, Evidence.BROKEN_COLLECTIVE
+    if _DISK.search(str(error)):
+        return FailureKind.INFRASTRUCTURE, Evidence.EXCEPTION
     return FailureKind.USER_ERROR, Evidence.EXCEPTION
 
 

@@ -28,6 +28,7 @@ from epochal.ledger.transitions import (
     to_job,
 )
 from epochal.ledger.values import Attempt, Job, Lease
+from epochal.urls import without_password
 
 
 class AgentSide:
@@ -68,7 +69,11 @@ class AgentSide:
             return job
 
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
-        """The job's MLflow run. After a short training it is known only once the attempt has ended."""
+        """The job's MLflow run. After a short training it is known only once the attempt has ended.
+
+        Of ``tracking_uri`` the password is left out: whoever may read jobs reads it.
+        """
+        tracking_uri = without_password(tracking_uri)
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
             if job.epoch != lease.epoch or job.run_id is not None:

@@ -13,10 +13,10 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import agents, jobs, now
-from epochal.ledger.values import AgentInfo
+from epochal.ledger.values import LEASE_SECONDS, AgentInfo
 
-ALIVE_SECONDS = 30.0
-"""An agent that was not heard of for longer counts as gone."""
+ALIVE_SECONDS = LEASE_SECONDS
+"""An agent that was not heard of for longer counts as gone, as do its leases."""
 
 _REMEMBERED = 20
 """Former incarnations of an agent that are known as such."""

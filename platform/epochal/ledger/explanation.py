@@ -114,7 +114,7 @@ class _Play:
     def why(self, job: Waiting) -> Why:
         if not self.stages:
             message = "no agent that is alive has told of a node"
-            return Why(WhyKind.NO_AGENT, message, change="start an agent: `epochal up`, or `epochal agent`")
+            return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
         if excess := self.usage.excess(job):
             return _over_quota(excess)
         possible = [stage for stage in self.stages if fits_ever(stage.cluster.nodes, job.demand)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -88,9 +88,11 @@ class QueueSide:
         """
         with self._database.read() as connection:
             job = find(connection, ref)
-            if job.state is not JobState.QUEUED:
-                return _not_queued(job)
-            return next(why for identity, why in _explained(connection) if identity == job.id)
+            explained: Iterable[tuple[str, Why]] = _explained(connection) if job.state is JobState.QUEUED else ()
+            for identity, why in explained:
+                if identity == job.id:
+                    return why
+            return _not_queued(find(connection, job.id))  # PostgreSQL: leased since it was read
 
     def overdue_pending(self) -> list[Job]:
         """Queued jobs whose ``limits.max_pending`` is used up: what ``reject_overdue`` would fail."""
@@ -185,7 +187,7 @@ def _waited_too_long() -> ColumnElement[bool]:
 def _not_queued(job: Job) -> Why:
     if job.state.is_terminal:
         why = f", {job.reason}" if job.reason else ""
-        return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=f"epochal retry {job.id}")
+        return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=f"`epochal retry {job.id}`, as a new job")
     if job.state is JobState.PAUSED:
-        return Why(WhyKind.PAUSED, "it is PAUSED until someone resumes it", change=f"epochal resume {job.id}")
+        return Why(WhyKind.PAUSED, "it is PAUSED until someone resumes it", change=f"`epochal resume {job.id}`")
     return Why(WhyKind.RUNS_NOW, f"it is {job.state} with the agent {job.owner}")

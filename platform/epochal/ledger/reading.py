@@ -43,7 +43,7 @@ class Reader:
         *,
         name: str | None = None,
         submitted_by: str | None = None,
-        spec_digest: str | None = None,
+        queue: str | None = None,
         before: int | None = None,
     ) -> list[Job]:
         """Jobs, newest first; ``before`` a job's ``number``, to go on from the end of an earlier answer."""
@@ -53,7 +53,7 @@ class Reader:
         for column, wanted in (
             (jobs.c.name, name),
             (jobs.c.submitted_by, submitted_by),
-            (jobs.c.spec_digest, spec_digest),
+            (jobs.c.queue, queue),
         ):
             query = query if wanted is None else query.where(column == wanted)
         if before is not None:

@@ -44,7 +44,7 @@ class UserSide:
             origin: where the spec came from: what agents and people want to know beside it, as JSON types.
 
         Raises:
-            ConflictError: ``key`` was used for another spec.
+            ConflictError: ``key`` was used for another spec, or other code.
         """
         columns = {
             "name": name,
@@ -191,7 +191,7 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     """The job that this key was used for before.
 
     Raises:
-        ConflictError: for another spec.
+        ConflictError: for another spec, or other code.
     """
     if columns["key"] is None:
         return None
@@ -199,8 +199,10 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     if row is None:
         return None
     job = to_job(row)
-    if job.spec_digest != columns["spec_digest"]:
-        raise ConflictError(f"the key {job.key!r} belongs to {job.id}, which has another spec", "use a new key")
+    for what in ("spec_digest", "code_digest"):
+        if row._mapping[what] != columns[what]:
+            other = "another spec" if what == "spec_digest" else "other code"
+            raise ConflictError(f"the key {job.key!r} belongs to {job.id}, which has {other}", "use a new key")
     return job
 
 

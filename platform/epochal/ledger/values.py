@@ -114,6 +114,10 @@ class Event(Value):
     detail: Mapping[str, Any]
 
 
+LEASE_SECONDS = 30.0
+"""How long a lease lasts that nobody renews; agents renew theirs every second or two."""
+
+
 @dataclass(frozen=True)
 class Lease(Value):
     """An agent's right to run one job until ``expires_at``, as long as it renews it and nobody has a newer epoch."""

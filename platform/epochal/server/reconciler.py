@@ -20,6 +20,7 @@ from typing import Protocol
 
 from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.values import LEASE_SECONDS
 from epochal.server.run_agreement import RunAgreement
 from epochal.settings import home
 
@@ -44,7 +45,7 @@ class Timing:
 
     tick: float = 1.0
     catch_up: float = 30.0
-    lease: float = 15.0
+    lease: float = LEASE_SECONDS
     late: float = 5.0
     closing: float = 30.0
 
@@ -73,7 +74,7 @@ class Reconciler:
     """The server's housekeeper. No error of one part stops another; each is told once, until the part works again.
 
     Args:
-        storage: the root of the jobs' folders, as far as this machine can see it; default: the home's.
+        storage: the root of the jobs' folders, as far as this machine can see it; default: that of agents here.
     """
 
     def __init__(
@@ -191,4 +192,4 @@ class _Renewals:
 def _agreement(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunAgreement | None:
     if not settings.mlflow_uri:
         return None
-    return RunAgreement(ledger, settings.mlflow_uri, storage or home().storage, closing)
+    return RunAgreement(ledger, settings.mlflow_uri, storage or home().served.storage, closing)

@@ -7,7 +7,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,9 +15,13 @@ from epochal.errors import UnreachableError, UsageError
 from epochal.server.app import create_app
 from epochal.server.services import Services
 from epochal.server.settings import ServerSettings
+from epochal.urls import http_url, is_loopback
 
 _BACKLOG = 512
 _GRACE_SECONDS = 3
+_LONGEST_HEAD = 2**18
+"""Bytes of a request's address and headers. What is longer is cut off without an answer of ours, so it is more than the
+longest parameter that is described, a log's cursor, takes where every character of it is escaped."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,18 +35,11 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     if settings.single_user and not is_loopback(settings.host):
         raise UsageError(f"a single user's server stays on this machine, and {settings.host} is for others too")
     with listening(settings) as listener:
-        server = Server(create_app(settings), lambda: on_ready(_address(settings.host, listener)))
+        server = Server(create_app(settings), lambda: on_ready(http_url(settings.host, listener.getsockname()[1])))
         with _signals_end_quietly():
             server.run(sockets=[listener])
     if not server.started:
         raise UnreachableError("the server could not be started", "its log says why")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server(uvicorn.Server):
@@ -58,6 +54,8 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             lifespan="on",
             timeout_keep_alive=30,
+            http="h11",
+            h11_max_incomplete_event_size=_LONGEST_HEAD,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         super().__init__(config)
@@ -100,8 +98,3 @@ def _signals_end_quietly() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 REQUEST_TIMEOUT_SECONDS = "10"
+
+_making = threading.Lock()
+"""Alembic, which makes MLflow's tables, keeps what it is at in globals: two threads at once spoil each other's."""
 
 
 def quiet_mlflow() -> None:
@@ -75,8 +79,12 @@ def prepare_sqlite(uri: str) -> None:
     It is made under a temporary name and moved into place, so that neither a kill nor a second process leaves a
     half-migrated database behind.
     """
-    if not is_sqlite(uri) or sqlite_path(uri).exists():
-        return
+    with _making:
+        if is_sqlite(uri) and not sqlite_path(uri).exists():
+            _make_sqlite(uri)
+
+
+def _make_sqlite(uri: str) -> None:
     quiet_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

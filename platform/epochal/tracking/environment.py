@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
+from epochal.files import write_atomically
 from epochal.tracking.git import git_state
-from epochal.tracking.record import artifacts_folder, write_atomically
+from epochal.tracking.record import artifacts_folder
 from epochal.tracking.software import describe_software
 from epochal.tracking.system import open_gpus
 

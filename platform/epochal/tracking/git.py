@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from epochal.urls import without_password
 
 MAX_DIFF_BYTES = 1024 * 1024
 _GIT_SECONDS = 10.0
@@ -16,7 +17,6 @@ _SECRET_FILES = (
     ".pypirc", ".htpasswd",
 )  # fmt: skip
 """Names of files and folders, in any case, whose content no diff may show."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def git_state(folder: Path) -> GitState | None:
     return GitState(
         commit=commit,
         branch=_git(folder, "symbolic-ref", "--quiet", "--short", "HEAD").strip(),
-        url=_CREDENTIALS.sub("", _git(folder, "config", "--get", "remote.origin.url").strip()),
+        url=without_password(_git(folder, "config", "--get", "remote.origin.url").strip()),
         dirty=bool(status.strip()),
         untracked=untracked[:100],
         diff=diff,

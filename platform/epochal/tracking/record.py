@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from epochal.errors import NotFoundError
+from epochal.files import write_atomically
 from epochal.spec.job import JobSpec
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -174,14 +175,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 @dataclass(frozen=True)

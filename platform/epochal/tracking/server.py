@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -18,7 +17,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from epochal.errors import ConflictError, UnreachableError, UsageError
+from epochal.settings import DEFAULT_MLFLOW_PORT
 from epochal.tracking.connection import is_sqlite
+from epochal.urls import LOOPBACK, http_url
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -33,7 +34,7 @@ class ServerPlan:
     environment: dict[str, str]
 
 
-def plan_server(uri: str, host: str = "127.0.0.1", port: int = 5000) -> ServerPlan:
+def plan_server(uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT) -> ServerPlan:
     """The plan for a server on the SQLite file ``uri``.
 
     Raises:
@@ -48,18 +49,7 @@ def plan_server(uri: str, host: str = "127.0.0.1", port: int = 5000) -> ServerPl
         "MLFLOW_MODEL_CATALOG_URI": "",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }
-    shown = f"[{host}]" if ":" in host else host
-    return ServerPlan(f"http://{shown}:{port}", command, environment)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return ServerPlan(http_url(host, port), command, environment)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from epochal.tracking.record import REASON_TAG, RunRecord, artifacts_folder, model_folder, record_path, write_atomically
+from epochal.files import write_atomically
+from epochal.tracking.record import REASON_TAG, RunRecord, artifacts_folder, model_folder, record_path
 from epochal.tracking.spool import segments, whole_size
 
 _SHIPPED = "shipped.json"

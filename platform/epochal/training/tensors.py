@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
@@ -25,7 +26,7 @@ from torch.distributed.checkpoint.metadata import (
     StorageMeta,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.planner import ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -35,6 +36,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load as load_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_state_dict
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 from torch.optim import Optimizer
 
 from epochal.errors import CheckpointError
@@ -91,10 +94,33 @@ class _TensorsOnly(DefaultLoadPlanner):
         raise CheckpointError(f"the checkpoint holds something other than a tensor: {read_item.dest_index.fqn}")
 
 
+class _Writer(FileSystemWriter):
+    """Tells of a full disk as such.
+
+    Torch makes "unexpected pos" of it, and what Python had said is lost on the error's way to the other workers.
+    """
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def save(tensors: Tensors, folder: Path, group: dist.ProcessGroup | None) -> None:
-    """Write this worker's part; all workers of ``group`` together, None for a lone one."""
+    """Write this worker's part; all workers of ``group`` together, None for a lone one.
+
+    Raises:
+        OSError: some worker could not, the disk being full for instance; the same on all of them.
+    """
     _expect_no_group()
-    save_state_dict(tensors, storage_writer=FileSystemWriter(folder), process_group=group, no_dist=group is None)
+    try:
+        save_state_dict(tensors, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
+    except CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        raise first from error
 
 
 def load(tensors: Tensors, folder: Path) -> None:

@@ -37,7 +37,16 @@ def test_this_machine_is_fit_and_nothing_is_changed(capsys: pytest.CaptureFixtur
     failed = {name for name, check in checks.items() if check["status"] == "fail"}
     assert code == int(bool(failed))
     assert failed <= {"memory", "disk (home)", "disk (temporary)", "open files"}, "what a small machine may lack"
-    for name in ("python", "packages (client)", "packages (cluster)", "imports", "home", "loopback", "clock", "ledger"):
+    for name in (
+        "python",
+        "packages (client)",
+        "packages (cluster)",
+        "imports",
+        "home",
+        "loopback",
+        "clock",
+        "ledger (run)",
+    ):
         assert checks[name]["status"] == "ok", checks[name]
     assert not epochal_home.exists()
 
@@ -74,7 +83,7 @@ def test_what_was_left_behind(capsys: pytest.CaptureFixture[str], epochal_home: 
     (home().storage / "jobs" / "not-a-job").mkdir()
     code, checks = doctor(capsys)
     assert code == 0
-    assert checks["ledger"]["found"] == "1 STARTING, 1 PAUSED"
+    assert checks["ledger (run)"]["found"] == "1 STARTING, 1 PAUSED"
     assert checks["leases"]["status"] == "warn"
     assert lost.id in checks["leases"]["found"]
     assert checks["paused jobs"]["advice"].startswith(f"`epochal run --resume {kept.id}`")
@@ -102,7 +111,7 @@ def test_ledger_that_is_damaged(capsys: pytest.CaptureFixture[str], epochal_home
     (epochal_home / "ledger.db").write_text("no database " * 100)
     code, checks = doctor(capsys)
     assert code == 1
-    assert "not a usable database" in checks["ledger"]["found"]
+    assert "not a usable database" in checks["ledger (run)"]["found"]
 
 
 @pytest.mark.usefixtures("_fast")

@@ -226,7 +226,7 @@ def test_what_waits_and_why(run: Run, submit: Submit, agent: PlayedAgent, client
     code, out, _ = run("why", job.id)
     assert code == 0
     assert "can never fit" in out
-    assert re.search(r"^it would start with +resources\.workers=2$", out, re.MULTILINE)
+    assert re.search(r"^to start it +resources\.workers=2$", out, re.MULTILINE)
     assert json.loads(run("why", job.id, "-o", "json")[1])["kind"] == "NEVER_FITS"
     assert "can never fit" in run("status", job.id)[2]
     client.stop(job.id)
@@ -253,6 +253,7 @@ def test_status_of_a_job_and_of_everything(run: Run, submit: Submit, agent: Play
 
 def test_logs_by_rank_and_tail(run: Run, submit: Submit, agent: PlayedAgent) -> None:
     job = submit("name=said-things")
+    assert run("logs", job.id) == (0, "", "its workers have printed nothing\n")
     lease = agent.lease(job.id)
     agent.ledger.running(lease, 2)
     agent.ledger.append_log(lease, 0, 0, b"a\n10%\r\x1b[32m20%\x1b[0m\nlast\n")

@@ -106,6 +106,12 @@ def test_the_order_in_which_a_server_is_found(monkeypatch: pytest.MonkeyPatch) -
     assert find_address(context="other").token == "ep_mine"
 
 
+def test_what_named_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_address("http://127.0.0.1:9001").named_by == "--server"
+    monkeypatch.setenv("EPOCHAL_SERVER", "http://127.0.0.1:9000")
+    assert find_address().named_by == "EPOCHAL_SERVER"
+
+
 def test_a_named_server_gets_only_its_own_token() -> None:
     start_here()
     keep(TEAM, OTHER)

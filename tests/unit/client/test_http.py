@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from epochal.client.http import Http, Patience, Request, foreign, is_loopback
+from epochal.client.http import Http, Patience, Request, foreign, stays_here
 from epochal.errors import (
     AuthError,
     ConflictError,
@@ -237,5 +237,5 @@ def test_every_error_of_the_library_is_one_of_ours(kind: type[Exception]) -> Non
 
 
 def test_loopback() -> None:
-    assert all(map(is_loopback, ("http://127.0.0.1:1", "http://localhost", "http://[::1]:80")))
-    assert not any(map(is_loopback, ("http://10.0.0.1", "https://epochal.example.org")))
+    assert all(map(stays_here, ("http://127.0.0.1:1", "http://localhost", "http://[::1]:80")))
+    assert not any(map(stays_here, ("http://10.0.0.1", "https://epochal.example.org")))

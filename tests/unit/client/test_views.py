@@ -92,5 +92,5 @@ def test_messages_fit_a_table() -> None:
 
 def test_why_says_what_to_change() -> None:
     why = Why(WhyKind.NEVER_FITS, "3 workers can never fit", change="resources.workers=2")
-    assert why_lines(why) == ["3 workers can never fit", "it would start with resources.workers=2"]
+    assert why_lines(why) == ["3 workers can never fit", "to start it: resources.workers=2"]
     assert why_lines(Why(WhyKind.RUNS_NOW, "it runs")) == ["it runs"]

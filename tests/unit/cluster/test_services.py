@@ -224,6 +224,17 @@ def test_plan_passes_the_options_and_no_secret() -> None:
     assert agent.stop_seconds == DRAIN_SECONDS
     assert agent.needs == ("server",)
     assert "ep_" not in plan.to_json()
+    assert all("mlflow" not in argument for argument in server.command)  # its URL may hold a password
+
+
+def test_one_port_cannot_be_two() -> None:
+    with pytest.raises(UsageError, match="cannot share port 8700"):
+        local_plan(home(), Options(8700, 8700), "sqlite:////data/mlflow.db")
+
+
+def test_no_warm_worker_is_not_the_default_number() -> None:
+    assert Options(warm=2).differences({"warm": 0}) == ["--warm is 0, not 2"]
+    assert Options(warm=2).differences({"warm": None}) == ["--warm is the default, not 2"]
 
 
 def test_plan_of_another_database_is_refused() -> None:

@@ -26,9 +26,9 @@ from epochal.cluster.service_state import (
     is_held,
     read_services,
     supervisor_lock,
-    write_atomically,
 )
 from epochal.errors import ConflictError
+from epochal.files import write_atomically
 from epochal.tracking.server import free_port
 
 SMALL = Path(__file__).with_name("small_service.py")
@@ -297,9 +297,3 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     assert not is_held(path)
-
-
-def test_file_is_private_from_its_first_moment(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "folder" / "token", "secret", 0o600)
-    assert (tmp_path / "folder" / "token").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["token"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 
@@ -55,6 +56,8 @@ def test_rays_errors(error: rx.RayError, kind: FailureKind) -> None:
         ),
         (dist.DistStoreError("timed out"), FailureKind.INFRASTRUCTURE, Evidence.BROKEN_COLLECTIVE),
         (dist.DistNetworkError("no route"), FailureKind.INFRASTRUCTURE, Evidence.BROKEN_COLLECTIVE),
+        (OSError(errno.ENOSPC, "No space left on device"), FailureKind.INFRASTRUCTURE, Evidence.EXCEPTION),
+        (FileNotFoundError(errno.ENOENT, "No such file"), FailureKind.USER_ERROR, Evidence.EXCEPTION),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), FailureKind.USER_ERROR, Evidence.EXCEPTION),
     ],
 )

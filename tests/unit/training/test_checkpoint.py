@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,17 @@ def test_complete_checkpoint_can_be_verified_and_read(tmp_path: Path) -> None:
     target = {"model.weight": torch.zeros(6)}
     tensors.load(target, path)
     assert target["model.weight"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_why_it_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A file may not grow further: like a disk that is full, noticed in the middle of a tensor."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            tensors.save({"model.weight": torch.zeros(100_000)}, tmp_path, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_only_complete_ones_are_seen(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def _token(token_file: str | None) -> str:
 
 
 def _warn_if_open(context: Context) -> None:
-    from epochal.client.http import is_loopback
+    from epochal.client.http import stays_here
 
-    if context.server.startswith("http://") and not is_loopback(context.server):
+    if context.server.startswith("http://") and not stays_here(context.server):
         render.warning(f"{context.server} is not encrypted: whoever sees the traffic can take the token")

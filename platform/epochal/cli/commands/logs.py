@@ -39,13 +39,16 @@ def command(
     """
     from epochal.cli.log_lines import Lines
 
-    lines = Lines()
+    lines, silent = Lines(), True
     show = _printer(output, with_rank=rank is None)
     for chunk in client.logs(job, rank=rank, attempt=attempt, tail=tail, follow=follow):
+        silent = False
         for line in lines.of(chunk):
             show(*line)
     for line in lines.rest():
         show(*line)
+    if silent:
+        render.message("its workers have printed nothing")
 
 
 def _printer(output: Output, with_rank: bool) -> Callable[[int, int, str], Any]:

@@ -15,6 +15,7 @@ from epochal.cli.options import output_option, set_option
 from epochal.cli.progress import display
 from epochal.cli.render import Output
 from epochal.errors import UsageError
+from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
@@ -144,6 +145,6 @@ def _table(summary: Summary) -> dict[str, Any]:
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",
-        "tracking": summary.tracking_uri,
+        "tracking": without_password(summary.tracking_uri),
     }
     return {name: value for name, value in shown.items() if value not in ("", None)}

@@ -44,9 +44,10 @@ def command(  # the options say what each is for
     """
     import os
 
-    from epochal.server.serving import is_loopback, serve
+    from epochal.server.serving import serve
     from epochal.server.settings import ServerSettings
     from epochal.settings import home
+    from epochal.urls import is_loopback
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

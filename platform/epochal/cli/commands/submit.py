@@ -13,7 +13,7 @@ from epochal.cli import render
 from epochal.cli.connection import connect, server_options
 from epochal.cli.options import output_option, set_option
 from epochal.cli.render import Output
-from epochal.errors import SpecError, UsageError
+from epochal.errors import EpochalError, SpecError, UsageError
 
 if TYPE_CHECKING:
     from epochal.client import Client
@@ -119,9 +119,14 @@ def _document(submission: Submission) -> dict[str, Any]:
 
 
 def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> list[Submitted]:
-    submitted = []
+    submitted: list[Submitted] = []
     for one in prepared:
-        result = client.submit(one, key=key)
+        try:
+            result = client.submit(one, key=key)
+        except EpochalError:
+            if submitted:
+                render.message(f"queued before this: {', '.join(job.id for job in submitted)}")
+            raise
         submitted.append(result)
         if not result.created:
             render.message(f"{result.id} was submitted with this key before; it is {result.job.state.value}")
@@ -145,7 +150,7 @@ def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: 
     from epochal.ledger.states import JobState
 
     for one in submitted:
-        render.message(f"{one.id} is {one.job.state.value}; Ctrl-C leaves it to itself")
+        render.message(f"submitted {one.id}; Ctrl-C detaches, and the job goes on")
     try:
         ended = [_followed(client, one.job, follow) for one in submitted]
     except KeyboardInterrupt:

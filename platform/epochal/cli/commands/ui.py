@@ -26,7 +26,8 @@ def command(port: int, host: str, without_password: bool) -> int:
     from epochal.cluster.service_state import read_services
     from epochal.errors import UsageError
     from epochal.settings import home, tracking_uri
-    from epochal.tracking.server import TrackingServer, is_loopback
+    from epochal.tracking.server import TrackingServer
+    from epochal.urls import is_loopback
 
     uri, services = tracking_uri(), read_services(home().services)
     if services.running and uri in (services.options.get("tracking_uri"), services.url("mlflow")):

@@ -11,6 +11,7 @@ import click
 from epochal.cli import render
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
+from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.cluster.service_state import Services
@@ -21,7 +22,9 @@ _PORT = click.IntRange(1, 65535)
 @click.command("up")
 @click.option("--port", type=_PORT, help="The server's port.  [default: 8700]")
 @click.option("--mlflow-port", type=_PORT, help="MLflow's port.  [default: 5000]")
-@click.option("--warm", type=click.IntRange(0), metavar="N", help="Idle worker processes that the agent keeps ready.")
+@click.option(
+    "--warm", type=click.IntRange(0, 64), metavar="N", help="Idle worker processes that the agent keeps ready."
+)
 @click.option("--cpus", type=click.IntRange(1), metavar="N", help="CPUs that jobs may use.  [default: all]")
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
 def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: int | None, output: Output) -> int:
@@ -39,15 +42,30 @@ def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: i
         render.message("the services are up already")
     else:
         render.message(f"up after {came.seconds:.1f} s; `epochal submit jobs/quickstart.yaml --follow` runs a job")
+    _warn_if_commands_go_elsewhere(came.services.url("server"))
     render.document(_where(came.services) if output is Output.TABLE else came.services.to_dict(), output)
     return 0
+
+
+def _warn_if_commands_go_elsewhere(here: str) -> None:
+    """A variable, or a context that `epochal login` made, goes before these services."""
+    from epochal.client.address import find_address
+    from epochal.errors import EpochalError
+
+    try:
+        found = find_address()
+    except EpochalError as error:
+        render.warning(error.message)
+        return
+    if found.server != here:
+        render.warning(f"commands go to {found.server} ({found.named_by}); --server {here} has them come here")
 
 
 def _where(services: Services) -> dict[str, str]:
     started = datetime.fromtimestamp(services.started_at).astimezone()
     return {
         "server": services.url("server"),
-        "mlflow": str(services.options["mlflow_url"]),
+        "mlflow": without_password(str(services.options["mlflow_url"])),
         "logs": str(Path(services["server"].log).parent),
         "since": f"{started:%Y-%m-%d %H:%M:%S}",
     }

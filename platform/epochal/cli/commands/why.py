@@ -29,6 +29,6 @@ def command(client: Client, job: str, output: Output) -> None:
         "why": why.message,
         "behind": ", ".join(why.ahead),
         "missing": why.shortfall,
-        "it would start with": why.change,
+        "to start it": why.change,
     }
     render.document({name: value for name, value in shown.items() if value})

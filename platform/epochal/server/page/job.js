@@ -73,7 +73,7 @@ function show(job, why) {
 }
 
 function waiting(why) {
-  return why.change ? `${why.message}. What would start it: ${why.change}` : why.message;
+  return why.change ? `${why.message}. To start it: ${why.change}` : why.message;
 }
 
 function live(job) {

@@ -108,7 +108,7 @@ function queueRow() {
     setText(kind, words(reason?.kind));
     setAttribute(kind, "data-kind", reason?.kind);
     setText(why, reason?.message);
-    setText(change, reason?.change ? `would start it: ${reason.change}` : "");
+    setText(change, reason?.change ? `to start it: ${reason.change}` : "");
     setText(waiting, duration(job.pending_seconds ?? now - seconds(job.submitted_at)));
     buttons.update(job);
   };

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,6 +13,7 @@ from epochal.server.openapi import Answers, refusals
 from epochal.server.refusals import answer
 from epochal.server.services import Deps
 from epochal.server.shapes import STATUS
+from epochal.urls import is_loopback
 
 router = APIRouter(tags=["health"])
 
@@ -55,7 +55,4 @@ def _is_local(request: Request) -> bool:
     """Of this machine, and not passed on by a proxy on it."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(request.client.host)

@@ -25,9 +25,6 @@ router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 _A_JOB = "A job's id, a unique beginning of it, or its name (the newest)."
 Ref = Annotated[str, Path(min_length=1, max_length=100, description=_A_JOB)]
 _MAX_DIFF = 256 * 1024
-_PAGE = 500
-_LOOKED_AT = 5_000
-"""Jobs that one request looks through for those of a queue."""
 _BULKY = ("environment", "git_diff")
 """Of a job's origin: what lists leave out."""
 
@@ -124,23 +121,17 @@ def listed(job: Job) -> dict[str, Any]:
 
 
 def _page(services: Services, chosen: JobFilter) -> tuple[list[Job], int | None]:
-    """Jobs, and where to go on; the ledger does not choose by queue, so for that pages of it are looked through."""
-    found: list[Job] = []
-    before, seen = chosen.before, 0
-    while True:
-        size = chosen.limit if chosen.queue is None else _PAGE
-        page = services.ledger.jobs(chosen.state, size, name=chosen.name, submitted_by=chosen.user, before=before)
-        for one in page:
-            before = one.number
-            if chosen.queue in (None, one.queue):
-                found.append(one)
-            if len(found) == chosen.limit:
-                return found, before
-        seen += len(page)
-        if len(page) < size:
-            return found, None
-        if seen >= _LOOKED_AT:
-            return found, before
+    """Jobs, and the number to go on from; None where there are no more."""
+    found = services.ledger.jobs(
+        chosen.state,
+        chosen.limit + 1,
+        name=chosen.name,
+        submitted_by=chosen.user,
+        queue=chosen.queue,
+        before=chosen.before,
+    )
+    page = found[: chosen.limit]
+    return page, page[-1].number if len(found) > len(page) else None
 
 
 def _origin(body: Submission, request_id: str) -> dict[str, Any]:

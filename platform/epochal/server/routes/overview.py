@@ -16,6 +16,7 @@ from epochal.server.openapi import answers
 from epochal.server.refusals import answer
 from epochal.server.services import Deps
 from epochal.server.shapes import Overview
+from epochal.urls import without_password
 
 router = APIRouter(tags=["overview"])
 
@@ -72,6 +73,4 @@ def _web(uri: str | None) -> str | None:
     """A tracking server's address for a browser, without a password; None for a file."""
     if not uri or not uri.startswith(("http://", "https://")):
         return None
-    scheme, _, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+    return without_password(uri).rstrip("/")

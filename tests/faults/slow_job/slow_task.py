@@ -1,0 +1,28 @@
+"""Classification that takes its time for as long as a test wants: no arithmetic changes, so neither does the curve."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.tasks.classification import Classification, ClassificationParams, build
+
+STEP_SECONDS = 0.1
+MARKER = "SLOW_WHILE"
+"""The variable that names a file: steps are slow while that is there."""
+
+
+class SlowClassification:
+    def __init__(self, info: DataInfo) -> None:
+        self._task: Classification = build(ClassificationParams(), info)
+        self._marker = Path(os.environ.get(MARKER) or "/nowhere")
+        self.weight, self.metrics = self._task.weight, self._task.metrics
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self._marker.exists():
+            time.sleep(STEP_SECONDS)
+        return self._task.loss(model, batch)

@@ -1,0 +1,116 @@
+"""Secrets reach those they are for, and turn up nowhere else: in no file, process list, MLflow field or answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from foreground import run_status, title
+from served import HERE, Served, succeeded
+from stack import Process
+
+from epochal.ledger.states import JobState, Reason
+from epochal.tracking.server import TrackingServer, free_port
+
+JOB = HERE / "secret_job" / "job.yaml"
+TOKEN_FILES = {"admin-token", "agent-token", "ray_token"}
+CHUNK = 1 << 20
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[TrackingServer]:
+    uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    with TrackingServer(uri, port=free_port(), log=tmp_path / "mlflow.log") as server:
+        yield server
+
+
+def files_with(secrets: Mapping[str, str], *folders: Path) -> list[str]:
+    """``name in path`` for every file below ``folders`` that holds a secret."""
+    return [
+        f"{name} in {path}"
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink() and path.name not in TOKEN_FILES
+        for name in _held(path, secrets)
+    ]
+
+
+def _held(path: Path, secrets: Mapping[str, str]) -> list[str]:
+    longest = max(len(secret) for secret in secrets.values())
+    found, tail = set(), b""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            text = tail + chunk
+            found |= {name for name, secret in secrets.items() if secret.encode() in text}
+            tail = text[-longest:]
+    return sorted(found)
+
+
+def commands_with(secrets: Mapping[str, str]) -> list[str]:
+    shown = [title(process) for process in psutil.process_iter()]
+    return [f"{name} in {command[:80]}" for command in shown for name, secret in secrets.items() if secret in command]
+
+
+def answers_with(served: Served, secrets: Mapping[str, str], job_id: str) -> list[str]:
+    """Every answer of the server to an administrator, as to what leaks in it."""
+    job = f"/api/v1/jobs/{job_id}"
+    documents = ["/jobs", "/queue", "/agents", "/overview", "/whoami", "/tokens", "/quotas"]
+    paths = ["/", "/metrics", "/healthz", "/readyz", "/openapi.json", job, *(f"/api/v1{path}" for path in documents)]
+    paths += [f"{job}/{part}" for part in ("attempts", "events", "logs", "why")]
+    found = []
+    with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.admin_token}"}) as client:
+        for path in paths:
+            answer = client.get(path)
+            assert answer.status_code == 200 or path == "/openapi.json", (path, answer.text)
+            told = f"{answer.headers} {answer.text}"
+            found += [f"{name} in GET {path}" for name, secret in secrets.items() if secret in told]
+        refused = client.get("/api/v1/jobs/none-such")
+        found += [f"{name} in a refusal" for name, secret in secrets.items() if secret in refused.text]
+    return found
+
+
+def ray_folders(agent: Process) -> list[Path]:
+    """Where the agent's private Ray keeps its sessions and logs."""
+    told = (word for process in agent.family() for word in title(process).split())
+    return sorted({Path(word.partition("=")[2]) for word in told if word.startswith("--session-dir=")})
+
+
+def test_secrets_turn_up_nowhere(tmp_path: Path, mlflow: TrackingServer) -> None:
+    with Served(tmp_path, mlflow.url) as served:
+        canary = f"canary-{uuid.uuid4().hex}"
+        secrets = {"the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": canary}
+        agent = served.agent("agent-1", CANARY_SECRET=canary)
+        job_id = served.commanded(str(JOB))
+        served.until_step(job_id, 1)
+        leaks = commands_with(secrets)
+        job = served.until_ended(job_id)
+        assert succeeded(job), job
+        run = {"tracking_uri": mlflow.url, "run_id": served.until(lambda: served.ledger.job(job_id).run_id, "its run")}
+        served.until(lambda: run_status(run) == "FINISHED", "the run is closed")
+
+        digest = hashlib.sha256(canary.encode()).hexdigest()
+        logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
+        assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
+        assert "CANARY_SECRET" in json.dumps(dict(job.spec)), "its name is no secret"
+
+        sessions = ray_folders(agent)
+        assert sessions
+        leaks += commands_with(secrets) + answers_with(served, secrets, job_id) + files_with(secrets, *sessions)
+        leaks += files_with(secrets, tmp_path)
+        assert leaks == []
+        assert files_with({"the digest": digest}, tmp_path), "what is in a log is found"
+
+
+def test_a_secret_that_the_agent_does_not_have_is_named(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        served.agent("agent-1")
+        job = served.until_ended(served.commanded(str(JOB), "-s", "retry.user=0"))
+        assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.USER_ERROR, 1)
+        assert "CANARY_SECRET" in job.message
+        print(job.message)
