@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import socket
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,15 @@ def test_pages_of_jobs_follow_each_other(server: RunningServer) -> None:
     night = ada.get("/jobs", params={"queue": "night", "limit": 2}).json()
     assert ([job["number"] for job in night["jobs"]], night["next"]) == ([6, 4], 4)
     assert ada.get("/jobs", params={"state": ["RUNNING", "PAUSED"]}).json()["jobs"] == []
+
+
+def test_a_cursor_that_is_too_long_is_answered_too(server: RunningServer) -> None:
+    ada = server.user("ada")
+    path = "/api/v1/jobs/x/logs?cursor=" + "%F0%9F%98%80" * 16_001  # more than httpx would send
+    with closing(HTTPConnection(ada.base_url.netloc.decode(), timeout=30)) as connection:
+        connection.request("GET", path, headers={"Authorization": ada.headers["Authorization"]})
+        answer = connection.getresponse()
+        assert (answer.status, json.load(answer)["error"]["kind"]) == (400, "UsageError")
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/whoami", "/overview", "/queue", "/agents", "/openapi.json", "/tokens"])
