@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from postgres import Postgres, binaries
 
 from epochal.ledger.ledger import Ledger
+from postgres import Postgres, binaries
 
 DATABASES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.slow)]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from ledger_steps import leased, submit
-from postgres import Postgres
 
 from epochal.errors import UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState
+from postgres import Postgres
 
 pytestmark = pytest.mark.slow
 
