@@ -73,7 +73,6 @@ CASES = (
     Case("stopped", "before", (INTERRUPTED,), story="its user stops it"),
     Case("stopped", "after", (STOPPED,), story="its user stops it"),
 )
-QUICK = tuple(case for case in CASES if str(case) in ("after running 1", "before finish 1"))
 
 
 class DoomedAgents:
@@ -164,13 +163,9 @@ def judge(served: Served, case: Case, job: Job, unbroken: Curve) -> Iterator[str
         yield f"the curve of {len(curve)} points is not the unbroken one"
 
 
-@pytest.mark.parametrize(
-    "cases", [pytest.param(QUICK, id="some"), pytest.param(CASES, id="all", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_an_agent_may_die_between_any_two_writes(
-    tmp_path: Path, cases: tuple[Case, ...], pytestconfig: pytest.Config
-) -> None:
+def test_an_agent_may_die_between_any_two_writes(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     unbroken = unbroken_curve(tmp_path / "unbroken", *CHANGES)
     assert len(unbroken) == STEPS
     rows = pytestconfig.stash.setdefault(ROWS, [])
@@ -178,7 +173,7 @@ def test_an_agent_may_die_between_any_two_writes(
         agents = DoomedAgents(served)
         try:
             agents.start()
-            for case in cases:
+            for case in CASES:
                 begun = time.monotonic()
                 job = carry_out(served, agents, case)
                 row = Row(f"agent {case}", f"{job.state} ({job.reason})", job.epoch)

@@ -78,7 +78,7 @@ def unbroken(home: Home, ledger: Ledger, start_agent: Start) -> tuple[subprocess
     return agent, curve(home, job)
 
 
-@pytest.mark.parametrize("killed", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("killed", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_jobs_of_a_lost_ray_are_handed_back_and_go_on_exactly(
     home: Home, ledger: Ledger, start_agent: Start, unbroken: tuple[subprocess.Popen[bytes], Curve], killed: str
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_drained_agent_hands_back_and_another_goes_on_exactly(
     assert curve(home, job) == unbroken
 
 
+@pytest.mark.slow
 def test_a_preempted_job_makes_room_and_comes_back(serve: Serve, ledger: Ledger, home: Home, unbroken: Curve) -> None:
     serve()
     low = submit(ledger, "preemptible=true", "priority=10")
@@ -196,6 +197,7 @@ def test_a_preempted_job_makes_room_and_comes_back(serve: Serve, ledger: Ledger,
     assert curve(home, low) == unbroken
 
 
+@pytest.mark.slow
 def test_a_pause_is_heard_and_a_resume_goes_on(serve: Serve, ledger: Ledger, home: Home, unbroken: Curve) -> None:
     serve()
     job = submit(ledger)
@@ -208,6 +210,7 @@ def test_a_pause_is_heard_and_a_resume_goes_on(serve: Serve, ledger: Ledger, hom
     assert curve(home, job) == unbroken
 
 
+@pytest.mark.slow
 def test_the_training_goes_on_while_the_ledger_is_away(
     serve: Serve, ledger: Ledger, home: Home, unbroken: Curve
 ) -> None:
@@ -226,6 +229,7 @@ def test_the_training_goes_on_while_the_ledger_is_away(
     assert kinds(ledger, job)[-1] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_job_without_room_goes_back_and_starts_when_there_is_some(serve: Serve, ledger: Ledger) -> None:
     with somebody_elses_room(2):
         serve()
@@ -239,6 +243,7 @@ def test_a_job_without_room_goes_back_and_starts_when_there_is_some(serve: Serve
     assert all(outcome is not Outcome.FAILED for outcome, _ in outcomes(ledger, job))
 
 
+@pytest.mark.slow
 def test_a_job_that_never_fits_stays_queued(serve: Serve, ledger: Ledger) -> None:
     serve()
     job = submit(ledger, "resources.workers=3")
