@@ -7,14 +7,13 @@ from typing import Any
 
 from epochal.agent.in_process import LedgerSource
 from epochal.errors import UnreachableError
-from epochal.ledger.ledger import Ledger
 
 
 class FlakySource:
     """``JobSource``. While ``away``, calls fail as if no server answered; ``lose``: calls done, and not told."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._source = LedgerSource(ledger)
+    def __init__(self, source: LedgerSource) -> None:
+        self._source = source
         self.away = threading.Event()
         self.lose: set[str] = set()
         self.refused = 0

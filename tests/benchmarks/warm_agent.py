@@ -43,16 +43,15 @@ def main(spec: Path, jobs: int) -> None:
     from epochal.agent.submission import submit
     from epochal.catalog.index import check
     from epochal.engine.connection import connect
-    from epochal.ledger.ledger import Ledger
     from epochal.ledger.states import JobState
     from epochal.spec.load import load_spec
 
     home = settings.home()
     home.root.mkdir(parents=True, exist_ok=True)
     observer = SilentObserver()
-    with Ledger.open(home.ledger_url) as ledger, connect(token_path=home.ray_token) as cluster:
+    with LedgerSource.open(home.ledger_url) as ledger, connect(token_path=home.ray_token) as cluster:
         cluster.keep_warm(WORKERS)
-        agent = Agent("benchmark", LedgerSource(ledger), cluster, home, settings.tracking_uri())
+        agent = Agent("benchmark", ledger, cluster, home, settings.tracking_uri())
         for _ in range(jobs):
             time.sleep(PAUSE_SECONDS)
             print(f"submitted {time.time()!r}", flush=True)

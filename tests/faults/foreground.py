@@ -86,12 +86,13 @@ class Foreground:
             time.sleep(0.01)
 
     def last_step(self) -> int:
-        lines = [
-            line
-            for spool in self.home.glob("storage/jobs/*/spool/*rank-0.jsonl")
-            for line in spool.read_text().splitlines()[-1:]
-        ]
-        return max((_step(line) for line in lines), default=0)
+        return max((last_step(folder) for folder in self.home.glob("storage/jobs/*")), default=0)
+
+
+def last_step(folder: Path) -> int:
+    """The newest step in the spools of rank 0 of the job in ``folder``."""
+    spools = folder.glob("spool/*rank-0.jsonl")
+    return max((_step(line) for spool in spools for line in spool.read_bytes().splitlines()[-3:]), default=0)
 
 
 def run_status(summary: Mapping[str, Any]) -> str:
@@ -109,10 +110,10 @@ def history(tracking_uri: str, run_id: str, metric: str = "train/loss") -> Curve
     return sorted((point.step, point.value) for point in points)
 
 
-def _step(line: str) -> int:
+def _step(line: bytes) -> int:
     try:
         return int(json.loads(line)["s"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError):  # half a line, or not a metric
         return 0
 
 

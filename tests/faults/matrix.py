@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise, product
-from pathlib import Path
+from itertools import product
 
 import psutil
 import pytest
-from foreground import Curve, history, run_status, title
+from foreground import Curve, history, last_step, run_status, title
+from served import follow_each_other
 from stack import WORKER, Stack
 
 from epochal.errors import EpochalError
@@ -120,10 +120,8 @@ def judge(stack: Stack, job: Job, unbroken: Curve, may_be_stopped: bool) -> Iter
     if (job.state, job.reason) not in right:
         yield f"{job.id} is {job.state} ({job.reason}): {job.message}"
         return
-    attempts = stack.client.attempts(job.id)
-    for one, other in pairwise(attempts):
-        if one.ended_at is None or one.ended_at > other.leased_at:
-            yield f"attempts {one.epoch} and {other.epoch} of {job.id} were live at once"
+    if not follow_each_other(stack.client.attempts(job.id)):
+        yield f"two attempts of {job.id} were live at once"
     yield from _judge_run(stack, job, unbroken, stopped)
     if not _within(10.0, lambda: not _processes_of(job.id)):
         yield f"processes are left: {_processes_of(job.id)}"
@@ -171,16 +169,6 @@ def _await_moment(stack: Stack, moment: str, jobs: list[Job]) -> None:
         stack.until(lambda: list(folder.glob("checkpoints/*.tmp-*")), "a checkpoint is being written")
     elif moment == "stopping":
         stack.client.stop(first.id)
-
-
-def last_step(folder: Path) -> int:
-    """The newest step in the spool of rank 0."""
-    found = 0
-    for spool in folder.glob("spool/*rank-0.jsonl"):
-        for line in spool.read_bytes().splitlines()[-3:]:
-            if b'"s":' in line:
-                found = max(found, int(line.partition(b'"s":')[2].split(b",")[0].strip(b" }")))
-    return found
 
 
 def _ended(stack: Stack, job: Job) -> Callable[[], Job | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from foreground import Curve, Foreground, history, run_status, title
+from foreground import Curve, Foreground, history, last_step, run_status, title
 from stack import WORKER, Process
 
 from agent_jobs import until
@@ -142,18 +142,6 @@ def ranks_of(agent: Process, job_id: str) -> dict[int, psutil.Process]:
         name = title(process)
         if f"epochal:{job_id}:" in name and (rank := WORKER.search(name)):
             found[int(rank[1])] = process
-    return found
-
-
-def last_step(folder: Path) -> int:
-    """The newest step in the spool of rank 0."""
-    found = 0
-    for spool in folder.glob("spool/*rank-0.jsonl"):
-        for line in spool.read_bytes().splitlines()[-3:]:
-            try:
-                found = max(found, int(json.loads(line).get("s", 0)))
-            except ValueError:  # half a line
-                continue
     return found
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from foreground import Curve
-from served import STEPS, Served, endings, follow_each_other, last_step, ranks_of, succeeded, unbroken_curve
+from foreground import Curve, last_step
+from served import STEPS, Served, endings, follow_each_other, ranks_of, succeeded, unbroken_curve
 
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.training import checkpoint

@@ -16,6 +16,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from agent_jobs import STEPS, Curve, curve, ended, first_step_at, in_state, submit, until, wait_for_step
 from epochal.agent.agent import Agent
+from epochal.agent.in_process import LedgerSource
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection, connect
 from epochal.ledger.ledger import Ledger
@@ -42,8 +43,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def ledger(home: Home) -> Iterator[Ledger]:
-    with Ledger.open(home.ledger_url) as ledger:
+def ledger(home: Home) -> Iterator[LedgerSource]:
+    with LedgerSource.open(home.ledger_url) as ledger:
         yield ledger
 
 
@@ -84,7 +85,7 @@ class Served:
 
 
 @pytest.fixture
-def serve(cluster: Connection, home: Home, ledger: Ledger, tracking_uri: str) -> Iterator[Serve]:
+def serve(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: str) -> Iterator[Serve]:
     """Starts agents; they are drained at the end of the test."""
     started: list[Served] = []
 
@@ -101,7 +102,7 @@ def serve(cluster: Connection, home: Home, ledger: Ledger, tracking_uri: str) ->
 
 
 @pytest.fixture(scope="module")
-def unbroken(cluster: Connection, home: Home, ledger: Ledger, tracking_uri: str) -> Curve:
+def unbroken(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: str) -> Curve:
     """The loss of a training that nobody interrupted."""
     source = FlakySource(ledger)
     served = Served(AgentService(Agent("first", source, cluster, home, tracking_uri), 2), source)  # type: ignore[arg-type]

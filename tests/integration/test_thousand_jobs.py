@@ -100,7 +100,7 @@ class IdleAgent:
         node = Node("node-1", "127.0.0.1", {**CPUS, "memory": 2.0**40}, {**CPUS, "memory": 2.0**40})
         with self._lock:
             held = sorted(self._held)
-        self._source.heartbeat("idle", "1", [node], held)
+        self._source.heartbeat("idle", "1", [node], held, {})
 
 
 def test_a_thousand_jobs_wait_and_are_each_run_once(tmp_path: Path) -> None:

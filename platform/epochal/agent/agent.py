@@ -20,7 +20,7 @@ from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
-from epochal.agent.run_tracking import STATUS, RunTracking
+from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Gang, GangRequest, form
@@ -32,7 +32,7 @@ from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 from epochal.settings import Home
 from epochal.spec.job import JobSpec, Retry
-from epochal.tracking.record import artifacts_folder
+from epochal.tracking.record import CLOSED_AS, artifacts_folder
 
 _FORM_SECONDS = 60.0
 """How long a gang may take to form in the foreground where the spec sets no ``limits.max_pending``."""
@@ -140,7 +140,7 @@ class Carrier:
 
     def settle(self, job: Job) -> RunTracking | None:
         """Write down how the job stands, in the run's record; what can be closed now. None where there is no run."""
-        if job.state in STATUS and self._spec is not None:
+        if job.state in CLOSED_AS and self._spec is not None:
             with _as_far_as_the_disk_allows(job.id):
                 self._tracked(self._spec).settle(job)
         return self.tracking

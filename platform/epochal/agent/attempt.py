@@ -14,21 +14,13 @@ from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending
-from epochal.engine.events import Done, Event, Failed, FailureKind, Log, Reported, Started
+from epochal.engine.events import Done, Event, Failed, Log, Reported, Started
 from epochal.engine.gang import Gang
 from epochal.engine.payload import TRAIN, TrainPayload
 from epochal.ledger.states import Reason
 from epochal.ledger.values import Lease
 from epochal.tracking.record import CheckpointPointer, DatasetUsed
 from epochal.training.control import Prepared, Progress, Report, Saved
-
-REASONS = {
-    FailureKind.USER_ERROR: Reason.USER_ERROR,
-    FailureKind.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
-    FailureKind.INFRASTRUCTURE: Reason.INFRASTRUCTURE,
-    FailureKind.NON_FINITE_LOSS: Reason.NON_FINITE_LOSS,
-    FailureKind.HANG: Reason.HANG,
-}
 
 
 class Reporter:
@@ -85,7 +77,7 @@ class Attempt:
         results: dict[int, Mapping[str, Any]] = {}
         for event in gang.run(TRAIN, payload, folder, self._number):
             if isinstance(event, Failed):
-                return Ending(REASONS[event.kind], f"rank {event.rank}: {event.message}", event.traceback)
+                return Ending(Reason(event.kind), f"rank {event.rank}: {event.message}", event.traceback)
             if isinstance(event, Done):
                 results[event.rank] = event.result
             else:

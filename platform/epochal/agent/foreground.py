@@ -73,7 +73,7 @@ class Foreground:
     def _carry(self, queue: Callable[[Ledger], Job]) -> Summary:
         home, began = self._place.home, time.monotonic()
         home.root.mkdir(parents=True, exist_ok=True)
-        with Ledger.open(home.ledger_url) as ledger:
+        with LedgerSource.open(home.ledger_url) as ledger:
             for attempt in settle_interrupted(ledger, home):
                 self._observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
             with connect(self._place.address, token_path=home.ray_token) as cluster:
@@ -83,13 +83,14 @@ class Foreground:
             self._send_what_others_left()
             return _summary(self._place, ledger, job, carrier, synced, time.monotonic() - began)
 
-    def _carry_on(self, ledger: Ledger, cluster: Connection, queue: Callable[[Ledger], Job]) -> tuple[Job, Carrier]:
+    def _carry_on(
+        self, ledger: LedgerSource, cluster: Connection, queue: Callable[[Ledger], Job]
+    ) -> tuple[Job, Carrier]:
         """Queue the job only now that there is a cluster: one that nobody takes would wait in the ledger for ever."""
         job = queue(ledger)
         workers = JobSpec.from_stored(dict(job.spec)).resources.max_workers
         cluster.keep_warm(min(workers, _most_workers(cluster)))
-        source = LedgerSource(ledger)
-        agent = Agent(foreground_name(), source, cluster, self._place.home, self._place.tracking_uri)
+        agent = Agent(foreground_name(), ledger, cluster, self._place.home, self._place.tracking_uri)
         lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
         if lease is None:
             raise ConflictError(f"{job.id} was taken by someone else", f"`epochal status {job.id}` shows by whom")

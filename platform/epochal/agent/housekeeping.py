@@ -9,10 +9,9 @@ from pathlib import Path
 
 from epochal.agent.agent import Agent
 from epochal.agent.logs import LogShipper, unshipped
-from epochal.agent.run_tracking import STATUS
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.values import Job, Lease
-from epochal.tracking.record import RunRecord
+from epochal.tracking.record import CLOSED_AS, RunRecord
 from epochal.tracking.shipped import is_pending
 from epochal.tracking.tracker import job_folders, sync_folders
 
@@ -78,10 +77,10 @@ class Housekeeper:
         return pending
 
     def _closed_record(self, folder: Path, record: RunRecord, job: Job) -> RunRecord:
-        if job.state not in STATUS:
+        if job.state not in CLOSED_AS:
             return record
         reason = job.reason.value if job.reason else ""
-        closed = record.changed(status=STATUS[job.state], reason=reason, end_time=job.entered_at)
+        closed = record.changed(status=CLOSED_AS[job.state], reason=reason, end_time=job.entered_at)
         closed.save(folder)
         return closed
 

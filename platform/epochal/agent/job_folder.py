@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,11 @@ def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:
     named = (spec.get("train") or {}).get("init_from")
     if named is None:
         return spec
-    path = weights_named(str(named), Path(origin_of(job).folder), source, home)
+    path = weights_named(str(named), Path(origin_of(job).folder), source.job, home)
     return {**spec, "train": {**spec["train"], "init_from": str(path)}}
 
 
-def weights_named(named: str, folder: Path, source: JobSource, home: Home) -> Path:
+def weights_named(named: str, folder: Path, find: Callable[[str], Job], home: Home) -> Path:
     """What ``train.init_from`` means: a file or checkpoint, relative to the spec's ``folder``, or a job's folder.
 
     Raises:
@@ -104,7 +104,7 @@ def weights_named(named: str, folder: Path, source: JobSource, home: Home) -> Pa
     if path.exists():
         return path
     try:
-        return home.job(source.job(named).id)
+        return home.job(find(named).id)
     except NotFoundError:
         hint = "give a job id, the folder of a checkpoint, or a .safetensors file relative to the spec"
         raise NotFoundError("job, checkpoint or file of weights", named, hint=hint) from None

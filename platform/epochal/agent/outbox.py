@@ -67,7 +67,7 @@ class Outbox:
             self._changed.notify_all()
 
     def progress(self, progress: Mapping[str, Any]) -> None:
-        """Where the training is: sent with the next renewal, the newest only."""
+        """Where the training is: sent with the next renewal, the newest only, and before the end."""
         with self._changed:
             self._progress = progress
             self._changed.notify_all()
@@ -117,16 +117,23 @@ class Outbox:
     def _renew_when_due(self) -> None:
         if time.monotonic() < self._due():
             return
-        with self._changed:
-            progress, self._progress = self._progress, None
         try:
-            state = self._source.renew(self._lease, LEASE_SECONDS, progress)
+            self._renew()
         except (ConflictError, NotFoundError):
             raise
         except EpochalError:
-            self._renewed = time.monotonic()  # the lease outlasts many renewals; the next one is tried soon
-            return
-        self._renewed = time.monotonic()
+            return  # the lease outlasts many renewals; the next one is tried soon
+
+    def _renew(self) -> None:
+        with self._changed:
+            progress = self._progress
+        try:
+            state = self._source.renew(self._lease, LEASE_SECONDS, progress)
+        finally:
+            self._renewed = time.monotonic()
+        with self._changed:
+            if self._progress is progress:
+                self._progress = None
         if state is JobState.STOPPING:
             self._stop()
 
@@ -138,6 +145,8 @@ class Outbox:
             with self._changed:
                 self._calls.popleft()
         elif decide is not None:
+            if self._progress is not None:
+                self._answer(self._renew)
             carry_out = self._answer(decide)
             self._job = self._answer(carry_out, renews=False) if carry_out is not None else None
             self._heed(self._job)

@@ -22,8 +22,8 @@ class JobSource(Protocol):
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]] = (),
-        detail: Mapping[str, Any] | None = None,
+        held: Sequence[tuple[str, int]],
+        detail: Mapping[str, Any],
     ) -> AgentInfo:
         """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already."""
 
@@ -39,7 +39,7 @@ class JobSource(Protocol):
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
         """The job's MLflow run."""
 
-    def note(self, lease: Lease, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
+    def note(self, lease: Lease, /, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
         """Record an event."""
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
@@ -56,7 +56,7 @@ class JobSource(Protocol):
 
     def job(self, ref: str) -> Job: ...
 
-    def attempts(self, ref: str) -> list[Attempt]: ...
+    def attempts(self, job_id: str) -> list[Attempt]: ...
 
     def request_pause(self, ref: str, message: str = "") -> Job: ...
 

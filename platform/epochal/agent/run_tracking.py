@@ -12,10 +12,6 @@ from epochal.tracking.record import CLOSED_AS, CheckpointPointer, RunRecord, not
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import Tracker
 
-STATUS = CLOSED_AS
-"""The MLflow status that tells the same truth as a job's state; of every other state it is RUNNING."""
-
-
 _LEAVE_SECONDS = 5.0
 
 
@@ -62,8 +58,8 @@ class RunTracking:
 
     def settle(self, job: Job) -> None:
         """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""
-        if job.state in STATUS:
-            self.update(status=STATUS[job.state], reason=job.reason.value if job.reason else "")
+        if job.state in CLOSED_AS:
+            self.update(status=CLOSED_AS[job.state], reason=job.reason.value if job.reason else "")
 
     def close(self) -> Synced:
         """Send what is left, within a deadline, and end the thread."""

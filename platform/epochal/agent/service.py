@@ -20,11 +20,11 @@ from epochal.agent.heart import Heart, Identity
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
-from epochal.agent.run_tracking import STATUS
 from epochal.engine.orphans import reap
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.states import Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
+from epochal.tracking.record import CLOSED_AS
 
 MOST_WARM = 4
 """Warm workers a node keeps unless told otherwise: as many as it has CPUs, up to this number."""
@@ -213,7 +213,7 @@ class AgentService:
         tracking = carrier.settle(job) if job is not None else carrier.tracking
         if tracking is None:
             return
-        if job is not None and job.state in STATUS:
+        if job is not None and job.state in CLOSED_AS:
             self._closing.put(tracking, carrier.held)
         else:
             self._closing.put_aside(tracking)

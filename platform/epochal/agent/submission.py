@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import Origin, weights_named, write_record
 from epochal.engine.code import Package, pack
 from epochal.ledger.ledger import Ledger
@@ -45,7 +44,7 @@ def with_weights_found(spec: JobSpec, ledger: Ledger, home: Home, folder: Path) 
     named = spec.train.init_from
     if named is None:
         return spec
-    path = weights_named(named, folder, LedgerSource(ledger), home)
+    path = weights_named(named, folder, ledger.job, home)
     train = spec.train.model_copy(update={"init_from": str(path)})
     return spec.model_copy(update={"train": train})
 

@@ -43,15 +43,15 @@ class RemoteLedger:
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]] = (),
-        detail: Mapping[str, Any] | None = None,
+        held: Sequence[tuple[str, int]],
+        detail: Mapping[str, Any],
     ) -> AgentInfo:
         """Say that this agent lives, on which nodes, and which leases (job, epoch) it carries out."""
         body = {
             "incarnation": incarnation,
             "nodes": [node.to_dict() for node in nodes],
             "held": [list(one) for one in held],
-            "detail": dict(detail or {}),
+            "detail": dict(detail),
         }
         request = Request("PUT", f"/agents/{_quoted(name)}", body=body)
         return AgentInfo.from_dict(self._http.json(request))
@@ -73,7 +73,7 @@ class RemoteLedger:
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
         return self._job(lease, "run", {"run_id": run_id, "tracking_uri": tracking_uri})
 
-    def note(self, lease: Lease, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
+    def note(self, lease: Lease, /, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
         body = {"kind": kind, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {})}
         return self._job(lease, "note", body, repeatable=False)
 
@@ -92,8 +92,8 @@ class RemoteLedger:
     def job(self, ref: str) -> Job:
         return Job.from_dict(self._http.get(f"/jobs/{_quoted(ref)}"))
 
-    def attempts(self, ref: str) -> list[Attempt]:
-        answer = self._http.get(f"/jobs/{_quoted(ref)}/attempts")
+    def attempts(self, job_id: str) -> list[Attempt]:
+        answer = self._http.get(f"/jobs/{_quoted(job_id)}/attempts")
         return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
 
     def request_pause(self, ref: str, message: str = "") -> Job:

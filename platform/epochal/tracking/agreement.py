@@ -7,12 +7,11 @@ the ledger knows; this module asks for it and compares, run by run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from epochal.tracking.connection import connect, is_missing, is_mlflow_failure, quiet_mlflow, unreachable
+from epochal.tracking.connection import answering, connect, is_missing
 from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def differences(uri: str, known: Mapping[str, str], truth: Callable[[str, str], 
     Raises:
         UnreachableError: the tracking server does not answer.
     """
-    with _answering(uri):
+    with answering(uri):
         client = connect(uri)
         found = list(_open_runs(client))
         for run_id in known.keys() - {entry.run_id for entry in found}:
@@ -77,7 +76,7 @@ def put_right(uri: str, difference: Difference) -> None:
         UnreachableError: the tracking server does not answer.
     """
     truth = difference.truth
-    with _answering(uri):
+    with answering(uri):
         client = connect(uri)
         client.set_tag(difference.run_id, REASON_TAG, truth.reason)
         if truth.status in _OPEN:
@@ -119,14 +118,3 @@ def _status(client: MlflowClient, run_id: str) -> str | None:
             return None
         raise
     return None if info.lifecycle_stage == "deleted" else str(info.status)
-
-
-@contextmanager
-def _answering(uri: str) -> Iterator[None]:
-    quiet_mlflow()
-    try:
-        yield
-    except Exception as error:
-        if not is_mlflow_failure(error):
-            raise
-        raise unreachable(uri, error) from error

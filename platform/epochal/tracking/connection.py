@@ -6,6 +6,8 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,6 +124,18 @@ def is_mlflow_failure(error: Exception) -> bool:
     # SQLAlchemy's own errors come out of MLflow unwrapped while it opens a database.
     foreign = type(error).__module__.split(".")[0] in {"sqlalchemy", "sqlite3", "urllib3"}
     return foreign or isinstance(error, MlflowException | RequestException | OSError)
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Within the ``with`` block failures of the tracking server are raised as ``UnreachableError``."""
+    quiet_mlflow()
+    try:
+        yield
+    except Exception as error:
+        if not is_mlflow_failure(error):
+            raise
+        raise unreachable(uri, error) from error
 
 
 def unreachable(uri: str, error: Exception) -> UnreachableError:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from epochal.errors import NotFoundError, UsageError, did_you_mean
 from epochal.tracking.connection import (
+    answering,
     connect,
-    is_mlflow_failure,
     is_refused,
     is_sqlite,
-    quiet_mlflow,
     sqlite_path,
-    unreachable,
 )
 from epochal.tracking.record import JOB_ID_TAG, REASON_TAG
 from epochal.tracking.spool import Point
@@ -279,13 +277,11 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def _answering(uri: str) -> Iterator[None]:
-    """Failures of the tracking server as our own errors."""
-    quiet_mlflow()
-    try:
-        yield
-    except Exception as error:
-        if not is_mlflow_failure(error):
+    """Failures of the tracking server as our own errors, what it does not accept among them."""
+    with answering(uri):
+        try:
+            yield
+        except Exception as error:
+            if is_refused(error):
+                raise UsageError(f"MLflow does not accept this: {error}") from error
             raise
-        if is_refused(error):
-            raise UsageError(f"MLflow does not accept this: {error}") from error
-        raise unreachable(uri, error) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from epochal.agent import outbox as outbox_module
+from epochal.agent.in_process import LedgerSource
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.errors import EpochalError
@@ -39,16 +40,16 @@ class Heard:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LedgerSource]:
     monkeypatch.setattr(outbox_module, "PROGRESS_SECONDS", 0.03)
     monkeypatch.setattr(outbox_module, "RENEW_SECONDS", 0.06)
     monkeypatch.setattr(outbox_module, "_PAUSES", (0.02,))
-    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         yield ledger
 
 
 @pytest.fixture
-def source(ledger: Ledger) -> FlakySource:
+def source(ledger: LedgerSource) -> FlakySource:
     return FlakySource(ledger)
 
 
@@ -74,8 +75,8 @@ def kinds(ledger: Ledger, job_id: str) -> list[str]:
 def tell_a_whole_attempt(outbox: Outbox, source: FlakySource, lease: Lease) -> None:
     outbox.tell(partial(source.running, lease, 2, {}))
     outbox.tell(partial(source.set_run, lease, "run", "uri"))
-    outbox.progress({"step": 7})
     outbox.tell(partial(source.note, lease, "checkpoint"))
+    outbox.progress({"step": 7})
     outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
 
 
@@ -90,6 +91,7 @@ def test_everything_arrives_in_order(ledger: Ledger, source: FlakySource, lease:
     assert job is not None
     assert job.state is JobState.SUCCEEDED
     assert kinds(ledger, job.id) == WHOLE
+    assert job.progress == {"step": 7}
     assert heard.states[-1] is JobState.SUCCEEDED
     assert (heard.stops, heard.lost) == (0, [])
 
@@ -104,6 +106,7 @@ def test_nothing_is_lost_or_doubled_while_the_ledger_is_away(ledger: Ledger, sou
     source.away.clear()
     assert outbox.wait(10) is not None
     assert kinds(ledger, lease.job_id) == WHOLE
+    assert ledger.job(lease.job_id).progress == {"step": 7}
 
 
 @pytest.mark.parametrize("call", ["running", "set_run", "finish", "renew"])

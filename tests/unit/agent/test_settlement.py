@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epochal.agent.settlement import Ending, Terms, Verb, Verdict, judge
+from epochal.engine.failure import FailureKind
 from epochal.ledger.states import JobState, Reason
 from epochal.spec.job import Retry
 
@@ -41,3 +42,8 @@ def test_a_budget_that_is_used_up_ends_the_job() -> None:
 def test_what_asks_from_outside_the_ledger_is_no_stop_of_the_job() -> None:
     verdict = judge(STOPPED, RUNNING, [], SERVICE)
     assert (verdict.verb, verdict.reason) == (Verb.RETRY, Reason.INTERRUPTED)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_way_a_gang_fails_is_a_reason(kind: FailureKind) -> None:
+    assert Reason(kind).value == kind.value

@@ -7,37 +7,37 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from restartable_server import SPEC, PlayedAgent, RunningServer
+from restartable_server import SPEC, PlayedAgent, RestartableServer
 
 from epochal.client import Client
 from epochal.ledger.values import Job
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableServer]:
+    running = RestartableServer(tmp_path_factory.mktemp("server"))
     running.start()
     yield running
     running.stop()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RunningServer]:
+def own_server(tmp_path: Path) -> Iterator[RestartableServer]:
     """One that the test may stop, with nobody else's jobs."""
-    running = RunningServer(tmp_path)
+    running = RestartableServer(tmp_path)
     running.start()
     yield running
     running.stop()
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
+def client(server: RestartableServer) -> Iterator[Client]:
     with server.client() as connected:
         yield connected
 
 
 @pytest.fixture
-def agent(server: RunningServer) -> Iterator[PlayedAgent]:
+def agent(server: RestartableServer) -> Iterator[PlayedAgent]:
     played = PlayedAgent(server.url, server.token)
     with closing(played.ledger):
         yield played

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from pathlib import Path
-
-import uvicorn
 
 from epochal.client import Client
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
-from epochal.server.app import create_app
-from epochal.server.settings import ServerSettings
+from running_server import RunningServer, settings_in
 
 SPEC = {
     "version": 1,
@@ -27,46 +22,29 @@ SPEC = {
 }
 
 
-class RunningServer:
+class RestartableServer:
     """Epochal's server in a thread; it can be stopped and started again on the same port and ledger."""
 
     def __init__(self, folder: Path) -> None:
-        self._token = folder / "token"
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = int(free.getsockname()[1])
-        self._settings = ServerSettings(
-            f"sqlite:///{folder / 'ledger.db'}", str(folder / "storage"), port=self._port, single_user=True,
-            token_file=self._token,
-        )  # fmt: skip
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+            port = int(free.getsockname()[1])
+        self._settings = settings_in(folder, port=port, single_user=True)
+        self._token = folder / "token"
+        self._running: RunningServer | None = None
+        self.url = f"http://127.0.0.1:{port}"
 
     @property
     def token(self) -> str:
         return self._token.read_text().strip()
 
     def start(self) -> None:
-        app = create_app(self._settings)
-        config = uvicorn.Config(app, host="127.0.0.1", port=self._port, log_level="error", timeout_graceful_shutdown=1)
-        self._answer_waiting = app.state.services.notifier.close
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        until = time.monotonic() + 20
-        while not self._server.started:
-            assert time.monotonic() < until, "the server did not start"
-            time.sleep(0.01)
+        self._running = RunningServer(self._settings)
+        self._running.__enter__()
 
     def stop(self) -> None:
-        if self._server is not None and self._thread is not None:
-            self._answer_waiting()
-            self._server.should_exit = True
-            self._thread.join(20)
-            assert not self._thread.is_alive(), "the server did not stop"
+        if self._running is not None:
+            self._running.__exit__(None, None, None)
+            self._running = None
 
     def client(self, token: str | None = None) -> Client:
         return Client(self.url, token or self.token)
@@ -83,7 +61,7 @@ class PlayedAgent:
 
     def appear(self, cpus: float = 4.0) -> None:
         share = {"CPU": cpus}
-        self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)])
+        self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)], (), {})
 
     def lease(self, job_id: str | None = None) -> Lease:
         lease = self.ledger.lease(self.owner, 30.0, job_id, wait=5.0)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from restartable_server import SPEC, PlayedAgent, RunningServer
+from restartable_server import SPEC, PlayedAgent, RestartableServer
 
 from epochal.client import Client
 from epochal.client.jobs import JobCalls
@@ -192,7 +192,7 @@ def test_following_hears_of_everything_while_it_happens(client: Client, agent: P
     assert "".join(said) == "".join(f"line {line}\n" for line in range(5))
 
 
-def test_following_goes_on_over_a_restart_of_the_server(own_server: RunningServer) -> None:
+def test_following_goes_on_over_a_restart_of_the_server(own_server: RestartableServer) -> None:
     notices: list[str] = []
     client = Client(own_server.url, own_server.token, notice=notices.append)
     job = client.submit(SPEC).job
@@ -212,7 +212,7 @@ def test_following_goes_on_over_a_restart_of_the_server(own_server: RunningServe
     ]  # fmt: skip
 
 
-def test_tokens_and_what_they_allow(client: Client, server: RunningServer, submit: Submit) -> None:
+def test_tokens_and_what_they_allow(client: Client, server: RestartableServer, submit: Submit) -> None:
     job = submit("name=the-owners")
     token, secret = client.create_token("bert", "user", name="laptop", ttl_seconds=3600)
     assert secret not in str([one.to_dict() for one in client.tokens()])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from restartable_server import SPEC, PlayedAgent, RunningServer
+from restartable_server import SPEC, PlayedAgent, RestartableServer
 
 from epochal.cli.main import main
 from epochal.client import Client
@@ -39,7 +39,7 @@ print(json.dumps({"codes": codes, "loaded": sorted({name.partition(".")[0] for n
 
 
 @pytest.fixture(autouse=True)
-def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def _connected(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPOCHAL_SERVER", server.url)
     monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
 
@@ -147,7 +147,7 @@ def test_following_shows_progress_and_logs_and_exits_as_the_job_did(
 
 
 def test_following_goes_on_over_a_restart_of_the_server(
-    spec: str, own_server: RunningServer, capsys: pytest.CaptureFixture[str]
+    spec: str, own_server: RestartableServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
     arguments = ["submit", spec, "--follow", "--server", own_server.url]
@@ -311,7 +311,7 @@ def test_errors_say_what_to_do_and_exit_as_documented(run: Run, monkeypatch: pyt
 
 
 def test_login_config_and_contexts(
-    run: Run, server: RunningServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, server: RestartableServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("EPOCHAL_SERVER", "EPOCHAL_TOKEN"):
         monkeypatch.delenv(name)
@@ -333,7 +333,7 @@ def test_login_config_and_contexts(
     assert run("jobs")[0] == 5
 
 
-def test_login_with_a_wrong_token_stores_nothing(run: Run, server: RunningServer, tmp_path: Path) -> None:
+def test_login_with_a_wrong_token_stores_nothing(run: Run, server: RestartableServer, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("ep_wrong")
     assert run("login", server.url, "--token-file", str(wrong))[0] == 5

@@ -7,14 +7,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from restartable_server import PlayedAgent, RunningServer
+from restartable_server import PlayedAgent, RestartableServer
 
 PAGE = Path(__file__).parents[3] / "platform" / "docs" / "how-to" / "use-from-python.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_s_blocks_run_in_order(
-    own_server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_server: RestartableServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EPOCHAL_SERVER", own_server.url)
     monkeypatch.setenv("EPOCHAL_TOKEN", own_server.token)

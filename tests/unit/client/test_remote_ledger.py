@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from restartable_server import SPEC, PlayedAgent, RunningServer
+from restartable_server import SPEC, PlayedAgent, RestartableServer
 
 from epochal.client import Client
 from epochal.client.remote_ledger import RemoteLedger
@@ -42,7 +42,7 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert agent.ledger.job(job.id).run_id == "run-1"
 
 
-def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RunningServer) -> None:
+def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RestartableServer) -> None:
     played, client = PlayedAgent(own_server.url, own_server.token), own_server.client()
     played.appear()
     assert played.ledger.lease(played.owner, 30.0) is None
@@ -110,7 +110,7 @@ def test_logs_are_added_once_and_without_gaps(client: Client, agent: PlayedAgent
     assert "".join(chunk.text for chunk in client.logs(job.id)) == "one\ntwo\ndrei ü\n"
 
 
-def test_only_an_agent_may_lease(client: Client, server: RunningServer) -> None:
+def test_only_an_agent_may_lease(client: Client, server: RestartableServer) -> None:
     _, secret = client.create_token("anna", "user")
     with RemoteLedger(server.url, secret) as ledger, pytest.raises(ForbiddenError):
         ledger.lease("anna/one", 30.0)
@@ -137,5 +137,5 @@ def test_a_server_that_is_away_is_told_soon() -> None:
         port = free.getsockname()[1]
     began = time.monotonic()
     with RemoteLedger(f"http://127.0.0.1:{port}", "ep_x") as ledger, pytest.raises(UnreachableError):
-        ledger.heartbeat("played", "one", [])
+        ledger.heartbeat("played", "one", [], (), {})
     assert time.monotonic() - began < 5

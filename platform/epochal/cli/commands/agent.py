@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from epochal.cli import render
+from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def command(
     ):
         agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri())
         service = AgentService(agent, warm)
-        with _drained_on_signal(service):
+        with first_asks(service.drain, _end_at_once):
             _run(service)
     return 0
 
@@ -93,20 +91,5 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-@contextmanager
-def _drained_on_signal(service: AgentService) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C drains, the second ends at once."""
-
-    def handle(number: int, _frame: object) -> None:
-        if asked:
-            os._exit(128 + number)
-        asked.append(number)
-        service.drain()
-
-    asked: list[int] = []
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end_at_once(number: int) -> None:
+    os._exit(128 + number)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +12,7 @@ from epochal.cli import render
 from epochal.cli.options import output_option, set_option
 from epochal.cli.progress import display
 from epochal.cli.render import Output
+from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
 from epochal.urls import without_password
 
@@ -98,24 +97,17 @@ def _run(
             return foreground.run(loaded, tuple(sys.argv))
 
 
-@contextmanager
-def _interruptible(foreground: Foreground) -> Iterator[None]:
+def _interruptible(foreground: Foreground) -> AbstractContextManager[None]:
     """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end, the second ends at once."""
 
-    def handle(number: int, _frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
+    def ask() -> None:
         render.message("saving the state and ending; once more ends at once, without saving")
         foreground.interrupt()
 
-    asked: list[int] = []
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def end(_number: int) -> None:
+        raise KeyboardInterrupt
+
+    return first_asks(ask, end)
 
 
 def _show(summary: Summary, output: Output) -> None:
