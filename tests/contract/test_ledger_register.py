@@ -39,6 +39,14 @@ class TestAgents:
         assert [agent.alive for agent in ledger.agents()] == [False]
         assert ledger.why("digits-cnn").kind == "NO_AGENT"
 
+    def test_one_not_heard_of_for_a_day_is_not_listed(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        ledger.heartbeat("a", "1", [NODE], [], {})
+        monkeypatch.setattr(agents, "_LISTED_SECONDS", 0.05)
+        time.sleep(0.1)
+        assert ledger.agents() == []
+        ledger.heartbeat("a", "1", [NODE], [], {})
+        assert [agent.name for agent in ledger.agents()] == ["a"]
+
     def test_new_incarnation_ends_the_leases_of_the_former_at_once(self, ledger: Ledger) -> None:
         ledger.heartbeat("a", "1", [NODE], [], {})
         ledger.heartbeat("a-b", "1", [NODE], [], {})

@@ -293,12 +293,15 @@ def test_code_and_spec_that_cannot_be_used_fail_the_job_alone(serve: Serve, ledg
 def test_a_folder_that_cannot_be_written_fails_the_job_and_holds_up_nobody(
     serve: Serve, ledger: Ledger, home: Home
 ) -> None:
-    job = submit(ledger, "retry.infra=1")
+    job = submit(ledger, "retry.infra=2")
     home.job(job.id).mkdir(parents=True)
     (home.job(job.id) / "artifacts").touch()  # where there should be a folder
     serve()
     job = ended(ledger, job)
-    assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.INFRASTRUCTURE, 2)
+    assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.INFRASTRUCTURE, 3)
+    first, second, third = (attempt.leased_at for attempt in ledger.attempts(job.id))
+    assert third - second > 1 > second - first  # what fails at once again and again is given time
+    assert "waiting" in kinds(ledger, job)
     assert ended(ledger, submit(ledger, ONE_WORKER, "train.steps=5")).state is JobState.SUCCEEDED
 
 

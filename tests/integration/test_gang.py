@@ -25,6 +25,7 @@ from epochal.training.control import Progress, Saved
 TARGETS = "gang_targets"
 HERE = Path(__file__).parent
 WAIT = 60.0
+_WAITING = ("ray::IDLE", "ray::hold")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,12 @@ def until(condition: Callable[[], object], what: str, seconds: float = WAIT) -> 
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.01)
+
+
+def waiting_processes() -> list[int]:
+    """Of this process's own Ray: idle ones, and those that are held until all are warm."""
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    return [one.pid for one in psutil.process_iter(["name"]) if one.pid in ours and one.info["name"] in _WAITING]
 
 
 def gone(pid: int) -> bool:
@@ -104,19 +111,14 @@ def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path
         assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
 
 
-def test_warm_workers_are_used_and_replaced(cluster: Connection, tmp_path: Path) -> None:
-    # A busy Ray sometimes starts a process too many, which is idle as well and may be given out first: so three tries.
-    for attempt in range(1, 4):
-        cluster.keep_warm(4)
-        until(lambda: sum(cluster.warm.idle().values()) >= 4, "four warm workers")
-        idle = set().union(*cluster.warm._idle.values())
-        with form(cluster, GangRequest("digits", (2, 2)), WAIT) as gang:
-            started = only(Started, run(gang, "add_up", tmp_path, attempt=attempt))
-        if {event.pid for event in started} <= idle:
-            break
+def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:
+    idle = set().union(*warm.warm._idle.values())
+    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
+        started = only(Started, run(gang, "add_up", tmp_path))
     assert {event.pid for event in started} <= idle
     until(lambda: all(gone(event.pid) for event in started), "the end of processes that have served")
-    until(lambda: sum(cluster.warm.idle().values()) >= 2, "new warm workers")
+    until(lambda: sum(warm.warm.idle().values()) >= 4, "new warm workers")
+    assert len(waiting_processes()) == 4, "Ray has started some that nobody asked for"
 
 
 def test_workers_name_themselves_while_they_run(gang: Gang, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
+from epochal.agent.retry import QUICK_SECONDS, pause_before_next
 from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.engine.connection import Connection
@@ -84,6 +85,7 @@ class Carrier:
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
         self._log = ProgressLog()
+        self._quick_failures = 0
         self._timed_out = self._stopping = self._leaving = self._lost = False
         self.tracking: RunTracking | None = None
         self.attempt: Attempt | None = None
@@ -159,6 +161,7 @@ class Carrier:
             raise
 
     def _see_through(self, lease: Lease, outbox: Outbox) -> Job | None:
+        begun = time.monotonic()
         logs = LogShipper(self._source, lease, self._folder)
         if self._agent.hands_back:
             logs.start()
@@ -168,10 +171,24 @@ class Carrier:
             logs.close()
         if self._agent.hands_back:
             outbox.tell(logs.finish)
+        self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
         if not self.ending.failed:
             self._release()
         return outbox.wait()
+
+    def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
+        """Wait where attempts fail at once, one after the other: before anyone hears that this one has ended."""
+        self._quick_failures = self._quick_failures + 1 if self.ending.failed and lasted < QUICK_SECONDS else 0
+        if not (pause := pause_before_next(self._quick_failures)):
+            return
+        message = (
+            f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
+        )
+        outbox.tell(partial(self._source.note, lease, "waiting", message))
+        deadline = time.monotonic() + pause
+        while not self._stopping and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
         try:

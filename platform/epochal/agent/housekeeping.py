@@ -43,7 +43,7 @@ class Housekeeper:
         Raises:
             UnreachableError: the source does not answer.
         """
-        pending = [folder for folder, record in self._left() if self._needs_sending(folder, record)]
+        pending = [folder for folder, record in self._left() if self._is_due(folder, record)]
         if pending:
             sync_folders(self._agent.tracking_uri, pending, _SYNC_SECONDS)
 
@@ -62,6 +62,14 @@ class Housekeeper:
         for folder, record in job_folders(self._agent.home.storage):
             if folder.name not in self._done and folder.name not in self._held():
                 yield folder, record
+
+    def _is_due(self, folder: Path, record: RunRecord) -> bool:
+        """See ``_needs_sending``; a folder that cannot be read or written holds up no other."""
+        try:
+            return self._needs_sending(folder, record)
+        except OSError as error:
+            _logger.warning("%s cannot be tidied: %s", folder, error)
+            return False
 
     def _needs_sending(self, folder: Path, record: RunRecord) -> bool:
         """Whether MLflow lacks something of it, now that the record and the logs are right."""

@@ -20,8 +20,12 @@ REGISTER_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
 
 ENVIRONMENT = {
-    # Idle workers are kept up to this number instead of the number of CPUs.
-    "RAY_num_workers_soft_limit": "64",
+    # Idle workers are kept. Beside a worker that a task needs Ray starts others that might be needed, up to this number
+    # of idle ones: those would take the cores while a gang starts, and a later gang would get them, who are not warm.
+    "RAY_num_workers_soft_limit": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": str(10**9),
+    # The pool of warm workers starts as many as it wants, and no other.
+    "RAY_prestart_worker_first_driver": "0",
     # Ray runs workers at niceness 15 by default, behind everything else on the machine. The training is the work.
     "RAY_worker_niceness": "0",
     # Data loaders and compilers that a killed worker leaves behind go with it.

@@ -1,14 +1,16 @@
-"""This process as the system sees it: its title, output, parent, threads' priority, network interface."""
+"""This process as the system sees it: its title, output, parent, threads' priority, memory, network interface."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -76,6 +78,21 @@ def restore_priority() -> None:
             with suppress(OSError):
                 if os.getpriority(os.PRIO_PROCESS, int(thread)) > 0:
                     os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+
+
+@contextmanager
+def made_to_stay() -> Iterator[None]:
+    """Within the ``with`` block no garbage is collected, and what is there at its end never will be: for imports.
+
+    A training imports 430,000 objects that stay. A full collection looks at all of them, 0.16 s each time, and comes
+    before the first step; switched on, it makes the import itself a quarter longer.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def interface_of(address: str) -> str | None:

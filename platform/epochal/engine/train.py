@@ -60,7 +60,7 @@ def _check_secrets(spec: JobSpec) -> None:
     if missing:
         raise EpochalError(
             f"secrets are missing here: {', '.join(missing)}",
-            "set them in the environment that Ray's nodes are started in; for a private Ray, that of `epochal run`",
+            "set them where Ray's nodes are started; for a private Ray, where `epochal run` or `epochal up` is",
         )
 
 

@@ -33,9 +33,6 @@ MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.engin
 WARM_UP = "epochal.training.warm_up:warm_up"
 """Called after that. By name, since it imports torch, which the driver can do without."""
 
-WARM_UP_AFTER_SECONDS = 2.0
-"""How long a process must be idle before that: a gang that waits for its first processes would wait for it too."""
-
 REFILL_SECONDS = 5.0
 """How long after workers were taken new ones are made: the first steps of a job are the ones people wait for."""
 
@@ -46,6 +43,24 @@ _CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
 _GPU_SHARE = 0.0001
 _LEAST_GPU = 0.1
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a round of no-op tasks prepares its processes: ``gentle`` ones behind everything else on the machine.
+
+    ``rest`` is how long, in seconds, a process must have been idle before the warm-up.
+    """
+
+    gentle: bool = False
+    rest: float = 0.0
+
+
+_WAITED_FOR = Manner(rest=2.0)
+"""A gang that waits for its first processes would wait for the warm-up too."""
+
+_BESIDE_A_JOB = Manner(gentle=True)
+_BETWEEN_JOBS = Manner()
 
 
 @dataclass(frozen=True)
@@ -75,14 +90,14 @@ def _store() -> Any:
     return worker.gcs_client
 
 
-def hold(modules: tuple[str, ...], gentle: bool, gate: Gate) -> Iterator[int]:
+def hold(modules: tuple[str, ...], manner: Manner, gate: Gate) -> Iterator[int]:
     """The no-op task: import ``modules``, tell the process's id, and keep the process busy until the gate opens.
 
     The import has a thread of its own, which outlives the task: one that ends before leaves no half-imported module,
-    a ``gentle`` one lowers the priority of that thread alone, and the warm-up goes on in the idle process.
+    a gentle one lowers the priority of that thread alone, and the warm-up goes on in the idle process.
     """
     loaded = threading.Event()
-    threading.Thread(target=_load, args=(modules, gentle, loaded), daemon=True).start()
+    threading.Thread(target=_load, args=(modules, manner, loaded), daemon=True).start()
     while not loaded.wait(gate.seconds) and not gate.is_open():
         pass
     if loaded.is_set():
@@ -91,20 +106,22 @@ def hold(modules: tuple[str, ...], gentle: bool, gate: Gate) -> Iterator[int]:
         time.sleep(gate.seconds)
 
 
-def _load(modules: tuple[str, ...], gentle: bool, loaded: threading.Event) -> None:
+def _load(modules: tuple[str, ...], manner: Manner, loaded: threading.Event) -> None:
     """Stops after the module it is at once a gang has the process."""
     import numpy  # noqa: F401 - starts its threads, which would inherit the low priority
 
-    if gentle:
+    if manner.gentle:
         process.lower_priority()
-    for module in modules:
-        if process.taken.is_set():
-            return
-        with suppress(ImportError):
-            import_module(module)
+    with process.made_to_stay():
+        for module in modules:
+            if process.taken.is_set():
+                return
+            with suppress(ImportError):
+                import_module(module)
     loaded.set()
-    if not process.taken.wait(WARM_UP_AFTER_SECONDS):
-        _call(WARM_UP)
+    if not process.taken.wait(manner.rest):
+        with process.made_to_stay():
+            _call(WARM_UP)
 
 
 def _call(target: str) -> None:
@@ -124,7 +141,7 @@ class WarmPool:
         self._promised: Counter[str] = Counter()
         self._holding: _Round | None = None
         self._due: float | None = None
-        self._gentle = False
+        self._manner = _WAITED_FOR
         self._filling = False
         self._claims = 0
         self._closed = False
@@ -137,7 +154,7 @@ class WarmPool:
             if per_node == self._target:
                 return
             self._target = per_node
-            self._schedule(0.0, gentle=False)
+            self._schedule(0.0, _WAITED_FOR)
 
     def idle(self) -> Mapping[str, int]:
         """How many warm processes each node has, as far as is known here."""
@@ -174,12 +191,12 @@ class WarmPool:
             if claim.outstanding[node_id]:
                 claim.outstanding[node_id] -= 1
                 self._promised[node_id] -= 1
-            self._schedule(REFILL_SECONDS, gentle=True)
+            self._schedule(REFILL_SECONDS, _BESIDE_A_JOB)
 
     def rested(self) -> None:
         """A gang has ended: there is time to make new ones, unless another attempt follows at once."""
         with self._changed:
-            self._schedule(_IDLE_REFILL_SECONDS, gentle=False)
+            self._schedule(_IDLE_REFILL_SECONDS, _BETWEEN_JOBS)
 
     def make_way(self) -> None:
         """Let go of the processes that are being held, within milliseconds."""
@@ -199,11 +216,11 @@ class WarmPool:
     def _short_of(self, need: Mapping[str, int]) -> bool:
         return any(len(self._idle[node]) - self._promised[node] < count for node, count in need.items())
 
-    def _schedule(self, delay: float, gentle: bool) -> None:
+    def _schedule(self, delay: float, manner: Manner) -> None:
         if not self._target or self._closed:
             return
         self._due = time.monotonic() + delay
-        self._gentle = gentle
+        self._manner = manner
         self._filling = self._filling or delay == 0.0
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="warm-pool", daemon=True)
@@ -211,16 +228,16 @@ class WarmPool:
         self._changed.notify_all()
 
     def _serve(self) -> None:
-        while (gentle := self._next_round()) is not None:
+        while (manner := self._next_round()) is not None:
             # The cluster may be going away; what is missed is made in the next round.
             with suppress(ray.exceptions.RayError, RuntimeError):
-                self._round(gentle)
+                self._round(manner)
             with self._changed:
                 self._filling = False
                 self._changed.notify_all()
 
-    def _next_round(self) -> bool | None:
-        """Wait until a round is due: whether it is a gentle one; None once the pool is closed.
+    def _next_round(self) -> Manner | None:
+        """Wait until a round is due; None once the pool is closed.
 
         One that is under way before a gang claims processes goes on; no other starts while the claim lasts.
         """
@@ -228,17 +245,17 @@ class WarmPool:
             while not self._closed:
                 wait = None if self._due is None else self._due - time.monotonic()
                 if wait is not None and wait <= 0 and (not self._claims or self._filling):
-                    self._due, self._filling = None, not self._gentle
-                    return self._gentle
+                    self._due, self._filling = None, not self._manner.gentle
+                    return self._manner
                 self._changed.wait(None if wait is None or wait <= 0 else wait)
             return None
 
-    def _round(self, gentle: bool) -> None:
+    def _round(self, manner: Manner) -> None:
         short = [node for node in ray.nodes() if self._is_short(node)]  # type: ignore[no-untyped-call]
         if not short or not self._target:
             return
         placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
-        mine = _Round([options for _, options in placements], gentle)
+        mine = _Round([options for _, options in placements], manner)
         with self._changed:
             self._holding = mine
         self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
@@ -285,10 +302,10 @@ class Claim:
 class _Round:
     """No-op tasks that hold a process each."""
 
-    def __init__(self, placements: Iterable[Mapping[str, Any]], gentle: bool) -> None:
+    def __init__(self, placements: Iterable[Mapping[str, Any]], manner: Manner) -> None:
         options = list(placements)
         self._gate = Gate.new(len(options))
-        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, gentle, self._gate) for one in options]
+        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, manner, self._gate) for one in options]
         self._waiting = list(self.tasks)
 
     @property
@@ -324,7 +341,7 @@ def preload(placements: Iterable[Mapping[str, Any]]) -> None:
 
     Returns when all have imported what a worker needs and are idle, or after a minute and a half.
     """
-    crowd = _Round(placements, gentle=False)
+    crowd = _Round(placements, _WAITED_FOR)
     deadline = time.monotonic() + _PRELOAD_SECONDS
     while not crowd.complete and time.monotonic() < deadline:
         list(crowd.loaded(crowd.wait(1.0)))

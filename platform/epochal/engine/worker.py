@@ -153,7 +153,8 @@ def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQ
         torch.set_num_threads(assignment.request.threads)
         if assignment.request.package is not None:
             context = replace(context, code=_import_from(assignment.request.package))
-        function: Any = resolve(assignment.target)
+        with process.made_to_stay():
+            function: Any = resolve(assignment.target)
         events.put(Done(rank, function(assignment.payload, context)))
     except BaseException as error:
         events.put(of_exception(rank, error, traceback.format_exc()[-_TRACEBACK_CHARACTERS:]))

@@ -18,6 +18,8 @@ from epochal.ledger.values import LEASE_SECONDS, AgentInfo
 ALIVE_SECONDS = LEASE_SECONDS
 """An agent that was not heard of for longer counts as gone, as do its leases."""
 
+_LISTED_SECONDS = 24 * 3600.0
+
 _REMEMBERED = 20
 """Former incarnations of an agent that are known as such."""
 
@@ -65,13 +67,14 @@ class AgentRegister:
             return to_agent(row)
 
     def agents(self) -> list[AgentInfo]:
-        """All that were ever heard of, by name."""
+        """Those that were heard of within the last day, by name."""
         with self._database.read() as connection:
             return all_agents(connection)
 
 
 def all_agents(connection: Connection) -> list[AgentInfo]:
-    return [to_agent(row) for row in connection.execute(select(agents, _alive()).order_by(agents.c.name))]
+    recent = agents.c.seen_at > now() - _LISTED_SECONDS
+    return [to_agent(row) for row in connection.execute(select(agents, _alive()).where(recent).order_by(agents.c.name))]
 
 
 def agent_of(connection: Connection, owner: str) -> AgentInfo | None:

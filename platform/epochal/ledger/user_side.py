@@ -35,6 +35,7 @@ class UserSide:
         key: str | None = None,
         submitted_by: str = "",
         origin: Mapping[str, Any] | None = None,
+        message: str = "",
     ) -> Job:
         """Queue a job. With a ``key``, doing it again gives the same job and queues nothing.
 
@@ -42,6 +43,7 @@ class UserSide:
             spec: the resolved job spec, as JSON types.
             key: the client's own id for this submission.
             origin: where the spec came from: what agents and people want to know beside it, as JSON types.
+            message: what the job's first event says.
 
         Raises:
             ConflictError: ``key`` was used for another spec, or other code.
@@ -56,7 +58,7 @@ class UserSide:
             "origin": origin or {},
             **columns_of(spec, origin or {}),
         }
-        return self._submit(columns)
+        return self._submit(columns, message)
 
     def same_finished(self, spec_digest: str, code_digest: str | None) -> Job | None:
         """The newest job of this very spec and shipped code that has SUCCEEDED; None where there is none."""
@@ -66,8 +68,9 @@ class UserSide:
             row = connection.execute(query).first()
             return to_job(row) if row else None
 
-    def retry_job(self, ref: str, submitted_by: str) -> Job:
-        """Queue the spec of a job that has ended once more, as a new job; ``origin["retry_of"]`` is the old one's id.
+    def retry_job(self, ref: str, submitted_by: str, message: str = "") -> Job:
+        """Queue the spec of a job that has ended once more, as a new job; ``origin["retry_of"]`` is the old one's id,
+        and ``message`` stands in its first event.
 
         Raises:
             ConflictError: it has not ended.
@@ -83,13 +86,15 @@ class UserSide:
             priority=job.priority,
             submitted_by=submitted_by,
             origin={**job.origin, "retry_of": job.id},
+            message=message,
         )
 
-    def _submit(self, columns: Mapping[str, Any]) -> Job:
+    def _submit(self, columns: Mapping[str, Any], message: str) -> Job:
         for again in range(_ID_TRIES):
             try:
                 with self._database.write() as connection:
-                    return _by_key(connection, columns) or _insert(connection, columns, job_id(columns["name"], again))
+                    identity = job_id(columns["name"], again)
+                    return _by_key(connection, columns) or _insert(connection, columns, identity, message)
             except exc.IntegrityError as error:
                 if not _is_taken(error):
                     raise
@@ -211,10 +216,10 @@ def _is_taken(error: exc.IntegrityError) -> bool:
     return any(name in str(error.orig) for name in ("jobs.id", "jobs.key", "jobs_id", "jobs_key"))
 
 
-def _insert(connection: Connection, columns: Mapping[str, Any], identity: str) -> Job:
+def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> Job:
     fresh = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds": 0.0, "ran_seconds": 0.0}
     times = {"submitted_at": now(), "entered_at": now(), "updated_at": now()}
     statement = insert(jobs).values({**columns, **fresh, **times, "id": identity}).returning(jobs)
     job = to_job(connection.execute(statement).one())
-    record(connection, job, None, Step("submitted"))
+    record(connection, job, None, Step("submitted", message=message))
     return job

@@ -127,9 +127,10 @@ def test_stop_pause_resume_retry(client: Client, submit: Submit) -> None:
     assert client.stop(job.id).state is JobState.STOPPED
     with pytest.raises(ConflictError):
         client.resume(job.id)
-    another = client.retry(job.id)
+    another = client.retry(job.id, "once more")
     assert (another.state, another.origin["retry_of"], another.spec) == (JobState.QUEUED, job.id, job.spec)
     assert [event.kind for event in client.events(job.id)][:2] == ["submitted", "pause_requested"]
+    assert next(iter(client.events(another.id))).message == "once more"
 
 
 def test_why_and_queue(client: Client, agent: PlayedAgent, submit: Submit) -> None:

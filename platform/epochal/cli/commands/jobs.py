@@ -12,7 +12,7 @@ from epochal.cli import render
 from epochal.cli.connection import with_client
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
-from epochal.errors import UsageError
+from epochal.errors import UnreachableError, UsageError
 from epochal.ledger.states import JobState
 
 if TYPE_CHECKING:
@@ -62,13 +62,16 @@ def command(client: Client, waiting: bool, watch: bool, output: Output, **filter
     if chosen.mine:
         chosen = replace(chosen, user=str(client.whoami()["user"]))
     show = _show_queue if waiting else _show_jobs
-    if not watch:
-        show(client, chosen, output)
-        return
-    while True:
+    if watch:
         render.clear()
-        show(client, chosen, output)
+    show(client, chosen, output)
+    while watch:
         time.sleep(_WATCH_SECONDS)
+        render.clear()
+        try:
+            show(client, chosen, output)
+        except UnreachableError as error:
+            render.message(f"{error}; trying again")
 
 
 def _show_jobs(client: Client, chosen: Filters, output: Output) -> None:

@@ -110,7 +110,7 @@ def resume(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) 
 @router.post("/jobs/{ref}/retry", responses=answers(JOB, 404, 409, 413))
 def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Queue the spec of a job that has ended as a new job: that one is the answer."""
-    return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user))
+    return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user, _said(body)))
 
 
 def listed(job: Job) -> dict[str, Any]:
