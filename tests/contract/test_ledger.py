@@ -78,7 +78,7 @@ class TestLookingUp:
 
     def test_jobs_are_newest_first_and_filtered(self, ledger: Ledger) -> None:
         first, second, third = submit(ledger, submitted_by="ada"), submit(ledger, "wine"), submit(ledger)
-        ledger.cancel(third.id)
+        ledger.request_stop(third.id)
         assert [job.id for job in ledger.jobs()] == [third.id, second.id, first.id]
         assert [job.id for job in ledger.jobs([JobState.QUEUED])] == [second.id, first.id]
         assert [job.id for job in ledger.jobs(limit=1)] == [third.id]

@@ -97,20 +97,10 @@ class TestRequests:
         ledger.preempt(lease.job_id)
         assert ledger.pause(lease).state is JobState.PAUSED
 
-    def test_cancel_and_reject_and_resume_need_their_state(self, ledger: Ledger) -> None:
+    def test_resume_needs_a_paused_job(self, ledger: Ledger) -> None:
         lease = running(ledger)
-        calls = [
-            lambda: ledger.cancel(lease.job_id),
-            lambda: ledger.reject(lease.job_id, Reason.PENDING_TIMEOUT, "waited 1h"),
-            lambda: ledger.resume(lease.job_id),
-        ]
-        for call in calls:
-            with pytest.raises(ConflictError, match="is RUNNING, not"):
-                call()
-
-    def test_reject(self, ledger: Ledger) -> None:
-        job = ledger.reject(submit(ledger).id, Reason.PENDING_TIMEOUT, "waited 1h")
-        assert (job.state, job.reason, job.message) == (JobState.FAILED, Reason.PENDING_TIMEOUT, "waited 1h")
+        with pytest.raises(ConflictError, match="is RUNNING, not PAUSED"):
+            ledger.resume(lease.job_id)
 
 
 class TestTime:

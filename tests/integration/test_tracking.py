@@ -178,7 +178,8 @@ def test_the_server_is_down_before_during_and_after(stopped_mlflow_server: Track
     server.kill()
     train(job, 300, 600, attempt=2)
     finish(job)
-    synced = tracker.finish("FINISHED", "COMPLETED", deadline_seconds=1)
+    tracker.update(status="FINISHED", reason="COMPLETED")
+    synced = tracker.close(deadline_seconds=1)
     assert synced.pending
     assert not synced.reachable
     server.start()
@@ -208,7 +209,8 @@ def test_a_tracker_follows_a_running_job(flaky_mlflow: FlakyProxy, job: Path) ->
     writer.close()
     wait_for(lambda: not tracker.last.reachable)
     flaky_mlflow.up()
-    synced = tracker.finish("FAILED", "USER_ERROR: rank 1: ValueError")
+    tracker.update(status="FAILED", reason="USER_ERROR: rank 1: ValueError")
+    synced = tracker.close()
     assert (synced.left, synced.problem) == ("", "")
     run = client.get_run(synced.run_id)
     assert (run.info.status, run.data.tags["epochal.reason"]) == ("FAILED", "USER_ERROR: rank 1: ValueError")
@@ -222,7 +224,8 @@ def test_a_silent_server_does_not_hold_up_the_end(
     flaky_mlflow.silent = True
     tracker = Tracker(flaky_mlflow.url, job, lambda _: None, every=0.1)
     start = time.perf_counter()
-    synced = tracker.finish("FINISHED", deadline_seconds=2)
+    tracker.update(status="FINISHED")
+    synced = tracker.close(deadline_seconds=2)
     assert time.perf_counter() - start < 4
     assert synced.pending
 

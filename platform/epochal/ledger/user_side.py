@@ -129,38 +129,17 @@ class UserSide:
         with self._database.write() as connection:
             return ask_to_leave(connection, ref, message)
 
-    def cancel(self, ref: str, message: str = "") -> Job:
-        """Take a job out of the queue for good.
-
-        Raises:
-            ConflictError: it is not QUEUED.
-        """
-        step = Step("cancelled", JobState.STOPPED, Reason.STOPPED_BY_USER, message)
-        return self._from(ref, JobState.QUEUED, step, "`epochal stop` ends a job in any state")
-
-    def reject(self, ref: str, reason: Reason, message: str) -> Job:
-        """Fail a job that never left the queue (``PENDING_TIMEOUT``).
-
-        Raises:
-            ConflictError: it is not QUEUED.
-        """
-        return self._from(ref, JobState.QUEUED, Step("failed", JobState.FAILED, reason, message), "it left the queue")
-
     def resume(self, ref: str, message: str = "") -> Job:
         """Queue a PAUSED job again; it goes on from its newest checkpoint.
 
         Raises:
             ConflictError: it is not PAUSED.
         """
-        step = Step("resumed", JobState.QUEUED, message=message)
-        return self._from(ref, JobState.PAUSED, step, "only a PAUSED job can be resumed")
-
-    def _from(self, ref: str, state: JobState, step: Step, hint: str) -> Job:
         with self._database.write() as connection:
             job = _locked(connection, ref)
-            if job.state is not state:
-                raise ConflictError(f"{job.id} is {job.state}, not {state}", hint)
-            return advance(connection, job, step)
+            if job.state is not JobState.PAUSED:
+                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", "only a PAUSED job can be resumed")
+            return advance(connection, job, Step("resumed", JobState.QUEUED, message=message))
 
     def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
         with self._database.write() as connection:

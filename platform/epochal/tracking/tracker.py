@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from epochal.tracking.record import CheckpointPointer, RunRecord, Status, note_checkpoint, record_path
+from epochal.tracking.record import CheckpointPointer, RunRecord, note_checkpoint, record_path
 from epochal.tracking.shipped import Shipped, is_pending
 from epochal.tracking.sync import Synced, sync
 
@@ -25,10 +25,6 @@ class Tracker:
 
     The folder must hold a run record (``RunRecord.save``). No method raises because of MLflow. ``notice`` is told once
     when the server does not answer, and once when it does again; it is called from the tracker's thread.
-
-    >>> tracker = Tracker(uri, folder)          # doctest: +SKIP
-    >>> tracker.update(tags={"attempts": "2"})  # doctest: +SKIP
-    >>> tracker.finish("FINISHED")              # doctest: +SKIP
     """
 
     def __init__(
@@ -70,16 +66,11 @@ class Tracker:
         with self._record_lock:
             note_checkpoint(self._folder, pointer)
 
-    def finish(self, status: Status, reason: str = "", deadline_seconds: float = 20.0) -> Synced:
-        """Set the final status and send what is left, for at most ``deadline_seconds``.
+    def close(self, deadline_seconds: float = 20.0) -> Synced:
+        """Send what is left, for at most ``deadline_seconds``, and end the thread.
 
         What cannot be sent stays in the folder: see ``left`` and ``problem`` of the result, and ``sync_all``.
         """
-        self.update(status=status, reason=reason)
-        return self.close(deadline_seconds)
-
-    def close(self, deadline_seconds: float = 20.0) -> Synced:
-        """Send what is left and end the thread, leaving the status as it is."""
         until = time.monotonic() + deadline_seconds
         with self._wake:
             self._until = until
