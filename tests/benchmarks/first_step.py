@@ -42,6 +42,8 @@ PROMISES = [
     Promise("submitted, beside torchrun tuned", "epochal submit", "torchrun, tuned", 0.25),
     Promise("submitted, beside Ray Jobs + Ray Train", "epochal submit", "ray jobs", 0.1),
     Promise("submitted, beside Ray Jobs + Ray Train tuned", "epochal submit", "ray jobs, tuned", 0.1),
+    Promise("submitted, an agent has it", "epochal leased"),
+    Promise("submitted, every worker runs", "epochal running", limit=0.1),
     Promise("warm, beside Ray Jobs + Ray Train", "epochal warm", "ray jobs", 0.1),
     Promise("warm, beside Ray Jobs + Ray Train tuned", "epochal warm", "ray jobs, tuned", 0.1),
     Promise("cold, beside Ray Train", "epochal cold", "ray train cold", 0.5),
@@ -63,13 +65,16 @@ def _epochal() -> dict[str, float]:
     with workspace() as (folder, env), epochal_job.start(folder, env) as contender:
         cold = contender.first_step()
     with workspace() as (folder, env), warm_agent.start(folder, env, jobs=2) as contender:
-        warm = contender.first_step(since=warm_agent.submitted(contender, 1))
+        warm = contender.first_step(since=warm_agent.moment(contender, "submitted", 1))
     return {"epochal cold": cold, "epochal warm": warm}
 
 
 def _epochal_submit() -> dict[str, float]:
     with workspace() as (folder, env), served.start(folder, env, jobs=2) as contender:
-        return {"epochal submit": contender.first_step(since=warm_agent.submitted(contender, 1))}
+        submitted = warm_agent.moment(contender, "submitted", 1)
+        first_step = contender.first_step(since=submitted)
+        events = {what: warm_agent.moment(contender, what, 1) - submitted for what in ("leased", "running")}
+        return {"epochal submit": first_step} | {f"epochal {what}": after for what, after in events.items()}
 
 
 def _torchrun() -> dict[str, float]:

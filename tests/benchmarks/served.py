@@ -1,6 +1,6 @@
 """Jobs one after the other through `epochal up` and `submit`, as users submit them: ``python served.py FILE JOBS``.
 
-Prints when each was submitted (Unix seconds), or, imported, starts itself as a contender.
+Prints when each was submitted, leased and running (Unix seconds), or, imported, starts itself as a contender.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ def main(spec: Path, jobs: int) -> None:
                 job = client.wait(client.submit(spec).job.id)
                 if job.state is not JobState.SUCCEEDED:
                     raise SystemExit(f"{job.id} is {job.state}: {job.reason} {job.message}")
+                for event in client.events(job.id):
+                    if event.kind in ("leased", "running"):
+                        print(f"{event.kind} {event.at!r}", flush=True)
     finally:
         subprocess.run([BIN / "epochal", "down", "--now"], check=True)
 

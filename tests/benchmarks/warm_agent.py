@@ -24,14 +24,14 @@ def start(folder: Path, env: Mapping[str, str], jobs: int) -> Contender:
     return Contender(command, folder, env)
 
 
-def submitted(contender: Contender, index: int) -> float:
-    """When the ``index``-th job was submitted (Unix seconds), once it was."""
+def moment(contender: Contender, what: str, index: int) -> float:
+    """When the ``index``-th job was ``what`` (Unix seconds), such as ``submitted``, once the contender has said so."""
 
     def find() -> float | None:
-        moments = re.findall(r"^submitted (\S+)$", contender.log.read_text(errors="replace"), re.MULTILINE)
+        moments = re.findall(rf"^{what} (\S+)$", contender.log.read_text(errors="replace"), re.MULTILINE)
         return float(moments[index]) if len(moments) > index else None
 
-    return wait_for(f"job {index}", find, contender.alive)
+    return wait_for(f"job {index} {what}", find, contender.alive)
 
 
 def main(spec: Path, jobs: int) -> None:
