@@ -35,7 +35,6 @@ class UserSide:
         key: str | None = None,
         submitted_by: str = "",
         origin: Mapping[str, Any] | None = None,
-        message: str = "",
     ) -> Job:
         """Queue a job. With a ``key``, doing it again gives the same job and queues nothing.
 
@@ -43,22 +42,12 @@ class UserSide:
             spec: the resolved job spec, as JSON types.
             key: the client's own id for this submission.
             origin: where the spec came from: what agents and people want to know beside it, as JSON types.
-            message: what the job's first event says.
 
         Raises:
             ConflictError: ``key`` was used for another spec, or other code.
         """
-        columns = {
-            "name": name,
-            "key": key,
-            "spec": spec,
-            "spec_digest": digest(spec),
-            "priority": priority,
-            "submitted_by": submitted_by,
-            "origin": origin or {},
-            **columns_of(spec, origin or {}),
-        }
-        return self._submit(columns, message)
+        who = {"name": name, "key": key, "priority": priority, "submitted_by": submitted_by}
+        return self._submit({**who, **_told(spec, origin or {})})
 
     def same_finished(self, spec_digest: str, code_digest: str | None) -> Job | None:
         """The newest job of this very spec and shipped code that has SUCCEEDED; None where there is none."""
@@ -80,16 +69,10 @@ class UserSide:
         if not job.state.is_terminal:
             hint = "`epochal resume` goes on with it" if job.state is JobState.PAUSED else "stop it first, or wait"
             raise ConflictError(f"{job.id} is {job.state}: only a job that has ended can be retried", hint)
-        return self.submit(
-            job.spec,
-            name=job.name,
-            priority=job.priority,
-            submitted_by=submitted_by,
-            origin={**job.origin, "retry_of": job.id},
-            message=message,
-        )
+        who = {"name": job.name, "key": None, "priority": job.priority, "submitted_by": submitted_by}
+        return self._submit({**who, **_told(job.spec, {**job.origin, "retry_of": job.id})}, message)
 
-    def _submit(self, columns: Mapping[str, Any], message: str) -> Job:
+    def _submit(self, columns: Mapping[str, Any], message: str = "") -> Job:
         for again in range(_ID_TRIES):
             try:
                 with self._database.write() as connection:
@@ -193,6 +176,11 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
 def _is_taken(error: exc.IntegrityError) -> bool:
     """Whether someone else took this id, or this key, since we looked. SQLite names the column, PostgreSQL the rule."""
     return any(name in str(error.orig) for name in ("jobs.id", "jobs.key", "jobs_id", "jobs_key"))
+
+
+def _told(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a submission's spec and origin fill."""
+    return {"spec": spec, "spec_digest": digest(spec), "origin": origin, **columns_of(spec, origin)}
 
 
 def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> Job:
