@@ -45,7 +45,8 @@ class Storage:
     def check(self) -> None:
         """Look at the folder, to see whether the storage answers."""
         with self._reached():
-            self._files.exists(self._root)
+            with suppress(FileNotFoundError):  # nothing was put into an object store yet
+                self._files.info(self._root)  # its `exists` takes a store that is away for one without the file
             if self._is_local and not os.access(self._root, os.W_OK):
                 raise PermissionError(f"{self._root} is missing or cannot be written")
 
@@ -136,5 +137,12 @@ class Storage:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:
+            if not isinstance(error, OSError) and not _is_foreign(error):
+                raise
             raise UnreachableError(f"the storage does not do what it should: {error}", _HINT) from error
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether it is of a library that an fsspec file system is made of; those of object stores are no ``OSError``."""
+    return type(error).__module__.partition(".")[0] not in ("builtins", "epochal")

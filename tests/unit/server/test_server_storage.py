@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import io
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from epochal.errors import UnreachableError, UsageError
+from epochal.server.log_store import LogStore, Stream
 from epochal.server.storage import Storage
 
 
-@pytest.fixture(params=["folder", "fsspec"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return Storage(str(tmp_path / "kept") if request.param == "folder" else f"memory://{tmp_path}")
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Of an S3 server on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "nobody's")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        boto3.client("s3").create_bucket(Bucket="epochal")
+        yield "s3://epochal"
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "kept")
+    return f"memory://{tmp_path}" if request.param == "memory" else f"{request.getfixturevalue('bucket')}{tmp_path}"
+
+
+@pytest.fixture
+def storage(url: str) -> Storage:
+    return Storage(url)
 
 
 def test_what_was_put_is_read(storage: Storage) -> None:
@@ -77,3 +105,23 @@ def test_storage_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(UsageError, match="nonsense"):
         Storage("nonsense://x")
+
+
+def test_two_servers_on_one_storage_go_on_with_a_log_in_turns(url: str) -> None:
+    one, other, stream = LogStore(Storage(url)), LogStore(Storage(url)), Stream(1, 0)
+    assert one.append("job", stream, 0, b"first\n") == 6
+    assert other.append("job", stream, 3, b"st\nsecond\n") == 13
+    assert one.append("job", stream, 13, b"third\n") == 19
+    assert one.append("job", stream, 100, b"after a gap\n") == 19
+    log = other.logs("job")[stream]
+    assert other.read("job", stream, log, 0, 100) == b"first\nsecond\nthird\n"
+
+
+def test_an_object_store_that_does_not_answer_is_said_to(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    S3FileSystem.clear_instance_cache()
+    storage = Storage(bucket)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
+        storage.check()
