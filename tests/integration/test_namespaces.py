@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from namespaces import Namespace, bridged
+from ray_nodes import PORT, environment, ray_home, ray_node
 
 pytestmark = [
     pytest.mark.root,
@@ -28,8 +25,8 @@ pytestmark = [
 
 HERE = Path(__file__).parent
 NODES = 3
-PORT = 6379
-START_SECONDS = 150.0
+TARGETS = {"PYTHONPATH": str(HERE)}
+"""Where the workers find `gang_targets`."""
 
 DRIVER = """
 import json, sys
@@ -70,12 +67,8 @@ except UnreachableError as error:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Short, because Ray's sockets lie below it."""
-    folder = Path(tempfile.mkdtemp(prefix="ep-", dir="/tmp"))
-    (folder / "token").write_text(uuid.uuid4().hex * 2)
-    (folder / "token").chmod(0o600)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with ray_home() as home:
+        yield home
 
 
 @pytest.fixture
@@ -84,75 +77,17 @@ def namespaces() -> Iterator[list[Namespace]]:
         yield stack.enter_context(bridged(f"ep{os.getpid() % 100000}", NODES))
 
 
-def environment(home: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
-        "RAY_raylet_start_wait_time_s": "90",
-        "RAY_num_workers_soft_limit": "8",
-        "RAY_worker_niceness": "0",
-        "PYTHONPATH": str(HERE),
-        "HOME": str(home),
-    }
-
-
-@contextmanager
-def ray_node(space: Namespace, head: Namespace, home: Path) -> Iterator[None]:
-    where = (
-        ["--head", f"--port={PORT}", "--include-dashboard=false"]
-        if space == head
-        else [f"--address={head.address}:{PORT}"]
-    )
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={space.address}"]
-    settings = ["--num-cpus=1", "--disable-usage-stats"]
-    temp = [f"--temp-dir={home / space.name}"]
-    with open(home / f"{space.name}.log", "wb") as log:
-        node = subprocess.Popen(
-            space.command(*command, *where, *settings, *temp),
-            stdout=log,
-            stderr=log,
-            env=environment(home),
-            start_new_session=True,
-        )
-    try:
-        await_start(node, home / f"{space.name}.log")
-        yield
-    finally:
-        end(node)
-
-
-def await_start(node: subprocess.Popen[bytes], log: Path) -> None:
-    """One after the other: two at once time out on two cores."""
-    deadline = time.monotonic() + START_SECONDS
-    while b"Ray runtime started" not in log.read_bytes():
-        assert node.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-
-
-def end(node: subprocess.Popen[bytes]) -> None:
-    family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
-    node.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        node.wait(10)
-    for process in [*family, *([psutil.Process(node.pid)] if node.poll() is None else [])]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    node.wait(10)
-
-
 @pytest.fixture
 def cluster(namespaces: list[Namespace], home: Path) -> Iterator[list[Namespace]]:
     with ExitStack() as stack:
         for space in namespaces:
-            stack.enter_context(ray_node(space, namespaces[0], home))
+            stack.enter_context(ray_node(space, namespaces[0], home, **TARGETS))
         yield namespaces
 
 
 def driver(script: str, space: Namespace, address: str, home: Path, **variables: str) -> str:
     command = space.command(sys.executable, "-c", script, address, str(home))
-    variables = {**environment(home), **variables}
+    variables = environment(home, **TARGETS, **variables)
     finished = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
@@ -175,7 +110,7 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
 def test_a_job_trains_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     head = f"{cluster[0].address}:{PORT}"
     command = [sys.executable, "-m", "epochal.cli.main", "run", "jobs/quickstart.yaml", "--address", head, "-o", "json"]
-    variables = {**environment(home), "EPOCHAL_HOME": str(home / "epochal")}
+    variables = environment(home, EPOCHAL_HOME=str(home / "epochal"))
     finished = subprocess.run(
         cluster[1].command(*command, "-s", f"resources.workers={NODES}"),
         env=variables,

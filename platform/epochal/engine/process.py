@@ -20,6 +20,9 @@ _PR_SET_PDEATHSIG = 1
 taken = threading.Event()
 """Set once a gang has this process: what was being prepared in it makes way."""
 
+warming_up = threading.Lock()
+"""Held by the warm-up. A training waits for it, most of which it needs anyway: nothing else changes the process then."""
+
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent (the raylet) is gone, whatever this process is stuck in.

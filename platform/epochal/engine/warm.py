@@ -119,9 +119,11 @@ def _load(modules: tuple[str, ...], manner: Manner, loaded: threading.Event) -> 
             with suppress(ImportError):
                 import_module(module)
     loaded.set()
-    if not process.taken.wait(manner.rest):
-        with process.made_to_stay():
-            _call(WARM_UP)
+    process.taken.wait(manner.rest)
+    with process.warming_up:
+        if not process.taken.is_set():
+            with process.made_to_stay():
+                _call(WARM_UP)
 
 
 def _call(target: str) -> None:

@@ -148,6 +148,8 @@ def _keep_apart(assignment: Assignment) -> None:
 
 def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
+    with process.warming_up:
+        pass
     try:
         # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
         torch.set_num_threads(assignment.request.threads)

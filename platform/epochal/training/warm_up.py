@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 LATE = (
     "torchmetrics.classification",
@@ -19,13 +21,13 @@ LATE = (
 def warm_up() -> None:
     """Import what a training on CPU needs and take one optimizer step, which makes torch load its compiler's front end.
 
-    For idle workers. It leaves no process group, no thread and no change of the random generators' seeds behind, and
-    touches no GPU.
+    For idle workers. It leaves no process group and no thread behind, touches no GPU, and draws no random numbers: the
+    generators are the process's, and a training may have seeded them meanwhile.
     """
     for module in LATE:
         import_module(module)
-    with torch.random.fork_rng(devices=[]):
-        model = nn.Linear(1, 1)
-        optimizer = torch.optim.AdamW(model.parameters())
-        model(torch.zeros(1, 1)).sum().backward()
-        optimizer.step()
+    weight = nn.Parameter(torch.zeros(1, 1))
+    optimizer = torch.optim.AdamW([weight])
+    loss: Any = functional.linear(torch.zeros(1, 1), weight).sum()
+    loss.backward()
+    optimizer.step()

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import torch
+
+from epochal.training.warm_up import warm_up
 
 SCRIPT = """
 import sys, pathlib
@@ -30,3 +35,23 @@ def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
     )  # fmt: skip
     late = run.stdout.strip().splitlines()[-1].count("'") // 2
     assert late <= 5, run.stdout
+
+
+def test_random_numbers_that_a_training_draws_meanwhile_are_its_own() -> None:
+    def draws() -> list[float]:
+        torch.manual_seed(1)
+        return [torch.rand(()).item() for _ in range(50)]
+
+    alone, done = draws(), threading.Event()
+
+    def warm_up_all_the_time() -> None:
+        while not done.is_set():
+            warm_up()
+
+    thread = threading.Thread(target=warm_up_all_the_time)
+    thread.start()
+    try:
+        assert all(draws() == alone for _ in range(1000))
+    finally:
+        done.set()
+        thread.join()
