@@ -36,15 +36,18 @@ def ray_home() -> Iterator[Path]:
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Of the nodes, and of whoever joins them."""
+    return {**os.environ, **variables(home), **more}
+
+
+def variables(home: Path) -> dict[str, str]:
+    """What of the environment is the cluster's."""
     return {
-        **os.environ,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_raylet_start_wait_time_s": "90",
         "RAY_num_workers_soft_limit": "8",
         "RAY_worker_niceness": "0",
         "HOME": str(home),
-        **more,
     }
 
 

@@ -15,7 +15,7 @@ from served import Served, endings, follow_each_other, succeeded, unbroken_curve
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import WhyKind
 from namespaces import Namespace, bridged
-from ray_nodes import PORT, environment, kill, ray_home, ray_node
+from ray_nodes import PORT, kill, ray_home, ray_node, variables
 
 pytestmark = [
     pytest.mark.root,
@@ -62,7 +62,7 @@ def test_the_agent_is_killed(served: Served, spaces: list[Namespace], home: Path
     head, other = spaces
     joined = ("--join", f"{head.address}:{PORT}", "--warm", "1")
     with ray_node(head, head, home), ray_node(other, head, home):
-        agent = served.agent("agent-1", head.command(), *joined, **environment(home))
+        agent = served.agent("agent-1", head.command(), *joined, **variables(home))
         job_id = submitted(served, head)
         served.until_step(job_id, 50)
         old = ranks(job_id)
@@ -88,7 +88,7 @@ def test_a_host_is_lost_and_comes_back(served: Served, spaces: list[Namespace], 
     joined = ("--join", f"{head.address}:{PORT}", "--warm", "1")
     with ray_node(head, head, home):
         with ray_node(other, head, home) as lost:
-            served.agent("agent-1", head.command(), *joined, **environment(home))
+            served.agent("agent-1", head.command(), *joined, **variables(home))
             job_id = submitted(served, head)
             served.until_step(job_id, 50)
             kill(lost)

@@ -225,6 +225,9 @@ class Carrier:
             job_folder.origin_of(job).folder,
             resume=True,
         )
+        if self._gang is not None and not self._gang.is_whole:
+            self._release()
+            self._agent.bookings.expect(job.id, lease.epoch, Demand.of(job.spec))
         if self._gang is None:
             seconds = NO_ROOM_SECONDS if self._agent.hands_back else _pending_seconds(spec)
             self._gang = form(self._agent.cluster, request, seconds, given_up=lambda: self._stopping)

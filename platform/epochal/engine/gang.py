@@ -34,6 +34,7 @@ START_SECONDS = 180.0
 """For a worker's process to start where none was warm, on a busy machine."""
 
 _POLL_SECONDS = 0.25
+_LOOK_SECONDS = 2.0
 _CREATE_SECONDS = 5.0
 
 
@@ -88,13 +89,13 @@ class Gang:
     ) -> None:
         self.request = request
         self.world_size = world_size
-        self._connection = connection
+        self.connection = connection
         self._group = group
-        self._limits = limits
+        self.limits = limits
         self._ranks: Ranks | None = None
         self._marker: Path | None = None
         self._stopping = False
-        self._killed = threading.Event()
+        self.killed = threading.Event()
 
     def __enter__(self) -> Gang:
         return self
@@ -113,7 +114,7 @@ class Gang:
         self._marker.parent.mkdir(parents=True, exist_ok=True)
         if self._stopping:
             self._marker.touch()
-        ranks = self._ranks = Ranks(self.request, self._group, self._connection.node_id)
+        ranks = self._ranks = Ranks(self.request, self._group, self.connection.node_id)
         seats = self._seats()
         assignments = [
             Assignment(
@@ -129,10 +130,10 @@ class Gang:
             for rank, seat in enumerate(seats)
         ]
         try:
-            yield from _Flight(self._connection, ranks, assignments, seats, self._limits, self._killed)
+            yield from _Flight(self, ranks, assignments, seats)
         finally:
             ranks.kill()
-            self._connection.warm.rested()
+            self.connection.warm.rested()
 
     def stop(self) -> None:
         """Ask the workers to stop; they save their state first, and are ``Done`` when they have.
@@ -145,9 +146,14 @@ class Gang:
 
     def kill(self) -> None:
         """End the workers at once, without saving: ``run`` tells of a failure. Safe to call from any thread."""
-        self._killed.set()
+        self.killed.set()
         if self._ranks is not None:
             self._ranks.strike()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its room is there still: a node that is lost takes its part along."""
+        return str(placement_group_table(self._group)["state"]) == "CREATED"
 
     @property
     def placement(self) -> Mapping[str, int]:
@@ -190,25 +196,18 @@ class _Seat:
 class _Flight:
     """One attempt while it runs."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        ranks: Ranks,
-        assignments: list[Assignment],
-        seats: list[_Seat],
-        limits: Mapping[Phase, float],
-        killed: threading.Event,
-    ) -> None:
-        self._warm = connection.warm
+    def __init__(self, gang: Gang, ranks: Ranks, assignments: list[Assignment], seats: list[_Seat]) -> None:
+        self._gang = gang
+        self._warm = gang.connection.warm
         self._claim: Claim | None = None
-        self._killed = killed
         self._ranks = ranks
         self._assignments = assignments
         self._seats = seats
-        self._watchdog = Watchdog(limits)
+        self._watchdog = Watchdog(gang.limits)
         self._failures: list[Failed] = []
         self._verdict_at = float("inf")
         self._begun = time.monotonic()
+        self._look_at = self._begun + _LOOK_SECONDS
 
     def __iter__(self) -> Iterator[Event]:
         everyone = range(len(self._assignments))
@@ -226,7 +225,7 @@ class _Flight:
                 if self._ranks.started.issuperset(everyone):
                     claim.close()
                 self._watch()
-                if self._killed.is_set():
+                if self._gang.killed.is_set():
                     self._suspect(Failed(0, FailureKind.INFRASTRUCTURE, "the gang was killed"))
                 if time.monotonic() >= self._verdict_at:
                     self._ranks.kill()
@@ -267,9 +266,18 @@ class _Flight:
         if not self._failures and (hung := self._watchdog.hung(now)) is not None:
             self._suspect(hung)
         missing = sorted(set(range(len(self._assignments))) - self._ranks.started)
-        if missing and not self._failures and now - self._begun > START_SECONDS:
-            message = f"the worker's process did not start within {START_SECONDS:g} s"
-            self._suspect(Failed(missing[0], FailureKind.INFRASTRUCTURE, message))
+        if missing and not self._failures and (why := self._cannot_start(now)):
+            self._suspect(Failed(missing[0], FailureKind.INFRASTRUCTURE, why))
+
+    def _cannot_start(self, now: float) -> str:
+        """Why nobody should wait for the workers that have not started yet; empty where they may still."""
+        if now - self._begun > START_SECONDS:
+            return f"the worker's process did not start within {START_SECONDS:g} s"
+        if now > self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            if not self._gang.is_whole:
+                return "a node on which workers have their place is gone"
+        return ""
 
     def _patience(self) -> float:
         return max(0.0, min(_POLL_SECONDS, self._verdict_at - time.monotonic()))

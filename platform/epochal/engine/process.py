@@ -21,7 +21,7 @@ taken = threading.Event()
 """Set once a gang has this process: what was being prepared in it makes way."""
 
 warming_up = threading.Lock()
-"""Held by the warm-up. A training waits for it, most of which it needs anyway: nothing else changes the process then."""
+"""Held by the warm-up. A training, which needs most of it anyway, waits for it: both change the whole process."""
 
 
 def die_with_parent() -> None:
