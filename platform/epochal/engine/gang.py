@@ -153,7 +153,8 @@ class Gang:
     @property
     def is_whole(self) -> bool:
         """Whether all of its room is there still: a node that is lost takes its part along."""
-        return str(placement_group_table(self._group)["state"]) == "CREATED"
+        known: dict[str, Any] = placement_group_table(self._group)
+        return known.get("state") == "CREATED"  # a GCS that has forgotten it knows nothing
 
     @property
     def placement(self) -> Mapping[str, int]:
