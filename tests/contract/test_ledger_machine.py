@@ -196,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def ask_to_stop(self, job: str, request: str) -> None:
         self.ask(job, request)
 
-    @rule(job=jobs, request=st.sampled_from(["resume", "cancel", "note", "why"]))
+    @rule(job=jobs, request=st.sampled_from(["resume", "note", "why"]))
     def ask(self, job: str, request: str) -> None:
         self.touched.add(job)
         before = self.ledger.job(job)
