@@ -78,6 +78,7 @@ def test_added_file_reads_like_the_others(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_it_trains(copy: Path) -> None:
+    follow("make index", copy)
     result = follow(f"{TRAINING.strip()} -o json", copy)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["state"] == "SUCCEEDED"
