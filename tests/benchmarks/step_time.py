@@ -19,7 +19,8 @@ import torchrun
 from contender import Contender, workspace
 from measure import Measurement, Promise, Section, interleave
 
-OPENING_SECONDS = 12.0
+OPENING_SECONDS = 40.0
+"""As long as spare workers, who get what the training leaves of two cores, need to become ready."""
 MANY = 1_000_000
 BATCHES = (64, 512)
 """Global batch sizes: small steps, where what is around them shows, and longer ones."""
