@@ -1,10 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that one process at a time may hold."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_RETRY_SECONDS = 0.01
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:
@@ -22,3 +29,52 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, seconds: float) -> Iterator[bool]:
+    """Whether this process has the lock within the ``with`` block; it waits up to ``seconds`` for it.
+
+    The kernel frees the lock of a process that dies, however it dies. A file system without locks has nobody to wait
+    for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield _lock(descriptor, time.monotonic() + seconds)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process has the lock."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int, deadline: float) -> bool:
+    import fcntl  # not on Windows, where the client runs
+
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return True
+            raise
+        time.sleep(_RETRY_SECONDS)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from epochal.engine.worker import WorkerContext
+from epochal.engine.worker import FENCE_POLL_SECONDS, WorkerContext
 from epochal.training.control import Progress, Saved
 from epochal.training.process_group import join
 
@@ -46,6 +46,17 @@ def use_shipped_code(payload: dict[str, Any], context: WorkerContext) -> int:
         cwd="/",
     )
     return int(shipped.nets.SIZE) + int(child.stdout)
+
+
+def write_on(payload: dict[str, Any], context: WorkerContext) -> tuple[int, int]:
+    """The first attempt writes for ever; a later one tells how much is written as it begins, and a while after."""
+    path = context.folder / "written"
+    with path.open("ab", buffering=0) as file:
+        while context.attempt == 1:
+            file.write(b".")
+    begun = path.stat().st_size
+    time.sleep(4 * FENCE_POLL_SECONDS)
+    return begun, path.stat().st_size
 
 
 def step_forever(payload: dict[str, Any], context: WorkerContext) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def failure(events: list[Event]) -> Failed:
     assert isinstance(events[-1], Failed), events
     assert len(only(Failed, events)) == 1
     return events[-1]
+
+
+def test_an_attempt_trains_once_the_older_one_writes_no_more(warm: Connection, tmp_path: Path) -> None:
+    """As when an agent that was cut off still runs the older one: nobody but its own worker ends it."""
+    request = GangRequest("digits", (1, 1))
+    with form(warm, request, WAIT) as cut_off, form(warm, request, WAIT) as newer, ThreadPoolExecutor(1) as threads:
+        older = threads.submit(run, cut_off, "write_on", tmp_path, None, 1)
+        until((tmp_path / "written").exists, "the older attempt writes")
+        newest = run(newer, "write_on", tmp_path, None, 2)[-1]
+        assert failure(older.result()).kind is FailureKind.INFRASTRUCTURE
+    assert isinstance(newest, Done)
+    at_first, later = newest.result
+    assert at_first == later > 0
 
 
 def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path) -> None:

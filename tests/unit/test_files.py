@@ -1,13 +1,18 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that one process at a time may hold."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from epochal.files import write_atomically
+from epochal.files import is_locked, locked, write_atomically
 
 
 def test_several_threads_may_write_one_file(tmp_path: Path) -> None:
@@ -34,3 +39,45 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         write_atomically(tmp_path / "taken", "text")
     assert [one.name for one in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_lock_is_held_by_one_and_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    assert not is_locked(path)
+    with locked(path, 0.0) as mine:
+        assert mine
+        assert is_locked(path)
+        with locked(path, 0.05) as also_mine:
+            assert not also_mine
+    assert not is_locked(path)
+
+
+def test_the_next_has_the_lock_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import pathlib, sys; from epochal.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 0.0) as mine: print(mine, flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        threading.Timer(0.2, holder.kill).start()
+        with locked(path, 30.0) as mine:
+            assert mine
+            assert holder.wait() != 0
+
+
+def test_where_a_file_system_has_no_locks_nobody_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> None:
+        def flock(descriptor: int, how: int) -> None:
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    refuse(errno.ENOLCK)
+    with locked(tmp_path / "lock", 30.0) as mine:
+        assert mine
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match="no"), locked(tmp_path / "lock", 30.0):
+        pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from epochal.errors import ConflictError
+from epochal.files import is_locked, locked
 
 MARK = "EPOCHAL_SERVICES"
 """The environment variable that every process of the services inherits: the folder of their state."""
@@ -118,27 +118,10 @@ def read_services(folder: Path) -> Services:
         found = Services.from_dict(document)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         found = Services(False)
-    running = is_held(supervisor_lock(folder))
+    running = is_locked(supervisor_lock(folder))
     if running and found.supervisor != _holder(supervisor_lock(folder)):
         return Services(True)  # what is written is of one that died
     return replace(found, running=running)
-
-
-def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock."""
-    import fcntl
-
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager
@@ -148,25 +131,11 @@ def hold(path: Path, seconds: float, busy: str) -> Iterator[None]:
     Raises:
         ConflictError: someone else has it; ``busy`` says what that means.
     """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + seconds
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise ConflictError(busy, "wait for it, or look with `epochal doctor`") from error
-            time.sleep(0.02)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    with locked(path, seconds) as mine:
+        if not mine:
+            raise ConflictError(busy, "wait for it, or look with `epochal doctor`")
+        path.write_text(str(os.getpid()))
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _holder(lock: Path) -> int | None:

@@ -23,14 +23,13 @@ from epochal.cluster.service_state import (
     ServiceState,
     ServiceStatus,
     hold,
-    is_held,
     read_services,
     state_path,
     supervisor_lock,
 )
 from epochal.cluster.stragglers import end_left_behind
 from epochal.errors import ConflictError, UnreachableError
-from epochal.files import write_atomically
+from epochal.files import is_locked, write_atomically
 from epochal.settings import Home
 
 READY_SECONDS = 180.0
@@ -68,7 +67,7 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
     began, folder = time.monotonic(), home.services
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with hold(folder / "up.lock", _LOCK_SECONDS, "another `epochal up` does not come to an end"):
-        already = is_held(supervisor_lock(folder))
+        already = is_locked(supervisor_lock(folder))
         if already:
             _require_same(options, read_services(folder))
             _wait_until_ready(folder, tell)
@@ -91,12 +90,12 @@ def down(home: Home, now: bool, tell: Tell) -> bool:
     folder = home.services
     if not folder.exists():
         return False
-    was_running = is_held(supervisor_lock(folder))
+    was_running = is_locked(supervisor_lock(folder))
     if was_running:
         _tell_of_jobs(home, now, tell)
         _end_supervisor(folder, now, tell)
     with hold(folder / "up.lock", _LOCK_SECONDS, "an `epochal up` does not come to an end"):
-        if is_held(supervisor_lock(folder)):  # somebody was quick to start them again
+        if is_locked(supervisor_lock(folder)):  # somebody was quick to start them again
             return True
         left = end_left_behind(folder, 0.0 if now or was_running else _LEFT_SECONDS, tell)
         state_path(folder).unlink(missing_ok=True)
@@ -140,7 +139,7 @@ def _ended_on_failure(home: Home) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if is_held(supervisor_lock(home.services)):
+        if is_locked(supervisor_lock(home.services)):
             _end_supervisor(home.services, True, lambda _: None)
         raise
 
@@ -226,7 +225,7 @@ def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     told: dict[str, ServiceState] = {}
     ended = False
     while not ended:
-        ended = not is_held(supervisor_lock(folder))
+        ended = not is_locked(supervisor_lock(folder))
         for service in reversed(read_services(folder).services):
             _tell_ending(service, told, tell)
         if time.monotonic() > deadline:

@@ -35,6 +35,11 @@ def stop_marker(folder: Path, attempt: int) -> Path:
     return folder / "attempts" / str(attempt) / "stop"
 
 
+def training_lock(folder: Path) -> Path:
+    """The file that rank 0 of a job's attempt holds locked for as long as it trains."""
+    return folder / "attempts" / "lock"
+
+
 def newer_attempt(folder: Path, attempt: int) -> int | None:
     """The newest attempt that has begun at the job in ``folder``, where that is newer than this one.
 

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
 from epochal.engine.log_tail import LogTail
-from epochal.engine.task import Assignment, newer_attempt, stop_marker
+from epochal.engine.task import Assignment, newer_attempt, stop_marker, training_lock
+from epochal.files import locked
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
 from epochal.training.process_group import Rendezvous, serve
@@ -38,6 +39,9 @@ HEARTBEAT_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _STOP_POLL_SECONDS = 0.1
 FENCE_POLL_SECONDS = 0.25
+ALONE_SECONDS = 10.0
+"""How long an attempt waits for the end of an older one, which has ``FENCE_POLL_SECONDS`` to find out about it."""
+
 _TRACEBACK_CHARACTERS = 20_000
 
 
@@ -146,6 +150,19 @@ def _keep_apart(assignment: Assignment) -> None:
     process.kill_tree(os.getpid(), psutil.Process().create_time())
 
 
+@contextmanager
+def _alone(assignment: Assignment) -> Iterator[None]:
+    """Within the ``with`` block no other attempt at the job trains, where its folder is on a file system with locks.
+
+    Rank 0 speaks for all: the others do nothing without it. Otherwise what an older attempt wrote until its end would
+    be read half by this one.
+    """
+    with ExitStack() as stack:
+        if assignment.rank == 0 and not stack.enter_context(locked(training_lock(assignment.folder), ALONE_SECONDS)):
+            os.write(2, f"an older attempt has not ended within {ALONE_SECONDS:g} s\n".encode())
+        yield
+
+
 def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
     with process.warming_up:
@@ -157,7 +174,9 @@ def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQ
             context = replace(context, code=_import_from(assignment.request.package))
         with process.made_to_stay():
             function: Any = resolve(assignment.target)
-        events.put(Done(rank, function(assignment.payload, context)))
+        with _alone(assignment):
+            result = function(assignment.payload, context)
+        events.put(Done(rank, result))
     except BaseException as error:
         events.put(of_exception(rank, error, traceback.format_exc()[-_TRACEBACK_CHARACTERS:]))
 

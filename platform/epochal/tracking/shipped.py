@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from epochal.files import write_atomically
+from epochal.files import locked, write_atomically
 from epochal.tracking.record import REASON_TAG, RunRecord, artifacts_folder, model_folder, record_path
 from epochal.tracking.spool import segments, whole_size
 
@@ -166,13 +165,6 @@ def fingerprint(folder: Path) -> str:
     return sha256("|".join(stamps).encode()).hexdigest()[:32]
 
 
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[bool]:
+def folder_lock(folder: Path) -> AbstractContextManager[bool]:
     """Whether this process may send the folder's content: one at a time does."""
-    with open(folder / _LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+    return locked(folder / _LOCK, 0.0)

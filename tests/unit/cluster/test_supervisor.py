@@ -23,12 +23,11 @@ from epochal.cluster.service_state import (
     Services,
     ServiceState,
     ServiceStatus,
-    is_held,
     read_services,
     supervisor_lock,
 )
 from epochal.errors import ConflictError
-from epochal.files import write_atomically
+from epochal.files import is_locked, write_atomically
 from epochal.tracking.server import free_port
 
 SMALL = Path(__file__).with_name("small_service.py")
@@ -292,8 +291,8 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert is_held(path)
+        assert is_locked(path)
         assert path.read_text() == str(holder.pid)
         holder.kill()
         holder.wait()
-    assert not is_held(path)
+    assert not is_locked(path)
