@@ -22,7 +22,7 @@ from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.retry import QUICK_SECONDS, pause_before_next
 from epochal.agent.run_tracking import RunTracking
-from epochal.agent.settlement import Ending, Terms, decide
+from epochal.agent.settlement import Ending, Terms, Verb, decide, verdict_on
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Gang, GangRequest, form
 from epochal.engine.payload import TrainPayload
@@ -180,7 +180,7 @@ class Carrier:
     def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
         """Wait where attempts fail at once, one after the other: before anyone hears that this one has ended."""
         self._quick_failures = self._quick_failures + 1 if self.ending.failed and lasted < QUICK_SECONDS else 0
-        if not (pause := pause_before_next(self._quick_failures)):
+        if not (pause := pause_before_next(self._quick_failures)) or not self._is_tried_again(lease):
             return
         message = (
             f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
@@ -189,6 +189,12 @@ class Carrier:
         deadline = time.monotonic() + pause
         while not self._stopping and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    def _is_tried_again(self, lease: Lease) -> bool:
+        with suppress(UnreachableError):  # it is to stop
+            ask = partial(verdict_on, self._source, lease, self.ending, self._terms())
+            return self._patiently(ask).verb is Verb.RETRY
+        return False
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
         try:

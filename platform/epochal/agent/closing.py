@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Queue
 
 from epochal.agent.port import JobSource
 from epochal.agent.run_tracking import RunTracking
@@ -25,8 +25,7 @@ class Closing:
         self._source = source
         self._uri = tracking_uri
         self._may_prepare = may_prepare
-        self._waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._busy = 0
+        self._waiting: Queue[Callable[[], None]] = Queue()
         self._thread = threading.Thread(target=self._run, name="closing", daemon=True)
 
     def start(self) -> None:
@@ -35,18 +34,16 @@ class Closing:
 
     def put(self, tracking: RunTracking, lease: Lease) -> None:
         """The job is over: close its run as its record says. Where the ledger does not know the run yet, it is told."""
-        self._busy += 1
         self._waiting.put(lambda: self._close(tracking, lease))
 
     def put_aside(self, tracking: RunTracking) -> None:
         """The job goes on elsewhere, or later: end the thread that sends, and leave the run open."""
-        self._busy += 1
         self._waiting.put(tracking.leave)
 
     def wait(self, seconds: float) -> None:
         """Until all is closed, or the time is up."""
         deadline = time.monotonic() + seconds
-        while self._busy and time.monotonic() < deadline:
+        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _run(self) -> None:
@@ -57,7 +54,7 @@ class Closing:
                 close()
             except Exception:
                 _logger.exception("a run could not be closed")
-            self._busy -= 1
+            self._waiting.task_done()
 
     def _prepare(self) -> None:
         while self._waiting.empty() and not self._may_prepare():

@@ -11,7 +11,7 @@ from epochal.agent.agent import Agent
 from epochal.agent.logs import LogShipper, unshipped
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.values import Job, Lease
-from epochal.tracking.record import CLOSED_AS, RunRecord
+from epochal.tracking.record import RunRecord, closed_by
 from epochal.tracking.shipped import is_pending
 from epochal.tracking.tracker import job_folders, sync_folders
 
@@ -85,12 +85,10 @@ class Housekeeper:
         return pending
 
     def _closed_record(self, folder: Path, record: RunRecord, job: Job) -> RunRecord:
-        if job.state not in CLOSED_AS:
-            return record
-        reason = job.reason.value if job.reason else ""
-        closed = record.changed(status=CLOSED_AS[job.state], reason=reason, end_time=job.entered_at)
-        closed.save(folder)
-        return closed
+        if changes := closed_by(job.state, job.reason):
+            record = record.changed(**changes, end_time=job.entered_at)
+            record.save(folder)
+        return record
 
     def _ship(self, folder: Path, job: Job, attempt: int) -> None:
         """What an attempt printed that is over, by its number."""

@@ -16,7 +16,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.values import Attempt
 from epochal.settings import Home
-from epochal.tracking.record import CLOSED_AS, RunRecord
+from epochal.tracking.record import RunRecord, closed_by
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import job_folders, sync_all
 
@@ -71,8 +71,8 @@ def _close(record: RunRecord, ledger: Ledger, folder: Path) -> None:
     """
     with suppress(NotFoundError):
         job = ledger.job(record.job_id)
-        if job.state in CLOSED_AS:
-            record.changed(status=CLOSED_AS[job.state], reason=job.reason.value if job.reason else "").save(folder)
+        if changes := closed_by(job.state, job.reason):
+            record.changed(**changes).save(folder)
 
 
 def _created(pid: int) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from epochal.ledger.values import Job
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import CLOSED_AS, CheckpointPointer, RunRecord, note_checkpoint, record_path
+from epochal.tracking.record import CheckpointPointer, RunRecord, closed_by, note_checkpoint, record_path
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import Tracker
 
@@ -58,8 +58,8 @@ class RunTracking:
 
     def settle(self, job: Job) -> None:
         """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""
-        if job.state in CLOSED_AS:
-            self.update(status=CLOSED_AS[job.state], reason=job.reason.value if job.reason else "")
+        if changes := closed_by(job.state, job.reason):
+            self.update(**changes)
 
     def close(self) -> Synced:
         """Send what is left, within a deadline, and end the thread."""

@@ -88,14 +88,19 @@ def judge(ending: Ending, state: JobState, failed: Sequence[Reason], terms: Term
 
 def decide(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Callable[[], Job]:
     """Look at what the ledger knows and judge; the call that carries the verdict out, which may be repeated."""
+    verdict = verdict_on(source, lease, ending, terms)
+    return lambda: _carry_out(source, lease, verdict)
+
+
+def verdict_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Verdict:
+    """``judge`` by what the ledger knows."""
     state, failed = lease.job.state, []
     if ending.reason in (None, Reason.INTERRUPTED):
         state = source.job(lease.job_id).state
     elif ending.failed:
         attempts = source.attempts(lease.job_id)
         failed = [one.reason for one in attempts if one.outcome is Outcome.FAILED and one.reason]
-    verdict = judge(ending, state, failed, terms)
-    return lambda: _carry_out(source, lease, verdict)
+    return judge(ending, state, failed, terms)
 
 
 def _carry_out(source: JobSource, lease: Lease, verdict: Verdict) -> Job:

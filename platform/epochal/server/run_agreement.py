@@ -11,7 +11,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
 from epochal.tracking.agreement import RUN_STATUS, Difference, Truth, differences, put_right
-from epochal.tracking.record import CLOSED_AS, RunRecord, record_path
+from epochal.tracking.record import RunRecord, closed_by, record_path
 from epochal.tracking.shipped import is_pending
 from epochal.tracking.tracker import sync_folders
 
@@ -132,6 +132,7 @@ class RunAgreement:
     def _close_record(self, folder: Path) -> None:
         """An agent that died could not write down how its job stands."""
         record, job = RunRecord.load(folder), self._job(folder.name)
-        if job is None or record.status != "RUNNING" or job.state not in CLOSED_AS:
+        if job is None or record.status != "RUNNING":
             return
-        record.changed(status=CLOSED_AS[job.state], reason=job.reason or "", end_time=job.entered_at).save(folder)
+        if changes := closed_by(job.state, job.reason):
+            record.changed(**changes, end_time=job.entered_at).save(folder)
