@@ -22,6 +22,7 @@ SECTIONS = {
     "startup": "startup",
     "accept": "accept",
     "metric-cost": "metric_cost",
+    "memory": "memory",
     "first-step": "first_step",
     "recovery": "recovery",
     "step-time": "step_time",
