@@ -1,44 +1,16 @@
-"""The databases that the ledger's contract holds on."""
+"""The ledger that its contract is held against: once on each database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
+from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.ledger.ledger import Ledger
-from postgres import Postgres, binaries
-
-DATABASES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = binaries()
-    if programs is None or find_spec("psycopg") is None:
-        pytest.skip("needs PostgreSQL's programs and psycopg")
-    with Postgres(programs) as cluster:
-        yield cluster
-
-
-@pytest.fixture(params=DATABASES)
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Gives the URL of an empty database, another one at each call."""
-    if request.param == "postgresql":
-        cluster: Postgres = request.getfixturevalue("postgres")
-        return cluster.new_url
-    names = iter(range(1_000_000))
-    return lambda: f"sqlite:///{tmp_path / f'ledger-{next(names)}.db'}"
 
 
 @pytest.fixture
-def url(new_url: Callable[[], str]) -> str:
-    return new_url()
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    with Ledger.open(url) as opened:
+def ledger(ledger_url: str) -> Iterator[Ledger]:  # noqa: F811
+    with Ledger.open(ledger_url) as opened:
         yield opened

@@ -88,9 +88,9 @@ def test_threads_never_lease_the_same_job(ledger: Ledger) -> None:
     assert set(taken.values()) == {1}
 
 
-def test_processes_never_lease_the_same_job(ledger: Ledger, url: str) -> None:
+def test_processes_never_lease_the_same_job(ledger: Ledger, ledger_url: str) -> None:
     submitted = {ledger.submit(SPEC, name="digits").id for _ in range(60)}
-    command = [sys.executable, "-c", LEASE_ALL, url]
+    command = [sys.executable, "-c", LEASE_ALL, ledger_url]
     agents = [
         subprocess.Popen([*command, f"agent-{n}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for n in range(3)
@@ -164,19 +164,19 @@ def test_events_of_a_job_are_numbered_in_their_order(ledger: Ledger) -> None:
     assert len(seen) == 81
 
 
-def test_database_itself_refuses_a_second_live_attempt(ledger: Ledger, url: str) -> None:
+def test_database_itself_refuses_a_second_live_attempt(ledger: Ledger, ledger_url: str) -> None:
     job = ledger.submit(SPEC, name="digits")
     ledger.lease("agent-1", 60)
-    database = Database(url)
+    database = Database(ledger_url)
     second = {"job_id": job.id, "epoch": 2, "agent": "agent-2", "leased_at": 0.0, "message": "", "detail": {}}
     with pytest.raises(IntegrityError), database.write() as connection:
         connection.execute(insert(attempts).values(second))
     database.close()
 
 
-def test_kill_in_the_middle_of_a_change_leaves_what_was_before(ledger: Ledger, url: str) -> None:
+def test_kill_in_the_middle_of_a_change_leaves_what_was_before(ledger: Ledger, ledger_url: str) -> None:
     job = ledger.submit(SPEC, name="digits")
-    died = subprocess.run([sys.executable, "-c", DIE_BETWEEN_TWO_WRITES, url], check=False, timeout=60)
+    died = subprocess.run([sys.executable, "-c", DIE_BETWEEN_TWO_WRITES, ledger_url], check=False, timeout=60)
     assert died.returncode == -signal.SIGKILL
     assert ledger.job(job.id).state is JobState.STARTING
     assert [event.kind for event in ledger.events(job.id)] == ["submitted", "leased"]
@@ -187,8 +187,8 @@ def test_kill_in_the_middle_of_a_change_leaves_what_was_before(ledger: Ledger, u
     assert again.epoch == 2
 
 
-def test_many_processes_may_open_a_new_ledger_at_once(new_url: Callable[[], str]) -> None:
-    url = new_url()
+def test_many_processes_may_open_a_new_ledger_at_once(new_ledger_url: Callable[[], str]) -> None:
+    url = new_ledger_url()
     openers = [subprocess.Popen([sys.executable, "-c", OPEN, url], stderr=subprocess.PIPE, text=True) for _ in range(6)]
     errors = [opener.communicate(timeout=60)[1] for opener in openers]
     assert [opener.returncode for opener in openers] == [0] * 6, errors

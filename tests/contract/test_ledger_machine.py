@@ -279,9 +279,9 @@ def check_story(job: Job, events: list[Event]) -> None:
     assert (here, epoch) == (job.state, job.epoch)
 
 
-def test_promises_hold_whatever_happens(new_url: Callable[[], str], request: pytest.FixtureRequest) -> None:
+def test_promises_hold_whatever_happens(new_ledger_url: Callable[[], str], request: pytest.FixtureRequest) -> None:
     class Machine(LedgerMachine):
-        new_ledger = staticmethod(lambda: Ledger.open(new_url()))
+        new_ledger = staticmethod(lambda: Ledger.open(new_ledger_url()))
 
     run_state_machine_as_test(
         Machine,

@@ -129,9 +129,9 @@ class TestTokens:
         with pytest.raises(UsageError):
             ledger.create_token("anna", "user", ttl_seconds=0)
 
-    def test_no_secret_is_stored(self, ledger: Ledger, url: str) -> None:
+    def test_no_secret_is_stored(self, ledger: Ledger, ledger_url: str) -> None:
         _, secret = ledger.create_token("anna", "user")
-        database = Database(url)
+        database = Database(ledger_url)
         with database.read() as connection:
             rows = connection.execute(text("SELECT * FROM tokens")).all()
         database.close()
@@ -179,12 +179,14 @@ class TestUpkeep:
             seen.append(ledger.change_token())
         assert seen == sorted(set(seen))
 
-    def test_change_token_grows_where_an_event_comes_to_light_after_a_later_one(self, ledger: Ledger, url: str) -> None:
+    def test_change_token_grows_where_an_event_comes_to_light_after_a_later_one(
+        self, ledger: Ledger, ledger_url: str
+    ) -> None:
         """As on PostgreSQL, which numbers events before they are committed."""
         job = submit(ledger)
         for _ in range(3):
             ledger.note(job.id, "note")
-        database = Database(url)
+        database = Database(ledger_url)
         with database.write() as connection:
             columns = "job_id, epoch, at, kind, previous, state, message, detail"
             connection.execute(text("DELETE FROM events WHERE id = 3"))

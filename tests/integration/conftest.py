@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from flaky_proxy import FlakyProxy
 
+from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.tracking.connection import prepare_sqlite
 from epochal.tracking.server import TrackingServer, free_port
 

@@ -69,7 +69,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = WAIT) -> 
 def waiting_processes() -> list[int]:
     """Of this process's own Ray: idle ones, and those that are held until all are warm."""
     ours = {child.pid for child in psutil.Process().children(recursive=True)}
-    return [one.pid for one in psutil.process_iter(["name"]) if one.pid in ours and one.info["name"] in _WAITING]
+    found = [one for one in psutil.process_iter(["name"]) if one.pid in ours and one.info["name"] in _WAITING]
+    return [one.pid for one in found if not gone(one.pid)]  # the name of one that has ended is there until it is reaped
 
 
 def gone(pid: int) -> bool:

@@ -18,8 +18,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from epochal.ledger.database import Database
 from epochal.ledger.states import JobState, Reason
+from epochal.ledger.tables import metadata
 from epochal.ledger.values import Job, Role
 from running_server import SPEC, RunningServer, settings_in
 
@@ -27,8 +30,8 @@ NODES = [{"id": "n1", "host": "127.0.0.1", "total": {"CPU": 4.0}, "available": {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    with RunningServer(settings_in(tmp_path)) as running:
+def server(tmp_path: Path, ledger_url: str) -> Iterator[RunningServer]:
+    with RunningServer(settings_in(tmp_path, ledger_url=ledger_url)) as running:
         yield running
 
 
@@ -185,7 +188,7 @@ def test_users_change_their_own_jobs_and_administrators_all(server: RunningServe
 
 
 def test_a_token_is_in_no_database_log_or_answer(
-    server: RunningServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: RunningServer, ledger_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = server.admin.post("/tokens", json={"user": "canary", "role": "admin"})
     secret = made.json()["secret"]
@@ -199,8 +202,12 @@ def test_a_token_is_in_no_database_log_or_answer(
     server.client(secret + "x").get("/jobs")
     assert secret not in caplog.text
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert tmp_path / "ledger.db" in kept
+    assert kept
     assert not [path for path in kept if secret.encode() in path.read_bytes()]
+    with closing(Database(ledger_url)) as database, database.read() as connection:
+        stored = repr([connection.execute(select(table)).all() for table in metadata.sorted_tables])
+    assert made.json()["token"]["id"] in stored
+    assert secret not in stored
 
 
 def test_code_is_sent_checked_and_fetched(server: RunningServer) -> None:

@@ -19,8 +19,8 @@ ME = "a/1"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    with RunningServer(settings_in(tmp_path)) as running:
+def server(tmp_path: Path, ledger_url: str) -> Iterator[RunningServer]:
+    with RunningServer(settings_in(tmp_path, ledger_url=ledger_url)) as running:
         yield running
 
 
@@ -215,9 +215,11 @@ def test_logs_come_after_the_job_has_ended_too(server: RunningServer, agent: htt
     assert (page["chunks"][0]["text"], page["done"]) == ("Traceback\n", True)
 
 
-def test_another_server_of_the_same_ledger_is_heard(server: RunningServer, agent: httpx.Client, tmp_path: Path) -> None:
+def test_another_server_of_the_same_ledger_is_heard(
+    server: RunningServer, agent: httpx.Client, tmp_path: Path, ledger_url: str
+) -> None:
     job = leased(server, agent)
-    with RunningServer(settings_in(tmp_path)) as other:
+    with RunningServer(settings_in(tmp_path, ledger_url=ledger_url)) as other:
         newest = other.admin.get(f"/jobs/{job}/events").json()["events"][-1]["id"]
         timer = later(0.5, lambda: told(agent, job, "running", world_size=1))
         query = {"after": newest, "wait": 30}
