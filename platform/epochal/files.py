@@ -32,14 +32,14 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
 
 
 @contextmanager
-def locked(path: Path, seconds: float) -> Iterator[bool]:
+def locked(path: Path, seconds: float, mode: int = 0o666) -> Iterator[bool]:
     """Whether this process has the lock within the ``with`` block; it waits up to ``seconds`` for it.
 
     The kernel frees the lock of a process that dies, however it dies. A file system without locks has nobody to wait
     for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
         yield _lock(descriptor, time.monotonic() + seconds)
     finally:

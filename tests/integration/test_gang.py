@@ -219,6 +219,15 @@ def test_stop_marker(gang: Gang, tmp_path: Path) -> None:
     assert [event.rank for event in saved] == [0]
 
 
+def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp_path: Path) -> None:
+    events = []
+    for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):
+        events.append(event)
+        gang.stop()  # rank 1 is started once rank 0 has
+    assert [(type(event), event.rank) for event in events] == [(Started, 0)]
+    assert all(gone(event.pid) for event in only(Started, events))
+
+
 def test_what_a_worker_has_started_goes_with_it(gang: Gang, tmp_path: Path) -> None:
     children: list[int] = []
     events = gang.run(f"{TARGETS}:leave_a_child", None, tmp_path, 1)

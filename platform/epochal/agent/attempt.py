@@ -73,7 +73,7 @@ class Attempt:
         self.checkpoint: Saved | None = None
 
     def run(self, gang: Gang, payload: TrainPayload, folder: Path) -> Ending:
-        """Follow the gang until every worker is done, or the first has failed."""
+        """Follow the gang until every worker is done, the first has failed, or it is stopped before it trains."""
         results: dict[int, Mapping[str, Any]] = {}
         for event in gang.run(TRAIN, payload, folder, self._number):
             if isinstance(event, Failed):
@@ -82,6 +82,8 @@ class Attempt:
                 results[event.rank] = event.result
             else:
                 self._see(event, gang)
+        if not results:
+            return Ending(None)
         self._reporter.tracking.update(tags=results[0]["tags"])
         stopped = results[0]["state"] == "stopped"
         return Ending(None if stopped else Reason.COMPLETED, result=results[0])

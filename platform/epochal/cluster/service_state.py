@@ -131,7 +131,7 @@ def hold(path: Path, seconds: float, busy: str) -> Iterator[None]:
     Raises:
         ConflictError: someone else has it; ``busy`` says what that means.
     """
-    with locked(path, seconds) as mine:
+    with locked(path, seconds, 0o600) as mine:
         if not mine:
             raise ConflictError(busy, "wait for it, or look with `epochal doctor`")
         path.write_text(str(os.getpid()))

@@ -107,8 +107,8 @@ class Gang:
         """Call ``target`` (``"module:function"``, see ``engine.worker``) on every worker; the events as they come.
 
         The last event is the last worker's ``Done``, or one ``Failed`` that names the first failing rank; by then
-        the others have been killed. ``folder`` is the job's, reachable from every node. Closing the iterator kills
-        the workers.
+        the others have been killed. Where the gang is stopped before all have started there is neither: nothing has
+        been trained. ``folder`` is the job's, reachable from every node. Closing the iterator kills the workers.
         """
         self._marker = stop_marker(folder, attempt)
         self._marker.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Gang:
             self.connection.warm.rested()
 
     def stop(self) -> None:
-        """Ask the workers to stop; they save their state first, and are ``Done`` when they have.
+        """Ask the workers to stop; where all have started they save their state first, and are ``Done`` when they have.
 
         Safe to call from any thread, and before they run.
         """
@@ -149,6 +149,11 @@ class Gang:
         self.killed.set()
         if self._ranks is not None:
             self._ranks.strike()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping
 
     @property
     def is_whole(self) -> bool:
@@ -216,6 +221,8 @@ class _Flight:
         with ExitStack() as claim:
             self._prepare(claim)
             while done < len(everyone):
+                if self._gang.is_stopping and not self._ranks.started.issuperset(everyone):
+                    return
                 for event in self._ranks.poll(self._patience()):
                     if isinstance(event, Failed):
                         self._suspect(event)
@@ -237,8 +244,10 @@ class _Flight:
         """Launch rank 0, once there is a warm process for everyone."""
         self._claim = claim.enter_context(self._warm.claim(Counter(seat.node for seat in self._seats)))
         if not self._claim.enough:
-            preload(self._ranks.placement(seat.bundle) for seat in self._seats)
-        self._ranks.launch(self._assignments[0], self._seats[0].bundle, None)
+            placements = [self._ranks.placement(seat.bundle) for seat in self._seats]
+            preload(placements, given_up=lambda: self._gang.is_stopping)
+        if not self._gang.is_stopping:
+            self._ranks.launch(self._assignments[0], self._seats[0].bundle, None)
 
     def _see(self, event: Event) -> None:
         now = time.monotonic()

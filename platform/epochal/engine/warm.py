@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -338,14 +338,15 @@ class _Round:
                         ray.get(next(task))
 
 
-def preload(placements: Iterable[Mapping[str, Any]]) -> None:
+def preload(placements: Iterable[Mapping[str, Any]], given_up: Callable[[], bool]) -> None:
     """Start a process for each placement (options of a Ray task) where none is idle, all at the same time.
 
-    Returns when all have imported what a worker needs and are idle, or after a minute and a half.
+    Returns when all have imported what a worker needs and are idle, once nobody wants them, or after a minute and a
+    half.
     """
     crowd = _Round(placements, _WAITED_FOR)
     deadline = time.monotonic() + _PRELOAD_SECONDS
-    while not crowd.complete and time.monotonic() < deadline:
+    while not crowd.complete and not given_up() and time.monotonic() < deadline:
         list(crowd.loaded(crowd.wait(1.0)))
     crowd.release()
 
