@@ -25,16 +25,6 @@ CLOSED_AS: Mapping[str, Status] = MappingProxyType(
 )
 """The status that tells the same truth as a job's state; while a job is in any other one, its run is open."""
 
-
-def closed_by(state: str, reason: str | None) -> dict[str, str]:
-    """What a job that came to this state changes in its run's record; nothing where the run stays open.
-
-    >>> closed_by("FAILED", "HANG")
-    {'status': 'FAILED', 'reason': 'HANG'}
-    """
-    return {"status": CLOSED_AS[state], "reason": str(reason or "")} if state in CLOSED_AS else {}
-
-
 JOB_ID_TAG = "epochal.job_id"
 REASON_TAG = "epochal.reason"
 MAX_KEY = 250
@@ -43,6 +33,15 @@ MAX_TAG_VALUE = 5000
 """MLflow's own limits are 6,000 for a parameter and 8,000 or, in older servers, 5,000 for a tag."""
 _UNSUPPORTED = re.compile(r"[^/\w.\- ]")
 _RECORD = "run.json"
+
+
+def closed_by(state: str, reason: str | None) -> dict[str, str]:
+    """What a job that came to this state changes in its run's record; nothing where the run stays open.
+
+    >>> closed_by("FAILED", "HANG")
+    {'status': 'FAILED', 'reason': 'HANG'}
+    """
+    return {"status": CLOSED_AS[state], "reason": str(reason or "")} if state in CLOSED_AS else {}
 
 
 @dataclass(frozen=True)
