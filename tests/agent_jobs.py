@@ -17,6 +17,10 @@ from epochal.spec.load import load_spec
 
 ROOT = Path(__file__).parents[1]
 STEPS = 120
+SLOW_CODE = ROOT / "tests" / "faults" / "slow_job"
+"""What the workers' processes need on their PYTHONPATH: steps that last long enough, however fast the machine is."""
+
+_SLOW = ("task.name=slow_task:SlowClassification", f"env.SLOW_WHILE={SLOW_CODE}", "env.SLOW_SECONDS='0.01'")
 
 Curve = list[tuple[int, float]]
 
@@ -24,7 +28,7 @@ Curve = list[tuple[int, float]]
 def spec(*overrides: str) -> JobSpec:
     """A small training that a test can interrupt: ``STEPS`` steps, a checkpoint every seven."""
     short = ("train.epochs=null", f"train.steps={STEPS}", "checkpoint.every=7steps", "train.validate_every=60steps")
-    return load_spec(str(ROOT / "jobs" / "quickstart.yaml"), (*short, *overrides)).spec
+    return load_spec(str(ROOT / "jobs" / "quickstart.yaml"), (*short, *_SLOW, *overrides)).spec
 
 
 def submit(ledger: Ledger, *overrides: str, **origin: Any) -> Job:

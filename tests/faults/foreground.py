@@ -16,9 +16,12 @@ from typing import Any
 import psutil
 
 STEPS = 120
+SLOW_JOB = str(Path(__file__).parent / "slow_job" / "job.yaml")
 SHORT_JOB = (
-    "jobs/quickstart.yaml", "-s", "train.epochs=null", "-s", f"train.steps={STEPS}", "-s", "checkpoint.every=7steps",
+    SLOW_JOB, "-s", f"train.steps={STEPS}", "-s", "checkpoint.every=7steps", "-s", "train.validate_every=60steps",
+    "-s", f"env.SLOW_WHILE={SLOW_JOB}", "-s", "env.SLOW_SECONDS='0.01'",
 )  # fmt: skip
+"""However fast the machine is, a step lasts long enough for a test to interrupt it in time."""
 
 Curve = list[tuple[int, float]]
 

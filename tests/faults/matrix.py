@@ -12,7 +12,7 @@ from itertools import product
 
 import psutil
 import pytest
-from foreground import Curve, history, last_step, run_status, title
+from foreground import SLOW_JOB, Curve, history, last_step, run_status, title
 from served import follow_each_other
 from stack import WORKER, Stack
 
@@ -22,7 +22,10 @@ from epochal.ledger.values import Job
 from epochal.spec.load import LoadedSpec, load_spec
 
 STEPS = 1500
-CHANGES = ("train.epochs=null", f"train.steps={STEPS}", "checkpoint.every=50steps", "retry.infra=20")
+CHANGES = (
+    f"train.steps={STEPS}", f"train.validate_every={STEPS // 3}steps", "checkpoint.every=50steps", "retry.infra=20",
+    f"env.SLOW_WHILE={SLOW_JOB}", "env.SLOW_SECONDS='0.002'",
+)  # fmt: skip
 STRIKE_AT_STEP = 300
 OVERLAP_SECONDS = 2.0
 """How long two processes of one rank may both be there: the time that killing the old one takes."""
@@ -74,7 +77,7 @@ HEAD = f"{'struck':<28} {'ended':<28} {'attempts':>8}  {'time':>8}  verdict"
 
 
 def spec(*more: str) -> LoadedSpec:
-    return load_spec("jobs/quickstart.yaml", (*CHANGES, *more))
+    return load_spec(SLOW_JOB, (*CHANGES, *more))
 
 
 def run_case(stack: Stack, case: Case, unbroken: Curve) -> Row:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from foreground import Curve, Foreground, history, last_step, run_status, title
+from foreground import SLOW_JOB, Curve, Foreground, history, last_step, run_status, title
 from stack import WORKER, Process
 
 from agent_jobs import until
@@ -23,8 +23,6 @@ from epochal.ledger.values import Attempt, Job, Role
 from epochal.settings import Home
 from epochal.tracking.server import free_port
 
-HERE = Path(__file__).parent
-SLOW_JOB = str(HERE / "slow_job" / "job.yaml")
 STEPS = 600
 
 

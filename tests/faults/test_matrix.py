@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from foreground import Curve, Foreground, history
+from foreground import SLOW_JOB, Curve, Foreground, history
 from matrix import CASES, CHANGES, ROWS, STEPS, Case, run_case
 from stack import Stack
 
@@ -23,7 +23,7 @@ QUICK = Case("agent", "running", 0)
 def long_unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """The curve of the matrix's job left alone."""
     changes = (part for change in CHANGES for part in ("-s", change))
-    summary = Foreground.start(tmp_path_factory.mktemp("long"), "jobs/quickstart.yaml", *changes).finish()
+    summary = Foreground.start(tmp_path_factory.mktemp("long"), SLOW_JOB, *changes).finish()
     assert summary["exit"] == 0, summary["stderr"]
     curve = history(summary["tracking_uri"], summary["run_id"])
     assert [step for step, _ in curve] == list(range(1, STEPS + 1))

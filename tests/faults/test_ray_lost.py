@@ -14,7 +14,7 @@ import psutil
 import pytest
 from foreground import title
 
-from agent_jobs import Curve, curve, ended, submit, until, wait_for_step
+from agent_jobs import SLOW_CODE, Curve, curve, ended, submit, until, wait_for_step
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Role
@@ -22,7 +22,7 @@ from epochal.settings import Home
 from epochal.tracking.server import free_port
 
 NOTICED_SECONDS = 30.0
-LONG = ("train.steps=800", "checkpoint.every=50steps", "train.validate_every=800steps")
+LONG = ("train.steps=300", "checkpoint.every=50steps", "train.validate_every=300steps")
 """Longer than it takes to notice that the GCS is gone, which the workers do not."""
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -46,7 +46,8 @@ def start_agent(home: Home, ledger: Ledger, tmp_path: Path) -> Iterator[Start]:
     """Starts `epochal agent` against a server of its own; both are ended with the test."""
     token, port = tmp_path / "agent-token", free_port()
     token.write_text(ledger.create_token("agent", Role.AGENT)[1])
-    environ = {**os.environ, "EPOCHAL_HOME": str(home.root.parent), "MLFLOW_TRACKING_URI": home.tracking_uri}
+    place = {"EPOCHAL_HOME": str(home.root.parent), "MLFLOW_TRACKING_URI": home.tracking_uri}
+    environ = {**os.environ, **place, "PYTHONPATH": str(SLOW_CODE)}
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from agent_jobs import STEPS, Curve, curve, ended, first_step_at, in_state, submit, until, wait_for_step
+from agent_jobs import SLOW_CODE, STEPS, Curve, curve, ended, first_step_at, in_state, submit, until, wait_for_step
 from epochal.agent.agent import Agent
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.service import AgentService
@@ -31,10 +31,12 @@ ONE_WORKER = "resources.workers=1"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
-        connection.keep_warm(2)
-        until(lambda: sum(connection.warm.idle().values()) >= 2, "warm workers")
-        yield connection
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SLOW_CODE))
+        with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
+            connection.keep_warm(2)
+            until(lambda: sum(connection.warm.idle().values()) >= 2, "warm workers")
+            yield connection
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_a_job_that_never_fits_stays_queued(serve: Serve, ledger: Ledger) -> Non
 
 
 def test_an_attempt_that_was_cut_off_ends_when_a_newer_one_begins(serve: Serve, ledger: Ledger, home: Home) -> None:
-    cut_off, job = serve("same"), submit(ledger, ONE_WORKER, "train.steps=600", "checkpoint.every=50steps")
+    cut_off, job = serve("same"), submit(ledger, ONE_WORKER, "train.steps=300", "checkpoint.every=50steps")
     wait_for_step(home, job, 60)
     cut_off.source.away.set()
     workers = [child for child in psutil.Process().children(recursive=True) if f"{job.id}:rank0" in _title(child)]
@@ -266,7 +268,7 @@ def test_an_attempt_that_was_cut_off_ends_when_a_newer_one_begins(serve: Serve, 
     assert (home.job(job.id) / "attempts" / "2").is_dir()
     job = ended(ledger, job)
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)
-    assert [step for step, _ in curve(home, job)] == list(range(1, 601))
+    assert [step for step, _ in curve(home, job)] == list(range(1, 301))
     cut_off.source.away.clear()
     cut_off.wait()
     assert other.error is None

@@ -11,18 +11,21 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.tasks.classification import Classification, ClassificationParams, build
 
-STEP_SECONDS = 0.1
 MARKER = "SLOW_WHILE"
 """The variable that names a file: steps are slow while that is there."""
+
+SECONDS = "SLOW_SECONDS"
+"""The variable that says how much longer a step lasts then."""
 
 
 class SlowClassification:
     def __init__(self, info: DataInfo) -> None:
         self._task: Classification = build(ClassificationParams(), info)
         self._marker = Path(os.environ.get(MARKER) or "/nowhere")
+        self._seconds = float(os.environ.get(SECONDS) or 0.1)
         self.weight, self.metrics = self._task.weight, self._task.metrics
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         if self._marker.exists():
-            time.sleep(STEP_SECONDS)
+            time.sleep(self._seconds)
         return self._task.loss(model, batch)
