@@ -23,6 +23,7 @@ from epochal.ledger.values import Attempt, Job, Role
 from epochal.settings import Home
 from epochal.tracking.server import free_port
 
+HERE = Path(__file__).parent
 STEPS = 600
 
 
