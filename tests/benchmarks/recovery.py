@@ -24,6 +24,8 @@ KILL_AFTER_SECONDS = 10
 """From the first step on: a job that has only just begun is a rare victim."""
 MANY = 1_000_000
 VICTIM = 1
+LONGEST_SECONDS = 60.0
+"""Who has not recovered by then does not."""
 
 Curve = list[tuple[int, float]]
 """The steps and values of ``train/loss`` as recorded."""
@@ -80,7 +82,8 @@ def _killed_and_recovered(contender: Contender) -> float:
     before = {worker.pid for worker in steps.workers(contender.steps)}
     killed = time.time()
     os.kill(victim.pid, signal.SIGKILL)
-    return steps.wait_for("a new step", lambda: _new_step(contender, before), contender.alive).at - killed
+    new = steps.wait_for("new step", lambda: _new_step(contender, before), contender.alive, LONGEST_SECONDS)
+    return new.at - killed
 
 
 def _victim(contender: Contender) -> steps.Worker | None:
