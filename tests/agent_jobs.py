@@ -20,15 +20,20 @@ STEPS = 120
 SLOW_CODE = ROOT / "tests" / "faults" / "slow_job"
 """What the workers' processes need on their PYTHONPATH: steps that last long enough, however fast the machine is."""
 
-_SLOW = ("task.name=slow_task:SlowClassification", f"env.SLOW_WHILE={SLOW_CODE}", "env.SLOW_SECONDS='0.01'")
 
 Curve = list[tuple[int, float]]
+
+
+def slowed(seconds: float) -> tuple[str, str]:
+    """Changes of a job with the slow task: each of its steps lasts that much longer."""
+    return f"env.SLOW_WHILE={SLOW_CODE}", f"env.SLOW_SECONDS='{seconds}'"
 
 
 def spec(*overrides: str) -> JobSpec:
     """A small training that a test can interrupt: ``STEPS`` steps, a checkpoint every seven."""
     short = ("train.epochs=null", f"train.steps={STEPS}", "checkpoint.every=7steps", "train.validate_every=60steps")
-    return load_spec(str(ROOT / "jobs" / "quickstart.yaml"), (*short, *_SLOW, *overrides)).spec
+    slow = ("task.name=slow_task:SlowClassification", *slowed(0.01))
+    return load_spec(str(ROOT / "jobs" / "quickstart.yaml"), (*short, *slow, *overrides)).spec
 
 
 def submit(ledger: Ledger, *overrides: str, **origin: Any) -> Job:

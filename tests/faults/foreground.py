@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 
+from agent_jobs import slowed
+
 STEPS = 120
 SLOW_JOB = str(Path(__file__).parent / "slow_job" / "job.yaml")
-SHORT_JOB = (
-    SLOW_JOB, "-s", f"train.steps={STEPS}", "-s", "checkpoint.every=7steps", "-s", "train.validate_every=60steps",
-    "-s", f"env.SLOW_WHILE={SLOW_JOB}", "-s", "env.SLOW_SECONDS='0.01'",
-)  # fmt: skip
+_CHANGES = (f"train.steps={STEPS}", "checkpoint.every=7steps", "train.validate_every=60steps", *slowed(0.01))
+SHORT_JOB = (SLOW_JOB, *(part for change in _CHANGES for part in ("-s", change)))
 """However fast the machine is, a step lasts long enough for a test to interrupt it in time."""
 
 Curve = list[tuple[int, float]]
