@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,8 @@ EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
 HEAVY = ("torch", "ray", "mlflow", "numpy", "pandas")
 PROBE = f"""
 import sys
+from epochal.ledger import schema
+from epochal.ledger.database import Database
 from epochal.server.app import create_app
 print([name for name in {HEAVY!r} if name in sys.modules])
 """
@@ -106,9 +108,9 @@ def test_the_token_is_not_in_the_arguments_or_the_output(epochal_home: Path) -> 
         assert secret not in "\n".join(database.iterdump())
 
 
-def refused(*options: str) -> str:
+def refused(*options: str, code: int = 2) -> str:
     result = subprocess.run([*EPOCHAL, "server", *options], capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr
 
@@ -121,3 +123,12 @@ def test_what_cannot_be_used_is_told(epochal_home: Path) -> None:
     assert "single user" in refused("--single-user", "--host", "0.0.0.0", "--port", "0")
     assert "nonsense" in refused("--storage", "nonsense://x", "--port", "0")
     assert "not supported" in refused("--ledger", "mysql://x", "--port", "0")
+
+
+def test_older_ledger_is_left_to_a_person_where_asked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with closing(Database(url)) as database, database.write() as connection:
+        schema.migrate(connection, "0001")
+    assert "epochal db upgrade" in refused("--no-upgrade", "--ledger", url, "--port", "0", code=4)
+    with closing(Database(url)) as database, database.read() as connection:
+        assert schema.version(connection) == "0001"

@@ -22,6 +22,23 @@ from epochal.ledger.documents import encode
 BUSY_SECONDS = 15.0
 """How long a SQLite transaction waits for another process's."""
 
+LIMITS = {
+    "lock_timeout": 10_000,
+    "statement_timeout": 30_000,
+    # The host of a server may die inside a transaction, whose locks would be held until TCP notices, hours later.
+    "idle_in_transaction_session_timeout": 15_000,
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+}
+"""Settings of every PostgreSQL session, in ms and s. What ``options`` in the URL say comes after them, and counts."""
+
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""The same from this end (libpq): the database's host may die, too."""
+
+_TIMED_OUT = frozenset({"25P03", "25P04"})
+"""SQLSTATEs of a transaction that took too long: of the kind that else are bugs of ours."""
+
 ERRORS: dict[type[exc.SQLAlchemyError], type[EpochalError]] = {
     exc.OperationalError: UnreachableError,  # connection refused or lost, database locked, disk full, read-only
     exc.InterfaceError: UnreachableError,
@@ -94,8 +111,9 @@ def _meaning(error: exc.SQLAlchemyError, where: str) -> EpochalError | None:
             f"the ledger {where} is not a usable database: {detail}",
             "move the file away to start a new ledger, or restore it from a backup",
         )
+    timed_out = getattr(getattr(error, "orig", None), "sqlstate", None) in _TIMED_OUT
     for theirs, ours in ERRORS.items():
-        if isinstance(error, theirs):
+        if isinstance(error, theirs) or (timed_out and ours is UnreachableError):
             return ours(f"cannot use the ledger {where}: {detail}", _hint(ours))
     return None
 
@@ -116,7 +134,11 @@ def _server_engine(url: URL) -> Engine:
     if find_spec("psycopg") is None:
         raise UsageError("PostgreSQL needs the driver psycopg", "install it: pip install 'epochal[postgres]'")
     # Pre-ping: after a restart of the database the pool's connections are dead, and the next caller must not notice.
-    return create_engine(url, json_serializer=encode, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    limits = [f"-c {name}={value}" for name, value in LIMITS.items()]
+    theirs = url.query.get("options", ())
+    options = " ".join([*limits, *([theirs] if isinstance(theirs, str) else theirs)])
+    arguments = {"connect_timeout": 10, **_KEEPALIVES, "options": options}
+    return create_engine(url, json_serializer=encode, pool_pre_ping=True, connect_args=arguments)
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -17,7 +17,7 @@ _version = Table(
     Column("version_num", String(32), nullable=False),
     PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 )
-_UPGRADE = "the next command that writes to it upgrades it"
+_UPGRADE = "`epochal db upgrade` brings it up to date; back it up first"
 _LOCK = 0x45706F6368616C  # "Epochal", for PostgreSQL's advisory locks
 
 
@@ -90,4 +90,6 @@ def _use_wal(database: Database) -> None:
 
 def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # rewriting a table may take its time
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

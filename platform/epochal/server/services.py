@@ -38,13 +38,14 @@ class Services:
         Raises:
             UsageError: a setting cannot be used.
             UnreachableError: the database or the storage does not answer.
+            OlderLedgerError: the ledger is of an older version, and ``settings.upgrade`` is False.
         """
         local = None
         if settings.token_file:
             secret = file_secret(settings.token_file, settings.single_user)
             local = LocalToken.of(secret, settings.single_user)
         storage = Storage(settings.storage_url)
-        ledger = Ledger.open(settings.ledger_url)
+        ledger = Ledger.open(settings.ledger_url, settings.upgrade)
         return cls(
             settings,
             ledger,

@@ -23,6 +23,7 @@ class ServerSettings:
         mlflow_uri: the tracking server that runs are recorded on; its address is shown, and its runs are reconciled.
         single_user: this machine's user alone: ``token_file`` holds that person's token, for loopback only.
         token_file: a file with an administrator's token, made where it is missing.
+        upgrade: whether a ledger of an older version is brought up to date, or refused.
     """
 
     ledger_url: str
@@ -32,6 +33,7 @@ class ServerSettings:
     mlflow_uri: str | None = None
     single_user: bool = False
     token_file: Path | None = None
+    upgrade: bool = True
 
 
 def file_secret(path: Path, single_user: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import stat
 import subprocess
@@ -17,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from epochal.errors import ConflictError, OlderLedgerError
-from epochal.ledger import migrations, schema
+from epochal.ledger import demands, migrations, schema
 from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
@@ -141,6 +142,27 @@ def test_upgrade_fills_in_what_the_queue_policy_reads(url: str) -> None:
         assert ledger.why("old").kind is WhyKind.RUNS_NOW
 
 
+def test_migrations_import_nothing_that_may_change() -> None:
+    for script in scripts().walk_revisions():
+        imported = [
+            node for node in ast.walk(ast.parse(Path(script.path).read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        assert not [node.module for node in imported if str(node.module).startswith("epochal")], script.path
+
+
+def test_upgrade_does_not_follow_what_a_later_version_reads(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = {**demands.columns_of({}, {}), "a_later_column": 1}
+    monkeypatch.setattr(demands, "columns_of", lambda spec, origin: later)
+    monkeypatch.delitem(sys.modules, "epochal.ledger.migrations.versions.v0002_queue_agents_tokens", raising=False)
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0001")
+        for statement in FIRST_LEDGER.split(";"):
+            connection.execute(text(statement.replace(": 1}", "\\: 1}")))
+    database.close()
+    assert upgrade(url) == ("0001", HEAD)
+
+
 def test_newer_ledger_is_refused(url: str) -> None:
     Ledger.open(url).close()
     set_version(url, "9999")
@@ -152,8 +174,9 @@ def test_newer_ledger_is_refused(url: str) -> None:
 def test_older_ledger_is_left_alone_where_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Ledger.open(url).close()
     monkeypatch.setattr(schema, "HEAD", "9999")
-    with pytest.raises(OlderLedgerError, match=f"version {HEAD}, older than this Epochal's 9999"):
+    with pytest.raises(OlderLedgerError, match=f"version {HEAD}, older than this Epochal's 9999") as caught:
         Ledger.open(url, upgrade=False)
+    assert "epochal db upgrade" in caught.value.hint
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["new", "up to date"])

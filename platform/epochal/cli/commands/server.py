@@ -28,6 +28,10 @@ _DEFAULT_TOKEN = "the file `token` in the home"
     "--token-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help=f"Holds an administrator's token, and is made where it is missing; default: {_DEFAULT_TOKEN}.",
 )  # fmt: skip
+@click.option(
+    "--no-upgrade", "upgrade", is_flag=True, flag_value=False, default=True,
+    help="Refuse a ledger of an older version: `epochal db upgrade` is for that.",
+)  # fmt: skip
 @click.option("--single-user", is_flag=True, help="For this machine's user alone, who is then the administrator.")
 def command(  # the options say what each is for
     host: str,
@@ -36,7 +40,7 @@ def command(  # the options say what each is for
     storage_url: str | None,
     mlflow_uri: str | None,
     token_file: Path | None,
-    single_user: bool,
+    **switches: bool,
 ) -> int:
     """Take jobs, hold the queue, and answer agents and clients, until SIGTERM or Ctrl-C.
 
@@ -58,8 +62,8 @@ def command(  # the options say what each is for
         host=host,
         port=port,
         mlflow_uri=mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
-        single_user=single_user,
         token_file=token_file or here.token,
+        **switches,
     )
     if not is_loopback(host):
         render.warning("tokens travel as they are over plain HTTP: put TLS in front of the server")

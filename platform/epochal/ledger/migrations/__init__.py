@@ -2,7 +2,8 @@
 
 To change a table: change ``ledger/tables.py``, add ``versions/vNNNN_what.py`` whose ``down_revision`` is ``HEAD``, and
 set ``HEAD`` to its ``revision``. Tests hold the two ways to today's tables (created at once, or upgraded from the first
-version) to the same result.
+version) to the same result. A version imports nothing of Epochal: it says what was so when it was written, and what
+changes later must not change it.
 """
 
 from __future__ import annotations
