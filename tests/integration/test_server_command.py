@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from epochal.ledger import schema
+from epochal.ledger.database import Database
 from running_server import SPEC
 
 EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
