@@ -26,8 +26,6 @@ EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
 HEAVY = ("torch", "ray", "mlflow", "numpy", "pandas")
 PROBE = f"""
 import sys
-from epochal.ledger import schema
-from epochal.ledger.database import Database
 from epochal.server.app import create_app
 print([name for name in {HEAVY!r} if name in sys.modules])
 """

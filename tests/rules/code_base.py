@@ -55,9 +55,10 @@ def modules() -> list[Module]:
 
 
 def files() -> Iterator[Path]:
-    """Every file of the repository that is ours."""
+    """Every file of the repository that is ours; of a work tree, ``.git`` is a file that names another folder."""
     for path in sorted(ROOT.rglob("*")):
-        if path.is_file() and not any(_left_by_tools(part) for part in path.relative_to(ROOT).parts[:-1]):
+        parts = path.relative_to(ROOT).parts
+        if path.is_file() and parts != (".git",) and not any(_left_by_tools(part) for part in parts[:-1]):
             yield path
 
 
