@@ -36,8 +36,8 @@ def moment(contender: Contender, what: str, index: int) -> float:
 
 def main(spec: Path, jobs: int) -> None:
     from epochal import settings
-    from epochal.agent.agent import Agent, Carrier
     from epochal.agent.in_process import LedgerSource
+    from epochal.agent.job_runner import Agent, JobRunner
     from epochal.agent.observer import SilentObserver
     from epochal.agent.outbox import LEASE_SECONDS
     from epochal.agent.submission import submit
@@ -58,12 +58,12 @@ def main(spec: Path, jobs: int) -> None:
             job = submit(ledger, home, load_spec(spec, (), [check]), (), observer.notice)
             lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
             assert lease is not None
-            carrier = Carrier(agent, lease, observer)
-            job = carrier.run() or job
-            if (tracking := carrier.settle(job)) is not None:
+            runner = JobRunner(agent, lease, observer)
+            job = runner.run() or job
+            if (tracking := runner.settle(job)) is not None:
                 tracking.close()
             if job.state is not JobState.SUCCEEDED:
-                raise SystemExit(f"{job.id} is {job.state}: {job.reason} {job.message}\n{carrier.ending.traceback}")
+                raise SystemExit(f"{job.id} is {job.state}: {job.reason} {job.message}\n{runner.ending.traceback}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal import settings
-from epochal.agent.agent import Agent
+from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.engine.connection import connect

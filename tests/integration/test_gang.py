@@ -18,7 +18,8 @@ import pytest
 from epochal.engine.code import pack
 from epochal.engine.connection import Connection, connect
 from epochal.engine.events import Done, Event, Failed, FailureKind, Heartbeat, Log, Reported, Started
-from epochal.engine.gang import Gang, GangRequest, form
+from epochal.engine.gang import Gang
+from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.errors import CapacityError, UnreachableError
 from epochal.training.control import Progress, Saved
@@ -51,9 +52,14 @@ def warm(cluster: Connection) -> Connection:
 
 
 @pytest.fixture
-def gang(warm: Connection, tmp_path: Path) -> Iterator[Gang]:
-    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
-        yield gang
+def place(warm: Connection) -> Iterator[Place]:
+    with reserve(warm, GangRequest("digits", (2, 2)), WAIT) as place:
+        yield place
+
+
+@pytest.fixture
+def gang(place: Place) -> Gang:
+    return Gang(place)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = WAIT) -> None:
@@ -77,8 +83,8 @@ def gone(pid: int) -> bool:
         return True
 
 
-def run(gang: Gang, target: str, folder: Path, payload: object = None, attempt: int = 1) -> list[Event]:
-    return list(gang.run(f"{TARGETS}:{target}", payload, folder, attempt))
+def run(place: Place, target: str, folder: Path, payload: object = None, attempt: int = 1) -> list[Event]:
+    return list(Gang(place).run(f"{TARGETS}:{target}", payload, folder, attempt))
 
 
 def only(kind: type[Event], events: list[Event]) -> list[Event]:
@@ -94,7 +100,11 @@ def failure(events: list[Event]) -> Failed:
 def test_an_attempt_trains_once_the_older_one_writes_no_more(warm: Connection, tmp_path: Path) -> None:
     """As when an agent that was cut off still runs the older one: nobody but its own worker ends it."""
     request = GangRequest("digits", (1, 1))
-    with form(warm, request, WAIT) as cut_off, form(warm, request, WAIT) as newer, ThreadPoolExecutor(1) as threads:
+    with (
+        reserve(warm, request, WAIT) as cut_off,
+        reserve(warm, request, WAIT) as newer,
+        ThreadPoolExecutor(1) as threads,
+    ):
         older = threads.submit(run, cut_off, "write_on", tmp_path, None, 1)
         until((tmp_path / "written").exists, "the older attempt writes")
         newest = run(newer, "write_on", tmp_path, None, 2)[-1]
@@ -107,9 +117,9 @@ def test_an_attempt_trains_once_the_older_one_writes_no_more(warm: Connection, t
 def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path) -> None:
     request = GangRequest("digits", (2, 2), env={"GREETING": "hello"})
     begun = time.perf_counter()
-    with form(warm, request, WAIT) as gang:
+    with reserve(warm, request, WAIT) as place:
         formed = time.perf_counter()
-        events = run(gang, "add_up", tmp_path, {"x": [1]})
+        events = run(place, "add_up", tmp_path, {"x": [1]})
         print(f"formed in {formed - begun:.3f} s, all of it in {time.perf_counter() - begun:.3f} s")
     results = {event.rank: event.result for event in events if isinstance(event, Done)}
     assert set(results) == {0, 1}
@@ -125,8 +135,8 @@ def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path
 
 def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:
     idle = set().union(*warm.warm._idle.values())
-    with form(warm, GangRequest("digits", (2, 2)), WAIT) as gang:
-        started = only(Started, run(gang, "add_up", tmp_path))
+    with reserve(warm, GangRequest("digits", (2, 2)), WAIT) as place:
+        started = only(Started, run(place, "add_up", tmp_path))
     assert {event.pid for event in started} <= idle
     until(lambda: all(gone(event.pid) for event in started), "the end of processes that have served")
     until(lambda: sum(warm.warm.idle().values()) >= 4, "new warm workers")
@@ -146,16 +156,16 @@ def test_workers_name_themselves_while_they_run(gang: Gang, tmp_path: Path) -> N
     )
     assert sorted(listed.stdout.decode().split()) == ["epochal:digits:rank0", "epochal:digits:rank1"]
     assert all(psutil.Process(pid).nice() == psutil.Process().nice() for pid in titles.values())
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert all(gone(pid) for pid in titles.values())
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(gang: Gang, tmp_path: Path, rank: int) -> None:
+def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(place: Place, tmp_path: Path, rank: int) -> None:
     begun = killed = 0.0
     pids: dict[int, int] = {}
     last: Event | None = None
-    for last in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):
+    for last in Gang(place).run(f"{TARGETS}:step_forever", None, tmp_path, 1):
         if isinstance(last, Started):
             pids[last.rank] = last.pid
         if isinstance(last, Reported) and not killed:
@@ -165,10 +175,11 @@ def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(gang: Gang
     assert (last.rank, last.kind) == (rank, FailureKind.INFRASTRUCTURE)
     assert all(gone(pid) for pid in pids.values())
     noticed = time.perf_counter()
-    for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 2):
+    again = Gang(place)
+    for event in again.run(f"{TARGETS}:step_forever", None, tmp_path, 2):
         if isinstance(event, Reported):
             begun = time.perf_counter()
-            gang.stop()
+            again.stop.request()
     print(f"noticed after {noticed - killed:.3f} s, the next attempt steps after {begun - killed:.3f} s")
 
 
@@ -180,8 +191,8 @@ def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(gang: Gang
         ("exit", 1, FailureKind.INFRASTRUCTURE),
     ],
 )
-def test_the_first_failing_rank_is_named(gang: Gang, tmp_path: Path, how: str, rank: int, kind: FailureKind) -> None:
-    failed = failure(run(gang, "fail_after_a_while", tmp_path, {"how": how, "rank": rank}))
+def test_the_first_failing_rank_is_named(place: Place, tmp_path: Path, how: str, rank: int, kind: FailureKind) -> None:
+    failed = failure(run(place, "fail_after_a_while", tmp_path, {"how": how, "rank": rank}))
     assert (failed.rank, failed.kind) == (rank, kind)
     if how == "exception":
         assert failed.message == "ValueError: the labels do not match"
@@ -191,8 +202,9 @@ def test_the_first_failing_rank_is_named(gang: Gang, tmp_path: Path, how: str, r
 @pytest.mark.parametrize("how", ["sigstop", "sleep"])
 def test_a_hang_is_noticed_and_ended(warm: Connection, tmp_path: Path, how: str) -> None:
     limits = {**DEFAULT_LIMITS, "train": 3.0}
-    with form(warm, GangRequest("digits", (2, 2)), WAIT, limits) as gang:
-        events = run(gang, "fail_after_a_while", tmp_path, {"how": how, "rank": 1, "step": 200})
+    payload = {"how": how, "rank": 1, "step": 200}
+    with reserve(warm, GangRequest("digits", (2, 2)), WAIT) as place:
+        events = list(Gang(place, limits=limits).run(f"{TARGETS}:fail_after_a_while", payload, tmp_path, 1))
         failed = failure(events)
         assert failed.kind == FailureKind.HANG
         assert failed.rank == 1 or how == "sleep"
@@ -208,7 +220,7 @@ def test_stop_marker(gang: Gang, tmp_path: Path) -> None:
         events.append(event)
         if isinstance(event, Reported) and isinstance(event.report, Progress):
             progress.append(event.report)
-            gang.stop()
+            gang.stop.request()
     assert (tmp_path / "attempts/4/stop").exists()
     assert [event.result for event in only(Done, events)] == ["stopped", "stopped"]
     assert progress[0].step == 10
@@ -220,7 +232,7 @@ def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp
     events = []
     for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):
         events.append(event)
-        gang.stop()  # rank 1 is started once rank 0 has
+        gang.stop.request()  # rank 1 is started once rank 0 has
     assert [(type(event), event.rank) for event in events] == [(Started, 0)]
     assert all(gone(event.pid) for event in only(Started, events))
 
@@ -233,7 +245,7 @@ def test_what_a_worker_has_started_goes_with_it(gang: Gang, tmp_path: Path) -> N
             children.append(int(event.text.split()[1]))
         if len(children) == 2:
             break
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     until(lambda: all(gone(pid) for pid in children), "the end of the workers' children", 5)
 
 
@@ -243,41 +255,41 @@ def test_shipped_code(warm: Connection, tmp_path: Path) -> None:
     (source / "shipped/__init__.py").touch()
     (source / "shipped/nets.py").write_text("SIZE = 21\n")
     package = pack(source, tmp_path / "packages")
-    with form(warm, GangRequest("digits", (1, 1), package=package), WAIT) as gang:
-        events = run(gang, "use_shipped_code", tmp_path)
+    with reserve(warm, GangRequest("digits", (1, 1), package=package), WAIT) as place:
+        events = run(place, "use_shipped_code", tmp_path)
     assert [event.result for event in only(Done, events)] == [42]
 
 
 def test_loader_processes_and_compilation_work(warm: Connection, tmp_path: Path) -> None:
-    with form(warm, GangRequest("digits", (1, 1)), WAIT) as gang:
-        events = run(gang, "load_with_processes", tmp_path)
+    with reserve(warm, GangRequest("digits", (1, 1)), WAIT) as place:
+        events = run(place, "load_with_processes", tmp_path)
     assert isinstance(events[-1], Done), events[-1]
     assert events[-1].result == sum(range(64)) + 3.0
 
 
 def test_a_flood_of_output_is_kept_within_bounds(warm: Connection, tmp_path: Path) -> None:
-    with form(warm, GangRequest("digits", (1, 1)), WAIT) as gang:
-        events = run(gang, "flood", tmp_path)
+    with reserve(warm, GangRequest("digits", (1, 1)), WAIT) as place:
+        events = run(place, "flood", tmp_path)
     text = "".join(event.text for event in only(Log, events))
     assert text.endswith("done\n")
     assert len(text) < 100_000
     assert (tmp_path / "logs/attempt-1/rank-0.log").stat().st_size > 1_000_000
 
 
-def test_too_big_and_too_busy(cluster: Connection, gang: Gang) -> None:
+def test_too_big_and_too_busy(cluster: Connection, place: Place) -> None:
     with pytest.raises(CapacityError, match=r"8 workers with 2 CPU each can never fit"):
-        form(cluster, GangRequest("big", (8, 8), cpus=2), WAIT)
+        reserve(cluster, GangRequest("big", (8, 8), cpus=2), WAIT)
     with pytest.raises(CapacityError, match="no room") as busy:
-        form(cluster, GangRequest("second", (3, 3)), 0.5)
+        reserve(cluster, GangRequest("second", (3, 3)), 0.5)
     assert not busy.value.permanent
 
 
-def test_an_elastic_gang_takes_what_is_free(cluster: Connection, gang: Gang, tmp_path: Path) -> None:
+def test_an_elastic_place_takes_what_is_free(cluster: Connection, place: Place, tmp_path: Path) -> None:
     until(lambda: cluster.nodes()[0].available.get("CPU", 0) <= 1, "Ray's view of what is free")
-    with form(cluster, GangRequest("elastic", (1, 3)), WAIT) as second:
+    with reserve(cluster, GangRequest("elastic", (1, 3)), WAIT) as second:
         assert second.world_size == 1
-    gang.close()
-    with form(cluster, GangRequest("elastic", (2, 3), cpus=0.5), WAIT) as third:
+    place.close()
+    with reserve(cluster, GangRequest("elastic", (2, 3), cpus=0.5), WAIT) as third:
         assert third.world_size == 3
         results = only(Done, run(third, "add_up", tmp_path))
         assert [event.result["total"] for event in results] == [6.0] * 3
@@ -324,11 +336,12 @@ import sys, time
 from pathlib import Path
 from epochal.engine.connection import connect
 from epochal.engine.events import Reported
-from epochal.engine.gang import GangRequest, form
+from epochal.engine.gang import Gang
+from epochal.engine.place import GangRequest, reserve
 home = Path(sys.argv[1])
 with connect(token_path=home / "token", cpus=2, temp_dir=home / "ray") as connection:
-    with form(connection, GangRequest("digits", (2, 2)), 60) as gang:
-        for event in gang.run("gang_targets:step_forever", None, home, 1):
+    with reserve(connection, GangRequest("digits", (2, 2)), 60) as place:
+        for event in Gang(place).run("gang_targets:step_forever", None, home, 1):
             if isinstance(event, Reported):
                 if sys.argv[2] == "end":
                     break

@@ -33,14 +33,16 @@ import json, sys
 from pathlib import Path
 from epochal.engine.connection import connect
 from epochal.engine.events import Done, Failed, Started
-from epochal.engine.gang import GangRequest, form
+from epochal.engine.gang import Gang
+from epochal.engine.place import GangRequest, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
 
 address, home = sys.argv[1], Path(sys.argv[2])
 stop_one = {"how": "sigstop", "rank": 2, "step": 200}
 with connect(address, token_path=home / "token") as connection:
     connection.keep_warm(1)
-    with form(connection, GangRequest("net", (3, 3)), 60, {**DEFAULT_LIMITS, "train": 3.0}) as gang:
+    with reserve(connection, GangRequest("net", (3, 3)), 60) as place:
+        gang = Gang(place, limits={**DEFAULT_LIMITS, "train": 3.0})
         events = list(gang.run("gang_targets:add_up", None, home, 1))
         hang = list(gang.run("gang_targets:fail_after_a_while", stop_one, home, 2))
 print(json.dumps({

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from epochal.agent.agent import Agent, Carrier
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import Observer
 from epochal.agent.reconcile import foreground_name, settle_interrupted
 from epochal.agent.submission import submit
@@ -43,7 +43,7 @@ class Foreground:
     def __init__(self, place: Place, observer: Observer) -> None:
         self._place = place
         self._observer = observer
-        self._carrier: Carrier | None = None
+        self._runner: JobRunner | None = None
         self._interrupted = threading.Event()
 
     def run(self, loaded: LoadedSpec, command: tuple[str, ...] = ()) -> Summary:
@@ -67,8 +67,8 @@ class Foreground:
     def interrupt(self) -> None:
         """Have the job save its state and end. What takes time is done in a thread."""
         self._interrupted.set()
-        if self._carrier is not None:
-            threading.Thread(target=self._carrier.interrupt, daemon=True).start()
+        if self._runner is not None:
+            threading.Thread(target=self._runner.interrupt, daemon=True).start()
 
     def _carry(self, queue: Callable[[Ledger], Job]) -> Summary:
         home, began = self._place.home, time.monotonic()
@@ -77,15 +77,15 @@ class Foreground:
             for attempt in settle_interrupted(ledger, home):
                 self._observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
             with connect(self._place.address, token_path=home.ray_token) as cluster:
-                job, carrier = self._carry_on(ledger, cluster, queue)
-            tracking = carrier.settle(job)
+                job, runner = self._carry_on(ledger, cluster, queue)
+            tracking = runner.settle(job)
             synced = tracking.close() if tracking is not None else Synced("", "", left="", problem="")
             self._send_what_others_left()
-            return _summary(self._place, ledger, job, carrier, synced, time.monotonic() - began)
+            return _summary(self._place, ledger, job, runner, synced, time.monotonic() - began)
 
     def _carry_on(
         self, ledger: LedgerSource, cluster: Connection, queue: Callable[[Ledger], Job]
-    ) -> tuple[Job, Carrier]:
+    ) -> tuple[Job, JobRunner]:
         """Queue the job only now that there is a cluster: one that nobody takes would wait in the ledger for ever."""
         job = queue(ledger)
         workers = JobSpec.from_stored(dict(job.spec)).resources.max_workers
@@ -94,16 +94,16 @@ class Foreground:
         lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
         if lease is None:
             raise ConflictError(f"{job.id} was taken by someone else", f"`epochal status {job.id}` shows by whom")
-        self._carrier = Carrier(agent, lease, self._observer)
+        self._runner = JobRunner(agent, lease, self._observer)
         if self._interrupted.is_set():
-            self._carrier.interrupt()
-        job = self._carrier.run() or ledger.job(job.id)
+            self._runner.interrupt()
+        job = self._runner.run() or ledger.job(job.id)
         self._observer.state(job)
-        return job, self._carrier
+        return job, self._runner
 
     def _send_what_others_left(self) -> None:
         """Runs of earlier jobs that MLflow has not got everything of; it must be answering for this to be tried."""
-        if self._carrier is not None and self._carrier.tracking is not None and self._carrier.tracking.run_id:
+        if self._runner is not None and self._runner.tracking is not None and self._runner.tracking.run_id:
             sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
 
 
@@ -126,10 +126,10 @@ def _most_workers(cluster: Connection) -> int:
     return max(1, int(max((node.total.get("CPU", 1.0) for node in cluster.nodes()), default=1.0)))
 
 
-def _summary(place: Place, ledger: Ledger, job: Job, carrier: Carrier, synced: Synced, seconds: float) -> Summary:
-    result, folder = carrier.ending.result, place.home.job(job.id)
-    progress = carrier.attempt.progress if carrier.attempt else None
-    saved = carrier.attempt.checkpoint if carrier.attempt else None
+def _summary(place: Place, ledger: Ledger, job: Job, runner: JobRunner, synced: Synced, seconds: float) -> Summary:
+    result, folder = runner.ending.result, place.home.job(job.id)
+    progress = runner.reporter.progress if runner.reporter else None
+    saved = runner.reporter.saved if runner.reporter else None
     model = model_folder(folder)
     return Summary(
         job=job.id,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.agent.agent import Agent
+from epochal.agent.job_runner import Agent
 from epochal.errors import ConflictError, EpochalError, UnreachableError
 
 EVERY_SECONDS = 2.5

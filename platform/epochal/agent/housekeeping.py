@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from epochal.agent.agent import Agent
+from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, unshipped
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.values import Job, Lease

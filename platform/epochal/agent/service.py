@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from epochal import __version__
-from epochal.agent.agent import Agent, Carrier
 from epochal.agent.booking import Bookings
 from epochal.agent.closing import Closing
 from epochal.agent.heart import Heart, Identity
 from epochal.agent.housekeeping import Housekeeper
+from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
 from epochal.engine.orphans import reap
@@ -56,7 +56,7 @@ class AgentService:
         self._heart = Heart(self._identity, self._agent, self._detail)
         self._closing = Closing(agent.source, agent.tracking_uri, self._is_quiet)
         self._housekeeper = Housekeeper(self._agent, self._held)
-        self._carriers: dict[tuple[str, int], Carrier] = {}
+        self._runners: dict[tuple[str, int], JobRunner] = {}
         self._lock = threading.Lock()
         self._leaving = False
         self._asked_to_leave = False
@@ -113,11 +113,11 @@ class AgentService:
         self._lost = what
 
     def _hand_everything_back(self) -> None:
-        _logger.info("draining: %d jobs save their state and go back to the queue", len(self._carriers))
+        _logger.info("draining: %d jobs save their state and go back to the queue", len(self._runners))
         self._leave()
         silent_since = time.monotonic()
-        while self._carriers and time.monotonic() - silent_since < _TELL_SECONDS:
-            if any(carrier.has_place for carrier in self._all()):
+        while self._runners and time.monotonic() - silent_since < _TELL_SECONDS:
+            if any(runner.has_place for runner in self._all()):
                 silent_since = time.monotonic()
             time.sleep(_TICK_SECONDS / 4)
         if self._leasing.ident is not None:
@@ -126,24 +126,24 @@ class AgentService:
 
     def _give_up(self, why: str, seconds: float) -> None:
         """Nothing may be asked of Ray any more: what can still save its state gets ``seconds`` for it."""
-        _logger.error("%s; handing %d jobs back", why, len(self._carriers))
+        _logger.error("%s; handing %d jobs back", why, len(self._runners))
         self._leave(tell=False)
         deadline = time.monotonic() + seconds
         while self._saving() and time.monotonic() < deadline:
             time.sleep(_TICK_SECONDS / 4)
         deadline = time.monotonic() + _TELL_SECONDS
-        for carrier in self._all():
-            carrier.abandon(why, max(0.0, deadline - time.monotonic()))
+        for runner in self._all():
+            runner.abandon(why, max(0.0, deadline - time.monotonic()))
 
     def _saving(self) -> bool:
         """Whether there are workers that may yet save their state: without the GCS they can, without the raylet not."""
         alive = not self._agent.cluster.raylet_is_gone()
-        return alive and not all(carrier.is_over for carrier in self._all())
+        return alive and not all(runner.is_over for runner in self._all())
 
     def _leave(self, tell: bool = True) -> None:
         self._leaving = True
-        for carrier in self._all():
-            carrier.leave()
+        for runner in self._all():
+            runner.leave()
         if tell:
             self._heart.leave()
 
@@ -180,58 +180,58 @@ class AgentService:
             time.sleep(min(left, _TICK_SECONDS))
 
     def _begin(self, lease: Lease) -> None:
-        carrier = Carrier(self._agent, lease, _Notices(lease.job_id))
+        runner = JobRunner(self._agent, lease, _Notices(lease.job_id))
         key = (lease.job_id, lease.epoch)
         with self._lock:
-            self._carriers[key] = carrier
+            self._runners[key] = runner
         if self._leaving:
-            carrier.leave()
-        threading.Thread(target=self._carry, args=(key, carrier), name=f"job-{lease.job_id}", daemon=True).start()
+            runner.leave()
+        threading.Thread(target=self._carry, args=(key, runner), name=f"job-{lease.job_id}", daemon=True).start()
 
-    def _carry(self, key: tuple[str, int], carrier: Carrier) -> None:
+    def _carry(self, key: tuple[str, int], runner: JobRunner) -> None:
         try:
-            job = carrier.run()
+            job = runner.run()
             _logger.info("%s is %s %s", key[0], job.state if job else "elsewhere", (job and job.reason) or "")
-            self._remember(carrier)
-            self._close_run(carrier, job)
+            self._remember(runner)
+            self._close_run(runner, job)
         except Exception:
             # A bug of ours in one job must not take the others down; its lease runs out, and it queues again.
             _logger.exception("%s: the agent failed", key[0])
         finally:
             with self._lock:
-                del self._carriers[key]
+                del self._runners[key]
 
-    def _remember(self, carrier: Carrier) -> None:
+    def _remember(self, runner: JobRunner) -> None:
         """Rest longer each time that a job which was said to fit did not."""
-        if carrier.ending.reason is not Reason.PENDING_TIMEOUT:
+        if runner.ending.reason is not Reason.PENDING_TIMEOUT:
             self._no_room = 0
             return
         self._rests_until = time.monotonic() + min(_LONGEST_REST_SECONDS, 0.5 * 2**self._no_room)
         self._no_room = min(self._no_room + 1, 10)
 
-    def _close_run(self, carrier: Carrier, job: Job | None) -> None:
-        tracking = carrier.settle(job) if job is not None else carrier.tracking
+    def _close_run(self, runner: JobRunner, job: Job | None) -> None:
+        tracking = runner.settle(job) if job is not None else runner.tracking
         if tracking is None:
             return
         if job is not None and job.state in CLOSED_AS:
-            self._closing.put(tracking, carrier.held)
+            self._closing.put(tracking, runner.held)
         else:
             self._closing.put_aside(tracking)
 
-    def _all(self) -> list[Carrier]:
+    def _all(self) -> list[JobRunner]:
         with self._lock:
-            return list(self._carriers.values())
+            return list(self._runners.values())
 
     def _held(self) -> set[str]:
         with self._lock:
-            return {job_id for job_id, _ in self._carriers}
+            return {job_id for job_id, _ in self._runners}
 
     def _beat_soon(self) -> None:
         self._heart.beat_soon()
 
     def _is_quiet(self) -> bool:
         """Whether the warm workers are there, and no job runs."""
-        return not self._carriers and (not self._warm_per_node() or bool(self._agent.cluster.warm.idle()))
+        return not self._runners and (not self._warm_per_node() or bool(self._agent.cluster.warm.idle()))
 
     def _warm_per_node(self) -> int:
         if self._warm is not None:
@@ -246,7 +246,7 @@ class AgentService:
             "version": __version__,
             "ray": self._agent.cluster.address,
             "warm": sum(self._agent.cluster.warm.idle().values()),
-            "jobs": len(self._carriers),
+            "jobs": len(self._runners),
             "draining": self._leaving,
         }
 

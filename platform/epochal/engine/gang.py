@@ -1,121 +1,111 @@
-"""A gang: all the workers of a job, or none of them."""
+"""A gang: the workers that train together in a place, one torch process group; all of them or none."""
 
 from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray.util import placement_group_table
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-
-from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit
-from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
 from epochal.engine.failure import GRACE, FailureKind, first_failure
+from epochal.engine.place import Place, Seat
 from epochal.engine.ranks import Ranks
 from epochal.engine.task import Assignment, stop_marker
 from epochal.engine.warm import Claim, preload
 from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.training.control import Phase
 
-__all__ = ["Gang", "GangRequest", "form"]
-
-GROUP_PREFIX = "epochal:"
-"""What the names of our placement groups begin with."""
-
 START_SECONDS = 180.0
 """For a worker's process to start where none was warm, on a busy machine."""
 
 _POLL_SECONDS = 0.25
 _LOOK_SECONDS = 2.0
-_CREATE_SECONDS = 5.0
 
 
-def form(
-    connection: Connection,
-    request: GangRequest,
-    timeout: float,
-    limits: Mapping[Phase, float] = DEFAULT_LIMITS,
-    given_up: Callable[[], bool] = lambda: False,
-) -> Gang:
-    """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
+class Stop:
+    """How those who run in a place are asked to end: from any thread, and before they run too."""
 
-    ``timeout`` is in seconds; ``limits`` are the hang watchdog's, in seconds without progress by phase. Once the room
-    is ``given_up`` nobody waits for it any longer.
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requested = self._killed = False
+        self._listeners: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
-    Raises:
-        CapacityError: the workers can never fit, or did not within the timeout.
-    """
-    if request.gpus:
-        connection.warm.make_way()  # while they start, warm workers hold a little of every GPU
-    deadline = time.monotonic() + timeout
-    while True:
-        nodes = connection.nodes()
-        check_possible(nodes, request)
-        # Asking only once there is room: a group that is refused is looked at again much later.
-        if (workers := fit(nodes, request)) and (group := _reserve(request, workers, timeout)) is not None:
-            return Gang(connection, request, group, workers, limits)
-        if time.monotonic() >= deadline or given_up():
-            raise does_not_fit_now(nodes, request, timeout)
-        time.sleep(0.02)
+    @property
+    def requested(self) -> bool:
+        return self._requested
 
+    @property
+    def killed(self) -> bool:
+        return self._killed
 
-def _reserve(request: GangRequest, workers: int, timeout: float) -> PlacementGroup | None:
-    name = f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
-    group: PlacementGroup = placement_group([request.bundle] * workers, strategy="PACK", name=name)
-    if group.wait(min(_CREATE_SECONDS, timeout)):
-        return group
-    remove_placement_group(group)
-    return None
+    def request(self) -> None:
+        """Have them save their state first."""
+        self._requested = True
+        for requested, _ in self._heard():
+            requested()
+
+    def kill(self) -> None:
+        """At once, without saving: a gang then tells of a failure."""
+        self._killed = True
+        for _, killed in self._heard():
+            killed()
+
+    @contextmanager
+    def heard_by(self, requested: Callable[[], None], killed: Callable[[], None]) -> Iterator[None]:
+        """Within the ``with`` block the two are called as soon as that is asked for, or was asked for before."""
+        listener = (requested, killed)
+        with self._lock:
+            self._listeners.append(listener)
+        try:
+            if self._requested:
+                requested()
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+    def _heard(self) -> list[tuple[Callable[[], None], Callable[[], None]]]:
+        with self._lock:
+            return list(self._listeners)
 
 
 class Gang:
-    """Reserved room for ``world_size`` workers, kept over the attempts of a job. Use it as a context manager."""
+    """The workers of one attempt, in the ``seats`` of a place: in all of them, unless told otherwise.
+
+    ``limits`` are the hang watchdog's, in seconds without progress by phase.
+    """
 
     def __init__(
         self,
-        connection: Connection,
-        request: GangRequest,
-        group: PlacementGroup,
-        world_size: int,
-        limits: Mapping[Phase, float],
+        place: Place,
+        stop: Stop | None = None,
+        limits: Mapping[Phase, float] = DEFAULT_LIMITS,
+        seats: list[Seat] | None = None,
     ) -> None:
-        self.request = request
-        self.world_size = world_size
-        self.connection = connection
-        self._group = group
+        self.place = place
+        self.stop = stop or Stop()
         self.limits = limits
-        self._ranks: Ranks | None = None
-        self._marker: Path | None = None
-        self._stopping = False
-        self.killed = threading.Event()
+        self.seats = place.seats() if seats is None else seats
 
-    def __enter__(self) -> Gang:
-        return self
+    @property
+    def world_size(self) -> int:
+        return len(self.seats)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def run(self, target: str, payload: Any, folder: Path, attempt: int) -> Iterator[Event]:
+    def run(self, target: str, payload: Any, folder: Path, attempt: int) -> Generator[Event]:
         """Call ``target`` (``"module:function"``, see ``engine.worker``) on every worker; the events as they come.
 
         The last event is the last worker's ``Done``, or one ``Failed`` that names the first failing rank; by then
         the others have been killed. Where the gang is stopped before all have started there is neither: nothing has
         been trained. ``folder`` is the job's, reachable from every node. Closing the iterator kills the workers.
         """
-        self._marker = stop_marker(folder, attempt)
-        self._marker.parent.mkdir(parents=True, exist_ok=True)
-        if self._stopping:
-            self._marker.touch()
-        ranks = self._ranks = Ranks(self.request, self._group, self.connection.node_id)
-        seats = self._seats()
+        marker = stop_marker(folder, attempt)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        ranks = Ranks(self.place.request, self.place.group, self.place.connection.node_id)
+        self.place.before_closing(ranks.await_exit)
         assignments = [
             Assignment(
                 rank=rank,
@@ -125,90 +115,29 @@ class Gang:
                 folder=folder,
                 target=target,
                 payload=payload,
-                request=self.request,
+                request=self.place.request,
             )
-            for rank, seat in enumerate(seats)
+            for rank, seat in enumerate(self.seats)
         ]
         try:
-            yield from _Flight(self, ranks, assignments, seats)
+            with self.stop.heard_by(marker.touch, ranks.strike):
+                yield from _Flight(self, ranks, assignments)
         finally:
             ranks.kill()
-            self.connection.warm.rested()
-
-    def stop(self) -> None:
-        """Ask the workers to stop; where all have started they save their state first, and are ``Done`` when they have.
-
-        Safe to call from any thread, and before they run.
-        """
-        self._stopping = True
-        if self._marker is not None:
-            self._marker.touch()
-
-    def kill(self) -> None:
-        """End the workers at once, without saving: ``run`` tells of a failure. Safe to call from any thread."""
-        self.killed.set()
-        if self._ranks is not None:
-            self._ranks.strike()
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._stopping
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of its room is there still: a node that is lost takes its part along."""
-        known: dict[str, Any] = placement_group_table(self._group)
-        return known.get("state") == "CREATED"  # a GCS that has forgotten it knows nothing
-
-    @property
-    def placement(self) -> Mapping[str, int]:
-        """How many workers each node has room for, by node id."""
-        return Counter(self._places().values())
-
-    def close(self) -> None:
-        """End what is left of the workers, and give the room back."""
-        if self._ranks is not None:
-            self._ranks.kill()
-            self._ranks.await_exit()
-        remove_placement_group(self._group)
-
-    def _seats(self) -> list[_Seat]:
-        """Each rank's place; ranks of one node follow each other."""
-        places = self._places()
-        nodes = list(dict.fromkeys(places[bundle] for bundle in sorted(places)))
-        used: Counter[str] = Counter()
-        seats = []
-        for bundle in sorted(places, key=lambda bundle: (nodes.index(places[bundle]), bundle)):
-            node = places[bundle]
-            seats.append(_Seat(bundle, node, used[node]))
-            used[node] += 1
-        return seats
-
-    def _places(self) -> dict[int, str]:
-        places: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
-        return places
-
-
-@dataclass(frozen=True)
-class _Seat:
-    """A worker's place: a bundle of the placement group, on a node."""
-
-    bundle: int
-    node: str
-    local_rank: int
+            self.place.connection.warm.rested()
 
 
 class _Flight:
     """One attempt while it runs."""
 
-    def __init__(self, gang: Gang, ranks: Ranks, assignments: list[Assignment], seats: list[_Seat]) -> None:
-        self._gang = gang
-        self._warm = gang.connection.warm
+    def __init__(self, gang: Gang, ranks: Ranks, assignments: list[Assignment]) -> None:
+        self._place = gang.place
+        self._stop = gang.stop
+        self._warm = gang.place.connection.warm
         self._claim: Claim | None = None
         self._ranks = ranks
         self._assignments = assignments
-        self._seats = seats
+        self._seats = gang.seats
         self._watchdog = Watchdog(gang.limits)
         self._failures: list[Failed] = []
         self._verdict_at = float("inf")
@@ -221,7 +150,7 @@ class _Flight:
         with ExitStack() as claim:
             self._prepare(claim)
             while done < len(everyone):
-                if self._gang.is_stopping and not self._ranks.started.issuperset(everyone):
+                if self._stop.requested and not self._ranks.started.issuperset(everyone):
                     return
                 for event in self._ranks.poll(self._patience()):
                     if isinstance(event, Failed):
@@ -233,7 +162,7 @@ class _Flight:
                 if self._ranks.started.issuperset(everyone):
                     claim.close()
                 self._watch()
-                if self._gang.killed.is_set():
+                if self._stop.killed:
                     self._suspect(Failed(0, FailureKind.INFRASTRUCTURE, "the gang was killed"))
                 if time.monotonic() >= self._verdict_at:
                     self._ranks.kill()
@@ -245,8 +174,8 @@ class _Flight:
         self._claim = claim.enter_context(self._warm.claim(Counter(seat.node for seat in self._seats)))
         if not self._claim.enough:
             placements = [self._ranks.placement(seat.bundle) for seat in self._seats]
-            preload(placements, given_up=lambda: self._gang.is_stopping)
-        if not self._gang.is_stopping:
+            preload(placements, given_up=lambda: self._stop.requested)
+        if not self._stop.requested:
             self._ranks.launch(self._assignments[0], self._seats[0].bundle, None)
 
     def _see(self, event: Event) -> None:
@@ -285,7 +214,7 @@ class _Flight:
             return f"the worker's process did not start within {START_SECONDS:g} s"
         if now > self._look_at:
             self._look_at = now + _LOOK_SECONDS
-            if not self._gang.is_whole:
+            if not self._place.is_whole:
                 return "a node on which workers have their place is gone"
         return ""
 

@@ -1,4 +1,4 @@
-"""Placement groups that gangs left on a cluster whose driver is gone.
+"""Placement groups left on a cluster whose driver is gone.
 
 Ray removes them itself once it has noticed the driver's end, which a head that was cut off meanwhile may not have.
 """
@@ -11,7 +11,7 @@ import ray
 from ray.core.generated import gcs_pb2
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from epochal.engine.gang import GROUP_PREFIX
+from epochal.engine.place import GROUP_PREFIX
 
 _Table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
 

@@ -52,7 +52,7 @@ def command(
     import socket
 
     from epochal import settings
-    from epochal.agent.agent import Agent
+    from epochal.agent.job_runner import Agent
     from epochal.agent.service import AgentService
     from epochal.client.address import find_address, read_token
     from epochal.client.remote_ledger import RemoteLedger

@@ -1,4 +1,4 @@
-"""The agent: takes a job that it was leased and runs it on a Ray cluster, one attempt after the other, to its end."""
+"""Runs a job that an agent was leased, one attempt after the other, to its end."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import IntEnum, auto
 from functools import partial
 from typing import TypeVar
 
 from epochal.agent import job_folder
-from epochal.agent.attempt import Attempt, Reporter
 from epochal.agent.booking import Bookings
 from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
+from epochal.agent.program import TrainProgram
 from epochal.agent.progress import ProgressLog
+from epochal.agent.reporter import Reporter
 from epochal.agent.retry import QUICK_SECONDS, pause_before_next
 from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, Verb, decide, verdict_on
 from epochal.engine.connection import Connection
-from epochal.engine.gang import Gang, GangRequest, form
+from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
+from epochal.engine.place import GangRequest, Place, reserve
 from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
@@ -35,8 +38,8 @@ from epochal.settings import Home
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.record import CLOSED_AS, artifacts_folder
 
-_FORM_SECONDS = 60.0
-"""How long a gang may take to form in the foreground where the spec sets no ``limits.max_pending``."""
+_ROOM_SECONDS = 60.0
+"""How long a job waits for room in the foreground where the spec sets no ``limits.max_pending``."""
 
 NO_ROOM_SECONDS = 2.0
 """After which a job that an agent was given, and finds no room for, goes back to the queue."""
@@ -52,7 +55,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Agent:
-    """What carries jobs: a name, where its jobs come from, a cluster to run them on, and where their traces go.
+    """What runs jobs: a name, where its jobs come from, a cluster to run them on, and where their traces go.
 
     ``name`` is as leases have it. ``hands_back``: a job that finds no room, or that the agent has to leave, returns to
     the queue, where others find it, and its logs are shipped; in the foreground there is nobody else.
@@ -69,10 +72,25 @@ class Agent:
     """Told, before a job is handed back for it, what of Ray does not answer."""
 
 
-class Carrier:
-    """Carries one leased job over as many attempts as its budgets allow.
+class Phase(IntEnum):
+    """How a job stands with the agent that runs it. It only moves forward."""
 
-    The gang's place on the cluster and the run's tracking are kept from one attempt to the next.
+    RUNNING = auto()
+    STOPPING = auto()
+    """It was asked to end."""
+    LEAVING = auto()
+    """The agent shuts down: what has not ended by itself goes back to the queue."""
+    TIMED_OUT = auto()
+    """``limits.max_duration`` is used up."""
+    LOST = auto()
+    """The lease is another's: nothing is told any more."""
+
+
+class JobRunner:
+    """Runs one leased job over as many attempts as its budgets allow: lease, outbox, bookings, logs, the run's record.
+
+    What is done in an attempt is a program's part. The place and the run's record are kept from one attempt to the
+    next.
     """
 
     def __init__(self, agent: Agent, lease: Lease, observer: Observer) -> None:
@@ -81,14 +99,15 @@ class Carrier:
         self._observer = observer
         self._lease = lease
         self._folder = agent.home.job(lease.job_id)
-        self._gang: Gang | None = None
+        self._place: Place | None = None
+        self._stop = Stop()
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
         self._log = ProgressLog()
         self._quick_failures = 0
-        self._timed_out = self._stopping = self._leaving = self._lost = False
+        self._phase = Phase.RUNNING
         self.tracking: RunTracking | None = None
-        self.attempt: Attempt | None = None
+        self.reporter: Reporter | None = None
         self.ending = Ending(None)
 
     @property
@@ -99,7 +118,7 @@ class Carrier:
     @property
     def has_place(self) -> bool:
         """Whether it holds room on the cluster."""
-        return self._gang is not None
+        return self._place is not None
 
     @property
     def is_over(self) -> bool:
@@ -114,7 +133,7 @@ class Carrier:
             while lease is not None:
                 self._lease = lease
                 self._agent.bookings.expect(lease.job_id, lease.epoch, Demand.of(lease.job.spec))
-                job = self._carry(lease)
+                job = self._attempt(lease)
                 lease = self._next(job)
         finally:
             self._release()
@@ -124,21 +143,20 @@ class Carrier:
         """Have the training save its state and end; the job is then PAUSED. Safe to call from another thread."""
         with suppress(ConflictError):  # it has just ended
             self._source.request_pause(self._lease.job_id, "interrupted at the keyboard")
-        self._stop()
+        self._enter(Phase.STOPPING)
 
     def leave(self) -> None:
         """Have the training save its state and end; the job then queues again. Safe to call from another thread."""
-        self._leaving = True
-        self._stop()
+        self._enter(Phase.LEAVING)
 
     def abandon(self, why: str, seconds: float) -> bool:
         """Tell the ledger that the attempt is over, whatever the training does; whether that worked in ``seconds``."""
         outbox = self._outbox
         if outbox is None:
             return True
-        self._leaving = self._stopping = True
+        self._phase = max(self._phase, Phase.LEAVING)
         self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why))
-        return outbox.wait(seconds) is not None or self._lost
+        return outbox.wait(seconds) is not None or self._phase is Phase.LOST
 
     def settle(self, job: Job) -> RunTracking | None:
         """Write down how the job stands, in the run's record; what can be closed now. None where there is no run."""
@@ -147,15 +165,17 @@ class Carrier:
                 self._tracked(self._spec).settle(job)
         return self.tracking
 
-    def _carry(self, lease: Lease) -> Job | None:
+    def _attempt(self, lease: Lease) -> Job | None:
         """One attempt, and what the ledger made of its end."""
         self._observer.state(lease.job)
-        outbox = self._outbox = Outbox(self._source, lease, Listener(self._changed, self._stop, self._taken))
+        outbox = self._outbox = Outbox(
+            self._source, lease, Listener(self._observer.state, partial(self._enter, Phase.STOPPING), self._taken)
+        )
         try:
             return self._see_through(lease, outbox)
         except BaseException as error:
             # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
-            self._kill()
+            self._release()
             self._end(outbox, lease, Ending(Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}"))
             outbox.wait(_LAST_WORD_SECONDS)
             raise
@@ -187,7 +207,7 @@ class Carrier:
         )
         outbox.tell(partial(self._source.note, lease, "waiting", message))
         deadline = time.monotonic() + pause
-        while not self._stopping and time.monotonic() < deadline:
+        while self._phase is Phase.RUNNING and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def _is_tried_again(self, lease: Lease) -> bool:
@@ -199,16 +219,16 @@ class Carrier:
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
         try:
             self._spec = _spec_of(lease.job)
-            with _time_limit(self._spec, lease.job, self._time_is_up):
+            with _time_limit(self._spec, lease.job, partial(self._enter, Phase.TIMED_OUT)):
                 return self._explained(self._train(lease, self._spec, outbox))
         except CapacityError as error:
-            if self._stopping:
+            if self._is_ending:
                 return self._explained(Ending(None))
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
             if not self._agent.hands_back:
                 raise
-            if self._stopping and isinstance(error, UnreachableError):
+            if self._is_ending and isinstance(error, UnreachableError):
                 return self._explained(Ending(None))
             return self._explained(self._broken(error))
 
@@ -216,7 +236,7 @@ class Carrier:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
         text = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
-        self._kill()
+        self._release()
         if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
             return Ending(Reason.USER_ERROR, f"{error}; {error.hint}" if error.hint else str(error), trace)
         _logger.error("%s: the agent failed\n%s", self._lease.job_id, trace)
@@ -225,26 +245,31 @@ class Carrier:
     def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
         job = lease.job
         job_folder.ensure(self._folder, job, spec)
-        request = self._request(job, spec)
         payload = TrainPayload(
             self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job)),
             job_folder.origin_of(job).folder,
             resume=True,
         )
-        if self._gang is not None and not self._gang.is_whole:
-            self._release()
-            self._agent.bookings.expect(job.id, lease.epoch, Demand.of(job.spec))
-        if self._gang is None:
-            seconds = NO_ROOM_SECONDS if self._agent.hands_back else _pending_seconds(spec)
-            self._gang = form(self._agent.cluster, request, seconds, given_up=lambda: self._stopping)
-            self._agent.bookings.place(job.id, lease.epoch, self._gang.placement)
-        if self._stopping:
+        place = self._placed(lease, spec)
+        if self._is_ending:
             return Ending(None)
         tracking = self._tracked(spec)
         tracking.update(tags={"epochal.attempts": str(lease.epoch)})
-        reporter = Reporter(self._source, lease, outbox, tracking, self._log)
-        self.attempt = Attempt(lease.epoch, reporter, self._observer)
-        return self.attempt.run(self._gang, payload, self._folder)
+        self.reporter = Reporter(self._source, lease, outbox, tracking, self._observer, self._log)
+        return TrainProgram(payload, self._folder, lease.epoch).run(place, self.reporter, self._stop)
+
+    def _placed(self, lease: Lease, spec: JobSpec) -> Place:
+        """Room for the job: that of the attempt before, where all of it is there still."""
+        job = lease.job
+        if self._place is not None and not self._place.is_whole:
+            self._release()
+            self._agent.bookings.expect(job.id, lease.epoch, Demand.of(job.spec))
+        if self._place is None:
+            seconds = NO_ROOM_SECONDS if self._agent.hands_back else _pending_seconds(spec)
+            request = self._request(job, spec)
+            self._place = reserve(self._agent.cluster, request, seconds, given_up=lambda: self._is_ending)
+            self._agent.bookings.place(job.id, lease.epoch, self._place.workers_by_node)
+        return self._place
 
     def _tracked(self, spec: JobSpec) -> RunTracking:
         if self.tracking is None:
@@ -254,9 +279,10 @@ class Carrier:
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending with what this agent knows about it."""
-        if ending.reason is None and self._timed_out:
-            return Ending(Reason.TIMEOUT, f"limits.max_duration of {self._limit} is used up", result=ending.result)
-        if ending.reason is None and self._leaving:
+        if ending.reason is None and self._phase is Phase.TIMED_OUT:
+            limit = self._spec.limits.max_duration if self._spec else ""
+            return Ending(Reason.TIMEOUT, f"limits.max_duration of {limit} is used up", result=ending.result)
+        if ending.reason is None and self._phase is Phase.LEAVING:
             return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
         if ending.reason is Reason.INFRASTRUCTURE and self._agent.hands_back and (lost := self._agent.cluster.lost()):
             self._agent.lost_ray(lost)
@@ -264,8 +290,8 @@ class Carrier:
         return ending
 
     @property
-    def _limit(self) -> str:
-        return str(self._spec.limits.max_duration) if self._spec else ""
+    def _is_ending(self) -> bool:
+        return self._phase is not Phase.RUNNING
 
     def _end(self, outbox: Outbox, lease: Lease, ending: Ending) -> None:
         if ending.traceback:
@@ -280,7 +306,7 @@ class Carrier:
         """The lease of the next attempt, where the job is to be tried again and nobody else has taken it."""
         if job is None or job.state is not JobState.QUEUED:
             return None
-        if self._agent.hands_back and (self._stopping or not self.ending.failed):
+        if self._agent.hands_back and (self._is_ending or not self.ending.failed):
             return None
         if self.ending.failed:
             reason, message = self.ending.reason, self.ending.message
@@ -296,7 +322,7 @@ class Carrier:
             try:
                 return call()
             except UnreachableError:
-                if self._stopping:
+                if self._is_ending:
                     raise
             time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
@@ -313,34 +339,20 @@ class Carrier:
             package=self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job)),
         )
 
-    def _changed(self, job: Job) -> None:
-        self._observer.state(job)
-
-    def _time_is_up(self) -> None:
-        self._timed_out = True
-        self._stop()
-
-    def _stop(self) -> None:
-        self._stopping = True
-        if self._gang is not None:
-            self._gang.stop()
+    def _enter(self, phase: Phase) -> None:
+        """Have the training save its state and end."""
+        self._phase = max(self._phase, phase)
+        self._stop.request()
 
     def _taken(self, error: EpochalError) -> None:
-        self._lost = True
+        self._phase = Phase.LOST
         self._observer.notice(f"{error}: its workers are ended")
-        self._stopping = True
-        if self._gang is not None:
-            self._gang.kill()
-
-    def _kill(self) -> None:
-        if self._gang is not None:
-            self._gang.kill()
-        self._release()
+        self._stop.kill()
 
     def _release(self) -> None:
-        gang, self._gang = self._gang, None
-        if gang is not None:
-            gang.close()
+        place, self._place = self._place, None
+        if place is not None:
+            place.close()
         self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
 
 
@@ -358,7 +370,7 @@ def _spec_of(job: Job) -> JobSpec:
 
 def _pending_seconds(spec: JobSpec) -> float:
     limit = spec.limits.max_pending
-    return limit.seconds if limit else _FORM_SECONDS
+    return limit.seconds if limit else _ROOM_SECONDS
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""Where an attempt's news go: to the ledger by way of the outbox, to the run's record, to the observer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from epochal.agent.observer import Observer
+from epochal.agent.outbox import Outbox
+from epochal.agent.port import JobSource
+from epochal.agent.progress import ProgressLog
+from epochal.agent.run_tracking import RunTracking
+from epochal.engine.events import Started
+from epochal.ledger.values import Lease
+from epochal.tracking.record import CheckpointPointer, DatasetUsed
+from epochal.training.control import Prepared, Progress, Report, Saved
+
+
+class Reporter:
+    """Tells of one attempt (``program.Tell``). ``log`` is the job's, over all of its attempts.
+
+    ``progress`` and ``saved`` are the newest reports of their kind.
+    """
+
+    def __init__(
+        self,
+        source: JobSource,
+        lease: Lease,
+        outbox: Outbox,
+        tracking: RunTracking,
+        observer: Observer,
+        log: ProgressLog,
+    ) -> None:
+        self._source = source
+        self._lease = lease
+        self._outbox = outbox
+        self._tracking = tracking
+        self._observer = observer
+        self._log = log
+        self.progress: Progress | None = None
+        self.saved: Saved | None = None
+
+    def started(self, world_size: int, ranks: Sequence[Started]) -> None:
+        workers = {str(one.rank): f"{one.host}:{one.pid} {one.device}" for one in ranks}
+        self._outbox.tell(partial(self._source.running, self._lease, world_size, {"workers": workers}))
+        self._tracking.update(tags={"epochal.world_size": str(world_size)})
+
+    def log(self, rank: int, text: str) -> None:
+        self._observer.log(rank, text)
+
+    def report(self, report: Report) -> None:
+        if isinstance(report, Progress):
+            self._progressed(report)
+        elif isinstance(report, Saved):
+            self._saved(report)
+        elif isinstance(report, Prepared):
+            self._tracking.update(
+                dataset=DatasetUsed(report.dataset, report.digest, report.source),
+                tags={"epochal.parameters": str(report.parameters)},
+            )
+
+    def finished(self, tags: Mapping[str, str]) -> None:
+        self._tracking.update(tags=tags)
+
+    def _saved(self, saved: Saved) -> None:
+        self.saved = saved
+        self._observer.saved(saved)
+        self._tracking.checkpoint(CheckpointPointer(saved.step, saved.path, saved.digest, saved.metrics, saved.best))
+        detail = {"step": saved.step, "path": saved.path}
+        self._outbox.tell(partial(self._source.note, self._lease, "checkpoint", detail=detail))
+
+    def _progressed(self, progress: Progress) -> None:
+        self.progress = progress
+        self._observer.progress(progress)
+        self._log.add(progress, time.monotonic())
+        self._outbox.progress(self._log.document())
+        if progress.step > 0:
+            self._tracking.start()
+        if self._tracking.run_id and not self._tracking.told:
+            self._tracking.told = True
+            self._outbox.tell(partial(self._source.set_run, self._lease, self._tracking.run_id, self._tracking.uri))
