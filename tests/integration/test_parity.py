@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 import training_pieces as pieces
+from epochal.catalog.build import build_optimizer
+from epochal.catalog.index import entries
+from epochal.spec.job import Optimizer
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
 from epochal.training.batch_norm import synchronised
@@ -95,6 +99,14 @@ def test_equals_a_plain_loop(gang: TestGang, tmp_path: Path, world_size: int, st
     weights = load_file(tmp_path / (run[0].weights or ""))
     for name, value in expected["model"].state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in entries("optimizer") if not entry.needs])
+def test_every_optimizer_steps_on_shards_as_on_whole_parameters(gang: TestGang, tmp_path: Path, name: str) -> None:
+    job = pieces.spec(epochs=2)
+    build = partial(build_optimizer, Optimizer(name=name, lr=0.01))
+    run = of_gang(gang, 3, "fsdp", job, tmp_path, optimizer=build)
+    assert_same(run, plain_loop(job, optimizer=build), rel=1e-4)
 
 
 @pytest.mark.parametrize(("world_size", "strategy"), GANGS)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, LoadedData
 from epochal.catalog.datasets import DATASETS
-from epochal.catalog.optimizers import OPTIMIZERS
+from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
@@ -90,9 +90,11 @@ def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter])
 
     Raises:
         NotFoundError: no optimizer has that name.
-        SpecError: the parameters are wrong.
+        SpecError: the parameters are wrong, or it needs whole matrices and these are shards.
     """
-    entry = OPTIMIZERS.get(choice.name)
+    entry, parameters = OPTIMIZERS.get(choice.name), list(parameters)
+    if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters):
+        raise _refused("train.optimizer.name", f"{choice.name} needs whole matrices, and fsdp shards them")
     params = validated(entry.params, {**choice.params, "lr": choice.lr}, "train.optimizer")
     try:
         return entry.build(params, parameters)

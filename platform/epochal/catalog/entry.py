@@ -22,6 +22,7 @@ class Params(BaseModel):
 
 
 BuildT = TypeVar("BuildT")
+OptimizerNeed = Literal["whole_matrices"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,12 @@ class Loss(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter]], Optimizer]]):
-    """``build(params, parameters)``; ``params`` includes ``lr``."""
+    """``build(params, parameters)``; ``params`` includes ``lr``. A spec that cannot give what it ``needs`` is refused.
+
+    ``whole_matrices``: it cannot step on the shards of ``strategy: fsdp``.
+    """
+
+    needs: tuple[OptimizerNeed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

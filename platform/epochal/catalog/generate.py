@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.datasets import DATASETS
-from epochal.catalog.entry import Architecture, Dataset, Entry, Loss
+from epochal.catalog.entry import Architecture, Dataset, Entry, Loss, OptimizerEntry
 from epochal.catalog.index import FILE, KINDS
 from epochal.catalog.losses import LOSSES
 from epochal.catalog.optimizers import OPTIMIZERS
@@ -47,6 +47,8 @@ def describe(entry: Entry[Any]) -> dict[str, Any]:
         described["task"] = entry.task
     if isinstance(entry, Loss):
         described["target"] = entry.target_kind
+    if isinstance(entry, OptimizerEntry) and entry.needs:
+        described["needs"] = entry.needs
     return described
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -25,6 +25,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FILE = Path(__file__).with_name("index.json")
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_DEFAULT_OPTIMIZER = "adamw"
 _OWN_CODE: tuple[Kind, ...] = ("architecture", "dataset", "task")
 
 
@@ -33,7 +34,8 @@ class IndexEntry:
     """One thing that a spec can name.
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
-    example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with.
+    example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
+    ``needs`` is what an optimizer cannot do without.
     """
 
     kind: Kind
@@ -44,6 +46,7 @@ class IndexEntry:
     parameter_count: int | None = None
     task: str | None = None
     target: str | None = None
+    needs: Sequence[str] = ()
 
 
 @cache
@@ -104,7 +107,18 @@ class _Named:
 
 def _check(tree: Mapping[str, Any]) -> list[Problem]:
     with_code = tree.get("code") is not None
-    return [problem for named in _named(tree) for problem in _problems(named, with_code)]
+    problems = [problem for named in _named(tree) for problem in _problems(named, with_code)]
+    return [*problems, *_sharded_but_whole(tree)]
+
+
+def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """An optimizer that needs whole matrices beside a strategy that shards them."""
+    name = _at(tree, "train.optimizer.name")
+    known = _index()["optimizer"].get(name) if isinstance(name, str) else None
+    if known and "whole_matrices" in known.needs and _at(tree, "resources.strategy") == "fsdp":
+        message = f"{name} needs whole matrices, and resources.strategy fsdp shards them"
+        hint = f"use strategy: ddp, or an optimizer such as {_DEFAULT_OPTIMIZER}"
+        yield Problem("train.optimizer.name", message, value=name, hint=hint)
 
 
 def _named(tree: Mapping[str, Any]) -> Iterator[_Named]:
@@ -112,7 +126,7 @@ def _named(tree: Mapping[str, Any]) -> Iterator[_Named]:
     yield from _component("dataset", "data", tree.get("data"))
     yield from _component("task", "task", tree.get("task"))
     yield from _choice("loss", "task.params.loss", _at(tree, "task.params.loss"))
-    yield from _choice("optimizer", "train.optimizer", _at(tree, "train.optimizer"), "adamw", {"lr"})
+    yield from _choice("optimizer", "train.optimizer", _at(tree, "train.optimizer"), _DEFAULT_OPTIMIZER, {"lr"})
     yield from _choice("lr_schedule", "train.lr_schedule", _at(tree, "train.lr_schedule"), "constant", {"warmup"})
 
 
@@ -183,7 +197,7 @@ def _at(tree: Any, path: str) -> Any:
     return tree
 
 
-_SWEPT = re.compile(r"(model|data|task)\.(name|params\..+)|train\.(optimizer|lr_schedule)\.[^.]+")
+_SWEPT = re.compile(r"(model|data|task)\.(name|params\..+)|train\.(optimizer|lr_schedule)(\.[^.]+)?")
 
 
 def _swept(tree: Mapping[str, Any]) -> dict[str, list[Any]]:

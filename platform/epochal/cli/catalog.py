@@ -56,6 +56,8 @@ def _row(entry: IndexEntry) -> dict[str, Any]:
         row["task"] = _task_of(entry)
     if entry.kind == "dataset":
         row["task"] = entry.task or "classification or regression"
+    if entry.needs:
+        row["needs"] = ", ".join(entry.needs)
     return row
 
 

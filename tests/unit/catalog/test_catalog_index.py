@@ -85,6 +85,18 @@ def test_what_a_sweep_may_put_in_is_checked_in_its_place() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["adafactor", "rprop"])
+def test_an_optimizer_that_needs_whole_matrices_is_refused_where_they_are_sharded(name: str) -> None:
+    train, fsdp = {"optimizer": {"name": name}}, {"strategy": "fsdp", "workers": 2}
+    assert _found(train=train, resources=fsdp) == {
+        "train.optimizer.name": f"{name} needs whole matrices, and resources.strategy fsdp shards them"
+    }
+    assert _found(train=train, resources={"workers": 2}) == {}
+    for space in ({"train.optimizer.name": ["sgd", name]}, {"train.optimizer": [{"name": "sgd"}, {"name": name}]}):
+        ((path, values),) = space.items()
+        assert list(_found(resources=fsdp, sweep={"space": {path: {"choice": values}}})) == [f"sweep.space.{path}"]
+
+
 def test_a_sweep_over_names_and_over_required_parameters_is_fine() -> None:
     space = {"model.name": {"choice": ["cnn", "mlp"]}, "data.params.target": {"choice": ["a", "b"]}}
     assert _found(sweep={"space": space}, data={"name": "csv", "params": {"path": "t.csv"}}) == {}
