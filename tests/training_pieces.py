@@ -57,6 +57,14 @@ class Poisoned(Classification):
         return (loss * torch.nan if (batch["input"] == 1000).any() else loss), output
 
 
+class Explosive(Classification):
+    """The loss of a batch that holds the value 1000 is finite, its gradient is NaN."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss, output = super().loss(model, batch)
+        return (loss + (output * 0).sum().abs().sqrt() if (batch["input"] == 1000).any() else loss), output
+
+
 class Loud(Classification):
     """Gradients that overflow in fp16 until the loss scale has come down."""
 

@@ -14,7 +14,9 @@
     ├── CodeError                   exit 2   the shipped code cannot be packed or imported
     ├── CapacityError               exit 5   the cluster has no room for the workers, now or ever
     └── TrainingError               exit 1   a worker's own failure
-        ├── NonFiniteLossError               the loss became NaN or infinite
+        ├── NonFiniteError                   numbers became NaN or infinite
+        │   ├── NonFiniteLossError           the loss
+        │   └── NonFiniteStateError          a parameter, or the optimizer's state
         └── CheckpointError                  saved state is damaged or does not fit
 
 Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
@@ -178,22 +180,48 @@ class TrainingError(EpochalError):
     """A failure of the training itself, on one worker."""
 
 
-class NonFiniteLossError(TrainingError):
+class NonFiniteError(TrainingError):
+    """Numbers became NaN or infinite: on every worker the same error, ``rank`` is the lowest that saw it."""
+
+    def __init__(self, step: int, rank: int, *details: Any) -> None:
+        Exception.__init__(self, step, rank, *details)
+        self.step = step
+        self.rank = rank
+        self.hint = "lower train.optimizer.lr, set train.clip_grad_norm, or use bf16 instead of fp16"
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        return f"NaN or infinity at step {self.step} on rank {self.rank}"
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NonFiniteLossError(NonFiniteError):
     """The loss became NaN or infinite: the earliest step, and the lowest rank at that step."""
 
     def __init__(self, step: int, rank: int, value: float) -> None:
-        Exception.__init__(self, step, rank, value)
-        self.step = step
-        self.rank = rank
+        super().__init__(step, rank, value)
         self.value = value
-        self.hint = "lower train.optimizer.lr, set train.clip_grad_norm, or use bf16 instead of fp16"
 
     @property
     def message(self) -> str:  # type: ignore[override]
         return f"the loss is {self.value} at step {self.step} on rank {self.rank}"
 
-    def __str__(self) -> str:
-        return self.message
+
+class NonFiniteStateError(NonFiniteError):
+    """A step with a finite loss left NaN or infinity behind: ``name`` is the first tensor that holds any."""
+
+    def __init__(self, step: int, rank: int, name: str) -> None:
+        super().__init__(step, rank, name)
+        self.name = name
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        return (
+            f"{self.name} holds NaN or infinity after step {self.step} on rank {self.rank}, although the loss is"
+            " finite; this checkpoint was not saved"
+        )
 
 
 class CheckpointError(TrainingError):

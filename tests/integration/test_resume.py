@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from torch import nn
 
 import training_pieces as pieces
 from epochal.catalog.data import LoadedData
-from epochal.errors import NonFiniteLossError
+from epochal.errors import NonFiniteLossError, NonFiniteStateError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
-from epochal.training.control import NullControl, Phase, Report, Saved
+from epochal.training.control import NullControl, Phase, Report, Saved, SetAside
 from epochal.training.fit import FitResult, fit
 from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
 from training_gang import GangError, TestGang
 
-Run = tuple[FitResult | None, dict[str, list[tuple[int, float]]], list[Report], list[str]]
+Run = tuple[FitResult | None, dict[str, list[tuple[int, float]]], list[Report]]
 
 
 class BrokenOffError(Exception):
@@ -60,25 +60,10 @@ def fitted(
 ) -> Run:
     sharding.BLOCK_PARAMETERS = 100
     control = Scripted(**script) if worker.rank == worker.world_size - 1 or "fail_after" in script else Scripted()
-    recorder, warnings = MemoryRecorder(), Warnings()
-    logging.getLogger("epochal").addHandler(warnings)
-    result = None
-    try:
+    recorder, result = MemoryRecorder(), None
+    with contextlib.suppress(BrokenOffError):
         result = fit(pieces.setup(job, build, **changes), worker, folder, recorder, control, resume=True)
-    except BrokenOffError:
-        pass
-    finally:
-        logging.getLogger("epochal").removeHandler(warnings)
-    return result, recorder.history, control.reports, warnings.messages
-
-
-class Warnings(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+    return result, recorder.history, control.reports
 
 
 def run(
@@ -154,7 +139,7 @@ def test_resumes_with_other_workers_and_strategies(gang: TestGang, tmp_path: Pat
     assert len(curve) == 16
 
 
-def test_damaged_checkpoint_is_passed_over(gang: TestGang, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_set_aside(gang: TestGang, tmp_path: Path) -> None:
     job = pieces.spec(epochs=3, checkpoint__every="2steps", checkpoint__keep={"latest": 3})
     unbroken = run(gang, (2, "ddp"), job, tmp_path / "unbroken")
     run(gang, (2, "ddp"), job, tmp_path / "broken", {"fail_after": 7})
@@ -165,9 +150,13 @@ def test_damaged_checkpoint_is_passed_over(gang: TestGang, tmp_path: Path) -> No
     resumed = run(gang, (2, "ddp"), job, tmp_path / "broken")
     assert min(losses(resumed)) == 3
     assert losses(resumed) == {step: loss for step, loss in losses(unbroken).items() if step > 2}
-    warnings = "\n".join(message for *_, messages in resumed for message in messages)
-    assert "is damaged" in warnings
-    assert "no sound manifest" in warnings
+    aside = sorted(
+        (report for _, _, reports in resumed for report in reports if isinstance(report, SetAside)),
+        key=lambda report: report.step,
+    )
+    assert [report.path for report in aside] == [f"checkpoints/step-0000000{step}.damaged" for step in (4, 6)]
+    assert "no sound manifest" in aside[0].why
+    assert "is damaged" in aside[1].why
 
 
 def flip_a_byte(file: Path) -> None:
@@ -188,6 +177,18 @@ def test_loss_that_is_not_finite_names_step_and_rank(gang: TestGang, tmp_path: P
         run(gang, kind, job, tmp_path, changes={"task": pieces.Poisoned(), "data": data})
     errors = raised.value.errors
     assert {(type(error), error.step, error.rank) for error in errors} == {(NonFiniteLossError, 2, kind[0] - 1)}
+
+
+def test_weights_that_are_not_finite_end_every_worker(gang: TestGang, tmp_path: Path) -> None:
+    job = pieces.spec(epochs=3, checkpoint__every="1steps")
+    split = pieces.samples(25)
+    split.tensors["input"][int(Sampler(25, job.train.global_batch_size, job.train.seed).order(0)[15])] = 1000
+    data = LoadedData(split, None, pieces.data().info, "0", "made up")
+    with pytest.raises(GangError) as raised:
+        run(gang, (2, "fsdp"), job, tmp_path, changes={"task": pieces.Explosive(), "data": data})
+    errors = raised.value.errors
+    assert {(type(error), error.step, error.rank) for error in errors} == {(NonFiniteStateError, 2, 0)}
+    assert checkpoint.steps(tmp_path / "checkpoints") == [1]
 
 
 def test_saved_is_reported_once_it_is_complete(gang: TestGang, tmp_path: Path) -> None:

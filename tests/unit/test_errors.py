@@ -8,7 +8,16 @@ import pickle
 import pytest
 
 from epochal import errors
-from epochal.errors import EpochalError, NonFiniteLossError, NotFoundError, Problem, SpecError, did_you_mean
+from epochal.errors import (
+    EpochalError,
+    NonFiniteError,
+    NonFiniteLossError,
+    NonFiniteStateError,
+    NotFoundError,
+    Problem,
+    SpecError,
+    did_you_mean,
+)
 
 EXAMPLES: list[EpochalError] = [
     EpochalError("it broke", "mend it"),
@@ -25,7 +34,9 @@ EXAMPLES: list[EpochalError] = [
     errors.CodeError("cannot be packed"),
     errors.CapacityError("no room", permanent=False),
     errors.TrainingError("failed"),
+    NonFiniteError(12, 1),
     NonFiniteLossError(7, 1, float("inf")),
+    NonFiniteStateError(12, 1, "model.head.weight"),
     errors.CheckpointError("damaged"),
 ]
 

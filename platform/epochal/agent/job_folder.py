@@ -19,6 +19,7 @@ from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.tracking.environment import hardware
 from epochal.tracking.record import RunRecord, artifacts_folder, record_path
+from epochal.training import checkpoint
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def package_of(source: JobSource, home: Home, job: Job) -> Package | None:
 def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:
     """The spec as the workers get it: ``train.init_from`` is an absolute path.
 
+    What it names may be gone once the job has a checkpoint of its own to go on from.
+
     Raises:
         NotFoundError: it names no job, checkpoint or file that is here.
     """
@@ -90,7 +93,12 @@ def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:
     named = (spec.get("train") or {}).get("init_from")
     if named is None:
         return spec
-    path = weights_named(str(named), Path(origin_of(job).folder), source.job, home)
+    try:
+        path = weights_named(str(named), Path(origin_of(job).folder), source.job, home)
+    except NotFoundError:
+        if not checkpoint.steps(home.job(job.id) / checkpoint.FOLDER):
+            raise
+        return spec
     return {**spec, "train": {**spec["train"], "init_from": str(path)}}
 
 

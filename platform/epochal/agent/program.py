@@ -64,7 +64,7 @@ class TrainProgram:
                         tell.started(gang.world_size, [started[rank] for rank in sorted(started)])
                 elif isinstance(event, Log):
                     tell.log(event.rank, event.text)
-                elif isinstance(event, Reported) and event.rank == 0:
+                elif isinstance(event, Reported):
                     tell.report(event.report)
         if not results:
             return Ending(None)

@@ -14,7 +14,7 @@ from epochal.agent.run_tracking import RunTracking
 from epochal.engine.events import Started
 from epochal.ledger.values import Lease
 from epochal.tracking.record import CheckpointPointer, DatasetUsed
-from epochal.training.control import Prepared, Progress, Report, Saved
+from epochal.training.control import Prepared, Progress, Report, Saved, SetAside
 
 
 class Reporter:
@@ -54,6 +54,8 @@ class Reporter:
             self._progressed(report)
         elif isinstance(report, Saved):
             self._saved(report)
+        elif isinstance(report, SetAside):
+            self._set_aside(report)
         elif isinstance(report, Prepared):
             self._tracking.update(
                 dataset=DatasetUsed(report.dataset, report.digest, report.source),
@@ -69,6 +71,12 @@ class Reporter:
         self._tracking.checkpoint(CheckpointPointer(saved.step, saved.path, saved.digest, saved.metrics, saved.best))
         detail = {"step": saved.step, "path": saved.path}
         self._outbox.tell(partial(self._source.note, self._lease, "checkpoint", detail=detail))
+
+    def _set_aside(self, found: SetAside) -> None:
+        message = f"the checkpoint of step {found.step} cannot be used ({found.why}) and is now {found.path}"
+        self._observer.notice(message)
+        detail = {"step": found.step, "path": found.path}
+        self._outbox.tell(partial(self._source.note, self._lease, "checkpoint_damaged", message, detail))
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 
 import ray.exceptions as rx
 
-from epochal.errors import NonFiniteLossError
+from epochal.errors import NonFiniteError
 
 
 class FailureKind(StrEnum):
@@ -126,7 +126,7 @@ def of_ray(rank: int, error: BaseException) -> Failed:
 def of_exception(rank: int, error: BaseException, traceback: str) -> Failed:
     """What an exception that the training raised says about the worker."""
     kind, evidence = _classify(error)
-    if isinstance(error, NonFiniteLossError):
+    if isinstance(error, NonFiniteError):
         rank = error.rank  # every worker raises the same one
     name = type(error).__name__
     text = str(error).strip()
@@ -139,7 +139,7 @@ def _classify(error: BaseException) -> tuple[FailureKind, Evidence]:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
         return FailureKind.OUT_OF_MEMORY, Evidence.EXCEPTION
-    if isinstance(error, NonFiniteLossError):
+    if isinstance(error, NonFiniteError):
         return FailureKind.NON_FINITE_LOSS, Evidence.EXCEPTION
     if isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError | ConnectionError) and _BROKEN_COLLECTIVE.search(str(error))

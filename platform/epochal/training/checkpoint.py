@@ -134,6 +134,19 @@ def clean(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def aside(path: Path) -> Path:
+    """What a damaged checkpoint is called, so that nothing counts or deletes it any more."""
+    return path.with_name(f"{path.name}.damaged")
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, for a person to look at; its new path. An older one of the same step makes way."""
+    shutil.rmtree(aside(path), ignore_errors=True)
+    path.rename(aside(path))
+    sync(path.parent)
+    return aside(path)
+
+
 def superfluous(manifests: Iterable[Manifest], keep: Keep, objective: Objective | None) -> list[int]:
     """The steps whose checkpoints are neither among the newest nor among the best."""
     newest = sorted(manifests, key=lambda manifest: manifest.step, reverse=True)
@@ -152,8 +165,8 @@ def _judged(manifest: Manifest, objective: Objective) -> bool:
     return manifest.validated == manifest.step and value is not None and Best.of(objective).beaten_by(value)
 
 
-def prune(folder: Path, keep: Keep, objective: Objective | None) -> None:
-    """Delete the superfluous. A damaged manifest is left for a person to look at."""
+def prune(folder: Path, keep: Keep, objective: Objective | None, saved: int) -> None:
+    """Delete the superfluous, but never the one just ``saved``. One without a sound manifest is left alone."""
     manifests = []
     for step in steps(folder):
         try:
@@ -161,6 +174,8 @@ def prune(folder: Path, keep: Keep, objective: Objective | None) -> None:
         except CheckpointError:
             continue
     for step in superfluous(manifests, keep, objective):
+        if step == saved:
+            continue
         path = folder / name_of(step)
         doomed = path.with_name(f"{path.name}.tmp-pruned")
         path.rename(doomed)

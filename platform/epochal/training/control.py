@@ -43,7 +43,17 @@ class Prepared:
     parameters: int
 
 
-Report = Prepared | Progress | Saved
+@dataclass(frozen=True)
+class SetAside:
+    """A checkpoint that cannot be used: ``path``, relative to the job's folder, is its new name, and ``why`` it has
+    that."""
+
+    step: int
+    path: str
+    why: str
+
+
+Report = Prepared | Progress | Saved | SetAside
 
 
 class Control(Protocol):

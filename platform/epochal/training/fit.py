@@ -42,15 +42,13 @@ def fit(
     joined the default process group. ``resume`` goes on from the newest sound checkpoint, if there is any.
 
     Raises:
-        NonFiniteLossError: on every worker, the same.
+        NonFiniteError: on every worker, the same.
         CheckpointError: saved state cannot be written or does not fit.
         TrainingError: the spec asks for something that this model or task does not have.
     """
     with seeding.deterministic(setup.spec.train.deterministic):
-        loop = Loop(setup, worker, folder, recorder, control)
+        loop = Loop(setup, worker, folder, recorder, control, resume)
         try:
-            if resume:
-                loop.resume()
             loop.run()
             return _result(loop, None if loop.stopped else loop.export())
         except BaseException:

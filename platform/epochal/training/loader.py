@@ -77,6 +77,8 @@ class Loader:
             pin_memory=self.device.type == "cuda",
             multiprocessing_context=_loader_processes(),
             collate_fn=_as_it_is,
+            # Torch draws a seed for its processes, and would from the generator that the training goes on with.
+            generator=torch.Generator(),
         )
         for read, size, global_size in reader:
             batch = {name: tensor[:size].to(self.device, non_blocking=True) for name, tensor in read.items()}

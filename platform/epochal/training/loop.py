@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from epochal.errors import NonFiniteLossError
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
 from epochal.training.checkpoint import Manifest
@@ -28,15 +29,23 @@ REPORT_SECONDS = 0.25
 
 
 class Loop:
-    """Windows of steps, with validations and checkpoints between them."""
+    """Windows of steps, with validations and checkpoints between them.
 
-    def __init__(self, setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control) -> None:
+    To ``resume`` is to go on from the newest sound checkpoint; from the start where there is none.
+    """
+
+    def __init__(
+        self, setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, resume: bool
+    ) -> None:
         control.tick("setup", 0)
         spec, train = setup.spec, setup.spec.train
         self.setup, self.spec, self.worker = setup, spec, worker
         self.folder, self.recorder, self.control = folder, recorder, control
         self.strategy = strategy_for(spec.resources.strategy, worker)
-        self.stepper = self._stepper()
+        if worker.is_first:
+            checkpoint.clean(folder / checkpoint.FOLDER)
+        found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if resume else None
+        self.stepper = self._stepper(fresh=found is None)
         self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
@@ -50,12 +59,12 @@ class Loop:
         self._last_loss = math.nan
         self._reported = -math.inf
         seeding.start(seeding.derive(train.seed, "worker", worker.rank))
-        if worker.is_first:
-            checkpoint.clean(folder / checkpoint.FOLDER)
+        if found is not None:
+            self._go_on(*found)
 
-    def _stepper(self) -> Stepper:
+    def _stepper(self, fresh: bool) -> Stepper:
         model, train = self.setup.model, self.spec.train
-        if train.init_from is not None:
+        if fresh and train.init_from is not None:
             weights.start_from(model, Path(train.init_from))
         weights.freeze(model, train.freeze)
         wrapped = self.strategy.wrap(model, train.compile)
@@ -63,12 +72,7 @@ class Loop:
         trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
         return Stepper(wrapped, self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
-    def resume(self) -> None:
-        """Go on from the newest sound checkpoint; from the start where there is none."""
-        found = resuming.newest_sound(self.folder / checkpoint.FOLDER, self.strategy)
-        if found is None:
-            return
-        path, manifest = found
+    def _go_on(self, path: Path, manifest: Manifest) -> None:
         tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"])
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
@@ -122,7 +126,12 @@ class Loop:
             self.control.tick("train", step + 1)
         closed = window.close(self.strategy, self._wishes())
         self._record(closed)
-        window.raise_unless_finite(closed, self.strategy)
+        try:
+            window.raise_unless_finite(closed, self.strategy)
+        except NonFiniteLossError:
+            # The one being saved may know better: an earlier step, whose loss was finite and whose weights are not.
+            self._tell(self.saver.wait())
+            raise
         self.standing.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
@@ -203,7 +212,8 @@ class Loop:
             validated=standing.validated,
             state={**standing.state(), "optimizer": plain, "precision": self.stepper.precision.state()},
         )
-        return Snapshot(manifest, captured, seeding.capture(self.worker.device), standing.at_best)
+        trained = tensors.trained(self.strategy.module)
+        return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), standing.at_best)
 
     def _saving(self) -> None:
         self.control.tick("checkpoint", self.standing.step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -11,47 +10,47 @@ import torch
 from epochal.errors import CheckpointError
 from epochal.training import checkpoint, seeding
 from epochal.training.checkpoint import Manifest
+from epochal.training.control import Control, SetAside
 from epochal.training.parallel import Strategy
 from epochal.training.saver import generators_of
 from epochal.training.worker import Worker
 
-_log = logging.getLogger(__name__)
 
-
-def newest_sound(folder: Path, strategy: Strategy) -> tuple[Path, Manifest] | None:
+def newest_sound(folder: Path, strategy: Strategy, control: Control) -> tuple[Path, Manifest] | None:
     """The newest complete checkpoint whose digests are right, and its manifest; None where there is none.
 
-    Each worker checks a part of the files, and all of them agree. A damaged checkpoint is passed over with a warning.
+    Each worker checks a part of the files, and all of them agree. A damaged checkpoint is set aside and reported:
+    left where it is it would count as the newest, and those saved after it as superfluous.
     """
-    below = -1
-    while (step := _newest(folder, below, strategy)) >= 0:
+    worker = strategy.worker
+    while (step := _newest(folder, strategy)) >= 0:
         path = folder / checkpoint.name_of(step)
-        manifest = _sound(path, strategy)
-        if manifest is not None:
-            return path, manifest
-        below = step
+        damage = _damage(path, worker)
+        found = torch.zeros(worker.world_size)
+        found[worker.rank] = bool(damage)
+        ranks = strategy.sum(found).nonzero().flatten().tolist()
+        if not ranks:
+            return path, checkpoint.read(path)
+        aside = checkpoint.set_aside(path) if worker.is_first else checkpoint.aside(path)
+        if worker.rank == ranks[0]:
+            control.report(SetAside(step, aside.relative_to(folder.parent).as_posix(), damage))
     return None
 
 
-def _newest(folder: Path, below: int, strategy: Strategy) -> int:
-    """The newest step in ``folder``, below another unless that is -1, as the first worker sees it; -1 for none."""
-    candidates = [step for step in checkpoint.steps(folder) if below < 0 or step < below]
-    return int(strategy.broadcast(torch.tensor([candidates[0] if candidates else -1])).item())
-
-
-def _sound(path: Path, strategy: Strategy) -> Manifest | None:
-    worker = strategy.worker
-    manifest: Manifest | None = None
+def _damage(path: Path, worker: Worker) -> str:
+    """What is wrong with this worker's part of a checkpoint's files; empty where nothing is."""
     try:
         manifest = checkpoint.read(path)
         checkpoint.verify(path, manifest, sorted(manifest.files)[worker.rank :: worker.world_size])
-        damaged = 0.0
     except CheckpointError as error:
-        _log.warning("checkpoint passed over: %s", error)
-        damaged = 1.0
-    if strategy.sum(torch.tensor([damaged])).item() > 0:
-        return None
-    return manifest
+        return str(error)
+    return ""
+
+
+def _newest(folder: Path, strategy: Strategy) -> int:
+    """The newest step in ``folder`` as the first worker sees it; -1 for none."""
+    candidates = checkpoint.steps(folder)
+    return int(strategy.broadcast(torch.tensor([candidates[0] if candidates else -1])).item())
 
 
 def restore_generators(path: Path, manifest: Manifest, worker: Worker) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from epochal.errors import CheckpointError
+from epochal.errors import CheckpointError, NonFiniteStateError
 from epochal.spec.job import Keep, Objective
 from epochal.training import checkpoint, tensors
 from epochal.training.checkpoint import Manifest
@@ -25,13 +25,19 @@ SAVE_TIMEOUT = timedelta(minutes=30)
 ABANDON_SECONDS = 20.0
 TICK_SECONDS = 1.0
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of everything a checkpoint holds; ``generators`` are this worker's, the rest is the same on all."""
+    """A copy of everything a checkpoint holds; ``generators`` are this worker's, the rest is the same on all.
+
+    ``trained``: the model's tensors that have to be finite, beside the optimizer's.
+    """
 
     manifest: Manifest
     tensors: Tensors
+    trained: frozenset[str]
     generators: dict[str, Any]
     best: bool
 
@@ -75,11 +81,14 @@ class Saver:
 
         Raises:
             CheckpointError: one could not be written.
+            NonFiniteStateError: one was not, because of what it would hold; on every worker, the same.
         """
         if self._thread is not None and self._thread.is_alive():
             return []
         if self._error is not None:
             error, self._error = self._error, None
+            if isinstance(error, NonFiniteStateError):
+                raise error
             raise CheckpointError(f"a checkpoint could not be written: {error}") from error
         done, self._done = self._done, []
         return done
@@ -103,20 +112,22 @@ class Saver:
             self._error = error
 
     def _save(self, snapshot: Snapshot) -> None:
+        self._raise_unless_finite(snapshot)
         path = self._folder / checkpoint.name_of(snapshot.manifest.step)
         temporary = path.with_name(f"{path.name}.tmp-{self._token()}")
         temporary.mkdir(parents=True, exist_ok=True)
         tensors.save(snapshot.tensors, temporary, self._group)
         mine = generators_of(self._worker.rank)
         checkpoint.write(temporary / mine, json.dumps(snapshot.generators).encode())
-        files = self._gather({name: checkpoint.digest(temporary / name) for name in self._written(temporary, mine)})
+        digests = {name: checkpoint.digest(temporary / name) for name in self._written(temporary, mine)}
+        files = {name: digest for part in self._gather(digests) for name, digest in part.items()}
         if self._worker.is_first:
             sealed = checkpoint.publish(temporary, path, replace(snapshot.manifest, files=files))
             relative = path.relative_to(self._folder.parent).as_posix()
             self._done.append(
                 Saved(snapshot.manifest.step, relative, sealed, dict(snapshot.manifest.metrics), snapshot.best)
             )
-            checkpoint.prune(self._folder, self._keep, self._objective)
+            checkpoint.prune(self._folder, self._keep, self._objective, snapshot.manifest.step)
 
     def _token(self) -> str:
         """A new word that all workers agree on: a folder that a dying attempt still writes to is never shared."""
@@ -129,12 +140,19 @@ class Saver:
         parts = [path.name for path in temporary.glob(f"__{self._worker.rank}_*.distcp")]
         return [*parts, mine, *([".metadata"] if self._worker.is_first else [])]
 
-    def _gather(self, digests: dict[str, str]) -> dict[str, str]:
+    def _raise_unless_finite(self, snapshot: Snapshot) -> None:
+        """Here and not between two steps, which would wait for it."""
+        found = self._gather(tensors.first_not_finite(snapshot.tensors, snapshot.trained))
+        if (rank := next((rank for rank, name in enumerate(found) if name), None)) is not None:
+            raise NonFiniteStateError(snapshot.manifest.step, rank, found[rank])
+
+    def _gather(self, mine: T) -> list[T]:
+        """Every worker's, by rank."""
         if self._group is None:
-            return digests
+            return [mine]
         everyone: list[Any] = [None] * self._worker.world_size
-        dist.all_gather_object(everyone, digests, group=self._group)
-        return {name: value for part in everyone for name, value in part.items()}
+        dist.all_gather_object(everyone, mine, group=self._group)
+        return everyone
 
 
 def generators_of(rank: int) -> str:

@@ -8,9 +8,10 @@ value that is not a tensor, which runs whatever code a file names.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load as load_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save as save_state_dict
 from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.tensor import DTensor
 from torch.futures import Future
 from torch.optim import Optimizer
 
@@ -166,20 +168,42 @@ def capture(module: nn.Module, optimizer: Optimizer) -> tuple[Tensors, dict[str,
 
     A sharded model's tensors stay shards. Hyperparameters are not state: they come from the job spec.
     """
-    on_gpu = any(parameter.device.type != "cpu" for parameter in module.parameters())
-    options = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=on_gpu)
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
     state = {
         **{MODEL + name: value for name, value in get_model_state_dict(module, options=options).items()},
         **_optimizer_state(get_optimizer_state_dict(module, optimizer, options=options)),
     }
-    tensors = {
-        name: value if on_gpu else value.detach().clone() for name, value in state.items() if isinstance(value, Tensor)
-    }
+    # A copy of each, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU.
+    tensors = {name: value.detach().to("cpu", copy=True) for name, value in state.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def trained(module: nn.Module) -> frozenset[str]:
+    """The names, as ``capture`` has them, of the parameters that steps change."""
+    named = module.named_parameters(remove_duplicate=False)
+    return frozenset(MODEL + name for name, parameter in named if parameter.requires_grad)
+
+
+def first_not_finite(captured: Tensors, trained: Collection[str]) -> str:
+    """The first of a worker's tensors with NaN or infinity in it; empty where there is none.
+
+    Of the model that is a parameter which is ``trained``: a buffer or a frozen parameter may hold infinity on purpose,
+    a mask for instance, and no step has changed it.
+    """
+    for name, value in captured.items():
+        if name in trained or name.startswith(OPTIMIZER):
+            local = value.to_local() if isinstance(value, DTensor) else value
+            if local.numel() and local.is_floating_point():
+                low, high = local.aminmax()  # NaN wherever there is one
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    return name
+    return ""
 
 
 def restore(module: nn.Module, optimizer: Optimizer, folder: Path, plain: Mapping[str, Any]) -> None:
     """Put the state that ``capture`` and ``save`` kept into the model and the optimizer.
+
+    A parameter that had no optimizer state, because no step had given it a gradient, has none afterwards.
 
     Raises:
         CheckpointError: it is that of another model or optimizer.
@@ -188,13 +212,30 @@ def restore(module: nn.Module, optimizer: Optimizer, folder: Path, plain: Mappin
     model_state = get_model_state_dict(module, options=options)
     optimizer_state = get_optimizer_state_dict(module, optimizer, options=options)
     ours = _optimizer_state(optimizer_state)
-    both = {**{MODEL + name: value for name, value in model_state.items()}, **ours}
+    # Torch has made up a state for every parameter, by a step without gradients: room for what is loaded.
+    parameters = dict(module.named_parameters())
+    owners = {name: _owner(name, parameters) for name in ours}
+    idle = set(owners.values()) - {_owner(name, parameters) for name in (*stored(folder), *plain)}
+    if idle == set(owners.values()):
+        idle = set()  # another optimizer wrote it, and ``load`` tells what is missing
+    wanted = [name for name in ours if owners[name] not in idle]
+    both = {**{MODEL + name: value for name, value in model_state.items()}, **{name: ours[name] for name in wanted}}
     load({name: value for name, value in both.items() if isinstance(value, Tensor)}, folder)
-    for name in ours:
+    for name in wanted:
         if name in plain:
             optimizer_state[name.removeprefix(OPTIMIZER)] = plain[name]
     set_model_state_dict(module, model_state, options=options)
     set_optimizer_state_dict(module, optimizer, optimizer_state, options=options)
+    for name in idle:
+        optimizer.state.pop(parameters[name], None)
+
+
+def _owner(name: str, parameters: Collection[str]) -> str:
+    """The parameter that a value of the optimizer's state belongs to; empty where it is none of those."""
+    owner = name.removeprefix(OPTIMIZER + _STATE)
+    while owner and owner not in parameters:
+        owner = owner.rpartition(".")[0]
+    return owner
 
 
 def _optimizer_state(flat: Mapping[str, Any]) -> dict[str, Any]:

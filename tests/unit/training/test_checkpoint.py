@@ -24,7 +24,7 @@ def manifest(step: int, **fields: Any) -> Manifest:
 
 def save(job: Path, step: int, keep: Keep | None = None, **fields: Any) -> Path:
     saver = Saver(job, Worker(), keep or Keep(latest=9), None)
-    saver.start(Snapshot(manifest(step, **fields), {"model.weight": torch.arange(6.0)}, {}, best=False))
+    saver.start(Snapshot(manifest(step, **fields), {"model.weight": torch.arange(6.0)}, frozenset(), {}, best=False))
     (saved,) = saver.wait()
     return job / saved.path
 

@@ -1,0 +1,198 @@
+"""What an attempt finds in the job's folder, and how it goes on from there, on one worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import training_pieces as pieces
+from epochal.errors import CheckpointError, NonFiniteStateError
+from epochal.spec.job import JobSpec
+from epochal.tracking.recorder import MemoryRecorder
+from epochal.training import checkpoint, tensors
+from epochal.training.control import NullControl, Phase, Report, SetAside
+from epochal.training.fit import fit
+from epochal.training.loader import Loader
+from epochal.training.sampler import Sampler
+from epochal.training.worker import Worker
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+class Scripted(NullControl):
+    """Fails once a step is done, or before the step ``fail_after`` + 1."""
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.fail_after = fail_after
+        self.reports: list[Report] = []
+
+    def tick(self, phase: Phase, step: int) -> None:
+        if self.fail_after is not None and phase == "train" and step > self.fail_after:
+            raise BrokenOffError
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+def train(
+    job: JobSpec, folder: Path, fail_after: int | None = None, **changes: Any
+) -> tuple[dict[int, float], list[Report]]:
+    """The losses by step, and what was reported."""
+    recorder, control = MemoryRecorder(), Scripted(fail_after)
+    try:
+        fit(pieces.setup(job, **changes), Worker(), folder, recorder, control, resume=True)
+    except BrokenOffError:
+        assert fail_after is not None
+    return dict(recorder.history.get("train/loss", [])), control.reports
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_stops_no_later_one(tmp_path: Path) -> None:
+    job, folder = pieces.spec(epochs=3, checkpoint__every="2steps"), tmp_path / "checkpoints"
+    train(job, tmp_path, fail_after=9)
+    assert checkpoint.steps(folder) == [8]
+    flip_a_byte(folder / "step-00000008" / "__0_0.distcp")
+    second, reports = train(job, tmp_path, fail_after=5)
+    assert min(second) == 1
+    assert checkpoint.steps(folder) == [4]
+    (aside,) = [report for report in reports if isinstance(report, SetAside)]
+    assert aside.path == "checkpoints/step-00000008.damaged"
+    assert "__0_0.distcp is damaged" in aside.why
+    assert (tmp_path / aside.path / "__0_0.distcp").exists()
+    third, _ = train(job, tmp_path)
+    assert min(third) == 5
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    job, split = pieces.spec(epochs=3, checkpoint__every="1steps"), pieces.samples(25)
+    split.tensors["input"][int(Sampler(25, job.train.global_batch_size, job.train.seed).order(0)[15])] = 1000
+    data = replace(pieces.data(), train=split)
+    for _ in range(2):  # the second attempt goes on from a checkpoint that is sound, and comes to the same end
+        with pytest.raises(NonFiniteStateError, match=r"NaN or infinity after step 2 on rank 0") as raised:
+            train(job, tmp_path, task=pieces.Explosive(), data=data)
+        assert raised.value.name.startswith("model.")
+        assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+class Masked(nn.Module):
+    """With infinity in a buffer and in a frozen parameter, as masks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = pieces.mlp()
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.frozen = nn.Parameter(torch.tensor([torch.inf]), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def test_infinity_that_no_step_has_made_is_saved(tmp_path: Path) -> None:
+    train(pieces.spec(epochs=1), tmp_path, build=Masked)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+
+
+def test_optimizer_state_that_is_not_finite_is_found() -> None:
+    state = {"model.w": torch.ones(2), "optimizer.state.w.exp_avg": torch.tensor([1.0, -torch.inf])}
+    assert tensors.first_not_finite(state, frozenset({"model.w"})) == "optimizer.state.w.exp_avg"
+
+
+class LatePooler(nn.Module):
+    """``pooler`` gets no gradient until its switch, a buffer, has counted to six."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = pieces.mlp(dropout=0.3)
+        self.pooler = nn.Linear(pieces.CLASSES, pieces.CLASSES)
+        self.unused = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.body(x)
+        self.calls += self.training
+        return self.pooler(output) if self.calls > 6 else output
+
+
+@pytest.mark.parametrize("optimizer", [pieces.adamw, pieces.sgd])
+def test_parameters_without_gradients_go_on_exactly(tmp_path: Path, optimizer: Any) -> None:
+    job = pieces.spec(epochs=3, checkpoint__every="5steps")
+    unbroken, _ = train(job, tmp_path / "unbroken", build=LatePooler, optimizer=optimizer)
+    failed, _ = train(job, tmp_path / "broken", build=LatePooler, optimizer=optimizer, fail_after=5)
+    resumed, _ = train(job, tmp_path / "broken", build=LatePooler, optimizer=optimizer)
+    assert min(resumed) == 6
+    assert failed | resumed == unbroken
+
+
+def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
+    model = LatePooler()
+    optimizer = pieces.adamw(model.parameters())
+    model(torch.ones(2, pieces.FEATURES)).sum().backward()
+    optimizer.step()
+    captured, plain = tensors.capture(model, optimizer)
+    tensors.save(captured, tmp_path, None)
+    other = LatePooler()
+    fresh = pieces.adamw(other.parameters())
+    tensors.restore(other, fresh, tmp_path, plain)
+    assert {len(fresh.state[parameter]) for parameter in other.body.parameters()} == {3}
+    assert not any(parameter in fresh.state for part in (other.pooler, other.unused) for parameter in part.parameters())
+
+
+class OnAnotherDevice(nn.Parameter):
+    """What a parameter on a GPU looks like from outside."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", 0)
+
+
+def test_snapshot_shares_nothing_with_the_training() -> None:
+    """``step`` of an unfused optimizer is on the CPU, wherever its parameters are."""
+    model = nn.Linear(2, 2)
+    model.weight = OnAnotherDevice(model.weight.data)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=False, foreach=False)
+
+    def step() -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.ones(parameter.shape)
+        optimizer.step()
+
+    step()
+    captured, _ = tensors.capture(model, optimizer)
+    before = {name: tensor.clone() for name, tensor in captured.items()}
+    step()
+    torch.testing.assert_close(captured, before, rtol=0, atol=0)
+    assert before["optimizer.state.weight.step"] == 1
+
+
+def test_weights_to_start_from_are_read_once(tmp_path: Path) -> None:
+    train(pieces.spec(epochs=1), tmp_path / "first")
+    given = tmp_path / "first" / "model" / "weights.safetensors"
+    job = pieces.spec(epochs=3, checkpoint__every="5steps", init_from=str(given))
+    unbroken, _ = train(job, tmp_path / "unbroken")
+    failed, _ = train(job, tmp_path / "broken", fail_after=5)
+    given.unlink()
+    resumed, _ = train(job, tmp_path / "broken")
+    assert failed | resumed == unbroken
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        train(job, tmp_path / "another")
+
+
+def test_loader_processes_draw_nothing_from_the_training() -> None:
+    shares = Sampler(8, 4, 0).shares(0, 1, 0, 2)
+    before = torch.get_rng_state()
+    batches = Loader(pieces.samples(8), torch.device("cpu"), workers=1).train(shares, 0)
+    assert next(batches).size == 4
+    assert torch.equal(torch.get_rng_state(), before)
+    batches.close()
