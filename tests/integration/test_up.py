@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from epochal.cluster.port import is_free
-from epochal.cluster.service_state import MARK, Services, read_services
+from epochal.local.port import is_free
+from epochal.local.service_state import MARK, Services, read_services
 from epochal.settings import home
 from epochal.tracking.server import free_port
 

@@ -12,7 +12,7 @@ from code_base import ROOT, modules
 ONLY_IN = {
     "torch": {"catalog", "training", "engine"},
     "torchmetrics": {"catalog", "training"},
-    "ray": {"engine", "cluster"},
+    "ray": {"engine"},
     "mlflow": {"tracking"},
     "sqlalchemy": {"ledger"},
     "alembic": {"ledger"},

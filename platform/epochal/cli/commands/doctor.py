@@ -20,8 +20,8 @@ def command(output: Output) -> int:
     of `epochal up`, and what earlier commands left behind.
     Nothing is changed.
     """
-    from epochal.cluster.check import Check, Status
-    from epochal.cluster.machine import diagnose
+    from epochal.doctor.check import Check, Status
+    from epochal.doctor.diagnose import diagnose
     from epochal.settings import home, tracking_uri
 
     checks: list[Check] = list(diagnose(home(), tracking_uri()))

@@ -14,7 +14,7 @@ def command(now: bool) -> int:
 
     The agent has its jobs save their state and hands them back to the queue; they go on after the next `epochal up`.
     """
-    from epochal.cluster.services import down
+    from epochal.local.services import down
     from epochal.settings import home
 
     render.message("everything has ended" if down(home(), now, render.message) else "nothing is up")

@@ -23,8 +23,8 @@ def command(port: int, host: str, without_password: bool) -> int:
     Where `epochal up` runs, its MLflow has them already: this says where, and returns.
     """
     from epochal.agent.reconcile import catch_up
-    from epochal.cluster.service_state import read_services
     from epochal.errors import UsageError
+    from epochal.local.service_state import read_services
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer
     from epochal.urls import is_loopback

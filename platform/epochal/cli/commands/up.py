@@ -14,7 +14,7 @@ from epochal.cli.render import Output
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
-    from epochal.cluster.service_state import Services
+    from epochal.local.service_state import Services
 
 _PORT = click.IntRange(1, 65535)
 
@@ -33,8 +33,8 @@ def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: i
     Ends when all of them are healthy. They are watched and started again where one dies, until `epochal down`. Done
     again it says that they run, and where.
     """
-    from epochal.cluster.local_plan import Options
-    from epochal.cluster.services import up
+    from epochal.local.local_plan import Options
+    from epochal.local.services import up
     from epochal.settings import home, tracking_uri
 
     came = up(home(), Options(port, mlflow_port, warm, cpus), tracking_uri(), render.message)

@@ -11,9 +11,9 @@ import pytest
 
 from epochal.agent.reconcile import foreground_name
 from epochal.cli.main import main
-from epochal.cluster import installation, machine
-from epochal.cluster.check import ok
-from epochal.cluster.installation import Loaded
+from epochal.doctor import diagnose, installation
+from epochal.doctor.check import ok
+from epochal.doctor.installation import Loaded
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState
 from epochal.settings import home
@@ -129,7 +129,7 @@ def test_a_look_that_is_not_allowed_does_not_end_the_others(
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied", "/proc/meminfo")
 
-    monkeypatch.setattr(machine, "_hardware", refuse)
+    monkeypatch.setattr(diagnose, "_hardware", refuse)
     code, checks = doctor(capsys)
     assert code == 1
     assert "Permission denied" in checks["hardware"]["found"]
@@ -138,7 +138,7 @@ def test_a_look_that_is_not_allowed_does_not_end_the_others(
 
 @pytest.mark.usefixtures("_fast")
 def test_table_shows_advice_apart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_hardware", lambda _: iter([ok("cpus", "64 usable")]))
+    monkeypatch.setattr(diagnose, "_hardware", lambda _: iter([ok("cpus", "64 usable")]))
     assert main(["doctor"]) == 0
     shown = capsys.readouterr()
     header, *lines = shown.out.splitlines()

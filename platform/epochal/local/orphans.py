@@ -1,4 +1,4 @@
-"""Processes that a supervisor left behind when it was killed: found by their mark, waited for, ended."""
+"""Orphaned processes, whose supervisor was killed: found by their mark, waited for, ended."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from epochal.cluster.check import some
-from epochal.cluster.service_state import MARK
+from epochal.local.service_state import MARK
 
 QUIET_SECONDS = 3.0
 """What is on its way out gets this long before anything is said."""
@@ -19,28 +18,28 @@ _KILL_SECONDS = 5.0
 _RAYS_WATCHER = "aftermath.py"
 
 
-def left_behind(folder: Path) -> list[psutil.Process]:
+def find_orphans(folder: Path) -> list[psutil.Process]:
     """Every living process that the services of ``folder`` have started, but this one and those above it."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [process for process in _marked(str(folder)) if process.pid not in own]
 
 
-def end_left_behind(folder: Path, patience: float, tell: Callable[[str], None]) -> int:
+def end_orphans(folder: Path, patience: float, tell: Callable[[str], None]) -> int:
     """End them all; how many were still there when it came to that.
 
     To be called while no supervisor runs. The kernel has told the services to end when it died, and an agent may be
     saving its jobs: services, and the watchers that clean up after a private Ray, get ``patience`` seconds. What is
     not one of these has lost the one it belonged to.
     """
-    _, busy = psutil.wait_procs(_leaders(left_behind(folder)), timeout=QUIET_SECONDS)
+    _, busy = psutil.wait_procs(_leaders(find_orphans(folder)), timeout=QUIET_SECONDS)
     if busy and patience:
-        tell(f"waiting for what was left behind: {_names(busy)}")
+        tell(f"waiting for orphaned processes: {_names(busy)}")
         psutil.wait_procs(busy, timeout=patience)
-    left = left_behind(folder)
+    left = find_orphans(folder)
     if left:
-        tell(f"ending what was left behind: {_names(left)}")
+        tell(f"ending orphaned processes: {_names(left)}")
     _kill([process for process in _leaders(left) if _RAYS_WATCHER not in " ".join(_command(process))])
-    _kill(left_behind(folder))
+    _kill(find_orphans(folder))
     return len(left)
 
 
@@ -78,4 +77,4 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def _names(processes: list[psutil.Process]) -> str:
-    return some([f"pid {process.pid} ({' '.join(_command(process)[-4:])[:60]})" for process in processes])
+    return ", ".join(f"pid {process.pid} ({' '.join(_command(process)[-4:])[:60]})" for process in processes)

@@ -16,11 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from epochal.cluster.service import Service
-from epochal.cluster.service_plan import Plan
-from epochal.cluster.service_state import Services, hold, state_path, supervisor_lock
-from epochal.cluster.wake import Wake
 from epochal.files import write_atomically
+from epochal.local.service import Service
+from epochal.local.service_plan import Plan
+from epochal.local.service_state import Services, hold, state_path, supervisor_lock
+from epochal.local.wake import Wake
 
 TICK_SECONDS = 0.1
 _LOCK_SECONDS = 2.0

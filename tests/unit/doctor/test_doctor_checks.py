@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from epochal.cluster import hardware, installation, leftovers, running, surroundings
-from epochal.cluster.check import Check, Status
-from epochal.cluster.hardware import GIB, Gpu, Gpus
-from epochal.cluster.installation import Loaded
-from epochal.cluster.service_state import Services, ServiceState, ServiceStatus
+from epochal.doctor import environment, hardware, installation, ledger, services
+from epochal.doctor.check import Check, Status
+from epochal.doctor.hardware import GIB, Gpu, Gpus
+from epochal.doctor.installation import Loaded
 from epochal.ledger.states import JobState
+from epochal.local.service_state import Services, ServiceState, ServiceStatus
 from epochal.server.reconciler import Finding
 
 OK, WARN, FAIL = Status
@@ -64,46 +64,46 @@ FINDING = Finding("lease", "digits-1", "agent-1 did not renew its lease")
         (hardware.gpus(Gpus("535.1", "12.2", (H100,)), "13.0"), FAIL),
         (hardware.gpus(Gpus("580.95", "13.0", (Gpu("NVIDIA H100", 80 * GIB, 60 * GIB),)), "13.0"), WARN),
         (hardware.gpus(Gpus(problem="the NVIDIA driver does not answer"), "13.0"), FAIL),
-        (surroundings.host_name("node-1", ("10.0.0.7",), 0), OK),
-        (surroundings.host_name("node-1", ("127.0.1.1", "::1"), 0), OK),
-        (surroundings.host_name("node-1", ("fe80::1%eth0",), 0), OK),
-        (surroundings.host_name("node-1", ("10.0.0.7",), 5), WARN),
-        (surroundings.host_name("node-1", (), 0), WARN),
-        (surroundings.loopback(""), OK),
-        (surroundings.loopback("Connection refused"), FAIL),
-        (surroundings.ports(32768, 60999), OK),
-        (surroundings.ports(60000, 60999), WARN),
-        (running.port(5000, "--mlflow-port", None), OK),
-        (running.port(5000, "--mlflow-port", "mlflow (pid 7)"), WARN),
-        (running.port(5000, "--mlflow-port", ""), WARN),
-        (running.supervisor(Services(False), []), OK),
-        (running.supervisor(Services(True, services=(SERVER,)), []), OK),
-        (running.supervisor(Services(False, services=(SERVER,)), []), WARN),
-        (running.supervisor(Services(False, services=(SERVER,)), ["epochal (7)"]), WARN),
-        (running.supervisor(Services(False, services=(replace(SERVER, state=ServiceState.STOPPED),)), []), OK),
-        (running.service(SERVER, NOW), OK),
-        (running.service(replace(SERVER, state=ServiceState.FAILING), NOW), WARN),
-        (running.service(replace(SERVER, restarts=2, last_exit=-9), NOW), OK),
-        (running.service(replace(SERVER, restarts=3, last_exit=-9), NOW), WARN),
-        (running.service(replace(SERVER, restarts=3, last_exit=-9), NOW + 3600), OK),
-        (running.reconciler([], True), OK),
-        (running.reconciler([FINDING], True), OK),
-        (running.reconciler([FINDING], False), WARN),
-        (surroundings.clock(NOW, (0.05, 0.05), NOW + 1), OK),
-        (surroundings.clock(0.0, (0.05, 0.05), 0.0), FAIL),
-        (surroundings.clock(NOW, (3600.0, 0.05), NOW), WARN),
-        (surroundings.clock(NOW, (0.05, 0.05), NOW - 60), WARN),
-        (surroundings.ray_token(HERE, None), OK),
-        (surroundings.ray_token(HERE, 0o600), OK),
-        (surroundings.ray_token(HERE, 0o644), WARN),
-        (leftovers.lost_leases([]), OK),
-        (leftovers.lost_leases(["digits-1"]), WARN),
-        (leftovers.paused(["digits-1"]), OK),
-        (leftovers.unsent([]), OK),
-        (leftovers.unsent(["digits-1"]), WARN),
-        (leftovers.ledger_clock(None, NOW), OK),
-        (leftovers.ledger_clock(NOW - 1, NOW), OK),
-        (leftovers.ledger_clock(NOW + 60, NOW), WARN),
+        (environment.host_name("node-1", ("10.0.0.7",), 0), OK),
+        (environment.host_name("node-1", ("127.0.1.1", "::1"), 0), OK),
+        (environment.host_name("node-1", ("fe80::1%eth0",), 0), OK),
+        (environment.host_name("node-1", ("10.0.0.7",), 5), WARN),
+        (environment.host_name("node-1", (), 0), WARN),
+        (environment.loopback(""), OK),
+        (environment.loopback("Connection refused"), FAIL),
+        (environment.ports(32768, 60999), OK),
+        (environment.ports(60000, 60999), WARN),
+        (services.port(5000, "--mlflow-port", None), OK),
+        (services.port(5000, "--mlflow-port", "mlflow (pid 7)"), WARN),
+        (services.port(5000, "--mlflow-port", ""), WARN),
+        (services.supervisor(Services(False), []), OK),
+        (services.supervisor(Services(True, services=(SERVER,)), []), OK),
+        (services.supervisor(Services(False, services=(SERVER,)), []), WARN),
+        (services.supervisor(Services(False, services=(SERVER,)), ["epochal (7)"]), WARN),
+        (services.supervisor(Services(False, services=(replace(SERVER, state=ServiceState.STOPPED),)), []), OK),
+        (services.service(SERVER, NOW), OK),
+        (services.service(replace(SERVER, state=ServiceState.FAILING), NOW), WARN),
+        (services.service(replace(SERVER, restarts=2, last_exit=-9), NOW), OK),
+        (services.service(replace(SERVER, restarts=3, last_exit=-9), NOW), WARN),
+        (services.service(replace(SERVER, restarts=3, last_exit=-9), NOW + 3600), OK),
+        (services.reconciler([], True), OK),
+        (services.reconciler([FINDING], True), OK),
+        (services.reconciler([FINDING], False), WARN),
+        (environment.clock(NOW, (0.05, 0.05), NOW + 1), OK),
+        (environment.clock(0.0, (0.05, 0.05), 0.0), FAIL),
+        (environment.clock(NOW, (3600.0, 0.05), NOW), WARN),
+        (environment.clock(NOW, (0.05, 0.05), NOW - 60), WARN),
+        (environment.ray_token(HERE, None), OK),
+        (environment.ray_token(HERE, 0o600), OK),
+        (environment.ray_token(HERE, 0o644), WARN),
+        (ledger.lost_leases([]), OK),
+        (ledger.lost_leases(["digits-1"]), WARN),
+        (ledger.paused(["digits-1"]), OK),
+        (ledger.unsent([]), OK),
+        (ledger.unsent(["digits-1"]), WARN),
+        (ledger.ledger_clock(None, NOW), OK),
+        (ledger.ledger_clock(NOW - 1, NOW), OK),
+        (ledger.ledger_clock(NOW + 60, NOW), WARN),
     ],
     ids=lambda value: f"{value.name}: {value.found}" if isinstance(value, Check) else str(value),
 )
@@ -186,16 +186,14 @@ def test_home_that_is_a_file(tmp_path: Path) -> None:
 
 def test_secrets_are_named_and_not_shown() -> None:
     environ = {"RAY_AUTH_TOKEN": "s3cret", "MLFLOW_TRACKING_URI": "https://ada:s3cret@mlflow:5000/", "HOME": "/root"}
-    found = surroundings.variables(environ).found
+    found = environment.variables(environ).found
     assert found == "RAY_AUTH_TOKEN=***; MLFLOW_TRACKING_URI=https://***@mlflow:5000/"
 
 
 def test_many_names_are_cut() -> None:
-    assert leftovers.unsent([f"job-{n}" for n in range(9)]).found.startswith(
-        "not all of job-0, job-1, job-2 and 6 more"
-    )
+    assert ledger.unsent([f"job-{n}" for n in range(9)]).found.startswith("not all of job-0, job-1, job-2 and 6 more")
 
 
 def test_counts_of_jobs() -> None:
-    assert leftovers.jobs({JobState.QUEUED: 2, JobState.RUNNING: 0, JobState.FAILED: 1}).found == "2 QUEUED, 1 FAILED"
-    assert leftovers.jobs({}).found == "no jobs yet"
+    assert ledger.jobs({JobState.QUEUED: 2, JobState.RUNNING: 0, JobState.FAILED: 1}).found == "2 QUEUED, 1 FAILED"
+    assert ledger.jobs({}).found == "no jobs yet"

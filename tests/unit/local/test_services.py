@@ -15,17 +15,17 @@ from typing import Any
 import psutil
 import pytest
 
-from epochal.cluster import services, stragglers
-from epochal.cluster.credentials import agent_token_path, ensure_agent_token
-from epochal.cluster.local_plan import DRAIN_SECONDS, Options, local_plan
-from epochal.cluster.port import holder_of, is_free
-from epochal.cluster.service_plan import Plan, Probe, ServicePlan
-from epochal.cluster.service_state import MARK, Services, ServiceState, read_services
-from epochal.cluster.services import down, up
-from epochal.cluster.stragglers import left_behind
 from epochal.errors import ConflictError, UnreachableError, UsageError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Role
+from epochal.local import orphans, services
+from epochal.local.credentials import agent_token_path, ensure_agent_token
+from epochal.local.local_plan import DRAIN_SECONDS, Options, local_plan
+from epochal.local.orphans import find_orphans
+from epochal.local.port import holder_of, is_free
+from epochal.local.service_plan import Plan, Probe, ServicePlan
+from epochal.local.service_state import MARK, Services, ServiceState, read_services
+from epochal.local.services import down, up
 from epochal.settings import Home, home
 from epochal.tracking.server import free_port
 
@@ -62,10 +62,10 @@ class Place:
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place = Place(home())
     monkeypatch.setattr(services, "local_plan", place.plan)
-    monkeypatch.setattr(stragglers, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(orphans, "QUIET_SECONDS", 0.5)
     yield place
     place.down(now=True)
-    assert left_behind(place.home.services) == []
+    assert find_orphans(place.home.services) == []
 
 
 def pids(found: Services) -> list[int | None]:
@@ -92,7 +92,7 @@ def test_up_and_up_again_and_down(place: Place) -> None:
     assert place.down()
     ended = [line for line in place.told if "ended" in line]
     assert ended == ["server has ended (exit code 0)", "mlflow has ended (exit code 0)"]
-    assert left_behind(place.home.services) == []
+    assert find_orphans(place.home.services) == []
     assert read_services(place.home.services) == Services(False)
     assert not place.down()
 
@@ -131,7 +131,7 @@ def test_failure_tells_the_last_words_and_leaves_nothing(place: Place) -> None:
     assert "server does not start: exit code 7" in failed.value.message
     assert "cannot go on" in failed.value.hint
     assert str(place.home.services / "server.log") in failed.value.hint
-    assert left_behind(place.home.services) == []
+    assert find_orphans(place.home.services) == []
     assert not read_services(place.home.services).running
 
 
@@ -141,7 +141,7 @@ def test_interrupted_up_leaves_nothing(place: Place) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         up(place.home, place.options, URI, interrupt)
-    assert left_behind(place.home.services) == []
+    assert find_orphans(place.home.services) == []
 
 
 def test_taken_port_is_named_with_who_has_it(place: Place) -> None:
@@ -152,7 +152,7 @@ def test_taken_port_is_named_with_who_has_it(place: Place) -> None:
     assert f"port {place.options.port}, where the server would listen" in refused.value.message
     assert f"pid {os.getpid()}" in refused.value.message
     assert "--port" in refused.value.hint
-    assert left_behind(place.home.services) == []
+    assert find_orphans(place.home.services) == []
     assert holder_of(free_port()) == ""
 
 
@@ -167,8 +167,8 @@ def test_down_after_a_killed_supervisor(place: Place) -> None:
     place.extra = ("--deaf",)
     kill(place.up().services.supervisor)
     assert place.down(now=True)
-    assert any(line.startswith("ending what was left behind") for line in place.told)
-    assert left_behind(place.home.services) == []
+    assert any(line.startswith("ending orphaned processes") for line in place.told)
+    assert find_orphans(place.home.services) == []
     assert not place.down()
 
 

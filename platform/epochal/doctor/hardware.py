@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epochal.cluster.check import Check, fail, graded, ok, some, warn
+from epochal.doctor.check import Check, fail, graded, ok, some, warn
 from epochal.units import Bytes
 
 GIB = 2**30

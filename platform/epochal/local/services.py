@@ -12,13 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from epochal.cluster.check import some
-from epochal.cluster.credentials import ensure_agent_token
-from epochal.cluster.health import ask
-from epochal.cluster.local_plan import Options, local_plan
-from epochal.cluster.port import require_free
-from epochal.cluster.service_plan import Plan
-from epochal.cluster.service_state import (
+from epochal.errors import ConflictError, UnreachableError
+from epochal.files import is_locked, write_atomically
+from epochal.local.credentials import ensure_agent_token
+from epochal.local.health import ask
+from epochal.local.local_plan import Options, local_plan
+from epochal.local.orphans import end_orphans
+from epochal.local.port import require_free
+from epochal.local.service_plan import Plan
+from epochal.local.service_state import (
     Services,
     ServiceState,
     ServiceStatus,
@@ -27,9 +29,6 @@ from epochal.cluster.service_state import (
     state_path,
     supervisor_lock,
 )
-from epochal.cluster.stragglers import end_left_behind
-from epochal.errors import ConflictError, UnreachableError
-from epochal.files import is_locked, write_atomically
 from epochal.settings import Home
 
 READY_SECONDS = 180.0
@@ -97,7 +96,7 @@ def down(home: Home, now: bool, tell: Tell) -> bool:
     with hold(folder / "up.lock", _LOCK_SECONDS, "an `epochal up` does not come to an end"):
         if is_locked(supervisor_lock(folder)):  # somebody was quick to start them again
             return True
-        left = end_left_behind(folder, 0.0 if now or was_running else _LEFT_SECONDS, tell)
+        left = end_orphans(folder, 0.0 if now or was_running else _LEFT_SECONDS, tell)
         state_path(folder).unlink(missing_ok=True)
         return was_running or left > 0
 
@@ -146,7 +145,7 @@ def _ended_on_failure(home: Home) -> Iterator[None]:
 
 def _clear(folder: Path, tell: Tell) -> None:
     """End what a supervisor that was killed, or a machine that was switched off, left behind."""
-    end_left_behind(folder, _LEFT_SECONDS, tell)
+    end_orphans(folder, _LEFT_SECONDS, tell)
     state_path(folder).unlink(missing_ok=True)
 
 
@@ -157,7 +156,7 @@ def _start_supervisor(plan: Plan) -> None:
     log = plan.folder / _LOG
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "epochal.cluster.supervisor", str(plan_file)],
+            [sys.executable, "-m", "epochal.local.supervisor", str(plan_file)],
             cwd=plan.folder,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -213,7 +212,7 @@ def _tell_of_jobs(home: Home, now: bool, tell: Tell) -> None:
     answer = ask(f"{url}/api/v1/jobs?state=STARTING&state=RUNNING&state=STOPPING", str(home.token)) if url else None
     if names := [job["id"] for job in answer["jobs"]] if answer else []:
         does = "are cut off, and go on" if now else "save their state, and go on"
-        tell(f"jobs that run {does} after the next `epochal up`: {some(names)}")
+        tell(f"jobs that run {does} after the next `epochal up`: {', '.join(names)}")
 
 
 def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 
 import psutil
 
-from epochal.cluster import launch
-from epochal.cluster.backoff import Backoff
-from epochal.cluster.health import is_healthy
-from epochal.cluster.service_plan import ServicePlan
-from epochal.cluster.service_state import MARK, ServiceState, ServiceStatus
+from epochal.local import launch
+from epochal.local.backoff import Backoff
+from epochal.local.health import is_healthy
+from epochal.local.service_plan import ServicePlan
+from epochal.local.service_state import MARK, ServiceState, ServiceStatus
 
 START_SECONDS = 120.0
 """A service that is not healthy by then is started again."""

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from epochal.cluster.service_plan import Probe
+from epochal.local.service_plan import Probe
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from epochal.cluster.credentials import AGENT, agent_token_path
-from epochal.cluster.service_plan import Plan, Probe, ServicePlan
 from epochal.errors import UsageError
+from epochal.local.credentials import AGENT, agent_token_path
+from epochal.local.service_plan import Plan, Probe, ServicePlan
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.server import plan_server
 from epochal.urls import LOOPBACK, http_url, is_loopback

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epochal.cluster.check import Check, ok, some, warn
-from epochal.cluster.leftovers import jobs
-from epochal.cluster.port import holder_of, is_free
-from epochal.cluster.service_state import Services, ServiceState, ServiceStatus, read_services
-from epochal.cluster.services import describe_exit
-from epochal.cluster.stragglers import left_behind
+from epochal.doctor.check import Check, ok, some, warn
+from epochal.doctor.ledger import jobs
 from epochal.errors import EpochalError
+from epochal.local.orphans import find_orphans
+from epochal.local.port import holder_of, is_free
+from epochal.local.service_state import Services, ServiceState, ServiceStatus, read_services
+from epochal.local.services import describe_exit
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.connection import is_sqlite, sqlite_path
 
@@ -31,13 +31,13 @@ class _Settings:
     mlflow_uri: str | None
 
 
-def supervisor(services: Services, left: list[str]) -> Check:
-    """``left``: processes of services whose supervisor is gone."""
+def supervisor(services: Services, orphans: list[str]) -> Check:
+    """``orphans``: processes of services whose supervisor is gone."""
     if services.running:
         where = ", ".join(f"{one.name} at {one.url}" for one in services.services if one.url)
         return ok("services", f"up: {where or 'starting, or ending'}")
-    if left:
-        found = f"their supervisor is gone, and left {some(left)} behind"
+    if orphans:
+        found = f"their supervisor is gone, and orphaned {some(orphans)}"
         return warn("services", found, "`epochal down` ends them; so does the next `epochal up`")
     if any(one.state is not ServiceState.STOPPED for one in services.services):
         found = "their supervisor was killed, or the machine switched off; nothing is left of them"
@@ -77,8 +77,8 @@ def reconciler(findings: list[Finding], tended: bool) -> Check:
 def look(home: Home, tracking_uri: str) -> Iterator[Check]:
     """The checks of this module. Reads only."""
     services = read_services(home.services)
-    left = [] if services.running else [f"{one.name()} ({one.pid})" for one in left_behind(home.services)]
-    yield supervisor(services, left)
+    orphans = [] if services.running else [f"{one.name()} ({one.pid})" for one in find_orphans(home.services)]
+    yield supervisor(services, orphans)
     if services.running:
         now = time.time()
         yield from (service(one, now) for one in services.services)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epochal.cluster.check import Check, fail, ok, some, warn
+from epochal.doctor.check import Check, fail, ok, some, warn
 from epochal.errors import EpochalError, OlderLedgerError
 from epochal.settings import Home
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from epochal.cluster import service as service_module
-from epochal.cluster.backoff import LONGEST_SECONDS, Backoff
-from epochal.cluster.health import ask, is_healthy
-from epochal.cluster.service import Service
-from epochal.cluster.service_plan import Plan, Probe, ServicePlan
-from epochal.cluster.service_state import (
+from epochal.errors import ConflictError
+from epochal.files import is_locked, write_atomically
+from epochal.local import service as service_module
+from epochal.local.backoff import LONGEST_SECONDS, Backoff
+from epochal.local.health import ask, is_healthy
+from epochal.local.service import Service
+from epochal.local.service_plan import Plan, Probe, ServicePlan
+from epochal.local.service_state import (
     MARK,
     Services,
     ServiceState,
@@ -26,8 +28,6 @@ from epochal.cluster.service_state import (
     read_services,
     supervisor_lock,
 )
-from epochal.errors import ConflictError
-from epochal.files import is_locked, write_atomically
 from epochal.tracking.server import free_port
 
 SMALL = Path(__file__).with_name("small_service.py")
@@ -47,7 +47,7 @@ class Running:
         self.folder = folder
         plan_file = folder / "plan.json"
         write_atomically(plan_file, Plan(folder, services).to_json())
-        self.command = [sys.executable, "-m", "epochal.cluster.supervisor", str(plan_file)]
+        self.command = [sys.executable, "-m", "epochal.local.supervisor", str(plan_file)]
         self.process = subprocess.Popen(self.command)
 
     def until(self, condition: Callable[[Services], object], what: str, seconds: float = 20.0) -> Services:
@@ -285,7 +285,7 @@ def test_broken_state_file_is_none(tmp_path: Path, content: str) -> None:
 
 def test_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = supervisor_lock(tmp_path)
-    code = f"from epochal.cluster.service_state import *\nwith hold(Path({str(path)!r}), 1, ''): print(1); input()"
+    code = f"from epochal.local.service_state import *\nwith hold(Path({str(path)!r}), 1, ''): print(1); input()"
     with subprocess.Popen(
         [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from epochal.cluster import hardware, installation, leftovers, surroundings
-from epochal.cluster.check import Check, fail, ok
+from epochal.doctor import environment, hardware, installation, ledger
+from epochal.doctor.check import Check, fail, ok
 from epochal.errors import EpochalError
 from epochal.settings import Home
 
@@ -18,9 +18,9 @@ def diagnose(home: Home, tracking_uri: str) -> Iterator[Check]:
         ("installation", installation.look),
         ("imports and gpus", _imports_and_gpus),
         ("hardware", lambda: _hardware(home)),
-        ("surroundings", lambda: surroundings.look(home.root)),
+        ("environment", lambda: environment.look(home.root)),
         ("services", lambda: _services(home, tracking_uri)),
-        ("leftovers", lambda: leftovers.look(home)),
+        ("ledger", lambda: ledger.look(home)),
     )
     for name, look in looks:
         yield from _guarded(name, look)
@@ -38,9 +38,9 @@ def _hardware(home: Home) -> Iterator[Check]:
 
 def _services(home: Home, tracking_uri: str) -> Iterator[Check]:
     if installation.has_cluster_extra():
-        from epochal.cluster import running
+        from epochal.doctor import services
 
-        yield from running.look(home, tracking_uri)
+        yield from services.look(home, tracking_uri)
 
 
 def _imports_and_gpus() -> Iterator[Check]:

@@ -1,0 +1,1 @@
+"""`epochal up` and `down`: the services of one machine, supervised."""
