@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from epochal.agent.agent import Agent
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from agent_jobs import SLOW_CODE, STEPS, Curve, curve, ended, first_step_at, in_state, submit, until, wait_for_step
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection, connect
 from epochal.ledger.ledger import Ledger
