@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 import ray.exceptions as rx
 
@@ -104,15 +105,58 @@ RAY_KINDS: Mapping[type[rx.RayError], FailureKind] = {
 }
 """Every error of Ray (a test compares this with ``ray.exceptions``)."""
 
-_BROKEN_COLLECTIVE = re.compile(
-    r"gloo.*(connection (closed|reset|refused)|read error|write error|broken pipe|timed out)"
-    r"|connection (closed|reset) by peer|socket closed|remote process exited|nccl (remote|watchdog)|recvvalue failed"
-    r"|connectfullmesh|heartbeat monitor",
-    re.IGNORECASE | re.DOTALL,
-)
 
-_DISK = re.compile("No space left on device|Disk quota exceeded|Input/output error|Stale file handle")
-"""A disk that is full, broken or gone is not the job's own fault. By the text: safetensors has errors of its own."""
+class Cause(NamedTuple):
+    """A row of the table below: an exception one of whose classes is called ``of``, with ``text`` in its message."""
+
+    kind: FailureKind
+    evidence: Evidence
+    of: str
+    text: str = ""
+
+
+_INFRA, _MEMORY = FailureKind.INFRASTRUCTURE, FailureKind.OUT_OF_MEMORY
+_OWN, _BROKEN = Evidence.EXCEPTION, Evidence.BROKEN_COLLECTIVE
+
+CAUSES = (
+    Cause(FailureKind.NON_FINITE_LOSS, _OWN, "NonFiniteError"),
+    # Memory of the process, of the GPU, and that which loaders share with it. A loader that was killed by SIGKILL was
+    # killed by the system, for want of memory: nobody else does.
+    Cause(_MEMORY, _OWN, "MemoryError"),
+    Cause(_MEMORY, _OWN, "OutOfMemoryError"),
+    Cause(_MEMORY, _OWN, "RuntimeError", "DefaultCPUAllocator: (can't allocate|not enough) memory"),
+    Cause(_MEMORY, _OWN, "RuntimeError", "CUDA (driver )?error: out of memory"),
+    Cause(_MEMORY, _OWN, "RuntimeError", "CU(BLAS|SOLVER|SPARSE|DNN)_STATUS_ALLOC_FAILED"),
+    Cause(_MEMORY, _OWN, "RuntimeError", r"DataLoader worker .* is killed by signal: Killed"),
+    Cause(_MEMORY, _OWN, "RuntimeError", "DataLoader worker .* out of shared memory"),
+    Cause(_MEMORY, _OWN, "RuntimeError", "unable to (mmap|allocate shared memory).*Cannot allocate"),
+    # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
+    Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
+    # A GPU, its driver or its links. Not here: "device-side assert", "illegal memory access", which the code caused.
+    Cause(_INFRA, _OWN, "RuntimeError", "uncorrectable (ECC|NVLink) error"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: unspecified launch failure"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: the launch timed out"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: hardware stack error"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: .*peer GPU memory over nvlink"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA.* busy or unavailable"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: (system not yet initialized|unknown error)"),
+    Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: .*(fallen off the bus|GPU is lost)"),
+    # NCCL says that it was used wrongly: it would say so again.
+    Cause(FailureKind.USER_ERROR, _OWN, "DistBackendError", "invalid (usage|argument)"),
+    # A peer is gone, or does not answer. gloo raises plain RuntimeErrors with the path of its source in them. Python's
+    # own ConnectionError is not here: what collectives use raises none, so it is about a service of the job's own code.
+    Cause(_INFRA, _BROKEN, "DistError"),
+    Cause(_INFRA, _BROKEN, "RuntimeError", r"\bgloo/.*\.(cc|h):\d+\]"),
+    Cause(_INFRA, _BROKEN, "RuntimeError", "Application timeout caused pair closure"),
+    Cause(_INFRA, _BROKEN, "RuntimeError", "NCCL communicator was aborted|Watchdog caught collective"),
+    Cause(_INFRA, _BROKEN, "RuntimeError", "NCCL Error|ncclRemoteError|ncclSystemError"),
+    # A disk that is full, broken or gone. Of any class: safetensors has errors of its own.
+    Cause(_INFRA, _OWN, "BaseException", "No space left on device|Disk quota exceeded"),
+    Cause(_INFRA, _OWN, "BaseException", "Input/output error|Stale file handle"),
+)
+"""What is not the fault of the job's code: the first row that fits an exception. By names: the driver has no torch."""
+
+_LOADER_GONE = re.compile("DataLoader worker .* exited unexpectedly")
 
 
 def of_ray(rank: int, error: BaseException) -> Failed:
@@ -123,31 +167,47 @@ def of_ray(rank: int, error: BaseException) -> Failed:
     return Failed(rank, next(kinds, FailureKind.INFRASTRUCTURE), _ray_message(error))
 
 
-def of_exception(rank: int, error: BaseException, traceback: str) -> Failed:
-    """What an exception that the training raised says about the worker."""
-    kind, evidence = _classify(error)
-    if isinstance(error, NonFiniteError):
-        rank = error.rank  # every worker raises the same one
-    name = type(error).__name__
-    text = str(error).strip()
+def of_exception(rank: int, error: BaseException, traceback: str, system_killed: bool = False) -> Failed:
+    """What an exception that the training raised says about the worker.
+
+    ``system_killed``: the system has killed a process for want of memory while this training ran.
+    """
+    causes = [(cause, each) for each in _chain(error) if (cause := _cause(each)) is not None]
+    kind, evidence, name, text = FailureKind.USER_ERROR, Evidence.EXCEPTION, type(error).__name__, str(error).strip()
+    if causes:
+        cause, source = max(causes, key=lambda found: found[0].evidence)
+        kind, evidence = cause.kind, cause.evidence
+        if isinstance(source, NonFiniteError):
+            rank = source.rank  # every worker raises the same one
+        if system_killed and _LOADER_GONE.search(str(source)):
+            kind, text = FailureKind.OUT_OF_MEMORY, f"{text} (the system killed a process for want of memory)"
+        if source is not error and str(source).strip() not in text:
+            text = f"{text} (because of {type(source).__name__}: {str(source).strip()})"
     return Failed(rank, kind, f"{name}: {text}" if text else name, traceback, evidence)
 
 
-def _classify(error: BaseException) -> tuple[FailureKind, Evidence]:
-    import torch
-    import torch.distributed as dist
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what led to it, outermost first: code that wraps an error does not change whose fault it is."""
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if (before := one.__cause__ or (None if one.__suppress_context__ else one.__context__)) is not None:
+            waiting.append(before)
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(one.exceptions)
+        # torch.distributed.checkpoint gathers the exceptions of all ranks, each with its stack.
+        if isinstance(failures := getattr(one, "failures", None), dict):
+            waiting.extend(pair[0] for pair in failures.values() if isinstance(pair, tuple))
 
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
-        return FailureKind.OUT_OF_MEMORY, Evidence.EXCEPTION
-    if isinstance(error, NonFiniteError):
-        return FailureKind.NON_FINITE_LOSS, Evidence.EXCEPTION
-    if isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError | ConnectionError) and _BROKEN_COLLECTIVE.search(str(error))
-    ):
-        return FailureKind.INFRASTRUCTURE, Evidence.BROKEN_COLLECTIVE
-    if _DISK.search(str(error)):
-        return FailureKind.INFRASTRUCTURE, Evidence.EXCEPTION
-    return FailureKind.USER_ERROR, Evidence.EXCEPTION
+
+def _cause(error: BaseException) -> Cause | None:
+    names = {known.__name__ for known in type(error).__mro__}
+    text = str(error)
+    return next((row for row in CAUSES if row.of in names and re.search(row.text, text, re.DOTALL)), None)
 
 
 def _ray_message(error: BaseException) -> str:

@@ -129,3 +129,27 @@ def is_alive(pid: int, created: float) -> bool:
         return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def killed_for_memory() -> int:
+    """How many processes the system has killed for want of memory: in this control group, else on the machine."""
+    for path in _oom_counters():
+        with suppress(OSError):
+            for line in path.read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill" and count.isdigit():
+                    return int(count)
+    return 0
+
+
+def _oom_counters() -> Iterator[Path]:
+    root = Path("/sys/fs/cgroup")
+    groups = Path("/proc/self/cgroup")
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            yield root / path.lstrip("/") / "memory.events"
+        elif "memory" in controllers.split(","):
+            yield root / "memory" / path.lstrip("/") / "memory.oom_control"
+    yield root / "memory.events"  # in a container, which sees its own group as the root
+    yield Path("/proc/vmstat")

@@ -165,6 +165,7 @@ def _alone(assignment: Assignment) -> Iterator[None]:
 
 def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
+    killed = process.killed_for_memory()
     with process.warming_up:
         pass
     try:
@@ -178,7 +179,8 @@ def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQ
             result = function(assignment.payload, context)
         events.put(Done(rank, result))
     except BaseException as error:
-        events.put(of_exception(rank, error, traceback.format_exc()[-_TRACEBACK_CHARACTERS:]))
+        trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
+        events.put(of_exception(rank, error, trace, system_killed=process.killed_for_memory() > killed))
 
 
 def _import_from(package: Package) -> Path:
