@@ -104,6 +104,6 @@ def _runs(server: RunningServer, job: Job, told: dict[str, Any]) -> Lease:
     lease = _leased(server, job)
     server.ledger.running(lease, world_size=2)
     server.ledger.set_run(lease, f"{job.number:032x}", MLFLOW)
-    server.ledger.note(lease, "checkpoint", detail={"step": 20, "path": "checkpoints/step-20"})
+    server.ledger.saved(lease, 20, "checkpoints/step-20")
     server.ledger.renew(lease, 600, told)
     return lease

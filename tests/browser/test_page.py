@@ -106,11 +106,12 @@ class TestJob:
         at_training(page, own)
         assert f"Id {own.training.job_id}" in page.text("#job-details")
         assert "2 workers" in page.text("#job-attempts")
-        assert page.texts("#job-events .event-kind") == ["checkpoint", "run set", "running", "leased", "submitted"]
+        assert "checkpoint at step 20" in page.text("#job-attempts")
+        assert page.texts("#job-events .event-kind") == ["run set", "running", "leased", "submitted"]
         assert "val/accuracy 0.9131" in page.text("#job-live")
-        own.server.ledger.note(own.training, "checkpoint", detail={"step": 440})
+        own.server.ledger.note(own.training, "seen", detail={"step": 440})
         page.wait(lambda: "step=440" in page.texts("#job-events li")[0], "the new event")
-        assert len(page.all("#job-events li")) == 6
+        assert len(page.all("#job-events li")) == 5
 
     def test_logs_follow_line_by_line(self, page: Page, own: Invented) -> None:
         logs, job_id = own.server.services.logs, own.training.job_id

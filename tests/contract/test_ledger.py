@@ -248,10 +248,12 @@ class TestFencing:
         writes = [
             lambda: ledger.renew(old, 60, {"step": 1}),
             lambda: ledger.running(old, world_size=2),
-            lambda: ledger.note(old, "checkpoint"),
+            lambda: ledger.note(old, "seen"),
+            lambda: ledger.saved(old, 7, "checkpoints/7"),
             lambda: ledger.finish(old, JobState.SUCCEEDED, Reason.COMPLETED),
             lambda: ledger.finish(old, JobState.FAILED, Reason.HANG),
             lambda: ledger.retry(old, Reason.INFRASTRUCTURE),
+            lambda: ledger.lease_again(old, 60, Reason.INFRASTRUCTURE),
             lambda: ledger.pause(old),
             lambda: ledger.stopped(old),
         ]

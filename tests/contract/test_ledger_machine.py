@@ -184,6 +184,27 @@ class LedgerMachine(RuleBasedStateMachine):
     def retry(self, lease: Lease, reason: Reason) -> None:
         self.by_lease(lease, lambda: self.ledger.retry(lease, reason))
 
+    @rule(lease=leases, reason=FAILURES)
+    def lose(self, lease: Lease, reason: Reason) -> None:
+        self.by_lease(lease, lambda: self.ledger.retry(lease, reason, lost=True))
+
+    @rule(target=leases, lease=leases, reason=FAILURES)
+    def lease_again(self, lease: Lease, reason: Reason):
+        """The job is this agent's again at once, or has become what it was asked to be."""
+        told: list[Lease | None] = []
+        self.by_lease(lease, lambda: told.append(self.ledger.lease_again(lease, 60, reason)))
+        (again,) = told or [None]
+        if again is None:
+            return multiple()
+        self.epochs[lease.job_id] = max(again.epoch, self.epochs[lease.job_id])
+        assert (again.epoch, again.agent) == (lease.epoch + 1, lease.agent)
+        assert self.ledger.lease_again(lease, 60, reason) == again, "its answer may get lost"
+        return again
+
+    @rule(lease=leases, step=st.integers(0, 9))
+    def saved(self, lease: Lease, step: int) -> None:
+        self.by_lease(lease, lambda: self.ledger.saved(lease, step, "checkpoints/x"))
+
     @rule(lease=leases)
     def pause(self, lease: Lease) -> None:
         self.by_lease(lease, lambda: self.ledger.pause(lease))

@@ -40,7 +40,9 @@ class Agent:
         self.ledger.heartbeat(self.name, str(self.incarnation), NODES, [], {})
 
     def lease(self) -> None:
-        lease = self.ledger.lease(f"{self.name}/{self.incarnation}", self.chance.choice([0, 60, 60]))
+        lease = self.ledger.lease(
+            f"{self.name}/{self.incarnation}", self.chance.choice([0, 60, 60]), request=str(self.chance.random())
+        )
         self.leases += [lease] if lease else []
 
     def tell(self) -> None:
@@ -52,6 +54,9 @@ class Agent:
                     lambda: self.ledger.running(lease, self.chance.randint(1, 2)),
                     lambda: self.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED),
                     lambda: self.ledger.retry(lease, Reason.INFRASTRUCTURE),
+                    lambda: self.ledger.lease_again(lease, 60, Reason.INFRASTRUCTURE),
+                    lambda: self.ledger.retry(lease, Reason.INTERRUPTED, lost=True),
+                    lambda: self.ledger.saved(lease, 1, "checkpoints/1"),
                     lambda: self.ledger.stopped(lease),
                     lambda: self.ledger.pause(lease),
                 ]

@@ -88,7 +88,7 @@ def test_a_key_of_another_spec_or_user_is_a_conflict(server: RunningServer) -> N
 def test_what_has_finished_once_is_said_and_not_refused(server: RunningServer) -> None:
     ada = server.user("ada")
     first = submit(ada)["job"]["id"]
-    lease = server.ledger.lease("a/1", 60)
+    lease = server.ledger.lease("embedded", 60)
     assert lease is not None
     server.ledger.running(lease, world_size=1)
     server.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)

@@ -86,6 +86,37 @@ def test_an_agent_that_hung_up_is_given_no_job(server: RunningServer, agent: htt
     assert server.ledger.job(job).state == "QUEUED"
 
 
+def test_an_answer_that_got_lost_is_given_again(server: RunningServer, agent: httpx.Client) -> None:
+    submit(server)
+    submit(server)
+    asked = {"incarnation": "1", "ttl": 60, "request": "r1"}
+    first, again = (agent.post("/agents/a/lease", json=asked).json() for _ in range(2))
+    assert (first["job"]["id"], first["epoch"]) == (again["job"]["id"], again["epoch"])
+    other = agent.post("/agents/a/lease", json={**asked, "request": "r2"}).json()
+    assert other["job"]["id"] != first["job"]["id"]
+
+
+def test_an_agent_chooses_no_job_and_is_known(server: RunningServer, agent: httpx.Client) -> None:
+    job = submit(server)
+    body = {"incarnation": "1", "ttl": 60}
+    assert agent.post("/agents/a/lease", json={**body, "job_id": job}).status_code == 400
+    unknown = agent.post("/agents/a/lease", json={**body, "incarnation": "never-heard-of"})
+    assert (unknown.status_code, unknown.json()["error"]["kind"]) == (409, "ConflictError")
+    assert server.ledger.job(job).state == "QUEUED"
+
+
+def test_a_failed_attempt_is_followed_by_the_same_agent_s_next(server: RunningServer, agent: httpx.Client) -> None:
+    job = leased(server, agent)
+    failed = {"ttl": 60, "reason": "INFRASTRUCTURE", "message": "rank 1"}
+    first, again = (told(agent, job, "again", **failed).json() for _ in range(2))
+    assert (first["epoch"], first["agent"], first["job"]["state"]) == (2, ME, "STARTING")
+    assert again["epoch"] == 2
+    server.admin.post(f"/jobs/{job}/pause")
+    answer = agent.post(f"/leases/{job}/2/again", json={"agent": ME, **failed})
+    assert answer.status_code == 204
+    assert server.ledger.job(job).state == "PAUSED"
+
+
 def test_two_waiting_agents_get_one_job_once(server: RunningServer, agent: httpx.Client) -> None:
     answers: list[int] = []
 
@@ -107,7 +138,10 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     job = leased(server, agent)
     assert told(agent, job, "running", world_size=2).json()["state"] == "RUNNING"
     assert told(agent, job, "run", run_id="r", tracking_uri="http://127.0.0.1:5000").json()["run_id"] == "r"
-    assert told(agent, job, "note", kind="checkpoint", message="step 3").is_success
+    assert [told(agent, job, "note", kind="seen", message="x", key="k").is_success for _ in range(2)] == [True, True]
+    assert told(agent, job, "saved", step=3, path="checkpoints/step-3").json() == {"status": "ok"}
+    (attempt,) = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"]
+    assert (attempt["checkpoint_step"], attempt["checkpoint_path"]) == (3, "checkpoints/step-3")
     assert told(agent, job, "renew", ttl=60, progress={"step": 3}).json() == {"state": "RUNNING"}
     server.admin.post(f"/jobs/{job}/stop")
     assert told(agent, job, "renew", ttl=60).json() == {"state": "STOPPING"}

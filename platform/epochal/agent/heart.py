@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epochal.agent.job_folder import storage_id
 from epochal.agent.job_runner import Agent
 from epochal.errors import ConflictError, EpochalError, UnreachableError
 
@@ -35,6 +36,7 @@ class Heart:
         self._identity = identity
         self._agent = agent
         self._detail = detail
+        self._storage = storage_id(agent.home.storage)
         self._due = threading.Event()
         self._closed = False
         self._leaving = False
@@ -95,9 +97,9 @@ class Heart:
         seen = () if self._leaving else self._agent.cluster.nodes()
         with self._turn:
             nodes, held = self._agent.bookings.told(seen)
-            self._agent.source.heartbeat(
-                self._identity.name, self._identity.incarnation, () if self._leaving else nodes, held, self._detail()
-            )
+            free = () if self._leaving else nodes
+            name, incarnation = self._identity.name, self._identity.incarnation
+            self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
 
     def _say(self, error: Exception | None) -> None:
         """Once when it begins to fail, and once when it works again."""

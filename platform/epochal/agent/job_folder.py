@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ import yaml
 from epochal.agent.port import JobSource
 from epochal.engine.code import Package
 from epochal.errors import NotFoundError
-from epochal.files import write_atomically
+from epochal.files import locked, write_atomically
 from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.tracking.environment import hardware
 from epochal.tracking.record import RunRecord, artifacts_folder, record_path
 from epochal.training import checkpoint
+
+_LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ def origin_of(job: Job) -> Origin:
     stored = dict(job.origin)
     command = tuple(stored.get("command") or ())
     return Origin(stored.get("folder") or "", stored.get("code"), command, stored.get("file") or "")
+
+
+def storage_id(root: Path) -> str:
+    """The id of a storage root: random, and written there by whoever comes first.
+
+    Agents whose folders are one and the same, on a shared disk, so have the same id, and others have not.
+    """
+    path = root / ".storage-id"
+    with locked(path.with_name(".storage-id.lock"), _LOCK_SECONDS):
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(8))
+        return path.read_text(encoding="ascii")
 
 
 def ensure(folder: Path, job: Job, spec: JobSpec) -> None:

@@ -32,8 +32,8 @@ from epochal.engine.place import GangRequest, Place, reserve
 from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import LEASE_SECONDS, Job, Lease
+from epochal.ledger.states import Reason
+from epochal.ledger.values import Job, Lease
 from epochal.settings import Home
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.record import CLOSED_AS, artifacts_folder
@@ -134,7 +134,7 @@ class JobRunner:
                 self._lease = lease
                 self._agent.bookings.expect(lease.job_id, lease.epoch, Demand.of(lease.job.spec))
                 job = self._attempt(lease)
-                lease = self._next(job)
+                lease = self._next()
         finally:
             self._release()
         return job
@@ -155,7 +155,7 @@ class JobRunner:
         if outbox is None:
             return True
         self._phase = max(self._phase, Phase.LEAVING)
-        self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why))
+        self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why, lost=True))
         return outbox.wait(seconds) is not None or self._phase is Phase.LOST
 
     def settle(self, job: Job) -> RunTracking | None:
@@ -176,7 +176,8 @@ class JobRunner:
         except BaseException as error:
             # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
             self._release()
-            self._end(outbox, lease, Ending(Reason.INTERRUPTED, f"the agent failed: {type(error).__name__}: {error}"))
+            why = f"the agent failed: {type(error).__name__}: {error}"
+            self._end(outbox, lease, Ending(Reason.INTERRUPTED, why, lost=True))
             outbox.wait(_LAST_WORD_SECONDS)
             raise
 
@@ -205,7 +206,7 @@ class JobRunner:
         message = (
             f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
         )
-        outbox.tell(partial(self._source.note, lease, "waiting", message))
+        outbox.tell(partial(self._source.note, lease, "waiting", message, key=f"waiting-{lease.epoch}"))
         deadline = time.monotonic() + pause
         while self._phase is Phase.RUNNING and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -213,7 +214,7 @@ class JobRunner:
     def _is_tried_again(self, lease: Lease) -> bool:
         with suppress(UnreachableError):  # it is to stop
             ask = partial(verdict_on, self._source, lease, self.ending, self._terms())
-            return self._patiently(ask).verb is Verb.RETRY
+            return self._patiently(ask).verb is Verb.AGAIN
         return False
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
@@ -286,7 +287,7 @@ class JobRunner:
             return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
         if ending.reason is Reason.INFRASTRUCTURE and self._agent.hands_back and (lost := self._agent.cluster.lost()):
             self._agent.lost_ray(lost)
-            return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer")
+            return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer", lost=True)
         return ending
 
     @property
@@ -297,23 +298,20 @@ class JobRunner:
         if ending.traceback:
             with _as_far_as_the_disk_allows(lease.job_id):
                 write_atomically(artifacts_folder(self._folder) / "failure.txt", ending.traceback)
-        outbox.end(partial(decide, self._source, lease, ending, self._terms()))
+        outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
-        return Terms(self._spec.retry if self._spec else Retry(), self._agent.hands_back)
+        return Terms(
+            self._spec.retry if self._spec else Retry(), self._agent.hands_back, leaves=self._phase is Phase.LEAVING
+        )
 
-    def _next(self, job: Job | None) -> Lease | None:
-        """The lease of the next attempt, where the job is to be tried again and nobody else has taken it."""
-        if job is None or job.state is not JobState.QUEUED:
-            return None
-        if self._agent.hands_back and (self._is_ending or not self.ending.failed):
-            return None
-        if self.ending.failed:
+    def _next(self) -> Lease | None:
+        """The lease of the next attempt, where the job is tried again."""
+        lease = self._outbox.next_lease if self._outbox else None
+        if lease is not None:
             reason, message = self.ending.reason, self.ending.message
-            self._observer.notice(f"attempt {job.epoch} failed ({reason}): {message}; trying again")
-        with suppress(UnreachableError):  # it is to stop, and the ledger is away: it stays in the queue
-            return self._patiently(partial(self._source.lease, self._agent.name, LEASE_SECONDS, job.id))
-        return None
+            self._observer.notice(f"attempt {lease.epoch - 1} failed ({reason}): {message}; trying again")
+        return lease
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """What ``call`` gives, made again while the source does not answer, unless the job is to stop."""

@@ -50,13 +50,14 @@ class Outbox:
         self._lease = lease
         self._listener = listener
         self._calls: deque[Callable[[], Job | None]] = deque()
-        self._decide: Callable[[], Callable[[], Job]] | None = None
+        self._decide: Callable[[], Callable[[], Job | Lease]] | None = None
         self._progress: Mapping[str, Any] | None = None
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._asked_to_stop = False
         self._renewed = time.monotonic()
         self._job: Job | None = None
+        self._next: Lease | None = None
         self._thread = threading.Thread(target=self._run, name=f"outbox-{lease.job_id}", daemon=True)
         self._thread.start()
 
@@ -72,7 +73,7 @@ class Outbox:
             self._progress = progress
             self._changed.notify_all()
 
-    def end(self, decide: Callable[[], Callable[[], Job]]) -> None:
+    def end(self, decide: Callable[[], Callable[[], Job | Lease]]) -> None:
         """After all calls: ``decide`` gives the last; both are repeated until answered. The first ``end`` counts."""
         with self._changed:
             self._decide = self._decide or decide
@@ -87,6 +88,11 @@ class Outbox:
         """The job as the end has left it; None where the lease was lost, or the time is up."""
         self._over.wait(seconds)
         return self._job
+
+    @property
+    def next_lease(self) -> Lease | None:
+        """That of the attempt which follows this one at once, where the end has brought it."""
+        return self._next
 
     def _run(self) -> None:
         try:
@@ -148,7 +154,9 @@ class Outbox:
             if self._progress is not None:
                 self._answer(self._renew)
             carry_out = self._answer(decide)
-            self._job = self._answer(carry_out, renews=False) if carry_out is not None else None
+            answer = self._answer(carry_out, renews=False) if carry_out is not None else None
+            self._next = answer if isinstance(answer, Lease) else None
+            self._job = answer.job if isinstance(answer, Lease) else answer
             self._heed(self._job)
             self._over.set()
 

@@ -24,11 +24,16 @@ class JobSource(Protocol):
         nodes: Sequence[Node],
         held: Sequence[tuple[str, int]],
         detail: Mapping[str, Any],
+        storage: str | None = None,
     ) -> AgentInfo:
-        """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already."""
+        """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already, and the id of its
+        storage."""
 
-    def lease(self, agent: str, ttl: float, job_id: str | None = None, wait: float = 0.0) -> Lease | None:
-        """The next job for ``agent`` (``name/incarnation``), or ``job_id``; None where none came in ``wait`` s."""
+    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, request: str | None = None) -> Lease | None:
+        """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s.
+
+        Asked once more with the same ``request``, because no answer came, it gives the same lease.
+        """
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
         """Keep the lease; STOPPING says that the job was asked to end."""
@@ -39,14 +44,30 @@ class JobSource(Protocol):
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
         """The job's MLflow run."""
 
-    def note(self, lease: Lease, /, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
-        """Record an event."""
+    def saved(self, lease: Lease, step: int, path: str) -> None:
+        """A checkpoint is complete."""
+
+    def note(
+        self,
+        lease: Lease,
+        /,
+        kind: str,
+        message: str = "",
+        detail: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Job:
+        """Record an event; with a ``key`` once, however often it is told."""
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good."""
 
-    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
-        """The attempt has ended; the job queues again, or becomes what it was asked to be."""
+    def retry(self, lease: Lease, reason: Reason, message: str = "", lost: bool = False) -> Job:
+        """The attempt has ended; the job queues again, or becomes what it was asked to be. ``lost``: Ray, or the agent
+        itself, went down with it."""
+
+    def lease_again(self, lease: Lease, ttl: float, reason: Reason, message: str = "") -> Lease | None:
+        """The attempt has failed: the lease of the next one. None where the job was asked to be something else, and has
+        become that."""
 
     def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended; the job waits for its user."""

@@ -69,14 +69,14 @@ class Reporter:
         self.saved = saved
         self._observer.saved(saved)
         self._tracking.checkpoint(CheckpointPointer(saved.step, saved.path, saved.digest, saved.metrics, saved.best))
-        detail = {"step": saved.step, "path": saved.path}
-        self._outbox.tell(partial(self._source.note, self._lease, "checkpoint", detail=detail))
+        self._outbox.tell(partial(self._source.saved, self._lease, saved.step, saved.path))
 
     def _set_aside(self, found: SetAside) -> None:
         message = f"the checkpoint of step {found.step} cannot be used ({found.why}) and is now {found.path}"
         self._observer.notice(message)
         detail = {"step": found.step, "path": found.path}
-        self._outbox.tell(partial(self._source.note, self._lease, "checkpoint_damaged", message, detail))
+        note = partial(self._source.note, self._lease, "checkpoint_damaged", message, detail, f"damaged-{found.path}")
+        self._outbox.tell(note)
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress

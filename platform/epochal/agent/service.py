@@ -148,14 +148,15 @@ class AgentService:
             self._heart.leave()
 
     def _lease_jobs(self) -> None:
-        failures = 0
+        failures, request = 0, uuid.uuid4().hex
         while not self._leaving:
             if self._rest():
                 continue
             begun = time.monotonic()
             try:
-                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS)
-                failures = 0
+                # The same request until it is answered: the answer that gets lost may have been a lease.
+                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS, request=request)
+                failures, request = 0, uuid.uuid4().hex
             except EpochalError as error:
                 if failures == 0:
                     _logger.warning("no job can be leased: %s", error)

@@ -10,7 +10,7 @@ from typing import Any
 from epochal.agent.port import JobSource
 from epochal.agent.retry import may_retry
 from epochal.ledger.states import JobState, Outcome, Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 from epochal.spec.job import Retry
 
 _OUTSIDE = "the training was asked to stop from outside"
@@ -22,13 +22,14 @@ class Ending:
 
     ``reason`` is None where the training stopped because it was asked to, PENDING_TIMEOUT where there was no room for
     it, INTERRUPTED where the agent gave it up. ``message`` names the first failing rank; ``result`` is what the first
-    worker returned.
+    worker returned; ``lost``: Ray, or the agent itself, went down with it.
     """
 
     reason: Reason | None
     message: str = ""
     traceback: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
+    lost: bool = False
 
     @property
     def failed(self) -> bool:
@@ -43,7 +44,10 @@ class Verb(Enum):
     """Which of the ledger's calls ends the attempt."""
 
     FINISH = auto()
+    AGAIN = auto()
+    """By this agent, at once: the job keeps its place."""
     RETRY = auto()
+    """By whoever leases it next."""
     PAUSE = auto()
     STOPPED = auto()
 
@@ -55,39 +59,46 @@ class Verdict:
     verb: Verb
     reason: Reason
     message: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What decides beside the ending: the job's budgets, and whether what cannot go on returns to the queue.
+    """What decides beside the ending: the job's budgets, whether what cannot go on returns to the queue, and whether
+    the agent ``leaves`` and makes no further attempt.
 
     A command in the foreground does not hand jobs back: nobody would take them.
     """
 
     retry: Retry
     hands_back: bool
+    leaves: bool = False
 
 
 def judge(ending: Ending, state: JobState, failed: Sequence[Reason], terms: Terms) -> Verdict:
     """The verdict on a job that is in ``state``, and whose earlier attempts ``failed`` for these reasons.
 
     >>> judge(Ending(Reason.INFRASTRUCTURE, "rank 0"), JobState.RUNNING, [], Terms(Retry(infra=1), True)).verb
-    <Verb.RETRY: 2>
+    <Verb.AGAIN: 2>
     """
     reason, message = ending.reason, ending.message
     if reason in (None, Reason.INTERRUPTED) and state is JobState.STOPPING:
         return Verdict(Verb.STOPPED, Reason.STOPPED_BY_USER)
     if reason in (None, Reason.INTERRUPTED):
-        return Verdict(Verb.RETRY if terms.hands_back else Verb.PAUSE, Reason.INTERRUPTED, message or _OUTSIDE)
+        verb = Verb.RETRY if terms.hands_back else Verb.PAUSE
+        return Verdict(verb, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)
     if reason is Reason.PENDING_TIMEOUT and terms.hands_back:
         return Verdict(Verb.RETRY, Reason.INTERRUPTED, message)
     if ending.failed and may_retry(terms.retry, [*failed, reason]):
-        return Verdict(Verb.RETRY, reason, message)
+        return Verdict(Verb.RETRY if terms.leaves else Verb.AGAIN, reason, message)
     return Verdict(Verb.FINISH, reason, message)
 
 
-def decide(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Callable[[], Job]:
-    """Look at what the ledger knows and judge; the call that carries the verdict out, which may be repeated."""
+def decide(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Callable[[], Job | Lease]:
+    """Look at what the ledger knows and judge; the call that carries the verdict out, which may be repeated.
+
+    It gives the job as it is then, or the lease of the next attempt.
+    """
     verdict = verdict_on(source, lease, ending, terms)
     return lambda: _carry_out(source, lease, verdict)
 
@@ -103,11 +114,14 @@ def verdict_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) ->
     return judge(ending, state, failed, terms)
 
 
-def _carry_out(source: JobSource, lease: Lease, verdict: Verdict) -> Job:
+def _carry_out(source: JobSource, lease: Lease, verdict: Verdict) -> Job | Lease:
     if verdict.verb is Verb.STOPPED:
         return source.stopped(lease)
+    if verdict.verb is Verb.AGAIN:
+        again = source.lease_again(lease, LEASE_SECONDS, verdict.reason, verdict.message)
+        return again or source.job(lease.job_id)
     if verdict.verb is Verb.RETRY:
-        return source.retry(lease, verdict.reason, verdict.message)
+        return source.retry(lease, verdict.reason, verdict.message, verdict.lost)
     if verdict.verb is Verb.PAUSE:
         return source.pause(lease, verdict.reason, verdict.message)
     state = JobState.SUCCEEDED if verdict.reason is Reason.COMPLETED else JobState.FAILED

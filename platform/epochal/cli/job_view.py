@@ -56,6 +56,7 @@ def facts(job: Job, attempts: Sequence[Attempt], now: float) -> dict[str, Any]:
         "ran": seconds(job.running_seconds(now)) if job.first_started_at is not None else "",
         "ended": moment(job.ended_at) if job.ended_at is not None else "",
         "attempts": len(attempts),
+        "checkpoint": next((_checkpoint(one) for one in reversed(attempts) if one.checkpoint_at), ""),
         "agent": job.owner,
         "run": job.run_id,
         "tracking": job.tracking_uri,
@@ -80,6 +81,11 @@ def attempt_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for one in attempts
     ]
+
+
+def _checkpoint(attempt: Attempt) -> str:
+    when = moment(attempt.checkpoint_at or attempt.leased_at)
+    return f"step {attempt.checkpoint_step}, {when:%Y-%m-%d %H:%M:%S}: {attempt.checkpoint_path}"
 
 
 def queue_row(entry: QueueEntry, now: float) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class RemoteLedger:
         nodes: Sequence[Node],
         held: Sequence[tuple[str, int]],
         detail: Mapping[str, Any],
+        storage: str | None = None,
     ) -> AgentInfo:
         """Say that this agent lives, on which nodes, and which leases (job, epoch) it carries out."""
         body = {
@@ -52,15 +53,17 @@ class RemoteLedger:
             "nodes": [node.to_dict() for node in nodes],
             "held": [list(one) for one in held],
             "detail": dict(detail),
+            "storage": storage,
         }
         request = Request("PUT", f"/agents/{_quoted(name)}", body=body)
         return AgentInfo.from_dict(self._http.json(request))
 
-    def lease(self, agent: str, ttl: float, job_id: str | None = None, wait: float = 0.0) -> Lease | None:
-        """The next job for ``agent`` (``name/incarnation``), or the one named; None where none came in ``wait`` s."""
+    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, request: str | None = None) -> Lease | None:
+        """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s."""
         name, _, incarnation = agent.partition("/")
-        body = {"incarnation": incarnation, "ttl": ttl, "wait": wait, "job_id": job_id}
-        answer = self._http.json(Request("POST", f"/agents/{_quoted(name)}/lease", body=body, wait=wait))
+        path, body = f"/agents/{_quoted(name)}/lease", {"incarnation": incarnation, "ttl": ttl, "wait": wait}
+        once = request is not None
+        answer = self._http.json(Request("POST", path, body={**body, "request": request}, wait=wait, repeatable=once))
         return None if answer is None else Lease.from_dict(answer)
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
@@ -73,15 +76,30 @@ class RemoteLedger:
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
         return self._job(lease, "run", {"run_id": run_id, "tracking_uri": tracking_uri})
 
-    def note(self, lease: Lease, /, kind: str, message: str = "", detail: Mapping[str, Any] | None = None) -> Job:
-        body = {"kind": kind, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {})}
-        return self._job(lease, "note", body, repeatable=False)
+    def saved(self, lease: Lease, step: int, path: str) -> None:
+        self._tell(lease, "saved", {"step": step, "path": path})
+
+    def note(
+        self,
+        lease: Lease,
+        /,
+        kind: str,
+        message: str = "",
+        detail: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Job:
+        body = {"kind": kind, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {}), "key": key}
+        return self._job(lease, "note", body, repeatable=key is not None)
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
         return self._job(lease, "finish", {"state": state.value, "reason": reason.value, "message": message})
 
-    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
-        return self._job(lease, "retry", {"reason": reason.value, "message": message})
+    def retry(self, lease: Lease, reason: Reason, message: str = "", lost: bool = False) -> Job:
+        return self._job(lease, "retry", {"reason": reason.value, "message": message, "lost": lost})
+
+    def lease_again(self, lease: Lease, ttl: float, reason: Reason, message: str = "") -> Lease | None:
+        answer = self._tell(lease, "again", {"ttl": ttl, "reason": reason.value, "message": message})
+        return None if answer is None else Lease.from_dict(answer)
 
     def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         return self._job(lease, "pause", {"reason": reason.value, "message": message})

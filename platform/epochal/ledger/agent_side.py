@@ -7,15 +7,16 @@ ended the attempt; a call repeated because its answer got lost changes nothing a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Update, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, func, insert, or_, select, update
 
 from epochal.errors import StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, JobState, Reason, stronger
-from epochal.ledger.tables import attempts, jobs, now
+from epochal.ledger.tables import agents, attempts, events, jobs, now
 from epochal.ledger.transitions import (
     Step,
     advance,
@@ -29,6 +30,9 @@ from epochal.ledger.transitions import (
 )
 from epochal.ledger.values import Attempt, Job, Lease
 from epochal.urls import without_password
+
+MOST_LOSSES = 3
+"""Attempts in a row, with no new checkpoint, that went down with their agent: then the job itself is suspected."""
 
 
 class AgentSide:
@@ -83,16 +87,35 @@ class AgentSide:
             step = Step("run_set", detail={"run_id": run_id, "tracking_uri": tracking_uri})
             return annotate(connection, job, step, run_id=run_id, tracking_uri=tracking_uri)
 
+    def saved(self, lease: Lease, step: int, path: str) -> None:
+        """A checkpoint is complete. It is kept with the attempt as its newest: an event each would be thousands."""
+        newest = {"checkpoint_step": step, "checkpoint_path": path, "checkpoint_at": now()}
+        with self._database.write() as connection:
+            job = _held(connection, lease)
+            told = update(attempts).where(_newest_of(job)).values(newest).returning(attempts.c.storage)
+            storage = connection.execute(told).scalar()
+            stale = (jobs.c.losses > 0) | jobs.c.storage.is_distinct_from(storage)
+            connection.execute(update(jobs).where(jobs.c.id == job.id, stale).values(losses=0, storage=storage))
+
     def note(
-        self, about: Lease | Job | str, kind: str, message: str = "", detail: Mapping[str, Any] | None = None
+        self,
+        about: Lease | Job | str,
+        kind: str,
+        message: str = "",
+        detail: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> Job:
-        """Record an event; by a lease only as long as it is held."""
-        step = Step(kind, message=message, detail=detail or {})
+        """Record an event; by a lease only as long as it is held. With a ``key`` of the job's, once."""
+        step = Step(kind, message=message, detail=detail or {}, key=key)
         with self._database.write() as connection:
             if isinstance(about, Lease):
-                return annotate(connection, _held(connection, about), step)
-            found = find(connection, about if isinstance(about, str) else about.id)
-            return annotate(connection, _locked(connection, found.id), step)
+                job = _held(connection, about)
+            else:
+                job = _locked(connection, find(connection, about if isinstance(about, str) else about.id).id)
+            known = (events.c.job_id == job.id) & (events.c.key == key)
+            if key is not None and connection.scalar(select(events.c.id).where(known)) is not None:
+                return job
+            return annotate(connection, job, step)
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
@@ -104,12 +127,30 @@ class AgentSide:
             raise ValueError(f"a job cannot finish as {state} with the reason {reason}")
         return self._end(lease, Step(state.lower(), state, reason, message))
 
-    def retry(self, lease: Lease, reason: Reason, message: str = "") -> Job:
+    def retry(self, lease: Lease, reason: Reason, message: str = "", lost: bool = False) -> Job:
         """The attempt has failed or was handed back; the job queues again.
 
-        A job that was asked to stop or pause does that instead.
+        A job that was asked to stop or pause does that instead. ``lost``: its Ray, or its agent, went down with it; a
+        job of which that is said ``MOST_LOSSES`` times in a row, with no new checkpoint, is PAUSED.
         """
-        return self._end(lease, Step("requeued", JobState.QUEUED, reason, message), obey=True)
+        return self._end(lease, Step("requeued", JobState.QUEUED, reason, message), obey=True, lost=lost)
+
+    def lease_again(self, lease: Lease, ttl: float, reason: Reason, message: str = "") -> Lease | None:
+        """The attempt has failed and its agent makes the next one: the job keeps its place, and nobody can take it.
+
+        It has been weighed against quotas and room when it was leased, and gives nothing back in between, so that is
+        not done again. None where the job was asked to stop, pause or make room meanwhile, and has become that.
+        """
+        with self._database.write() as connection:
+            job = _locked(connection, lease.job_id)
+            if _leased_again(connection, job, lease, reason):
+                return Lease(job, job.epoch, lease.agent, job.expires_at or job.entered_at)
+            if _ended_so(connection, job, lease, (reason,)):
+                return None
+            _require(job, lease)
+            step = Step("requeued", JobState.QUEUED, reason, message)
+            _end_with(connection, job, _obedient(job, step), reason, losses=0)
+            return None if job.wanted else take(connection, lease.agent, ttl, job.id)
 
     def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
@@ -141,7 +182,7 @@ class AgentSide:
         with self._database.write() as connection:
             return lose_lease(connection, identity, lost, then)
 
-    def _end(self, lease: Lease, step: Step, obey: bool = False) -> Job:
+    def _end(self, lease: Lease, step: Step, obey: bool = False, lost: bool = False) -> Job:
         """``obey``: a job that was asked for something stronger meanwhile becomes that."""
         reason = step.reason or Reason.COMPLETED
         with self._database.write() as connection:
@@ -149,17 +190,24 @@ class AgentSide:
             if _ended_so(connection, job, lease, (reason,)):
                 return job
             _require(job, lease)
+            if lost:
+                return _lose(connection, job, step)
             return _end_with(connection, job, _obedient(job, step) if obey else step, reason)
 
 
-def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None) -> Lease | None:
-    """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take."""
+def take(
+    connection: Connection, agent: str, ttl: float, job_id: str | None = None, request: str | None = None
+) -> Lease | None:
+    """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take.
+
+    A job that has checkpoints is taken only by an agent that has their storage.
+    """
     row = connection.execute(_take(agent, ttl, job_id)).first()
     if row is None:
         return None
     job = to_job(row)
-    attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at}
-    connection.execute(insert(attempts).values(**attempt, message="", detail={}))
+    attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "request": request}
+    connection.execute(insert(attempts).values(**attempt, storage=_storage_of(agent), message="", detail={}))
     record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
     return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
 
@@ -172,12 +220,29 @@ def lose_lease(
     if job is None:
         return None  # renewed or ended meanwhile
     message = message or f"the agent {job.owner} went away: it did not renew its lease"
-    step = _obedient(job, Step("lease_expired", then, Reason.INTERRUPTED, message))
-    return _attempt(connection, _end_with(connection, job, step, Reason.INTERRUPTED))
+    return _attempt(connection, _lose(connection, job, Step("lease_expired", then, Reason.INTERRUPTED, message)))
+
+
+def _lose(connection: Connection, job: Job, step: Step) -> Job:
+    """End an attempt that its agent, or its Ray, has not survived."""
+    losses = 1 + (connection.scalar(select(jobs.c.losses).where(jobs.c.id == job.id)) or 0)
+    if step.state is JobState.QUEUED and losses >= MOST_LOSSES:
+        said = f"{losses} attempts in a row were lost with their agent or its Ray, with no new checkpoint in between"
+        message = f"{said}: the job itself may be the cause; the last: {step.message}"
+        step = replace(step, state=JobState.PAUSED, message=message)
+    return _end_with(connection, job, _obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
+
+
+def _storage_of(agent: str) -> ScalarSelect[str | None]:
+    """By its heartbeats, of an agent that sends some."""
+    name, _, incarnation = agent.partition("/")
+    this = (agents.c.name == name) & (agents.c.incarnation == incarnation)
+    return select(agents.c.storage).where(this).scalar_subquery()
 
 
 def _take(agent: str, ttl: float, job_id: str | None) -> Update:
-    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED)
+    at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == _storage_of(agent))
+    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED, at_hand)
     if job_id is not None:
         waiting = waiting.where(jobs.c.id == job_id)
     first = waiting.order_by(jobs.c.priority.desc(), jobs.c.number).limit(1).with_for_update(skip_locked=True)
@@ -204,8 +269,8 @@ def _obedient(job: Job, step: Step) -> Step:
     return Step(step.kind, job.wanted, job.reason, step.message)
 
 
-def _end_with(connection: Connection, job: Job, step: Step, why: Reason) -> Job:
-    moved = advance(connection, job, step)
+def _end_with(connection: Connection, job: Job, step: Step, why: Reason, **columns: Any) -> Job:
+    moved = advance(connection, job, step, **columns)
     end_attempt(connection, moved, why, step.message)
     return moved
 
@@ -232,6 +297,14 @@ def _ended_so(connection: Connection, job: Job, lease: Lease, reasons: Collectio
     """Whether this lease's attempt has ended for one of ``reasons``: the call is a repetition."""
     over = job.epoch == lease.epoch and not job.state.is_active
     return over and _attempt(connection, job).reason in reasons
+
+
+def _leased_again(connection: Connection, job: Job, lease: Lease, reason: Reason) -> bool:
+    """Whether ``lease_again`` was asked this before, and its answer got lost."""
+    if job.epoch != lease.epoch + 1 or job.owner != lease.agent:
+        return False
+    this = (attempts.c.job_id == job.id) & (attempts.c.epoch == lease.epoch)
+    return connection.scalar(select(attempts.c.reason).where(this)) == reason
 
 
 def _newest_of(job: Job) -> ColumnElement[bool]:

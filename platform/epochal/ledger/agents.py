@@ -36,6 +36,7 @@ class AgentRegister:
         nodes: Sequence[Node],
         held: Sequence[tuple[str, int]],
         detail: Mapping[str, Any],
+        storage: str | None = None,
     ) -> AgentInfo:
         """Tell that an agent is alive, what its nodes have, and what of that is in use.
 
@@ -44,6 +45,7 @@ class AgentRegister:
 
         Args:
             held: (job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available.
+            storage: the id of the storage that its checkpoints are in.
 
         Raises:
             ConflictError: another incarnation has taken this one's place.
@@ -56,6 +58,7 @@ class AgentRegister:
             "held": [list(one) for one in held],
             "detail": dict(detail),
             "seen_at": now(),
+            "storage": storage,
         }
         with self._database.write() as connection:
             known = _known(connection, name)
@@ -78,19 +81,17 @@ def all_agents(connection: Connection) -> list[AgentInfo]:
 
 
 def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
-    """The agent that leases as ``owner`` (``name/incarnation``); None if it never sent a heartbeat.
+    """The agent that leases as ``owner`` (``name/incarnation``); None if its heartbeats are not known.
 
     Raises:
         ConflictError: another incarnation has taken its place.
     """
     name, _, incarnation = owner.partition("/")
     row = connection.execute(select(agents, _alive()).where(agents.c.name == name)).first()
-    if row is None or not incarnation:
-        return None
-    if row.incarnation != incarnation:
-        _refuse_replaced(row, incarnation)
-        return None
-    return to_agent(row)
+    if row is None or row.incarnation == incarnation:
+        return to_agent(row) if row else None
+    _refuse_replaced(row, incarnation)
+    return None
 
 
 def to_agent(row: Row[Any]) -> AgentInfo:

@@ -30,10 +30,12 @@ HIGHEST_PRIORITY = 100
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes of one agent, and its leased jobs (``here`` is true of them) among all that run."""
+    """The nodes of one agent, none where it is gone, and of all that run its leased jobs (``here`` is true of them)."""
 
     nodes: tuple[Node, ...]
     running: tuple[Running, ...] = ()
+    agent: str = ""
+    storage: str | None = None
 
 
 def explain(
@@ -47,7 +49,8 @@ def explain(
 
     ``running`` are the jobs of all agents. What a job takes that starts now is set aside from those behind it.
     """
-    play = _Play([_Stage(one, one.nodes) for one in clusters if one.nodes], running, Usage.of(running, quotas), now)
+    stages = [_Stage(one, one.nodes) for one in clusters if one.nodes]
+    play = _Play(clusters, stages, running, Usage.of(running, quotas), now)
     for job in in_order(queue):
         yield job.id, play.why(job)
 
@@ -106,6 +109,7 @@ class _Stage:
 
 @dataclass
 class _Play:
+    clusters: Sequence[Cluster]
     stages: list[_Stage]
     running: Sequence[Running]
     usage: Usage
@@ -117,20 +121,23 @@ class _Play:
             return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
         if excess := self.usage.excess(job):
             return _over_quota(excess)
-        possible = [stage for stage in self.stages if fits_ever(stage.cluster.nodes, job.demand)]
+        reach = [stage for stage in self.stages if job.storage in (None, stage.cluster.storage)]
+        if not reach:
+            return self._far_from_storage(job)
+        possible = [stage for stage in reach if fits_ever(stage.cluster.nodes, job.demand)]
         if not possible:
-            return self._never(job)
+            return _never(job, reach)
         for stage in possible:
             if stage.holder is None and stage.outlook(job.demand).fits:
                 return self._starts(job, stage)
         return min((self._waits(job, stage) for stage in possible), key=lambda why: _HOPE.index(why.kind))
 
-    def _never(self, job: Waiting) -> Why:
-        """By the cluster that comes nearest."""
-        nodes = max((stage.cluster.nodes for stage in self.stages), key=lambda nodes: most_workers(nodes, job.demand))
-        idle = [replace(node, available=node.total) for node in nodes]
-        message = never_fits(nodes, job.demand)
-        return Why(WhyKind.NEVER_FITS, message, (), lack_of(idle, job.demand), smallest_change(idle, job.demand))
+    def _far_from_storage(self, job: Waiting) -> Why:
+        there = [one.agent for one in self.clusters if one.storage == job.storage]
+        who = f"agents there: {', '.join(there[:AHEAD])}, with no node now" if there else "no agent there is known"
+        message = f"its checkpoints are in the storage {job.storage}; {who}"
+        change = f"start {there[0] if there else 'an agent'} there; `epochal stop`, then `retry` begins anew elsewhere"
+        return Why(WhyKind.OTHER_STORAGE, message, change=change)
 
     def _starts(self, job: Waiting, stage: _Stage) -> Why:
         ahead = tuple(one.id for one in stage.started[-AHEAD:][::-1])
@@ -168,6 +175,14 @@ class _Play:
 
 _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM_NOW)
 """Of what keeps a job from several clusters, the one to tell."""
+
+
+def _never(job: Waiting, stages: Sequence[_Stage]) -> Why:
+    """By the cluster that comes nearest."""
+    nodes = max((stage.cluster.nodes for stage in stages), key=lambda nodes: most_workers(nodes, job.demand))
+    idle = [replace(node, available=node.total) for node in nodes]
+    message = never_fits(nodes, job.demand)
+    return Why(WhyKind.NEVER_FITS, message, (), lack_of(idle, job.demand), smallest_change(idle, job.demand))
 
 
 def _no_room(job: Waiting, stage: _Stage, ahead: tuple[str, ...]) -> Why:

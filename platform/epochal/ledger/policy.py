@@ -39,6 +39,8 @@ class Waiting:
     user: str = ""
     queue: str = "default"
     since: float = 0.0
+    storage: str | None = None
+    """Where its checkpoints are, once it has some: only agents there can go on with it."""
 
     @property
     def order(self) -> tuple[int, int]:

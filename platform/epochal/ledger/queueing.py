@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, or_, select
 
 from epochal.errors import ConflictError
 from epochal.ledger.agent_side import take
@@ -29,7 +29,7 @@ _LIGHT = tuple(
     jobs.c[name]
     for name in (
         "id", "number", "priority", "submitted_by", "queue", "entered_at",
-        "workers_min", "workers_max", "cpus", "gpus", "memory",
+        "workers_min", "workers_max", "cpus", "gpus", "memory", "storage",
     )
 )  # fmt: skip
 _LEASED = (*_LIGHT, *(jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted")))
@@ -40,31 +40,37 @@ class QueueSide:
 
     _database: Database
 
-    def lease(self, agent: str, ttl: float, job_id: str | None = None) -> Lease | None:
+    def lease(self, agent: str, ttl: float, job_id: str | None = None, request: str | None = None) -> Lease | None:
         """Take the job that the queue policy gives this agent, or ``job_id``; None where there is none to take.
 
         The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed. Jobs that
-        have to make room for another are asked to on the way. An agent that never sent a heartbeat gets the first job
-        by priority and arrival, whatever it needs.
+        have to make room for another are asked to on the way. A process that is no agent of a cluster (its name has no
+        incarnation) gets the first job by priority and arrival, whatever it needs.
 
         Args:
             agent: ``name/incarnation``, as in its heartbeats.
+            request: the agent's own id for this question: asked again, because its answer got lost, it gets the same
+                lease, as long as that is held.
 
         Raises:
-            ConflictError: another incarnation of the agent has taken its place.
+            ConflictError: another incarnation of the agent has taken its place, or the agent has sent no heartbeat:
+                by what it has free, and has told, it is given jobs.
         """
-        if job_id is None and not self._any_queued():
-            return None
+        with self._database.read() as connection:  # most agents ask in vain, which needs no lock
+            if not _something_to_do(connection, agent, job_id, request):
+                return None
         with self._database.write() as connection:
-            asking = agent_of(connection, agent)
-            if job_id is not None or asking is None:
-                return take(connection, agent, ttl, job_id)
             one_at_a_time(connection)
+            if answered := _answered(connection, agent, request):
+                return _still_held(connection, answered, agent)
+            asking = _asking(connection, agent, job_id)
+            if asking is None:
+                return take(connection, agent, ttl, job_id, request)
             decision = _decision(connection, asking)
             for identity in sorted(decision.preempt):  # all who lock several jobs do so in this order
                 with suppress(ConflictError):  # it ended, or was asked for more, since it was read
                     ask_to_leave(connection, identity, f"to make room for {decision.holder}")
-            return take(connection, agent, ttl, decision.start) if decision.start else None
+            return take(connection, agent, ttl, decision.start, request) if decision.start else None
 
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
@@ -114,22 +120,57 @@ class QueueSide:
             message = f"it waited longer than limits.max_pending allows: {limit:g} s"
             return advance(connection, job, Step("failed", JobState.FAILED, Reason.PENDING_TIMEOUT, message))
 
-    def _any_queued(self) -> bool:
-        with self._database.read() as connection:
-            waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
-            return connection.execute(waiting).first() is not None
+
+def _something_to_do(connection: Connection, agent: str, job_id: str | None, request: str | None) -> bool:
+    """Whether ``lease`` would give a job, or change anything, were it asked now."""
+    if job_id is not None or _answered(connection, agent, request):
+        return True
+    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
+    if connection.execute(waiting).first() is None:
+        return False
+    asking = _asking(connection, agent, job_id)
+    if asking is None:
+        return True
+    decision = _decision(connection, asking)
+    return bool(decision.start or decision.preempt)
+
+
+def _asking(connection: Connection, agent: str, job_id: str | None) -> AgentInfo | None:
+    """The agent whom the policy decides for; None: it takes what it asks for, or the first."""
+    if job_id is not None:
+        return None
+    asking = agent_of(connection, agent)
+    if asking is None and "/" in agent:
+        raise ConflictError(f"nothing is known of the agent {agent}", "it is given jobs once it has sent a heartbeat")
+    return asking
+
+
+def _answered(connection: Connection, agent: str, request: str | None) -> Row[str, int] | None:
+    """The attempt that this question was answered with before."""
+    if request is None:
+        return None
+    same = (attempts.c.agent == agent) & (attempts.c.request == request)
+    return connection.execute(select(attempts.c.job_id, attempts.c.epoch).where(same)).first()
+
+
+def _still_held(connection: Connection, attempt: Row[str, int], agent: str) -> Lease | None:
+    job = find(connection, attempt.job_id)
+    if job.epoch != attempt.epoch or not job.state.is_active:
+        return None
+    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
 
 
 def _decision(connection: Connection, asking: AgentInfo) -> Decision:
     leased = _leased(connection)
     cluster = _cluster(asking, leased)
     running = [_running(row, row.owner == asking.owner) for row in leased]
-    return decide(_waiting(connection), running, cluster.nodes, all_quotas(connection), _time(connection))
+    at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == asking.storage)
+    return decide(_waiting(connection, at_hand), running, cluster.nodes, all_quotas(connection), _time(connection))
 
 
 def _explained(connection: Connection) -> Iterator[tuple[str, Why]]:
     leased = _leased(connection)
-    clusters = [_cluster(agent, leased) for agent in all_agents(connection) if agent.alive]
+    clusters = [_cluster(agent, leased) for agent in all_agents(connection)]
     running = [_running(row, here=False) for row in leased]
     return explain(_waiting(connection), running, clusters, all_quotas(connection), _time(connection))
 
@@ -137,17 +178,19 @@ def _explained(connection: Connection) -> Iterator[tuple[str, Why]]:
 def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
     """What the agent told of its nodes, less the share of the gangs that were not there yet when it did."""
     theirs = [row for row in leased if row.owner == agent.owner]
-    nodes = agent.nodes
+    nodes = agent.nodes if agent.alive else ()
     for row in theirs:
         if (row.id, row.epoch) not in agent.held:
             nodes = placed(nodes, _running(row, here=True).share)
-    return Cluster(nodes, tuple(_running(row, here=True) for row in theirs))
+    return Cluster(nodes, tuple(_running(row, here=True) for row in theirs), agent.name, agent.storage)
 
 
-def _waiting(connection: Connection) -> list[Waiting]:
-    query = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED)
+def _waiting(connection: Connection, *which: ColumnElement[bool]) -> list[Waiting]:
+    query = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED, *which)
     return [
-        Waiting(row.id, row.number, row.priority, demand_of(row), row.submitted_by, row.queue, row.entered_at)
+        Waiting(
+            row.id, row.number, row.priority, demand_of(row), row.submitted_by, row.queue, row.entered_at, row.storage
+        )
         for row in connection.execute(query)
     ]
 
@@ -189,5 +232,7 @@ def _not_queued(job: Job) -> Why:
         why = f", {job.reason}" if job.reason else ""
         return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=f"`epochal retry {job.id}`, as a new job")
     if job.state is JobState.PAUSED:
-        return Why(WhyKind.PAUSED, "it is PAUSED until someone resumes it", change=f"`epochal resume {job.id}`")
+        because = f" ({job.message})" if job.reason is Reason.INTERRUPTED else ""
+        message = f"it is PAUSED until someone resumes it{because}"
+        return Why(WhyKind.PAUSED, message, change=f"`epochal resume {job.id}`")
     return Why(WhyKind.RUNS_NOW, f"it is {job.state} with the agent {job.owner}")

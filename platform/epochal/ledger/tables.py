@@ -66,6 +66,8 @@ jobs = Table(
     Column("memory", BigInteger),
     Column("max_pending", Double),
     Column("code_digest", Text),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("storage", Text),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),
@@ -87,6 +89,12 @@ attempts = Table(
     Column("message", Text, nullable=False),
     Column("world_size", Integer),
     Column("detail", JSON, nullable=False),
+    Column("checkpoint_step", BigInteger),
+    Column("checkpoint_path", Text),
+    Column("checkpoint_at", Double),
+    Column("storage", Text),
+    Column("request", Text),
+    Index("attempts_request", "agent", "request"),
 )
 _live = attempts.c.ended_at.is_(None)
 # The database itself refuses a second live attempt of a job.
@@ -105,9 +113,12 @@ events = Table(
     Column("reason", Text),
     Column("message", Text, nullable=False),
     Column("detail", JSON, nullable=False),
+    Column("key", Text),
     Index("events_job_id", "job_id", "id"),
     sqlite_autoincrement=True,
 )
+_keyed = events.c.key.is_not(None)
+Index("events_key", events.c.job_id, events.c.key, unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
 
 agents = Table(
     "agents",
@@ -120,6 +131,7 @@ agents = Table(
     Column("detail", JSON, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("storage", Text),
 )
 
 tokens = Table(

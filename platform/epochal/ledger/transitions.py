@@ -25,26 +25,28 @@ class Step:
     message: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
     wanted: JobState | None = None
+    key: str | None = None
+    """Of what is recorded once, however often it is told."""
 
 
-_JOB_FIELDS = frozenset(field.name for field in fields(Job))
+_FIELDS = {kind: frozenset(one.name for one in fields(kind)) for kind in (Job, Attempt, Event)}
 
 
 def to_job(row: Row[Any]) -> Job:
-    values = {name: value for name, value in row._mapping.items() if name in _JOB_FIELDS}
+    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Job]}
     values["state"] = JobState(values["state"])
     values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
     return Job(**_with_reason(values))
 
 
 def to_attempt(row: Row[Any]) -> Attempt:
-    values = dict(row._mapping)
+    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Attempt]}
     values["outcome"] = Outcome(values["outcome"]) if values["outcome"] else None
     return Attempt(**_with_reason(values))
 
 
 def to_event(row: Row[Any]) -> Event:
-    values = dict(row._mapping)
+    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Event]}
     values["state"] = JobState(values["state"])
     values["previous"] = JobState(values["previous"]) if values["previous"] else None
     return Event(**_with_reason(values))
@@ -119,6 +121,7 @@ def record(connection: Connection, job: Job, previous: JobState | None, step: St
             reason=step.reason,
             message=text(step.message),
             detail=step.detail,
+            key=step.key,
         )
     )
 

@@ -122,7 +122,7 @@ class UserSide:
             job = _locked(connection, ref)
             if job.state is not JobState.PAUSED:
                 raise ConflictError(f"{job.id} is {job.state}, not PAUSED", "only a PAUSED job can be resumed")
-            return advance(connection, job, Step("resumed", JobState.QUEUED, message=message))
+            return advance(connection, job, Step("resumed", JobState.QUEUED, message=message), losses=0)
 
     def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
         with self._database.write() as connection:

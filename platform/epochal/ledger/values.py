@@ -93,6 +93,12 @@ class Attempt(Value):
     message: str
     world_size: int | None
     detail: Mapping[str, Any]
+    checkpoint_step: int | None = None
+    """Of the newest checkpoint that it saved, as are the next two."""
+    checkpoint_path: str | None = None
+    checkpoint_at: float | None = None
+    storage: str | None = None
+    """The storage that its agent's checkpoints are in."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,8 @@ class AgentInfo(Value):
     seen_at: float
     alive: bool
     """Whether it was heard of lately, when this was asked."""
+    storage: str | None = None
+    """The id of its storage root: agents that share one can go on from each other's checkpoints."""
 
     @property
     def owner(self) -> str:
@@ -216,6 +224,8 @@ class WhyKind(StrEnum):
     OVER_QUOTA = "OVER_QUOTA"
     NO_AGENT = "NO_AGENT"
     """No agent that is alive has told of nodes."""
+    OTHER_STORAGE = "OTHER_STORAGE"
+    """Its checkpoints are in a storage that no agent alive has."""
     HELD_BACK = "HELD_BACK"
     """It would fit, but a job that has waited long holds the cluster so that room gathers."""
     ENDED = "ENDED"

@@ -27,6 +27,7 @@ QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
 AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _KIND = r"^[a-z][a-z0-9_]{0,63}$"
+_Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def shape(value: type[Value]) -> type[BaseModel]:
@@ -205,7 +206,7 @@ class Submission(Body):
     """A job spec, and what it is submitted with. The name, priority and queue are the spec's."""
 
     spec: Document
-    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    key: _Key | None = None
     """The client's own id for this submission: doing it again gives the same job."""
     code: Annotated[str, Field(pattern=DIGEST)] | None = None
     """Digest of the code package, which was sent before."""
@@ -250,15 +251,19 @@ class Heartbeat(Body):
     nodes: Annotated[list[NodeBody], Field(max_length=10_000)]
     held: Annotated[list[Annotated[tuple[str, _Epoch], Field(strict=False)]], Field(max_length=100_000)] = []
     detail: Document = {}
+    storage: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 class LeaseRequest(Body):
-    """Waits up to ``wait`` seconds for a job. ``ttl``: how long the lease is good for, in seconds."""
+    """Waits up to ``wait`` seconds for a job. ``ttl``: how long the lease is good for, in seconds.
+
+    ``request``: the agent's own id for this question; asked again with it, the answer is the same lease.
+    """
 
     incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
     ttl: Seconds
     wait: Wait = 0.0
-    job_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    request: _Key | None = None
 
 
 class Told(Body):
@@ -282,10 +287,18 @@ class RunOf(Told):
     tracking_uri: Annotated[str, Field(max_length=2000)]
 
 
+class SavedAt(Told):
+    step: Annotated[int, Field(ge=0, le=LARGEST)]
+    path: Annotated[str, Field(max_length=2000)]
+
+
 class Noted(Told):
+    """With a ``key`` it is recorded once, however often it is told."""
+
     kind: Annotated[str, Field(pattern=_KIND)]
     message: Text = ""
     detail: Document = {}
+    key: _Key | None = None
 
 
 class Finished(Told):
@@ -295,6 +308,17 @@ class Finished(Told):
 
 
 class HandedBack(Told):
+    """``lost``: Ray, or the agent itself, went down with it."""
+
+    reason: Annotated[Reason, Field(strict=False)]
+    message: str = ""
+    lost: bool = False
+
+
+class Failed(Told):
+    """``ttl``: how long the lease of the next attempt is good for, in seconds."""
+
+    ttl: Seconds
     reason: Annotated[Reason, Field(strict=False)]
     message: str = ""
 

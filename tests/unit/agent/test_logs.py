@@ -39,8 +39,8 @@ class Shelf:
 @pytest.fixture
 def lease() -> Lease:
     with Ledger.open("sqlite://") as ledger:
-        ledger.submit({"version": 1}, name="printing")
-        lease = ledger.lease("agent/1", 30)
+        job = ledger.submit({"version": 1}, name="printing")
+        lease = ledger.lease("agent/1", 30, job.id)
     assert lease is not None
     return lease
 

@@ -55,8 +55,8 @@ def source(ledger: LedgerSource) -> FlakySource:
 
 @pytest.fixture
 def lease(ledger: Ledger) -> Lease:
-    ledger.submit({"version": 1}, name="told")
-    lease = ledger.lease("agent/1", 30)
+    job = ledger.submit({"version": 1}, name="told")
+    lease = ledger.lease("agent/1", 30, job.id)
     assert lease is not None
     return lease
 
@@ -120,6 +120,22 @@ def test_an_answer_that_gets_lost_is_asked_for_again(
     assert job is not None
     assert job.state is JobState.SUCCEEDED
     assert kinds(ledger, job.id) == WHOLE
+
+
+@pytest.mark.parametrize("loses", [set(), {"lease_again"}])
+def test_a_failed_attempt_ends_with_the_lease_of_the_next(
+    ledger: Ledger, source: FlakySource, lease: Lease, loses: set[str]
+) -> None:
+    source.lose = loses
+    outbox = Outbox(source, lease, Heard().listener)
+    terms = Terms(Retry(infra=1), hands_back=True)
+    outbox.end(partial(decide, source, lease, Ending(Reason.INFRASTRUCTURE, "rank 1"), terms))
+    job = outbox.wait(10)
+    assert job is not None
+    assert (job.state, job.epoch, job.owner) == (JobState.STARTING, 2, lease.agent)
+    assert outbox.next_lease is not None
+    assert (outbox.next_lease.epoch, outbox.next_lease.job) == (2, job)
+    assert len(ledger.attempts(job.id)) == 2
 
 
 @pytest.mark.parametrize("ending", [Ending(None), Ending(Reason.INTERRUPTED, "drained"), Ending(Reason.HANG, "rank 1")])

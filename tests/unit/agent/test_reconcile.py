@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Home:
 
 def running_job(ledger: Ledger, home: Home, agent: str) -> str:
     job = ledger.submit(SPEC.model_dump(mode="json"), name=SPEC.name)
-    lease = ledger.lease(agent, 60)
+    lease = ledger.lease(agent, 60, job.id)
     assert lease is not None
     ledger.running(lease, 1)
     RunRecord.of(job.id, SPEC).save(home.job(job.id))

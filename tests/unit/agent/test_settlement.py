@@ -10,6 +10,8 @@ from epochal.ledger.states import JobState, Reason
 from epochal.spec.job import Retry
 
 SERVICE, FOREGROUND = Terms(Retry(infra=1), hands_back=True), Terms(Retry(infra=1), hands_back=False)
+LEAVING = Terms(Retry(infra=1), hands_back=True, leaves=True)
+NO_RAY = Ending(Reason.INTERRUPTED, "Ray was lost", lost=True)
 RUNNING, STOPPING = JobState.RUNNING, JobState.STOPPING
 STOPPED, DRAINED = Ending(None), Ending(Reason.INTERRUPTED, "shut down")
 NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRASTRUCTURE, "rank 0")
@@ -25,8 +27,11 @@ NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRAST
         (DRAINED, RUNNING, FOREGROUND, Verdict(Verb.PAUSE, Reason.INTERRUPTED, "shut down")),
         (NO_ROOM, RUNNING, SERVICE, Verdict(Verb.RETRY, Reason.INTERRUPTED, "no room")),
         (NO_ROOM, RUNNING, FOREGROUND, Verdict(Verb.FINISH, Reason.PENDING_TIMEOUT, "no room")),
-        (LOST, RUNNING, SERVICE, Verdict(Verb.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
-        (LOST, STOPPING, SERVICE, Verdict(Verb.RETRY, Reason.INFRASTRUCTURE, "rank 0")),  # the ledger obeys the stop
+        (LOST, RUNNING, SERVICE, Verdict(Verb.AGAIN, Reason.INFRASTRUCTURE, "rank 0")),
+        (LOST, STOPPING, SERVICE, Verdict(Verb.AGAIN, Reason.INFRASTRUCTURE, "rank 0")),  # the ledger obeys the stop
+        (LOST, RUNNING, LEAVING, Verdict(Verb.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
+        (LOST, RUNNING, FOREGROUND, Verdict(Verb.AGAIN, Reason.INFRASTRUCTURE, "rank 0")),
+        (NO_RAY, RUNNING, SERVICE, Verdict(Verb.RETRY, Reason.INTERRUPTED, "Ray was lost", lost=True)),
         (Ending(Reason.TIMEOUT, "up"), RUNNING, SERVICE, Verdict(Verb.FINISH, Reason.TIMEOUT, "up")),
         (Ending(Reason.USER_ERROR, "x"), RUNNING, SERVICE, Verdict(Verb.FINISH, Reason.USER_ERROR, "x")),
     ],

@@ -38,7 +38,7 @@ def client(server: RestartableServer) -> Iterator[Client]:
 
 @pytest.fixture
 def agent(server: RestartableServer) -> Iterator[PlayedAgent]:
-    played = PlayedAgent(server.url, server.token)
+    played = PlayedAgent(server)
     with closing(played.ledger):
         yield played
 

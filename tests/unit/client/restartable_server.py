@@ -8,6 +8,7 @@ from pathlib import Path
 from epochal.client import Client
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.capacity import Node
+from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
 from running_server import RunningServer, settings_in
@@ -34,6 +35,10 @@ class RestartableServer:
         self.url = f"http://127.0.0.1:{port}"
 
     @property
+    def ledger_url(self) -> str:
+        return self._settings.ledger_url
+
+    @property
     def token(self) -> str:
         return self._token.read_text().strip()
 
@@ -55,16 +60,19 @@ class PlayedAgent:
 
     name, incarnation = "played", "one"
 
-    def __init__(self, url: str, token: str) -> None:
-        self.ledger = RemoteLedger(url, token)
+    def __init__(self, server: RestartableServer) -> None:
+        self.ledger = RemoteLedger(server.url, server.token)
+        self._server = server
         self.owner = f"{self.name}/{self.incarnation}"
 
     def appear(self, cpus: float = 4.0) -> None:
         share = {"CPU": cpus}
         self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)], (), {})
 
-    def lease(self, job_id: str | None = None) -> Lease:
-        lease = self.ledger.lease(self.owner, 30.0, job_id, wait=5.0)
+    def lease(self, job_id: str) -> Lease:
+        """This very job, which agents do not choose: straight from the server's ledger."""
+        with Ledger.open(self._server.ledger_url) as ledger:
+            lease = ledger.lease(self.owner, 30.0, job_id)
         assert lease is not None
         return lease
 

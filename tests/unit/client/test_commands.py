@@ -162,7 +162,7 @@ def test_following_goes_on_over_a_restart_of_the_server(
         own_server.stop()
         time.sleep(1.5)
         own_server.start()
-        PlayedAgent(own_server.url, own_server.token).carry("small", "said after the restart\n")
+        PlayedAgent(own_server).carry("small", "said after the restart\n")
         thread.join(20)
     assert codes == [0]
     told = capsys.readouterr().err

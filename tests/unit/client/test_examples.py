@@ -18,7 +18,7 @@ def test_the_page_s_blocks_run_in_order(
 ) -> None:
     monkeypatch.setenv("EPOCHAL_SERVER", own_server.url)
     monkeypatch.setenv("EPOCHAL_TOKEN", own_server.token)
-    agent = PlayedAgent(own_server.url, own_server.token)
+    agent = PlayedAgent(own_server)
     agent.appear()
     names: dict[str, object] = {}
     for block in BLOCKS:

@@ -33,17 +33,21 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert progress is not None
     assert progress["step"] == 3
     assert agent.ledger.set_run(lease, "run-1", "http://mlflow").run_id == "run-1"
-    agent.ledger.note(lease, "checkpoint", "x" * 30_000, {"step": 3})
+    agent.ledger.saved(lease, 3, "checkpoints/step-3")
+    for _ in range(2):
+        agent.ledger.note(lease, "waiting", "x" * 30_000, {"step": 3}, key="waiting-1")
     done = agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED, "all \x00 well \ud800")
     assert done.state is JobState.SUCCEEDED
     assert agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED).state is JobState.SUCCEEDED
     attempts = agent.ledger.attempts(job.id)
     assert [(one.epoch, one.outcome, one.world_size) for one in attempts] == [(1, Outcome.SUCCEEDED, 1)]
+    assert (attempts[0].checkpoint_step, attempts[0].checkpoint_path) == (3, "checkpoints/step-3")
+    assert [event.kind for event in client.events(job.id)].count("waiting") == 1
     assert agent.ledger.job(job.id).run_id == "run-1"
 
 
 def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RestartableServer) -> None:
-    played, client = PlayedAgent(own_server.url, own_server.token), own_server.client()
+    played, client = PlayedAgent(own_server), own_server.client()
     played.appear()
     assert played.ledger.lease(played.owner, 30.0) is None
     began = time.monotonic()
@@ -64,7 +68,7 @@ def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RestartableServer
 def test_a_lease_that_was_taken_away_is_stale(client: Client, agent: PlayedAgent, submit: Submit) -> None:
     job = submit("name=taken-away")
     lease = agent.lease(job.id)
-    assert agent.ledger.retry(lease, Reason.INFRASTRUCTURE, "a node was lost").state is JobState.QUEUED
+    assert agent.ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True).state is JobState.QUEUED
     again = agent.lease(job.id)
     with pytest.raises(StaleLeaseError) as caught:
         agent.ledger.renew(lease, 30.0)
@@ -79,6 +83,17 @@ def test_a_lease_that_was_taken_away_is_stale(client: Client, agent: PlayedAgent
     assert agent.ledger.append_log(lease, 0, 0, b"last words\n") == 11
     assert [(chunk.attempt, chunk.text) for chunk in client.logs(job.id)] == [(1, "last words\n")]
     assert agent.ledger.pause(again, Reason.INTERRUPTED).state is JobState.PAUSED
+
+
+def test_a_failed_attempt_is_followed_by_the_next_at_once(client: Client, agent: PlayedAgent, submit: Submit) -> None:
+    job = submit("name=tried-again")
+    lease = agent.lease(job.id)
+    again = agent.ledger.lease_again(lease, 30.0, Reason.INFRASTRUCTURE, "a worker was lost")
+    assert again is not None
+    assert (again.epoch, again.agent) == (2, lease.agent)
+    client.pause(job.id)
+    assert agent.ledger.lease_again(again, 30.0, Reason.INFRASTRUCTURE) is None
+    assert client.job(job.id).state is JobState.PAUSED
 
 
 def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: PlayedAgent, submit: Submit) -> None:
@@ -117,8 +132,10 @@ def test_only_an_agent_may_lease(client: Client, server: RestartableServer) -> N
     with RemoteLedger(server.url) as ledger, pytest.raises(AuthError):
         ledger.lease("anna/one", 30.0)
     _, secret = client.create_token("cluster", "agent")
-    with RemoteLedger(server.url, secret) as ledger:
-        assert ledger.lease("cluster/one", 30.0, "no-such-job") is None
+    unknown = pytest.raises(ConflictError, match="nothing is known of the agent cluster/one")
+    client.submit(SPEC, ["name=waits-for-a-known-one"])
+    with RemoteLedger(server.url, secret) as ledger, unknown:
+        ledger.lease("cluster/one", 30.0)
 
 
 def test_code_that_the_server_does_not_have(agent: PlayedAgent, tmp_path_factory: pytest.TempPathFactory) -> None:

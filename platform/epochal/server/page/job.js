@@ -149,7 +149,8 @@ function showAttempts(attempts) {
         const lasted = duration(end - seconds(attempt.leased_at));
         setText(number, `#${attempt.epoch}`);
         outcome.update(attempt.outcome ?? "RUNNING");
-        setText(meta, [size, lasted, `on ${attempt.agent}`].filter(Boolean).join(" · "));
+        const saved = attempt.checkpoint_step === null ? "" : `checkpoint at step ${attempt.checkpoint_step}`;
+        setText(meta, [size, lasted, saved, `on ${attempt.agent}`].filter(Boolean).join(" · "));
         setText(message, [words(attempt.reason), attempt.message].filter(Boolean).join(": "));
       },
     };

@@ -32,7 +32,7 @@ def agents(_who: Reader, services: Deps) -> Response:
 def heartbeat(name: Name, body: Heartbeat, _who: AgentRole, services: Deps) -> Response:
     """Tell that an agent is alive. A new incarnation ends the leases of the one before."""
     nodes = tuple(Node(**node.model_dump()) for node in body.nodes)
-    agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail)
+    agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail, body.storage)
     services.notifier.notify(QUEUE)
     return answer(agent.to_dict())
 
@@ -42,11 +42,11 @@ def heartbeat(name: Name, body: Heartbeat, _who: AgentRole, services: Deps) -> R
     responses={**answers(LEASE, 404, 409, 413), 204: {"description": "There was no job to run."}},
 )
 async def lease(name: Name, body: LeaseRequest, request: Request, _who: AgentRole, services: Deps) -> Response:
-    """The job to run next by the queue's policy, or the one named; waits for one up to `wait` seconds."""
+    """The job to run next by the queue's policy; waits for one up to `wait` seconds."""
     owner = f"{name}/{body.incarnation}"
 
     def look() -> Lease | None:
-        return services.ledger.lease(owner, body.ttl, body.job_id)
+        return services.ledger.lease(owner, body.ttl, request=body.request)
 
     found = await services.notifier.poll(QUEUE, look, lambda seen: seen is not None, body.wait, request.is_disconnected)
     if found is None:

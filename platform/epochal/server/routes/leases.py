@@ -49,11 +49,18 @@ def run(job_id: JobId, epoch: Epoch, body: shapes.RunOf, services: Deps) -> Resp
     return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri))
 
 
+@router.post("/leases/{job_id}/{epoch}/saved", responses=answers(shapes.STATUS, 404, 409, 413))
+def saved(job_id: JobId, epoch: Epoch, body: shapes.SavedAt, services: Deps) -> Response:
+    """A checkpoint is complete: it is shown with the attempt, and is no event."""
+    services.ledger.saved(_lease(services, job_id, epoch, body.agent), body.step, body.path)
+    return answer({"status": "ok"})
+
+
 @router.post("/leases/{job_id}/{epoch}/note", responses=_JOB)
 def note(job_id: JobId, epoch: Epoch, body: shapes.Noted, services: Deps) -> Response:
     """Record an event."""
     lease = _lease(services, job_id, epoch, body.agent)
-    return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail))
+    return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
 
 
 @router.post("/leases/{job_id}/{epoch}/finish", responses=_JOB)
@@ -69,7 +76,22 @@ def finish(job_id: JobId, epoch: Epoch, body: shapes.Finished, services: Deps) -
 def retry(job_id: JobId, epoch: Epoch, body: shapes.HandedBack, services: Deps) -> Response:
     """The attempt has failed or was handed back; the job queues again."""
     lease = _lease(services, job_id, epoch, body.agent)
-    return _told(services, services.ledger.retry(lease, body.reason, body.message))
+    return _told(services, services.ledger.retry(lease, body.reason, body.message, body.lost))
+
+
+@router.post(
+    "/leases/{job_id}/{epoch}/again",
+    responses={
+        **answers(shapes.LEASE, 404, 409, 413),
+        204: {"description": "The job was asked to be something else, and has become that."},
+    },
+)
+def again(job_id: JobId, epoch: Epoch, body: shapes.Failed, services: Deps) -> Response:
+    """The attempt has failed, and the same agent makes the next one: its lease."""
+    lease = _lease(services, job_id, epoch, body.agent)
+    following = services.ledger.lease_again(lease, body.ttl, body.reason, body.message)
+    services.notifier.notify(about(job_id), logs_of(job_id), QUEUE)
+    return Response(status_code=204) if following is None else answer(following.to_dict())
 
 
 @router.post("/leases/{job_id}/{epoch}/pause", responses=_JOB)
