@@ -32,7 +32,7 @@ def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> 
     notices = Notices()
     with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
-        lease = ledger.lease("agent/1", 30)
+        lease = ledger.lease("agent/1", 30, job.id)
         assert lease is not None
         outbox = Outbox(ledger, lease, Listener(lambda job: None, lambda: None, lambda error: None))
         tracking = RunTracking("sqlite:///unused", tmp_path / "job", job.id, SPEC, notices.notice)
