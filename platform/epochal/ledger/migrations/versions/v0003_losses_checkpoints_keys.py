@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """All of it empty: what older versions did not write down is not known."""
     op.add_column("jobs", sa.Column("losses", sa.Integer, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("storage", sa.Text))
     op.add_column("attempts", sa.Column("checkpoint_step", sa.BigInteger))
