@@ -15,13 +15,13 @@ import psutil
 from foreground import SLOW_JOB, Curve, Foreground, history, last_step, run_status, title
 from stack import WORKER, Process
 
-from agent_jobs import until
 from epochal.client.client import Client
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Attempt, Job, Role
 from epochal.settings import Home
 from epochal.tracking.server import free_port
+from polling import until
 
 HERE = Path(__file__).parent
 STEPS = 600

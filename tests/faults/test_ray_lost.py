@@ -14,12 +14,13 @@ import psutil
 import pytest
 from foreground import title
 
-from agent_jobs import SLOW_CODE, Curve, curve, ended, submit, until, wait_for_step
+from agent_jobs import SLOW_CODE, Curve, curve, ended, submit, wait_for_step
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Role
 from epochal.settings import Home
 from epochal.tracking.server import free_port
+from polling import until
 
 NOTICED_SECONDS = 30.0
 LONG = ("train.steps=300", "checkpoint.every=50steps", "train.validate_every=300steps")

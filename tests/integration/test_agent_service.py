@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from agent_jobs import SLOW_CODE, STEPS, Curve, curve, ended, first_step_at, in_state, submit, until, wait_for_step
+from agent_jobs import SLOW_CODE, STEPS, Curve, curve, ended, first_step_at, in_state, submit, wait_for_step
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
@@ -25,6 +25,7 @@ from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.tracking.record import RunRecord
 from flaky_source import FlakySource
+from polling import until
 
 ONE_WORKER = "resources.workers=1"
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.errors import CapacityError, UnreachableError
 from epochal.training.control import Progress, Saved
+from polling import until
 
 TARGETS = "gang_targets"
 HERE = Path(__file__).parent
@@ -60,13 +61,6 @@ def place(warm: Connection) -> Iterator[Place]:
 @pytest.fixture
 def gang(place: Place) -> Gang:
     return Gang(place)
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = WAIT) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.01)
 
 
 def waiting_processes() -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from epochal.tracking.record import RunRecord
 from epochal.tracking.server import TrackingServer
 from epochal.tracking.sync import sync
 from epochal.tracking.tracker import Tracker
+from polling import until
 
 AT_ONCE = Timing(closing=0.0)
 IN_A_WHILE = Timing(closing=60.0)
@@ -227,10 +227,9 @@ def test_a_silent_tracking_server_delays_no_lease(start: Make, flaky_mlflow: Fla
     stop = threading.Event()
     thread = threading.Thread(target=reconciler.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 8
-    while job.ledger.job(job.id).state is not JobState.QUEUED and time.monotonic() < deadline:
-        time.sleep(0.02)
-    stop.set()
-    thread.join(5)
+    try:
+        until(lambda: job.ledger.job(job.id).state is JobState.QUEUED, "the lease has ended", 8)
+    finally:
+        stop.set()
+        thread.join(5)
     assert not thread.is_alive()
-    assert job.ledger.job(job.id).state is JobState.QUEUED

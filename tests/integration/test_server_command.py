@@ -20,6 +20,7 @@ import pytest
 
 from epochal.ledger import schema
 from epochal.ledger.database import Database
+from polling import until
 from running_server import SPEC
 
 EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
@@ -71,10 +72,7 @@ def test_it_stops_within_five_seconds_though_many_wait(number: signal.Signals) -
         threads = [threading.Thread(target=waits) for _ in range(20)]
         for thread in threads:
             thread.start()
-        until = time.monotonic() + 20
-        while "epochal_long_polls 20.0" not in client.get("/metrics").text:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        until(lambda: "epochal_long_polls 20.0" in client.get("/metrics").text, "20 who wait")
         process.send_signal(number)
         began = time.monotonic()
         assert process.wait(20) == 0

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from epochal.tracking.shipped import Shipped
 from epochal.tracking.spool import SpoolWriter
 from epochal.tracking.sync import Synced, sync
 from epochal.tracking.tracker import Tracker, pending_folders, sync_all
+from polling import until
 
 HERE = Path(__file__).parent
 
@@ -44,13 +44,6 @@ def job_id(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def job(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return make_job(tmp_path / "storage", job_id(request))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def sync_until_done(uri: str, job: Path, attempts: int = 200) -> Synced:
@@ -169,10 +162,10 @@ def test_the_server_is_down_before_during_and_after(stopped_mlflow_server: Track
     server, notices = stopped_mlflow_server, list[str]()
     tracker = Tracker(server.url, job, notices.append, every=0.1)
     train(job, 0, 300)
-    wait_for(lambda: notices)
+    until(lambda: notices, "a notice")
     assert "cannot be reached" in notices[0]
     server.start()
-    wait_for(lambda: tracker.last.reachable and not tracker.last.pending, 40)
+    until(lambda: tracker.last.reachable and not tracker.last.pending, "everything is sent")
     assert "answers again" in notices[1]
     assert curve(connect(server.url), tracker.run_id, "train/loss")[-1] == (299, loss(299))
     server.kill()
@@ -194,20 +187,20 @@ def test_the_server_is_down_before_during_and_after(stopped_mlflow_server: Track
 def test_a_tracker_follows_a_running_job(flaky_mlflow: FlakyProxy, job: Path) -> None:
     tracker = Tracker(flaky_mlflow.url, job, every=0.05)
     client = connect(flaky_mlflow.url)
-    wait_for(lambda: tracker.run_id)
+    until(lambda: tracker.run_id, "the run is opened")
     writer = SpoolWriter(job, "attempt-1-rank-0")
     for step in range(3):
         writer.log(step, {"train/loss": loss(step)})
         writer.flush()
-        wait_for(lambda step=step: len(curve(client, tracker.run_id, "train/loss")) == step + 1)
+        until(lambda step=step: len(curve(client, tracker.run_id, "train/loss")) == step + 1, f"step {step} is sent")
     tracker.update(tags={"world_size": "2"})
     write_atomically(artifacts_folder(job) / "note.txt", "first")
-    wait_for(lambda: client.get_run(tracker.run_id).data.tags.get("world_size") == "2")
-    wait_for(lambda: [entry.path for entry in client.list_artifacts(tracker.run_id)] == ["note.txt"])
+    until(lambda: client.get_run(tracker.run_id).data.tags.get("world_size") == "2", "the tag is sent")
+    until(lambda: [entry.path for entry in client.list_artifacts(tracker.run_id)] == ["note.txt"], "the note is sent")
     flaky_mlflow.down()
     writer.log(3, {"train/loss": loss(3)})
     writer.close()
-    wait_for(lambda: not tracker.last.reachable)
+    until(lambda: not tracker.last.reachable, "the outage is noticed")
     flaky_mlflow.up()
     tracker.update(status="FAILED", reason="USER_ERROR: rank 1: ValueError")
     synced = tracker.close()

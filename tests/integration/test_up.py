@@ -19,6 +19,7 @@ from epochal.local.port import is_free
 from epochal.local.service_state import MARK, Services, read_services
 from epochal.settings import home
 from epochal.tracking.server import free_port
+from polling import until
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = "jobs/quickstart.yaml"
@@ -45,11 +46,7 @@ class Here:
         return services
 
     def until(self, condition: Callable[[Services], Any], what: str) -> Services:
-        deadline = time.monotonic() + PATIENCE
-        while not condition(found := read_services(self.folder)):
-            assert time.monotonic() < deadline, f"{what}: {found}"
-            time.sleep(0.05)
-        return found
+        return until(lambda: condition(found := read_services(self.folder)) and found, what, PATIENCE)
 
     def job(self, ref: str) -> dict[str, Any]:
         shown = self.epochal("status", ref, "-o", "json")
@@ -62,10 +59,7 @@ class Here:
         return [" ".join(command(one)) for one in psutil.process_iter() if self._is_ours(one)]
 
     def until_gone(self, seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert self.processes() == []
+        until(lambda: not self.processes(), "every process has ended", seconds)
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:

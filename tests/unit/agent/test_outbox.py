@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
 from epochal.spec.job import Retry
 from flaky_source import FlakySource
+from polling import until
 
 TERMS = Terms(Retry(), hands_back=True)
 
@@ -61,13 +62,6 @@ def lease(ledger: Ledger) -> Lease:
     return lease
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def kinds(ledger: Ledger, job_id: str) -> list[str]:
     return [event.kind for event in ledger.events(job_id)]
 
@@ -101,7 +95,7 @@ def test_nothing_is_lost_or_doubled_while_the_ledger_is_away(ledger: Ledger, sou
     source.away.set()
     outbox = Outbox(source, lease, heard.listener)
     tell_a_whole_attempt(outbox, source, lease)
-    until(lambda: source.refused > 5)
+    until(lambda: source.refused > 5, "refused calls")
     assert kinds(ledger, lease.job_id) == WHOLE[:2]
     source.away.clear()
     assert outbox.wait(10) is not None
@@ -162,9 +156,9 @@ def test_progress_is_told_with_a_renewal_and_a_stop_is_heard_once(
     for step in range(20):
         outbox.progress({"step": step})
         time.sleep(0.005)
-    until(lambda: ledger.job(lease.job_id).progress == {"step": 19})
+    until(lambda: ledger.job(lease.job_id).progress == {"step": 19}, "the last step")
     ledger.request_stop(lease.job_id)
-    until(lambda: heard.stops)
+    until(lambda: heard.stops, "the stop is heard")
     time.sleep(0.2)
     assert heard.stops == 1
     outbox.end(partial(decide, source, lease, Ending(None), TERMS))
@@ -178,12 +172,12 @@ def test_a_lease_that_ran_out_while_the_ledger_was_away_is_renewed_first(
     heard = Heard()
     outbox = Outbox(source, lease, heard.listener)
     outbox.tell(partial(source.running, lease, 1, {}))
-    until(lambda: ledger.job(lease.job_id).state is JobState.RUNNING)
+    until(lambda: ledger.job(lease.job_id).state is JobState.RUNNING, "RUNNING")
     source.away.set()
-    until(lambda: source.refused > 3)
+    until(lambda: source.refused > 3, "refused calls")
     ledger.renew(lease, -5)
     source.away.clear()
-    until(lambda: (ledger.job(lease.job_id).expires_at or 0) > ledger.now())
+    until(lambda: (ledger.job(lease.job_id).expires_at or 0) > ledger.now(), "a renewal")
     assert not heard.lost
     outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
     assert outbox.wait(10) is not None

@@ -23,6 +23,7 @@ from epochal.client.contexts import Config
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
 from epochal.settings import home
+from polling import until
 
 Submit = Callable[..., Job]
 Run = Callable[..., tuple[int, str, str]]
@@ -117,8 +118,7 @@ def test_a_key_used_again_and_a_job_done_before_are_told(run: Run, spec: str, ag
 
 def carry_with_progress(agent: PlayedAgent, client: Client, name: str, ending: JobState) -> None:
     """Play a job of two steps, with a line of log, once there is one of this name."""
-    while not client.jobs(name=name):
-        time.sleep(0.05)
+    until(lambda: client.jobs(name=name), f"{name} is submitted")
     lease = agent.lease(client.job(name).id)
     agent.ledger.running(lease, 1)
     for step in (1, 2):
@@ -156,8 +156,7 @@ def test_following_goes_on_over_a_restart_of_the_server(
         thread = threading.Thread(target=lambda: codes.append(main(arguments)))
         thread.start()
         with own_server.client() as client:
-            while not client.jobs():
-                time.sleep(0.05)
+            until(client.jobs, "it is submitted")
         time.sleep(0.5)
         own_server.stop()
         time.sleep(1.5)
@@ -175,8 +174,7 @@ def test_waiting_for_several(run: Run, tmp_path: Path, client: Client, agent: Pl
     files = [written(tmp_path / f"{name}.yaml", name=name) for name in names]
 
     def carry() -> None:
-        while not all(client.jobs(name=name) for name in names):
-            time.sleep(0.05)
+        until(lambda: all(client.jobs(name=name) for name in names), "both are submitted")
         agent.carry(client.job(names[1]).id, "said\n")
         client.stop(client.job(names[0]).id)
 

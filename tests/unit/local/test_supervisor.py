@@ -29,6 +29,7 @@ from epochal.local.service_state import (
     supervisor_lock,
 )
 from epochal.tracking.server import free_port
+from polling import until
 
 SMALL = Path(__file__).with_name("small_service.py")
 
@@ -51,11 +52,9 @@ class Running:
         self.process = subprocess.Popen(self.command)
 
     def until(self, condition: Callable[[Services], object], what: str, seconds: float = 20.0) -> Services:
-        deadline = time.monotonic() + seconds
-        while not (found := read_services(self.folder)).services or not condition(found):
-            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}: {found}"
-            time.sleep(0.02)
-        return found
+        return until(
+            lambda: (found := read_services(self.folder)).services and condition(found) and found, what, seconds
+        )
 
     def ready(self) -> Services:
         return self.until(lambda found: found.ready, "all services are ready")
@@ -91,10 +90,7 @@ def marked(folder: Path) -> list[psutil.Process]:
 
 
 def all_gone(folder: Path, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while marked(folder) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not marked(folder)
+    return until(lambda: not marked(folder), "every process has ended", seconds)
 
 
 def test_services_start_together_and_end_in_the_opposite_order(run: Callable[..., Running], tmp_path: Path) -> None:
@@ -242,11 +238,7 @@ def test_nothing_is_concluded_where_what_it_needs_is_away(tmp_path: Path, monkey
 
 
 def watch_until(service: Service, condition: Callable[[], bool], needed: bool = True) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, service.status
-        service.watch(needed)
-        time.sleep(0.02)
+    until(lambda: service.watch(needed) or condition(), "the service", 10)
 
 
 def test_wait_grows_to_a_limit_and_begins_anew_after_a_stable_minute() -> None:

@@ -16,6 +16,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
 from epochal.server.reconciler import Finding, Reconciler, Timing
+from polling import until
 
 QUICK = Timing(tick=0.02, catch_up=0.05, lease=0.2, late=60.0)
 PATIENT = Timing(lease=60.0)
@@ -47,11 +48,11 @@ def running(ledger: Ledger, ttl: float = TTL) -> Lease:
 
 
 def tick_until_queued(reconciler: Reconciler, ledger: Ledger, *leases: Lease) -> None:
-    until = time.monotonic() + 20
-    while any(state(ledger, lease) is not JobState.QUEUED for lease in leases):
-        assert time.monotonic() < until, "no lease ended"
+    def ticked() -> bool:
         reconciler.tick()
-        time.sleep(QUICK.tick)
+        return all(state(ledger, lease) is JobState.QUEUED for lease in leases)
+
+    until(ticked, "the leases have ended")
 
 
 def state(ledger: Ledger, lease: Lease) -> JobState:
@@ -145,13 +146,12 @@ def test_it_runs_by_itself_until_it_is_stopped(ledger: Ledger, reconciler: Recon
     stop = threading.Event()
     thread = threading.Thread(target=reconciler.run, args=(stop,))
     thread.start()
-    until = time.monotonic() + 20
-    while state(ledger, lease) is not JobState.QUEUED and time.monotonic() < until:
-        time.sleep(0.02)
-    stop.set()
-    thread.join(10)
+    try:
+        until(lambda: state(ledger, lease) is JobState.QUEUED, "the lease has ended")
+    finally:
+        stop.set()
+        thread.join(10)
     assert not thread.is_alive()
-    assert state(ledger, lease) is JobState.QUEUED
     assert reconciler.counts.catch_ups > 0
 
 

@@ -28,10 +28,10 @@ assert not torch.distributed.is_initialized() and not torch.cuda.is_initialized(
 
 
 def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
-    tests = Path(__file__).parents[2]
+    support = Path(__file__).parents[2] / "support"
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
-        capture_output=True, text=True, cwd=tests, timeout=120, check=True,
+        capture_output=True, text=True, cwd=support, timeout=120, check=True,
     )  # fmt: skip
     late = run.stdout.strip().splitlines()[-1].count("'") // 2
     assert late <= 5, run.stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.spec.load import load_spec
+from polling import until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS = 120
 SLOW_CODE = ROOT / "tests" / "faults" / "slow_job"
 """What the workers' processes need on their PYTHONPATH: steps that last long enough, however fast the machine is."""
@@ -44,14 +43,6 @@ def submit(ledger: Ledger, *overrides: str, **origin: Any) -> Job:
         priority=resolved.priority,
         origin={"folder": str(ROOT / "jobs"), **origin},
     )
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-    return found
 
 
 def ended(ledger: Ledger, job: Job, seconds: float = 90.0) -> Job:
