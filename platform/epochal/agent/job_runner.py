@@ -357,13 +357,15 @@ class JobRunner:
 def _spec_of(job: Job) -> JobSpec:
     """
     Raises:
-        UsageError: the ledger holds a spec that this version cannot read.
+        UsageError: the ledger holds a spec that this version cannot read, or a sweep.
     """
     try:
-        return JobSpec.from_stored(dict(job.spec))
+        spec = JobSpec.from_stored(dict(job.spec))
     except ValueError as error:
         hint = "`epochal validate` says more about it; the agent may be older than the server"
         raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
+    spec.require_no_sweep()
+    return spec
 
 
 def _pending_seconds(spec: JobSpec) -> float:

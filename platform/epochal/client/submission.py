@@ -86,7 +86,9 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
 
     Raises:
         CodeError: the code cannot be packed (too large, a link that leaves the folder).
+        UsageError: it is a sweep.
     """
+    loaded.spec.require_no_sweep()
     typed = without_values(sys.argv if command is None else command)
     code = loaded.folder / loaded.spec.code.dir if loaded.spec.code else loaded.folder
     package = pack(code, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from epochal.errors import UsageError
 from epochal.spec.section import STORED, Choice, Component, Section
 from epochal.spec.sweep import Sweep
 from epochal.units import Bytes, Duration, Interval
@@ -17,6 +18,8 @@ PATTERNS = {
     "tag": r"^[A-Za-z0-9_.-]{1,100}$",
     "variable": r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
 }
+
+NO_SWEEPS = "sweeps cannot be run yet, only checked"
 
 MetricName = Annotated[str, Field(pattern=PATTERNS["metric"], examples=["val/accuracy"])]
 Mode = Literal["min", "max"]
@@ -235,6 +238,14 @@ class JobSpec(Section):
     secrets: list[VariableName] = []
     """Names of variables that the cluster provides; values are never stored or shown."""
     sweep: Sweep | None = None
+
+    def require_no_sweep(self) -> None:
+        """
+        Raises:
+            UsageError: it is a sweep. Without its trials it would be trained once, with none of the values searched.
+        """
+        if self.sweep is not None:
+            raise UsageError(NO_SWEEPS, "take the `sweep` block out to run the job by itself")
 
     @property
     def experiment_name(self) -> str:

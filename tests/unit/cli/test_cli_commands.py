@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from epochal import __version__
 from epochal.cli.main import main
 
+SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "digits-cnn.yaml")
 GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
 WRONG = """\
 version: 1
@@ -68,6 +69,20 @@ def test_json_is_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == ""
     assert good == {"file": "good.yaml", "valid": True, "name": "a-job", "problems": []}
     assert [one["line"] for one in wrong["problems"]] == [2, 3, 4, 5, 6]
+
+
+def test_a_sweep_is_valid_and_said_not_to_run_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", SWEEP]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{SWEEP}: ok (digits-sweep)\n"
+    assert shown.err == f"warning: {SWEEP}: sweeps cannot be run yet, only checked\n"
+
+
+@pytest.mark.parametrize("verb", ["run", "submit"])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_sweep_is_not_trained_as_one_job(verb: str, dry: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, SWEEP, *dry]) == 2
+    assert capsys.readouterr().err.startswith("error: sweeps cannot be run yet")
 
 
 @pytest.mark.usefixtures("files")

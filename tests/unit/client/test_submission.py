@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from epochal.client.submission import MAX_DIFF_BYTES, Submission, load, prepare
-from epochal.errors import CodeError, SpecError
+from epochal.errors import CodeError, SpecError, UsageError
 from epochal.settings import home
 from epochal.spec.job import JobSpec
 
-JOBS = sorted((Path(__file__).parents[3] / "jobs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[3] / "jobs"
+JOBS = sorted(FOLDER.glob("*.yaml"))
 SPEC = {
     "version": 1,
     "name": "small",
@@ -73,6 +74,11 @@ def test_what_is_sent_is_the_whole_spec(job: Path) -> None:
     submission = prepare(load(job, ["train.seed=7"]), home(), [])
     assert JobSpec.model_validate(submission.document("k")["spec"]).model_dump(mode="json") == submission.spec
     assert submission.spec["train"]["seed"] == 7
+
+
+def test_a_sweep_is_not_sent_as_if_it_were_one_job() -> None:
+    with pytest.raises(UsageError, match="sweeps cannot be run yet"):
+        prepare(load(FOLDER / "sweeps" / "digits-cnn.yaml"), home(), [])
 
 
 def test_defaults_are_filled_in_for_the_reader_and_not_sent() -> None:

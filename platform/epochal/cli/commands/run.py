@@ -76,8 +76,7 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     from epochal.spec.load import load_spec
 
     loaded = load_spec(source, overrides, [check])
-    if loaded.spec.sweep is not None:
-        raise UsageError("sweeps cannot be run yet, only checked", "take the sweep block out to run the job by itself")
+    loaded.spec.require_no_sweep()
     return loaded
 
 
