@@ -23,7 +23,8 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Job
 from epochal.settings import Home
-from epochal.tracking.record import RunRecord
+from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
+from epochal.tracking.record import RunRecord, model_folder
 from flaky_source import FlakySource
 from polling import until
 
@@ -185,6 +186,48 @@ def test_a_drained_agent_hands_back_and_another_goes_on_exactly(
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)
     assert outcomes(ledger, job)[0] == (Outcome.INTERRUPTED, Reason.INTERRUPTED)
     assert curve(home, job) == unbroken
+
+
+def stubborn(ledger: Ledger, packaged_once: Path, *overrides: str) -> Job:
+    """A job whose model is not packaged before that file is there."""
+    model = ("model.name=stubborn_model:StubbornModel", f"env.PACKAGED_ONCE={packaged_once}")
+    return submit(ledger, "train.steps=20", *model, *overrides)
+
+
+def test_packaging_holds_no_room_and_fails_no_job(serve: Serve, ledger: Ledger, home: Home, tmp_path: Path) -> None:
+    serve()
+    first = stubborn(ledger, tmp_path / "now")
+    second = ended(ledger, submit(ledger, "train.steps=20"))  # wants all the room that there is
+    assert second.state is JobState.SUCCEEDED, second.message
+    assert model_folder(home.job(second.id)).exists()
+    assert RunRecord.load(home.job(second.id)).tags[FORMAT_TAG] == "pt2"
+    assert ledger.job(first.id).state is JobState.RUNNING
+    (tmp_path / "now").touch()
+    first = ended(ledger, first)
+    assert (first.state, first.epoch) == (JobState.SUCCEEDED, 1), first.message
+    (told,) = [event.message for event in ledger.events(first.id) if event.kind == "model_not_packaged"]
+    assert "the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock'" in told
+    tags = RunRecord.load(home.job(first.id)).tags
+    assert tags[FORMAT_TAG] == "none"
+    assert "_thread.lock" in tags[FALLBACK_TAG]
+    assert (home.job(first.id) / "model" / "weights.safetensors").exists()
+
+
+def test_a_model_whose_agent_goes_before_it_is_packaged_is_packaged(
+    serve: Serve, ledger: Ledger, home: Home, tmp_path: Path
+) -> None:
+    first = serve("same")
+    job = stubborn(ledger, tmp_path / "now", "model.params.lock=false")
+    until((home.job(job.id) / "model" / "example.safetensors").exists, "the training is done")
+    serve("same")
+    first.wait()
+    until(lambda: ledger.job(job.id).epoch == 2, "the second attempt")
+    (tmp_path / "now").touch()
+    job = ended(ledger, job)
+    assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2), job.message
+    assert model_folder(home.job(job.id)).exists()
+    assert RunRecord.load(home.job(job.id)).tags[FORMAT_TAG] == "pickle"
+    assert [step for step, _ in curve(home, job)] == list(range(1, 21))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
-from epochal.agent.program import TrainProgram
+from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry import QUICK_SECONDS, pause_before_next
@@ -28,7 +28,7 @@ from epochal.agent.settlement import Ending, Terms, Verb, decide, verdict_on
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
-from epochal.engine.place import GangRequest, Place, reserve
+from epochal.engine.place import Place, reserve
 from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
@@ -188,6 +188,8 @@ class JobRunner:
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox)
+            if self.ending.reason is Reason.COMPLETED and self._place is not None and self.reporter is not None:
+                self._package(lease, self._place, self.reporter)
         finally:
             logs.close()
         if self._agent.hands_back:
@@ -197,6 +199,15 @@ class JobRunner:
         if not self.ending.failed:
             self._release()
         return outbox.wait()
+
+    def _package(self, lease: Lease, place: Place, reporter: Reporter) -> None:
+        """Whatever comes of it, the job has succeeded. The workers' room is given back first."""
+        self._place = None
+        place.close()
+        self._agent.bookings.place(lease.job_id, lease.epoch, {})
+        program = PackageProgram(lease.job.spec, self._folder, lease.epoch)
+        with _as_far_as_the_disk_allows(lease.job_id):
+            reporter.packaged(package(self._agent.cluster, place.request, program, reporter, self._stop))
 
     def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
         """Wait where attempts fail at once, one after the other: before anyone hears that this one has ended."""
@@ -266,8 +277,11 @@ class JobRunner:
             self._release()
             self._agent.bookings.expect(job.id, lease.epoch, Demand.of(job.spec))
         if self._place is None:
-            seconds = NO_ROOM_SECONDS if self._agent.hands_back else _pending_seconds(spec)
-            request = self._request(job, spec)
+            limit = spec.limits.max_pending
+            pending = limit.seconds if limit else _ROOM_SECONDS
+            seconds = NO_ROOM_SECONDS if self._agent.hands_back else pending
+            code = self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job))
+            request = request_of(job.id, spec, code)
             self._place = reserve(self._agent.cluster, request, seconds, given_up=lambda: self._is_ending)
             self._agent.bookings.place(job.id, lease.epoch, self._place.workers_by_node)
         return self._place
@@ -325,18 +339,6 @@ class JobRunner:
             time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
 
-    def _request(self, job: Job, spec: JobSpec) -> GangRequest:
-        resources = spec.resources
-        return GangRequest(
-            job=job.id,
-            workers=(resources.min_workers, resources.max_workers),
-            cpus=resources.cpus_per_worker,
-            gpus=resources.gpus_per_worker,
-            memory=resources.memory_per_worker,
-            env=spec.env,
-            package=self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job)),
-        )
-
     def _enter(self, phase: Phase) -> None:
         """Have the training save its state and end."""
         self._phase = max(self._phase, phase)
@@ -366,11 +368,6 @@ def _spec_of(job: Job) -> JobSpec:
         raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
     spec.require_no_sweep()
     return spec
-
-
-def _pending_seconds(spec: JobSpec) -> float:
-    limit = spec.limits.max_pending
-    return limit.seconds if limit else _ROOM_SECONDS
 
 
 @contextmanager

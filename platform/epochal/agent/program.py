@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from epochal.agent.settlement import Ending
+from epochal.engine.code import Package
+from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Failed, Log, Reported, Started
 from epochal.engine.gang import Gang, Stop
-from epochal.engine.payload import TRAIN, TrainPayload
-from epochal.engine.place import Place
+from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
+from epochal.engine.place import GangRequest, Place, reserve
 from epochal.ledger.states import Reason
+from epochal.spec.job import JobSpec
 from epochal.training.control import Report
+
+_ROOM_SECONDS = 30.0
+"""How long the packaging waits for room, which it needs next to none of."""
 
 
 class Tell(Protocol):
@@ -29,14 +35,25 @@ class Tell(Protocol):
     def report(self, report: Report) -> None:
         """What the training itself tells."""
 
-    def finished(self, tags: Mapping[str, str]) -> None:
-        """It has ended as it should: what the run is tagged with."""
-
 
 class Program(Protocol):
     """Works in a place until it is done, it has failed, or it is asked to stop."""
 
     def run(self, place: Place, tell: Tell, stop: Stop) -> Ending: ...
+
+
+def request_of(job: str, spec: JobSpec, code: Package | None) -> GangRequest:
+    """The workers that train the job with that id, and the shipped ``code`` that they import."""
+    resources = spec.resources
+    return GangRequest(
+        job=job,
+        workers=(resources.min_workers, resources.max_workers),
+        cpus=resources.cpus_per_worker,
+        gpus=resources.gpus_per_worker,
+        memory=resources.memory_per_worker,
+        env=spec.env,
+        package=code,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,5 +85,42 @@ class TrainProgram:
                     tell.report(event.report)
         if not results:
             return Ending(None)
-        tell.finished(results[0]["tags"])
         return Ending(None if results[0]["state"] == "stopped" else Reason.COMPLETED, result=results[0])
+
+
+@dataclass(frozen=True)
+class PackageProgram:
+    """One worker packages the model that was trained. ``spec`` is the resolved one."""
+
+    spec: Mapping[str, Any]
+    folder: Path
+    attempt: int
+
+    def run(self, place: Place, tell: Tell, stop: Stop) -> Ending:
+        """``result`` holds tags for the run. A request to stop changes nothing: it takes seconds."""
+        patient = Stop()
+        gang = Gang(place, patient)
+        with (
+            stop.heard_by(lambda: None, patient.kill),
+            closing(gang.run(PACKAGE, self.spec, self.folder, self.attempt)) as events,
+        ):
+            for event in events:
+                if isinstance(event, Failed):
+                    return Ending(Reason(event.kind), event.message, event.traceback)
+                if isinstance(event, Log):
+                    tell.log(event.rank, event.text)
+                elif isinstance(event, Done):
+                    return Ending(Reason.COMPLETED, result=event.result)
+        return Ending(None, "its worker never started")
+
+
+def package(cluster: Connection, request: GangRequest, program: PackageProgram, tell: Tell, stop: Stop) -> Ending:
+    """Package what the workers of that ``request`` have trained, after they have gone. It never raises.
+
+    It takes no CPU and no GPU of the cluster's, where other jobs begin meanwhile, and so waits for none.
+    """
+    try:
+        with reserve(cluster, replace(request, workers=(1, 1), cpus=0, gpus=0, memory=1), _ROOM_SECONDS) as place:
+            return program.run(place, tell, stop)
+    except Exception as error:
+        return Ending(Reason.INFRASTRUCTURE, f"{type(error).__name__}: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from epochal.agent.observer import Observer
@@ -11,8 +11,11 @@ from epochal.agent.outbox import Outbox
 from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.run_tracking import RunTracking
+from epochal.agent.settlement import Ending
 from epochal.engine.events import Started
+from epochal.ledger.states import Reason
 from epochal.ledger.values import Lease
+from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.tracking.record import CheckpointPointer, DatasetUsed
 from epochal.training.control import Prepared, Progress, Report, Saved, SetAside
 
@@ -62,8 +65,16 @@ class Reporter:
                 tags={"epochal.parameters": str(report.parameters)},
             )
 
-    def finished(self, tags: Mapping[str, str]) -> None:
-        self._tracking.update(tags=tags)
+    def packaged(self, ending: Ending) -> None:
+        """What came of packaging the model."""
+        if ending.reason is Reason.COMPLETED:
+            self._tracking.update(tags=ending.result)
+            return
+        message = f"the weights are saved, but the model was not packaged for MLflow: {ending.message}"
+        self._observer.notice(message)
+        key = f"not-packaged-{self._lease.epoch}"
+        self._outbox.tell(partial(self._source.note, self._lease, "model_not_packaged", message, key=key))
+        self._tracking.update(tags={FORMAT_TAG: "none", FALLBACK_TAG: ending.message})
 
     def _saved(self, saved: Saved) -> None:
         self.saved = saved

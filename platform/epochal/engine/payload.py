@@ -9,6 +9,9 @@ from typing import Any
 TRAIN = "epochal.engine.train:train"
 """The target of a gang that trains."""
 
+PACKAGE = "epochal.engine.packaging:package"
+"""The target of the one worker that packages the trained model afterwards; it is given the resolved job spec."""
+
 
 @dataclass(frozen=True)
 class TrainPayload:

@@ -1,21 +1,20 @@
-"""What a worker of a training job does: build, join the gang, train, and leave the model behind."""
+"""What a worker of a training job does: build, join the gang, train, and leave the weights behind."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.catalog.build import build_model
 from epochal.engine.payload import TrainPayload
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import model_folder
 from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.tracking.spool import SpoolWriter
-from epochal.training import weights
+from epochal.training import example
 from epochal.training.control import Prepared, Progress
 from epochal.training.fit import FitResult, fit
 from epochal.training.process_group import join
@@ -24,11 +23,11 @@ from epochal.training.setup import Setup, prepare
 if TYPE_CHECKING:
     from epochal.engine.worker import WorkerContext
 
-_EXAMPLE_BATCH = 2
+_log = logging.getLogger(__name__)
 
 
 def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
-    """Train as one worker; the fields of its ``FitResult``, and ``tags`` for the run."""
+    """Train as one worker; the fields of its ``FitResult``."""
     spec = JobSpec.from_stored(dict(payload.spec))
     _check_secrets(spec)
     setup = prepare(spec, _data_folder(payload, context))
@@ -41,11 +40,10 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
             context.control.report(_prepared(setup))
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
         result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
-    tags: dict[str, str] = {}
     if context.worker.is_first and result.weights is not None:
         _tell_export(context, result)
-        tags = _save_model(setup, context.folder, context.folder / result.weights)
-    return {**dataclasses.asdict(result), "tags": tags}
+        _keep_example(setup, context.folder)
+    return dataclasses.asdict(result)
 
 
 def _data_folder(payload: TrainPayload, context: WorkerContext) -> Path:
@@ -97,11 +95,9 @@ def _tell_export(context: WorkerContext, result: FitResult) -> None:
     context.control.report(Progress("export", result.step, result.step, whole, result.epochs, result.metrics))
 
 
-def _save_model(setup: Setup, folder: Path, trained: Path) -> dict[str, str]:
-    """The final model in MLflow's format, built anew: the trained one is wrapped, or sharded among the workers."""
-    from epochal.tracking.model import save_model
-
-    model = build_model(setup.spec.model, setup.data.info)
-    weights.start_from(model, trained)
-    example = setup.data.train.fetch(range(_EXAMPLE_BATCH))["input"]
-    return save_model(model, example.numpy(), model_folder(folder)).tags
+def _keep_example(setup: Setup, folder: Path) -> None:
+    """For the packaging. The training is done, and nothing that goes wrong here may undo that."""
+    try:
+        example.keep(setup.data, folder)
+    except Exception:
+        _log.warning("no example of the input was kept, so that the model cannot be packaged", exc_info=True)

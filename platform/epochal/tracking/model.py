@@ -41,12 +41,6 @@ class SavedModel:
         return {FORMAT_TAG: self.format, **({FALLBACK_TAG: self.reason} if self.reason else {})}
 
 
-def preload() -> None:
-    """Import what ``save_model`` needs. Called early it takes the two seconds of imports off the end of a job."""
-    quiet_mlflow()
-    import mlflow.pytorch  # noqa: F401
-
-
 def save_model(
     module: nn.Module,
     example: np.ndarray[Any, Any],
@@ -70,7 +64,7 @@ def save_model(
     """
     if len(example) < 2:
         raise ValueError(f"the example needs a batch of at least 2, not {len(example)}")
-    preload()
+    quiet_mlflow()
     kept = {"extra_files": [str(path) for path in extra_files], "code_paths": [str(path) for path in code_paths]}
     arguments: dict[str, Any] = {name: paths for name, paths in kept.items() if paths}
     arguments["pip_requirements"] = [*_pinned(), *requirements]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from epochal.agent.in_process import LedgerSource
@@ -13,6 +14,8 @@ from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec, Retry
+from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
+from epochal.tracking.record import RunRecord
 from epochal.training.control import SetAside
 
 SPEC = JobSpec.model_validate(
@@ -28,20 +31,35 @@ class Notices(SilentObserver):
         self.texts.append(text)
 
 
-def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> None:
+def told(folder: Path, tell: Callable[[Reporter], None], kind: str) -> tuple[str, list[str]]:
+    """The message of the one event of that ``kind`` once an attempt has told it and ended, and the user's notices."""
     notices = Notices()
-    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with LedgerSource.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
         lease = ledger.lease("agent/1", 30, job.id)
         assert lease is not None
         outbox = Outbox(ledger, lease, Listener(lambda job: None, lambda: None, lambda error: None))
-        tracking = RunTracking("sqlite:///unused", tmp_path / "job", job.id, SPEC, notices.notice)
-        reporter = Reporter(ledger, lease, outbox, tracking, notices, ProgressLog())
-        reporter.report(SetAside(8, "checkpoints/step-00000008.damaged", "its digest is wrong"))
+        tracking = RunTracking("sqlite:///unused", folder / "job", job.id, SPEC, notices.notice)
+        tell(Reporter(ledger, lease, outbox, tracking, notices, ProgressLog()))
         ending = Ending(Reason.USER_ERROR, "enough")
         outbox.end(lambda: decide(ledger, lease, ending, Terms(Retry(), hands_back=True)))
         assert outbox.wait(10) is not None
-        (event,) = [event for event in ledger.events(job.id) if event.kind == "checkpoint_damaged"]
-    assert notices.texts == [event.message]
-    assert "step 8 cannot be used (its digest is wrong)" in event.message
-    assert "checkpoints/step-00000008.damaged" in event.message
+        (event,) = [event for event in ledger.events(job.id) if event.kind == kind]
+    return event.message, notices.texts
+
+
+def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> None:
+    found = SetAside(8, "checkpoints/step-00000008.damaged", "its digest is wrong")
+    message, notices = told(tmp_path, lambda reporter: reporter.report(found), "checkpoint_damaged")
+    assert notices == [message]
+    assert "step 8 cannot be used (its digest is wrong)" in message
+    assert "checkpoints/step-00000008.damaged" in message
+
+
+def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> None:
+    failed = Ending(Reason.USER_ERROR, "TypeError: cannot pickle '_thread.lock' object")
+    message, notices = told(tmp_path, lambda reporter: reporter.packaged(failed), "model_not_packaged")
+    assert notices == [message]
+    assert message.endswith("the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock' object")
+    tags = RunRecord.load(tmp_path / "job").tags
+    assert (tags[FORMAT_TAG], tags[FALLBACK_TAG]) == ("none", failed.message)

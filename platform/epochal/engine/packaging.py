@@ -1,0 +1,27 @@
+"""What a worker of its own does once a gang has gone: package the model that was trained, for MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from epochal.catalog.build import build_model
+from epochal.spec.job import JobSpec
+from epochal.tracking.model import save_model
+from epochal.tracking.record import model_folder
+from epochal.training import example, weights
+
+if TYPE_CHECKING:
+    from epochal.engine.worker import WorkerContext
+
+
+def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
+    """The final model of the job with the resolved ``spec`` in MLflow's format; tags for the run.
+
+    It is built anew, because the trained one was wrapped, or sharded among the workers.
+    """
+    context.control.tick("export", 0)
+    samples, info = example.read(context.folder)
+    model = build_model(JobSpec.from_stored(dict(spec)).model, info)
+    weights.start_from(model, context.folder / weights.FILE)
+    return save_model(model, samples.numpy(), model_folder(context.folder)).tags
