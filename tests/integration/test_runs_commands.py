@@ -92,30 +92,31 @@ def test_show_finds_a_run_by_id_prefix_job_and_name(runs: dict[str, str], capsys
     assert "no run is named" in output(capsys, "show", "'; DROP TABLE runs", code=3)
 
 
-def test_show_has_curves(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_has_metrics_and_the_page_of_the_curves(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     shown = output(capsys, "show", "job-1")
     assert "tags.team" in shown
     assert "params.train.optimizer.lr" in shown
-    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if "▁" in line}
-    assert rows["val/accuracy"] == ["0.5", "0.5", "19", "0.6", "9", "█▁"]
+    rows = {line.split()[0]: line.split()[1:] for line in shown.partition("METRIC")[2].splitlines()[1:]}
+    assert rows["val/accuracy"] == ["0.5", "0.5", "19", "0.6", "9"]
     assert set(rows) == {"val/accuracy", "train/loss"}
     everything = json.loads(output(capsys, "show", "job-1", "--all", "-o", "json"))
     assert {entry["metric"] for entry in everything["extents"]} == {*rows, "system/n/cpu_percent"}
+    assert everything["page"] == f"http://127.0.0.1:5000/#/experiments/1/runs/{runs['job-1']}"
 
 
-def test_compare_shows_only_what_differs(
-    runs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    table = output(capsys, "compare", "job-1", "job-3", "--plot", str(tmp_path / "curves.png"))
+def test_compare_shows_only_what_differs(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    table = output(capsys, "compare", "job-1", "job-3")
     rows = {line.split("  ")[0]: line.split()[-2:] for line in table.splitlines()}
     assert rows["best val/accuracy"] == ["0.6", "0.8"]
     assert rows["status"] == ["FINISHED", "FAILED"]
     assert rows["train.optimizer.lr"] == ["0.1", "0.2"]
     assert "train.epochs" not in table
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     compared = json.loads(output(capsys, "compare", "job-1", "job-2", "-o", "json"))
     assert compared["metrics"]["val/accuracy"] == pytest.approx({runs["job-1"]: 0.5, runs["job-2"]: 0.6})
     assert list(compared["params"]) == ["train.optimizer.lr"]
+    ids = "%2C".join(f"%22{runs[job]}%22" for job in ("job-1", "job-2"))
+    query = f"runs=%5B{ids}%5D&experiments=%5B%221%22%5D&workflowType=machine_learning"
+    assert compared["page"] == f"http://127.0.0.1:5000/#/compare-runs?{query}"
     assert output(capsys, "compare", "job-1", "job-2", "-o", "name").split() == [runs["job-1"], runs["job-2"]]
 
 
@@ -159,8 +160,9 @@ def test_ui_serves_this_home_until_ctrl_c(runs: dict[str, str]) -> None:
     ) as process:
         try:
             assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url == f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{port}"
+            said = process.stdout.readline().strip()
+            assert said == f"{url}/#/experiments/1/runs?workflowType=machine_learning"
             with urllib.request.urlopen(url, timeout=10) as page:
                 assert b"MLflow" in page.read()
             run = connect(url).get_run(runs["job-1"])
@@ -181,4 +183,4 @@ def test_ui_refuses_what_it_should(capsys: pytest.CaptureFixture[str], monkeypat
     assert "cannot listen" in capsys.readouterr().err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
     assert main(["ui"]) == 0
-    assert capsys.readouterr().out == "http://somewhere:5000\n"
+    assert capsys.readouterr().out == "http://somewhere:5000/#/experiments?workflowType=machine_learning\n"

@@ -67,4 +67,4 @@ class Closing:
         synced = tracking.close()
         if synced.run_id and synced.run_id != known:
             with suppress(EpochalError):  # it has gone on elsewhere, which has told its run
-                self._source.set_run(lease, synced.run_id, tracking.uri)
+                self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)

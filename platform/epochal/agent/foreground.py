@@ -139,6 +139,7 @@ def _summary(place: Place, ledger: Ledger, job: Job, runner: JobRunner, synced: 
         attempts=len(ledger.attempts(job.id)),
         seconds=round(seconds, 2),
         run_id=synced.run_id,
+        experiment_id=synced.experiment_id,
         tracking_uri=place.tracking_uri,
         experiment=JobSpec.from_stored(dict(job.spec)).experiment_name,
         unsent=synced.left,

@@ -41,8 +41,8 @@ class JobSource(Protocol):
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers."""
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
-        """The job's MLflow run."""
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+        """The job's MLflow run, and MLflow's id of its experiment."""
 
     def saved(self, lease: Lease, step: int, path: str) -> None:
         """A checkpoint is complete."""

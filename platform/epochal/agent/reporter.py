@@ -98,4 +98,5 @@ class Reporter:
             self._tracking.start()
         if self._tracking.run_id and not self._tracking.told:
             self._tracking.told = True
-            self._outbox.tell(partial(self._source.set_run, self._lease, self._tracking.run_id, self._tracking.uri))
+            run = (self._tracking.run_id, self._tracking.uri, self._tracking.experiment_id)
+            self._outbox.tell(partial(self._source.set_run, self._lease, *run))

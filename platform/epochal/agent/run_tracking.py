@@ -42,6 +42,10 @@ class RunTracking:
     def run_id(self) -> str:
         return self._tracker.run_id if self._tracker else ""
 
+    @property
+    def experiment_id(self) -> str | None:
+        return (self._tracker.experiment_id or None) if self._tracker else None
+
     def update(self, **changes: Any) -> None:
         """Change the record (see ``RunRecord.changed``)."""
         if self._tracker:

@@ -27,6 +27,7 @@ class Summary:
     run_id: str
     tracking_uri: str
     experiment: str
+    experiment_id: str = ""
     unsent: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None

@@ -1,4 +1,4 @@
-"""Runs the subcommands of the table in ``main``, each imported when it is called, and tells their errors."""
+"""Runs the subcommands of ``table``, each imported when it is called, and tells their errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from epochal.cli import render
-from epochal.cli.main import COMMANDS, help_text
+from epochal.cli.table import COMMANDS, help_text
 from epochal.errors import EpochalError, UsageError, did_you_mean
 from epochal.registry import resolve
 
@@ -46,7 +46,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Every command of the table in ``main``."""
+    """Every command of ``table``."""
 
 
 def run(arguments: list[str]) -> int:

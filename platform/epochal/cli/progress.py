@@ -45,32 +45,40 @@ class QuietDisplay(SilentObserver):
 
 
 class PlainDisplay(QuietDisplay):
-    """A line when an epoch ends, every ten seconds in between, and for every change of state."""
+    """A line with the time for each change of state, and for progress every ten seconds and at the end."""
 
     def __init__(self, every: float = 10.0) -> None:
         self._every = every
-        self._last_line = 0.0
-        self._last_epoch = -1
+        self._told_state = ""
+        self._told_step = -1
+        self._next_line = 0.0
         self._rate = Rate()
 
     def state(self, job: Job) -> None:
-        render.message(f"{job.id} {job.state.value}")
+        if job.state != self._told_state:
+            self._told_state = job.state
+            self._say(f"{job.id} {job.state.value}")
 
     def progress(self, progress: Progress) -> None:
         self._rate.update(progress)
-        now = time.monotonic()
         ended = progress.step == progress.total_steps
-        if progress.epoch == self._last_epoch and now - self._last_line < self._every and not ended:
+        if progress.step == self._told_step or (time.monotonic() < self._next_line and not ended):
             return
-        self._last_epoch, self._last_line = progress.epoch, now
-        render.message(
-            f"epoch {progress.epoch}/{progress.epochs:g}  step {progress.step}/{progress.total_steps}  "
-            + "  ".join([*described(progress), self._rate.eta(progress)])
+        self._told_step, self._next_line = progress.step, time.monotonic() + self._every
+        told = (
+            f"epoch {progress.epoch}/{progress.epochs:g}",
+            f"step {progress.step}/{progress.total_steps}",
+            *described(progress),
+            self._rate.eta(progress),
         )
+        self._say("  ".join(filter(None, told)))
 
     def log(self, rank: int, text: str) -> None:
         for line in text.splitlines():
             render.message(f"[rank {rank}] {line}")
+
+    def _say(self, text: str) -> None:
+        render.message(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 class LiveDisplay(QuietDisplay):

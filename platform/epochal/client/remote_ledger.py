@@ -73,8 +73,9 @@ class RemoteLedger:
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
-        return self._job(lease, "run", {"run_id": run_id, "tracking_uri": tracking_uri})
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+        body = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
+        return self._job(lease, "run", body)
 
     def saved(self, lease: Lease, step: int, path: str) -> None:
         self._tell(lease, "saved", {"step": step, "path": path})

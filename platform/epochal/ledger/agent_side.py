@@ -72,7 +72,7 @@ class AgentSide:
             connection.execute(update(attempts).where(_newest_of(job)).values(**values, started_at=started))
             return job
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str) -> Job:
+    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run. After a short training it is known only once the attempt has ended.
 
         Of ``tracking_uri`` the password is left out: whoever may read jobs reads it.
@@ -82,10 +82,10 @@ class AgentSide:
             job = _locked(connection, lease.job_id)
             if job.epoch != lease.epoch or job.run_id is not None:
                 _require(job, lease)
-            if (job.run_id, job.tracking_uri) == (run_id, tracking_uri):
+            said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
+            if said == {name: getattr(job, name) for name in said}:
                 return job
-            step = Step("run_set", detail={"run_id": run_id, "tracking_uri": tracking_uri})
-            return annotate(connection, job, step, run_id=run_id, tracking_uri=tracking_uri)
+            return annotate(connection, job, Step("run_set", detail=said), **said)
 
     def saved(self, lease: Lease, step: int, path: str) -> None:
         """A checkpoint is complete. It is kept with the attempt as its newest: an event each would be thousands."""

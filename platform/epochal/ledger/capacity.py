@@ -129,15 +129,18 @@ def lack_of(nodes: Sequence[Node], demand: Demand) -> str:
 
     >>> lack_of([Node("a", "host-a", {"CPU": 4}, {"CPU": 3})], Demand((4, 4)))
     'room for 1 more worker: 1 CPU'
+    >>> lack_of([Node("a", "host-a", {"CPU": 2}, {"CPU": 0})], Demand((2, 2)))
+    'room for 2 workers: 2 CPU'
     """
     bundle, low = demand.bundle, demand.workers[0]
     count = sum(room(node.available, bundle) for node in nodes)
     if count >= low or not nodes:
         return ""
-    if count:
-        more = low - count
+    more = low - count
+    if count or (more > 1 and any(room(node.total, bundle) for node in nodes)):
         missing = {name: amount * more for name, amount in bundle.items()}
-        return f"room for {more} more worker{'s' if more > 1 else ''}: {amounts(missing)}"
+        workers = f"{more}{' more' if count else ''} worker{'s' if more > 1 else ''}"
+        return f"room for {workers}: {amounts(missing)}"
     nearest = _nearest(nodes, bundle)
     return f"{amounts(_lack(nearest, bundle))} on the node {nearest.host}"
 

@@ -68,6 +68,7 @@ jobs = Table(
     Column("code_digest", Text),
     Column("losses", Integer, nullable=False, server_default="0"),
     Column("storage", Text),
+    Column("experiment_id", Text),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),

@@ -46,6 +46,8 @@ class Job(Value):
     expires_at: float | None
     run_id: str | None
     tracking_uri: str | None
+    experiment_id: str | None
+    """MLflow's id of the experiment that the run is in."""
     progress: Mapping[str, Any] | None
     """The newest the agent told."""
 

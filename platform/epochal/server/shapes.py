@@ -122,6 +122,7 @@ class Brief(BaseModel):
     running_seconds: float
     run_id: str | None
     run_url: str | None
+    runs_url: str | None
     epoch: int
 
 
@@ -151,6 +152,18 @@ class Overview(BaseModel):
     mlflow_url: str | None
 
 
+class Pages(BaseModel):
+    """Addresses of MLflow's pages: a job's run, the runs of its experiment, and several jobs' runs compared.
+
+    Null where there is no run yet, or no tracking server that has pages; ``comparison`` also unless all of the jobs
+    have runs on the same one.
+    """
+
+    run: str | None
+    runs: str | None
+    comparison: str | None
+
+
 class Body(BaseModel):
     """What a request carries: nothing unknown, nothing converted."""
 
@@ -178,6 +191,10 @@ class JobFilter(Question):
     queue: Annotated[str, Field(max_length=200)] | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     before: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+
+
+class PagesOf(Question):
+    job: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=100)]
 
 
 class EventFilter(Question):
@@ -285,6 +302,7 @@ class Began(Told):
 class RunOf(Told):
     run_id: Annotated[str, Field(min_length=1, max_length=200)]
     tracking_uri: Annotated[str, Field(max_length=2000)]
+    experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
 class SavedAt(Told):

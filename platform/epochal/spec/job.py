@@ -210,7 +210,7 @@ class JobSpec(Section):
     name: Annotated[str, Field(pattern=PATTERNS["name"], examples=["digits-cnn"])]
     """Lower-case letters, digits and dashes."""
     experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = None
-    """The MLflow experiment; default: the name."""
+    """The MLflow experiment; default: the name as the spec has it, whatever `--name` or `--set` makes of that."""
     description: Annotated[str, Field(max_length=10_000)] = ""
     """Shown with the MLflow run."""
     tags: dict[TagName, Annotated[str, Field(max_length=1000)]] = {}

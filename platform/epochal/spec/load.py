@@ -76,12 +76,22 @@ def load_text(
         SpecError: with every problem, in the order of the file.
     """
     name = shown or str(path)
-    tree, twice = parse(text, name)
-    tree, unset = set_options.apply(tree, overrides)
+    written, twice = parse(text, name)
+    changed, unset = set_options.apply(written, overrides)
+    tree = _in_the_written_experiment(written, changed)
     spec, problems = _examined(tree, checks)
     if spec is None or problems or twice or unset:
         raise SpecError(name, _in_order([*twice, *unset, *problems]))
     return LoadedSpec(spec, name, path.parent, dict(_origins(tree, spec, path.name)))
+
+
+def _in_the_written_experiment(written: Node, changed: Node) -> Node:
+    """A job that is given another name for this once stays in the experiment of its spec, beside its likes."""
+    before, after = written.at(("name",)), changed.at(("name",))
+    experiment = changed.at(("experiment",))
+    if before is None or after is None or before.content == after.content or (experiment and experiment.content):
+        return changed
+    return changed.put(("experiment",), before)
 
 
 def _examined(tree: Node, checks: Sequence[Check]) -> tuple[JobSpec | None, list[Problem]]:

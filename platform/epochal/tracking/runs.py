@@ -39,6 +39,7 @@ class RunInfo:
     name: str
     job: str
     experiment: str
+    experiment_id: str
     status: str
     reason: str
     start: float
@@ -193,28 +194,6 @@ def main_metrics(metrics: Mapping[str, float]) -> list[str]:
     return sorted((name for name in metrics if name.startswith(("train/", "val/", "test/"))), key=_metric_order)
 
 
-def sparkline(values: Sequence[float], width: int = 40) -> str:
-    """A curve as one line of text, each column the mean of its share of ``values``; NaN leaves a gap.
-
-    >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
-    '▁▂▃▄▅▆▇█'
-    """
-    if not values:
-        return ""
-    columns = min(width, len(values))
-    shares = [values[i * len(values) // columns : (i + 1) * len(values) // columns] for i in range(columns)]
-    means = [_mean(share) for share in shares]
-    real = [mean for mean in means if not math.isnan(mean)]
-    low, high = (min(real), max(real)) if real else (0.0, 0.0)
-    scale = (high - low) or 1.0
-    return "".join(" " if math.isnan(mean) else "▁▂▃▄▅▆▇█"[round((mean - low) / scale * 7)] for mean in means)
-
-
-def _mean(values: Sequence[float]) -> float:
-    real = [value for value in values if math.isfinite(value) and abs(value) < 1e300]
-    return sum(real) / len(real) if real else math.nan
-
-
 def _metric_order(name: str) -> tuple[int, str]:
     groups = ("val/", "train/", "test/", "perf/", "system/")
     return next((index for index, group in enumerate(groups) if name.startswith(group)), 3), name
@@ -258,6 +237,7 @@ def _info(run: Run, experiments: Mapping[str, str]) -> RunInfo:
         name=info.run_name or "",
         job=tags.get(JOB_ID_TAG, ""),
         experiment=experiments.get(info.experiment_id, info.experiment_id),
+        experiment_id=info.experiment_id,
         status=info.status,
         reason=tags.get(REASON_TAG, ""),
         start=info.start_time / 1000,

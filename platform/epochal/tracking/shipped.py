@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -61,6 +61,13 @@ class Shipped:
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / _SHIPPED, json.dumps(asdict(self)))
+
+
+def newest_experiment(storages: Iterable[Path], uris: Container[str]) -> str | None:
+    """MLflow's id of the experiment that jobs under these storage roots were sent to last, to one of ``uris``."""
+    found = sorted((path.stat().st_mtime, path.parent) for root in storages for path in root.glob(f"jobs/*/{_SHIPPED}"))
+    sent = (Shipped.load(folder) for _, folder in reversed(found))
+    return next((one.experiment_id for one in sent if one.experiment_id and one.uri in uris), None)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 
+EXPERIMENT_KIND = "mlflow.experimentKind"
+"""What MLflow's pages show of an experiment: runs and models, or traces of language models. People may change it."""
+_KIND = "custom_model_development"
+
 
 @dataclass(frozen=True)
 class Synced:
@@ -60,6 +64,7 @@ class Synced:
     problem: str
     reachable: bool = True
     refused: tuple[str, ...] = ()
+    experiment_id: str = ""
 
     @property
     def pending(self) -> bool:
@@ -127,6 +132,7 @@ def _send(shipment: _Shipment, client: MlflowClient | None) -> None:
 def _synced(shipped: Shipped, left: Outstanding, problem: str = "", reachable: bool = True) -> Synced:
     return Synced(
         run_id=shipped.run_id,
+        experiment_id=shipped.experiment_id,
         model_id=shipped.model_id,
         left=str(left) if left else "",
         problem=problem if left else "",
@@ -199,9 +205,12 @@ class _Shipment:
     def _find_or_create_experiment(self) -> str:
         name = self.record.experiment
         if found := self._client.get_experiment_by_name(name):
+            if EXPERIMENT_KIND not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(name, artifact_location=artifact_location(self.uri, name)))
+            where = artifact_location(self.uri, name)
+            return str(self._client.create_experiment(name, artifact_location=where, tags={EXPERIMENT_KIND: _KIND}))
         except Exception as error:
             if error_code(error) != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -40,7 +40,8 @@ class Tracker:
         self._until: float | None = None
         self._failures = 0
         self._synced_once = False
-        self._last = Synced(Shipped.load(folder).run_id, "", left="everything", problem="nothing was sent yet")
+        known = Shipped.load(folder)
+        self._last = Synced(known.run_id, "", "everything", "nothing was sent yet", experiment_id=known.experiment_id)
         self._thread = threading.Thread(target=self._run, name="epochal-tracker", daemon=True)
         self._thread.start()
 
@@ -48,6 +49,11 @@ class Tracker:
     def run_id(self) -> str:
         """The MLflow run, empty until it exists there."""
         return self._last.run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of the run's experiment, empty until the run exists there."""
+        return self._last.experiment_id
 
     @property
     def last(self) -> Synced:

@@ -14,8 +14,8 @@ from types import ModuleType
 import click
 import pytest
 
-from epochal.cli import main as frame
-from epochal.cli.main import COMMANDS, SECTIONS, main
+from epochal.cli.main import main
+from epochal.cli.table import COMMANDS, SECTIONS
 from epochal.errors import EpochalError, NotFoundError, Problem, SpecError, UnreachableError
 
 EPOCHAL = [sys.executable, "-c", "import sys; from epochal.cli.main import main; sys.exit(main())"]
@@ -44,7 +44,7 @@ def add_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int |
         module = ModuleType("probe_command")
         module.command = click.command("probe")(click.option("-o", "--output")(_ignoring_output(function)))  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "probe_command", module)
-        monkeypatch.setitem(frame.COMMANDS, "probe", "probe_command:command")
+        monkeypatch.setitem(COMMANDS, "probe", "probe_command:command")
 
     return add
 

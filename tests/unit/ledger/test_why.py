@@ -66,6 +66,10 @@ def test_where_not_one_worker_fits_the_nearest_node_is_told() -> None:
     assert found.change == "resources.cpus_per_worker=3 and resources.memory_per_worker=2GiB"
 
 
+def test_where_nothing_is_free_all_workers_are_missing() -> None:
+    assert why(job("whole", 1, needs=2), NONE_FREE).shortfall == "room for 2 workers: 2 CPU"
+
+
 def test_behind_others() -> None:
     found = whys([job("first", 1, needs=3), job("second", 2, needs=2)])["second"]
     assert found.kind is WhyKind.BEHIND

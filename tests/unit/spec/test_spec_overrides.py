@@ -85,3 +85,19 @@ def test_what_is_wrong_with_an_override_names_it(override: str, told: str) -> No
 def test_problems_of_the_file_come_before_those_of_overrides() -> None:
     found = problems(SMALL.replace("cnn}", "5}"), "priority=999", "nonsense")
     assert [one.origin for one in found] == ["", "--set", "--set"]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "experiment"),
+    [
+        (SMALL, ["name=one"], "digits-cnn"),
+        (SMALL, ["name=one", "experiment=mine"], "mine"),
+        (SMALL, [], "digits-cnn"),
+        (FULL, ["name=one"], "digits"),
+        (FULL, ["name=one", "experiment="], "digits-cnn"),
+    ],
+)
+def test_another_name_stays_in_the_experiment_of_the_spec(text: str, overrides: list[str], experiment: str) -> None:
+    spec = load(text, *overrides).spec
+    assert spec.experiment_name == experiment
+    assert spec.name == ("one" if overrides else "digits-cnn")

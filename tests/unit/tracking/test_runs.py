@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import pytest
-
-from epochal.errors import UsageError
-from epochal.tracking.plot import plot
-from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics, sparkline
+from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics
 from epochal.tracking.spool import Point
 
 
@@ -42,30 +38,6 @@ def test_main_metrics_are_about_the_training() -> None:
     assert main_metrics(dict.fromkeys(names, 0.0)) == ["val/accuracy", "val/loss", "train/loss"]
 
 
-@pytest.mark.parametrize(
-    ("values", "line"),
-    [([], ""), ([1.0], "▁"), ([0, 7], "▁█"), ([5.0] * 3, "▁▁▁"), ([0, math.nan, 1], "▁ █"), ([math.nan], " ")],
-)
-def test_sparkline(values: list[float], line: str) -> None:
-    assert sparkline(values) == line
-
-
-def test_a_long_curve_fits_its_width() -> None:
-    assert len(sparkline([float(value) for value in range(1001)], width=40)) == 40
-
-
 def test_no_database_means_no_runs_and_makes_none(tmp_path: Path) -> None:
     assert list_runs(f"sqlite:///{tmp_path / 'mlflow.db'}") == []
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".html", b"<!doctype html>")])
-def test_curves_are_drawn(tmp_path: Path, suffix: str, start: bytes) -> None:
-    path = tmp_path / f"curves{suffix}"
-    plot({"loss": {"a & b": history(3, 2, 1), "c": history(3, 1)}, "x": {}}, path)
-    assert path.read_bytes().startswith(start)
-
-
-def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot draw a \.gif"):
-        plot({}, tmp_path / "curves.gif")

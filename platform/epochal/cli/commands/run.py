@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
+from epochal.cli.mlflow_pages import pages
 from epochal.cli.options import output_option, set_option
 from epochal.cli.progress import display
 from epochal.cli.render import Output
@@ -110,6 +111,8 @@ def _interruptible(foreground: Foreground) -> AbstractContextManager[None]:
 
 
 def _show(summary: Summary, output: Output) -> None:
+    from epochal.tracking.pages import run_page
+
     if output is not Output.TABLE:
         render.document(summary.to_dict(), output)
         return
@@ -119,7 +122,9 @@ def _show(summary: Summary, output: Output) -> None:
     if summary.state == "PAUSED":
         render.message(f"go on with `epochal run --resume {summary.job}`")
     elif summary.run_id:
-        render.message(f"look at it with `epochal runs show {summary.run_id[:8]}`, or in a browser with `epochal ui`")
+        there = pages()
+        page = run_page(there.root, summary.run_id, summary.experiment_id or None)
+        render.message(f"look at it with `epochal runs show {summary.run_id[:8]}`, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:

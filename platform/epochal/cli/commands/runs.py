@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from epochal.cli import render
+from epochal.cli.mlflow_pages import pages
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 
@@ -57,38 +57,38 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
 @click.option("--all", "everything", is_flag=True, help="The metrics of performance and machines too.")
 @output_option()
 def show_command(run: str, everything: bool, output: Output) -> None:
-    """Show one run: parameters, tags, last and best metrics, and the curves."""
+    """Show one run: parameters, tags, last and best metrics, and where MLflow draws its curves."""
+    from epochal.tracking.pages import run_page
     from epochal.tracking.runs import get_run, main_metrics
 
     uri = _recorded_at()
     found = get_run(uri, run)
     rows = _metric_rows(uri, found, sorted(found.metrics) if everything else main_metrics(found.metrics))
+    there = pages()
+    page = run_page(there.root, found.id, found.experiment_id)
     if output is not Output.TABLE:
-        render.document({**_described(found), "extents": rows}, output)
+        render.document({**_described(found), "extents": rows, "page": page}, output)
         return
     facts = {**_described(found), "started": _started(found), "duration": _duration(found)}
     render.document({name: facts[name] for name in _SHOWN})
     render.text("")
-    render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at", "curve"], title="metrics")
+    render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at"], title="metrics")
+    render.message(f"its curves: {there.said(page)}")
 
 
 @command.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option(
-    "--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Draw the curves over each other into a .png, .svg, .pdf or .html file.",
-)  # fmt: skip
 @output_option()
-def compare_command(runs: tuple[str, ...], picture: Path | None, output: Output) -> None:
-    """Compare runs: their metrics, and only the parameters that differ."""
+def compare_command(runs: tuple[str, ...], output: Output) -> None:
+    """Compare runs: their metrics, and only the parameters that differ; and where MLflow draws their curves."""
+    from epochal.tracking.pages import comparison_page
     from epochal.tracking.runs import compare
 
-    uri = _recorded_at()
-    comparison = compare(uri, runs)
-    if picture:
-        _draw(uri, comparison, picture)
+    comparison = compare(_recorded_at(), runs)
+    there = pages()
+    page = comparison_page(there.root, [(run.id, run.experiment_id) for run in comparison.runs])
     if output in (Output.JSON, Output.YAML):
-        render.document(_structured(comparison), output)
+        render.document({**_structured(comparison), "page": page}, output)
         return
     if output is Output.NAME:
         render.records([{"id": run.id} for run in comparison.runs], ["id"], output)
@@ -104,6 +104,7 @@ def compare_command(runs: tuple[str, ...], picture: Path | None, output: Output)
     render.records(
         _beside("parameter", comparison.params, labels), ["parameter", *labels], title="parameters that differ"
     )
+    render.message(f"their curves: {there.said(page)}")
 
 
 @command.command("sync")
@@ -198,12 +199,11 @@ def _common_metrics(runs: Sequence[RunInfo]) -> list[str]:
 
 
 def _metric_rows(uri: str, run: RunInfo, names: Sequence[str]) -> list[dict[str, Any]]:
-    from epochal.tracking.runs import extent, metric_history, sparkline
+    from epochal.tracking.runs import extent, metric_history
 
     rows = []
     for name in names:
-        history = metric_history(uri, run.id, name)
-        if reached := extent(history):
+        if reached := extent(metric_history(uri, run.id, name)):
             rows.append(
                 {
                     "metric": name,
@@ -212,7 +212,6 @@ def _metric_rows(uri: str, run: RunInfo, names: Sequence[str]) -> list[dict[str,
                     "lowest_at": reached.low_step,
                     "highest": reached.high,
                     "highest_at": reached.high_step,
-                    "curve": sparkline([point.value for point in history]),
                 }
             )
     return rows
@@ -237,17 +236,3 @@ def _structured(comparison: Comparison) -> dict[str, Any]:
         "metrics": by_run(comparison.metrics),
         "params": by_run(comparison.params),
     }
-
-
-def _draw(uri: str, comparison: Comparison, picture: Path) -> None:
-    from epochal.tracking.plot import plot
-    from epochal.tracking.runs import main_metrics, metric_history
-
-    names = main_metrics({name: 0.0 for run in comparison.runs for name in run.metrics})
-    labels = dict(zip(_labels(comparison.runs), comparison.runs, strict=True))
-    curves = {
-        name: {label: metric_history(uri, run.id, name) for label, run in labels.items() if name in run.metrics}
-        for name in names
-    }
-    plot(curves, picture)
-    render.message(f"curves drawn to {picture}")

@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 import click
 
 from epochal.cli import render
+from epochal.cli.mlflow_pages import UI_PORT, first_page, pages
 
 
 @click.command("ui")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="The port to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=UI_PORT, show_default=True, help="Its port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--without-password", is_flag=True,
@@ -29,16 +30,12 @@ def command(port: int, host: str, without_password: bool) -> int:
     from epochal.tracking.server import TrackingServer
     from epochal.urls import is_loopback
 
-    uri, services = tracking_uri(), read_services(home().services)
-    if services.running and uri in (services.options.get("tracking_uri"), services.url("mlflow")):
-        render.message(f"`epochal up` runs; jobs and the queue are at {services.url('server')}, runs are at")
-        render.text(services.url("mlflow") or uri)
+    uri, there = tracking_uri(), pages()
+    if there.served:
+        render.message("MLflow runs already, and has the runs of this machine at")
+        render.text(first_page(there.root))
         return 0
     catch_up(home(), uri, deadline_seconds=10)
-    if uri.startswith(("http://", "https://")):
-        render.message("the runs are on a tracking server, which has the UI:")
-        render.text(uri)
-        return 0
     if not is_loopback(host):
         warning = f"whoever reaches {host}:{port} can read, change and delete every run: there is no password"
         if not without_password:
@@ -51,7 +48,7 @@ def command(port: int, host: str, without_password: bool) -> int:
     render.message("starting MLflow ...")
     try:
         with TrackingServer(uri, host, port, log) as server:
-            render.text(server.url)
+            render.text(first_page(server.url))
             render.message("Ctrl-C stops it")
             code = server.wait()
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from epochal.cli import render
+from epochal.cli.mlflow_pages import first_page
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 from epochal.urls import without_password
@@ -65,7 +66,7 @@ def _where(services: Services) -> dict[str, str]:
     started = datetime.fromtimestamp(services.started_at).astimezone()
     return {
         "server": services.url("server"),
-        "mlflow": without_password(str(services.options["mlflow_url"])),
+        "mlflow": first_page(without_password(str(services.options["mlflow_url"]))),
         "logs": str(Path(services["server"].log).parent),
         "since": f"{started:%Y-%m-%d %H:%M:%S}",
     }

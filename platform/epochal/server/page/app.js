@@ -3,6 +3,7 @@
 import { Problem, request, takeTokenFromAddress, token } from "./api.js";
 import { byId, el, keep, setLink, setText } from "./dom.js";
 import { duration, words } from "./format.js";
+import { pickNone, startCompare } from "./compare.js";
 import { closeJob, openJob, updateJob } from "./job.js";
 import { showOverview, startOverview } from "./overview.js";
 import { viewer } from "./pieces.js";
@@ -92,6 +93,7 @@ function signOut(why) {
   asking?.abort();
   asking = newest = null;
   closeJob();
+  pickNone();
   byId("user").hidden = byId("sign-out").hidden = byId("mlflow").hidden = true;
   byId("counts").hidden = true;
   byId("link").dataset.state = "waiting";
@@ -131,6 +133,7 @@ function countChip() {
 function start() {
   takeTokenFromAddress();
   startOverview(poll);
+  startCompare();
   byId("skip").addEventListener("click", () => byId("main").focus());
   byId("sign-in").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -33,6 +33,10 @@ export async function updateJob(signal) {
     request(jobPath(id, "attempts"), { signal }),
     request(`${jobPath(id, "events")}?after=${open.lastEvent}&limit=${EVENTS_AT_ONCE}`, { signal }),
   ]);
+  if (job.run_id && open?.runId !== job.run_id) {
+    const pages = await request(`pages?job=${encodeURIComponent(job.id)}`, { signal });
+    if (open?.id === id) Object.assign(open, { pages, runId: job.run_id });
+  }
   const why = job.state === "QUEUED" ? await request(jobPath(id, "why"), { signal }) : null;
   if (open?.id !== id) return;
   open.logs ??= new LogReader(id, byId("logs-rank").value);
@@ -100,19 +104,12 @@ function details(job) {
     Ran: duration(job.ran_seconds + (job.started_at && ACTIVE.has(job.state) ? here : 0)),
     Ended: job.ended_at ? clock(job.ended_at) : null,
     Agent: job.owner,
-    Run: job.run_id ? { text: job.run_id.slice(0, 8), address: runAddress(job) } : null,
+    Run: job.run_id ? { text: job.run_id.slice(0, 8), address: open.pages?.run } : null,
+    Experiment: open.pages?.runs ? { text: "all its runs", address: open.pages.runs } : null,
     File: job.origin?.file,
     Code: job.origin?.code ? String(job.origin.code).slice(0, 12) : null,
     Tags: Object.entries(job.origin?.tags ?? {}).map(([name, value]) => `${name}=${value}`).join(", ") || null,
   };
-}
-
-/** The run's page, where the tracking server has one: without a password that its address may hold. */
-function runAddress(job) {
-  if (!/^https?:/.test(job.tracking_uri ?? "")) return null;
-  const root = new URL(job.tracking_uri);
-  root.username = root.password = "";
-  return `${root.href.replace(/\/$/, "")}/#/runs/${job.run_id}`;
 }
 
 function workers(spec) {

@@ -1,5 +1,6 @@
 // All jobs and the cluster: the tables of the first page.
 
+import { pickBox } from "./compare.js";
 import { curve } from "./curve.js";
 import { byId, cell, el, keep, setAttribute, setLink, setText } from "./dom.js";
 import { ago, amount, bytes, duration, figure, plural, seconds, whole, words } from "./format.js";
@@ -58,16 +59,21 @@ function announce(jobs) {
   }
 }
 
+const pageLink = (text) => el("a", { class: "quiet run-link", target: "_blank", rel: "noopener noreferrer" }, text);
+
 function nameCell() {
   const link = el("a", { class: "job-link" });
   const meta = el("div", { class: "meta" });
-  const run = el("a", { class: "quiet run-link", target: "_blank", rel: "noopener noreferrer" }, "MLflow run");
-  const node = cell("Job", "name", el("div", { class: "name-line" }, link, run), meta);
+  const [pick, run, runs] = [pickBox(), pageLink("MLflow run"), pageLink("all runs")];
+  const node = cell("Job", "name", el("div", { class: "name-line" }, pick.node, link, run, runs), meta);
   const update = (job, extra = "") => {
     setText(link, job.name);
     setAttribute(link, "href", `#job=${encodeURIComponent(job.id)}`);
     setLink(run, job.run_url);
     setAttribute(run, "aria-label", `MLflow run of ${job.name}`);
+    setLink(runs, job.runs_url);
+    setAttribute(runs, "aria-label", `All runs of the experiment of ${job.name}`);
+    pick.update(job);
     const queue = job.queue && job.queue !== "default" ? `queue ${job.queue}` : "";
     setText(meta, [job.id, job.submitted_by, queue, extra].filter(Boolean).join(" · "));
   };

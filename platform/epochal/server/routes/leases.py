@@ -46,7 +46,7 @@ def running(job_id: JobId, epoch: Epoch, body: shapes.Began, services: Deps) -> 
 def run(job_id: JobId, epoch: Epoch, body: shapes.RunOf, services: Deps) -> Response:
     """The job's MLflow run."""
     lease = _lease(services, job_id, epoch, body.agent)
-    return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri))
+    return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
 @router.post("/leases/{job_id}/{epoch}/saved", responses=answers(shapes.STATUS, 404, 409, 413))

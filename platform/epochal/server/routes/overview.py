@@ -1,10 +1,10 @@
-"""All that the page shows, in one answer."""
+"""All that the page shows, in one answer, and where MLflow shows the runs of jobs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from epochal import __version__
@@ -15,8 +15,8 @@ from epochal.server.auth import Reader
 from epochal.server.openapi import answers
 from epochal.server.refusals import answer
 from epochal.server.services import Deps
-from epochal.server.shapes import Overview
-from epochal.urls import without_password
+from epochal.server.shapes import Overview, Pages, PagesOf
+from epochal.tracking.pages import comparison_page, experiments_page, run_page, runs_page, web
 
 router = APIRouter(tags=["overview"])
 
@@ -48,7 +48,7 @@ def overview(who: Reader, services: Deps) -> Response:
         "running": [{**brief(job, now), "progress": job.progress} for job in running],
         "recent": [brief(job, now) for job in ledger.jobs(_OVER, _RECENT)],
         "agents": [agent.to_dict() for agent in ledger.agents()],
-        "mlflow_url": _web(services.settings.mlflow_uri),
+        "mlflow_url": experiments_page(root) if (root := web(services.settings.mlflow_uri)) else None,
     }
     return answer(document)
 
@@ -60,17 +60,31 @@ def brief(job: Job, now: float) -> dict[str, Any]:
         **{name: known[name] for name in _BRIEF},
         "pending_seconds": round(job.pending_seconds(now), 3),
         "running_seconds": round(job.running_seconds(now), 3),
-        "run_url": _run_url(job),
+        "run_url": _run_page(job),
+        "runs_url": _runs_page(job),
     }
 
 
-def _run_url(job: Job) -> str | None:
-    root = _web(job.tracking_uri)
-    return f"{root}/#/runs/{job.run_id}" if root and job.run_id else None
+@router.get("/pages", responses=answers(Pages, 404, 409))
+def pages(asked: Annotated[PagesOf, Query()], _who: Reader, services: Deps) -> Response:
+    """Where MLflow shows the first of these jobs, and all of them beside each other."""
+    jobs = [services.ledger.job(ref) for ref in asked.job]
+    root = web(jobs[0].tracking_uri)
+    here = [(job.run_id, job.experiment_id) for job in jobs if web(job.tracking_uri) == root]
+    runs = [(run, experiment) for run, experiment in here if run and experiment]
+    document = {
+        "run": _run_page(jobs[0]),
+        "runs": _runs_page(jobs[0]),
+        "comparison": comparison_page(root, runs) if root and len(runs) == len(jobs) > 1 else None,
+    }
+    return answer(document)
 
 
-def _web(uri: str | None) -> str | None:
-    """A tracking server's address for a browser, without a password; None for a file."""
-    if not uri or not uri.startswith(("http://", "https://")):
-        return None
-    return without_password(uri).rstrip("/")
+def _run_page(job: Job) -> str | None:
+    root = web(job.tracking_uri)
+    return run_page(root, job.run_id, job.experiment_id) if root and job.run_id else None
+
+
+def _runs_page(job: Job) -> str | None:
+    root = web(job.tracking_uri)
+    return runs_page(root, job.experiment_id) if root and job.experiment_id else None

@@ -1,0 +1,39 @@
+"""What a job that runs says where nobody looks at a terminal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from epochal.cli.progress import PlainDisplay
+from epochal.ledger.states import JobState
+from epochal.training.control import Progress
+
+AT_ONE = Progress(phase="train", step=1, total_steps=100, epoch=0, epochs=5.0, metrics={"train/loss": 2.0})
+
+
+def job(state: JobState) -> Any:
+    return SimpleNamespace(id="job-1", state=state)
+
+
+def test_each_state_is_said_once_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = PlainDisplay()
+    for state in (JobState.STARTING, JobState.RUNNING, JobState.RUNNING, JobState.QUEUED, JobState.RUNNING):
+        shown.state(job(state))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[-1] for line in lines] == ["STARTING", "RUNNING", "QUEUED", "RUNNING"]
+    assert all(re.match(r"\d\d:\d\d:\d\d job-1 ", line) for line in lines)
+
+
+def test_progress_comes_at_intervals_whatever_the_epoch_and_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = PlainDisplay(every=3600)
+    for step in range(1, 101):
+        shown.progress(replace(AT_ONE, step=step, epoch=step // 20))
+    shown.progress(replace(AT_ONE, step=100, epoch=5, phase="export"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("step ")[2].split()[0] for line in lines] == ["1/100", "100/100"]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d epoch 0/5  step 1/100  train/loss 2", lines[0])
