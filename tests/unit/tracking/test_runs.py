@@ -10,7 +10,7 @@ from epochal.tracking.spool import Point
 
 
 def run(id: str, metrics: dict[str, float], params: dict[str, str]) -> RunInfo:
-    return RunInfo(id, "n", "j", "e", "FINISHED", "", 1.0, 3.5, metrics, params, {}, "", ())
+    return RunInfo(id, "n", "j", "e", "1", "FINISHED", "", 1.0, 3.5, metrics, params, {}, "", ())
 
 
 def history(*values: float) -> list[Point]:

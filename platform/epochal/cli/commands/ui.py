@@ -25,7 +25,6 @@ def command(port: int, host: str, without_password: bool) -> int:
     """
     from epochal.agent.reconcile import catch_up
     from epochal.errors import UsageError
-    from epochal.local.service_state import read_services
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer
     from epochal.urls import is_loopback
