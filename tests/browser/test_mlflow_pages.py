@@ -92,17 +92,24 @@ def follow(page: Page, link: Callable[[], WebElement]) -> None:
     page.driver.switch_to.window(opened.pop())
 
 
+def shows_training(page: Page) -> bool:
+    """Whether MLflow is in the mode for models, rather than that for language models with its prompts and judges."""
+    shown = page.text("body")
+    return "Model training" in shown and "Judges" not in shown and "Prompts" not in shown
+
+
 def test_to_the_run(page: Page, recorded: Recorded, tmp_path: Path) -> None:
     follow(page, lambda: page.row("recent", "good-lr").find_element(By.LINK_TEXT, "MLflow run"))
     page.wait(lambda: recorded.runs["good-lr"] in page.text("body"), "the run's id")
     page.wait(lambda: "train.optimizer.lr" in page.text("body"), "its parameters")
+    assert shows_training(page)
     page.shoot(tmp_path, "mlflow-run")
 
 
 def test_to_the_runs_of_the_experiment(page: Page, tmp_path: Path) -> None:
     follow(page, lambda: page.row("recent", "good-lr").find_element(By.LINK_TEXT, "all runs"))
     page.wait(lambda: all(name in page.text("body") for name in NAMES), "the runs")
-    assert "Traces" not in page.text("body"), "the pages for language models"
+    assert shows_training(page)
     page.shoot(tmp_path, "mlflow-runs")
 
 
@@ -114,6 +121,7 @@ def test_to_the_comparison_of_three(page: Page, tmp_path: Path) -> None:
     follow(page, lambda: page.one("#compare-link"))
     page.wait(lambda: "Comparing 3 Runs" in page.text("body"), "the comparison")
     page.wait(lambda: all(name in page.text("body") for name in NAMES), "the runs")
+    assert shows_training(page)
     page.shoot(tmp_path, "mlflow-comparison")
 
 
@@ -131,6 +139,6 @@ def test_a_jobs_page_leads_there_too(page: Page, recorded: Recorded) -> None:
     page.wait(lambda: "all its runs" in page.text("#job-details"), "the experiment")
     links = [link.get_attribute("href") or "" for link in page.all("#job-details a") if link.is_displayed()]
     assert [link.partition("/#/")[2] for link in links] == [
-        f"experiments/1/runs/{recorded.runs['slow-lr']}",
+        f"experiments/1/runs/{recorded.runs['slow-lr']}?workflowType=machine_learning",
         "experiments/1/runs?workflowType=machine_learning",
     ]

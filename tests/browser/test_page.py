@@ -48,7 +48,8 @@ class TestList:
         assert curve.count("L") == len(progress(430)["loss_history"]) - 1
         assert "loss from" in (row.find_element(By.TAG_NAME, "svg").get_attribute("aria-label") or "")
         link = row.find_element(By.LINK_TEXT, "MLflow run").get_attribute("href") or ""
-        assert link == f"{MLFLOW}/#/runs/{shared.server.ledger.job(shared.training.job_id).run_id}"
+        run_id = shared.server.ledger.job(shared.training.job_id).run_id
+        assert link == f"{MLFLOW}/#/runs/{run_id}?workflowType=machine_learning"
 
     def test_the_list_follows_the_jobs_by_itself(self, page: Page, own: Invented) -> None:
         at_list(page, own)

@@ -22,6 +22,8 @@ from epochal.tracking.spool import SpoolWriter
 from epochal.tracking.sync import sync
 from epochal.tracking.tracker import pending_folders
 
+TRAINING = "workflowType=machine_learning"
+
 
 def make_run(number: int, name: str, lr: float, status: str = "FINISHED") -> Path:
     folder = home().storage / "jobs" / f"job-{number}"
@@ -101,7 +103,7 @@ def test_show_has_metrics_and_the_page_of_the_curves(runs: dict[str, str], capsy
     assert set(rows) == {"val/accuracy", "train/loss"}
     everything = json.loads(output(capsys, "show", "job-1", "--all", "-o", "json"))
     assert {entry["metric"] for entry in everything["extents"]} == {*rows, "system/n/cpu_percent"}
-    assert everything["page"] == f"http://127.0.0.1:5000/#/experiments/1/runs/{runs['job-1']}"
+    assert everything["page"] == f"http://127.0.0.1:5000/#/experiments/1/runs/{runs['job-1']}?{TRAINING}"
 
 
 def test_compare_shows_only_what_differs(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +117,7 @@ def test_compare_shows_only_what_differs(runs: dict[str, str], capsys: pytest.Ca
     assert compared["metrics"]["val/accuracy"] == pytest.approx({runs["job-1"]: 0.5, runs["job-2"]: 0.6})
     assert list(compared["params"]) == ["train.optimizer.lr"]
     ids = "%2C".join(f"%22{runs[job]}%22" for job in ("job-1", "job-2"))
-    query = f"runs=%5B{ids}%5D&experiments=%5B%221%22%5D&workflowType=machine_learning"
+    query = f"runs=%5B{ids}%5D&experiments=%5B%221%22%5D&{TRAINING}"
     assert compared["page"] == f"http://127.0.0.1:5000/#/compare-runs?{query}"
     assert output(capsys, "compare", "job-1", "job-2", "-o", "name").split() == [runs["job-1"], runs["job-2"]]
 
@@ -162,7 +164,7 @@ def test_ui_serves_this_home_until_ctrl_c(runs: dict[str, str]) -> None:
             assert process.stdout is not None
             url = f"http://127.0.0.1:{port}"
             said = process.stdout.readline().strip()
-            assert said == f"{url}/#/experiments/1/runs?workflowType=machine_learning"
+            assert said == f"{url}/#/experiments/1/runs?{TRAINING}"
             with urllib.request.urlopen(url, timeout=10) as page:
                 assert b"MLflow" in page.read()
             run = connect(url).get_run(runs["job-1"])

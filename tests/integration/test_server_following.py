@@ -150,7 +150,10 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     assert (over.status_code, over.json()["error"]["kind"]) == (409, "StaleLeaseError")
     attempt = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"][0]
     assert (attempt["outcome"], attempt["world_size"]) == ("STOPPED", 2)
-    assert server.admin.get("/overview").json()["recent"][0]["run_url"] == "http://127.0.0.1:5000/#/runs/r"
+    assert (
+        server.admin.get("/overview").json()["recent"][0]["run_url"]
+        == "http://127.0.0.1:5000/#/runs/r?workflowType=machine_learning"
+    )
 
 
 def test_only_the_agent_that_holds_a_lease_can_tell_of_it(server: RunningServer, agent: httpx.Client) -> None:

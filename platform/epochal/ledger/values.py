@@ -46,8 +46,6 @@ class Job(Value):
     expires_at: float | None
     run_id: str | None
     tracking_uri: str | None
-    experiment_id: str | None
-    """MLflow's id of the experiment that the run is in."""
     progress: Mapping[str, Any] | None
     """The newest the agent told."""
 
@@ -66,6 +64,8 @@ class Job(Value):
     """Quotas can be set for a queue; all are served in one order."""
     preemptible: bool = False
     """It may be asked to leave, at a checkpoint, for a job of higher priority."""
+    experiment_id: str | None = None
+    """MLflow's id of the experiment that the run is in."""
 
     def pending_seconds(self, now: float) -> float:
         """Time in QUEUED and STARTING over all attempts, until ``now`` (the database's clock: ``Ledger.now``)."""

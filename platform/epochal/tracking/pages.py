@@ -35,8 +35,8 @@ def runs_page(root: str, experiment_id: str) -> str:
 def run_page(root: str, run_id: str, experiment_id: str | None = None) -> str:
     """One run. Without its experiment MLflow finds that by itself, a moment later."""
     if experiment_id is None:
-        return f"{root}/#/runs/{_quoted(run_id)}"
-    return f"{root}/#/experiments/{_quoted(experiment_id)}/runs/{_quoted(run_id)}"
+        return f"{root}/#/runs/{_quoted(run_id)}?{_MODELS}"
+    return f"{root}/#/experiments/{_quoted(experiment_id)}/runs/{_quoted(run_id)}?{_MODELS}"
 
 
 def comparison_page(root: str, runs: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,113 @@
+"""The one job of `epochal run`, in the ledger of this home."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from epochal.agent.foreground import Place, keep_warm
+from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_runner import Agent, JobRunner
+from epochal.agent.observer import Observer
+from epochal.agent.reconcile import foreground_name, settle_interrupted
+from epochal.agent.submission import submit
+from epochal.agent.summary import Summary
+from epochal.engine.connection import Connection
+from epochal.errors import ConflictError
+from epochal.ledger.states import JobState
+from epochal.ledger.values import LEASE_SECONDS, Job
+from epochal.spec.job import JobSpec
+from epochal.spec.load import LoadedSpec
+from epochal.tracking.record import model_folder
+from epochal.tracking.sync import Synced
+from epochal.tracking.tracker import sync_all
+
+_SYNC_OTHERS_SECONDS = 10.0
+
+
+class ForegroundJob:
+    """Queued by ``submit`` or ``queue_again``, run by ``run``, told by ``summary``; ``close`` lets go of the ledger.
+
+    Opening it puts right what commands that died left in the ledger.
+    """
+
+    def __init__(self, place: Place, observer: Observer) -> None:
+        self._place = place
+        self._observer = observer
+        self._runner: JobRunner | None = None
+        self._ledger = LedgerSource.open(place.home.ledger_url)
+        for attempt in settle_interrupted(self._ledger, place.home):
+            observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
+
+    def close(self) -> None:
+        self._ledger.close()
+
+    def submit(self, loaded: LoadedSpec, command: tuple[str, ...]) -> None:
+        self._job = submit(self._ledger, self._place.home, loaded, command, self._observer.notice)
+
+    def queue_again(self, ref: str) -> None:
+        self._job = _queued_again(self._ledger, ref)
+
+    def run(self, cluster: Connection, interrupted: Callable[[], bool]) -> None:
+        """To its end, or until it was interrupted: ``interrupted`` tells whether that was asked for before."""
+        keep_warm(cluster, JobSpec.from_stored(dict(self._job.spec)).resources.max_workers)
+        agent = Agent(foreground_name(), self._ledger, cluster, self._place.home, self._place.tracking_uri)
+        lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
+        if lease is None:
+            hint = f"`epochal status {self._job.id}` shows by whom"
+            raise ConflictError(f"{self._job.id} was taken by someone else", hint)
+        self._runner = JobRunner(agent, lease, self._observer)
+        if interrupted():
+            self._runner.interrupt()
+        self._job = self._runner.run() or self._ledger.job(self._job.id)
+        self._observer.state(self._job)
+
+    def interrupt(self) -> None:
+        """Have it save its state and end; nothing where it does not run yet."""
+        if self._runner is not None:
+            self._runner.interrupt()
+
+    def summary(self, began: float) -> Summary:
+        """How it ended, once MLflow was sent what was left. ``began``: when the command did, by the monotonic clock."""
+        runner = self._runner
+        assert runner is not None
+        tracking = runner.settle(self._job)
+        synced = tracking.close() if tracking is not None else Synced("", "", left="", problem="")
+        if tracking is not None and tracking.run_id:
+            # MLflow answers: it is sent what it could not take of earlier jobs.
+            sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
+        result, folder = runner.ending.result, self._place.home.job(self._job.id)
+        progress = runner.reporter.progress if runner.reporter else None
+        saved = runner.reporter.saved if runner.reporter else None
+        model = model_folder(folder)
+        return Summary(
+            job=self._job.id,
+            state=self._job.state.value,
+            reason=self._job.reason.value if self._job.reason else "",
+            message=self._job.message,
+            attempts=len(self._ledger.attempts(self._job.id)),
+            seconds=round(time.monotonic() - began, 2),
+            run_id=synced.run_id,
+            experiment_id=synced.experiment_id,
+            tracking_uri=self._place.tracking_uri,
+            experiment=JobSpec.from_stored(dict(self._job.spec)).experiment_name,
+            unsent=synced.left,
+            metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
+            best=result.get("best"),
+            model=str(model) if model.exists() else None,
+            checkpoint=str(folder / saved.path) if saved else None,
+        )
+
+
+def _queued_again(ledger: LedgerSource, ref: str) -> Job:
+    job = ledger.job(ref)
+    if job.state.is_active:
+        raise ConflictError(f"{job.id} is running: {job.owner} has it", "interrupt it there, then resume it")
+    if job.state is JobState.QUEUED:
+        return job
+    if job.state.is_terminal:
+        raise ConflictError(
+            f"{job.id} is {job.state} and cannot go on",
+            f"to start another job from its weights, submit a spec with train.init_from={job.id}",
+        )
+    return ledger.resume(job.id)
