@@ -16,12 +16,15 @@ from epochal.server import openapi, refusals
 from epochal.server.auth import Reader
 from epochal.server.boundary import API, Boundary
 from epochal.server.refusals import answer
+from epochal.server.renewals import Renewals
 from epochal.server.routes import administration, agents, code, following, health, jobs, leases, overview, page
 from epochal.server.services import Services
 from epochal.server.settings import ServerSettings
 
-_THREADS = 15
-"""As many as the database's pool has connections: more would wait for one, and time out."""
+_THREADS = 5
+"""For the ledger's other questions. With those for leases (6), tokens (2) and the reconciler (2) they are as many as
+the database's pool has connections: more would wait for one, and time out."""
+_TURN_SECONDS = 0.5
 _STOP_SECONDS = 2.0
 
 
@@ -67,6 +70,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = _THREADS
     services.notifier.start()
     watch = asyncio.create_task(services.notifier.watch(services.ledger.change_token))
+    turns = asyncio.create_task(_turn(services.reconciler.renewals))
     stop = threading.Event()
     reconciler = threading.Thread(target=services.reconciler.run, args=(stop,), name="epochal-reconciler", daemon=True)
     reconciler.start()
@@ -75,8 +79,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         stop.set()
         services.notifier.close()
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        for task in (watch, turns):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(reconciler.join, _STOP_SECONDS)
         services.ledger.close()
+
+
+async def _turn(renewals: Renewals) -> None:
+    while True:
+        renewals.turned()
+        await asyncio.sleep(_TURN_SECONDS)

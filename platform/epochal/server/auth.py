@@ -8,15 +8,16 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.concurrency import run_in_threadpool
 
 from epochal.errors import AuthError, ForbiddenError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Job, Role
+from epochal.server.threads import Threads
 
 _KEPT_SECONDS = 5.0
 """How long a token that another server revoked may still be taken here."""
@@ -54,6 +55,7 @@ class Gate:
     def __init__(self, ledger: Ledger, local: LocalToken | None = None) -> None:
         self._ledger = ledger
         self._local = local
+        self._threads = Threads("the ledger", 2, 5.0)
         self._known: dict[bytes, tuple[float, Principal]] = {}
 
     async def principal(self, secret: str) -> Principal:
@@ -66,7 +68,7 @@ class Gate:
         key = hashlib.sha256(secret.encode()).digest()
         until, found = self._known.get(key, (0.0, None))
         if found is None or until < time.monotonic():
-            found = await run_in_threadpool(self._look_up, secret)
+            found = await self._threads.run(partial(self._look_up, secret))
             self._remember(key, found)
         return found
 

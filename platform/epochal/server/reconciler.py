@@ -9,7 +9,6 @@ is a conditional change, and another then finds nothing left to do.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Protocol
 from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import LEASE_SECONDS
+from epochal.server.renewals import Renewals
 from epochal.server.run_agreement import RunAgreement
 from epochal.settings import home
 
@@ -38,9 +38,7 @@ class Settings(Protocol):
 class Timing:
     """In seconds.
 
-    ``lease``: how long agents get to renew after a time in which they could not. ``late``: two ticks this far apart
-    mean that this process or its database was stopped, asleep or away. ``closing``: how long an agent gets to close a
-    run by itself.
+    ``lease``, ``late``: see ``Renewals``. ``closing``: how long an agent gets to close a run by itself.
     """
 
     tick: float = 1.0
@@ -82,7 +80,7 @@ class Reconciler:
     ) -> None:
         self._ledger = ledger
         self._timing = timing or Timing()
-        self._renewals = _Renewals(self._timing)
+        self.renewals = Renewals(self._timing.lease, self._timing.late)
         self._failing: set[str] = set()
         self._runs = _agreement(ledger, settings, self._timing.closing, storage)
         self.counts = Counts()
@@ -100,8 +98,8 @@ class Reconciler:
     def tick(self) -> None:
         """Expire leases and refuse jobs that waited too long."""
         self.counts.ticks += 1
-        with self._guarded("leases", otherwise=self._renewals.interrupted):
-            if self._renewals.were_possible(self._ledger.now()):
+        with self._guarded("leases", otherwise=self.renewals.interrupted):
+            if self.renewals.were_possible(self._ledger.now()):
                 for attempt in self._ledger.expire():
                     self._did("lease", attempt.job_id, attempt.message)
         with self._guarded("queue"):
@@ -164,29 +162,6 @@ class Reconciler:
             if part in self._failing:
                 self._failing.discard(part)
                 _logger.warning("the reconciler's %s work again", part)
-
-
-class _Renewals:
-    """Since when agents have been able to renew their leases, told by the clock by which those run out.
-
-    A tick that is late by that clock says that something was away, whatever it was: this process (stopped, or the
-    machine asleep), the database, or the clock itself (set forward).
-    """
-
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
-        self._seen = math.nan
-        self._since = math.nan
-
-    def were_possible(self, now: float) -> bool:
-        """Whether they were for a whole lease's time, so that one that ran out is an agent's fault."""
-        if not 0 <= now - self._seen <= self._timing.late:
-            self._since = now
-        self._seen = now
-        return now - self._since >= self._timing.lease
-
-    def interrupted(self) -> None:
-        self._seen = math.nan
 
 
 def _agreement(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunAgreement | None:

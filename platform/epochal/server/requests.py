@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Coroutine
+from functools import partial, wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from epochal.errors import UsageError
+from epochal.server.services import Services
 
 _MAX_DEPTH = 64
 
@@ -34,6 +37,22 @@ class CheckedRoute(APIRoute):
             return await handle(CheckedRequest(request.scope, request.receive))
 
         return handle_checked
+
+
+class LeaseRoute(CheckedRoute):
+    """A route by which agents keep their leases: its threads serve nothing else, and it is noticed when they cannot."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else _of_lease(endpoint), **options)
+
+
+def _of_lease(endpoint: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    @wraps(endpoint)
+    async def answer(services: Services, **asked: Any) -> Response:
+        with services.reconciler.renewals.serving():
+            return await services.lease_threads.run(partial(endpoint, services=services, **asked))
+
+    return answer
 
 
 def _may_be_odd(body: bytes) -> bool:

@@ -15,6 +15,7 @@ from epochal.server.metrics import Metrics
 from epochal.server.reconciler import Reconciler
 from epochal.server.settings import ServerSettings, file_secret
 from epochal.server.storage import Storage
+from epochal.server.threads import Threads
 from epochal.server.waiting import Notifier
 
 
@@ -29,6 +30,10 @@ class Services:
     logs: LogStore
     gate: Gate
     reconciler: Reconciler
+    lease_threads: Threads = field(default_factory=lambda: Threads("the ledger", 4, 5.0, waits=True))
+    decision_threads: Threads = field(default_factory=lambda: Threads("the ledger", 2, 30.0, waits=True))
+    """For what is slower, and must not make renewals wait: who is next in the queue."""
+    storage_threads: Threads = field(default_factory=lambda: Threads("the storage", 16, 5.0))
     notifier: Notifier = field(default_factory=Notifier)
     metrics: Metrics = field(default_factory=Metrics)
 

@@ -102,6 +102,7 @@ WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
 STATE = _answer("State", state=JobState)
 NEXT = _answer("Next", next=int)
 STATUS = _answer("Status", status=Literal["ok"])
+READY = _answer("Ready", status=Literal["ok"], storage=str)
 
 
 class Brief(BaseModel):

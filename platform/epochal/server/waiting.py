@@ -62,17 +62,17 @@ class Notifier:
     async def poll(
         self,
         topic: str,
-        look: Callable[[], Answer],
+        look: Callable[[], Awaitable[Answer]],
         enough: Callable[[Answer], bool],
         wait: float,
         gone: Callable[[], Awaitable[bool]],
     ) -> Answer:
-        """What ``look`` finds, in a thread, once it is ``enough`` or ``wait`` seconds have passed or the client is
+        """What ``look`` finds once it is ``enough`` or ``wait`` seconds have passed or the client is
         ``gone``: nothing is looked for any more then, as looking may take something (a lease)."""
         until = time.monotonic() + wait
         while True:
             with self._listening(topic) as woken:  # before looking, so that no change goes unnoticed
-                found = await run_in_threadpool(look)
+                found = await look()
                 left = until - time.monotonic()
                 if enough(found) or left <= 0 or self.closed:
                     return found

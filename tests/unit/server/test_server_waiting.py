@@ -17,6 +17,13 @@ async def stays() -> bool:
     return False
 
 
+def looking(look: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def looks() -> Any:
+        return look()
+
+    return looks
+
+
 def waits(scenario: Callable[[Notifier], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         notifier = Notifier()
@@ -27,7 +34,7 @@ def waits(scenario: Callable[[Notifier], Awaitable[Any]]) -> Any:
 
 
 def test_an_answer_that_is_there_is_given_at_once() -> None:
-    assert waits(lambda notifier: notifier.poll(QUEUE, lambda: 7, bool, 30, stays)) == 7
+    assert waits(lambda notifier: notifier.poll(QUEUE, looking(lambda: 7), bool, 30, stays)) == 7
 
 
 def test_a_change_from_another_thread_wakes_those_who_wait() -> None:
@@ -40,7 +47,7 @@ def test_a_change_from_another_thread_wakes_those_who_wait() -> None:
 
         threading.Timer(0.1, change).start()
         began = time.monotonic()
-        assert await notifier.poll(about("a"), found.copy, bool, 30, stays) == [1]
+        assert await notifier.poll(about("a"), looking(found.copy), bool, 30, stays) == [1]
         return time.monotonic() - began
 
     assert waits(scenario) < 5
@@ -51,7 +58,7 @@ def test_a_change_of_something_else_wakes_nobody() -> None:
 
     async def scenario(notifier: Notifier) -> None:
         threading.Timer(0.05, notifier.notify, (about("b"), QUEUE)).start()
-        await notifier.poll(about("a"), lambda: looks.append(1), bool, 0.3, stays)
+        await notifier.poll(about("a"), looking(lambda: looks.append(1)), bool, 0.3, stays)
 
     waits(scenario)
     assert len(looks) == 2, "at the beginning and at the end"
@@ -67,7 +74,7 @@ def test_a_change_while_one_looks_is_not_missed() -> None:
                 notifier.notify(QUEUE)  # after this look, before the wait
             return len(looks)
 
-        return await notifier.poll(QUEUE, look, lambda seen: seen == 2, 30, stays)
+        return await notifier.poll(QUEUE, looking(look), lambda seen: seen == 2, 30, stays)
 
     assert waits(scenario) == 2
 
@@ -80,7 +87,7 @@ def test_nothing_is_taken_for_a_client_that_is_gone() -> None:
 
     async def scenario(notifier: Notifier) -> None:
         threading.Timer(0.05, notifier.notify, (QUEUE,)).start()
-        await notifier.poll(QUEUE, lambda: taken.append(1), bool, 30, gone)
+        await notifier.poll(QUEUE, looking(lambda: taken.append(1)), bool, 30, gone)
 
     waits(scenario)
     assert len(taken) == 1, "it looked once, before it waited"
@@ -88,7 +95,7 @@ def test_nothing_is_taken_for_a_client_that_is_gone() -> None:
 
 def test_closing_answers_everyone() -> None:
     async def scenario(notifier: Notifier) -> list[None]:
-        polls = [notifier.poll(about(str(number)), lambda: None, bool, 30, stays) for number in range(20)]
+        polls = [notifier.poll(about(str(number)), looking(lambda: None), bool, 30, stays) for number in range(20)]
         threading.Timer(0.1, notifier.close).start()
         return await asyncio.gather(*polls)
 
@@ -104,7 +111,7 @@ def test_what_another_server_changed_is_noticed(topic: str) -> None:
         watch = asyncio.create_task(notifier.watch(lambda: int(changed.is_set())))
         threading.Timer(0.1, changed.set).start()
         began = time.monotonic()
-        assert await notifier.poll(topic, changed.is_set, bool, 30, stays)
+        assert await notifier.poll(topic, looking(changed.is_set), bool, 30, stays)
         watch.cancel()
         return time.monotonic() - began < 10
 
@@ -113,7 +120,7 @@ def test_what_another_server_changed_is_noticed(topic: str) -> None:
 
 def test_nobody_is_left_waiting() -> None:
     async def scenario(notifier: Notifier) -> int:
-        await notifier.poll(QUEUE, lambda: None, bool, 0.01, stays)
+        await notifier.poll(QUEUE, looking(lambda: None), bool, 0.01, stays)
         return notifier.waiting
 
     assert waits(scenario) == 0

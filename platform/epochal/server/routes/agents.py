@@ -12,12 +12,12 @@ from epochal.ledger.values import Lease
 from epochal.server.auth import AgentRole, Reader
 from epochal.server.openapi import answers
 from epochal.server.refusals import answer
-from epochal.server.requests import CheckedRoute
+from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps
 from epochal.server.shapes import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
 from epochal.server.waiting import QUEUE, about
 
-router = APIRouter(route_class=CheckedRoute, tags=["agents"])
+router = APIRouter(route_class=LeaseRoute, tags=["agents"])
 
 Name = Annotated[str, Path(pattern=AGENT_NAME)]
 
@@ -45,8 +45,8 @@ async def lease(name: Name, body: LeaseRequest, request: Request, _who: AgentRol
     """The job to run next by the queue's policy; waits for one up to `wait` seconds."""
     owner = f"{name}/{body.incarnation}"
 
-    def look() -> Lease | None:
-        return services.ledger.lease(owner, body.ttl, request=body.request)
+    async def look() -> Lease | None:
+        return await services.decision_threads.run(lambda: services.ledger.lease(owner, body.ttl, request=body.request))
 
     found = await services.notifier.poll(QUEUE, look, lambda seen: seen is not None, body.wait, request.is_disconnected)
     if found is None:

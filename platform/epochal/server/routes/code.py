@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from epochal.server.auth import CodeReader, Submitter
@@ -19,21 +20,30 @@ router = APIRouter(tags=["code"])
 Digest = Annotated[str, Path(pattern=DIGEST, description="SHA-256 of the content, as lower-case hexadecimal digits.")]
 _ZIP = "application/zip"
 _MEMORY = 2**20
+_KEEP_SECONDS = 120.0
+"""For the largest package, checked and sent on to an object store."""
 _PACKAGE: Answers = {200: {"content": {_ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
 _SENT = {"requestBody": {"required": True, "content": {_ZIP: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.head("/code/{digest}", responses=answers(None, 404), response_class=Response)
-def is_there(digest: Digest, _who: CodeReader, services: Deps) -> Response:
+async def is_there(digest: Digest, _who: CodeReader, services: Deps) -> Response:
     """Whether the server has this package."""
-    return Response(headers={"Content-Length": str(services.code.size(digest))}, media_type=_ZIP)
+    size = await services.storage_threads.run(partial(services.code.size, digest))
+    return Response(headers={"Content-Length": str(size)}, media_type=_ZIP)
 
 
 @router.get("/code/{digest}", responses={**answers(None, 404), **_PACKAGE}, response_class=Response)
-def fetch(digest: Digest, _who: CodeReader, services: Deps) -> Response:
+async def fetch(digest: Digest, _who: CodeReader, services: Deps) -> Response:
     """The package, a zip file."""
-    size = services.code.size(digest)
-    return StreamingResponse(services.code.read(digest), headers={"Content-Length": str(size)}, media_type=_ZIP)
+    size = await services.storage_threads.run(partial(services.code.size, digest))
+    blocks = services.code.read(digest)
+
+    async def sent() -> AsyncIterator[bytes]:
+        while block := await services.storage_threads.run(partial(next, blocks, b"")):
+            yield block
+
+    return StreamingResponse(sent(), headers={"Content-Length": str(size)}, media_type=_ZIP)
 
 
 @router.put(
@@ -48,7 +58,7 @@ async def send(digest: Digest, request: Request, _who: Submitter, services: Deps
     with tempfile.SpooledTemporaryFile(_MEMORY) as package:
         async for part in request.stream():
             package.write(part)
-        if await run_in_threadpool(services.code.holds, digest):
+        if await services.storage_threads.run(partial(services.code.holds, digest)):
             return Response(status_code=200)
-        await run_in_threadpool(services.code.keep, digest, package)
+        await services.storage_threads.run(partial(services.code.keep, digest, package), _KEEP_SECONDS)
     return Response(status_code=201)

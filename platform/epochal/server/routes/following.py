@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -36,7 +37,11 @@ async def events(
         return found, is_over and len(found) < chosen.limit
 
     found, done = await services.notifier.poll(
-        about(job_id), look, lambda seen: bool(seen[0]) or seen[1], chosen.wait, request.is_disconnected
+        about(job_id),
+        partial(run_in_threadpool, look),
+        lambda seen: bool(seen[0]) or seen[1],
+        chosen.wait,
+        request.is_disconnected,
     )
     return answer({"events": [event.to_dict() for event in found], "done": done})
 
@@ -52,9 +57,10 @@ async def logs(
     job_id = (await run_in_threadpool(services.ledger.job, ref)).id
     question = LogQuestion(chosen.cursor, chosen.rank, chosen.attempt, chosen.tail, chosen.limit_bytes)
 
-    def look() -> tuple[LogPage, bool]:
-        is_over = services.ledger.job(job_id).state.is_terminal
-        page = next_page(services.logs, job_id, question, is_over)
+    async def look() -> tuple[LogPage, bool]:
+        is_over = (await run_in_threadpool(services.ledger.job, job_id)).state.is_terminal
+        read = partial(next_page, services.logs, job_id, question, is_over)
+        page = await services.storage_threads.run(read)
         return page, is_over and page.at_end
 
     page, done = await services.notifier.poll(

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from epochal.errors import UnreachableError
 from epochal.server.auth import ANYONE, Credentials, requires
 from epochal.server.openapi import Answers, refusals
 from epochal.server.refusals import answer
 from epochal.server.services import Deps
-from epochal.server.shapes import STATUS
+from epochal.server.shapes import READY, STATUS
 from epochal.urls import is_loopback
 
 router = APIRouter(tags=["health"])
@@ -21,6 +22,7 @@ _TEXT: Answers = {200: {"content": {"text/plain": {"schema": {"type": "string"}}
 _OPEN: dict[str, Any] = {"security": [{}]}
 """Or without a token."""
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_CHECK_SECONDS = 2.0
 _with_token = requires(*ANYONE)
 
 
@@ -35,12 +37,15 @@ async def healthz() -> Response:
     return answer({"status": "ok"})
 
 
-@router.get("/readyz", responses={200: {"model": STATUS}, **refusals(500, 503)})
-def readyz(services: Deps) -> Response:
-    """The database and the storage answer too."""
-    services.ledger.ping()
-    services.storage.check()
-    return answer({"status": "ok"})
+@router.get("/readyz", responses={200: {"model": READY}, **refusals(500, 503)})
+async def readyz(services: Deps) -> Response:
+    """The database answers too. `storage` says what is wrong with the storage: leases are kept without it."""
+    await services.lease_threads.run(services.ledger.ping)
+    try:
+        await services.storage_threads.run(services.storage.check, _CHECK_SECONDS)
+    except UnreachableError as error:
+        return answer({"status": "ok", "storage": str(error)})
+    return answer({"status": "ok", "storage": "ok"})
 
 
 @router.get(

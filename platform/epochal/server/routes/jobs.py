@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from epochal.errors import ConflictError, NotFoundError
@@ -19,6 +21,7 @@ from epochal.server.shapes import ATTEMPTS, JOB, JOBS, QUEUE, SUBMITTED, WHY, As
 from epochal.server.spec_check import checked, require_code
 from epochal.server.waiting import QUEUE as QUEUE_TOPIC
 from epochal.server.waiting import about
+from epochal.spec.job import JobSpec
 
 router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 
@@ -33,21 +36,25 @@ _SUBMITTED = answers(SUBMITTED, 404, 409, 413, 422, status=201)
 
 
 @router.post("/jobs", status_code=201, responses={**_SUBMITTED, 200: {"model": SUBMITTED}})
-def submit(body: Submission, request: Request, who: Submitter, services: Deps) -> Response:
+async def submit(body: Submission, request: Request, who: Submitter, services: Deps) -> Response:
     """Queue a job. With a key that was used before, gives the job of that time (200), and queues nothing."""
-    spec = checked(body.spec)
+    spec = await run_in_threadpool(checked, body.spec)
     require_code(spec, body.code)
-    if body.code and not services.code.holds(body.code):
+    if body.code and not await services.storage_threads.run(partial(services.code.holds, body.code)):
         raise NotFoundError("code package", body.code, hint=f"send it first: PUT /api/v1/code/{body.code}")
+    return await run_in_threadpool(_submitted, body, spec, who, services, request.state.request_id)
+
+
+def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Services, request_id: str) -> Response:
     job = services.ledger.submit(
         spec.model_dump(mode="json"),
         name=spec.name,
         priority=spec.priority,
         key=body.key,
         submitted_by=who.user,
-        origin=_origin(body, request.state.request_id),
+        origin=_origin(body, request_id),
     )
-    created = job.origin.get("request_id") == request.state.request_id
+    created = job.origin.get("request_id") == request_id
     if job.submitted_by != who.user:
         raise ConflictError(f"the key {body.key!r} was used by {job.submitted_by}, for {job.id}", "use a new key")
     same = services.ledger.same_finished(job.spec_digest, body.code) if created else None

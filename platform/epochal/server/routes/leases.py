@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -16,11 +17,11 @@ from epochal.server.auth import requires
 from epochal.server.log_store import Stream
 from epochal.server.openapi import answers, refusals
 from epochal.server.refusals import answer, refusal
-from epochal.server.requests import CheckedRoute
+from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps, Services
 from epochal.server.waiting import QUEUE, about, logs_of
 
-router = APIRouter(route_class=CheckedRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
+router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")]
 Epoch = Annotated[int, Path(ge=1, le=1_000_000_000)]
@@ -124,11 +125,9 @@ async def logs(
     """Add what starts at byte `offset` of a rank's log. What is held already is left out; a gap is refused (409)."""
     data = await request.body()
 
-    def append() -> int:
-        _of_agent(services.ledger.job(job_id), job_id, epoch, asked.agent)
-        return services.logs.append(job_id, Stream(epoch, rank), asked.offset, data)
-
-    end = await run_in_threadpool(append)
+    _of_agent(await run_in_threadpool(services.ledger.job, job_id), job_id, epoch, asked.agent)
+    append = partial(services.logs.append, job_id, Stream(epoch, rank), asked.offset, data)
+    end = await services.storage_threads.run(append)
     if end < asked.offset:
         hint = "send it again from `next`"
         return refusal(

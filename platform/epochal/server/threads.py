@@ -1,0 +1,68 @@
+"""Threads for what may take long, so many of a kind: whatever hangs takes none from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from epochal.errors import UnreachableError
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Makes at most ``most`` calls at a time, each in a thread of its own.
+
+    Args:
+        what: is said not to have answered in time.
+        seconds: after which a call that has got no thread is refused.
+        waits: for a call that has begun, whatever it takes: it may take something that nobody would know of. Otherwise
+            it is given up after the same time; it keeps its thread until it ends, and does not keep the process alive.
+    """
+
+    def __init__(self, what: str, most: int, seconds: float, *, waits: bool = False) -> None:
+        self._what = what
+        self._free = asyncio.Semaphore(most)
+        self._seconds = seconds
+        self._waits = waits
+
+    async def run(self, call: Callable[[], T], seconds: float | None = None) -> T:
+        """What ``call`` gives.
+
+        Raises:
+            UnreachableError: not in time. ``seconds``: how long, where it is not the usual time.
+        """
+        seconds = seconds or self._seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._free.acquire()
+                if self._waits:
+                    limit.reschedule(None)
+                return await self._begun(call)
+        except TimeoutError:
+            hint = "it is tried again by itself; the server's log and `epochal doctor` may say more"
+            raise UnreachableError(f"{self._what} did not answer within {seconds:g} s", hint) from None
+
+    def _begun(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Not ``asyncio.to_thread``: the threads of that are waited for when the process ends."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(tell: Callable[[Any], None], told: Any) -> None:
+            self._free.release()
+            if not answer.done():
+                tell(told)
+
+        def work() -> None:
+            try:
+                settled: tuple[Callable[[Any], None], Any] = (answer.set_result, call())
+            except BaseException as error:
+                settled = (answer.set_exception, error)
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, *settled)
+
+        threading.Thread(target=work, name=f"for {self._what}", daemon=True).start()
+        return answer
