@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -13,8 +14,12 @@ import torch
 import torch.distributed as dist
 
 from epochal.engine.worker import FENCE_POLL_SECONDS, WorkerContext
+from epochal.spec.job import Keep
+from epochal.training import checkpoint
+from epochal.training.checkpoint import Manifest
 from epochal.training.control import Progress, Saved
 from epochal.training.process_group import join
+from epochal.training.saver import Saver, Snapshot
 
 
 def add_up(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
@@ -87,6 +92,19 @@ def fail_after_a_while(payload: dict[str, Any], context: WorkerContext) -> None:
             if context.worker.rank == payload["rank"] and step == payload.get("step", 10):
                 _fail(payload["how"])
             time.sleep(0.01)
+
+
+def save_where_a_disk_hangs(payload: dict[str, Any], context: WorkerContext) -> None:
+    """The saver of rank ``payload['rank']`` never comes back from writing; the others wait for it."""
+    rank = context.worker.rank
+    manifest = Manifest(step=5, epoch=0, world_size=context.worker.world_size, strategy="ddp", metrics={}, state={})
+    if rank == payload["rank"]:
+        checkpoint.write = lambda path, content: threading.Event().wait()
+    with join(context.worker, context.rendezvous, context.store):
+        context.control.tick("checkpoint", 5)
+        saver = Saver(context.folder, context.worker, Keep(), None, context.control.saving)
+        saver.start(Snapshot(manifest, {"model.weight": torch.ones(8)}, frozenset(), {}, best=False))
+        saver.wait()
 
 
 def _fail(how: str) -> None:

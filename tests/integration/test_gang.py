@@ -207,6 +207,16 @@ def test_a_hang_is_noticed_and_ended(warm: Connection, tmp_path: Path, how: str)
         assert only(Heartbeat, events)
 
 
+def test_a_disk_that_hangs_is_a_hang_of_its_worker(warm: Connection, tmp_path: Path) -> None:
+    """The training waits for its saver, on every worker; only that of rank 1 waits for a disk."""
+    limits = {**DEFAULT_LIMITS, "checkpoint": 3.0}
+    with reserve(warm, GangRequest("digits", (2, 2)), WAIT) as place:
+        gang = Gang(place, limits=limits)
+        failed = failure(list(gang.run(f"{TARGETS}:save_where_a_disk_hangs", {"rank": 1}, tmp_path, 1)))
+    assert (failed.rank, failed.kind) == (1, FailureKind.HANG)
+    assert "in phase 'checkpoint' after step 5" in failed.message
+
+
 def test_stop_marker(gang: Gang, tmp_path: Path) -> None:
     progress: list[Progress] = []
     events = []

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,8 +55,27 @@ print(json.dumps({
 }))
 """
 
+CUT_OFF = """
+import sys, time
+from pathlib import Path
+from epochal.engine.connection import connect
+from epochal.engine.events import Failed, Reported
+from epochal.engine.gang import Gang
+from epochal.engine.place import GangRequest, reserve
+
+address, home = sys.argv[1], Path(sys.argv[2])
+with connect(address, token_path=home / "token") as connection:
+    with reserve(connection, GangRequest("net", (2, 2)), 60) as place:
+        for event in Gang(place).run("gang_targets:step_forever", None, home, 3):
+            if isinstance(event, Reported):
+                (home / "stepping").touch()
+            if isinstance(event, Failed):
+                print(time.time(), event.kind, event.message, place.is_whole, flush=True)
+"""
+
 INTRUDER = """
 import sys
+import time
 from pathlib import Path
 from epochal.engine.connection import connect
 from epochal.errors import UnreachableError
@@ -107,6 +127,33 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     assert len(told["pids"]) == 2 * NODES
     assert not any(psutil.pid_exists(pid) for pid in told["pids"])
     assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)
+
+
+def test_a_node_whose_cable_is_cut_is_named_within_half_a_minute(namespaces: list[Namespace], home: Path) -> None:
+    """Ray itself takes 72 s; before that the healthy rank, which waits for the other, would be taken to hang."""
+    head, other = namespaces[:2]
+    with ray_node(head, head, home, **TARGETS), ray_node(other, head, home, **TARGETS):
+        command = head.command(sys.executable, "-c", CUT_OFF, f"{head.address}:{PORT}", str(home))
+        driver = subprocess.Popen(command, env=environment(home, **TARGETS), stdout=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 120
+            while not (home / "stepping").exists():
+                assert driver.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            other.cut()
+            cut = time.time()
+            told, _ = driver.communicate(timeout=120)
+        finally:
+            driver.kill()
+            driver.wait()
+            other.mend()
+    at, kind, message = told.split(" ", 2)
+    print(f"named {float(at) - cut:.1f} s after the cut: {message}")
+    assert float(at) - cut < 30
+    assert kind == "INFRASTRUCTURE"
+    assert message.startswith(f"node {other.address} is not heard of for ")
+    assert message.endswith("False\n"), "room on a node that is gone is no room"
 
 
 def test_a_job_trains_over_three_nodes(cluster: list[Namespace], home: Path) -> None:

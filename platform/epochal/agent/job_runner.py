@@ -29,6 +29,7 @@ from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place, reserve
+from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
@@ -268,7 +269,9 @@ class JobRunner:
         tracking = self._tracked(spec)
         tracking.update(tags={"epochal.attempts": str(lease.epoch)})
         self.reporter = Reporter(self._source, lease, outbox, tracking, self._observer, self._log)
-        return TrainProgram(payload, self._folder, lease.epoch).run(place, self.reporter, self._stop)
+        limit = spec.limits.no_progress
+        program = TrainProgram(payload, self._folder, lease.epoch, limits_for(limit.seconds if limit else None))
+        return program.run(place, self.reporter, self._stop)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""

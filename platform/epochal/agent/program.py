@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +15,10 @@ from epochal.engine.events import Done, Failed, Log, Reported, Started
 from epochal.engine.gang import Gang, Stop
 from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
 from epochal.engine.place import GangRequest, Place, reserve
+from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec
-from epochal.training.control import Report
+from epochal.training.control import Phase, Report
 
 _ROOM_SECONDS = 30.0
 """How long the packaging waits for room, which it needs next to none of."""
@@ -58,17 +59,18 @@ def request_of(job: str, spec: JobSpec, code: Package | None) -> GangRequest:
 
 @dataclass(frozen=True)
 class TrainProgram:
-    """One gang over the whole place trains one model. ``attempt`` is the lease's epoch."""
+    """One gang over the whole place trains one model. ``attempt`` is the lease's epoch, ``limits`` the watchdog's."""
 
     payload: TrainPayload
     folder: Path
     attempt: int
+    limits: Mapping[Phase, float] = field(default_factory=lambda: DEFAULT_LIMITS)
 
     def run(self, place: Place, tell: Tell, stop: Stop) -> Ending:
         """Follow the gang until every worker is done, the first has failed, or it is stopped before it trains."""
         results: dict[int, Mapping[str, Any]] = {}
         started: dict[int, Started] = {}
-        gang = Gang(place, stop)
+        gang = Gang(place, stop, self.limits)
         with closing(gang.run(TRAIN, self.payload, self.folder, self.attempt)) as events:
             for event in events:
                 if isinstance(event, Failed):

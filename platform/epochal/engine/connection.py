@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -55,6 +56,12 @@ class Connection:
         node: Any = ray._private.worker._global_node
         return node is None or not _listens(node.raylet_socket_name)
 
+    def reaches(self, node_id: str) -> bool:
+        """Whether that node's system answers at all, on its raylet's port. Takes up to a second, and needs no Ray."""
+        node = next((one for one in ray.nodes() if one["NodeID"] == node_id), None)  # type: ignore[no-untyped-call]
+        place = (node["NodeManagerAddress"], node["NodeManagerPort"]) if node is not None else None
+        return place is None or _knock(place) in (0, errno.ECONNREFUSED)
+
     def keep_warm(self, per_node: int) -> None:
         """Keep that many idle processes with torch imported on every node; returns at once."""
         self.warm.keep(per_node)
@@ -62,10 +69,15 @@ class Connection:
 
 def _listens(place: str | tuple[str, int]) -> bool:
     """Whether a server listens on the unix socket, or at the host and port."""
+    return _knock(place) == 0
+
+
+def _knock(place: str | tuple[str, int]) -> int:
+    """What becomes of connecting there: 0, or an error's number."""
     family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     with socket.socket(family) as probe:
         probe.settimeout(_PROBE_SECONDS)
-        return probe.connect_ex(place) == 0
+        return probe.connect_ex(place)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ __all__ = ["Done", "Event", "Failed", "FailureKind", "Heartbeat", "Log", "Report
 class Started:
     """A worker's process is there and about to call the target.
 
-    ``created`` is when the process started, in seconds since the epoch as psutil tells it: with ``pid`` it
-    identifies the process, whatever later gets the same number. ``meeting`` is the host and port of rank 0's store.
+    ``created`` is when the process started (see ``process.created``): with ``pid`` it identifies the process, whatever
+    later gets the same number. ``meeting`` is the host and port of rank 0's store.
     """
 
     rank: int
@@ -30,12 +30,25 @@ class Started:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The process is alive. ``ticks`` counts what the training has got done so far, whatever its ``phase``."""
+    """The process is alive.
+
+    ``ticks`` and ``stages`` count what the training, and the saving beside it, have got done so far: the same on every
+    worker at the same point. ``growth`` counts looks at which files had grown. ``stepped``: a step was done in this
+    attempt.
+    """
 
     rank: int
     phase: Phase
     step: int
     ticks: int
+    stages: int = 0
+    growth: int = 0
+    stepped: bool = True
+
+    @property
+    def moves(self) -> int:
+        """Every sign of progress."""
+        return self.ticks + self.stages + self.growth
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,13 @@ from epochal.training.control import Phase
 START_SECONDS = 180.0
 """For a worker's process to start where none was warm, on a busy machine."""
 
+SILENT_SECONDS = 10.0
+"""Without a heartbeat, of which there is one a second, until the worker's node is looked at."""
+
+GONE_SECONDS = 10.0
+"""For which a node with a silent worker must not have answered until it counts as lost. A worker whose code holds the
+interpreter's lock is silent too, but its node answers: that is the watchdog's case."""
+
 _POLL_SECONDS = 0.25
 _LOOK_SECONDS = 2.0
 
@@ -116,6 +123,7 @@ class Gang:
                 target=target,
                 payload=payload,
                 request=self.place.request,
+                setup_seconds=self.limits["setup"],
             )
             for rank, seat in enumerate(self.seats)
         ]
@@ -143,6 +151,8 @@ class _Flight:
         self._verdict_at = float("inf")
         self._begun = time.monotonic()
         self._look_at = self._begun + _LOOK_SECONDS
+        self._probe_at = 0.0
+        self._unreached: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[Event]:
         everyone = range(len(self._assignments))
@@ -202,11 +212,34 @@ class _Flight:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        if not self._failures and (lost := self._lost_node(now)) is not None:
+            self._suspect(lost)
         if not self._failures and (hung := self._watchdog.hung(now)) is not None:
             self._suspect(hung)
         missing = sorted(set(range(len(self._assignments))) - self._ranks.started)
         if missing and not self._failures and (why := self._cannot_start(now)):
             self._suspect(Failed(missing[0], FailureKind.INFRASTRUCTURE, why))
+
+    def _lost_node(self, now: float) -> Failed | None:
+        """A worker on a node that is not heard of and does not answer. Ray itself takes 70 s and more to say so."""
+        connection = self._place.connection
+        silent = {rank: self._ranks.node_of(rank) for rank in self._watchdog.silent(now, SILENT_SECONDS)}
+        remote = {rank: one for rank, one in silent.items() if one.node_id != connection.node_id}
+        if not remote:
+            self._unreached.clear()
+        if not remote or now < self._probe_at:
+            return None
+        self._probe_at = now + _LOOK_SECONDS
+        for rank, one in remote.items():
+            if connection.reaches(one.node_id):
+                self._unreached.pop(one.node_id, None)
+            elif now - self._unreached.setdefault(one.node_id, now) >= GONE_SECONDS and not connection.lost():
+                self._ranks.forget(one.node_id)
+                self._place.lose_node()
+                seconds = now - self._watchdog.heard_at(rank)
+                message = f"node {one.host} is not heard of for {seconds:.0f} s, and does not answer"
+                return Failed(rank, FailureKind.INFRASTRUCTURE, message)
+        return None
 
     def _cannot_start(self, now: float) -> str:
         """Why nobody should wait for the workers that have not started yet; empty where they may still."""

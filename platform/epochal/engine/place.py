@@ -75,6 +75,7 @@ class Place:
         self.group = group
         self.world_size = world_size
         self._exits = ExitStack()
+        self._lost_node = False
 
     def __enter__(self) -> Place:
         return self
@@ -85,8 +86,14 @@ class Place:
     @property
     def is_whole(self) -> bool:
         """Whether all of it is there still: a node that is lost takes its part along."""
+        if self._lost_node:
+            return False
         known: dict[str, Any] = placement_group_table(self.group)
         return known.get("state") == "CREATED"  # a GCS that has forgotten it knows nothing
+
+    def lose_node(self) -> None:
+        """A node of it does not answer; Ray takes a minute longer to notice."""
+        self._lost_node = True
 
     @property
     def workers_by_node(self) -> Mapping[str, int]:

@@ -107,11 +107,16 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-def kill_tree(pid: int, created: float) -> bool:
+def created(process: psutil.Process) -> float:
+    """When it started, in seconds since the system did: unlike the time of day, nobody who sets the clock moves it."""
+    return round(process.create_time() - psutil.boot_time(), 2)
+
+
+def kill_tree(pid: int, started: float) -> bool:
     """SIGKILL the process and all below it; False where it is gone already, or its number is another process's now."""
     try:
         process = psutil.Process(pid)
-        if process.create_time() != created:
+        if created(process) != started:
             return False
         family = [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
@@ -122,11 +127,11 @@ def kill_tree(pid: int, created: float) -> bool:
     return True
 
 
-def is_alive(pid: int, created: float) -> bool:
+def is_alive(pid: int, started: float) -> bool:
     """Whether that very process is there and no zombie."""
     try:
         process = psutil.Process(pid)
-        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+        return created(process) == started and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

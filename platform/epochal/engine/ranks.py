@@ -34,6 +34,9 @@ class Ranks:
         self._started: dict[int, Started] = {}
         self._done: set[int] = set()
 
+    def node_of(self, rank: int) -> Started:
+        return self._started[rank]
+
     @property
     def started(self) -> frozenset[int]:
         return frozenset(self._started)
@@ -82,7 +85,8 @@ class Ranks:
     def kill(self) -> None:
         """End the workers that are not done, by SIGKILL, and wait until they are gone.
 
-        A stopped process obeys neither Ray's cancellation nor SIGTERM.
+        A stopped process obeys neither Ray's cancellation nor SIGTERM. Ray may take its time to end a stream, which
+        says nothing about the process: each is waited for by itself.
         """
         for rank, stream in self._streams.items():
             if rank not in self._started:
@@ -93,7 +97,13 @@ class Ranks:
         while self._streams and time.monotonic() < deadline:
             self.poll(timeout=0.1)
         self._streams.clear()
-        self._await_end(killed, deadline)
+        self._await_end(killed, _GONE_SECONDS)
+
+    def forget(self, node_id: str) -> None:
+        """Wait no longer for what runs on that node: nothing reaches it. Its workers end by themselves (the fence)."""
+        for rank in [rank for rank, one in self._started.items() if one.node_id == node_id]:
+            self._streams.pop(rank, None)
+            del self._started[rank]
 
     def strike(self) -> None:
         """SIGKILL the workers that have started, and wait for nothing. Safe to call from another thread."""
@@ -102,12 +112,13 @@ class Ranks:
     def await_exit(self) -> None:
         """Give workers that are done a moment to end by themselves, then end them."""
         left = list(self._started.values())
-        self._await_end(left, time.monotonic() + _EXIT_SECONDS)
+        self._await_end(left, _EXIT_SECONDS)
         self._sigkill(left)
         self._started.clear()
 
-    def _await_end(self, workers: list[Started], deadline: float) -> None:
+    def _await_end(self, workers: list[Started], seconds: float) -> None:
         """Of those on this node; Ray tells no more about the others."""
+        deadline = time.monotonic() + seconds
         mine = [one for one in workers if one.node_id == self._home]
         while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
             time.sleep(0.005)

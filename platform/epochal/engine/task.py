@@ -10,6 +10,7 @@ from typing import Any
 
 from epochal.engine.capacity import GangRequest
 from epochal.engine.events import Event
+from epochal.training.control import SETUP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Assignment:
     target: str
     payload: Any
     request: GangRequest
+    setup_seconds: float = SETUP_SECONDS
 
     @property
     def log_path(self) -> Path:

@@ -74,7 +74,9 @@ class WorkerControl:
         self._looked = 0.0
         self.phase: Phase = "setup"
         self.step = 0
-        self.ticks = 0
+        self._stepped = False
+        # Each counted by one thread alone.
+        self._ticks = self._stages = self._growth = 0
 
     def stop_requested(self) -> bool:
         now = time.monotonic()
@@ -84,14 +86,21 @@ class WorkerControl:
         return self._stop
 
     def tick(self, phase: Phase, step: int) -> None:
+        self._stepped = self._stepped or (phase == self.phase == "train" and step > self.step)
         self.phase, self.step = phase, step
-        self.ticks += 1
+        self._ticks += 1
+
+    def saving(self, stage_done: bool) -> None:
+        if stage_done:
+            self._stages += 1
+        else:
+            self._growth += 1
 
     def report(self, report: Report) -> None:
         self._events.put(Reported(self._rank, report))
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._rank, self.phase, self.step, self.ticks)
+        return Heartbeat(self._rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)
 
 
 def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:
@@ -103,12 +112,12 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
     with ExitStack() as stack:
         store = None
         if meeting is None:
-            rendezvous, store = stack.enter_context(serve(host, assignment.world_size))
+            rendezvous, store = stack.enter_context(serve(host, assignment.world_size, assignment.setup_seconds))
         else:
-            rendezvous = Rendezvous(*meeting)
+            rendezvous = Rendezvous(*meeting, assignment.setup_seconds)
         device = torch.device("cuda", 0) if assignment.request.gpus else torch.device("cpu")
         node_id = ray.get_runtime_context().get_node_id()
-        created = psutil.Process().create_time()
+        created = process.created(psutil.Process())
         offered = (rendezvous.host, rendezvous.port) if store is not None else None
         yield Started(assignment.rank, os.getpid(), created, node_id, host, str(device), offered)
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -147,7 +156,7 @@ def _keep_apart(assignment: Assignment) -> None:
         with suppress(OSError):  # the storage is away for a moment
             newer = newer_attempt(assignment.folder, assignment.attempt)
     os.write(2, f"attempt {newer} has begun elsewhere: attempt {assignment.attempt} ends\n".encode())
-    process.kill_tree(os.getpid(), psutil.Process().create_time())
+    process.kill_tree(os.getpid(), process.created(psutil.Process()))
 
 
 @contextmanager

@@ -191,6 +191,9 @@ class Limits(Section):
     """Running time over all attempts, after which the job fails."""
     max_pending: Duration | None = None
     """Waiting time, after which the job fails."""
+    no_progress: Duration | None = None
+    """Time without a step after which it counts as hanging; default: a minute, or ten times the slowest steps. Setting
+    up, validating, saving and the first step may always take longer, and as long as this."""
 
 
 class Code(Section):

@@ -7,6 +7,9 @@ from typing import Literal, Protocol
 
 Phase = Literal["setup", "train", "validate", "checkpoint", "export"]
 
+SETUP_SECONDS = 900.0
+"""What a worker may take to set up, and how long the others wait for it in their rendezvous."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -63,7 +66,17 @@ class Control(Protocol):
         """Asked between steps, often: must be cheap. One rank that sees it is enough; the ranks agree on it."""
 
     def tick(self, phase: Phase, step: int) -> None:
-        """Some work was done (a step, a validation batch, a saved file): feeds the hang watchdog. Must be cheap."""
+        """Some work was done (a batch read, a step, a validation batch): feeds the hang watchdog. Must be cheap.
+
+        Every worker ticks at the same points: the one with the fewest ticks is the one that the others wait for. So
+        never from a loop that only waits.
+        """
+
+    def saving(self, stage_done: bool) -> None:
+        """The checkpoint beside the training gets on: a stage of it is done, on every worker the same, or files grow.
+
+        Stages are told by the thread that saves, the growth by the one that trains and waits for it.
+        """
 
     def report(self, report: Report) -> None:
         """Tell the outside. Called a few times a second at the most."""
@@ -76,6 +89,9 @@ class NullControl:
         return False
 
     def tick(self, phase: Phase, step: int) -> None:
+        return
+
+    def saving(self, stage_done: bool) -> None:
         return
 
     def report(self, report: Report) -> None:

@@ -50,7 +50,7 @@ class Loop:
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
-        self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, self._saving)
+        self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving)
         self.standing = Standing.of(spec)
         self.stopped = False
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
@@ -117,6 +117,7 @@ class Loop:
             clock.mark()
             loaded = next(batches)
             clock.mark()
+            self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
             gradients = stepper.gradients(loaded)
             clock.mark()
@@ -214,9 +215,6 @@ class Loop:
         )
         trained = tensors.trained(self.strategy.module)
         return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), standing.at_best)
-
-    def _saving(self) -> None:
-        self.control.tick("checkpoint", self.standing.step)
 
     def _tell(self, saved: list[Saved]) -> None:
         for one in saved:

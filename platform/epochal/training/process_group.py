@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from epochal.training.control import SETUP_SECONDS
 from epochal.training.worker import Worker
 
 CPU_BACKEND = "gloo"
 GPU_BACKEND = "cpu:gloo,cuda:nccl"
 """Both: sums over windows of steps and checkpoint plans travel as CPU tensors."""
 
-JOIN_TIMEOUT = timedelta(minutes=2)
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """Long, because a peer may be compiling or reading data. One that died is noticed at once all the same: gloo by its
 closed connection, the engine by its process; one that hangs is killed by the engine's watchdog."""
@@ -26,14 +26,19 @@ closed connection, the engine by its process; one that hangs is killed by the en
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the workers of a gang find each other."""
+    """Where the workers of a gang find each other, and how many ``seconds`` one waits there for the others."""
 
     host: str
     port: int
+    seconds: float = SETUP_SECONDS
+
+    @property
+    def timeout(self) -> timedelta:
+        return timedelta(seconds=self.seconds)
 
 
 @contextmanager
-def serve(host: str, world_size: int) -> Iterator[tuple[Rendezvous, TCPStore]]:
+def serve(host: str, world_size: int, seconds: float = SETUP_SECONDS) -> Iterator[tuple[Rendezvous, TCPStore]]:
     """The first worker's part: a store that listens on ``host`` alone, on a port that the system chose.
 
     Tell the ``Rendezvous`` to the other workers, and pass the store to ``join``.
@@ -41,11 +46,12 @@ def serve(host: str, world_size: int) -> Iterator[tuple[Rendezvous, TCPStore]]:
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
     # torch listens on every interface of the machine unless it is given a socket. It owns the descriptor from here.
+    rendezvous = Rendezvous(host, port, seconds)
     store = TCPStore(
-        host, port, world_size, True, JOIN_TIMEOUT, wait_for_workers=False, master_listen_fd=listener.detach()
+        host, port, world_size, True, rendezvous.timeout, wait_for_workers=False, master_listen_fd=listener.detach()
     )
     try:
-        yield Rendezvous(host, port), store
+        yield rendezvous, store
     finally:
         del store
 
@@ -62,7 +68,7 @@ def join(
     ``store`` is the first worker's own, from ``serve``; the others connect to it. A lone worker joins nothing.
 
     Raises:
-        torch.distributed.DistError: the others did not come within two minutes.
+        torch.distributed.DistError: the others did not come in time.
     """
     if worker.world_size == 1:
         yield
@@ -70,10 +76,10 @@ def join(
     if worker.device.type == "cuda":
         torch.cuda.set_device(worker.device)
     meeting = store or TCPStore(
-        rendezvous.host, rendezvous.port, worker.world_size, False, JOIN_TIMEOUT, wait_for_workers=False
+        rendezvous.host, rendezvous.port, worker.world_size, False, rendezvous.timeout, wait_for_workers=False
     )
     backend = GPU_BACKEND if worker.device.type == "cuda" else CPU_BACKEND
-    _await_everyone(meeting, worker.world_size)
+    _await_everyone(meeting, worker.world_size, rendezvous.timeout)
     dist.init_process_group(backend, store=meeting, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
     try:
         yield
@@ -81,8 +87,8 @@ def join(
         dist.destroy_process_group()
 
 
-def _await_everyone(meeting: TCPStore, world_size: int) -> None:
+def _await_everyone(meeting: TCPStore, world_size: int, timeout: timedelta) -> None:
     """torch would wait for the length of a collective's timeout for a peer that never comes."""
     if meeting.add("arrived", 1) == world_size:
         meeting.set("complete", "")
-    meeting.wait(["complete"], JOIN_TIMEOUT)
+    meeting.wait(["complete"], timeout)

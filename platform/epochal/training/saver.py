@@ -6,8 +6,10 @@ import json
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +25,7 @@ from epochal.training.worker import Worker
 
 SAVE_TIMEOUT = timedelta(minutes=30)
 ABANDON_SECONDS = 20.0
-TICK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -45,8 +47,8 @@ class Snapshot:
 class Saver:
     """Saves snapshots one at a time, on a thread of its own and over a process group of its own.
 
-    Every worker has one and gives it the same snapshots in the same order. ``tick`` is called now and then while a
-    caller waits.
+    Every worker has one and gives it the same snapshots in the same order. ``progress`` is told of every stage that is
+    done (True), and while a caller waits of files that grow (False): nothing where the disk hangs, or another worker.
     """
 
     def __init__(
@@ -55,13 +57,14 @@ class Saver:
         worker: Worker,
         keep: Keep,
         objective: Objective | None,
-        tick: Callable[[], None] = lambda: None,
+        progress: Callable[[bool], None] = lambda stage_done: None,
     ) -> None:
         self._folder = job / checkpoint.FOLDER
         self._worker = worker
         self._keep = keep
         self._objective = objective
-        self._tick = tick
+        self._progress = progress
+        self._writing: Path | None = None
         self._group: dist.ProcessGroup | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -95,9 +98,12 @@ class Saver:
 
     def wait(self) -> list[Saved]:
         """Until nothing is being saved; then as ``finished``."""
+        size = 0
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(TICK_SECONDS)
-            self._tick()
+            self._thread.join(LOOK_SECONDS)
+            if (now := _size(self._writing)) != size:
+                size = now
+                self._progress(False)
         return self.finished()
 
     def abandon(self) -> None:
@@ -116,10 +122,13 @@ class Saver:
         path = self._folder / checkpoint.name_of(snapshot.manifest.step)
         temporary = path.with_name(f"{path.name}.tmp-{self._token()}")
         temporary.mkdir(parents=True, exist_ok=True)
-        tensors.save(snapshot.tensors, temporary, self._group)
+        self._writing = temporary
+        self._progress(True)
+        tensors.save(snapshot.tensors, temporary, self._group, written=partial(self._progress, True))
         mine = generators_of(self._worker.rank)
         checkpoint.write(temporary / mine, json.dumps(snapshot.generators).encode())
         digests = {name: checkpoint.digest(temporary / name) for name in self._written(temporary, mine)}
+        self._progress(True)
         files = {name: digest for part in self._gather(digests) for name, digest in part.items()}
         if self._worker.is_first:
             sealed = checkpoint.publish(temporary, path, replace(snapshot.manifest, files=files))
@@ -128,6 +137,7 @@ class Saver:
                 Saved(snapshot.manifest.step, relative, sealed, dict(snapshot.manifest.metrics), snapshot.best)
             )
             checkpoint.prune(self._folder, self._keep, self._objective, snapshot.manifest.step)
+        self._progress(True)
 
     def _token(self) -> str:
         """A new word that all workers agree on: a folder that a dying attempt still writes to is never shared."""
@@ -153,6 +163,15 @@ class Saver:
         everyone: list[Any] = [None] * self._worker.world_size
         dist.all_gather_object(everyone, mine, group=self._group)
         return everyone
+
+
+def _size(folder: Path | None) -> int:
+    """In bytes, of the files in it; they may go meanwhile."""
+    size = 0
+    with suppress(OSError):
+        for file in folder.iterdir() if folder is not None else ():
+            size += file.stat().st_size
+    return size
 
 
 def generators_of(rank: int) -> str:

@@ -11,7 +11,7 @@ import io
 import math
 import pickle
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,34 @@ class _Writer(FileSystemWriter):
     Torch makes "unexpected pos" of it, and what Python had said is lost on the error's way to the other workers.
     """
 
+    def __init__(self, folder: Path, written: Callable[[], None]) -> None:
+        super().__init__(folder)
+        self._written = written
+
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         try:
-            return super().write_data(plan, planner)
+            results = super().write_data(plan, planner)
+            self._written()
+            return results
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
-def save(tensors: Tensors, folder: Path, group: dist.ProcessGroup | None) -> None:
+def save(
+    tensors: Tensors, folder: Path, group: dist.ProcessGroup | None, written: Callable[[], None] = lambda: None
+) -> None:
     """Write this worker's part; all workers of ``group`` together, None for a lone one.
+
+    ``written`` is called once this worker's own part is there, before it waits for the others.
 
     Raises:
         OSError: some worker could not, the disk being full for instance; the same on all of them.
     """
     _expect_no_group()
     try:
-        save_state_dict(tensors, storage_writer=_Writer(folder), process_group=group, no_dist=group is None)
+        save_state_dict(tensors, storage_writer=_Writer(folder, written), process_group=group, no_dist=group is None)
     except CheckpointException as error:
         first, _ = next(iter(error.failures.values()))
         raise first from error

@@ -6,7 +6,7 @@ import pytest
 
 from epochal.engine.events import Heartbeat
 from epochal.engine.failure import FailureKind
-from epochal.engine.watchdog import Watchdog, percentile99
+from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog, limits_for, percentile99
 from epochal.training.control import Phase
 
 LIMITS: dict[Phase, float] = {"setup": 100.0, "train": 10.0, "validate": 30.0, "checkpoint": 50.0, "export": 80.0}
@@ -70,19 +70,80 @@ def test_slow_steps_earn_a_longer_limit() -> None:
 def test_the_first_step_may_compile() -> None:
     dog = watched(0)
     for second in range(1, 121):
-        beat(dog, 0, second, 0)
+        dog.heard(Heartbeat(0, "train", 0, 0, stepped=False), second)
         assert (dog.hung(second) is None) == (second <= 100)
 
 
 @pytest.mark.parametrize("phase", ["setup", "validate", "checkpoint", "export"])
-def test_others_wait_while_one_is_in_a_long_phase(phase: Phase) -> None:
+def test_a_long_phase_has_a_limit_of_its_own(phase: Phase) -> None:
     dog = watched(0, 1)
-    beat(dog, 0, 1.0, 5)
-    beat(dog, 1, 1.0, 5)
+    for rank in range(2):
+        beat(dog, rank, 1.0, 5)
     for second in range(2, 110):
-        dog.heard(Heartbeat(0, phase, 5, 6), second)
-        dog.heard(Heartbeat(1, "train", 5, 5), second)
+        for rank in range(2):
+            dog.heard(Heartbeat(rank, phase, 5, 6), second)
         assert (dog.hung(second) is None) == (second <= 2 + LIMITS[phase])
+
+
+def test_those_who_wait_in_a_phase_with_a_longer_limit_do_not_hide_the_one_that_is_stuck() -> None:
+    dog = watched(0, 1)
+    for rank in range(2):
+        beat(dog, rank, 1.0, 5)
+    for second in range(2, 20):
+        dog.heard(Heartbeat(0, "checkpoint", 6, 7), second)
+        dog.heard(Heartbeat(1, "train", 5, 5), second)
+        assert (dog.hung(second) is None) == (second <= 11)
+    hung = dog.hung(20.0)
+    assert hung is not None
+    assert hung.rank == 1
+
+
+def test_a_disk_that_hangs_is_a_hang_of_the_worker_whose_disk_it_is() -> None:
+    """All wait for their saver: rank 2's for its disk, the others' for rank 2."""
+    dog = watched(0, 1, 2)
+    for second in range(1, 60):
+        for rank in range(3):
+            dog.heard(Heartbeat(rank, "checkpoint", 5, 10, stages=1 if rank == 2 else 2), second)
+        assert (dog.hung(second) is None) == (second <= 1 + LIMITS["checkpoint"])
+    hung = dog.hung(60.0)
+    assert hung is not None
+    assert (hung.rank, hung.kind) == (2, FailureKind.HANG)
+    assert "in phase 'checkpoint' after step 5" in hung.message
+
+
+def test_a_disk_that_is_slow_is_none() -> None:
+    dog = watched(0)
+    for second in range(1, 1000, 20):
+        dog.heard(Heartbeat(0, "checkpoint", 5, 10, growth=second), second)
+        assert dog.hung(second) is None
+
+
+def test_a_resumed_training_may_compile_too() -> None:
+    dog = watched(0)
+    for second in range(1, 121):
+        dog.heard(Heartbeat(0, "train", 500, 2, stepped=False), second)
+        assert (dog.hung(second) is None) == (second <= 101)
+
+
+def test_a_spec_may_allow_more() -> None:
+    assert limits_for(None) == DEFAULT_LIMITS
+    more = limits_for(600.0)
+    assert (more["train"], more["validate"], more["setup"]) == (600.0, 600.0, DEFAULT_LIMITS["setup"])
+    assert limits_for(20.0) == {**DEFAULT_LIMITS, "train": 20.0}
+    dog = Watchdog(more)
+    dog.start(0, now=0.0)
+    beat(dog, 0, 1.0, 5)
+    assert dog.hung(599.0) is None
+    hung = dog.hung(602.0)
+    assert hung is not None
+    assert "600 s are allowed; if it is only slow there, set limits.no_progress" in hung.message
+
+
+def test_silent_workers() -> None:
+    dog = watched(0, 1)
+    beat(dog, 0, 5.0, 1)
+    assert dog.silent(8.0, 5.0) == [1]
+    assert dog.silent(20.0, 5.0) == [0, 1]
 
 
 def test_a_worker_that_is_done_is_no_longer_judged() -> None:

@@ -91,7 +91,7 @@ def test_steps_instead_of_epochs_end_with_a_validation(tmp_path: Path) -> None:
 def test_progress_and_ticks(tmp_path: Path) -> None:
     control, job = Watched(), pieces.spec(epochs=2)
     fit(pieces.setup(job), Worker(), tmp_path, MemoryRecorder(), control)
-    assert [step for phase, step in control.ticks if phase == "train"] == list(range(1, 9))
+    assert {step for phase, step in control.ticks if phase == "train"} == set(range(9))
     assert {phase for phase, _ in control.ticks} == {"setup", "train", "validate", "checkpoint", "export"}
     progress = [report for report in control.reports if isinstance(report, Progress)]
     assert progress[0].step == 1

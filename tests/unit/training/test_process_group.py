@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from datetime import timedelta
-
 import psutil
 import pytest
 import torch.distributed as dist
 
-from epochal.training import process_group
+from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.training.process_group import Rendezvous, join, serve
 from epochal.training.worker import Worker
 
@@ -26,10 +24,10 @@ def test_a_lone_worker_joins_nothing() -> None:
         assert not dist.is_initialized()
 
 
-def test_a_peer_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_group, "JOIN_TIMEOUT", timedelta(seconds=0.2))
+def test_a_peer_that_never_comes_is_not_waited_for_longer_than_it_may_take_to_set_up() -> None:
+    assert Rendezvous("127.0.0.1", 1).seconds == DEFAULT_LIMITS["setup"]
     with (
-        serve("127.0.0.1", 2) as (meeting, store),
+        serve("127.0.0.1", 2, seconds=0.2) as (meeting, store),
         pytest.raises(dist.DistError),
         join(Worker(rank=0, world_size=2), meeting, store),
     ):
