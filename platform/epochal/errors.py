@@ -17,6 +17,7 @@
         ├── NonFiniteError                   numbers became NaN or infinite
         │   ├── NonFiniteLossError           the loss
         │   └── NonFiniteStateError          a parameter, or the optimizer's state
+        ├── DeviceError                      the worker has no GPU, or not the one that is reserved for it
         └── CheckpointError                  saved state is damaged or does not fit
 
 Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
@@ -178,6 +179,10 @@ class CapacityError(EpochalError):
 
 class TrainingError(EpochalError):
     """A failure of the training itself, on one worker."""
+
+
+class DeviceError(TrainingError):
+    """The worker has no GPU, or not the one that is reserved for it."""
 
 
 class NonFiniteError(TrainingError):

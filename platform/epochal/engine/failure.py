@@ -132,6 +132,7 @@ CAUSES = (
     Cause(_MEMORY, _OWN, "RuntimeError", "unable to (mmap|allocate shared memory).*Cannot allocate"),
     # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
     Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
+    Cause(_INFRA, _OWN, "DeviceError"),
     # A GPU, its driver or its links. Not here: "device-side assert", "illegal memory access", which the code caused.
     Cause(_INFRA, _OWN, "RuntimeError", "uncorrectable (ECC|NVLink) error"),
     Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: unspecified launch failure"),

@@ -23,7 +23,7 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from epochal.engine import process
+from epochal.engine import gpu, process
 from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
@@ -124,7 +124,8 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
         worker = Worker(assignment.rank, assignment.world_size, assignment.local_rank, device)
         control = WorkerControl(assignment.rank, stop_marker(assignment.folder, assignment.attempt), events)
         context = WorkerContext(worker, assignment.folder, assignment.attempt, control, rendezvous, store)
-        threading.Thread(target=_train, args=(assignment, context, events), name="training", daemon=True).start()
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"] if assignment.request.gpus else []
+        threading.Thread(target=_train, args=(assignment, context, gpus, events), name="training", daemon=True).start()
         yield from _pass_on(events, control, tail, assignment.rank)
 
 
@@ -142,6 +143,8 @@ def _become(assignment: Assignment, host: str) -> None:
     # Gloo and NCCL pick loopback where the host name resolves to it, and other nodes then cannot connect.
     if (interface := process.interface_of(host)) is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    # Else CUDA counts the fastest first, and Ray as NVML does.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.update(assignment.request.env)
 
 
@@ -172,7 +175,7 @@ def _alone(assignment: Assignment) -> Iterator[None]:
         yield
 
 
-def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQueue[Event]) -> None:
+def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
     killed = process.killed_for_memory()
     with process.warming_up:
@@ -180,6 +183,8 @@ def _train(assignment: Assignment, context: WorkerContext, events: queue.SimpleQ
     try:
         # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
         torch.set_num_threads(assignment.request.threads)
+        if assignment.request.gpus:
+            gpu.check(gpus)
         if assignment.request.package is not None:
             context = replace(context, code=_import_from(assignment.request.package))
         with process.made_to_stay():

@@ -141,7 +141,7 @@ class Resources(Section):
     cpus_per_worker: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 1.0
     """CPUs each worker reserves, which also sets its threads; fractions share one."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] = 0.0
-    """GPUs each worker reserves; 0 trains on the CPU."""
+    """1: each worker computes on a GPU of its own; a fraction: a lone worker shares one; 0 trains on the CPU."""
     memory_per_worker: Bytes | None = None
     """Memory each worker reserves; placement counts it."""
     strategy: Literal["ddp", "fsdp"] = "ddp"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from epochal.errors import Problem
 from epochal.spec import sweep_rules
@@ -84,12 +85,21 @@ def elastic_in_order(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("resources.workers.min", f"expected at most max ({high}), got {low}", value=low)
 
 
-def whole_or_shared_gpus(spec: JobSpec) -> Iterator[Problem]:
-    gpus = spec.resources.gpus_per_worker
-    if gpus > 1 and gpus != int(gpus):
-        yield Problem(
-            "resources.gpus_per_worker", f"expected a whole number, or a share below 1, got {gpus:g}", value=gpus
-        )
+def one_gpu_a_worker(spec: JobSpec) -> Iterator[Problem]:
+    resources = spec.resources
+    if (gpus := resources.gpus_per_worker) > 1:
+        workers = ceil(gpus) * resources.max_workers
+        message = f"expected at most 1, for a worker computes on one GPU, got {gpus:g}"
+        hint = f"set it to 1, and resources.workers to {workers}"
+        yield Problem("resources.gpus_per_worker", message, value=gpus, hint=hint)
+
+
+def shared_gpu_alone(spec: JobSpec) -> Iterator[Problem]:
+    """NCCL refuses a group with two members on one GPU, and where Ray puts a share nobody knows before."""
+    gpus, workers = spec.resources.gpus_per_worker, spec.resources.max_workers
+    if 0 < gpus < 1 and workers > 1:
+        message = f"workers that train together cannot share a GPU, and {workers} would reserve {gpus:g} each"
+        yield Problem("resources.gpus_per_worker", message, value=gpus, hint="set it to 1, or resources.workers to 1")
 
 
 def some_memory(spec: JobSpec) -> Iterator[Problem]:
@@ -128,7 +138,7 @@ def something_is_trained(spec: JobSpec) -> Iterator[Problem]:
 
 
 def time_to_run(spec: JobSpec) -> Iterator[Problem]:
-    for name in ("max_duration", "max_pending"):
+    for name in ("max_duration", "max_pending", "no_progress"):
         limit = getattr(spec.limits, name)
         if limit is not None and limit.seconds == 0:
             yield Problem(f"limits.{name}", f"expected more than nothing, got {limit}", value=str(limit))
@@ -148,7 +158,8 @@ RULES: tuple[Rule, ...] = (
     Rule(fsdp_needs_workers, reads=("resources.strategy", "resources.workers")),
     Rule(fp16_needs_gpus, reads=("train.precision", "resources.gpus_per_worker")),
     Rule(elastic_in_order, reads=("resources.workers",)),
-    Rule(whole_or_shared_gpus, reads=("resources.gpus_per_worker",)),
+    Rule(one_gpu_a_worker, reads=("resources.gpus_per_worker",)),
+    Rule(shared_gpu_alone, reads=("resources.gpus_per_worker", "resources.workers")),
     Rule(some_memory, reads=("resources.memory_per_worker",)),
     Rule(metrics_have_a_group, reads=("objective.metric", "train.early_stopping.metric")),
     Rule(one_direction, reads=("objective", "train.early_stopping")),

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 from torch._C._distributed_c10d import TCPStore
 
 from epochal.training.control import SETUP_SECONDS
@@ -65,6 +66,9 @@ def join(
 ) -> Iterator[None]:
     """Be a member of the default process group within the ``with`` block.
 
+    An exception that leaves the block aborts the group: to end it in order is to wait for collectives that the others
+    have begun or will begin, which NCCL does for as long as its timeout.
+
     ``store`` is the first worker's own, from ``serve``; the others connect to it. A lone worker joins nothing.
 
     Raises:
@@ -83,8 +87,10 @@ def join(
     dist.init_process_group(backend, store=meeting, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        c10d._abort_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def _await_everyone(meeting: TCPStore, world_size: int, timeout: timedelta) -> None:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
-
-import torch
-from torch import nn
-from torch.nn import functional
 
 LATE = (
     "torchmetrics.classification",
     "torch.distributed.checkpoint.state_dict",
     "torch.nn.parallel.distributed",
+    "torch._dynamo",
+    "torch.profiler._cupti_monitor",
     "epochal.training.fit",
 )
-"""Modules that a training imports while it runs: seconds, most of them for the first validation."""
+"""Modules that a training imports while it runs: seconds, for the first step and for the first validation."""
 
 
 def warm_up() -> None:
-    """Import what a training on CPU needs and take one optimizer step, which makes torch load its compiler's front end.
+    """Import what a training needs. For idle workers.
 
-    For idle workers. It leaves no process group and no thread behind, touches no GPU, and draws no random numbers: the
-    generators are the process's, and a training may have seeded them meanwhile.
+    It takes no step: one would save 10 ms, but a backward pass asks CUDA for its devices, also on a CPU, and CUDA then
+    looks at ``CUDA_VISIBLE_DEVICES`` no more. Every worker that is given a GPU later would compute on the first one.
     """
     for module in LATE:
         import_module(module)
-    weight = nn.Parameter(torch.zeros(1, 1))
-    optimizer = torch.optim.AdamW([weight])
-    loss: Any = functional.linear(torch.zeros(1, 1), weight).sum()
-    loss.backward()
-    optimizer.step()

@@ -28,7 +28,7 @@ from epochal.engine.failure import (
     of_exception,
     of_ray,
 )
-from epochal.errors import CheckpointError, NonFiniteLossError
+from epochal.errors import CheckpointError, DeviceError, NonFiniteLossError
 
 
 def test_the_map_is_complete() -> None:
@@ -60,6 +60,7 @@ OWN, BROKEN = Evidence.EXCEPTION, Evidence.BROKEN_COLLECTIVE
 
 TEXTS = [
     (NonFiniteLossError(7, 1, float("nan")), FailureKind.NON_FINITE_LOSS, OWN),
+    (DeviceError("this worker computes on GPU aaaa, and Ray has given it bbbb"), INFRA, OWN),
     (MemoryError(), MEMORY, OWN),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"), MEMORY, OWN),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
 import psutil
 import pytest
 import torch.distributed as dist
 
 from epochal.engine.watchdog import DEFAULT_LIMITS
+from epochal.training import process_group
 from epochal.training.process_group import Rendezvous, join, serve
 from epochal.training.worker import Worker
 
@@ -32,4 +36,34 @@ def test_a_peer_that_never_comes_is_not_waited_for_longer_than_it_may_take_to_se
         join(Worker(rank=0, world_size=2), meeting, store),
     ):
         pytest.fail("joined alone")
+    assert not dist.is_initialized()
+
+
+@pytest.fixture
+def lonely(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Join as one of two workers, of whom the other never does anything: torch's own group that only pretends."""
+    from torch.testing._internal.distributed import fake_pg  # noqa: F401 - registers the backend
+
+    monkeypatch.setattr(process_group, "CPU_BACKEND", "fake")
+    with serve("127.0.0.1", 2) as (meeting, store):
+        store.add("arrived", 1)
+        yield lambda: join(Worker(rank=0, world_size=2), meeting, store)
+
+
+def test_one_that_fails_waits_for_no_other(
+    lonely: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL's end in order waits for collectives of the others, who wait for this worker."""
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: pytest.fail("waits for the others"))
+    with pytest.raises(ZeroDivisionError), lonely():
+        1 / dist.get_rank()
+    assert not dist.is_initialized()
+
+
+def test_one_that_is_done_ends_its_group_in_order(
+    lonely: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_group.c10d, "_abort_process_group", lambda: pytest.fail("what others do is cut off"))
+    with lonely():
+        assert dist.get_world_size() == 2
     assert not dist.is_initialized()

@@ -2,12 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
-
-import torch
-
-from epochal.training.warm_up import warm_up
 
 SCRIPT = """
 import sys, pathlib
@@ -37,21 +32,24 @@ def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
     assert late <= 5, run.stdout
 
 
-def test_random_numbers_that_a_training_draws_meanwhile_are_its_own() -> None:
-    def draws() -> list[float]:
-        torch.manual_seed(1)
-        return [torch.rand(()).item() for _ in range(50)]
+NO_CUDA = """
+import os, torch
+torch._C._cuda_getDeviceCount = lambda: os._exit(7)
+torch._C._cuda_getCurrentRawStream = torch._C._cuda_getDeviceCount
+torch.autograd.Variable._execution_engine = None
+from epochal.engine.warm import MODULES
+from epochal.training.warm_up import warm_up
+for module in MODULES:
+    __import__(module)
+warm_up()
+print(torch.cuda._is_compiled())
+torch.cuda.is_available()
+"""
 
-    alone, done = draws(), threading.Event()
 
-    def warm_up_all_the_time() -> None:
-        while not done.is_set():
-            warm_up()
-
-    thread = threading.Thread(target=warm_up_all_the_time)
-    thread.start()
-    try:
-        assert all(draws() == alone for _ in range(1000))
-    finally:
-        done.set()
-        thread.join()
+def test_it_neither_asks_cuda_for_its_devices_nor_goes_backward() -> None:
+    """As in a torch that was built for CUDA: the process ends by 7 where it is asked, at last by the test itself."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NO_CUDA], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (run.stdout, run.returncode) == ("True\n", 7), run.stderr
