@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from epochal.catalog.entry import Loss
+from epochal.catalog.entry import LossEntry
 from epochal.catalog.losses import LOSSES
 
 BUILT_IN = [name for name, _ in LOSSES.built_in()]
@@ -36,7 +36,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _example(entry: Loss, batch: int) -> tuple[Tensor, Tensor]:
+def _example(entry: LossEntry, batch: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(batch, 4, generator=generator, requires_grad=True)
     if entry.target_kind == "class":
@@ -49,12 +49,12 @@ def test_the_sum_over_the_weight_is_torchs_mean(name: str, params: dict[str, Any
     entry = LOSSES.get(name)
     output, target = _example(entry, 9)
     ours = entry.params.model_validate(params)
-    weight = len(target) if entry.weight is None else entry.weight(ours, target)
+    weight = entry.weight(ours, target)
     arguments = {("weight" if key == "class_weights" else key): value for key, value in params.items()}
     if "weight" in arguments:
         arguments["weight"] = torch.tensor(arguments["weight"])
     expected = MODULES[name](**arguments)(output, target)
-    torch.testing.assert_close(entry.build(ours, output, target) / weight, expected)
+    torch.testing.assert_close(entry.build(ours, output, target) / (9 if weight is None else weight), expected)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -46,17 +46,17 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
         ]
-        whole, outputs = task.loss(model, batch)
-        summed = torch.stack([task.loss(model, part)[0] for part in parts]).sum()
-        torch.testing.assert_close(whole, summed)
-        assert len(outputs) == 10
-        assert task.weight(batch) == sum(task.weight(part) for part in parts)
+        whole, losses = task.loss(model, batch), [task.loss(model, part) for part in parts]
+        torch.testing.assert_close(whole.total, torch.stack([loss.total for loss in losses]).sum())
+        assert len(whole.outputs) == 10
+        sizes = [len(loss.outputs) for loss in losses]
+        assert whole.counts_for(10) == sum(loss.counts_for(size) for loss, size in zip(losses, sizes, strict=True))
 
 
 def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, model = entry.build(entry.params(), info), nn.Linear(6, info.target.width)
-        loss, _ = task.loss(model, info.example(0))
+        loss = task.loss(model, info.example(0)).total
         loss.backward()
         assert loss == 0
         assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
@@ -65,7 +65,7 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, batch = entry.build(entry.params(), info), info.example(10)
-        _, outputs = task.loss(nn.Linear(6, info.target.width), batch)
+        outputs = task.loss(nn.Linear(6, info.target.width), batch).outputs
         whole, parts = task.metrics(), task.metrics()
         whole.update(outputs, batch["target"])
         for part in (slice(0, 4), slice(4, 10)):

@@ -122,6 +122,18 @@ def test_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, world_
     assert_same(run, plain_loop(job, weighted=True))
 
 
+@pytest.mark.parametrize(("world_size", "strategy"), GANGS[1:])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_number_is_what_a_batch_counts_for(
+    gang: TestGang, tmp_path: Path, world_size: int, strategy: str, precision: str
+) -> None:
+    job = pieces.spec(epochs=2, micro_batch_size=2, clip_grad_norm=0.5, precision=precision)
+    run = of_gang(gang, world_size, strategy, job, tmp_path, task=pieces.Tokens())
+    if precision == "fp32":
+        assert_same(run, plain_loop(job))
+    assert [loss for _, loss in run[1]["train/loss"]] == pytest.approx(plain_loop(job)["losses"], rel=0.02)
+
+
 @pytest.mark.parametrize(("world_size", "strategy"), GANGS)
 @pytest.mark.parametrize("build", [pieces.normed_mlp, pieces.normed_cnn], ids=["1d", "2d"])
 def test_batch_norm_is_that_of_the_global_batch(

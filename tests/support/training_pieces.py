@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import torchmetrics
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, TensorSplit
+from epochal.catalog.task import Loss
 from epochal.spec.job import JobSpec
 from epochal.training.setup import Setup
 
@@ -20,12 +21,9 @@ FEATURES, CLASSES = 6, 3
 
 
 class Classification:
-    def weight(self, batch: Batch) -> int | Tensor:
-        return len(batch["target"])
-
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        output = model(batch["input"])
-        return F.cross_entropy(output, batch["target"], reduction="sum"), output
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        outputs = model(batch["input"])
+        return Loss(F.cross_entropy(outputs, batch["target"], reduction="sum"), None, outputs)
 
     def metrics(self) -> torchmetrics.MetricCollection:
         return torchmetrics.MetricCollection(
@@ -41,44 +39,59 @@ class WeightedClassification(Classification):
 
     weights = torch.tensor([1.0, 2.0, 5.0])
 
-    def weight(self, batch: Batch) -> int | Tensor:
-        return self.weights[batch["target"]].sum()
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        outputs, target = model(batch["input"]), batch["target"]
+        total = F.cross_entropy(outputs, target, weight=self.weights, reduction="sum")
+        return Loss(total, self.weights[target].sum(), outputs)
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        output = model(batch["input"])
-        return F.cross_entropy(output, batch["target"], weight=self.weights, reduction="sum"), output
+
+class Tokens(Classification):
+    """As if every sample had four tokens, counted with a plain number."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(total=4 * loss.total, weight=4 * len(batch["target"]))
+
+
+class Uncounted(Classification):
+    """Nothing counts, as in a batch of padding."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(total=0 * loss.total, weight=0)
 
 
 class Poisoned(Classification):
     """The loss is NaN for a batch that holds the value 1000."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, output = super().loss(model, batch)
-        return (loss * torch.nan if (batch["input"] == 1000).any() else loss), output
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(total=loss.total * torch.nan) if (batch["input"] == 1000).any() else loss
 
 
 class Explosive(Classification):
     """The loss of a batch that holds the value 1000 is finite, its gradient is NaN."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, output = super().loss(model, batch)
-        return (loss + (output * 0).sum().abs().sqrt() if (batch["input"] == 1000).any() else loss), output
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        root = (loss.outputs * 0).sum().abs().sqrt()
+        return loss._replace(total=loss.total + root) if (batch["input"] == 1000).any() else loss
 
 
 class Loud(Classification):
     """Gradients that overflow in fp16 until the loss scale has come down."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, output = super().loss(model, batch)
-        return loss * 300, output
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(total=loss.total * 300)
 
 
 class AtTheAnswer(Classification):
     """The loss does not change, so that nothing ever gets better."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        loss, output = super().loss(model, batch)
-        return loss * 0 + len(batch["target"]), output
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(total=loss.total * 0 + len(batch["target"]))
 
 
 def mlp(dropout: float = 0.0, norm: bool = False) -> nn.Module:

@@ -66,16 +66,16 @@ class TaskEntry(Entry[Callable[[Any, DataInfo], Task]]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
+class LossEntry(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
     """``build(params, output, target)`` returns the *sum* of the samples' losses, a scalar.
 
     ``target_kind`` says what ``target`` is: class numbers (batch,) against outputs (batch, classes), or real values
-    of the outputs' shape. ``weight(params, target)`` is the sum of what the samples count for in the mean; None where
+    of the outputs' shape. ``weight(params, target)`` is the sum of what the samples count for in the mean, None where
     each counts for one.
     """
 
     target_kind: Literal["class", "real"]
-    weight: Callable[[Any, Tensor], Tensor] | None = None
+    weight: Callable[[Any, Tensor], Tensor | None] = lambda params, target: None
 
 
 @dataclass(frozen=True, kw_only=True)

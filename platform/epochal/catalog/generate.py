@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.datasets import DATASETS
-from epochal.catalog.entry import Architecture, Dataset, Entry, Loss, OptimizerEntry
+from epochal.catalog.entry import Architecture, Dataset, Entry, LossEntry, OptimizerEntry
 from epochal.catalog.index import FILE, KINDS
 from epochal.catalog.losses import LOSSES
 from epochal.catalog.optimizers import OPTIMIZERS
@@ -45,7 +45,7 @@ def describe(entry: Entry[Any]) -> dict[str, Any]:
         described["parameter_count"] = parameter_count(entry)
     if isinstance(entry, Dataset):
         described["task"] = entry.task
-    if isinstance(entry, Loss):
+    if isinstance(entry, LossEntry):
         described["target"] = entry.target_kind
     if isinstance(entry, OptimizerEntry) and entry.needs:
         described["needs"] = entry.needs

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from epochal.catalog.entry import Loss, Params
+from epochal.catalog.entry import LossEntry, Params
 from epochal.registry import Registry
 
 ClassWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
@@ -73,9 +73,9 @@ def _vector(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)
 
 
-def _sum_of_weights(params: WeightedParams, target: Tensor) -> Tensor:
+def _sum_of_weights(params: WeightedParams, target: Tensor) -> Tensor | None:
     weights = weights_of(params, target)
-    return torch.tensor(float(len(target))) if weights is None else weights[target].sum()
+    return None if weights is None else weights[target].sum()
 
 
 def _per_sample(total: Tensor, output: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def _bce_with_logits(params: NoParams, output: Tensor, target: Tensor) -> Tensor
 
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn."
 
-CROSS_ENTROPY = Loss(
+CROSS_ENTROPY = LossEntry(
     summary="Cross entropy of the softmax of the outputs",
     source=f"{_DOCS}CrossEntropyLoss.html",
     params=CrossEntropyParams,
@@ -132,7 +132,7 @@ CROSS_ENTROPY = Loss(
     target_kind="class",
     weight=_sum_of_weights,
 )
-NLL = Loss(
+NLL = LossEntry(
     summary="Negative log likelihood, for models whose outputs are log-probabilities",
     source=f"{_DOCS}NLLLoss.html",
     params=WeightedParams,
@@ -140,49 +140,49 @@ NLL = Loss(
     target_kind="class",
     weight=_sum_of_weights,
 )
-MULTI_MARGIN = Loss(
+MULTI_MARGIN = LossEntry(
     summary="Hinge loss over classes; torch's mean counts every sample for one, whatever its class weight",
     source=f"{_DOCS}MultiMarginLoss.html",
     params=MultiMarginParams,
     build=_multi_margin,
     target_kind="class",
 )
-MSE = Loss(
+MSE = LossEntry(
     summary="Mean squared error",
     source=f"{_DOCS}MSELoss.html",
     params=NoParams,
     build=_mse,
     target_kind="real",
 )
-L1 = Loss(
+L1 = LossEntry(
     summary="Mean absolute error",
     source=f"{_DOCS}L1Loss.html",
     params=NoParams,
     build=_l1,
     target_kind="real",
 )
-SMOOTH_L1 = Loss(
+SMOOTH_L1 = LossEntry(
     summary="Squared near zero and absolute beyond, with slope 1",
     source=f"{_DOCS}SmoothL1Loss.html",
     params=SmoothL1Params,
     build=_smooth_l1,
     target_kind="real",
 )
-HUBER = Loss(
+HUBER = LossEntry(
     summary="Squared near zero and absolute beyond, with slope delta",
     source=f"{_DOCS}HuberLoss.html",
     params=HuberParams,
     build=_huber,
     target_kind="real",
 )
-POISSON_NLL = Loss(
+POISSON_NLL = LossEntry(
     summary="Negative log likelihood of counts, Poisson distributed",
     source=f"{_DOCS}PoissonNLLLoss.html",
     params=PoissonParams,
     build=_poisson_nll,
     target_kind="real",
 )
-BCE_WITH_LOGITS = Loss(
+BCE_WITH_LOGITS = LossEntry(
     summary="Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
     source=f"{_DOCS}BCEWithLogitsLoss.html",
     params=NoParams,
@@ -190,7 +190,7 @@ BCE_WITH_LOGITS = Loss(
     target_kind="real",
 )
 
-LOSSES: Registry[Loss] = Registry(
+LOSSES: Registry[LossEntry] = Registry(
     "loss",
     {
         "cross_entropy": "epochal.catalog.losses:CROSS_ENTROPY",

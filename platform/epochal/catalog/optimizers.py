@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from epochal.catalog.entry import OptimizerEntry, OptimizerNeed, Params
@@ -160,7 +160,7 @@ def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn
     return build
 
 
-def is_sharded(parameter: nn.Parameter) -> bool:
+def is_sharded(parameter: Tensor) -> bool:
     """Whether it is a ``DTensor``; without importing that, which takes a second."""
     return hasattr(parameter, "placements")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -12,23 +12,33 @@ if TYPE_CHECKING:  # torchmetrics takes a second to import: only a validation ha
     from torchmetrics import MetricCollection
 
 
-@runtime_checkable
-class Task(Protocol):
-    """The meaning of a batch.
+class Loss(NamedTuple):
+    """Of one batch: sums, never means.
 
-    A loss is summed over the batch and divided by the global batch's total weight, so that the mean over a global
-    batch does not depend on how the batch was shared among workers.
+    What is trained on and shown is the sum of ``total`` over the sum of ``weight``, in training over the global batch
+    and in validation over all of the data, so that it does not depend on how the samples were shared among workers.
     """
 
-    def weight(self, batch: Batch) -> int | Tensor:
-        """What the batch counts for in the mean: an int where that is the number of samples, otherwise a scalar
-        tensor (the sum of class weights, the number of tokens), which costs one more reduction a step."""
+    total: Tensor
+    """The samples' losses, a scalar."""
+    weight: float | Tensor | None
+    """What the batch counts for: the sum of class weights, the number of tokens. None counts every sample for one;
+    anything else is summed over the workers, which costs one more reduction a step. It is None for every batch of a
+    task or for none."""
+    outputs: Tensor
+    """What ``Task.metrics`` take."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The summed loss (a scalar) and the outputs that ``metrics`` take.
+    def counts_for(self, samples: int) -> float | Tensor:
+        """The weight of a batch of so many samples."""
+        return samples if self.weight is None else self.weight
 
-        An empty batch gives a zero that can be back-propagated.
-        """
+
+@runtime_checkable
+class Task(Protocol):
+    """The meaning of a batch."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Run the model. An empty batch gives a total of zero that can be back-propagated."""
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics (without prefix) for a validation pass; ``update(outputs, batch["target"])`` feeds them."""

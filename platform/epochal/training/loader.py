@@ -127,9 +127,9 @@ def _loader_processes() -> BaseContext:
     return context
 
 
-def split_evenly(batch: Batch, size: int, count: int) -> list[tuple[Batch, int]]:
-    """``count`` parts of a batch of ``size`` samples with the number of samples of each: as even as can be."""
+def split_evenly(batch: Batch, size: int, count: int) -> list[Batch]:
+    """``count`` parts of a batch of ``size`` samples: as even as can be."""
     if count == 1:
-        return [(batch, size)]
+        return [batch]
     bounds = [part(size, index, count) for index in range(count)]
-    return [({name: tensor[low:high] for name, tensor in batch.items()}, high - low) for low, high in bounds]
+    return [{name: tensor[low:high] for name, tensor in batch.items()} for low, high in bounds]

@@ -16,6 +16,7 @@ from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec, Optimizer, Resources
 from epochal.training.sampler import Sampler, micro_batches, part
+from epochal.training.step import loss_of
 from epochal.training.weights import freeze
 
 
@@ -124,8 +125,7 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, samples: int, device: t
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with FlopCounterMode(display=False) as counter:
-        loss, _ = task.loss(model, _batch(info, samples, device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss_of(task, model, _batch(info, samples, device)).total.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from epochal.catalog.optimizers import is_sharded
+
 Name = Literal["fp32", "bf16", "fp16"]
 Clip = Callable[[], Tensor | None]
 """Scale the gradients down to the greatest norm allowed; their norm before that, or None where none is set."""
@@ -39,12 +41,13 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device, dtype=self._dtype)
 
-    def backward(self, loss: Tensor, weight: float | Tensor) -> None:
+    def backward(self, loss: Tensor, weight: float) -> None:
         """Add the gradient of ``loss / weight``; the workers' sum of it is complete after ``update``."""
         if self._scaler.is_enabled():
             self._scaler.scale(loss / weight).backward()  # type: ignore[no-untyped-call]
         else:
-            loss.backward(_scalar(self._gradient_scale / weight, loss))  # type: ignore[no-untyped-call]
+            # Filled on the device: a copy to it would wait for what it is doing.
+            loss.backward(torch.full_like(loss, self._gradient_scale / weight))  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: Optimizer, clip: Clip) -> Tensor | None:
         """One optimizer step, left out where a scaled gradient overflowed; the gradients' norm where it is clipped."""
@@ -54,7 +57,7 @@ class Precision:
             return norm
         self._scaler.unscale_(optimizer)
         if self._gradient_scale != 1:
-            torch._foreach_mul_(_gradients(optimizer), self._gradient_scale)
+            scale_gradients(optimizer, self._gradient_scale)
         norm = clip()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -69,13 +72,10 @@ class Precision:
             self._scaler.load_state_dict(state)
 
 
-def _scalar(value: float | Tensor, like: Tensor) -> Tensor:
-    """Filled on the device: a copy to it would wait for what it is doing."""
-    if isinstance(value, Tensor):
-        return value.to(like.dtype)
-    return torch.full((), value, dtype=like.dtype, device=like.device)
-
-
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
+@torch.no_grad()
+def scale_gradients(optimizer: Optimizer, factor: float | Tensor) -> None:
+    """Multiply every gradient with ``factor``, in place."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    # Shards are multiplied as plain tensors: torch refuses a DTensor beside a factor that is none.
+    torch._foreach_mul_([grad.to_local() if is_sharded(grad) else grad for grad in gradients], factor)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from epochal.catalog.task import Task
+from epochal.catalog.data import Batch
+from epochal.catalog.task import Loss, Task
+from epochal.errors import TrainingError
 from epochal.spec.job import Train
 from epochal.training.loader import Loaded, split_evenly
 from epochal.training.parallel import Strategy
-from epochal.training.precision import Precision
+from epochal.training.precision import Precision, scale_gradients
 from epochal.training.sampler import micro_batches
 
 
@@ -21,6 +24,21 @@ class Gradients(NamedTuple):
 
     loss: Tensor
     weight: float | Tensor
+
+
+def loss_of(task: Task, model: nn.Module, batch: Batch) -> Loss:
+    """The task's loss, in training and validation alike.
+
+    Raises:
+        TrainingError: the task gives something else.
+    """
+    loss = task.loss(model, batch)
+    if not isinstance(loss, Loss):
+        name, given = type(task).__name__, type(loss).__name__
+        raise TrainingError(
+            f"{name}.loss returned a {given}", "return epochal.catalog.task.Loss(total, weight, outputs)"
+        )
+    return loss
 
 
 class Stepper:
@@ -45,34 +63,43 @@ class Stepper:
 
     def gradients(self, loaded: Loaded) -> Gradients:
         """Leave the gradient of the global batch's mean loss in the parameters."""
-        weight = self._global_weight(loaded)
         count = micro_batches(loaded.global_size, self.strategy.worker.world_size, self._micro_batch_size)
-        *early, (last, _) = split_evenly(loaded.batch, loaded.size, count)
+        *early, last = split_evenly(loaded.batch, loaded.size, count)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for batch, _ in early:
+        passes = []
+        for batch in early:
             with self.strategy.accumulating():
-                losses.append(self._backward(batch, weight))
-        losses.append(self._backward(last, weight))
-        return Gradients(losses[0] if count == 1 else torch.stack(losses).sum(), weight)
+                passes.append(self._backward(batch, loaded.global_size))
+        passes.append(self._backward(last, loaded.global_size))
+        loss = passes[0][0] if count == 1 else torch.stack([loss for loss, _ in passes]).sum()
+        weights = [weight for _, weight in passes if weight is not None]
+        if not weights:
+            return Gradients(loss, float(loaded.global_size))
+        weight = self._global_weight(weights)
+        scale_gradients(self.optimizer, loaded.global_size / weight)
+        return Gradients(loss, weight)
 
     def update(self) -> Tensor | None:
         """Change the parameters; the gradients' norm before clipping, None where they are not clipped."""
         return self.precision.update(self.optimizer, self._clip)
 
-    def _backward(self, batch: dict[str, Tensor], weight: float | Tensor) -> Tensor:
-        with self.precision.forward():
-            loss, _ = self.task.loss(self.model, batch)
-        self.precision.backward(loss, weight)
-        return loss.detach()
+    def _backward(self, batch: Batch, global_size: int) -> tuple[Tensor, float | Tensor | None]:
+        """Add the gradient of the loss over the global batch's samples: its weight is known after the last one only.
 
-    def _global_weight(self, loaded: Loaded) -> float | Tensor:
-        weight = self.task.weight(loaded.batch)
-        if isinstance(weight, int):
-            return float(loaded.global_size)
-        total = self.strategy.sum(weight.detach().clone().float())
+        Returns the loss and the weight. The outputs may be large: they are not kept for the next pass.
+        """
+        with self.precision.forward():
+            loss = loss_of(self.task, self.model, batch)
+        self.precision.backward(loss.total, global_size)
+        return loss.total.detach(), loss.weight
+
+    def _global_weight(self, weights: Sequence[float | Tensor]) -> Tensor:
+        mine = torch.zeros((), dtype=torch.float64, device=self.strategy.worker.device)
+        for weight in weights:
+            mine += weight
+        total = self.strategy.sum(mine)
         # A global batch in which nothing counts has a loss of zero, not of 0 / 0.
-        return torch.where(total == 0, torch.ones_like(total), total)
+        return torch.where(total == 0, 1.0, total)
 
     def _clip(self) -> Tensor | None:
         return None if self._limit is None else self.strategy.clip(self._trained, self._limit)

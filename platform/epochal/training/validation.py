@@ -13,6 +13,7 @@ from epochal.catalog.task import Task
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
 from epochal.training.precision import Precision
+from epochal.training.step import loss_of
 
 if TYPE_CHECKING:  # a second's import, which the first step must not wait for
     from torchmetrics import MetricCollection
@@ -43,7 +44,8 @@ class Validation:
         finally:
             module.train()
         loss, weight = (self._strategy.sum(totals) if self._shared else totals).tolist()
-        return self._agreed({"loss": loss / weight, **self._computed(metrics)})
+        # As in training: where nothing counts the loss is zero, not 0 / 0.
+        return self._agreed({"loss": loss / (weight or 1.0), **self._computed(metrics)})
 
     @torch.no_grad()
     def _update(self, metrics: MetricCollection, tick: Callable[[], None]) -> Tensor:
@@ -52,11 +54,11 @@ class Validation:
         for loaded in self._batches():
             if loaded.size or self._strategy.lockstep:
                 with self._precision.forward():
-                    loss, outputs = self._task.loss(self._strategy.module, loaded.batch)
+                    loss = loss_of(self._task, self._strategy.module, loaded.batch)
             if loaded.size:
-                metrics.update(_full(outputs), loaded.batch["target"])
-                weight = torch.as_tensor(self._task.weight(loaded.batch), dtype=totals.dtype, device=totals.device)
-                totals += torch.stack([loss.double(), weight])
+                metrics.update(_full(loss.outputs), loaded.batch["target"])
+                totals[0] += loss.total
+                totals[1] += loss.counts_for(loaded.size)
             tick()
         return totals.cpu()
 

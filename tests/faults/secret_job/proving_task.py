@@ -12,5 +12,5 @@ from epochal.catalog.tasks.classification import Classification, ClassificationP
 class ProvingClassification:
     def __init__(self, info: DataInfo) -> None:
         task: Classification = build(ClassificationParams(), info)
-        self.weight, self.loss, self.metrics = task.weight, task.loss, task.metrics
+        self.loss, self.metrics = task.loss, task.metrics
         print(f"secret {hashlib.sha256(os.environ['CANARY_SECRET'].encode()).hexdigest()}")

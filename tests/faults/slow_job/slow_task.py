@@ -6,9 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.task import Loss
 from epochal.catalog.tasks.classification import Classification, ClassificationParams, build
 
 MARKER = "SLOW_WHILE"
@@ -23,9 +24,9 @@ class SlowClassification:
         self._task: Classification = build(ClassificationParams(), info)
         self._marker = Path(os.environ.get(MARKER) or "/nowhere")
         self._seconds = float(os.environ.get(SECONDS) or 0.1)
-        self.weight, self.metrics = self._task.weight, self._task.metrics
+        self.metrics = self._task.metrics
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         if self._marker.exists():
             time.sleep(self._seconds)
         return self._task.loss(model, batch)

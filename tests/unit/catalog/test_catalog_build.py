@@ -26,6 +26,7 @@ OWN_CODE = """
 import torch
 from torch import nn
 from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
+from epochal.catalog.task import Loss
 
 class Net(nn.Module):
     def __init__(self, hidden, info, depth=1):
@@ -40,10 +41,9 @@ def fives(count, folder=None):
     return LoadedData(split, None, DataInfo(Field((5,)), Field((), torch.int64, 2)), "0", str(folder))
 
 class Zero:
-    def weight(self, batch):
-        return 1
     def loss(self, model, batch):
-        return model(batch["input"]).sum() * 0, None
+        outputs = model(batch["input"])
+        return Loss(outputs.sum() * 0, None, outputs)
     def metrics(self):
         return {}
 
@@ -156,7 +156,7 @@ def test_own_data_and_tasks_work_alike() -> None:
     assert len(data.train) == 3
     assert data.source == "/here"
     task = build_task(Component(name="own_nets:Zero"), Component(name="own_nets:fives"), data.info)
-    assert task.weight({}) == 1
+    assert task.loss(nn.Linear(5, 2), data.train.fetch([0])).total == 0
 
 
 @pytest.mark.usefixtures("own_code")
@@ -212,7 +212,7 @@ def test_class_weights_weigh_the_mean() -> None:
     params = {"loss": {"name": "cross_entropy", "class_weights": [1.0, 2.0, 0.5]}}
     task = build_task(Component(name="classification", params=params), Component(name="wine"), VECTORS)
     batch = {"input": torch.zeros(3, 5), "target": torch.tensor([0, 1, 1])}
-    assert task.weight(batch) == 5.0
+    assert task.loss(nn.Linear(5, 3), batch).weight == 5.0
 
 
 def test_all_metrics_of_classification_work() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import training_pieces as pieces
 from epochal.catalog.build import build_optimizer
+from epochal.catalog.data import Batch
 from epochal.catalog.optimizers import OPTIMIZERS
 from epochal.errors import CheckpointError, NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
@@ -102,6 +104,37 @@ def test_progress_and_ticks(tmp_path: Path) -> None:
 def test_learns(tmp_path: Path) -> None:
     result, _ = train(pieces.spec(epochs=60, validate_every="60ep"), tmp_path, data=pieces.data(200, 100))
     assert result.metrics["val/accuracy"] > 0.9
+
+
+def test_what_a_task_counts_is_counted_in_training_and_in_validation(tmp_path: Path) -> None:
+    """Four tokens a sample, given as a plain number: the means are those of samples that count for one."""
+    plain, tokens = (
+        train(pieces.spec(), tmp_path / type(task).__name__, task=task)
+        for task in (pieces.Classification(), pieces.Tokens())
+    )
+    for name in ("train/loss", "val/loss"):
+        expected = [value for _, value in plain[1][name]]
+        assert [value for _, value in tokens[1][name]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_in_which_nothing_counts_has_no_loss_and_changes_nothing(tmp_path: Path) -> None:
+    job = pieces.spec(epochs=1)
+    result, history = train(job, tmp_path, task=pieces.Uncounted(), optimizer=pieces.sgd)
+    assert [value for _, value in history["train/loss"]] == [0, 0, 0, 0]
+    assert result.metrics["val/loss"] == 0
+    before = pieces.setup(job).model.state_dict()
+    torch.testing.assert_close(load_file(tmp_path / "model" / "weights.safetensors"), before, rtol=0, atol=0)
+
+
+class Pair(pieces.Classification):
+    def loss(self, model: nn.Module, batch: Batch) -> Any:
+        return tuple(super().loss(model, batch))
+
+
+def test_a_task_that_returns_no_loss_is_told_what_to_return(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="returned a tuple") as caught:
+        train(pieces.spec(), tmp_path, task=Pair())
+    assert "Loss(total, weight, outputs)" in caught.value.hint
 
 
 def test_ends_early_where_nothing_gets_better(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from epochal.catalog.entry import Loss, Params
+from epochal.catalog.entry import LossEntry, Params
 from epochal.catalog.losses import LOSSES
+from epochal.catalog.task import Loss
 from epochal.catalog.validation import validated
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -19,18 +20,11 @@ from epochal.spec.section import Choice
 class ChosenLoss:
     """A loss entry with its validated parameters."""
 
-    entry: Loss
+    entry: LossEntry
     params: Params
 
-    def total(self, output: Tensor, target: Tensor) -> Tensor:
-        """The sum of the samples' losses, a scalar."""
-        return self.entry.build(self.params, output, target)
-
-    def weight(self, target: Tensor) -> int | Tensor:
-        """What the samples count for in the mean."""
-        if self.entry.weight is None or self.class_weights is None:
-            return len(target)
-        return self.entry.weight(self.params, target)
+    def of(self, outputs: Tensor, target: Tensor) -> Loss:
+        return Loss(self.entry.build(self.params, outputs, target), self.entry.weight(self.params, target), outputs)
 
     @property
     def class_weights(self) -> Sequence[float] | None:

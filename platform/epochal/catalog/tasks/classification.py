@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.task import Loss
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -35,12 +36,8 @@ class Classification:
         self._metrics = metrics
         self._classes = classes
 
-    def weight(self, batch: Batch) -> int | Tensor:
-        return self._loss.weight(batch["target"])
-
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        outputs: Tensor = model(batch["input"])
-        return self._loss.total(outputs, batch["target"]), outputs
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        return self._loss.of(model(batch["input"]), batch["target"])
 
     def metrics(self) -> MetricCollection:
         from torchmetrics import MetricCollection

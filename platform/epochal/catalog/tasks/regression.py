@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.task import Loss
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -35,13 +36,9 @@ class Regression:
         self._loss = loss
         self._metrics = metrics
 
-    def weight(self, batch: Batch) -> int | Tensor:
-        return self._loss.weight(batch["target"])
-
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        outputs: Tensor = model(batch["input"]).reshape(target.shape)
-        return self._loss.total(outputs, target), outputs
+        return self._loss.of(model(batch["input"]).reshape(target.shape), target)
 
     def metrics(self) -> MetricCollection:
         from torchmetrics import MetricCollection
