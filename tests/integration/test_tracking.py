@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,8 +18,10 @@ from flaky_proxy import FlakyProxy
 from killed_sync import CHANGES
 from tracked_job import assert_all_arrived_once, curve, finish, loss, make_job, train
 
+from epochal.tracking.agreement import Truth, differences
 from epochal.tracking.connection import connect, prepare_sqlite
 from epochal.tracking.record import RunRecord, artifacts_folder, write_atomically
+from epochal.tracking.runs import list_runs
 from epochal.tracking.server import TrackingServer
 from epochal.tracking.shipped import Shipped
 from epochal.tracking.spool import SpoolWriter
@@ -326,3 +329,17 @@ def test_sync_all_asks_a_dead_server_once(job: Path) -> None:
     assert time.perf_counter() - start < 5
     assert set(results) == {path.name for path in [job, *jobs]}
     assert not any(synced.reachable for synced in results.values())
+
+
+def test_a_run_is_found_behind_a_thousand_newer_experiments(sqlite_uri: str, job: Path) -> None:
+    """MLflow gives a thousand at a time, the newest first."""
+    run_id = sync(sqlite_uri, job).run_id
+    with sqlite3.connect(sqlite_uri.removeprefix("sqlite:///")) as database:
+        row = "INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time) VALUES (?, '', ?, ?)"
+        later = int(time.time() * 1000) + 1000
+        database.executemany(row, [(f"newer-{number}", "active", later + number) for number in range(1001)])
+    assert [run.id for run in list_runs(sqlite_uri)] == [run_id]
+    experiment = RunRecord.load(job).experiment
+    assert [run.id for run in list_runs(sqlite_uri, experiment)] == [run_id]
+    truth = Truth("FINISHED", "COMPLETED", time.time())
+    assert [found.run_id for found in differences(sqlite_uri, {}, lambda job, run: truth)] == [run_id]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from epochal.tracking.connection import answering, connect, is_missing
+from epochal.tracking.connection import answering, connect, experiment_names, is_missing
 from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _Found(NamedTuple):
 
 def _open_runs(client: MlflowClient) -> Iterator[_Found]:
     """Every run of a job that is not over. Trials are their sweep's business."""
-    experiments = [found.experiment_id for found in client.search_experiments(max_results=1000)]
+    experiments = list(experiment_names(client))
     for status in _OPEN:
         condition = f"attributes.status = '{status}' AND tags.`{JOB_ID_TAG}` LIKE '%'"
         token: str | None = None

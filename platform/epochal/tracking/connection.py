@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 REQUEST_TIMEOUT_SECONDS = "10"
+_PAGE = 1000
 
 _making = threading.Lock()
 """Alembic, which makes MLflow's tables, keeps what it is at in globals: two threads at once spoil each other's."""
@@ -52,6 +53,18 @@ def connect(uri: str) -> MlflowClient:
 
     prepare_sqlite(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_names(client: MlflowClient) -> dict[str, str]:
+    """The name of every experiment that is not deleted, by id. MLflow gives them a page at a time."""
+    names: dict[str, str] = {}
+    token: str | None = None
+    while True:
+        page = client.search_experiments(max_results=_PAGE, page_token=token)
+        names.update({found.experiment_id: found.name for found in page})
+        token = page.token
+        if not token:
+            return names
 
 
 def is_sqlite(uri: str) -> bool:

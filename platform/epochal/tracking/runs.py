@@ -12,6 +12,7 @@ from epochal.errors import NotFoundError, UsageError, did_you_mean
 from epochal.tracking.connection import (
     answering,
     connect,
+    experiment_names,
     is_refused,
     is_sqlite,
     sqlite_path,
@@ -205,7 +206,7 @@ def _search(uri: str, condition: str, experiment: str | None, limit: int) -> Ite
         return
     with _answering(uri):
         client = connect(uri)
-        experiments = {found.experiment_id: found.name for found in client.search_experiments(max_results=1000)}
+        experiments = experiment_names(client)
         if experiment is not None:
             experiments = {key: name for key, name in experiments.items() if name == experiment} or _no_experiment(
                 experiment, tuple(experiments.values())

@@ -59,6 +59,22 @@ def test_a_real_target_is_standardised_unless_told_otherwise(table: Path) -> Non
     assert _all(raw.train)["target"].max() > 100
 
 
+@pytest.mark.parametrize(("start", "step"), [(1e8, 1.0), (-1e12, 0.25), (1e-20, 1e-21)])
+def test_values_that_differ_by_little_stay_apart(tmp_path: Path, start: float, step: float) -> None:
+    """In float32 the ten values from 1e8 on are two."""
+    column = start + step * (np.arange(100.0) % 10)
+    rows = [f"{value!r},{start + 0.1!r},{value!r}" for value in column.tolist()]
+    (tmp_path / "far.csv").write_text("\n".join(["a,same,b", *rows]))
+    np.savez(tmp_path / "far.npz", x=column[:, None], y=np.arange(100) % 2)
+    table = _load("csv", tmp_path, path="far.csv", target="b", target_kind="real", validation=0)
+    array = _load("npz", tmp_path, path="far.npz", standardize=True, validation=0)
+    expected = torch.from_numpy((column - column.mean()) / column.std()).float()
+    for values in (_all(table.train)["input"][:, 0], _all(table.train)["target"], _all(array.train)["input"][:, 0]):
+        assert values.unique().numel() == 10
+        torch.testing.assert_close(values, expected)
+    assert _all(table.train)["input"][:, 1].unique().tolist() == [0.0]
+
+
 def test_parquet_gives_what_csv_gives(table: Path) -> None:
     parquet.write_table(csv.read_csv(table / "table.csv"), table / "table.parquet")
     from_csv = _load("csv", table, path="table.csv", target="answer")

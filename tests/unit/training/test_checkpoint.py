@@ -176,6 +176,13 @@ def test_pruning_deletes(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
+def test_the_one_just_saved_is_not_pruned(tmp_path: Path) -> None:
+    """Although a newer one is there, which the training did not go on from."""
+    for step in (7, 8, 5):
+        save(tmp_path, step, Keep(latest=1))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [8, 5]
+
+
 class OlderPython(pickle.Pickler):
     """Pickles members of an enum as Python 3.11.0 to 3.11.3 do, Debian 12's among them."""
 

@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 def _input(array: NDArray[Any], params: NpzParams, path: Path) -> Tensor:
     if params.input_kind == "real":
-        return torch.from_numpy(array.astype(np.float32)) * params.scale
+        return torch.from_numpy(array.astype(np.float64 if params.standardize else np.float32)) * params.scale
     if array.dtype.kind not in "iu" or array.min() < 0:
         raise EpochalError(f"{path}: token ids are whole numbers from 0, and x holds {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))

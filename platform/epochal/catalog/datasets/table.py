@@ -144,7 +144,7 @@ def _inputs(tables: list[Table], names: list[str]) -> list[Tensor]:
         columns = [table.column(name) for table in tables]
         for parts, values in zip(encoded, _encoded(tables[0].path, name, columns), strict=True):
             parts.append(values)
-    return [torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.float32)) for parts in encoded]
+    return [torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.float64)) for parts in encoded]
 
 
 def _encoded(path: Path, name: str, columns: list[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -167,7 +167,7 @@ def _targets(tables: list[Table], params: TableParams) -> list[tuple[Tensor, int
         return _class_numbers(columns)
     if any(column.dtype == object for column in columns):
         raise EpochalError(f"{tables[0].path}: the target {params.target!r} is text, not a real value")
-    return [(torch.from_numpy(column.astype(np.float32)), None) for column in columns]
+    return [(torch.from_numpy(column.astype(np.float64)), None) for column in columns]
 
 
 def _class_numbers(columns: list[NDArray[Any]]) -> list[tuple[Tensor, int | None]]:
