@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -57,6 +57,7 @@ class Gate:
         self._local = local
         self._threads = Threads("the ledger", 2, 5.0)
         self._known: dict[bytes, tuple[float, Principal]] = {}
+        self._unknown: dict[bytes, float] = {}
 
     async def principal(self, secret: str) -> Principal:
         """
@@ -65,41 +66,53 @@ class Gate:
         """
         if self._local and self._local.fits(secret):
             return self._local.principal
-        key = hashlib.sha256(secret.encode()).digest()
+        key, now = hashlib.sha256(secret.encode()).digest(), time.monotonic()
         until, found = self._known.get(key, (0.0, None))
-        if found is None or until < time.monotonic():
-            found = await self._threads.run(partial(self._look_up, secret))
-            self._remember(key, found)
+        if found is None or until < now:
+            # Secrets are random, so one that is not known is not made later, and nobody waits for it to be forgotten.
+            known = None
+            if self._unknown.get(key, 0.0) < now:
+                known = await self._threads.run(partial(self._ledger.token, secret))
+            if known is None:
+                _keep(self._unknown, key, now + _KEPT_SECONDS)
+                raise AuthError("this token is not known, was revoked or has expired", _LOGIN)
+            found = Principal(known.user, known.role, str(known.id))
+            _keep(self._known, key, (now + _KEPT_SECONDS, found))
         return found
 
     def forget(self) -> None:
         """Ask the ledger again: a token was revoked."""
         self._known = {}
 
-    def _look_up(self, secret: str) -> Principal:
-        token = self._ledger.token(secret)
-        if token is None:
-            raise AuthError("this token is not known, was revoked or has expired", _LOGIN)
-        return Principal(token.user, token.role, str(token.id))
 
-    def _remember(self, key: bytes, principal: Principal) -> None:
-        if len(self._known) >= _KEPT_TOKENS:
-            self._known = {}
-        self._known[key] = (time.monotonic() + _KEPT_SECONDS, principal)
+def _keep(kept: dict[bytes, Any], key: bytes, value: Any) -> None:
+    if len(kept) >= _KEPT_TOKENS:
+        kept.clear()
+    kept[key] = value
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Authorization: Bearer TOKEN`")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
+async def principal_of(request: Request) -> Principal:
+    """Whoever sends this.
+
+    Raises:
+        AuthError: it has no token, or one that is not known, was revoked or has expired.
+    """
+    credentials = await _bearer(request)
+    if credentials is None:
+        raise AuthError("this needs a token: Authorization: Bearer TOKEN", _LOGIN)
+    gate: Gate = request.app.state.services.gate
+    return await gate.principal(credentials.credentials)
+
+
 def requires(*roles: Role) -> Callable[..., Awaitable[Principal]]:
     """A dependency that lets only these roles through."""
 
-    async def allowed(request: Request, credentials: Credentials) -> Principal:
-        if credentials is None:
-            raise AuthError("this needs a token: Authorization: Bearer TOKEN", _LOGIN)
-        gate: Gate = request.app.state.services.gate
-        principal = await gate.principal(credentials.credentials)
+    async def allowed(request: Request, _described: Credentials) -> Principal:
+        principal = await principal_of(request)
         if principal.role not in roles:
             wanted = " or ".join(roles)
             raise ForbiddenError(f"this needs the role {wanted}: {principal.user}'s token has {principal.role}")

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from epochal.errors import UsageError
+from epochal.server.auth import principal_of
 from epochal.server.services import Services
 
 _MAX_DEPTH = 64
@@ -28,12 +29,13 @@ class CheckedRequest(Request):
 
 
 class CheckedRoute(APIRoute):
-    """A route whose requests are read as ``CheckedRequest``."""
+    """A route whose requests are read as ``CheckedRequest``, and only from whoever has a token."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_checked(request: Request) -> Response:
+            await principal_of(request)  # first: the body may be large, and slow to parse
             return await handle(CheckedRequest(request.scope, request.receive))
 
         return handle_checked
