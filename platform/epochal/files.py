@@ -31,6 +31,19 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
         raise
 
 
+def sync(path: Path, parents: int = 0) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk, and the names in that many ``parents``.
+
+    A new file whose name is not there is lost with the power, whatever became of its content.
+    """
+    for one in (path, *path.parents[:parents]):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def locked(path: Path, seconds: float, mode: int = 0o666) -> Iterator[bool]:
     """Whether this process has the lock within the ``with`` block; it waits up to ``seconds`` for it.

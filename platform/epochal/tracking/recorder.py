@@ -15,6 +15,9 @@ class Recorder(Protocol):
     def flush(self) -> None:
         """Everything logged so far survives a SIGKILL after this returns (no network involved)."""
 
+    def sync(self) -> None:
+        """Everything flushed so far survives a loss of power after this returns. May be called from any thread."""
+
     def close(self) -> None: ...
 
 
@@ -25,6 +28,9 @@ class NullRecorder:
         return
 
     def flush(self) -> None:
+        return
+
+    def sync(self) -> None:
         return
 
     def close(self) -> None:
@@ -42,6 +48,9 @@ class MemoryRecorder:
             self.history.setdefault(name, []).append((step, value))
 
     def flush(self) -> None:
+        return
+
+    def sync(self) -> None:
         return
 
     def close(self) -> None:

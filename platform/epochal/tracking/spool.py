@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from epochal.files import sync
+
 FLUSH_SECONDS = 0.5
 """Buffered lines are written at least this often while metrics come in, so that curves are live."""
 _MARK_EVERY_BYTES = 256 * 1024
@@ -107,6 +109,12 @@ class SpoolWriter:
             data += self._mark()
         self._unwritten = self._write(data)
 
+    def sync(self) -> None:
+        try:
+            sync(self.path, parents=3)
+        except OSError as error:
+            self._warn("sync", f"{self.path} may not survive a loss of power: {error}")
+
     def close(self) -> None:
         if self._file.closed:
             return
@@ -114,6 +122,7 @@ class SpoolWriter:
         if self._since_mark:
             self._unwritten = self._write(self._unwritten + self._mark())
         self._file.close()
+        self.sync()
 
     def _write(self, data: bytes) -> bytes:
         """Write ``data``; returns what the disk did not take."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.errors import CheckpointError
+from epochal.files import sync
 from epochal.spec.job import Keep, Objective
 from epochal.training.best import Best
 
@@ -106,7 +107,7 @@ def publish(temporary: Path, path: Path, manifest: Manifest) -> str:
         # A checkpoint of this step was there but could not be used, otherwise training had gone on after it.
         path.rename(temporary.with_name(temporary.name + "-old"))
     temporary.rename(path)
-    sync(path.parent)
+    sync(path.parent, parents=2)
     shutil.rmtree(temporary.with_name(temporary.name + "-old"), ignore_errors=True)
     return hashlib.sha256(text).hexdigest()
 
@@ -117,15 +118,6 @@ def write(file: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def sync(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def clean(folder: Path) -> None:

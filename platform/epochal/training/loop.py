@@ -50,7 +50,7 @@ class Loop:
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
-        self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving)
+        self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.standing = Standing.of(spec)
         self.stopped = False
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
@@ -194,7 +194,7 @@ class Loop:
 
     def _save(self) -> None:
         self.control.tick("checkpoint", self.standing.step)
-        # No gap in the curve: what led here survives whatever this checkpoint survives.
+        # No gap in the curve: what led here survives whatever this checkpoint survives (see ``Saver``).
         self.recorder.flush()
         saved = self.saver.start(self._snapshot())
         self.standing.saved = self.standing.step

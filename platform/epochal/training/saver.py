@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from epochal.errors import CheckpointError, NonFiniteStateError
 from epochal.spec.job import Keep, Objective
+from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.training import checkpoint, tensors
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Saved
@@ -49,6 +50,7 @@ class Saver:
 
     Every worker has one and gives it the same snapshots in the same order. ``progress`` is told of every stage that is
     done (True), and while a caller waits of files that grow (False): nothing where the disk hangs, or another worker.
+    What the first worker's ``recorder`` has flushed is on the disk before a checkpoint is.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Saver:
         keep: Keep,
         objective: Objective | None,
         progress: Callable[[bool], None] = lambda stage_done: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._folder = job / checkpoint.FOLDER
         self._worker = worker
         self._keep = keep
         self._objective = objective
         self._progress = progress
+        self._recorder = recorder or NullRecorder()
         self._writing: Path | None = None
         self._group: dist.ProcessGroup | None = None
         self._thread: threading.Thread | None = None
@@ -131,6 +135,7 @@ class Saver:
         self._progress(True)
         files = {name: digest for part in self._gather(digests) for name, digest in part.items()}
         if self._worker.is_first:
+            self._recorder.sync()
             sealed = checkpoint.publish(temporary, path, replace(snapshot.manifest, files=files))
             relative = path.relative_to(self._folder.parent).as_posix()
             self._done.append(

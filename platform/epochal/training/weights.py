@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from epochal.errors import CheckpointError, TrainingError, did_you_mean
+from epochal.files import sync
 from epochal.training import checkpoint, tensors
 
 FILE = Path("model") / "weights.safetensors"
@@ -139,5 +140,7 @@ def export(module: nn.Module, job: Path, first: bool) -> Path:
             name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
         }
         save_file(whole, temporary)
+        sync(temporary)
         temporary.replace(file)
+        sync(file.parent, parents=2)
     return file
