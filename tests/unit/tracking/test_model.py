@@ -135,12 +135,16 @@ def test_mlflow_serves_it(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved.folder), *options]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks there for uvicorn
     with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PATH": path}, start_new_session=True
+        )
     try:
         predictions = _ask(server, f"http://127.0.0.1:{port}/invocations")
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
     np.testing.assert_allclose(predictions, expected(module, IMAGES), atol=1e-4)
 
