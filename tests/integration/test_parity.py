@@ -25,7 +25,7 @@ from epochal.training.fit import FitResult, fit
 from epochal.training.loader import Loader
 from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
-from training_gang import TestGang
+from training_gang import GangError, TestGang
 
 GANGS = [(1, "ddp"), (2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")]
 
@@ -143,6 +143,18 @@ def test_batch_norm_is_that_of_the_global_batch(
     job = pieces.spec(epochs=2)
     changes = {"build": build, "data": pieces.data(size=29), "optimizer": pieces.sgd}
     assert_same(of_gang(gang, world_size, strategy, job, tmp_path, **changes), plain_loop(job, **changes), rel=1e-4)
+
+
+@pytest.mark.parametrize(("world_size", "strategy"), GANGS)
+def test_a_batch_norm_that_would_see_a_single_sample_is_refused_on_any_number_of_workers(
+    gang: TestGang, tmp_path: Path, world_size: int, strategy: str
+) -> None:
+    with pytest.raises(GangError) as caught:
+        of_gang(gang, world_size, strategy, pieces.spec(epochs=2), tmp_path, build=pieces.normed_mlp)
+    assert {str(error).splitlines()[-1] for error in caught.value.errors} == {
+        "  train.global_batch_size: leaves a batch of a single sample, which a batch norm cannot normalise"
+        " (take one that leaves more of 25 samples)"
+    }
 
 
 def test_validation_of_fewer_samples_than_workers(gang: TestGang, tmp_path: Path) -> None:

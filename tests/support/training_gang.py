@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +17,9 @@ from epochal.training.process_group import join, serve
 from epochal.training.worker import Worker
 
 HOST = "127.0.0.1"
-PATIENCE = 60.0
+PATIENCE = 240.0
+GRACE = 30.0
+"""For the other ranks, once one has failed: they may wait for it for ever."""
 
 
 class GangError(Exception):
@@ -33,8 +36,12 @@ class TestGang:
     __test__ = False
 
     def __init__(self, size: int) -> None:
+        self._size = size
+        self._start()
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        pairs = [context.Pipe() for _ in range(size)]
+        pairs = [context.Pipe() for _ in range(self._size)]
         self._pipes = [ours for ours, _ in pairs]
         self._processes = [context.Process(target=_serve_calls, args=(theirs,), daemon=False) for _, theirs in pairs]
         for process in self._processes:
@@ -48,11 +55,16 @@ class TestGang:
             meeting = _receive(pipes[0])
             for pipe in pipes[1:]:
                 pipe.send(meeting)
-        replies = [_receive(pipe) for pipe in pipes]
-        errors = [error for _, error, _ in replies]
+        replies = _replies(pipes)
+        if len(replies) < world_size:
+            self._kill()
+            self._start()
+        errors = [replies[pipe].error if pipe in replies else None for pipe in pipes]
         if any(errors):
-            raise GangError(errors, "\n".join(text for _, _, text in replies if text))
-        return [result for result, _, _ in replies]
+            raise GangError(errors, "\n".join(reply.text for reply in replies.values() if reply.text))
+        if len(replies) < world_size:
+            raise TimeoutError(f"a worker did not answer for {PATIENCE:g} seconds")
+        return [replies[pipe].result for pipe in pipes]
 
     def close(self) -> None:
         for pipe in self._pipes:
@@ -60,9 +72,34 @@ class TestGang:
                 pipe.send(None)
         for process in self._processes:
             process.join(2)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+class Reply(NamedTuple):
+    result: Any
+    error: BaseException | None
+    text: str
+
+
+def _replies(pipes: list[Connection]) -> dict[Connection, Reply]:
+    """What the workers answer, in time."""
+    replies: dict[Connection, Reply] = {}
+    deadline = time.monotonic() + PATIENCE
+    while waiting := [pipe for pipe in pipes if pipe not in replies]:
+        ready = wait(waiting, max(0.0, deadline - time.monotonic()))
+        if not ready:
+            break
+        for pipe in waiting:
+            if pipe in ready:
+                replies[pipe] = pipe.recv()
+        if any(reply.error for reply in replies.values()):
+            deadline = min(deadline, time.monotonic() + GRACE)
+    return replies
 
 
 def _receive(pipe: Connection) -> Any:
@@ -78,9 +115,9 @@ def _serve_calls(pipe: Connection) -> None:
         worker, function, args = call
         try:
             with _group(worker, pipe):
-                pipe.send((function(worker, *args), None, ""))
+                pipe.send(Reply(function(worker, *args), None, ""))
         except BaseException as error:
-            pipe.send((None, error, f"rank {worker.rank}: {traceback.format_exc()}"))
+            pipe.send(Reply(None, error, f"rank {worker.rank}: {traceback.format_exc()}"))
 
 
 @contextlib.contextmanager

@@ -95,9 +95,9 @@ def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter])
     entry, parameters = OPTIMIZERS.get(choice.name), list(parameters)
     if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters):
         raise _refused("train.optimizer.name", f"{choice.name} needs whole matrices, and fsdp shards them")
-    params = validated(entry.params, {**choice.params, "lr": choice.lr}, "train.optimizer")
+    params = validated(entry.params, choice.params, "train.optimizer")
     try:
-        return entry.build(params, parameters)
+        return entry.build(params, parameters, choice.lr)
     except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
         raise _refused("train.optimizer", str(error)) from None
 

@@ -79,8 +79,8 @@ class LossEntry(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter]], Optimizer]]):
-    """``build(params, parameters)``; ``params`` includes ``lr``. A spec that cannot give what it ``needs`` is refused.
+class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter], float], Optimizer]]):
+    """``build(params, parameters, lr)``; a spec that cannot give what it ``needs`` is refused.
 
     ``whole_matrices``: it cannot step on the shards of ``strategy: fsdp``.
     """

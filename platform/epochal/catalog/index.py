@@ -19,13 +19,15 @@ from pydantic import BaseModel, ValidationError
 from epochal.catalog.schema_model import model_of
 from epochal.catalog.validation import problems_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
+from epochal.spec.job import LrSchedule, Optimizer
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FILE = Path(__file__).with_name("index.json")
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_DEFAULT_OPTIMIZER = "adamw"
+SECTIONS: dict[Kind, type[Optimizer | LrSchedule]] = {"optimizer": Optimizer, "lr_schedule": LrSchedule}
+"""Sections of the spec with fields of their own beside the entry's parameters: the learning rate, the warm-up."""
 _OWN_CODE: tuple[Kind, ...] = ("architecture", "dataset", "task")
 
 
@@ -117,7 +119,7 @@ def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
     known = _index()["optimizer"].get(name) if isinstance(name, str) else None
     if known and "whole_matrices" in known.needs and _at(tree, "resources.strategy") == "fsdp":
         message = f"{name} needs whole matrices, and resources.strategy fsdp shards them"
-        hint = f"use strategy: ddp, or an optimizer such as {_DEFAULT_OPTIMIZER}"
+        hint = f"use strategy: ddp, or an optimizer such as {Optimizer().name}"
         yield Problem("train.optimizer.name", message, value=name, hint=hint)
 
 
@@ -126,8 +128,8 @@ def _named(tree: Mapping[str, Any]) -> Iterator[_Named]:
     yield from _component("dataset", "data", tree.get("data"))
     yield from _component("task", "task", tree.get("task"))
     yield from _choice("loss", "task.params.loss", _at(tree, "task.params.loss"))
-    yield from _choice("optimizer", "train.optimizer", _at(tree, "train.optimizer"), _DEFAULT_OPTIMIZER, {"lr"})
-    yield from _choice("lr_schedule", "train.lr_schedule", _at(tree, "train.lr_schedule"), "constant", {"warmup"})
+    yield from _choice("optimizer", "train.optimizer", _at(tree, "train.optimizer"))
+    yield from _choice("lr_schedule", "train.lr_schedule", _at(tree, "train.lr_schedule"))
 
 
 def _component(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
@@ -136,12 +138,12 @@ def _component(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
         yield _Named(kind, path, node["name"], params if isinstance(params, Mapping) else {}, f"{path}.params")
 
 
-def _choice(
-    kind: Kind, path: str, node: Any, default: str | None = None, fields: frozenset[str] | set[str] = frozenset()
-) -> Iterator[_Named]:
-    """``fields`` are those that the spec's own section has and checks."""
+def _choice(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
+    section = SECTIONS.get(kind)
+    default = section().name if section else None
     if isinstance(node, Mapping) and isinstance(name := node.get("name", default), str):
-        params = {key: value for key, value in node.items() if key not in {"name", *fields}}
+        own = section.model_fields if section else ("name",)
+        params = {key: value for key, value in node.items() if key not in own}
         yield _Named(kind, path, name, params, path)
 
 

@@ -20,8 +20,6 @@ Betas = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
 
 
 class OptimizerParams(Params):
-    lr: Positive = 1e-3
-    """Peak learning rate."""
     weight_decay: NotNegative = 0.0
     """Weight of the L2 penalty."""
 
@@ -104,8 +102,6 @@ class RMSpropParams(OptimizerParams):
 
 
 class RpropParams(Params):
-    lr: Positive = 1e-3
-    """First size of every step."""
     etas: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]],
         Field(strict=False),
@@ -140,10 +136,10 @@ _FUSED: dict[Callable[..., Optimizer], frozenset[str]] = {
 """Where torch has the optimizer as one kernel: less than half the time of its loop for small models on CPU."""
 
 
-def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn.Parameter]], Optimizer]:
+def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn.Parameter], float], Optimizer]:
     """A ``build`` whose parameters are the keyword arguments of torch's class."""
 
-    def build(params: Params, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    def build(params: Params, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         trained = list(parameters)
         kinds = {one.device.type for one in trained}
         if any(is_sharded(one) for one in trained):
@@ -155,7 +151,7 @@ def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn
             how = {"foreach": True}
         else:
             how = {}
-        return optimizer(trained, **params.model_dump(), **how)
+        return optimizer(trained, lr=lr, **params.model_dump(), **how)
 
     return build
 
@@ -186,7 +182,7 @@ RMSPROP = _entry(optim.RMSprop, RMSpropParams, "Gradients divided by their runni
 RPROP = _entry(
     optim.Rprop,
     RpropParams,
-    "Step sizes from the gradients' signs; for batches of all the data",
+    "Step sizes from the gradients' signs, the learning rate the first; for batches of all the data",
     needs=("whole_matrices",),
 )
 ASGD = _entry(optim.ASGD, ASGDParams, "Averaged stochastic gradient descent")

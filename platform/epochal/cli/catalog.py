@@ -66,7 +66,7 @@ def _task_of(loss: IndexEntry) -> str:
 
 
 def _describe(entry: IndexEntry, output: Output) -> None:
-    params = [_param(name, schema, entry) for name, schema in entry.params.get("properties", {}).items()]
+    params = [_param(name, schema, entry) for name, schema in _properties(entry).items()]
     if output is not Output.TABLE:
         render.document({**_row(entry), "params": params, "schema": entry.params, "example": _example(entry)}, output)
         return
@@ -79,6 +79,16 @@ def _describe(entry: IndexEntry, output: Output) -> None:
         render.records(params, ["parameter", "type", "default", "description"])
         render.text("")
     render.text(_example(entry))
+
+
+def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
+    """The schema of each field beside the entry's name: those of the spec's own section, then the entry's."""
+    from epochal.catalog.index import SECTIONS
+
+    section = SECTIONS.get(entry.kind)
+    own = section.model_json_schema()["properties"] if section else {}
+    own.pop("name", None)
+    return {**own, **entry.params.get("properties", {})}
 
 
 def _param(name: str, schema: dict[str, Any], entry: IndexEntry) -> dict[str, Any]:
@@ -121,10 +131,7 @@ def _example(entry: IndexEntry) -> str:
     import yaml
 
     required = entry.params.get("required", ())
-    params = {
-        name: "..." if name in required else schema.get("default")
-        for name, schema in entry.params.get("properties", {}).items()
-    }
+    params = {name: "..." if name in required else schema.get("default") for name, schema in _properties(entry).items()}
     nested = {"params": params} if entry.kind in _NESTED and params else params
     node: Any = {"name": entry.name, **nested}
     if entry.kind == "loss":  # its place is inside a task, which needs a name

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from epochal.errors import Problem, SpecError
+from epochal.spec.job import Train
+from epochal.training.sampler import Sampler
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -121,3 +126,29 @@ def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
     new._buffers = norm._buffers
     new.training = norm.training
     return new
+
+
+def refuse_lone_samples(model: nn.Module, sampler: Sampler, train: Train, world_size: int) -> None:
+    """Make the first forward pass fail where a later one would leave a batch norm a single value a channel.
+
+    A lone worker would fail there, an epoch later; several would go on, with a variance of zero in the running
+    statistics. Whether there is one value a channel only the norm's input tells: a picture has as many as pixels.
+    """
+    if sampler.fewest(world_size, train.micro_batch_size) > 1:
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(partial(_refuse, sampler, train))
+
+
+def _refuse(sampler: Sampler, train: Train, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if not norm.training or inputs[0].shape[2:].numel() > 1:
+        return
+    cannot = "a single sample, which a batch norm cannot normalise"
+    if 1 in (sampler.size % sampler.global_batch_size, sampler.global_batch_size, sampler.size):
+        problem = Problem("train.global_batch_size", f"leaves a batch of {cannot}", value=sampler.global_batch_size,
+                          hint=f"take one that leaves more of {sampler.size:,} samples")  # fmt: skip
+    else:
+        problem = Problem("train.micro_batch_size", f"leaves a forward pass {cannot}", value=train.micro_batch_size,
+                          hint="raise it")  # fmt: skip
+    raise SpecError("the job spec", (problem,))

@@ -11,6 +11,7 @@ from pathlib import Path
 from epochal.errors import NonFiniteLossError
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
+from epochal.training.batch_norm import refuse_lone_samples
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
@@ -45,8 +46,8 @@ class Loop:
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
         found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if resume else None
-        self.stepper = self._stepper(fresh=found is None)
         self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
+        self.stepper = self._stepper(fresh=found is None)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
@@ -69,6 +70,7 @@ class Loop:
         weights.freeze(model, train.freeze)
         wrapped = self.strategy.wrap(model, train.compile)
         wrapped.train()
+        refuse_lone_samples(self.strategy.module, self.sampler, train, self.worker.world_size)
         trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
         return Stepper(wrapped, self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 

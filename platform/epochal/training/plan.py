@@ -15,6 +15,7 @@ from epochal.catalog.build import build_model, build_optimizer, build_task, load
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec, Optimizer, Resources
+from epochal.training.batch_norm import refuse_lone_samples
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze
@@ -89,7 +90,7 @@ def plan(spec: JobSpec, folder: Path) -> Plan:
     sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
-    cost = measure(spec, data.info, task, batch)
+    cost = measure(spec, data.info, task, sampler)
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
@@ -104,24 +105,26 @@ def plan(spec: JobSpec, folder: Path) -> Plan:
     )
 
 
-def measure(spec: JobSpec, info: DataInfo, task: Task, batch: int) -> Cost:
-    """The cost of one step over ``batch`` samples.
+def measure(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler) -> Cost:
+    """The cost of one step over a global batch.
 
     It is run on the meta device, which computes nothing. A model that looks at values cannot run there: then two
     samples are run for real, and their FLOPs scaled.
     """
+    batch = min(sampler.global_batch_size, sampler.size)
     try:
-        return _measured(spec, info, task, batch, torch.device("meta"))
+        return _measured(spec, info, task, sampler, batch, torch.device("meta"))
     except RuntimeError:
         few = min(2, batch)
-        cost = _measured(spec, info, task, few, torch.device("cpu"))
+        cost = _measured(spec, info, task, sampler, few, torch.device("cpu"))
         return Cost(**{**asdict(cost), "flops": cost.flops * batch // few})
 
 
-def _measured(spec: JobSpec, info: DataInfo, task: Task, samples: int, device: torch.device) -> Cost:
+def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, samples: int, device: torch.device) -> Cost:
     with device:
         model = build_model(spec.model, info)
     freeze(model, spec.train.freeze)
+    refuse_lone_samples(model, sampler, spec.train, spec.resources.max_workers)
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with FlopCounterMode(display=False) as counter:

@@ -41,6 +41,22 @@ class Sampler:
     def steps_per_epoch(self) -> int:
         return -(-self.size // self.global_batch_size)
 
+    def fewest(self, world_size: int, micro_batch_size: int | None) -> int:
+        """Samples that all workers together see in the smallest forward pass of an epoch.
+
+        >>> Sampler(25, 8, seed=0).fewest(world_size=2, micro_batch_size=None)
+        1
+        """
+        full = min(self.global_batch_size, self.size)
+        found = full
+        for size in {full, self.size % self.global_batch_size or full}:
+            count = micro_batches(size, world_size, micro_batch_size)
+            shares = [end - start for start, end in (part(size, rank, world_size) for rank in range(world_size))]
+            # The last pass of a step is the smallest: the first ones get what does not divide.
+            last = [end - start for start, end in (part(share, count - 1, count) for share in shares)]
+            found = min(found, sum(last))
+        return found
+
     def position(self, step: int) -> Position:
         """Where a training is after ``step`` optimizer steps."""
         return Position(*divmod(step, self.steps_per_epoch))

@@ -18,7 +18,7 @@ import training_pieces as pieces
 from epochal.catalog.build import build_optimizer
 from epochal.catalog.data import Batch
 from epochal.catalog.optimizers import OPTIMIZERS
-from epochal.errors import CheckpointError, NonFiniteLossError, TrainingError
+from epochal.errors import CheckpointError, NonFiniteLossError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, window
@@ -124,6 +124,17 @@ def test_a_batch_in_which_nothing_counts_has_no_loss_and_changes_nothing(tmp_pat
     assert result.metrics["val/loss"] == 0
     before = pieces.setup(job).model.state_dict()
     torch.testing.assert_close(load_file(tmp_path / "model" / "weights.safetensors"), before, rtol=0, atol=0)
+
+
+def test_a_batch_norm_that_would_see_a_single_sample_is_refused_at_the_first_step(tmp_path: Path) -> None:
+    recorder = MemoryRecorder()
+    with pytest.raises(SpecError, match=r"leaves a batch of a single sample.*25 samples") as caught:
+        fit(pieces.setup(pieces.spec(), pieces.normed_mlp), Worker(), tmp_path, recorder, NullControl())
+    assert [problem.path for problem in caught.value.problems] == ["train.global_batch_size"]
+    assert "train/loss" not in recorder.history
+    with pytest.raises(SpecError, match="leaves a forward pass a single sample"):
+        train(pieces.spec(micro_batch_size=1), tmp_path, build=pieces.normed_mlp, data=pieces.data(26))
+    train(pieces.spec(), tmp_path, build=pieces.normed_cnn)  # a sample has many pixels
 
 
 class Pair(pieces.Classification):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from epochal.errors import SpecError
 from epochal.spec import JobSpec
 from epochal.training.plan import Plan, plan
 
@@ -89,6 +90,13 @@ def test_workers_share_the_batch_and_fsdp_the_memory() -> None:
 def test_micro_batches_follow_from_the_busiest_worker() -> None:
     planned = _planned(train={"micro_batch_size": 4}, resources={"workers": 3})
     assert planned.workers.micro_batches == 3
+
+
+def test_a_batch_norm_that_would_see_a_single_sample_is_refused() -> None:
+    normed = {"name": "mlp", "params": {"hidden": [16], "norm": "batch"}}
+    with pytest.raises(SpecError, match=r"train\.global_batch_size: leaves a batch of a single sample"):
+        _planned(model=normed, train={"global_batch_size": 33})
+    assert _planned(model=normed).steps_per_epoch == 4
 
 
 def test_a_model_that_looks_at_values_is_run_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 from epochal.training.sampler import Position, Sampler, micro_batches, part
 
 
@@ -51,3 +53,16 @@ def test_micro_batches_are_as_many_as_the_largest_share_needs() -> None:
     assert micro_batches(8, 3, 2) == 2
     assert micro_batches(1, 3, 2) == 1
     assert micro_batches(64, 1, 10) == 7
+
+
+def test_the_fewest_samples_of_a_forward_pass_are_those_that_a_step_of_an_epoch_has() -> None:
+    for size, micro, world_size in product(range(4, 14), (None, 1, 2, 3), (1, 2, 3)):
+        sampler = Sampler(size, global_batch_size=4, seed=0)
+        ranks = [list(sampler.shares(rank, world_size, 0, sampler.steps_per_epoch)) for rank in range(world_size)]
+        passes = []
+        for shares in zip(*ranks, strict=True):
+            count = micro_batches(shares[0].global_size, world_size, micro)
+            for index in range(count):
+                low_high = [part(len(share.indices), index, count) for share in shares]
+                passes.append(sum(high - low for low, high in low_high))
+        assert sampler.fewest(world_size, micro) == min(passes)
