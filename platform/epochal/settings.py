@@ -10,6 +10,7 @@ from pathlib import Path
 
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ class Home:
     @property
     def ray_token(self) -> Path:
         return self.root / "ray_token"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long what jobs leave is kept once they have ended, in seconds by kind; None: for ever.
+
+    Nothing is deleted of a job that may go on. Final weights, models and run records are always kept.
+    """
+
+    checkpoints: float | None = 30 * _DAY
+    spools: float | None = 90 * _DAY
+    """Metrics, which are in MLflow by then: while they are not, they are kept."""
+    logs: float | None = 90 * _DAY
+    code: float | None = 90 * _DAY
+    """Shipped code that no other job needs."""
+
+
+DEFAULT_RETENTION = Retention()
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Home:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochal.engine.connection import Connection, connect
-from epochal.settings import Home
+from epochal.settings import DEFAULT_RETENTION, Home, Retention
 
 if TYPE_CHECKING:
     from epochal.agent.foreground_job import ForegroundJob
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where to run: the home, where runs are recorded, and a Ray cluster's address (None: a private one)."""
+    """Where to run: the home, where runs are recorded, and a Ray cluster's address (None: a private one).
+
+    ``retention``: how long what earlier jobs have left in the home is kept.
+    """
 
     home: Home
     tracking_uri: str
     address: str | None = None
+    retention: Retention = DEFAULT_RETENTION
 
 
 class Foreground:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from epochal.agent.foreground import Place, keep_warm
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_folder import origin_of
 from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import Observer
 from epochal.agent.reconcile import foreground_name, settle_interrupted
+from epochal.agent.retention import Pruner
 from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
 from epochal.engine.connection import Connection
@@ -76,6 +78,7 @@ class ForegroundJob:
         if tracking is not None and tracking.run_id:
             # MLflow answers: it is sent what it could not take of earlier jobs.
             sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
+        self._prune()
         result, folder = runner.ending.result, self._place.home.job(self._job.id)
         progress = runner.reporter.progress if runner.reporter else None
         saved = runner.reporter.saved if runner.reporter else None
@@ -97,6 +100,17 @@ class ForegroundJob:
             model=str(model) if model.exists() else None,
             checkpoint=str(folder / saved.path) if saved else None,
         )
+
+    def _prune(self) -> None:
+        pruner = Pruner(self._ledger, self._place.home, self._place.retention, self._code_needed)
+        if deleted := list(pruner.prune()):
+            more = f" and {len(deleted) - 3} more" if len(deleted) > 3 else ""
+            self._observer.notice(f"deleted what is as old as --retain says: {', '.join(deleted[:3])}{more}")
+
+    def _code_needed(self) -> set[str]:
+        """What jobs that may go on were submitted with: there is no other copy."""
+        jobs = self._ledger.jobs(states=[state for state in JobState if not state.is_terminal])
+        return {code for job in jobs if (code := origin_of(job).code)}
 
 
 def _queued_again(ledger: LedgerSource, ref: str) -> Job:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, unshipped
+from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
+from epochal.agent.retention import Pruner
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.values import Job, Lease
 from epochal.tracking.record import RunRecord, closed_by
@@ -22,11 +25,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """Looks after the folders of jobs that nobody holds. ``held`` gives the ids of the jobs that this agent carries."""
+    """Looks after the folders of jobs that nobody holds, and deletes what is old.
 
-    def __init__(self, agent: Agent, held: Callable[[], Collection[str]]) -> None:
+    ``held`` gives the ids of the jobs that this agent carries, ``code`` the digests of what they started from.
+    """
+
+    def __init__(self, agent: Agent, held: Callable[[], Collection[str]], code: Callable[[], Collection[str]]) -> None:
         self._agent = agent
         self._held = held
+        self._pruner = Pruner(agent.source, agent.home, agent.retention, code)
+        self._prunes_at = 0.0
         self._done: set[str] = set()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
@@ -53,10 +61,17 @@ class Housekeeper:
             wait = EVERY_SECONDS
             try:
                 self.tidy()
+                self._prune()
             except UnreachableError as error:
                 _logger.info("housekeeping waits for the server: %s", error)
             except Exception:
                 _logger.exception("housekeeping failed")
+
+    def _prune(self) -> None:
+        if time.monotonic() >= self._prunes_at:
+            for what in self._pruner.prune():
+                _logger.info("deleted the %s, as old as --retain says", what)
+            self._prunes_at = time.monotonic() + EVERY_PRUNING_SECONDS
 
     def _left(self) -> Iterator[tuple[Path, RunRecord]]:
         for folder, record in job_folders(self._agent.home.storage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ def package_of(source: JobSource, home: Home, job: Job) -> Package | None:
     digest = origin_of(job).code
     if digest is None:
         return None
-    return Package(digest, source.fetch_code(digest, home.packages), (), 0)
+    package = source.fetch_code(digest, home.packages)
+    os.utime(package)  # what is in use is not old, see ``retention``
+    return Package(digest, package, (), 0)
 
 
 def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:

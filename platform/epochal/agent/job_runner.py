@@ -35,7 +35,7 @@ from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import Reason
 from epochal.ledger.values import Job, Lease
-from epochal.settings import Home
+from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.record import CLOSED_AS, artifacts_folder
 
@@ -67,6 +67,7 @@ class Agent:
     cluster: Connection
     home: Home
     tracking_uri: str
+    retention: Retention = DEFAULT_RETENTION
     hands_back: bool = False
     bookings: Bookings = field(default_factory=lambda: Bookings(time.monotonic))
     lost_ray: Callable[[str], None] = lambda what: None

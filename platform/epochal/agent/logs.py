@@ -96,13 +96,17 @@ class LogShipper:
         _logger.warning("the log of rank %d of %s is shipped no further: %s", rank, self._lease.job_id, why)
 
 
+def logs_folder(folder: Path) -> Path:
+    return folder / "logs"
+
+
 def attempt_logs(folder: Path, epoch: int) -> Path:
-    return folder / "logs" / f"attempt-{epoch}"
+    return logs_folder(folder) / f"attempt-{epoch}"
 
 
 def unshipped(folder: Path) -> Iterator[int]:
     """The attempts of the job in ``folder`` whose logs were not sent to their end."""
-    for logs in folder.glob("logs/attempt-*"):
+    for logs in logs_folder(folder).glob("attempt-*"):
         number = logs.name.removeprefix("attempt-")
         if number.isdigit() and not (logs / _SHIPPED).exists():
             yield int(number)

@@ -17,6 +17,7 @@ from epochal.agent.booking import Bookings
 from epochal.agent.closing import Closing
 from epochal.agent.heart import Heart, Identity
 from epochal.agent.housekeeping import Housekeeper
+from epochal.agent.job_folder import origin_of
 from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
@@ -55,7 +56,7 @@ class AgentService:
         self._warm = warm_per_node
         self._heart = Heart(self._identity, self._agent, self._detail)
         self._closing = Closing(agent.source, agent.tracking_uri, self._is_quiet)
-        self._housekeeper = Housekeeper(self._agent, self._held)
+        self._housekeeper = Housekeeper(self._agent, self._held, self._code)
         self._runners: dict[tuple[str, int], JobRunner] = {}
         self._lock = threading.Lock()
         self._leaving = False
@@ -226,6 +227,9 @@ class AgentService:
     def _held(self) -> set[str]:
         with self._lock:
             return {job_id for job_id, _ in self._runners}
+
+    def _code(self) -> set[str]:
+        return {code for runner in self._all() if (code := origin_of(runner.held.job).code)}
 
     def _beat_soon(self) -> None:
         self._heart.beat_soon()

@@ -79,10 +79,26 @@ class Reader:
             found = connection.execute(select(events).where(later).order_by(events.c.id).limit(limit))
             return [to_event(row) for row in found]
 
+    def ended(self, before: float) -> set[str]:
+        """The ids of the jobs that came to their final state before that time."""
+        with self._database.read() as connection:
+            return set(connection.scalars(select(jobs.c.id).where(_has_ended(before))))
+
+    def unneeded_code(self, before: float) -> set[str]:
+        """The digests of the code that was shipped with jobs that ended before that time, and with no other."""
+        code, over = jobs.c.code_digest, _has_ended(before)
+        query = select(code).where(over, code.is_not(None)).except_(select(code).where(~over, code.is_not(None)))
+        with self._database.read() as connection:
+            return set(connection.scalars(query))
+
     def overdue(self) -> list[Job]:
         """Jobs whose lease has run out: what ``expire`` would end."""
         with self._database.read() as connection:
             return [to_job(row) for row in connection.execute(select(jobs).where(is_overdue()))]
+
+
+def _has_ended(before: float) -> ColumnElement[bool]:
+    return jobs.c.state.in_([state for state in JobState if state.is_terminal]) & (jobs.c.entered_at < before)
 
 
 def is_overdue() -> ColumnElement[bool]:

@@ -34,6 +34,13 @@ class CodeStore:
     def holds(self, digest: str) -> bool:
         return self._storage.size(_FOLDER, f"{digest}.zip") is not None
 
+    def digests(self) -> set[str]:
+        """Of all packages."""
+        return {name.removesuffix(".zip") for name in self._storage.names(_FOLDER) if name.endswith(".zip")}
+
+    def delete(self, digest: str) -> None:
+        self._storage.delete(_FOLDER, f"{digest}.zip")
+
     def read(self, digest: str) -> Iterator[bytes]:
         return self._storage.blocks(_FOLDER, f"{digest}.zip")
 

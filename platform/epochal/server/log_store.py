@@ -85,6 +85,13 @@ class LogStore:
                 found.setdefault(Stream(attempt, rank), []).append(Piece(start, size))
         return {stream: Log(tuple(sorted(found[stream]))) for stream in sorted(found)}
 
+    def jobs(self) -> set[str]:
+        """The ids of the jobs that have logs."""
+        return self._storage.names(_FOLDER)
+
+    def delete(self, job_id: str) -> None:
+        self._storage.delete(_FOLDER, job_id)
+
     def read(self, job_id: str, stream: Stream, log: Log, offset: int, limit: int) -> bytes:
         """At most ``limit`` bytes from ``offset`` on."""
         parts = []

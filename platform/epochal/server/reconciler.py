@@ -1,9 +1,9 @@
 """Puts right by itself what others left behind: leases that ran out, jobs that waited too long, runs that say something
 else than the ledger, metrics that were never sent.
 
-``tick`` is quick and comes every second; ``catch_up`` talks to MLflow and has a thread of its own, so that a tracking
-server that does not answer delays no lease. Several servers on one ledger may each have a reconciler: whatever one does
-is a conditional change, and another then finds nothing left to do.
+``tick`` is quick and comes every second; ``catch_up``, which talks to MLflow, and ``prune``, which deletes from the
+storage, have threads of their own, so that neither delays a lease by not answering. Several servers on one ledger may
+each have a reconciler: whatever one does is a conditional change, and another then finds nothing left to do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ class Timing:
 
     tick: float = 1.0
     catch_up: float = 30.0
+    prune: float = 3600.0
     lease: float = LEASE_SECONDS
     late: float = 5.0
     closing: float = 30.0
@@ -73,15 +74,23 @@ class Reconciler:
 
     Args:
         storage: the root of the jobs' folders, as far as this machine can see it; default: that of agents here.
+        prune: deletes what is old, and says what that was.
     """
 
     def __init__(
-        self, ledger: Ledger, settings: Settings, *, timing: Timing | None = None, storage: Path | None = None
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        timing: Timing | None = None,
+        storage: Path | None = None,
+        prune: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._timing = timing or Timing()
         self.renewals = Renewals(self._timing.lease, self._timing.late)
         self._failing: set[str] = set()
+        self._prune = prune
         self._runs = _agreement(ledger, settings, self._timing.closing, storage)
         self.counts = Counts()
 
@@ -119,17 +128,24 @@ class Reconciler:
                 if self._runs.put_right(difference):
                     self._did("run", difference.job_id, f"its run was {difference.found}: {difference.truth.status}")
 
-    def run(self, stop: threading.Event) -> None:
-        """Do both, over and over, until ``stop`` is set."""
-        slow = threading.Thread(target=self._catch_up_until, args=(stop,), name="epochal-reconciler-runs", daemon=True)
-        slow.start()
-        while not stop.wait(self._timing.tick):
-            self.tick()
-        slow.join(self._timing.tick)
+    def prune(self) -> None:
+        """Delete what jobs that ended long ago have left."""
+        with self._guarded("retention"):
+            for what in self._prune():
+                self.counts.done["retention"] += 1
+                _logger.info("deleted the %s, as old as --retain says", what)
 
-    def _catch_up_until(self, stop: threading.Event) -> None:
-        while not stop.wait(self._timing.catch_up):
-            self.catch_up()
+    def run(self, stop: threading.Event) -> None:
+        """Do all of it, over and over, until ``stop`` is set."""
+        parts = ((self.catch_up, self._timing.catch_up), (self.prune, self._timing.prune))
+        slow = [
+            threading.Thread(target=_repeat, args=(*part, stop), name=part[0].__name__, daemon=True) for part in parts
+        ]
+        for thread in slow:
+            thread.start()
+        _repeat(self.tick, self._timing.tick, stop)
+        for thread in slow:
+            thread.join(self._timing.tick)
 
     def _runs_planned(self) -> Iterator[Finding]:
         if self._runs is None:
@@ -162,6 +178,11 @@ class Reconciler:
             if part in self._failing:
                 self._failing.discard(part)
                 _logger.warning("the reconciler's %s work again", part)
+
+
+def _repeat(part: Callable[[], None], seconds: float, stop: threading.Event) -> None:
+    while not stop.wait(seconds):
+        part()
 
 
 def _agreement(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunAgreement | None:

@@ -13,6 +13,7 @@ from epochal.server.code_store import CodeStore
 from epochal.server.log_store import LogStore
 from epochal.server.metrics import Metrics
 from epochal.server.reconciler import Reconciler
+from epochal.server.retention import Pruner
 from epochal.server.settings import ServerSettings, file_secret
 from epochal.server.storage import Storage
 from epochal.server.threads import Threads
@@ -51,15 +52,9 @@ class Services:
             local = LocalToken.of(secret, settings.single_user)
         storage = Storage(settings.storage_url)
         ledger = Ledger.open(settings.ledger_url, settings.upgrade)
-        return cls(
-            settings,
-            ledger,
-            storage,
-            CodeStore(storage),
-            LogStore(storage),
-            Gate(ledger, local),
-            Reconciler(ledger, settings),
-        )
+        code, logs = CodeStore(storage), LogStore(storage)
+        reconciler = Reconciler(ledger, settings, prune=Pruner(ledger, logs, code, settings.retention).prune)
+        return cls(settings, ledger, storage, code, logs, Gate(ledger, local), reconciler)
 
 
 async def _services(request: Request) -> Services:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.errors import UsageError
-from epochal.settings import DEFAULT_SERVER_PORT
+from epochal.settings import DEFAULT_RETENTION, DEFAULT_SERVER_PORT, Retention
 
 _OTHERS = 0o077
 _EVERYONE = 0o007
@@ -24,6 +24,7 @@ class ServerSettings:
         single_user: this machine's user alone: ``token_file`` holds that person's token, for loopback only.
         token_file: a file with an administrator's token, made where it is missing.
         upgrade: whether a ledger of an older version is brought up to date, or refused.
+        retention: how long logs and code of jobs that have ended are kept.
     """
 
     ledger_url: str
@@ -34,6 +35,7 @@ class ServerSettings:
     single_user: bool = False
     token_file: Path | None = None
     upgrade: bool = True
+    retention: Retention = DEFAULT_RETENTION
 
 
 def file_secret(path: Path, single_user: bool) -> str:

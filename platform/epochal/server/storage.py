@@ -70,6 +70,22 @@ class Storage:
         below = {path.partition(f"{root}/")[2]: int(info["size"]) for path, info in found.items()}
         return {tuple(name.split("/")): size for name, size in below.items() if name and "/." not in f"/{name}"}
 
+    def names(self, folder: str) -> set[str]:
+        """What a folder holds, files and folders."""
+        path = self._path((folder,))
+        with self._reached():
+            self._files.invalidate_cache(path)
+            try:
+                found = self._files.ls(path, detail=False)
+            except FileNotFoundError:
+                return set()
+        return {name for one in found if _PART.fullmatch(name := str(one).rstrip("/").rpartition("/")[2])}
+
+    def delete(self, *name: str) -> None:
+        """A file, or a folder with all it holds; nothing where it is gone already."""
+        with self._reached(), suppress(FileNotFoundError):
+            self._files.rm(self._path(name), recursive=True)
+
     def read(self, name: tuple[str, ...], start: int, end: int) -> bytes:
         """The bytes from ``start`` to before ``end``, or fewer where the file ends earlier."""
         with self._reached():

@@ -199,13 +199,30 @@ class CheckpointPointer:
 
 def note_checkpoint(folder: Path, pointer: CheckpointPointer) -> None:
     """Add a checkpoint to the artifact ``checkpoints.json`` and take out those that have been deleted."""
-    path = artifacts_folder(folder) / "checkpoints.json"
-    known = json.loads(path.read_text())["checkpoints"] if path.exists() else []
-    kept = [entry for entry in known if entry["step"] != pointer.step and (folder / entry["path"]).exists()]
+    kept = [entry for entry in _checkpoints_there(folder) if entry["step"] != pointer.step]
     if pointer.best:
         kept = [{**entry, "best": False} for entry in kept]
-    entries = sorted([*kept, asdict(pointer)], key=lambda entry: int(entry["step"]))
-    write_atomically(path, json.dumps({"folder": str(folder), "checkpoints": entries}, indent=1))
+    _write_checkpoints(folder, sorted([*kept, asdict(pointer)], key=lambda entry: int(entry["step"])))
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Take out of the artifact ``checkpoints.json`` those that have been deleted."""
+    if _checkpoints_file(folder).exists():
+        _write_checkpoints(folder, _checkpoints_there(folder))
+
+
+def _checkpoints_file(folder: Path) -> Path:
+    return artifacts_folder(folder) / "checkpoints.json"
+
+
+def _checkpoints_there(folder: Path) -> list[dict[str, Any]]:
+    path = _checkpoints_file(folder)
+    known = json.loads(path.read_text())["checkpoints"] if path.exists() else []
+    return [entry for entry in known if (folder / entry["path"]).exists()]
+
+
+def _write_checkpoints(folder: Path, entries: list[dict[str, Any]]) -> None:
+    write_atomically(_checkpoints_file(folder), json.dumps({"folder": str(folder), "checkpoints": entries}, indent=1))
 
 
 def artifacts_folder(folder: Path) -> Path:

@@ -125,3 +125,16 @@ def test_an_object_store_that_does_not_answer_is_said_to(bucket: str, monkeypatc
     S3FileSystem.clear_instance_cache()
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
         storage.check()
+
+
+def test_names_and_deleting(url: str) -> None:
+    storage = Storage(url)
+    assert storage.names("logs") == set()
+    storage.delete("logs", "one")
+    for name in (("logs", "one", "a"), ("logs", "one", "b"), ("logs", "two", "a"), ("code", "three")):
+        storage.put(io.BytesIO(b"content"), *name)
+    assert storage.names("logs") == {"one", "two"}
+    storage.delete("logs", "one")
+    storage.delete("code", "three")
+    assert (storage.names("logs"), storage.names("code")) == ({"two"}, set())
+    assert storage.sizes("logs") == {("two", "a"): 7}

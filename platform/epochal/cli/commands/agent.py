@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from epochal.cli import render
+from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError
+from epochal.settings import Retention
 
 if TYPE_CHECKING:
     from epochal.agent.service import AgentService
@@ -36,6 +38,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     "--warm", type=click.IntRange(0, 64), metavar="N",
     help="Warm workers a node keeps, 0.35 GiB each.  [default: its CPUs, at most 4]",
 )  # fmt: skip
+@retain_option("checkpoints", "spools", "logs", "code")
 def command(
     server: str | None,
     token_file: Path | None,
@@ -43,6 +46,7 @@ def command(
     address: str | None,
     cpus: int | None,
     warm: int | None,
+    retention: Retention,
 ) -> int:
     """Lease jobs from a server and run them, until SIGTERM or Ctrl-C.
 
@@ -68,7 +72,7 @@ def command(
         RemoteLedger(found.server, token) as source,
         connect(address, token_path=place.ray_token, cpus=cpus) as cluster,
     ):
-        agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri())
+        agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri(), retention)
         service = AgentService(agent, warm)
         with first_asks(service.drain, _end_at_once):
             _run(service)

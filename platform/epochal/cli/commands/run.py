@@ -13,8 +13,10 @@ from epochal.cli.mlflow_pages import pages
 from epochal.cli.options import output_option, set_option
 from epochal.cli.progress import display
 from epochal.cli.render import Output
+from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
+from epochal.settings import Retention
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
     envvar="EPOCHAL_RAY_ADDRESS",
     help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]",
 )
+@retain_option("checkpoints", "spools", "logs", "code")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
 @output_option(*_OUTPUTS)
@@ -42,9 +45,9 @@ def command(
     overrides: tuple[str, ...],
     resume: str | None,
     address: str | None,
-    dry_run: bool,
-    quiet: bool,
+    retention: Retention,
     output: Output,
+    **switches: bool,
 ) -> int:
     """Train from the job spec FILE, here and now (`-` reads standard input).
 
@@ -52,9 +55,9 @@ def command(
     there. Exit code: 0 it succeeded, 1 it failed, 2 the spec is wrong, 130 it was interrupted.
     """
     _check(source, overrides, resume)
-    if dry_run:
+    if switches["dry_run"]:
         return _dry_run(source or "", overrides, output)
-    summary = _run(source, overrides, resume, address, quiet)
+    summary = _run(source, overrides, resume, address, retention, switches["quiet"])
     _show(summary, output)
     return summary.exit_code
 
@@ -82,13 +85,18 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
 
 
 def _run(
-    source: str | None, overrides: tuple[str, ...], resume: str | None, address: str | None, quiet: bool
+    source: str | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    address: str | None,
+    retention: Retention,
+    quiet: bool,
 ) -> Summary:
     loaded = None if source is None else _load(source, overrides)
     from epochal import settings
     from epochal.agent.foreground import Foreground, Place
 
-    place = Place(settings.home(), settings.tracking_uri(), address)
+    place = Place(settings.home(), settings.tracking_uri(), address, retention)
     with display(live=render.is_terminal(sys.stderr), quiet=quiet) as shown:
         foreground = Foreground(place, shown)
         with _interruptible(foreground):

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from epochal.cli import render
-from epochal.settings import DEFAULT_SERVER_PORT
+from epochal.cli.retention import retain_option
+from epochal.settings import DEFAULT_SERVER_PORT, Retention
 
 _DEFAULT_TOKEN = "the file `token` in the home"
 
@@ -32,6 +33,7 @@ _DEFAULT_TOKEN = "the file `token` in the home"
     "--no-upgrade", "upgrade", is_flag=True, flag_value=False, default=True,
     help="Refuse a ledger of an older version: `epochal db upgrade` is for that.",
 )  # fmt: skip
+@retain_option("logs", "code")
 @click.option("--single-user", is_flag=True, help="For this machine's user alone, who is then the administrator.")
 def command(  # the options say what each is for
     host: str,
@@ -40,6 +42,7 @@ def command(  # the options say what each is for
     storage_url: str | None,
     mlflow_uri: str | None,
     token_file: Path | None,
+    retention: Retention,
     **switches: bool,
 ) -> int:
     """Take jobs, hold the queue, and answer agents and clients, until SIGTERM or Ctrl-C.
@@ -63,6 +66,7 @@ def command(  # the options say what each is for
         port=port,
         mlflow_uri=mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
         token_file=token_file or here.token,
+        retention=retention,
         **switches,
     )
     if not is_loopback(host):

@@ -1,0 +1,99 @@
+"""Deletes what jobs that ended long ago have left in the storage root."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from epochal.agent.logs import logs_folder
+from epochal.agent.port import JobSource
+from epochal.errors import ConflictError, NotFoundError
+from epochal.settings import Home, Retention
+from epochal.tracking.record import forget_checkpoints, record_path
+from epochal.tracking.shipped import is_pending
+from epochal.tracking.spool import spool_folder
+from epochal.training import checkpoint
+
+EVERY_SECONDS = 3600.0
+_DOOMED = ".pruned-"
+
+_logger = logging.getLogger(__name__)
+
+
+class Pruner:
+    """Prunes one storage root. ``needed`` gives the digests of code that some job may still start from."""
+
+    def __init__(
+        self, source: JobSource, home: Home, retention: Retention, needed: Callable[[], Collection[str]]
+    ) -> None:
+        self._source = source
+        self._home = home
+        self._retention = retention
+        self._needed = needed
+        self._ended: dict[str, float] = {}
+
+    def prune(self) -> Iterator[str]:
+        """Delete what is older than its kind is kept; what that was.
+
+        Raises:
+            UnreachableError: the source does not answer.
+        """
+        for folder in sorted(self._home.storage.glob("jobs/*")):
+            try:
+                yield from self._of_job(folder)
+            except (OSError, ValueError, TypeError) as error:  # a damaged folder holds up no other
+                _logger.warning("%s cannot be pruned: %s", folder, error)
+        yield from self._packages()
+
+    def _of_job(self, folder: Path) -> Iterator[str]:
+        for left in folder.glob(f"{_DOOMED}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        kept = {
+            "checkpoints": (folder / checkpoint.FOLDER, self._retention.checkpoints),
+            "spools": (spool_folder(folder), self._retention.spools),
+            "logs": (logs_folder(folder), self._retention.logs),
+        }
+        there = {
+            kind: (path, seconds) for kind, (path, seconds) in kept.items() if seconds is not None and path.is_dir()
+        }
+        if not there or (ended := self._ended_at(folder.name)) is None:
+            return
+        for kind, (path, seconds) in there.items():
+            if time.time() - ended < seconds or (kind == "spools" and _has_unsent(folder)):
+                continue
+            doomed = path.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
+            path.rename(doomed)  # nobody sees half of it
+            shutil.rmtree(doomed, ignore_errors=True)
+            if kind == "checkpoints":
+                forget_checkpoints(folder)
+            yield f"{kind} of {folder.name}"
+
+    def _ended_at(self, job_id: str) -> float | None:
+        """When the job came to its final state; None where it may go on, or is none of this source's."""
+        if job_id not in self._ended:
+            try:
+                job = self._source.job(job_id)
+            except (NotFoundError, ConflictError):
+                return None
+            if job.id != job_id or not job.state.is_terminal:
+                return None
+            self._ended[job_id] = job.entered_at
+        return self._ended[job_id]
+
+    def _packages(self) -> Iterator[str]:
+        """Code by when a job last started from it: who starts from it again fetches it again, if that is possible."""
+        if self._retention.code is None:
+            return
+        before = time.time() - self._retention.code
+        for package in sorted(self._home.packages.glob("*.zip")):
+            if package.stat().st_mtime < before and package.stem not in self._needed():
+                package.unlink(missing_ok=True)
+                yield f"code {package.stem[:12]}"
+
+
+def _has_unsent(folder: Path) -> bool:
+    return record_path(folder).exists() and is_pending(folder)

@@ -1,0 +1,45 @@
+"""``--retain``: how long what jobs leave is kept once they have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from epochal.settings import DEFAULT_RETENTION, Retention
+from epochal.units import Duration
+
+_DEFAULTS: dict[str, float] = asdict(DEFAULT_RETENTION)
+_FOR_EVER = "forever"
+
+
+def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option, which gives a ``Retention``; ``kinds`` are those that the command deletes."""
+
+    def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Retention:
+        return retention(given)
+
+    defaults = ", ".join(f"{kind}={Duration(_DEFAULTS[kind])}" for kind in kinds)
+    return click.option(
+        "--retain", "retention", metavar="KIND=AGE", multiple=True, envvar="EPOCHAL_RETAIN", callback=parse,
+        help=f"How long what ended jobs left is kept, or {_FOR_EVER}; repeatable.  [default: {defaults}]",
+    )  # fmt: skip
+
+
+def retention(given: tuple[str, ...]) -> Retention:
+    """
+    >>> retention(("logs=7d", "code=forever")).logs
+    604800.0
+    """
+    ages: dict[str, float | None] = {}
+    for one in given:
+        kind, _, age = one.partition("=")
+        if kind not in _DEFAULTS:
+            raise click.BadParameter(f"{one!r}: expected one of {', '.join(_DEFAULTS)}, and its age: logs=30d")
+        try:
+            ages[kind] = None if age == _FOR_EVER else Duration.parse(age).seconds
+        except ValueError as error:
+            raise click.BadParameter(f"{one!r}: {error}, or {_FOR_EVER}") from error
+    return Retention(**ages)

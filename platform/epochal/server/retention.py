@@ -1,0 +1,37 @@
+"""Deletes the logs and the code of jobs that ended long ago from where the server keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from epochal.ledger.ledger import Ledger
+from epochal.server.code_store import CodeStore
+from epochal.server.log_store import LogStore
+from epochal.settings import Retention
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Several servers on one storage may each have one: what is gone already is no error."""
+
+    ledger: Ledger
+    logs: LogStore
+    code: CodeStore
+    retention: Retention
+
+    def prune(self) -> Iterator[str]:
+        """Delete what is older than its kind is kept; what that was.
+
+        Raises:
+            UnreachableError: the ledger or the storage does not answer.
+        """
+        now = self.ledger.now()
+        if self.retention.logs is not None:
+            for job_id in sorted(self.logs.jobs() & self.ledger.ended(before=now - self.retention.logs)):
+                self.logs.delete(job_id)
+                yield f"logs of {job_id}"
+        if self.retention.code is not None:
+            for digest in sorted(self.code.digests() & self.ledger.unneeded_code(before=now - self.retention.code)):
+                self.code.delete(digest)
+                yield f"code {digest[:12]}"

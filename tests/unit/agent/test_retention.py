@@ -1,0 +1,126 @@
+"""What is deleted of jobs that ended long ago, and what never is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from epochal.agent.in_process import LedgerSource
+from epochal.agent.retention import Pruner
+from epochal.ledger.states import JobState, Reason
+from epochal.settings import DEFAULT_RETENTION, Home, Retention
+from epochal.spec.job import JobSpec
+from epochal.tracking.record import CheckpointPointer, RunRecord, artifacts_folder, note_checkpoint
+from epochal.tracking.spool import SpoolWriter
+
+AT_ONCE = Retention(checkpoints=0, spools=0, logs=0, code=0)
+SPEC = JobSpec.model_validate(
+    {"version": 1, "name": "old", "model": {"name": "mlp"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+)
+PRUNED = {"checkpoints", "spool", "logs"}
+KEPT = {"model", "artifacts"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def ledger(home: Home) -> Iterator[LedgerSource]:
+    with LedgerSource.open(home.ledger_url) as opened:
+        yield opened
+
+
+def job_in(state: JobState, ledger: LedgerSource, home: Home, code: str | None = None) -> Path:
+    """The folder of a job in that state, with something of each kind in it."""
+    job = ledger.submit(SPEC.model_dump(mode="json"), name="old", origin={"code": code} if code else {})
+    if state is not JobState.QUEUED:
+        lease = ledger.lease("agent/1", 30, job.id)
+        assert lease is not None
+        ledger.running(lease, world_size=1)
+        if state in (JobState.SUCCEEDED, JobState.FAILED):
+            ledger.finish(lease, state, Reason.COMPLETED if state is JobState.SUCCEEDED else Reason.USER_ERROR)
+        elif state is JobState.PAUSED:
+            ledger.pause(lease)
+        elif state is JobState.STOPPED:
+            ledger.request_stop(job.id)
+            ledger.stopped(lease)
+    assert ledger.job(job.id).state is state
+    folder = home.job(job.id)
+    for name in sorted(PRUNED | KEPT):
+        (folder / name / "below").mkdir(parents=True)
+    return folder
+
+
+def prune(ledger: LedgerSource, home: Home, retention: Retention, *needed: str) -> list[str]:
+    return list(Pruner(ledger, home, retention, lambda: needed).prune())
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("state", [state for state in JobState if state not in (JobState.STARTING, JobState.STOPPING)])
+def test_only_of_a_job_that_has_ended_for_good(state: JobState, ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(state, ledger, home)
+    (folder / ".pruned-0123").mkdir()
+    assert prune(ledger, home, DEFAULT_RETENTION) == []
+    assert names(folder) == PRUNED | KEPT
+    deleted = prune(ledger, home, AT_ONCE)
+    assert names(folder) == (KEPT if state.is_terminal else PRUNED | KEPT)
+    assert deleted == (
+        [f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")] if state.is_terminal else []
+    )
+
+
+def test_each_kind_for_itself(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    assert prune(ledger, home, Retention(checkpoints=None, spools=3600, logs=0)) == [f"logs of {folder.name}"]
+    assert names(folder) == (PRUNED | KEPT) - {"logs"}
+
+
+def test_folders_of_other_ledgers_are_left_alone(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    others = [home.job("another-ledgers"), home.job(folder.name[:-1])]
+    for other in others:
+        (other / "checkpoints").mkdir(parents=True)
+    prune(ledger, home, AT_ONCE)
+    assert [names(other) for other in others] == [{"checkpoints"}] * 2
+
+
+def test_metrics_that_mlflow_does_not_have_are_kept(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    RunRecord.of(folder.name, SPEC).save(folder)
+    recorder = SpoolWriter(folder, "rank-0")
+    recorder.log(1, {"train/loss": 0.5})
+    recorder.close()
+    prune(ledger, home, AT_ONCE)
+    assert recorder.path.exists()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_the_run_names_no_checkpoint_that_was_deleted(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    (folder / "checkpoints" / "step-00000005").mkdir()
+    note_checkpoint(folder, CheckpointPointer(5, "checkpoints/step-00000005", "digest"))
+    noted = artifacts_folder(folder) / "checkpoints.json"
+    prune(ledger, home, DEFAULT_RETENTION)
+    assert len(json.loads(noted.read_text())["checkpoints"]) == 1
+    prune(ledger, home, AT_ONCE)
+    assert json.loads(noted.read_text())["checkpoints"] == []
+
+
+def test_code_is_deleted_that_is_old_and_that_nobody_needs(ledger: LedgerSource, home: Home) -> None:
+    home.packages.mkdir(parents=True)
+    for digest in ("needed", "old", "new"):
+        (home.packages / f"{digest}.zip").touch()
+        if digest != "new":
+            os.utime(home.packages / f"{digest}.zip", (0, 0))
+    assert prune(ledger, home, DEFAULT_RETENTION, "needed") == ["code old"]
+    assert names(home.packages) == {"needed.zip", "new.zip"}
+    assert prune(ledger, home, Retention(code=None)) == []
