@@ -6,7 +6,7 @@ import pytest
 from ledger_steps import SPEC, leased, running, state, submit
 from test_ledger_at_once import at_once
 
-from epochal.errors import ConflictError, StaleLeaseError
+from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.agent_side import MOST_LOSSES
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
@@ -231,10 +231,10 @@ class TestToldTwice:
         agent = beat(ledger, "a")
         submit(ledger)
         submit(ledger)
-        first = ledger.lease(agent, 60, request="r1")
+        first = ledger.lease(agent, 60, secret="s1")
         assert first is not None
-        assert ledger.lease(agent, 60, request="r1") == first
-        second = ledger.lease(agent, 60, request="r2")
+        assert ledger.lease(agent, 60, secret="s1") == first
+        second = ledger.lease(agent, 60, secret="s2")
         assert second is not None
         assert second.job_id != first.job_id
         assert [len(ledger.attempts(one.job_id)) for one in (first, second)] == [1, 1]
@@ -243,16 +243,39 @@ class TestToldTwice:
         agent = beat(ledger, "a")
         submit(ledger)
         submit(ledger)
-        lease = ledger.lease(agent, 60, request="r1")
+        lease = ledger.lease(agent, 60, secret="s1")
         assert lease is not None
         ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR)
-        assert ledger.lease(agent, 60, request="r1") is None
+        assert ledger.lease(agent, 60, secret="s1") is None
+
+    def test_only_who_shows_its_secret_holds_an_attempt(self, ledger: Ledger) -> None:
+        agent, job = beat(ledger, "a"), submit(ledger)
+        lease = ledger.lease(agent, 60, secret="s1")
+        assert lease is not None
+        assert ledger.held(job.id, 1, "s1") == lease
+        again = ledger.lease_again(lease, 60, Reason.INFRASTRUCTURE)
+        assert again is not None
+        assert ledger.held(job.id, 2, "s1") == again
+        assert ledger.lease(agent, 60, secret="s1") == again
+        for secret in ("", "s2"):
+            with pytest.raises(ConflictError, match="not its secret"):
+                ledger.held(job.id, 2, secret)
+        with pytest.raises(StaleLeaseError):
+            ledger.held(job.id, 3, "s1")
+        with pytest.raises(NotFoundError):
+            ledger.held(job.id[:-1], 2, "s1")
+
+    def test_attempt_that_was_leased_without_a_secret_is_held_by_nobody_else(self, ledger: Ledger) -> None:
+        job = submit(ledger)
+        held(ledger, "in-process", job)
+        with pytest.raises(ConflictError, match="not its secret"):
+            ledger.held(job.id, 1, "")
 
     def test_same_request_in_flight_twice_is_one_lease(self, ledger: Ledger) -> None:
         agent = beat(ledger, "a")
         for _ in range(4):
             submit(ledger)
-        leases = at_once(4, lambda _: ledger.lease(agent, 60, request="r1"))
+        leases = at_once(4, lambda _: ledger.lease(agent, 60, secret="s1"))
         assert {lease.job_id for lease in leases if lease} == {leases[0].job_id}
         assert ledger.counts()[JobState.STARTING] == 1
 

@@ -41,7 +41,7 @@ class Agent:
 
     def lease(self) -> None:
         lease = self.ledger.lease(
-            f"{self.name}/{self.incarnation}", self.chance.choice([0, 60, 60]), request=str(self.chance.random())
+            f"{self.name}/{self.incarnation}", self.chance.choice([0, 60, 60]), secret=str(self.chance.random())
         )
         self.leases += [lease] if lease else []
 

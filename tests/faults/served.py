@@ -56,8 +56,6 @@ class Served:
 
     def __enter__(self) -> Served:
         self.ledger = Ledger.open(self.home.ledger_url)
-        self.agent_token = self.ledger.create_token("agent", Role.AGENT)[1]
-        _keep(self.folder / "agent-token", self.agent_token)
         self.admin_token = self.ledger.create_token("tester", Role.ADMIN)[1]
         self.server.start()
         self.until(lambda: self.url in self.server.log, "the server says where it is")
@@ -72,7 +70,10 @@ class Served:
 
     def agent(self, name: str, within: Sequence[str] = (), *options: str, **environ: str) -> Process:
         """Another agent, started."""
-        told = ("--server", self.url, "--token-file", str(self.folder / "agent-token"), "--name", name, *options)
+        self.agent_token = self.ledger.create_token(name, Role.AGENT)[1]
+        token_file = self.folder / f"{name}-token"
+        _keep(token_file, self.agent_token)
+        told = ("--server", self.url, "--token-file", str(token_file), "--name", name, *options)
         agent = Process("agent", self.folder, told, {**self.environ, **environ}, within, log=name)
         self._agents.append(agent)
         agent.start()

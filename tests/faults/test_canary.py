@@ -19,7 +19,7 @@ from epochal.ledger.states import JobState, Reason
 from epochal.tracking.server import TrackingServer, free_port
 
 JOB = HERE / "secret_job" / "job.yaml"
-TOKEN_FILES = {"admin-token", "agent-token", "ray_token"}
+TOKEN_FILES = {"admin-token", "agent-1-token", "ray_token"}
 CHUNK = 1 << 20
 
 
@@ -84,8 +84,8 @@ def ray_folders(agent: Process) -> list[Path]:
 def test_secrets_turn_up_nowhere(tmp_path: Path, mlflow: TrackingServer) -> None:
     with Served(tmp_path, mlflow.url) as served:
         canary = f"canary-{uuid.uuid4().hex}"
-        secrets = {"the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": canary}
         agent = served.agent("agent-1", CANARY_SECRET=canary)
+        secrets = {"the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": canary}
         job_id = served.commanded(str(JOB))
         served.until_step(job_id, 1)
         leaks = commands_with(secrets)

@@ -46,7 +46,7 @@ def ledger(home: Home) -> Iterator[Ledger]:
 def start_agent(home: Home, ledger: Ledger, tmp_path: Path) -> Iterator[Start]:
     """Starts `epochal agent` against a server of its own; both are ended with the test."""
     token, port = tmp_path / "agent-token", free_port()
-    token.write_text(ledger.create_token("agent", Role.AGENT)[1])
+    token.write_text(ledger.create_token("lost", Role.AGENT)[1])
     place = {"EPOCHAL_HOME": str(home.root.parent), "MLFLOW_TRACKING_URI": home.tracking_uri}
     environ = {**os.environ, **place, "PYTHONPATH": str(SLOW_CODE)}
     started: list[subprocess.Popen[bytes]] = []

@@ -78,11 +78,35 @@ def test_the_same_key_a_hundred_times_at_once_is_one_job(server: RunningServer) 
     assert len(server.ledger.jobs()) == 1
 
 
-def test_a_key_of_another_spec_or_user_is_a_conflict(server: RunningServer) -> None:
+def test_a_key_of_another_spec_is_a_conflict(server: RunningServer) -> None:
     submit(server.user("ada"), key="k")
     other = server.user("ada").post("/jobs", json={"spec": {**SPEC, "priority": 9}, "key": "k"})
-    grace = server.user("grace").post("/jobs", json={"spec": SPEC, "key": "k"})
-    assert [(other.status_code, kind(other)), (grace.status_code, kind(grace))] == [(409, "ConflictError")] * 2
+    assert (other.status_code, kind(other)) == (409, "ConflictError")
+
+
+def test_a_key_is_its_user_s_own(server: RunningServer) -> None:
+    """Nobody is told of another's job for having had the same idea, nor can take keys away."""
+    ada, grace = server.user("ada"), server.user("grace")
+    first, other = submit(ada, key="nightly"), submit(grace, key="nightly")
+    assert (first["created"], other["created"]) == (True, True)
+    assert [one["job"]["submitted_by"] for one in (first, other)] == ["ada", "grace"]
+    again = submit(grace, key="nightly")
+    assert (again["created"], again["job"]["id"]) == (False, other["job"]["id"])
+
+
+def test_what_may_be_private_is_its_owner_s_and_the_administrators(server: RunningServer) -> None:
+    ada, grace, viewer = server.user("ada"), server.user("grace"), server.user("eve", "viewer")
+    agent = server.user("ada", "agent")
+    job = submit(ada, spec={**SPEC, "env": {"API": "hunter2"}}, git_diff="+hunter2\n")["job"]["id"]
+    for client in (ada, server.admin):
+        whole = client.get(f"/jobs/{job}").json()
+        assert (whole["spec"]["env"], whole["origin"]["git_diff"]) == ({"API": "hunter2"}, "+hunter2\n")
+    for client in (grace, viewer, agent):
+        for path in (f"/jobs/{job}", "/jobs", "/queue", f"/jobs/{job}/events", "/overview"):
+            assert "hunter2" not in client.get(path).text, path
+        seen = client.get(f"/jobs/{job}").json()
+        assert seen["spec"]["env"] == {"API": "*** (shown to ada and administrators)"}
+        assert seen["origin"]["git_diff"] == "*** (shown to ada and administrators)"
 
 
 def test_what_has_finished_once_is_said_and_not_refused(server: RunningServer) -> None:
@@ -149,7 +173,8 @@ ALLOWED: list[tuple[str, str, set[Role]]] = [
     ("POST", "/jobs", {Role.USER, Role.ADMIN}),
     ("POST", "/jobs/none/stop", {Role.USER, Role.ADMIN}),
     ("POST", "/jobs/none/retry", {Role.USER, Role.ADMIN}),
-    ("POST", "/jobs/none/pause", {Role.USER, Role.ADMIN, Role.AGENT}),
+    ("POST", "/jobs/none/pause", {Role.USER, Role.ADMIN}),
+    ("POST", "/jobs/none/resume", {Role.USER, Role.ADMIN}),
     ("GET", f"/code/{DIGEST}", {Role.USER, Role.ADMIN, Role.AGENT}),
     ("PUT", f"/code/{DIGEST}", {Role.USER, Role.ADMIN}),
     ("GET", "/tokens", {Role.ADMIN}),
@@ -196,7 +221,7 @@ def test_a_token_is_in_no_database_log_or_answer(
     answers = [client.get(path) for path in ("/whoami", "/tokens", "/overview", "/jobs", "/openapi.json")]
     answers += [client.post("/jobs", json={"spec": SPEC, "key": "k"}), client.get("/jobs/none"), client.get("/nope")]
     answers += [client.post("/jobs", json={"spec": {"name": 1}}), client.put("/code/x"), client.get("/jobs?limit=x")]
-    answers += [server.client(None, "").get("/metrics")]
+    answers += [server.client(server.admin.headers["Authorization"].split()[1], "").get("/metrics")]
     assert made.status_code == 201
     assert not [answer.url for answer in answers if secret in answer.text or secret in str(answer.headers)]
     server.client(secret + "x").get("/jobs")
@@ -322,17 +347,23 @@ def test_every_file_of_the_page_is_served_and_loads_nothing_from_elsewhere(serve
         assert client.get(f"/static/{name}").content == found.content
 
 
-def test_metrics_are_for_this_machine_or_a_token(server: RunningServer) -> None:
+def test_metrics_are_for_a_token(server: RunningServer) -> None:
     submit(server.admin)
-    anyone = server.client(None, "")
-    text = anyone.get("/metrics").text
+    assert server.client(None, "").get("/metrics").status_code == 401
+    text = server.client(server.ledger.create_token("prometheus", "viewer")[1], "").get("/metrics").text
     assert 'epochal_jobs{state="QUEUED"} 1.0' in text
     assert 'epochal_http_requests_total{method="POST",route="/api/v1/jobs",status="201"} 1.0' in text
-    proxied = {"X-Forwarded-For": "192.0.2.7"}
-    assert anyone.get("/metrics", headers=proxied).status_code == 401
-    assert (
-        server.client(server.admin.headers["Authorization"].split()[1], "").get("/metrics", headers=proxied).is_success
-    )
+
+
+def test_a_single_user_s_metrics_are_for_this_machine_too(tmp_path: Path) -> None:
+    with RunningServer(settings_in(tmp_path, single_user=True)) as server:
+        anyone, known = server.client(None, ""), server.client(server.admin.headers["Authorization"].split()[1], "")
+        for host in (None, "localhost:8700", "[::1]:8700", "127.0.0.1"):
+            assert anyone.get("/metrics", headers={"Host": host} if host else {}).is_success
+        rebound, relative = {"Host": "evil.example:8700"}, {"Host": "localhost.evil.example"}
+        for headers in (rebound, relative, {"X-Forwarded-For": "192.0.2.7"}, {"Via": "1.1 proxy"}):
+            assert anyone.get("/metrics", headers=headers).status_code == 401, headers
+            assert known.get("/metrics", headers=headers).is_success
 
 
 def test_health_says_what_does_not_answer(server: RunningServer, tmp_path: Path) -> None:
@@ -371,9 +402,10 @@ def test_overview_is_all_that_the_page_shows(server: RunningServer) -> None:
     ada, agent = server.user("ada"), server.user("a", "agent")
     ids = [submit(ada)["job"]["id"] for _ in range(3)]
     agent.put("/agents/a", json={"incarnation": "1", "nodes": NODES, "detail": {"version": "0"}})
-    lease = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60}).json()
-    body = {"agent": "a/1", "ttl": 60, "progress": {"step": 3}}
-    agent.post(f"/leases/{lease['job']['id']}/1/renew", json=body)
+    secret = "s" * 32
+    lease = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "secret": secret}).json()
+    renewed = {"json": {"ttl": 60, "progress": {"step": 3}}, "headers": {"Lease-Secret": secret}}
+    agent.post(f"/leases/{lease['job']['id']}/1/renew", **renewed)
     shown = ada.get("/overview").json()
     assert (shown["user"], shown["counts"]["QUEUED"], shown["counts"]["STARTING"]) == ("ada", 2, 1)
     assert [(one["job"]["id"], one["position"]) for one in shown["queue"]] == [(ids[1], 1), (ids[2], 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +13,16 @@ from typing import Any
 import httpx
 import pytest
 
+from epochal.agent.logs import LogShipper, attempt_logs, secret_of
+from epochal.client.remote_ledger import RemoteLedger
+from epochal.ledger.values import Lease
 from running_server import SPEC, RunningServer, settings_in
 
 NODES = [{"id": "n1", "host": "127.0.0.1", "total": {"CPU": 4.0}, "available": {"CPU": 4.0}}]
 ME = "a/1"
+SECRET = "s" * 32
+ASKED = {"incarnation": "1", "ttl": 60, "secret": SECRET}
+HOLDER = {"Lease-Secret": SECRET}
 
 
 @pytest.fixture
@@ -37,15 +44,15 @@ def submit(server: RunningServer) -> str:
 
 def leased(server: RunningServer, agent: httpx.Client) -> str:
     submit(server)
-    return agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60}).json()["job"]["id"]
+    return agent.post("/agents/a/lease", json=ASKED).json()["job"]["id"]
 
 
 def told(agent: httpx.Client, job: str, verb: str, **body: Any) -> httpx.Response:
-    return agent.post(f"/leases/{job}/1/{verb}", json={"agent": ME, **body})
+    return agent.post(f"/leases/{job}/1/{verb}", headers=HOLDER, json=body)
 
 
 def logged(agent: httpx.Client, job: str, offset: int, data: bytes, rank: int = 0) -> httpx.Response:
-    return agent.post(f"/leases/{job}/1/logs/{rank}", params={"offset": offset, "agent": ME}, content=data)
+    return agent.post(f"/leases/{job}/1/logs/{rank}", params={"offset": offset}, headers=HOLDER, content=data)
 
 
 def later(seconds: float, call: Any) -> threading.Timer:
@@ -62,7 +69,7 @@ def test_a_waiting_agent_gets_a_job_as_soon_as_it_is_submitted(server: RunningSe
         submitted.append(time.monotonic())
 
     timer = later(0.3, submits)
-    answer = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "wait": 30})
+    answer = agent.post("/agents/a/lease", json={**ASKED, "wait": 30})
     waited = time.monotonic()
     timer.join()
     assert answer.status_code == 200
@@ -72,14 +79,14 @@ def test_a_waiting_agent_gets_a_job_as_soon_as_it_is_submitted(server: RunningSe
 
 def test_without_a_job_there_is_nothing_after_the_wait(agent: httpx.Client) -> None:
     began = time.monotonic()
-    answer = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "wait": 0.3})
+    answer = agent.post("/agents/a/lease", json={**ASKED, "wait": 0.3})
     assert (answer.status_code, answer.content) == (204, b"")
     assert time.monotonic() - began >= 0.3
 
 
 def test_an_agent_that_hung_up_is_given_no_job(server: RunningServer, agent: httpx.Client) -> None:
     with suppress(httpx.ReadTimeout):
-        agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "wait": 20}, timeout=0.3)
+        agent.post("/agents/a/lease", json={**ASKED, "wait": 20}, timeout=0.3)
     time.sleep(0.2)
     job = submit(server)
     time.sleep(0.5)
@@ -89,18 +96,16 @@ def test_an_agent_that_hung_up_is_given_no_job(server: RunningServer, agent: htt
 def test_an_answer_that_got_lost_is_given_again(server: RunningServer, agent: httpx.Client) -> None:
     submit(server)
     submit(server)
-    asked = {"incarnation": "1", "ttl": 60, "request": "r1"}
-    first, again = (agent.post("/agents/a/lease", json=asked).json() for _ in range(2))
+    first, again = (agent.post("/agents/a/lease", json=ASKED).json() for _ in range(2))
     assert (first["job"]["id"], first["epoch"]) == (again["job"]["id"], again["epoch"])
-    other = agent.post("/agents/a/lease", json={**asked, "request": "r2"}).json()
+    other = agent.post("/agents/a/lease", json={**ASKED, "secret": "t" * 32}).json()
     assert other["job"]["id"] != first["job"]["id"]
 
 
 def test_an_agent_chooses_no_job_and_is_known(server: RunningServer, agent: httpx.Client) -> None:
     job = submit(server)
-    body = {"incarnation": "1", "ttl": 60}
-    assert agent.post("/agents/a/lease", json={**body, "job_id": job}).status_code == 400
-    unknown = agent.post("/agents/a/lease", json={**body, "incarnation": "never-heard-of"})
+    assert agent.post("/agents/a/lease", json={**ASKED, "job_id": job}).status_code == 400
+    unknown = agent.post("/agents/a/lease", json={**ASKED, "incarnation": "never-heard-of"})
     assert (unknown.status_code, unknown.json()["error"]["kind"]) == (409, "ConflictError")
     assert server.ledger.job(job).state == "QUEUED"
 
@@ -112,7 +117,7 @@ def test_a_failed_attempt_is_followed_by_the_same_agent_s_next(server: RunningSe
     assert (first["epoch"], first["agent"], first["job"]["state"]) == (2, ME, "STARTING")
     assert again["epoch"] == 2
     server.admin.post(f"/jobs/{job}/pause")
-    answer = agent.post(f"/leases/{job}/2/again", json={"agent": ME, **failed})
+    answer = agent.post(f"/leases/{job}/2/again", headers=HOLDER, json=failed)
     assert answer.status_code == 204
     assert server.ledger.job(job).state == "PAUSED"
 
@@ -121,7 +126,8 @@ def test_two_waiting_agents_get_one_job_once(server: RunningServer, agent: httpx
     answers: list[int] = []
 
     def waits() -> None:
-        answer = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "wait": 1.5})
+        own = secrets.token_hex(16)
+        answer = agent.post("/agents/a/lease", json={**ASKED, "secret": own, "wait": 1.5})
         answers.append(answer.status_code)
 
     threads = [threading.Thread(target=waits) for _ in range(4)]
@@ -156,19 +162,87 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     )
 
 
-def test_only_the_agent_that_holds_a_lease_can_tell_of_it(server: RunningServer, agent: httpx.Client) -> None:
+def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer, agent: httpx.Client) -> None:
+    """Not another agent, nor an administrator, while it lasts or afterwards; nor may an agent do what users do."""
     job = leased(server, agent)
-    for path, body in (
-        (f"/leases/{job}/1/renew", {"agent": "b/1", "ttl": 60}),
-        (f"/leases/{job}/1/renew", {"agent": "a/2", "ttl": 60}),
-        (f"/leases/{job}/2/renew", {"agent": ME, "ttl": 60}),
-        (f"/leases/{job}/1/finish", {"agent": "b/1", "state": "FAILED", "reason": "USER_ERROR"}),
-    ):
-        refused = agent.post(path, json=body)
-        assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "StaleLeaseError")
-    prefix = agent.post(f"/leases/{job[:-2]}/1/renew", json={"agent": ME, "ttl": 60})
-    assert prefix.status_code == 404
-    assert agent.post(f"/leases/{job}/1/logs/0", params={"agent": "b/1"}, content=b"x").status_code == 409
+    logged(agent, job, 0, b"mine\n")
+    other, admin = server.user("b", "agent"), server.admin
+    asked = [
+        ("renew", {"ttl": 60}),
+        ("running", {"world_size": 1}),
+        ("run", {"run_id": "r", "tracking_uri": "http://elsewhere"}),
+        ("saved", {"step": 3, "path": "x"}),
+        ("note", {"kind": "seen"}),
+        ("finish", {"state": "FAILED", "reason": "USER_ERROR"}),
+        ("retry", {"reason": "INFRASTRUCTURE"}),
+        ("again", {"ttl": 60, "reason": "INFRASTRUCTURE"}),
+        ("pause", {}),
+        ("stopped", {}),
+        ("logs/0?offset=5", None),
+    ]
+    before = server.ledger.job(job)
+    for _ in range(2):
+        for client in (other, admin, agent):
+            for verb, body in asked:
+                wrong = {"Lease-Secret": "w" * 32}
+                answer = client.post(f"/leases/{job}/1/{verb}", json=body, headers=wrong)
+                assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "ConflictError"), verb
+                assert client.post(f"/leases/{job}/1/{verb}", json=body).status_code == 400
+        for client in (other, agent):
+            refused = [client.post(f"/jobs/{job}/{verb}").status_code for verb in ("stop", "pause", "resume", "retry")]
+            assert refused == [403] * 4
+        assert server.ledger.job(job) == before
+        assert server.admin.get(f"/jobs/{job}/logs").json()["chunks"][0]["text"] == "mine\n"
+        assert told(agent, job, "finish", state="FAILED", reason="USER_ERROR").json()["state"] == "FAILED"
+        before = server.ledger.job(job)
+    assert logged(agent, job, 5, b"late\n").json() == {"next": 10}
+
+
+def test_an_attempt_that_is_not_there_is_stale(server: RunningServer, agent: httpx.Client) -> None:
+    """A ledger that was restored from a backup knows less than its agents do."""
+    job = leased(server, agent)
+    later = agent.post(f"/leases/{job}/2/renew", headers=HOLDER, json={"ttl": 60})
+    assert (later.status_code, later.json()["error"]["kind"]) == (409, "StaleLeaseError")
+    assert agent.post(f"/leases/{job[:-2]}/1/renew", headers=HOLDER, json={"ttl": 60}).status_code == 404
+
+
+def test_an_agent_s_token_is_for_its_name_alone(server: RunningServer, agent: httpx.Client) -> None:
+    job = submit(server)
+    other = server.user("b", "agent")
+    refused = [
+        other.put("/agents/a", json={"incarnation": "2", "nodes": NODES}),
+        other.post("/agents/a/lease", json=ASKED),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (403, "ForbiddenError")
+        assert "made out to the agent b, not to a" in answer.json()["error"]["message"]
+    assert [one.incarnation for one in server.ledger.agents()] == ["1"]
+    assert server.ledger.job(job).state == "QUEUED"
+
+
+def test_an_agent_that_is_started_again_ships_what_its_attempt_has_printed(
+    server: RunningServer, agent: httpx.Client, tmp_path: Path
+) -> None:
+    """The secret of an attempt outlives the process that held it, beside the logs, for as long as it is of use."""
+    submit(server)
+    token = agent.headers["Authorization"].removeprefix("Bearer ")
+    with RemoteLedger(server.url, token) as source:
+        lease = source.lease(ME, 60.0)
+        assert lease is not None
+        dies = LogShipper(source, lease, tmp_path)
+        dies.start()
+        dies.close()
+        kept = attempt_logs(tmp_path, 1) / "secret"
+        assert (kept.stat().st_mode & 0o777, kept.read_text()) == (0o600, lease.secret)
+        (attempt_logs(tmp_path, 1) / "rank-0.log").write_text("last words\n")
+        agent.put("/agents/a", json={"incarnation": "2", "nodes": NODES})
+        assert server.ledger.job(lease.job_id).state == "QUEUED"
+
+        again = Lease(source.job(lease.job_id), 1, "a/2", 0.0, secret_of(tmp_path, 1))
+        LogShipper(source, again, tmp_path).finish()
+        assert server.admin.get(f"/jobs/{lease.job_id}/logs").json()["chunks"][0]["text"] == "last words\n"
+        assert not kept.exists()
+        assert lease.secret not in repr(lease)
 
 
 def test_events_are_followed_from_where_the_reader_was(server: RunningServer, agent: httpx.Client) -> None:

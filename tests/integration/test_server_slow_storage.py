@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 import threading
@@ -55,7 +56,7 @@ def test_a_storage_that_hangs_costs_no_lease(tmp_path: Path, url: str, seconds: 
             beat(client)
             for lease in leases:
                 began = time.monotonic()
-                renewed = client.post(f"/leases/{lease['job']['id']}/1/renew", json={"agent": "a/1", "ttl": 5})
+                renewed = client.post(f"/leases/{lease['job']['id']}/1/renew", json={"ttl": 5}, headers=shown(lease))
                 assert renewed.is_success, renewed.text
                 assert time.monotonic() - began < 4, "a renewal waits for nothing else"
             ready = httpx.get(f"{url}/readyz", timeout=10)
@@ -82,15 +83,20 @@ def leased(client: httpx.Client) -> list[dict]:
     beat(client)
     for _ in range(JOBS):
         client.post("/jobs", json={"spec": SPEC})
-    found = [client.post("/agents/a/lease", json={"incarnation": "1", "ttl": 5}).json() for _ in range(JOBS)]
+    asked = [{"incarnation": "1", "ttl": 5, "secret": secrets.token_hex(16)} for _ in range(JOBS)]
+    found = [client.post("/agents/a/lease", json=one).json() for one in asked]
     for lease in found:
-        client.post(f"/leases/{lease['job']['id']}/1/running", json={"agent": "a/1", "world_size": 1})
+        client.post(f"/leases/{lease['job']['id']}/1/running", json={"world_size": 1}, headers=shown(lease))
     return found
 
 
 def append(client: httpx.Client, lease: dict, offset: int, rank: int = 0) -> httpx.Response:
     path = f"/leases/{lease['job']['id']}/1/logs/{rank}"
-    return client.post(path, params={"offset": offset, "agent": "a/1"}, content=b"x")
+    return client.post(path, params={"offset": offset}, content=b"x", headers=shown(lease))
+
+
+def shown(lease: dict) -> dict[str, str]:
+    return {"Lease-Secret": lease["secret"]}
 
 
 def append_until(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from epochal.agent.foreground import Place, keep_warm
 from epochal.agent.in_process import LedgerSource
@@ -60,13 +61,15 @@ class ForegroundJob:
             raise ConflictError(f"{self._job.id} was taken by someone else", hint)
         self._runner = JobRunner(agent, lease, self._observer)
         if interrupted():
-            self._runner.interrupt()
+            self.interrupt()
         self._job = self._runner.run() or self._ledger.job(self._job.id)
         self._observer.state(self._job)
 
     def interrupt(self) -> None:
-        """Have it save its state and end; nothing where it does not run yet."""
+        """Have it save its state and end, to be PAUSED then; nothing where it does not run yet."""
         if self._runner is not None:
+            with suppress(ConflictError):  # it has just ended
+                self._ledger.request_pause(self._job.id, "interrupted at the keyboard")
             self._runner.interrupt()
 
     def summary(self, began: float) -> Summary:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from epochal.agent.job_runner import Agent
-from epochal.agent.logs import LogShipper, unshipped
+from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
@@ -109,7 +109,7 @@ class Housekeeper:
         """What an attempt printed that is over, by its number."""
         if attempt == job.epoch and job.state.is_active:
             return
-        lease = Lease(job, attempt, self._agent.name, 0.0)
+        lease = Lease(job, attempt, self._agent.name, 0.0, secret_of(folder, attempt))
         LogShipper(self._agent.source, lease, folder).finish()
 
     def _job(self, job_id: str) -> Job | None:

@@ -16,11 +16,11 @@ class LedgerSource(Ledger):
     """A ledger as a ``JobSource``. The code is on this machine already, and logs stay where they were written."""
 
     def lease(
-        self, agent: str, ttl: float, job_id: str | None = None, request: str | None = None, *, wait: float = 0.0
+        self, agent: str, ttl: float, job_id: str | None = None, secret: str = "", *, wait: float = 0.0
     ) -> Lease | None:
         """See ``Ledger.lease``; where there is none to take, one that comes within ``wait`` seconds."""
         deadline = time.monotonic() + wait
-        while (lease := super().lease(agent, ttl, job_id, request)) is None and time.monotonic() < deadline:
+        while (lease := super().lease(agent, ttl, job_id, secret)) is None and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         return lease
 

@@ -142,9 +142,7 @@ class JobRunner:
         return job
 
     def interrupt(self) -> None:
-        """Have the training save its state and end; the job is then PAUSED. Safe to call from another thread."""
-        with suppress(ConflictError):  # it has just ended
-            self._source.request_pause(self._lease.job_id, "interrupted at the keyboard")
+        """Have the training save its state and end, as the job was asked to. Safe to call from another thread."""
         self._enter(Phase.STOPPING)
 
     def leave(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from epochal.agent.port import JobSource
 from epochal.engine.log_tail import aside_of, start_of
 from epochal.errors import EpochalError, UnreachableError
+from epochal.files import write_atomically
 from epochal.ledger.values import Lease
 
 EVERY_SECONDS = 1.0
@@ -23,6 +24,7 @@ CHUNK_BYTES = 512 * 1024
 _MAX_WAIT_SECONDS = 15.0
 _NAME = re.compile(r"rank-(\d+)\.log")
 _SHIPPED = "shipped"
+_SECRET = "secret"
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +42,12 @@ class LogShipper:
         self._closed = threading.Event()
 
     def start(self) -> None:
+        """Ship from a thread. The lease's secret stays beside the logs until all is shipped, for an agent that is
+        started again: it finds the attempt over, and its logs half sent."""
+        try:
+            write_atomically(self._folder / _SECRET, self._lease.secret, mode=0o600)
+        except OSError as error:
+            _logger.warning("what is not shipped of %s by its end will not be: %s", self._lease.job_id, error)
         threading.Thread(target=self._run, name=f"logs-{self._lease.job_id}", daemon=True).start()
 
     def close(self) -> None:
@@ -63,6 +71,7 @@ class LogShipper:
         if self._folder.is_dir():
             with suppress(OSError):  # the disk is full: it is only looked at once more
                 (self._folder / _SHIPPED).touch()
+                (self._folder / _SECRET).unlink(missing_ok=True)
 
     def _run(self) -> None:
         wait = EVERY_SECONDS
@@ -110,6 +119,14 @@ def unshipped(folder: Path) -> Iterator[int]:
         number = logs.name.removeprefix("attempt-")
         if number.isdigit() and not (logs / _SHIPPED).exists():
             yield int(number)
+
+
+def secret_of(folder: Path, attempt: int) -> str:
+    """What its agent left behind to ship that attempt's logs with; empty where there is none."""
+    try:
+        return (attempt_logs(folder, attempt) / _SECRET).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""
 
 
 def read_from(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:

@@ -29,10 +29,10 @@ class JobSource(Protocol):
         """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already, and the id of its
         storage."""
 
-    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, request: str | None = None) -> Lease | None:
+    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s.
 
-        Asked once more with the same ``request``, because no answer came, it gives the same lease.
+        Asked once more with the same ``secret``, because no answer came, it gives the same lease.
         """
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
@@ -78,8 +78,6 @@ class JobSource(Protocol):
     def job(self, ref: str) -> Job: ...
 
     def attempts(self, job_id: str) -> list[Attempt]: ...
-
-    def request_pause(self, ref: str, message: str = "") -> Job: ...
 
     def fetch_code(self, digest: str, into: Path) -> Path:
         """The package as ``<into>/<digest>.zip``; fetched where it is not there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -149,15 +150,15 @@ class AgentService:
             self._heart.leave()
 
     def _lease_jobs(self) -> None:
-        failures, request = 0, uuid.uuid4().hex
+        failures, secret = 0, secrets.token_urlsafe(32)
         while not self._leaving:
             if self._rest():
                 continue
             begun = time.monotonic()
             try:
-                # The same request until it is answered: the answer that gets lost may have been a lease.
-                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS, request=request)
-                failures, request = 0, uuid.uuid4().hex
+                # The same one until an answer comes: that which got lost may have been a lease.
+                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS, secret=secret)
+                failures, secret = 0, secrets.token_urlsafe(32)
             except EpochalError as error:
                 if failures == 0:
                     _logger.warning("no job can be leased: %s", error)

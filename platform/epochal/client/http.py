@@ -52,6 +52,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     content: bytes | None = None
     wait: float = 0.0
@@ -129,9 +130,10 @@ class Http:
         if request.wait:
             query["wait"] = request.wait
         timeout = httpx.Timeout(self._patience.answer + request.wait, connect=_CONNECT_SECONDS)
-        content, headers = request.content, {}
+        content, headers = request.content, dict(request.headers)
         if request.body is not None:
-            content, headers = encode(sendable(request.body)).encode(), {"Content-Type": "application/json"}
+            content = encode(sendable(request.body)).encode()
+            headers["Content-Type"] = "application/json"
         try:
             return self._http.request(
                 request.method, request.path, params=query, content=content, headers=headers, timeout=timeout

@@ -6,6 +6,7 @@ What is safe to repeat is repeated for a moment, so that a server that restarts 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -58,12 +59,12 @@ class RemoteLedger:
         request = Request("PUT", f"/agents/{_quoted(name)}", body=body)
         return AgentInfo.from_dict(self._http.json(request))
 
-    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, request: str | None = None) -> Lease | None:
+    def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s."""
         name, _, incarnation = agent.partition("/")
+        own = secret or secrets.token_urlsafe(32)
         path, body = f"/agents/{_quoted(name)}/lease", {"incarnation": incarnation, "ttl": ttl, "wait": wait}
-        once = request is not None
-        answer = self._http.json(Request("POST", path, body={**body, "request": request}, wait=wait, repeatable=once))
+        answer = self._http.json(Request("POST", path, body={**body, "secret": own}, wait=wait, repeatable=True))
         return None if answer is None else Lease.from_dict(answer)
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
@@ -115,9 +116,6 @@ class RemoteLedger:
         answer = self._http.get(f"/jobs/{_quoted(job_id)}/attempts")
         return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
 
-    def request_pause(self, ref: str, message: str = "") -> Job:
-        return Job.from_dict(self._http.post(f"/jobs/{_quoted(ref)}/pause", {"message": message}, repeatable=True))
-
     def fetch_code(self, digest: str, into: Path) -> Path:
         """The package with this digest as ``<into>/<digest>.zip``; fetched where it is not there. Check it before use.
 
@@ -137,9 +135,8 @@ class RemoteLedger:
         What the server has already is left out there. Where something is missing before ``offset``, nothing is kept,
         and the answer is smaller than it.
         """
-        query = {"offset": offset, "agent": lease.agent}
-        path = f"{_lease(lease)}/logs/{rank}"
-        request = Request("POST", path, query, content=data, repeatable=True, answers=_GAP)
+        path, shown = f"{_lease(lease)}/logs/{rank}", _shown(lease)
+        request = Request("POST", path, {"offset": offset}, shown, content=data, repeatable=True, answers=_GAP)
         response = self._http.send(request)
         answer = self._http.decoded(response)
         if "next" not in answer:
@@ -161,11 +158,16 @@ class RemoteLedger:
         return Job.from_dict(self._tell(lease, verb, body, repeatable))
 
     def _tell(self, lease: Lease, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Any:
-        return self._http.post(f"{_lease(lease)}/{verb}", {"agent": lease.agent, **body}, repeatable)
+        path = f"{_lease(lease)}/{verb}"
+        return self._http.json(Request("POST", path, headers=_shown(lease), body=body, repeatable=repeatable))
 
 
 def _lease(lease: Lease) -> str:
     return f"/leases/{_quoted(lease.job_id)}/{lease.epoch}"
+
+
+def _shown(lease: Lease) -> dict[str, str]:
+    return {"Lease-Secret": lease.secret}
 
 
 def _quoted(part: str) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from hmac import compare_digest
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, func, insert, or_, select, update
 
-from epochal.errors import StaleLeaseError
+from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, JobState, Reason, stronger
 from epochal.ledger.tables import agents, attempts, events, jobs, now
+from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
     Step,
     advance,
@@ -39,6 +41,28 @@ class AgentSide:
     """What an agent can change."""
 
     _database: Database
+
+    def held(self, job_id: str, epoch: int, secret: str) -> Lease:
+        """The lease of an attempt, live or ended, for who shows its secret: the agent that leased it, and nobody else.
+
+        Raises:
+            NotFoundError: no job has exactly this id.
+            StaleLeaseError: the job has no such attempt.
+            ConflictError: it is another's, or its agent is no client of a server and showed no secret for it.
+        """
+        columns = (attempts.c.agent, attempts.c.secret)
+        this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
+        query = select(jobs, *columns).outerjoin(attempts, this).where(jobs.c.id == job_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise NotFoundError("job", job_id, hint="agents give the whole id")
+        job = to_job(row)
+        if row.agent is None:
+            raise StaleLeaseError(job.id, epoch, job.epoch, job.state)
+        if not compare_digest(row.secret or "", digest_of(secret)):
+            raise ConflictError(f"attempt {epoch} of {job.id} is another's: this is not its secret", "leave it alone")
+        return Lease(job, epoch, row.agent, job.expires_at or job.entered_at, secret)
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
         """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
@@ -144,13 +168,13 @@ class AgentSide:
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
             if _leased_again(connection, job, lease, reason):
-                return Lease(job, job.epoch, lease.agent, job.expires_at or job.entered_at)
+                return lease_of(job, lease.agent, lease.secret)
             if _ended_so(connection, job, lease, (reason,)):
                 return None
             _require(job, lease)
             step = Step("requeued", JobState.QUEUED, reason, message)
             _end_with(connection, job, _obedient(job, step), reason, losses=0)
-            return None if job.wanted else take(connection, lease.agent, ttl, job.id)
+            return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret)
 
     def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
@@ -195,9 +219,7 @@ class AgentSide:
             return _end_with(connection, job, _obedient(job, step) if obey else step, reason)
 
 
-def take(
-    connection: Connection, agent: str, ttl: float, job_id: str | None = None, request: str | None = None
-) -> Lease | None:
+def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
     """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take.
 
     A job that has checkpoints is taken only by an agent that has their storage.
@@ -206,10 +228,15 @@ def take(
     if row is None:
         return None
     job = to_job(row)
-    attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "request": request}
+    shown = digest_of(secret) if secret else None
+    attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "secret": shown}
     connection.execute(insert(attempts).values(**attempt, storage=_storage_of(agent), message="", detail={}))
     record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
-    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
+    return lease_of(job, agent, secret)
+
+
+def lease_of(job: Job, agent: str, secret: str) -> Lease:
+    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at, secret)
 
 
 def lose_lease(

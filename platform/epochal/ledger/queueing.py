@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, or_, select
 
 from epochal.errors import ConflictError
-from epochal.ledger.agent_side import take
+from epochal.ledger.agent_side import lease_of, take
 from epochal.ledger.agents import agent_of, all_agents
 from epochal.ledger.capacity import placed
 from epochal.ledger.database import Database, one_at_a_time
@@ -21,6 +21,7 @@ from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
 from epochal.ledger.states import ACTIVE, JobState, Reason
 from epochal.ledger.tables import attempts, jobs, now
+from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_side import ask_to_leave
 from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Why, WhyKind
@@ -40,7 +41,7 @@ class QueueSide:
 
     _database: Database
 
-    def lease(self, agent: str, ttl: float, job_id: str | None = None, request: str | None = None) -> Lease | None:
+    def lease(self, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
         """Take the job that the queue policy gives this agent, or ``job_id``; None where there is none to take.
 
         The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed. Jobs that
@@ -49,28 +50,29 @@ class QueueSide:
 
         Args:
             agent: ``name/incarnation``, as in its heartbeats.
-            request: the agent's own id for this question: asked again, because its answer got lost, it gets the same
-                lease, as long as that is held.
+            secret: the agent's own, new and random for each lease: asked again with it, because the answer got lost,
+                it gets the same lease, as long as that is held. Nothing is told of the attempt without it, where a
+                server is between (``held``). Its SHA-256 is kept.
 
         Raises:
             ConflictError: another incarnation of the agent has taken its place, or the agent has sent no heartbeat:
                 by what it has free, and has told, it is given jobs.
         """
         with self._database.read() as connection:  # most agents ask in vain, which needs no lock
-            if not _something_to_do(connection, agent, job_id, request):
+            if not _something_to_do(connection, agent, job_id, secret):
                 return None
         with self._database.write() as connection:
             one_at_a_time(connection)
-            if answered := _answered(connection, agent, request):
-                return _still_held(connection, answered, agent)
+            if answered := _answered(connection, agent, secret):
+                return _still_held(connection, answered, agent, secret)
             asking = _asking(connection, agent, job_id)
             if asking is None:
-                return take(connection, agent, ttl, job_id, request)
+                return take(connection, agent, ttl, job_id, secret)
             decision = _decision(connection, asking)
             for identity in sorted(decision.preempt):  # all who lock several jobs do so in this order
                 with suppress(ConflictError):  # it ended, or was asked for more, since it was read
                     ask_to_leave(connection, identity, f"to make room for {decision.holder}")
-            return take(connection, agent, ttl, decision.start, request) if decision.start else None
+            return take(connection, agent, ttl, decision.start, secret) if decision.start else None
 
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
@@ -121,9 +123,9 @@ class QueueSide:
             return advance(connection, job, Step("failed", JobState.FAILED, Reason.PENDING_TIMEOUT, message))
 
 
-def _something_to_do(connection: Connection, agent: str, job_id: str | None, request: str | None) -> bool:
+def _something_to_do(connection: Connection, agent: str, job_id: str | None, secret: str) -> bool:
     """Whether ``lease`` would give a job, or change anything, were it asked now."""
-    if job_id is not None or _answered(connection, agent, request):
+    if job_id is not None or _answered(connection, agent, secret):
         return True
     waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
     if connection.execute(waiting).first() is None:
@@ -145,19 +147,20 @@ def _asking(connection: Connection, agent: str, job_id: str | None) -> AgentInfo
     return asking
 
 
-def _answered(connection: Connection, agent: str, request: str | None) -> Row[str, int] | None:
-    """The attempt that this question was answered with before."""
-    if request is None:
+def _answered(connection: Connection, agent: str, secret: str) -> Row[str, int] | None:
+    """The attempt that this question was answered with before, or the newest that followed it at once."""
+    if not secret:
         return None
-    same = (attempts.c.agent == agent) & (attempts.c.request == request)
-    return connection.execute(select(attempts.c.job_id, attempts.c.epoch).where(same)).first()
+    same = (attempts.c.agent == agent) & (attempts.c.secret == digest_of(secret))
+    query = select(attempts.c.job_id, attempts.c.epoch).where(same).order_by(attempts.c.epoch.desc())
+    return connection.execute(query).first()
 
 
-def _still_held(connection: Connection, attempt: Row[str, int], agent: str) -> Lease | None:
+def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secret: str) -> Lease | None:
     job = find(connection, attempt.job_id)
     if job.epoch != attempt.epoch or not job.state.is_active:
         return None
-    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at)
+    return lease_of(job, agent, secret)
 
 
 def _decision(connection: Connection, asking: AgentInfo) -> Decision:

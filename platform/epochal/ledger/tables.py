@@ -94,8 +94,9 @@ attempts = Table(
     Column("checkpoint_path", Text),
     Column("checkpoint_at", Double),
     Column("storage", Text),
-    Column("request", Text),
-    Index("attempts_request", "agent", "request"),
+    # SHA-256 of what its holder has to show.
+    Column("secret", Text),
+    Index("attempts_secret", "agent", "secret"),
 )
 _live = attempts.c.ended_at.is_(None)
 # The database itself refuses a second live attempt of a job.

@@ -36,7 +36,7 @@ class TokenSide:
         secret = _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         values = {
             "id": secrets.token_hex(4),
-            "digest": _digest(secret),
+            "digest": digest_of(secret),
             "user": user,
             "role": _role(role),
             "name": name,
@@ -48,7 +48,7 @@ class TokenSide:
 
     def token(self, secret: str) -> Token | None:
         """The token with this secret; None if there is none, or it was revoked or has expired."""
-        query = select(*_COLUMNS).where(tokens.c.digest == _digest(secret), _is_valid())
+        query = select(*_COLUMNS).where(tokens.c.digest == digest_of(secret), _is_valid())
         with self._database.read() as connection:
             row = connection.execute(query).first()
             return _token(row) if row else None
@@ -78,7 +78,7 @@ def _is_valid() -> ColumnElement[bool]:
     return tokens.c.revoked_at.is_(None) & or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
     """Fast on purpose: 256 random bits cannot be guessed, however cheap a guess is."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 

@@ -36,7 +36,8 @@ class UserSide:
         submitted_by: str = "",
         origin: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Queue a job. With a ``key``, doing it again gives the same job and queues nothing.
+        """Queue a job. With a ``key``, doing it again gives the same job and queues nothing; another user may have the
+        same key for another job.
 
         Args:
             spec: the resolved job spec, as JSON types.
@@ -46,7 +47,8 @@ class UserSide:
         Raises:
             ConflictError: ``key`` was used for another spec, or other code.
         """
-        who = {"name": name, "key": key, "priority": priority, "submitted_by": submitted_by}
+        own = None if key is None else f"{submitted_by}/{key}"
+        who = {"name": name, "key": own, "priority": priority, "submitted_by": submitted_by}
         return self._submit({**who, **_told(spec, origin or {})})
 
     def same_finished(self, spec_digest: str, code_digest: str | None) -> Job | None:
@@ -169,7 +171,8 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     for what in ("spec_digest", "code_digest"):
         if row._mapping[what] != columns[what]:
             other = "another spec" if what == "spec_digest" else "other code"
-            raise ConflictError(f"the key {job.key!r} belongs to {job.id}, which has {other}", "use a new key")
+            own = columns["key"].partition("/")[2]
+            raise ConflictError(f"the key {own!r} belongs to {job.id}, which has {other}", "use a new key")
     return job
 
 

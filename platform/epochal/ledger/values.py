@@ -6,7 +6,7 @@ Times are seconds since 1970 UTC by the database's clock; ``to_dict`` writes the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -24,7 +24,7 @@ class Job(Value):
     """Order of arrival in this ledger."""
     name: str
     key: str | None
-    """The client's idempotency key."""
+    """Its submitter and the client's idempotency key: ``ada/nightly-7``."""
     spec: Mapping[str, Any]
     spec_digest: str
     priority: int
@@ -134,6 +134,8 @@ class Lease(Value):
     epoch: int
     agent: str
     expires_at: float
+    secret: str = field(default="", repr=False)
+    """The agent's own: only who shows it may tell a server anything about this attempt."""
 
     @property
     def job_id(self) -> str:
@@ -174,7 +176,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """And everybody's jobs, tokens and quotas."""
     AGENT = "agent"
-    """Lease jobs and tell how they go."""
+    """Lease jobs as the agent that the token is made out to, and tell how they go."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Token(Value):
 
     id: str
     user: str
+    """Whose it is; of the role ``agent``, the agent's name."""
     role: Role
     name: str
     """What it is for: "laptop", "ci"."""

@@ -124,7 +124,6 @@ def requires(*roles: Role) -> Callable[..., Awaitable[Principal]]:
 ANYONE = tuple(Role)
 Reader = Annotated[Principal, Depends(requires(*ANYONE))]
 Submitter = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN))]
-Pauser = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN, Role.AGENT))]
 CodeReader = Annotated[Principal, Depends(requires(Role.USER, Role.ADMIN, Role.AGENT))]
 AgentRole = Annotated[Principal, Depends(requires(Role.AGENT, Role.ADMIN))]
 Admin = Annotated[Principal, Depends(requires(Role.ADMIN))]
@@ -133,14 +132,26 @@ Admin = Annotated[Principal, Depends(requires(Role.ADMIN))]
 def require_own(job: Job, principal: Principal) -> Job:
     """
     Raises:
-        ForbiddenError: the job is somebody else's. Administrators may change every job, and agents those of anybody.
+        ForbiddenError: the job is somebody else's. Administrators may change every job.
     """
-    if principal.role is Role.USER and job.submitted_by != principal.user:
+    if principal.role is not Role.ADMIN and job.submitted_by != principal.user:
         raise ForbiddenError(
             f"{job.id} is {job.submitted_by or 'nobody'}'s: {principal.user} may not change it",
             "ask its owner, or an administrator",
         )
     return job
+
+
+def require_agent(name: str, principal: Principal) -> None:
+    """
+    Raises:
+        ForbiddenError: the token is made out to another agent. Administrators may play any.
+    """
+    if principal.role is not Role.ADMIN and principal.user != name:
+        raise ForbiddenError(
+            f"this token is made out to the agent {principal.user}, not to {name}",
+            f"start it with --name {principal.user}, or with a token of `epochal token create {name} --role agent`",
+        )
 
 
 def _whoever_runs_this() -> str:

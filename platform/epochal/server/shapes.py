@@ -214,10 +214,9 @@ class LogFilter(Question):
 
 
 class LogOffset(Question):
-    """``offset``: where the sent bytes start in the log. ``agent``: ``name/incarnation``, as on the lease."""
+    """``offset``: where the sent bytes start in the log."""
 
     offset: Annotated[int, Field(ge=0, le=10**14)] = 0
-    agent: Annotated[str, Field(min_length=1, max_length=201)] | None = None
 
 
 class Submission(Body):
@@ -275,43 +274,38 @@ class Heartbeat(Body):
 class LeaseRequest(Body):
     """Waits up to ``wait`` seconds for a job. ``ttl``: how long the lease is good for, in seconds.
 
-    ``request``: the agent's own id for this question; asked again with it, the answer is the same lease.
+    ``secret``: random, the agent's own, another one for each lease. Asked again with it, the answer is the same lease;
+    all that is told of the lease has to show it (header ``Lease-Secret``).
     """
 
     incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
+    secret: Annotated[str, Field(min_length=32, max_length=200)]
     ttl: Seconds
     wait: Wait = 0.0
-    request: _Key | None = None
 
 
-class Told(Body):
-    """What an agent tells about a lease of its own. ``agent``: ``name/incarnation``, as on the lease."""
-
-    agent: Annotated[str, Field(min_length=1, max_length=201)]
-
-
-class Renewal(Told):
+class Renewal(Body):
     ttl: Seconds
     progress: Document | None = None
 
 
-class Began(Told):
+class Began(Body):
     world_size: Annotated[int, Field(ge=1, le=1_000_000)]
     detail: Document = {}
 
 
-class RunOf(Told):
+class RunOf(Body):
     run_id: Annotated[str, Field(min_length=1, max_length=200)]
     tracking_uri: Annotated[str, Field(max_length=2000)]
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
-class SavedAt(Told):
+class SavedAt(Body):
     step: Annotated[int, Field(ge=0, le=LARGEST)]
     path: Annotated[str, Field(max_length=2000)]
 
 
-class Noted(Told):
+class Noted(Body):
     """With a ``key`` it is recorded once, however often it is told."""
 
     kind: Annotated[str, Field(pattern=_KIND)]
@@ -320,13 +314,13 @@ class Noted(Told):
     key: _Key | None = None
 
 
-class Finished(Told):
+class Finished(Body):
     state: Annotated[JobState, Field(strict=False)]
     reason: Annotated[Reason, Field(strict=False)]
     message: str = ""
 
 
-class HandedBack(Told):
+class HandedBack(Body):
     """``lost``: Ray, or the agent itself, went down with it."""
 
     reason: Annotated[Reason, Field(strict=False)]
@@ -334,7 +328,7 @@ class HandedBack(Told):
     lost: bool = False
 
 
-class Failed(Told):
+class Failed(Body):
     """``ttl``: how long the lease of the next attempt is good for, in seconds."""
 
     ttl: Seconds
@@ -342,10 +336,10 @@ class Failed(Told):
     message: str = ""
 
 
-class Paused(Told):
+class Paused(Body):
     reason: Annotated[Reason, Field(strict=False)] = Reason.STOPPED_BY_USER
     message: str = ""
 
 
-class Stopped(Told):
+class Stopped(Body):
     message: str = ""

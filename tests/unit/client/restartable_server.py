@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class PlayedAgent:
     def lease(self, job_id: str) -> Lease:
         """This very job, which agents do not choose: straight from the server's ledger."""
         with Ledger.open(self._server.ledger_url) as ledger:
-            lease = ledger.lease(self.owner, 30.0, job_id)
+            lease = ledger.lease(self.owner, 30.0, job_id, secrets.token_urlsafe(32))
         assert lease is not None
         return lease
 

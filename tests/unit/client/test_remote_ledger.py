@@ -105,14 +105,6 @@ def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: P
     assert agent.ledger.stopped(lease).state is JobState.STOPPED
 
 
-def test_an_interrupted_agent_asks_for_a_pause(agent: PlayedAgent, submit: Submit) -> None:
-    job = submit("name=paused-live")
-    lease = agent.lease(job.id)
-    agent.ledger.running(lease, 1)
-    assert agent.ledger.request_pause(job.id, "interrupted").state is JobState.STOPPING
-    assert agent.ledger.stopped(lease).state is JobState.PAUSED
-
-
 def test_logs_are_added_once_and_without_gaps(client: Client, agent: PlayedAgent, submit: Submit) -> None:
     job = submit("name=logged")
     lease = agent.lease(job.id)

@@ -142,6 +142,22 @@ def test_upgrade_fills_in_what_the_queue_policy_reads(url: str) -> None:
         assert ledger.why("old").kind is WhyKind.RUNS_NOW
 
 
+def test_upgrade_keeps_keys_to_their_users_and_no_id_of_a_request_as_a_secret(url: str) -> None:
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0004")
+        for statement in FIRST_LEDGER.split(";"):
+            connection.execute(text(statement.replace(": 1}", "\\: 1}")))
+        connection.execute(text("UPDATE jobs SET key = 'nightly'"))
+        connection.execute(text("UPDATE attempts SET request = 'r1'"))
+    database.close()
+    with Ledger.open(url) as ledger:
+        assert ledger.job("old").key == "ada/nightly"
+        for secret in ("", "r1"):
+            with pytest.raises(ConflictError):
+                ledger.held("old-1", 1, secret)
+
+
 def test_migrations_import_nothing_that_may_change() -> None:
     for script in scripts().walk_revisions():
         imported = [

@@ -34,7 +34,7 @@ def command() -> None:
 def create_command(client: Client, user: str, role: str, name: str, ttl: str | None, output: Output) -> None:
     """Make a token for USER and print it, this once: only its digest is stored.
 
-    viewer: looks. user: submits, and changes its own jobs. admin: everything. agent: runs jobs.
+    viewer: looks. user: submits, and changes its own jobs. admin: everything. agent: runs jobs as the agent USER.
     """
     token, secret = client.create_token(user, role, name=name, ttl_seconds=_seconds(ttl))
     if output is not Output.TABLE:

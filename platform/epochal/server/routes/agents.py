@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from epochal.ledger.capacity import Node
 from epochal.ledger.values import Lease
-from epochal.server.auth import AgentRole, Reader
+from epochal.server.auth import AgentRole, Reader, require_agent
 from epochal.server.openapi import answers
 from epochal.server.refusals import answer
 from epochal.server.requests import LeaseRoute
@@ -29,8 +29,9 @@ def agents(_who: Reader, services: Deps) -> Response:
 
 
 @router.put("/agents/{name}", responses=answers(AGENT, 409, 413))
-def heartbeat(name: Name, body: Heartbeat, _who: AgentRole, services: Deps) -> Response:
+def heartbeat(name: Name, body: Heartbeat, who: AgentRole, services: Deps) -> Response:
     """Tell that an agent is alive. A new incarnation ends the leases of the one before."""
+    require_agent(name, who)
     nodes = tuple(Node(**node.model_dump()) for node in body.nodes)
     agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail, body.storage)
     services.notifier.notify(QUEUE)
@@ -41,12 +42,13 @@ def heartbeat(name: Name, body: Heartbeat, _who: AgentRole, services: Deps) -> R
     "/agents/{name}/lease",
     responses={**answers(LEASE, 404, 409, 413), 204: {"description": "There was no job to run."}},
 )
-async def lease(name: Name, body: LeaseRequest, request: Request, _who: AgentRole, services: Deps) -> Response:
+async def lease(name: Name, body: LeaseRequest, request: Request, who: AgentRole, services: Deps) -> Response:
     """The job to run next by the queue's policy; waits for one up to `wait` seconds."""
+    require_agent(name, who)
     owner = f"{name}/{body.incarnation}"
 
     async def look() -> Lease | None:
-        return await services.decision_threads.run(lambda: services.ledger.lease(owner, body.ttl, request=body.request))
+        return await services.decision_threads.run(lambda: services.ledger.lease(owner, body.ttl, secret=body.secret))
 
     found = await services.notifier.poll(QUEUE, look, lambda seen: seen is not None, body.wait, request.is_disconnected)
     if found is None:

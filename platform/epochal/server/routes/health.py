@@ -21,13 +21,14 @@ router = APIRouter(tags=["health"])
 _TEXT: Answers = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 _OPEN: dict[str, Any] = {"security": [{}]}
 """Or without a token."""
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 _CHECK_SECONDS = 2.0
 _with_token = requires(*ANYONE)
 
 
-async def _local_or_known(request: Request, credentials: Credentials) -> None:
-    if not _is_local(request):
+async def _local_or_known(request: Request, credentials: Credentials, services: Deps) -> None:
+    """A server for others may stand behind a proxy on its own machine, and not every proxy says that it is one."""
+    if not (services.settings.single_user and _is_local(request)):
         await _with_token(request, credentials)
 
 
@@ -52,12 +53,13 @@ async def readyz(services: Deps) -> Response:
     "/metrics", responses={**_TEXT, **refusals(401, 403, 500, 503)}, response_class=Response, openapi_extra=_OPEN
 )
 def metrics(_allowed: Annotated[None, Depends(_local_or_known)], services: Deps) -> Response:
-    """For Prometheus. From this machine without a token."""
+    """For Prometheus. A single user's server asks its own machine for no token."""
     return Response(services.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _is_local(request: Request) -> bool:
-    """Of this machine, and not passed on by a proxy on it."""
+    """Of this machine, not passed on by a proxy on it, and not by a page in a browser on it whose name was made to lead
+    here (DNS rebinding): that one's `Host` is its own."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
-    return is_loopback(request.client.host)
+    return is_loopback(request.client.host) and is_loopback(request.url.hostname or "")

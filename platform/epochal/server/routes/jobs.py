@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from epochal.errors import ConflictError, NotFoundError
-from epochal.ledger.values import Job
-from epochal.server.auth import Pauser, Principal, Reader, Submitter, require_own
+from epochal.errors import NotFoundError
+from epochal.ledger.values import Job, Role
+from epochal.server.auth import Principal, Reader, Submitter, require_own
 from epochal.server.openapi import answers
 from epochal.server.refusals import answer
 from epochal.server.requests import CheckedRoute
@@ -55,8 +55,6 @@ def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Servic
         origin=_origin(body, request_id),
     )
     created = job.origin.get("request_id") == request_id
-    if job.submitted_by != who.user:
-        raise ConflictError(f"the key {body.key!r} was used by {job.submitted_by}, for {job.id}", "use a new key")
     same = services.ledger.same_finished(job.spec_digest, body.code) if created else None
     services.notifier.notify(QUEUE_TOPIC, about(job.id))
     document = {"job": job.to_dict(), "created": created, "same_as": same.id if same else None}
@@ -64,16 +62,16 @@ def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Servic
 
 
 @router.get("/jobs", responses=answers(JOBS))
-def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) -> Response:
+def jobs(chosen: Annotated[JobFilter, Query()], who: Reader, services: Deps) -> Response:
     """Jobs, newest first. `next`, where it is not null, is the `before` of the next page."""
     found, following = _page(services, chosen)
-    return answer({"jobs": [listed(job) for job in found], "next": following})
+    return answer({"jobs": [listed(job, who) for job in found], "next": following})
 
 
 @router.get("/jobs/{ref}", responses=answers(JOB, 404, 409))
-def job(ref: Ref, _who: Reader, services: Deps) -> Response:
-    """One job."""
-    return answer(services.ledger.job(ref).to_dict())
+def job(ref: Ref, who: Reader, services: Deps) -> Response:
+    """One job. Of others' jobs the values of `spec.env` and the uncommitted changes are left out."""
+    return answer(shown(services.ledger.job(ref), who))
 
 
 @router.get("/jobs/{ref}/attempts", responses=answers(ATTEMPTS, 404, 409))
@@ -90,10 +88,10 @@ def why(ref: Ref, _who: Reader, services: Deps) -> Response:
 
 
 @router.get("/queue", responses=answers(QUEUE))
-def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
+def queue(who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
     """The queued jobs in order, each with why it waits."""
     entries = services.ledger.queue(limit)
-    return answer({"queue": [{**entry.to_dict(), "job": listed(entry.job)} for entry in entries]})
+    return answer({"queue": [{**entry.to_dict(), "job": listed(entry.job, who)} for entry in entries]})
 
 
 @router.post("/jobs/{ref}/stop", responses=answers(JOB, 404, 409, 413))
@@ -103,7 +101,7 @@ def stop(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) ->
 
 
 @router.post("/jobs/{ref}/pause", responses=answers(JOB, 404, 409, 413))
-def pause(ref: Ref, who: Pauser, services: Deps, body: Asked | None = None) -> Response:
+def pause(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Take a job off the cluster, or out of the queue, until it is resumed."""
     return _change(services, who, ref, lambda job: services.ledger.request_pause(job.id, _said(body)))
 
@@ -120,10 +118,24 @@ def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -
     return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user, _said(body)))
 
 
-def listed(job: Job) -> dict[str, Any]:
-    """A job as lists show it: without what is bulky in its origin."""
+def shown(job: Job, who: Principal) -> dict[str, Any]:
+    """A job for whoever asks. What may be private is its owner's and the administrators': others read that it is."""
     document = job.to_dict()
-    document["origin"] = {name: value for name, value in job.origin.items() if name not in _BULKY}
+    is_owner = who.user == job.submitted_by and who.role is not Role.AGENT
+    if who.role is Role.ADMIN or is_owner:
+        return document
+    hidden = f"*** (shown to {job.submitted_by or 'nobody'} and administrators)"
+    if env := job.spec.get("env"):
+        document["spec"]["env"] = dict.fromkeys(env, hidden)
+    if job.origin.get("git_diff"):
+        document["origin"]["git_diff"] = hidden
+    return document
+
+
+def listed(job: Job, who: Principal) -> dict[str, Any]:
+    """A job as lists show it: without what is bulky in its origin."""
+    document = shown(job, who)
+    document["origin"] = {name: value for name, value in document["origin"].items() if name not in _BULKY}
     return document
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from epochal.errors import ConflictError, NotFoundError, StaleLeaseError, UsageError
+from epochal.errors import ConflictError, UsageError
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Lease, Role
+from epochal.ledger.values import Job, Role
 from epochal.server import shapes
 from epochal.server.auth import requires
 from epochal.server.log_store import Stream
@@ -25,58 +25,60 @@ router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depend
 
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")]
 Epoch = Annotated[int, Path(ge=1, le=1_000_000_000)]
+_OF_LEASE = "What the lease was asked for with. That of another lease, or none, is refused (409)."
+Secret = Annotated[str, Header(alias="Lease-Secret", max_length=200, description=_OF_LEASE)]
 _JOB = answers(shapes.JOB, 404, 409, 413)
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.post("/leases/{job_id}/{epoch}/renew", responses=answers(shapes.STATE, 404, 409, 413))
-def renew(job_id: JobId, epoch: Epoch, body: shapes.Renewal, services: Deps) -> Response:
+def renew(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Renewal, services: Deps) -> Response:
     """Keep the lease for `ttl` seconds more. STOPPING says that the job was asked to stop."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return answer({"state": services.ledger.renew(lease, body.ttl, body.progress)})
 
 
 @router.post("/leases/{job_id}/{epoch}/running", responses=_JOB)
-def running(job_id: JobId, epoch: Epoch, body: shapes.Began, services: Deps) -> Response:
+def running(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Began, services: Deps) -> Response:
     """The gang trains, with so many workers."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.running(lease, body.world_size, body.detail))
 
 
 @router.post("/leases/{job_id}/{epoch}/run", responses=_JOB)
-def run(job_id: JobId, epoch: Epoch, body: shapes.RunOf, services: Deps) -> Response:
+def run(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.RunOf, services: Deps) -> Response:
     """The job's MLflow run."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
 @router.post("/leases/{job_id}/{epoch}/saved", responses=answers(shapes.STATUS, 404, 409, 413))
-def saved(job_id: JobId, epoch: Epoch, body: shapes.SavedAt, services: Deps) -> Response:
+def saved(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.SavedAt, services: Deps) -> Response:
     """A checkpoint is complete: it is shown with the attempt, and is no event."""
-    services.ledger.saved(_lease(services, job_id, epoch, body.agent), body.step, body.path)
+    services.ledger.saved(services.ledger.held(job_id, epoch, secret), body.step, body.path)
     return answer({"status": "ok"})
 
 
 @router.post("/leases/{job_id}/{epoch}/note", responses=_JOB)
-def note(job_id: JobId, epoch: Epoch, body: shapes.Noted, services: Deps) -> Response:
+def note(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Noted, services: Deps) -> Response:
     """Record an event."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
 
 
 @router.post("/leases/{job_id}/{epoch}/finish", responses=_JOB)
-def finish(job_id: JobId, epoch: Epoch, body: shapes.Finished, services: Deps) -> Response:
+def finish(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Finished, services: Deps) -> Response:
     """The job has ended for good."""
     if not body.state.is_terminal or (body.state is JobState.SUCCEEDED) != (body.reason is Reason.COMPLETED):
         raise UsageError(f"a job cannot finish as {body.state} with the reason {body.reason}")
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.finish(lease, body.state, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/retry", responses=_JOB)
-def retry(job_id: JobId, epoch: Epoch, body: shapes.HandedBack, services: Deps) -> Response:
+def retry(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.HandedBack, services: Deps) -> Response:
     """The attempt has failed or was handed back; the job queues again."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.retry(lease, body.reason, body.message, body.lost))
 
 
@@ -87,25 +89,25 @@ def retry(job_id: JobId, epoch: Epoch, body: shapes.HandedBack, services: Deps) 
         204: {"description": "The job was asked to be something else, and has become that."},
     },
 )
-def again(job_id: JobId, epoch: Epoch, body: shapes.Failed, services: Deps) -> Response:
+def again(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Failed, services: Deps) -> Response:
     """The attempt has failed, and the same agent makes the next one: its lease."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     following = services.ledger.lease_again(lease, body.ttl, body.reason, body.message)
     services.notifier.notify(about(job_id), logs_of(job_id), QUEUE)
     return Response(status_code=204) if following is None else answer(following.to_dict())
 
 
 @router.post("/leases/{job_id}/{epoch}/pause", responses=_JOB)
-def pause(job_id: JobId, epoch: Epoch, body: shapes.Paused, services: Deps) -> Response:
+def pause(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Paused, services: Deps) -> Response:
     """The attempt has ended, and the job waits to be resumed."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.pause(lease, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/stopped", responses=_JOB)
-def stopped(job_id: JobId, epoch: Epoch, body: shapes.Stopped, services: Deps) -> Response:
+def stopped(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Stopped, services: Deps) -> Response:
     """The gang of a STOPPING job has ended as asked."""
-    lease = _lease(services, job_id, epoch, body.agent)
+    lease = services.ledger.held(job_id, epoch, secret)
     return _told(services, services.ledger.stopped(lease, body.message))
 
 
@@ -117,6 +119,7 @@ def stopped(job_id: JobId, epoch: Epoch, body: shapes.Stopped, services: Deps) -
 async def logs(
     job_id: JobId,
     epoch: Epoch,
+    secret: Secret,
     rank: Annotated[int, Path(ge=0, le=1_000_000)],
     asked: Annotated[shapes.LogOffset, Query()],
     request: Request,
@@ -125,7 +128,7 @@ async def logs(
     """Add what starts at byte `offset` of a rank's log. What is held already is left out; a gap is refused (409)."""
     data = await request.body()
 
-    _of_agent(await run_in_threadpool(services.ledger.job, job_id), job_id, epoch, asked.agent)
+    await run_in_threadpool(services.ledger.held, job_id, epoch, secret)
     append = partial(services.logs.append, job_id, Stream(epoch, rank), asked.offset, data)
     end = await services.storage_threads.run(append)
     if end < asked.offset:
@@ -135,25 +138,6 @@ async def logs(
         )
     services.notifier.notify(logs_of(job_id))
     return answer({"next": end})
-
-
-def _lease(services: Services, job_id: str, epoch: int, agent: str) -> Lease:
-    job = _of_agent(services.ledger.job(job_id), job_id, epoch, agent)
-    return Lease(job, epoch, agent, job.expires_at or job.entered_at)
-
-
-def _of_agent(job: Job, job_id: str, epoch: int, agent: str | None) -> Job:
-    """
-    Raises:
-        NotFoundError: no job has exactly this id.
-        StaleLeaseError: the job has no such attempt, or another agent holds it.
-    """
-    if job.id != job_id:
-        raise NotFoundError("job", job_id, hint=f"agents give the whole id: {job.id}")
-    held_by_another = job.epoch == epoch and agent and job.owner not in (None, agent)
-    if epoch > job.epoch or held_by_another:
-        raise StaleLeaseError(job.id, epoch, job.epoch, job.state)
-    return job
 
 
 def _told(services: Services, job: Job) -> Response:
