@@ -30,7 +30,7 @@ from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place, reserve
 from epochal.engine.watchdog import limits_for
-from epochal.errors import CapacityError, ConflictError, EpochalError, UnreachableError, UsageError
+from epochal.errors import CapacityError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import Reason
