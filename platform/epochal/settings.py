@@ -12,6 +12,15 @@ DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
 _DAY = 86_400.0
 
+CREDENTIALS = (
+    "EPOCHAL_TOKEN",
+    "EPOCHAL_LEDGER",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
+"""Variables that let commands, agents and the server in elsewhere. A job's code gets none of them."""
+
 
 @dataclass(frozen=True)
 class Home:

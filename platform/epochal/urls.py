@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import parse_qs, urlsplit
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,6 +27,20 @@ def http_url(host: str, port: int) -> str:
     'http://[::1]:8700'
     """
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def has_password(url: str) -> bool:
+    """
+    >>> has_password("postgresql://ada:secret@db/epochal"), has_password("postgresql://db/epochal?password=secret")
+    (True, True)
+    >>> has_password("postgresql://ada@db/epochal")
+    False
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not a URL
+        return False
+    return bool(parts.password) or "password" in parse_qs(parts.query)
 
 
 def without_password(url: str) -> str:

@@ -28,6 +28,14 @@ from polling import until
 TARGETS = "gang_targets"
 HERE = Path(__file__).parent
 WAIT = 60.0
+CREDENTIALS = {
+    "EPOCHAL_TOKEN": "ep_of-the-agent",
+    "EPOCHAL_LEDGER": "postgresql://epochal:ledgerpw@db/epochal",
+    "MLFLOW_TRACKING_URI": "http://ada:uripw@mlflow.example",
+    "MLFLOW_TRACKING_USERNAME": "the-agent",
+    "MLFLOW_TRACKING_PASSWORD": "mlflowpw",
+    "MLFLOW_TRACKING_TOKEN": "mlflowtoken",
+}
 _WAITING = ("ray::IDLE", "ray::hold")
 
 
@@ -40,6 +48,8 @@ def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(ray_home: Path) -> Iterator[Connection]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE))  # where the workers find the targets
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
         with connect(token_path=ray_home / "ray_token", cpus=3) as connection:
             yield connection
 
@@ -125,6 +135,13 @@ def test_a_gang_runs_a_function_on_every_worker(warm: Connection, tmp_path: Path
         log = (tmp_path / f"logs/attempt-1/rank-{rank}.log").read_text()
         assert log == f"rank {rank} of 2: 3.0\nfrom a child\n"
         assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
+
+
+def test_a_job_s_code_finds_no_credentials_of_the_agent(place: Place, tmp_path: Path) -> None:
+    secrets = [*CREDENTIALS.values(), "uripw", "ledgerpw"]
+    ended = run(place, "see_credentials", tmp_path, secrets)
+    assert [event.result for event in ended if isinstance(event, Done)] == [[], []]
+    assert os.environ.items() >= CREDENTIALS.items(), "the agent has them still"
 
 
 def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:

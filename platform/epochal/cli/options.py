@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from epochal.cli.render import Output
+from epochal.errors import UsageError
+from epochal.urls import has_password
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -19,6 +22,23 @@ def output_option(*formats: Output, default: Output = Output.TABLE) -> Callable[
         "-o", "--output", type=click.Choice(allowed), default=str(default), show_default=True,
         callback=lambda _ctx, _parameter, value: Output(value), help="How to print the result.",
     )  # fmt: skip
+
+
+def without_passwords(hint: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback for an option that takes a URL: no password on the command line, where everybody on the machine reads
+    it. ``hint``: where it may stand instead. A variable in the option's place may hold one."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        typed = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if typed and value and has_password(value):
+            option = parameter.opts[0]
+            raise UsageError(f"{option} has a password in it, which everybody on this machine could read", hint)
+        return value
+
+    return check
+
+
+PASSWORD_OF_LEDGER = "put the URL into EPOCHAL_LEDGER, or the password into PGPASSWORD or ~/.pgpass"
 
 
 def set_option(command: Command) -> Command:

@@ -177,6 +177,9 @@ def _short_folder(parent: Path | None) -> Iterator[Path]:
 def _start(folder: Path, cpus: int | None) -> None:
     from epochal.engine.local_ray import lean_nodes
 
+    # Ray's processes keep what they are started with, and the workers, who are theirs, can read it even where they have
+    # taken it out of their own environment.
+    withheld = process.withhold_credentials()
     try:
         with lean_nodes():
             ray.init(
@@ -189,6 +192,8 @@ def _start(folder: Path, cpus: int | None) -> None:
     except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         hint = f"`epochal doctor` checks ports, memory and shared memory; Ray's logs were in {folder}"
         raise UnreachableError(f"Ray does not start on this machine: {error}", hint) from error
+    finally:
+        os.environ.update(withheld)
 
 
 def _join(address: str) -> None:

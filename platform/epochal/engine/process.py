@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from epochal.settings import CREDENTIALS
+from epochal.urls import without_password
+
 _PR_SET_PDEATHSIG = 1
 
 taken = threading.Event()
@@ -41,6 +44,15 @@ def heed_children() -> None:
     """
     if sys.platform != "win32":
         ctypes.CDLL(None).signal(int(signal.SIGCHLD), int(signal.SIG_DFL))
+
+
+def withhold_credentials() -> dict[str, str]:
+    """Take out of this process's environment what lets it in elsewhere; gives what it was, to be put back."""
+    found = {name: os.environ.pop(name) for name in CREDENTIALS if name in os.environ}
+    if (uri := os.environ.get("MLFLOW_TRACKING_URI")) is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = without_password(uri)
+        found["MLFLOW_TRACKING_URI"] = uri
+    return found
 
 
 def capture_output(path: Path) -> None:

@@ -139,6 +139,7 @@ def _become(assignment: Assignment, host: str) -> None:
     raylet: Any = ray._raylet
     raylet.setproctitle(f"epochal:{assignment.request.job}:rank{assignment.rank}")
     process.restore_priority()
+    process.withhold_credentials()  # of nodes that others have started
     os.environ["OMP_NUM_THREADS"] = str(assignment.request.threads)
     # Gloo and NCCL pick loopback where the host name resolves to it, and other nodes then cannot connect.
     if (interface := process.interface_of(host)) is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from epochal.errors import Problem
+from epochal.settings import CREDENTIALS
 from epochal.spec import sweep_rules
 from epochal.spec.job import JobSpec
 from epochal.spec.tree import Path, overlaps
@@ -148,6 +149,9 @@ def plain_or_secret(spec: JobSpec) -> Iterator[Problem]:
     for index, name in enumerate(spec.secrets):
         if name in spec.env:
             yield Problem(f"secrets.{index}", f"{name} is in env too", value=name, hint=f"remove env.{name}")
+        if name in CREDENTIALS:
+            hint = "give the job a variable of its own where Ray's nodes are started"
+            yield Problem(f"secrets.{index}", f"{name} is the agent's own, which no job gets", value=name, hint=hint)
 
 
 RULES: tuple[Rule, ...] = (

@@ -64,6 +64,7 @@ CASES = [
     ("time_to_run", SMALL + "limits: {max_pending: 0h}", "limits.max_pending", SMALL + "limits: {max_pending: 1s}"),
     ("time_to_run", SMALL + "limits: {no_progress: 0s}", "limits.no_progress", SMALL + "limits: {no_progress: 1s}"),
     ("plain_or_secret", SMALL + "env: {A: x}\nsecrets: [B, A]", "secrets.1", SMALL + "env: {A: x}\nsecrets: [B]"),
+    ("plain_or_secret", SMALL + "secrets: [EPOCHAL_TOKEN]", "secrets.0", SMALL + "secrets: [WANDB_API_KEY]"),
     ("needs_an_objective", sweep(LR).replace(OBJECTIVE, ""), "sweep", sweep(LR)),
     ("paths_exist", sweep("train.optimzer.lr: {choice: [1]}"), "sweep.space.train.optimzer.lr", sweep(LR)),
     ("paths_exist", sweep("resources.workers: {choice: [1]}"), "sweep.space.resources.workers", sweep(LR)),

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from epochal.cli import render
+from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
 
 _ledger_option: Callable[[Any], Any] = click.option(
     "--ledger",
     metavar="URL",
     envvar="EPOCHAL_LEDGER",
+    callback=without_passwords(PASSWORD_OF_LEDGER),
     help="sqlite:///PATH or postgresql://USER@HOST/DATABASE.  [default: that of `epochal up`]",
 )
 

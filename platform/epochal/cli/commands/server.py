@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from epochal.cli import render
+from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
 from epochal.cli.retention import retain_option
 from epochal.settings import DEFAULT_SERVER_PORT, Retention
 
@@ -20,11 +21,18 @@ _DEFAULT_TOKEN = "the file `token` in the home"
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_SERVER_PORT, show_default=True,
     help="The port to listen on; 0 takes a free one.",
 )  # fmt: skip
-@click.option("--ledger", "ledger_url", metavar="URL", help="sqlite:///PATH or postgresql://...; default: `up`'s.")
 @click.option(
-    "--storage", "storage_url", metavar="URL", help="Where code and logs are kept: a folder or an fsspec URL."
-)
-@click.option("--mlflow-uri", metavar="URL", help="The tracking server of the runs; default: MLFLOW_TRACKING_URI.")
+    "--ledger", "ledger_url", metavar="URL", callback=without_passwords(PASSWORD_OF_LEDGER),
+    help="sqlite:///PATH or postgresql://...; default: EPOCHAL_LEDGER, else `up`'s.",
+)  # fmt: skip
+@click.option(
+    "--storage", "storage_url", metavar="URL", help="Where code and logs are kept: a folder or an fsspec URL.",
+    callback=without_passwords("fsspec reads ~/.config/fsspec, and object stores their own variables"),
+)  # fmt: skip
+@click.option(
+    "--mlflow-uri", metavar="URL", callback=without_passwords("set MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_PASSWORD"),
+    help="The tracking server of the runs; default: MLFLOW_TRACKING_URI.",
+)  # fmt: skip
 @click.option(
     "--token-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help=f"Holds an administrator's token, and is made where it is missing; default: {_DEFAULT_TOKEN}.",
