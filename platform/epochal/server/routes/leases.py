@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -27,58 +27,73 @@ JobId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")]
 Epoch = Annotated[int, Path(ge=1, le=1_000_000_000)]
 _OF_LEASE = "What the lease was asked for with. That of another lease, or none, is refused (409)."
 Secret = Annotated[str, Header(alias="Lease-Secret", max_length=200, description=_OF_LEASE)]
+
+
+class Claim(NamedTuple):
+    """Whoever shows ``secret`` says that it holds this attempt: ``ledger.held`` knows."""
+
+    job_id: str
+    epoch: int
+    secret: str
+
+
+async def _claimed(job_id: JobId, epoch: Epoch, secret: Secret) -> Claim:
+    return Claim(job_id, epoch, secret)
+
+
+Claimed = Annotated[Claim, Depends(_claimed)]
 _JOB = answers(shapes.JOB, 404, 409, 413)
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.post("/leases/{job_id}/{epoch}/renew", responses=answers(shapes.STATE, 404, 409, 413))
-def renew(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Renewal, services: Deps) -> Response:
+def renew(claim: Claimed, body: shapes.Renewal, services: Deps) -> Response:
     """Keep the lease for `ttl` seconds more. STOPPING says that the job was asked to stop."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return answer({"state": services.ledger.renew(lease, body.ttl, body.progress)})
 
 
 @router.post("/leases/{job_id}/{epoch}/running", responses=_JOB)
-def running(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Began, services: Deps) -> Response:
+def running(claim: Claimed, body: shapes.Began, services: Deps) -> Response:
     """The gang trains, with so many workers."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.running(lease, body.world_size, body.detail))
 
 
 @router.post("/leases/{job_id}/{epoch}/run", responses=_JOB)
-def run(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.RunOf, services: Deps) -> Response:
+def run(claim: Claimed, body: shapes.RunOf, services: Deps) -> Response:
     """The job's MLflow run."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
 @router.post("/leases/{job_id}/{epoch}/saved", responses=answers(shapes.STATUS, 404, 409, 413))
-def saved(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.SavedAt, services: Deps) -> Response:
+def saved(claim: Claimed, body: shapes.SavedAt, services: Deps) -> Response:
     """A checkpoint is complete: it is shown with the attempt, and is no event."""
-    services.ledger.saved(services.ledger.held(job_id, epoch, secret), body.step, body.path)
+    services.ledger.saved(services.ledger.held(*claim), body.step, body.path)
     return answer({"status": "ok"})
 
 
 @router.post("/leases/{job_id}/{epoch}/note", responses=_JOB)
-def note(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Noted, services: Deps) -> Response:
+def note(claim: Claimed, body: shapes.Noted, services: Deps) -> Response:
     """Record an event."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
 
 
 @router.post("/leases/{job_id}/{epoch}/finish", responses=_JOB)
-def finish(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Finished, services: Deps) -> Response:
+def finish(claim: Claimed, body: shapes.Finished, services: Deps) -> Response:
     """The job has ended for good."""
     if not body.state.is_terminal or (body.state is JobState.SUCCEEDED) != (body.reason is Reason.COMPLETED):
         raise UsageError(f"a job cannot finish as {body.state} with the reason {body.reason}")
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.finish(lease, body.state, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/retry", responses=_JOB)
-def retry(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.HandedBack, services: Deps) -> Response:
+def retry(claim: Claimed, body: shapes.HandedBack, services: Deps) -> Response:
     """The attempt has failed or was handed back; the job queues again."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.retry(lease, body.reason, body.message, body.lost))
 
 
@@ -89,25 +104,25 @@ def retry(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.HandedBack, 
         204: {"description": "The job was asked to be something else, and has become that."},
     },
 )
-def again(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Failed, services: Deps) -> Response:
+def again(claim: Claimed, body: shapes.Failed, services: Deps) -> Response:
     """The attempt has failed, and the same agent makes the next one: its lease."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     following = services.ledger.lease_again(lease, body.ttl, body.reason, body.message)
-    services.notifier.notify(about(job_id), logs_of(job_id), QUEUE)
+    services.notifier.notify(about(claim.job_id), logs_of(claim.job_id), QUEUE)
     return Response(status_code=204) if following is None else answer(following.to_dict())
 
 
 @router.post("/leases/{job_id}/{epoch}/pause", responses=_JOB)
-def pause(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Paused, services: Deps) -> Response:
+def pause(claim: Claimed, body: shapes.Paused, services: Deps) -> Response:
     """The attempt has ended, and the job waits to be resumed."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.pause(lease, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/stopped", responses=_JOB)
-def stopped(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Stopped, services: Deps) -> Response:
+def stopped(claim: Claimed, body: shapes.Stopped, services: Deps) -> Response:
     """The gang of a STOPPING job has ended as asked."""
-    lease = services.ledger.held(job_id, epoch, secret)
+    lease = services.ledger.held(*claim)
     return _told(services, services.ledger.stopped(lease, body.message))
 
 
@@ -117,9 +132,7 @@ def stopped(job_id: JobId, epoch: Epoch, secret: Secret, body: shapes.Stopped, s
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
 async def logs(
-    job_id: JobId,
-    epoch: Epoch,
-    secret: Secret,
+    claim: Claimed,
     rank: Annotated[int, Path(ge=0, le=1_000_000)],
     asked: Annotated[shapes.LogOffset, Query()],
     request: Request,
@@ -128,15 +141,15 @@ async def logs(
     """Add what starts at byte `offset` of a rank's log. What is held already is left out; a gap is refused (409)."""
     data = await request.body()
 
-    await run_in_threadpool(services.ledger.held, job_id, epoch, secret)
-    append = partial(services.logs.append, job_id, Stream(epoch, rank), asked.offset, data)
+    await run_in_threadpool(services.ledger.held, *claim)
+    append = partial(services.logs.append, claim.job_id, Stream(claim.epoch, rank), asked.offset, data)
     end = await services.storage_threads.run(append)
     if end < asked.offset:
         hint = "send it again from `next`"
         return refusal(
             ConflictError(f"this log has {end} bytes: what is before {asked.offset} is missing", hint), next=end
         )
-    services.notifier.notify(logs_of(job_id))
+    services.notifier.notify(logs_of(claim.job_id))
     return answer({"next": end})
 
 
