@@ -6,16 +6,20 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_runner import Agent
 from epochal.agent.retention import Pruner
 from epochal.ledger.states import JobState, Reason
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.tracking.record import CheckpointPointer, RunRecord, artifacts_folder, note_checkpoint
 from epochal.tracking.spool import SpoolWriter
+from polling import until
 
 AT_ONCE = Retention(checkpoints=0, spools=0, logs=0, code=0)
 SPEC = JobSpec.model_validate(
@@ -76,6 +80,15 @@ def test_only_of_a_job_that_has_ended_for_good(state: JobState, ledger: LedgerSo
     assert deleted == (
         [f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")] if state.is_terminal else []
     )
+
+
+def test_an_agent_begins_with_it(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    no_cluster: Any = None
+    keeper = Housekeeper(Agent("agent", ledger, no_cluster, home, "sqlite:///unused", AT_ONCE), set, set)
+    keeper.start()
+    until(lambda: names(folder) == KEPT, "what is old is deleted")
+    keeper.close()
 
 
 def test_each_kind_for_itself(ledger: LedgerSource, home: Home) -> None:

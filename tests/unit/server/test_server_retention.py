@@ -11,8 +11,8 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.server.code_store import CodeStore
 from epochal.server.log_store import LogStore, Stream
-from epochal.server.reconciler import Reconciler, Timing
 from epochal.server.retention import Pruner
+from epochal.server.services import Services
 from epochal.server.settings import ServerSettings
 from epochal.server.storage import Storage
 from epochal.settings import DEFAULT_RETENTION, Retention
@@ -66,14 +66,14 @@ def test_logs_and_code_go_with_the_jobs_that_need_them(ledger: Ledger, store: Pa
     assert list(Pruner(ledger, logs, code, AT_ONCE).prune()) == []
 
 
-def test_the_reconciler_counts_and_tells_what_was_deleted(
-    ledger: Ledger, store: Path, caplog: pytest.LogCaptureFixture
+def test_a_servers_reconciler_counts_and_tells_what_was_deleted(
+    ledger: Ledger, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     job = submit(ledger, store, "one", ends=True)
-    settings = ServerSettings("", "")
-    pruner = Pruner(ledger, LogStore(Storage(str(store))), CodeStore(Storage(str(store))), AT_ONCE)
-    reconciler = Reconciler(ledger, settings, timing=Timing(), prune=pruner.prune)
-    reconciler.prune()
-    assert reconciler.counts.done["retention"] == 2
+    settings = ServerSettings(f"sqlite:///{tmp_path / 'ledger.db'}", str(store), retention=AT_ONCE)
+    services = Services.open(settings)
+    services.reconciler.prune()
+    services.ledger.close()
+    assert services.reconciler.counts.done["retention"] == 2
     assert f"deleted the logs of {job}, as old as --retain says" in caplog.text
