@@ -1,24 +1,22 @@
-"""Put right what a process that died left behind, and send what MLflow could not take before."""
+"""What commands on this machine reconcile: jobs of processes that died, their runs, and what MLflow has not got yet."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from epochal.errors import NotFoundError
+from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import ACTIVE, JobState
-from epochal.ledger.values import Attempt
+from epochal.ledger.values import Attempt, Job
 from epochal.settings import Home
-from epochal.tracking.record import RunRecord, closed_by
+from epochal.tracking.reconcile import JobFolders
 from epochal.tracking.sync import Synced
-from epochal.tracking.tracker import job_folders, sync_all
+from epochal.tracking.tracker import sync_all
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,17 @@ def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
     """The ledger's part of ``catch_up``, and the runs' records: nothing that takes time."""
     owners = {job.owner for job in ledger.jobs(states=ACTIVE) if job.owner}
     ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
-    for folder, record in job_folders(home.storage):
-        if record.status == "RUNNING":
-            _close(record, ledger, folder)
+    # By the jobs' states and not by what ``expire`` has just ended: a process may have died before it came to this.
+    JobFolders(home.storage, lambda job_id: _idle(ledger, job_id)).close_records()
     return ended
 
 
-def _close(record: RunRecord, ledger: Ledger, folder: Path) -> None:
-    """Have the record of a job that is not running say so.
-
-    By the job's state and not by what ``expire`` has just ended: that process may have died before it came to this.
-    """
-    with suppress(NotFoundError):
-        job = ledger.job(record.job_id)
-        if changes := closed_by(job.state, job.reason):
-            record.changed(**changes).save(folder)
+def _idle(ledger: Ledger, job_id: str) -> Job | None:
+    try:
+        job = ledger.job(job_id)
+    except (NotFoundError, ConflictError):  # of another ledger
+        return None
+    return None if job.state.is_active or job.id != job_id else job
 
 
 def _created(pid: int) -> int | None:

@@ -62,7 +62,7 @@ class RunTracking:
 
     def settle(self, job: Job) -> None:
         """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""
-        if changes := closed_by(job.state, job.reason):
+        if changes := closed_by(job.state, job.reason, job.entered_at):
             self.update(**changes)
 
     def close(self) -> Synced:

@@ -121,11 +121,11 @@ class Reconciler:
         if self._runs is None:
             return
         with self._guarded("spools"):
-            for job_id, sent in self._runs.send_left():
+            for job_id, sent in self._runs.send_unsent():
                 self._did("spool", job_id, sent)
         with self._guarded("runs"):
             for difference in self._runs.differences():
-                if self._runs.put_right(difference):
+                if self._runs.correct(difference):
                     self._did("run", difference.job_id, f"its run was {difference.found}: {difference.truth.status}")
 
     def prune(self) -> None:
@@ -151,7 +151,7 @@ class Reconciler:
         if self._runs is None:
             return
         try:
-            for folder in self._runs.left():
+            for folder in self._runs.unsent():
                 yield Finding("spool", folder.name, f"{folder} holds what MLflow does not have yet")
             for one in self._runs.differences():
                 yield Finding("run", one.job_id, f"its run {one.run_id} is {one.found}: should be {one.truth.status}")

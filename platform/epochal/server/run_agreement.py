@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +9,7 @@ from epochal.errors import ConflictError, NotFoundError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
-from epochal.tracking.agreement import RUN_STATUS, Difference, Truth, differences, put_right
-from epochal.tracking.record import RunRecord, closed_by, record_path
-from epochal.tracking.shipped import is_pending
-from epochal.tracking.tracker import sync_folders
-
-_logger = logging.getLogger(__name__)
+from epochal.tracking.reconcile import RUN_STATUS, Difference, JobFolders, Truth, correct, differences
 
 _RECENT = 200
 """How many of the newest jobs that have ended are looked at, once each. Of older ones only a run that is open still."""
@@ -34,10 +28,9 @@ class RunAgreement:
     def __init__(self, ledger: Ledger, uri: str, storage: Path, closing: float) -> None:
         self._ledger = ledger
         self._uri = uri
-        self._storage = storage
+        self._folders = JobFolders(storage, self._idle)
         self._closing = closing
         self._agreed: set[str] = set()
-        self._done_with: set[str] = set()
         self._has_runs = False
 
     def differences(self) -> list[Difference]:
@@ -59,7 +52,7 @@ class RunAgreement:
         self._agreed = self._agreed.intersection(job.id for job in over) | agreed
         return found
 
-    def put_right(self, difference: Difference) -> bool:
+    def correct(self, difference: Difference) -> bool:
         """Do it, unless the job has changed since; whether it was done.
 
         Raises:
@@ -67,31 +60,27 @@ class RunAgreement:
         """
         if self._truth(difference.job_id, difference.run_id, self._ledger.now()) != difference.truth:
             return False
-        put_right(self._uri, difference)
+        correct(self._uri, difference)
         return True
 
-    def left(self) -> list[Path]:
+    def unsent(self) -> list[Path]:
         """Folders of jobs that hold what MLflow does not have, while no agent holds the job."""
-        folders = (path for path in sorted(self._storage.glob("jobs/*")) if path.name not in self._done_with)
-        return [folder for folder in folders if self._is_left(folder)]
+        return self._folders.unsent()
 
-    def send_left(self) -> Iterator[tuple[str, str]]:
+    def send_unsent(self) -> Iterator[tuple[str, str]]:
         """Send it: job id and what was done.
 
         Raises:
             UnreachableError: the ledger, or, once all was tried, the tracking server does not answer.
         """
         problem = ""
-        folders = self.left()
-        for folder in folders:
-            self._close_record(folder)
-        for job_id, synced in sync_folders(self._uri, folders, _DEADLINE_SECONDS).items():
+        for job_id, synced in self._folders.send(self._uri, _DEADLINE_SECONDS).items():
             if synced.pending:
                 problem = synced.problem
             else:
                 yield job_id, "what was left of its metrics was sent to MLflow"
         if problem:
-            raise UnreachableError(f"what is left in {self._storage} cannot be sent to MLflow: {problem}")
+            raise UnreachableError(f"what is left in storage cannot be sent to MLflow: {problem}")
 
     def _may_have_runs(self) -> bool:
         """Whether any job was ever started; of a ledger that holds many, the newest tell."""
@@ -116,23 +105,7 @@ class RunAgreement:
     def _is_settled(self, job: Job, now: float) -> bool:
         return job.reason is Reason.INTERRUPTED or now - job.entered_at >= self._closing
 
-    def _is_left(self, folder: Path) -> bool:
-        job = self._job(folder.name)
-        if job is None or job.state.is_active or not self._is_settled(job, self._ledger.now()):
-            return False
-        try:
-            pending = record_path(folder).exists() and is_pending(folder)
-        except (OSError, ValueError, TypeError) as error:
-            _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
-            pending = False
-        if not pending and job.state.is_terminal:
-            self._done_with.add(folder.name)
-        return pending
-
-    def _close_record(self, folder: Path) -> None:
-        """An agent that died could not write down how its job stands."""
-        record, job = RunRecord.load(folder), self._job(folder.name)
-        if job is None or record.status != "RUNNING":
-            return
-        if changes := closed_by(job.state, job.reason):
-            record.changed(**changes, end_time=job.entered_at).save(folder)
+    def _idle(self, job_id: str) -> Job | None:
+        job = self._job(job_id)
+        idle = job is not None and not job.state.is_active and self._is_settled(job, self._ledger.now())
+        return job if idle else None

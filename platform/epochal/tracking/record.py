@@ -35,13 +35,15 @@ _UNSUPPORTED = re.compile(r"[^/\w.\- ]")
 _RECORD = "run.json"
 
 
-def closed_by(state: str, reason: str | None) -> dict[str, str]:
+def closed_by(state: str, reason: str | None, at: float) -> dict[str, Any]:
     """What a job that came to this state changes in its run's record; nothing where the run stays open.
 
-    >>> closed_by("FAILED", "HANG")
-    {'status': 'FAILED', 'reason': 'HANG'}
+    ``at``: when it came to it, in Unix seconds; the run ended then, and not when somebody noticed.
+
+    >>> closed_by("FAILED", "HANG", 17.0)
+    {'status': 'FAILED', 'reason': 'HANG', 'end_time': 17.0}
     """
-    return {"status": CLOSED_AS[state], "reason": str(reason or "")} if state in CLOSED_AS else {}
+    return {"status": CLOSED_AS[state], "reason": str(reason or ""), "end_time": at} if state in CLOSED_AS else {}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from epochal.backoff import pause_after
 from epochal.tracking.record import CheckpointPointer, RunRecord, note_checkpoint, record_path
 from epochal.tracking.shipped import Shipped, is_pending
 from epochal.tracking.sync import Synced, sync
@@ -105,10 +106,10 @@ class Tracker:
             self._sync(until)
 
     def _pause(self) -> float:
-        """Seconds to the next sync: none before the first, doubled with every failure."""
+        """Seconds to the next sync: none before the first, longer with every failure."""
         if not self._synced_once:
             return 0.0
-        return float(min(MAX_WAIT_SECONDS, self._every * 2 ** min(self._failures, 10)))
+        return pause_after(self._failures, 2 * self._every, MAX_WAIT_SECONDS) if self._failures else self._every
 
     def _sync(self, until: float | None) -> None:
         before = self._last if self._synced_once else None
@@ -136,22 +137,13 @@ class Tracker:
             self._notice(f"MLflow refuses to store {refused}")
 
 
-def job_folders(storage: Path) -> Iterator[tuple[Path, RunRecord]]:
-    """The folders of the jobs under a storage root that have a run record, and the record."""
-    for folder in sorted(path for path in storage.glob("jobs/*") if record_path(path).exists()):
-        try:
-            yield folder, RunRecord.load(folder)
-        except (OSError, ValueError, TypeError) as error:
-            # One damaged folder must not stop the jobs of all others from being sent.
-            _logger.warning("%s cannot be read and is not sent to MLflow: %s", record_path(folder), error)
-
-
 def pending_folders(storage: Path) -> Iterator[Path]:
     """The folders of the jobs under a storage root that have something to send."""
-    for folder, _ in job_folders(storage):
+    for folder in sorted(path for path in storage.glob("jobs/*") if record_path(path).exists()):
         try:
             pending = is_pending(folder)
         except (OSError, ValueError, TypeError) as error:
+            # One damaged folder must not stop the jobs of all others from being sent.
             _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
             continue
         if pending:

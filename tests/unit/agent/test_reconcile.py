@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,15 +35,15 @@ def running_job(ledger: Ledger, home: Home, agent: str) -> str:
 
 
 def name_of_a_dead_process() -> str:
-    code = "from epochal.agent.reconcile import foreground_name; print(foreground_name())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    """Its number lives on in another process: this one."""
+    return f"run@{socket.gethostname()}/{os.getpid()}/1"
 
 
 def test_a_process_knows_whether_another_is_alive() -> None:
     assert not is_dead(foreground_name())
     assert is_dead(name_of_a_dead_process())
-    # The number lives on in another process, or nobody here can tell.
-    assert is_dead(f"run@{socket.gethostname()}/{os.getpid()}/1")
+    assert is_dead(f"run@{socket.gethostname()}/{2**31 - 1}/1"), "no such number"
+    # Nobody here can tell.
     assert not is_dead("run@another-host/1/1")
     assert not is_dead("agent-7")
 
@@ -73,4 +71,6 @@ def test_a_run_left_open_by_one_who_died_in_between_is_closed(home: Home) -> Non
         job = running_job(ledger, home, name_of_a_dead_process())
         ledger.expire(then=JobState.PAUSED, dead_agents=[ledger.job(job).owner or ""])  # and dies before the record
         settle_interrupted(ledger, home)
-        assert RunRecord.load(home.job(job)).status == "KILLED"
+        record = RunRecord.load(home.job(job))
+        assert record.status == "KILLED"
+        assert record.end_time == ledger.job(job).entered_at, "it ended when it died, not when somebody noticed"

@@ -1,0 +1,208 @@
+"""What is recorded of jobs is made to agree with the ledger: the records in their folders, and the runs in MLflow.
+
+A process that died left a record open, metrics unsent, a run RUNNING; so did one that could not reach MLflow before it
+was gone. Whoever comes next puts that right, here: the next command on this machine, the housekeeping of an agent, the
+reconciler of the server. They differ in which jobs they may touch, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from epochal.tracking.connection import answering, connect, experiment_names, is_missing
+from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG, RunRecord, closed_by, record_path
+from epochal.tracking.shipped import is_pending
+from epochal.tracking.sync import Synced
+from epochal.tracking.tracker import sync_folders
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+RUN_STATUS: Mapping[str, str] = MappingProxyType({**CLOSED_AS, "QUEUED": "SCHEDULED", "RUNNING": "RUNNING"})
+"""What a run should say, by its job's state. A job that is STARTING or STOPPING is between two of them."""
+
+_OPEN = ("RUNNING", "SCHEDULED")
+_PAGE = 500
+_PARENT_TAG = "mlflow.parentRunId"
+_FINAL = ("FINISHED", "FAILED")
+"""What a run stays for good; one that is KILLED may be of a job that is only paused."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Job(Protocol):
+    """What is asked of a ledger's job; ``entered_at``: since when it is in its state, in Unix seconds."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    @property
+    def entered_at(self) -> float: ...
+
+
+class JobFolders:
+    """The folders of jobs under a storage root, as far as nobody works at the job.
+
+    ``idle`` is asked with a job's id: the job, or None where somebody works at it, or it is another ledger's.
+    """
+
+    def __init__(self, storage: Path, idle: Callable[[str], Job | None]) -> None:
+        self._storage = storage
+        self._idle = idle
+        self._done_with: set[str] = set()
+
+    def unsent(self) -> list[Path]:
+        """Those that hold what MLflow does not have."""
+        return [folder for folder, _ in self._left() if is_pending(folder)]
+
+    def close_records(self) -> None:
+        """Have every record that was left open say how its job stands, since when."""
+        for folder, job in self._left():
+            _close_record(folder, job)
+
+    def send(self, uri: str, deadline_seconds: float) -> dict[str, Synced]:
+        """Send what MLflow lacks, the record closed before: what came of it, by job id.
+
+        mlflow is imported only where there is something to send.
+        """
+        unsent = [(folder, job) for folder, job in self._left() if is_pending(folder)]
+        for folder, job in unsent:
+            _close_record(folder, job)
+        return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
+
+    def _left(self) -> Iterator[tuple[Path, Job]]:
+        """Those with an open record, or something to send. Whose job it is, is only asked of these."""
+        for path in sorted(self._storage.glob("jobs/*")):
+            if path.name not in self._done_with and self._is_left(path) and (job := self._idle(path.name)) is not None:
+                yield path, job
+
+    def _is_left(self, folder: Path) -> bool:
+        with _readable(folder):
+            if not record_path(folder).exists():
+                return False
+            status = RunRecord.load(folder).status
+            if status == "RUNNING" or is_pending(folder):
+                return True
+            if status in _FINAL:
+                self._done_with.add(folder.name)  # of the thousands that ended long ago, none is read again
+        return False
+
+
+def _close_record(folder: Path, job: Job) -> None:
+    with _readable(folder):
+        record = RunRecord.load(folder)
+        if record.status == "RUNNING" and (changes := closed_by(job.state, job.reason, job.entered_at)):
+            record.changed(**changes).save(folder)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """One damaged folder must not stop the jobs of all others from being reconciled."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a run should say. ``at``: since when, in Unix seconds; a run that is over ended then."""
+
+    status: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run that says something else than the truth about its job."""
+
+    run_id: str
+    job_id: str
+    found: str
+    truth: Truth
+
+
+def differences(uri: str, known: Mapping[str, str], truth: Callable[[str, str], Truth | None]) -> list[Difference]:
+    """The runs whose status is not the truth: of those that MLflow holds to be open, and of the ``known`` ones.
+
+    Args:
+        known: job ids by run id.
+        truth: asked with a job's id and a run's; None leaves that run alone.
+
+    Raises:
+        UnreachableError: the tracking server does not answer.
+    """
+    with answering(uri):
+        client = connect(uri)
+        found = list(_open_runs(client))
+        for run_id in known.keys() - {entry.run_id for entry in found}:
+            if status := _status(client, run_id):
+                found.append(_Found(run_id, known[run_id], status))
+    compared = ((one, truth(one.job_id, one.run_id)) for one in found)
+    return [
+        Difference(one.run_id, one.job_id, one.status, true)
+        for one, true in compared
+        if true and true.status != one.status
+    ]
+
+
+def correct(uri: str, difference: Difference) -> None:
+    """Have the run say what is true.
+
+    Raises:
+        UnreachableError: the tracking server does not answer.
+    """
+    truth = difference.truth
+    with answering(uri):
+        client = connect(uri)
+        client.set_tag(difference.run_id, REASON_TAG, truth.reason)
+        if truth.status in _OPEN:
+            client.update_run(difference.run_id, status=truth.status)
+        else:
+            client.set_terminated(difference.run_id, truth.status, end_time=int(truth.at * 1000))
+
+
+class _Found(NamedTuple):
+    run_id: str
+    job_id: str
+    status: str
+
+
+def _open_runs(client: MlflowClient) -> Iterator[_Found]:
+    """Every run of a job that is not over. Trials are their sweep's business."""
+    experiments = list(experiment_names(client))
+    for status in _OPEN:
+        condition = f"attributes.status = '{status}' AND tags.`{JOB_ID_TAG}` LIKE '%'"
+        token: str | None = None
+        while True:
+            page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
+            yield from (_entry(run) for run in page if _PARENT_TAG not in run.data.tags)
+            token = page.token
+            if not token:
+                break
+
+
+def _entry(run: Run) -> _Found:
+    return _Found(run.info.run_id, run.data.tags[JOB_ID_TAG], run.info.status)
+
+
+def _status(client: MlflowClient, run_id: str) -> str | None:
+    """The run's status; None where this server has no such run, or somebody deleted it."""
+    try:
+        info = client.get_run(run_id).info
+    except Exception as error:
+        if is_missing(error):
+            return None
+        raise
+    return None if info.lifecycle_stage == "deleted" else str(info.status)

@@ -1,0 +1,82 @@
+"""What was left in the folders of jobs: closed as the job stands, since when; and only where nobody works at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from epochal.tracking.reconcile import JobFolders
+from epochal.tracking.record import RunRecord
+from epochal.tracking.shipped import Shipped, fingerprint
+
+
+@dataclass(frozen=True)
+class Ended:
+    state: str
+    reason: str | None = None
+    entered_at: float = 17.0
+
+
+def leave(storage: Path, job_id: str, status: str = "RUNNING") -> Path:
+    folder = storage / "jobs" / job_id
+    RunRecord(job_id=job_id, experiment="e", name="n").changed(status=status).save(folder)
+    return folder
+
+
+def send_all(folder: Path) -> None:
+    Shipped(settled=fingerprint(folder)).save(folder)
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "reason", "end"),
+    [
+        (Ended("SUCCEEDED", "COMPLETED"), "FINISHED", "COMPLETED", 17.0),
+        (Ended("FAILED", "HANG"), "FAILED", "HANG", 17.0),
+        (Ended("PAUSED", "INTERRUPTED"), "KILLED", "INTERRUPTED", 17.0),
+        (Ended("QUEUED"), "RUNNING", "", None),
+    ],
+    ids=lambda value: getattr(value, "state", ""),
+)
+def test_a_record_left_open_says_how_the_job_stands_and_since_when(
+    tmp_path: Path, job: Ended, status: str, reason: str, end: float | None
+) -> None:
+    folder = leave(tmp_path, "one")
+    JobFolders(tmp_path, {"one": job}.get).close_records()
+    record = RunRecord.load(folder)
+    assert (record.status, record.reason, record.end_time) == (status, reason, end)
+
+
+def test_only_jobs_that_nobody_works_at_are_touched(tmp_path: Path) -> None:
+    held, idle = leave(tmp_path, "held"), leave(tmp_path, "idle")
+    folders = JobFolders(tmp_path, {"idle": Ended("SUCCEEDED")}.get)
+    folders.close_records()
+    assert RunRecord.load(held).status == "RUNNING"
+    assert folders.unsent() == [idle]
+
+
+def test_whose_a_folder_is_is_asked_only_where_something_is_left(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def idle(job_id: str) -> Ended:
+        asked.append(job_id)
+        return Ended("SUCCEEDED")
+
+    for folder in (leave(tmp_path, "done", "FINISHED"), leave(tmp_path, "paused", "KILLED")):
+        send_all(folder)
+    (tmp_path / "jobs" / "no-record").mkdir()
+    folders = JobFolders(tmp_path, idle)
+    assert (folders.unsent(), asked) == ([], [])
+    # A paused job may go on, one that has finished may not: its folder is not read again.
+    for name in ("done", "paused"):
+        leave(tmp_path, name)
+    assert [path.name for path in folders.unsent()] == ["paused"]
+
+
+def test_a_damaged_folder_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    damaged, sound = leave(tmp_path, "a-damaged"), leave(tmp_path, "b-sound")
+    (damaged / "run.json").write_text("{")
+    JobFolders(tmp_path, lambda _: Ended("SUCCEEDED")).close_records()
+    assert RunRecord.load(sound).status == "FINISHED"
+    assert str(damaged) in caplog.text
