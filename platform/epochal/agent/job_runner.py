@@ -25,6 +25,7 @@ from epochal.agent.reporter import Reporter
 from epochal.agent.retry import QUICK_SECONDS, pause_before_next
 from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, Verb, decide, verdict_on
+from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
@@ -45,7 +46,6 @@ _ROOM_SECONDS = 60.0
 NO_ROOM_SECONDS = 2.0
 """After which a job that an agent was given, and finds no room for, goes back to the queue."""
 
-_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 _LAST_WORD_SECONDS = 5.0
 _TRACEBACK_CHARACTERS = 20_000
 
@@ -331,15 +331,15 @@ class JobRunner:
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """What ``call`` gives, made again while the source does not answer, unless the job is to stop."""
-        tries = 0
+        failures = 0
         while True:
             try:
                 return call()
             except UnreachableError:
                 if self._is_ending:
                     raise
-            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
+            failures += 1
+            time.sleep(pause_after(failures))
 
     def _enter(self, phase: Phase) -> None:
         """Have the training save its state and end."""

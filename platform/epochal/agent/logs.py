@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from epochal.agent.port import JobSource
+from epochal.backoff import pause_after
 from epochal.engine.log_tail import aside_of, start_of
 from epochal.errors import EpochalError, UnreachableError
 from epochal.files import write_atomically
@@ -74,13 +75,14 @@ class LogShipper:
                 (self._folder / _SECRET).unlink(missing_ok=True)
 
     def _run(self) -> None:
-        wait = EVERY_SECONDS
+        failures, wait = 0, EVERY_SECONDS
         while not self._closed.wait(wait):
             try:
                 self.ship()
-                wait = EVERY_SECONDS
+                failures, wait = 0, EVERY_SECONDS
             except EpochalError:
-                wait = min(_MAX_WAIT_SECONDS, wait * 2)
+                failures += 1
+                wait = pause_after(failures, 2 * EVERY_SECONDS, _MAX_WAIT_SECONDS)
             except OSError as error:
                 _logger.warning("the logs of %s cannot be read: %s", self._lease.job_id, error)
                 wait = _MAX_WAIT_SECONDS

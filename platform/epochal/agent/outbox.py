@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epochal.agent.port import JobSource
+from epochal.backoff import pause_after
 from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
@@ -23,7 +24,6 @@ PROGRESS_SECONDS = 1.0
 RENEW_SECONDS = 2.0
 """Between two renewals where there is no progress to tell: as long as it takes until a stop is noticed."""
 
-_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
 
@@ -165,7 +165,7 @@ class Outbox:
 
         The lease is renewed in between, but not once its end may have been heard, and only its answer got lost.
         """
-        refused = tries = 0
+        refused = failures = 0
         while True:
             try:
                 return call()
@@ -176,8 +176,8 @@ class Outbox:
                 if refused >= _TRIES:
                     _logger.warning("%s: the ledger refuses what it is told: %s", self._lease.job_id, error)
                     return None
-            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
+            failures += 1
+            time.sleep(pause_after(failures))
             if renews:
                 self._renew_when_due()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from epochal.backoff import pause_after
 from epochal.ledger.states import Reason
 from epochal.spec.job import Retry
 
@@ -43,4 +44,4 @@ def pause_before_next(quick_failures: int) -> float:
     >>> [pause_before_next(failures) for failures in range(5)]
     [0.0, 0.0, 1.0, 2.0, 4.0]
     """
-    return 0.0 if quick_failures < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** (quick_failures - 2))
+    return 0.0 if quick_failures < 2 else pause_after(quick_failures - 1, 1.0, _LONGEST_PAUSE_SECONDS)

@@ -22,6 +22,7 @@ from epochal.agent.job_folder import origin_of
 from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
+from epochal.backoff import pause_after
 from epochal.engine.orphans import reap
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.states import Reason
@@ -38,7 +39,6 @@ _TICK_SECONDS = 0.1
 _TELL_SECONDS = 20.0
 _SAVE_SECONDS = 15.0
 _CLOSE_SECONDS = 10.0
-_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 _LONGEST_REST_SECONDS = 30.0
 
 _logger = logging.getLogger(__name__)
@@ -160,10 +160,10 @@ class AgentService:
                 lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS, secret=secret)
                 failures, secret = 0, secrets.token_urlsafe(32)
             except EpochalError as error:
-                if failures == 0:
-                    _logger.warning("no job can be leased: %s", error)
-                self._sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
+                if failures == 1:
+                    _logger.warning("no job can be leased: %s", error)
+                self._sleep(pause_after(failures))
                 continue
             if lease is not None:
                 self._begin(lease)
@@ -209,8 +209,8 @@ class AgentService:
         if runner.ending.reason is not Reason.PENDING_TIMEOUT:
             self._no_room = 0
             return
-        self._rests_until = time.monotonic() + min(_LONGEST_REST_SECONDS, 0.5 * 2**self._no_room)
-        self._no_room = min(self._no_room + 1, 10)
+        self._no_room += 1
+        self._rests_until = time.monotonic() + pause_after(self._no_room, 0.5, _LONGEST_REST_SECONDS)
 
     def _close_run(self, runner: JobRunner, job: Job | None) -> None:
         tracking = runner.settle(job) if job is not None else runner.tracking

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from epochal.backoff import pause_after
 from epochal.errors import (
     AuthError,
     ConflictError,
@@ -33,8 +35,6 @@ MAX_WAIT = 30.0
 _CONNECT_SECONDS = 5.0
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_PAUSES = (0.1, 0.4, 1.0, 2.0, 4.0)
-"""Seconds between one try and the next; the last one again and again."""
 
 _LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create`"
 _IS_IT_UP = "is it running? `epochal up` starts one here; `epochal config list` shows where commands go"
@@ -105,15 +105,16 @@ class Http:
     def send(self, request: Request) -> httpx.Response:
         """The answer to ``request``. Raises as ``json`` does."""
         until = time.monotonic() + (self._patience.outage if request.outage is None else request.outage)
-        for pause in _pauses():
+        for failures in itertools.count(1):
             try:
                 return self._answered(self._once(request), request.answers)
             except UnreachableError as error:
                 sent = not isinstance(error.__cause__, _NEVER_SENT)
+                pause = pause_after(failures)
                 if (sent and not request.can_repeat) or time.monotonic() + pause > until:
                     raise
             time.sleep(pause)
-        raise AssertionError("unreachable: the pauses never end")
+        raise AssertionError("unreachable: it counts for ever")
 
     def now(self) -> float:
         """The server's time in seconds since 1970, good to a second; this machine's before the first answer."""
@@ -221,9 +222,3 @@ def _by_status(response: httpx.Response, server: str) -> EpochalError:
     away = response.status_code >= 500 or response.is_redirect  # of ours, even a bug has a document
     other = UnreachableError(said, _IS_IT_UP) if away else EpochalError(said)
     return kinds.get(response.status_code, lambda: other)()
-
-
-def _pauses() -> Iterator[float]:
-    yield from _PAUSES
-    while True:
-        yield _PAUSES[-1]

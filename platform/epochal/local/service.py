@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
+from epochal.backoff import pause_after
 from epochal.local import launch
-from epochal.local.backoff import Backoff
 from epochal.local.health import is_healthy
 from epochal.local.service_plan import ServicePlan
 from epochal.local.service_state import MARK, ServiceState, ServiceStatus
@@ -27,6 +27,10 @@ START_SECONDS = 120.0
 HUNG_SECONDS = 60.0
 """One that was healthy, and has not answered for this long, is killed: it runs, and does nothing."""
 
+STABLE_SECONDS = 60.0
+"""One that ran for this long is started again at once when it ends; sooner, ever later."""
+
+LONGEST_PAUSE_SECONDS = 30.0
 PROBE_STARTING_SECONDS = 0.1
 PROBE_SECONDS = 3.0
 _LOG_LIMIT = 16 * 2**20
@@ -42,7 +46,7 @@ class Service:
         self.plan = plan
         self._log = folder / f"{plan.name}.log"
         self._mark = {MARK: str(folder)}
-        self._backoff = Backoff()
+        self._quick_ends = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._began = self._answered = self._next_probe = self._next_start = 0.0
         self._began_at = 0.0  # by the clock that others' times are told in
@@ -115,7 +119,8 @@ class Service:
     def _ended(self, code: int, now: float) -> None:
         """It went by itself, or somebody killed it."""
         self._gone(code)
-        self._next_start = now + self._backoff.wait(now - self._began)
+        self._quick_ends = 1 if now - self._began >= STABLE_SECONDS else self._quick_ends + 1
+        self._next_start = now + pause_after(self._quick_ends, 0.2, LONGEST_PAUSE_SECONDS)
         self._become(ServiceState.WAITING, restarts=self.status.restarts + 1)
 
     def _gone(self, code: int) -> None:

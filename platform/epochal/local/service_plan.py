@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,6 @@ class ServicePlan:
     stop_seconds: float = 10.0
     """How long it may take to end by itself once it is told to."""
 
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        lists = {"command": tuple(document["command"]), "needs": tuple(document["needs"])}
-        return cls(**{**document, **lists, "probe": Probe(**document["probe"])})
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,10 +50,8 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2)
+        return TypeAdapter(Plan).dump_json(self, indent=2).decode()
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        document = json.loads(text)
-        services = tuple(map(ServicePlan.from_dict, document["services"]))
-        return cls(Path(document["folder"]), services, document["options"])
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        return TypeAdapter(Plan).validate_json(text)

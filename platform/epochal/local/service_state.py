@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from epochal.errors import ConflictError
 from epochal.files import is_locked, locked
@@ -50,12 +52,6 @@ class ServiceStatus:
     needs: tuple[str, ...] = ()
     """Services that it cannot be ready without."""
 
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """The inverse of ``asdict``; keys that this version does not know are left out."""
-        state, needs = ServiceState(document["state"]), tuple(document.get("needs", ()))
-        return cls(**{**_known(cls, document), "state": state, "needs": needs})
-
 
 @dataclass(frozen=True)
 class Services:
@@ -88,11 +84,14 @@ class Services:
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
 
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``; keys that this version does not know are left out."""
-        services = tuple(map(ServiceStatus.from_dict, document.get("services", ())))
-        return cls(**{**_known(cls, document), "services": services})
+    @staticmethod
+    def from_json(text: str) -> Services:
+        """The inverse of ``to_json``; keys that this version does not know are left out.
+
+        Raises:
+            ValueError: it is not what ``to_json`` wrote.
+        """
+        return TypeAdapter(Services).validate_json(text)
 
 
 def state_path(folder: Path) -> Path:
@@ -114,9 +113,8 @@ def read_services(folder: Path) -> Services:
     One that is just starting or ending has written nothing: then no service is known.
     """
     try:
-        document = json.loads(state_path(folder).read_text(encoding="utf-8"))
-        found = Services.from_dict(document)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        found = Services.from_json(state_path(folder).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         found = Services(False)
     running = is_locked(supervisor_lock(folder))
     if running and found.supervisor != _holder(supervisor_lock(folder)):
@@ -143,8 +141,3 @@ def _holder(lock: Path) -> int | None:
         return int(lock.read_text())
     except (OSError, ValueError):
         return None
-
-
-def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in fields(kind)}
-    return {name: value for name, value in document.items() if name in names}

@@ -1,9 +1,8 @@
 """Keeps the local services running: a small process of its own, started by `epochal up` and ended by `epochal down`.
 
-Its own, and not a library's: circus and supervisord order by time instead of by health, know no readiness, and want
-a configuration and a socket of their own; systemd's user instance is missing in containers and on macOS. What is
-needed is a loop: start all at once, ask each whether it is healthy, start what has ended again, later each time, and
-write down what is so. The kernel tells every service to end when this process is gone.
+A loop: start all at once, ask each whether it is healthy, start what has ended again, later each time, and write down
+what is so. The kernel tells every service to end when this process is gone. Why neither supervisord nor circus does
+this: ``docs/decisions/0007``.
 
 It is told what to do by signals: SIGTERM ends the services one after the other, the last of the plan first, each
 while those before it still run; SIGINT ends them at once.
@@ -12,6 +11,7 @@ while those before it still run; SIGINT ends them at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,9 +20,8 @@ from epochal.files import write_atomically
 from epochal.local.service import Service
 from epochal.local.service_plan import Plan
 from epochal.local.service_state import Services, hold, state_path, supervisor_lock
-from epochal.local.wake import Wake
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.05
 _LOCK_SECONDS = 2.0
 
 
@@ -35,24 +34,30 @@ class Supervisor:
         self._by_name = {service.plan.name: service for service in self._services}
         self._started_at = time.time()
         self._published: Services | None = None
+        self._ending = self._now = False
 
     def run(self) -> None:
-        with Wake() as wake:
-            self._publish()
-            self._watch(wake, self._services)
-            while not wake.stop:
-                wake.wait(TICK_SECONDS)
-                self._watch(wake, self._services)
-            self._end(wake)
+        signal.signal(signal.SIGTERM, self._asked_to_end)
+        signal.signal(signal.SIGINT, self._asked_to_end)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._publish()
+        while not self._ending:
+            self._watch(self._services)
+            time.sleep(TICK_SECONDS)
+        self._end()
 
-    def _watch(self, wake: Wake, services: list[Service]) -> None:
+    def _asked_to_end(self, number: int, frame: object) -> None:
+        self._ending = True
+        self._now = self._now or number == signal.SIGINT
+
+    def _watch(self, services: list[Service]) -> None:
         for service in services:
-            if wake.now:
+            if self._now:
                 return
             service.watch(all(self._by_name[name].ready for name in service.plan.needs))
         self._publish()
 
-    def _end(self, wake: Wake) -> None:
+    def _end(self) -> None:
         """One after the other, and those that remain are kept up: an agent needs the server to give its jobs back."""
         remaining = list(self._services)
         while remaining:
@@ -60,11 +65,11 @@ class Supervisor:
             service.ask_to_end()
             deadline = time.monotonic() + service.plan.stop_seconds
             while not service.has_ended():
-                if wake.now or time.monotonic() > deadline:
+                if self._now or time.monotonic() > deadline:
                     service.kill()
                     continue
-                self._watch(wake, remaining)
-                wake.wait(TICK_SECONDS)
+                self._watch(remaining)
+                time.sleep(TICK_SECONDS)
         self._publish()
 
     def _publish(self) -> None:

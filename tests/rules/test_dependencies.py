@@ -1,0 +1,44 @@
+"""Every declared dependency is imported somewhere, or it is said here why it is declared."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from code_base import ROOT, Module, modules
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+IMPORTED_AS = {
+    "import-linter": "importlinter",
+    "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
+    "prometheus-client": "prometheus_client",
+    "pyyaml": "yaml",
+}
+"""Where a package's name is not that of its module."""
+
+NOT_IMPORTED = {
+    "psycopg": "SQLAlchemy loads it for postgresql+psycopg:// URLs",
+    "s3fs": "fsspec loads it for s3:// URLs",
+    "scikit-learn": "its data sets are read as files, without importing it",
+    "optuna": "for the searchers",
+    "kubernetes": "for cluster/",
+    "mypy": "a tool", "ruff": "a tool", "import-linter": "a tool", "pytest-timeout": "a plugin of pytest",
+    "types-PyYAML": "types for mypy", "types-psutil": "types for mypy",
+}  # fmt: skip
+
+
+def names(*lists: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=~ ;]", requirement)[0] for requirements in lists for requirement in requirements}
+
+
+FOR_USERS = names(PROJECT["dependencies"], *(requirements for extra, requirements in EXTRAS.items() if extra != "dev"))
+
+
+def test_every_declared_dependency_is_imported() -> None:
+    platform = {module for one in modules() for module, _ in one.imports()}
+    tests = {module for path in (ROOT / "tests").rglob("*.py") for module, _ in Module(path).imports()}
+    for name in sorted(FOR_USERS | names(EXTRAS["dev"])):
+        found = platform if name in FOR_USERS else platform | tests
+        assert (IMPORTED_AS.get(name, name) in found) != (name in NOT_IMPORTED), name
