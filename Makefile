@@ -19,7 +19,7 @@ DEBIAN_PACKAGES := chromium chromium-driver postgresql
 PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup check test test-all bench index docs format constraints clean
+.PHONY: help demo setup check test-unit test test-all bench index docs format constraints clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,8 +37,11 @@ check: setup  ## lint, format, types, layers, generated files
 	$(PY) -m epochal.catalog.generate --check
 	$(PY) -m epochal.spec.reference --check
 
-test: setup  ## the tests, without the slow ones
-	$(PY) -m pytest -m "not slow and not root"
+test-unit: setup  ## the unit tests alone: under a minute
+	$(PY) -m pytest tests/unit -m "not slow and not root"
+
+test: test-unit  ## the tests, without the slow ones
+	$(PY) -m pytest -m "not slow and not root" --ignore tests/unit
 
 test-all: setup  ## every test; those that need root are skipped without it
 	$(PY) -m pytest

@@ -18,12 +18,12 @@ from flaky_proxy import FlakyProxy
 from killed_sync import CHANGES
 from tracked_job import assert_all_arrived_once, curve, finish, loss, make_job, train
 
-from epochal.tracking.agreement import Truth, differences
 from epochal.tracking.connection import connect, prepare_sqlite
+from epochal.tracking.reconcile import Truth, differences
 from epochal.tracking.record import RunRecord, artifacts_folder, write_atomically
 from epochal.tracking.runs import list_runs
 from epochal.tracking.server import TrackingServer
-from epochal.tracking.shipped import Shipped
+from epochal.tracking.shipped import Shipped, is_pending
 from epochal.tracking.spool import SpoolWriter
 from epochal.tracking.sync import Synced, sync
 from epochal.tracking.tracker import Tracker, pending_folders, sync_all
@@ -128,17 +128,17 @@ def test_processes_killed_at_any_moment(shared_mlflow_server: TrackingServer, jo
     finish(job)
     script = (
         "import sys, pathlib; from epochal.tracking.connection import connect; from epochal.tracking.sync import sync;"
-        "connect(sys.argv[1]); print(flush=True); sync(sys.argv[1], pathlib.Path(sys.argv[2]))"
+        "connect(sys.argv[1]); sync(sys.argv[1], pathlib.Path(sys.argv[2]))"
     )
     pauses = random.Random(0)
     for _ in range(3):
+        before = sum(Shipped.load(job).offsets.values())
         command = [sys.executable, "-c", script, shared_mlflow_server.url, str(job)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(pauses.uniform(0.05, 0.5))
+        with subprocess.Popen(command) as process:
+            until(lambda before=before: sum(Shipped.load(job).offsets.values()) > before, "it has sent something", 60)
+            time.sleep(pauses.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
-    assert sum(Shipped.load(job).offsets.values()) > 0
+    assert is_pending(job), "the last one was killed before it had sent all"
     sync_until_done(shared_mlflow_server.url, job)
     assert_all_arrived_once(shared_mlflow_server.url, job, 15_000)
 

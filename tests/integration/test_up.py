@@ -41,7 +41,7 @@ class Here:
         server, mlflow = map(str, self.ports)
         came = self.epochal("up", "--port", server, "--mlflow-port", mlflow, "--cpus", "2", "-o", "json")
         assert came.returncode == 0, came.stderr
-        services = Services.from_dict(json.loads(came.stdout))
+        services = Services.from_json(came.stdout)
         assert services.ready
         return services
 

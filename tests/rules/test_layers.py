@@ -43,7 +43,7 @@ LIGHT_COMMANDS = [
     ["submit", "jobs/quickstart.yaml", "--dry-run"],
     ["config", "list"],
 ]
-"""Those that talk to a server are looked at in ``tests/unit/client/test_commands.py``, with a server."""
+"""Those that talk to a server are looked at in ``tests/integration/client/test_commands.py``, with a server."""
 
 PROBE = """
 import contextlib, io, json, sys

@@ -14,7 +14,7 @@ JOBS = sorted((ROOT / "jobs").rglob("*.yaml"))
 SOMEONES_MACHINE = re.compile(r"(?<![\w.}~-])/(?:home/(?!ada\b)|root/|work/|Users/)[\w.]+")
 """Examples may have a home: Ada's."""
 LAYOUT = ["platform", "jobs", "cluster", "dashboards", "helm", "tests"]
-WORDS = ["demo", "setup", "check", "test", "test-all", "bench", "index", "clean"]
+WORDS = ["demo", "setup", "check", "test-unit", "test", "test-all", "bench", "index", "clean"]
 
 
 def name(path: Path) -> str:
@@ -43,6 +43,13 @@ def test_top_level_folder_is_there(folder: str) -> None:
 def test_makefile_knows_the_words() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert set(WORDS) <= set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
+
+
+def test_unit_tests_start_no_process() -> None:
+    """``tests/unit/conftest.py`` sees those that are started some other way."""
+    starts = re.compile(r"^\s*(?:import|from) (?:subprocess|multiprocessing)\b", re.MULTILINE)
+    tests = [path for path in (ROOT / "tests" / "unit").rglob("test_*.py") if starts.search(path.read_text("utf-8"))]
+    assert not [name(path) for path in tests], "they belong in tests/integration"
 
 
 def test_ci_runs_the_makefiles_words() -> None:

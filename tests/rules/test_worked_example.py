@@ -58,6 +58,7 @@ def test_the_page_adds_one_file_one_line_one_yaml() -> None:
     assert FILES[TABLE].count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_check_passes(copy: Path) -> None:
     outputs = {}
     for line in CHECKS.splitlines():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import subprocess
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,22 +47,6 @@ def test_a_lock_is_held_by_one_and_waited_for(tmp_path: Path) -> None:
         with locked(path, 0.05) as also_mine:
             assert not also_mine
     assert not is_locked(path)
-
-
-def test_the_next_has_the_lock_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    code = (
-        "import pathlib, sys; from epochal.files import locked\n"
-        "with locked(pathlib.Path(sys.argv[1]), 0.0) as mine: print(mine, flush=True); input()"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        threading.Timer(0.2, holder.kill).start()
-        with locked(path, 30.0) as mine:
-            assert mine
-            assert holder.wait() != 0
 
 
 def test_where_a_file_system_has_no_locks_nobody_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,15 +33,3 @@ def test_every_sample_is_that_of_the_package(name: str, loader: object) -> None:
         np.testing.assert_allclose(inputs, expected, rtol=1e-3, atol=1e-3)
     wanted = bunch.target if name != "diabetes" else (bunch.target - bunch.target.mean()) / bunch.target.std()
     np.testing.assert_allclose(targets, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_loading_does_not_import_scikit_learn() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys; from pathlib import Path; from epochal.catalog.build import load_data;"
-        "from epochal.spec.section import Component; load_data(Component(name='digits'), Path());"
-        "print([m for m in ('sklearn', 'scipy', 'pandas', 'pyarrow', 'torchmetrics') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
-from epochal.catalog.index import KINDS, check, entries, entry
+from epochal.catalog.index import check, entries, entry
 from epochal.errors import NotFoundError, SpecError
 from epochal.spec.section import Component
 
@@ -154,12 +152,3 @@ def _put(tree: Any, steps: list[str], value: Any) -> Any:
         return value
     below = tree if isinstance(tree, dict) else {}
     return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}
-
-
-def test_the_index_needs_no_torch() -> None:
-    code = (
-        "import sys; from epochal.catalog.index import KINDS, check, entries; [entries(kind) for kind in KINDS];"
-        "check({'model': {'name': 'cnn'}}); print([m for m in ('torch', 'numpy', 'ray', 'mlflow') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    assert len(KINDS) == 6

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,14 +54,6 @@ def test_every_entry_is_described_with_an_example_that_checks(
 def test_a_wrong_name_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "resnett"]) == 3
     assert "did you mean 'resnet'?" in capsys.readouterr().err
-
-
-def test_describing_needs_no_torch() -> None:
-    code = (
-        "import sys; from epochal.cli.main import main; main(['models', 'cnn']); main(['losses']);"
-        "sys.exit(bool({'torch', 'numpy', 'ray', 'mlflow'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def test_plan_shows_values_with_their_origin_and_the_cost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 import click
@@ -17,23 +14,6 @@ import pytest
 from epochal.cli.main import main
 from epochal.cli.table import COMMANDS, SECTIONS
 from epochal.errors import EpochalError, NotFoundError, Problem, SpecError, UnreachableError
-
-EPOCHAL = [sys.executable, "-c", "import sys; from epochal.cli.main import main; sys.exit(main())"]
-
-
-def epochal(*args: str, check: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own; ``check`` is code that runs after it."""
-    code = (
-        f"import sys; from epochal.cli.main import main; code = main(sys.argv[1:]); {check or 'pass'}; sys.exit(code)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False, env=os.environ | environ
-    )
-
-
-def loaded(*names: str) -> str:
-    """Code that names those of ``names`` that were imported, on stderr."""
-    return f"print(*sorted(set(sys.modules) & set({names!r})), file=sys.stderr)"
 
 
 @pytest.fixture
@@ -66,23 +46,6 @@ def test_help_lists_every_command_in_its_section(capsys: pytest.CaptureFixture[s
 def test_no_arguments_are_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "Usage: epochal" in capsys.readouterr().out
-
-
-def test_help_imports_next_to_nothing() -> None:
-    heavy = (
-        "pydantic",
-        "yaml",
-        "rich",
-        "ray",
-        "torch",
-        "mlflow",
-        "sqlalchemy",
-        "click",
-        "epochal.errors",
-        "epochal.spec",
-    )
-    done = epochal("--help", check=loaded(*heavy, *(target.partition(":")[0] for target in COMMANDS.values())))
-    assert (done.returncode, done.stderr) == (0, "\n")
 
 
 def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,25 +137,3 @@ def test_what_a_command_returns_is_the_exit_code(
 def test_a_command_may_exit_through_click(add_command: Callable[[Callable[[], None]], None]) -> None:
     add_command(lambda: click.get_current_context().exit(4))
     assert main(["probe"]) == 4
-
-
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    process = subprocess.Popen([*EPOCHAL, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    told = process.stderr.read()
-    process.wait(timeout=60)
-    process.stderr.close()
-    assert told == ""
-
-
-def test_validate_schema_and_version_import_none_of_the_cluster_s_packages(tmp_path: Path) -> None:
-    job = tmp_path / "job.yaml"
-    job.write_text(
-        "version: 1\nname: a\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n", encoding="utf-8"
-    )
-    heavy = ("ray", "torch", "mlflow", "sqlalchemy", "numpy", "pandas", "rich")
-    for args in (["validate", str(job)], ["schema"], ["version", "-o", "json"]):
-        done = epochal(*args, check=loaded(*heavy))
-        assert (done.returncode, done.stderr) == (0, "\n"), done.stderr

@@ -132,29 +132,6 @@ def test_versions_are_compared_as_numbers(found: str, wanted: str, expected: boo
     assert installation.fits(found, wanted) is expected
 
 
-def test_import_is_tried_in_a_child_that_may_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken.py").write_text("raise RuntimeError('libfoo.so is missing\\nand more')")
-    (tmp_path / "crashing.py").write_text("import os\nos.abort()")
-    (tmp_path / "chatty.py").write_text("print('[1, 2, 3]', 'hello')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    loaded = installation.load(("json", "chatty", "broken", "absent", "crashing", "csv"))
-    assert loaded.errors == {
-        "json": "",
-        "chatty": "",
-        "broken": "RuntimeError: libfoo.so is missing",
-        "absent": "ModuleNotFoundError: No module named 'absent'",
-        "crashing": "crashed",
-        "csv": "not reached",
-    }
-
-
-def test_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(60)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(installation, "IMPORT_SECONDS", 1.0)
-    assert installation.load(("json", "hanging")).errors == {"json": "", "hanging": "crashed"}
-
-
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("/runs/one", "nfs4"), ("/data/a b/c", "xfs"), ("/var", "ext4"), ("/runs", "nfs4"), ("/runsx", "ext4")],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,13 +36,6 @@ INSERT INTO events (job_id, epoch, at, kind, previous, state, message, detail)
 VALUES ('old-1', 0, 1, 'submitted', NULL, 'QUEUED', '', '{}')
 """
 """One job of each table, as the first revision wrote them."""
-
-PROBE = """
-import sys
-from epochal.ledger.ledger import Ledger
-Ledger.open(sys.argv[1]).close()
-print(sorted(name for name in sys.modules if name.partition(".")[0] in ("alembic", "torch", "ray", "mlflow")))
-"""
 
 
 @pytest.fixture
@@ -193,20 +185,6 @@ def test_older_ledger_is_left_alone_where_asked(url: str, monkeypatch: pytest.Mo
     with pytest.raises(OlderLedgerError, match=f"version {HEAD}, older than this Epochal's 9999") as caught:
         Ledger.open(url, upgrade=False)
     assert "epochal db upgrade" in caught.value.hint
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["new", "up to date"])
-def test_opening_imports_nothing_heavy(url: str, again: bool) -> None:
-    if again:
-        Ledger.open(url).close()
-    probe = subprocess.run([sys.executable, "-c", PROBE, url], capture_output=True, text=True, check=True)
-    assert probe.stdout == "[]\n"
-
-
-def test_states_and_values_need_no_database() -> None:
-    code = "import sys, epochal.ledger.states, epochal.ledger.values; print('sqlalchemy' in sys.modules)"
-    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert probe.stdout == "False\n"
 
 
 def test_file_is_its_owner_s_alone(url: str, tmp_path: Path) -> None:

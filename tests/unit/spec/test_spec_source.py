@@ -102,9 +102,9 @@ def alias_bomb(levels: int = 9, width: int = 9) -> str:
 
 def test_an_alias_bomb_is_refused_before_it_goes_off() -> None:
     parse("warm: up", "job.yaml")
-    started = time.perf_counter()
+    started = time.process_time()
     found = refused(alias_bomb())
-    took = time.perf_counter() - started
+    took = time.process_time() - started
     assert "counting what aliases repeat" in found.message
     assert took < 0.05
 
@@ -147,9 +147,9 @@ def test_just_within_the_limits_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 10**6, "{" * 10**6, "- " * 500_000, "? " * 500_000, "a: [" + "[]," * 300_000])
 def test_hostile_nesting_is_refused_at_once(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     refused(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

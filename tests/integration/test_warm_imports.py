@@ -1,3 +1,5 @@
+"""What the warm-up imports, and what it must not do in a process that may get a GPU."""
+
 from __future__ import annotations
 
 import subprocess
@@ -23,7 +25,7 @@ assert not torch.distributed.is_initialized() and not torch.cuda.is_initialized(
 
 
 def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
-    support = Path(__file__).parents[2] / "support"
+    support = Path(__file__).parents[1] / "support"
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
         capture_output=True, text=True, cwd=support, timeout=120, check=True,

@@ -8,19 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from epochal.errors import ConflictError, UnreachableError, UsageError
-from epochal.ledger.ledger import Ledger
-from epochal.ledger.values import Role
+from epochal.errors import ConflictError, UnreachableError
 from epochal.local import orphans, services
-from epochal.local.credentials import agent_token_path, ensure_agent_token
-from epochal.local.local_plan import DRAIN_SECONDS, Options, local_plan
+from epochal.local.local_plan import Options
 from epochal.local.orphans import find_orphans
 from epochal.local.port import holder_of, is_free
 from epochal.local.service_plan import Plan, Probe, ServicePlan
@@ -197,73 +193,3 @@ def test_processes_of_other_homes_are_left_alone(place: Place, tmp_path: Path) -
             assert not psutil.pid_exists(left.pid)
         assert other.poll() is None
         other.kill()
-
-
-@pytest.mark.parametrize(
-    ("uri", "services_of", "mlflow"),
-    [
-        ("sqlite:////data/mlflow.db", ["mlflow", "server", "agent"], "http://127.0.0.1:5000"),
-        ("http://127.0.0.1:5000", ["mlflow", "server", "agent"], "http://127.0.0.1:5000"),
-        ("http://127.0.0.1:5001", ["server", "agent"], "http://127.0.0.1:5001"),
-        ("https://mlflow.example.org", ["server", "agent"], "https://mlflow.example.org"),
-    ],
-)
-def test_plan_follows_where_runs_are_recorded(uri: str, services_of: list[str], mlflow: str) -> None:
-    plan = local_plan(home(), Options().resolved(), uri)
-    assert [service.name for service in plan.services] == services_of
-    assert plan.options["mlflow_url"] == mlflow
-    assert all(service.environment["MLFLOW_TRACKING_URI"] == mlflow for service in plan.services[-2:])
-
-
-def test_plan_passes_the_options_and_no_secret() -> None:
-    plan = local_plan(home(), Options(8701, 5001, 3, 2), "sqlite:////data/mlflow.db")
-    mlflow, server, agent = plan.services
-    assert (mlflow.url, server.url) == ("http://127.0.0.1:5001", "http://127.0.0.1:8701")
-    assert list(agent.command[-4:]) == ["--warm", "3", "--cpus", "2"]
-    assert agent.probe.token_file == str(agent_token_path(home()))
-    assert agent.stop_seconds == DRAIN_SECONDS
-    assert agent.needs == ("server",)
-    assert "ep_" not in plan.to_json()
-    assert all("mlflow" not in argument for argument in server.command)  # its URL may hold a password
-
-
-def test_one_port_cannot_be_two() -> None:
-    with pytest.raises(UsageError, match="cannot share port 8700"):
-        local_plan(home(), Options(8700, 8700), "sqlite:////data/mlflow.db")
-
-
-def test_no_warm_worker_is_not_the_default_number() -> None:
-    assert Options(warm=2).differences({"warm": 0}) == ["--warm is 0, not 2"]
-    assert Options(warm=2).differences({"warm": None}) == ["--warm is the default, not 2"]
-
-
-def test_plan_of_another_database_is_refused() -> None:
-    with pytest.raises(UsageError):
-        local_plan(home(), Options().resolved(), "postgresql://db/mlflow")
-
-
-def test_agent_token_is_kept_while_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = agent_token_path(home())
-    home().root.mkdir()
-    read: Callable[[], str] = lambda: (ensure_agent_token(home()), path.read_text())[1]  # noqa: E731
-    first = read()
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert read() == first
-    with Ledger.open(home().served.ledger_url) as ledger:
-        known = ledger.token(first.strip())
-        assert known is not None
-        assert known.role is Role.AGENT
-        ledger.revoke_token(known.id)
-    second = read()
-    assert second != first
-    path.chmod(0o644)
-    third = read()
-    assert third != second, "others could have read it"
-    with Ledger.open(home().served.ledger_url) as ledger:
-        assert ledger.token(second.strip()) is None
-        assert [token.revoked_at is None for token in ledger.tokens()].count(True) == 1
-
-
-def test_exit_is_told_in_words() -> None:
-    shown: list[Any] = [services.describe_exit(code) for code in (None, 0, 5, -9, -200)]
-    assert shown == ["not ended yet", "exit code 0", "exit code 5", "killed by SIGKILL", "exit code -200"]

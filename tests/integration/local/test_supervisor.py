@@ -14,9 +14,8 @@ import psutil
 import pytest
 
 from epochal.errors import ConflictError
-from epochal.files import is_locked, write_atomically
+from epochal.files import write_atomically
 from epochal.local import service as service_module
-from epochal.local.backoff import LONGEST_SECONDS, Backoff
 from epochal.local.health import ask, is_healthy
 from epochal.local.service import Service
 from epochal.local.service_plan import Plan, Probe, ServicePlan
@@ -24,9 +23,7 @@ from epochal.local.service_state import (
     MARK,
     Services,
     ServiceState,
-    ServiceStatus,
     read_services,
-    supervisor_lock,
 )
 from epochal.tracking.server import free_port
 from polling import until
@@ -241,15 +238,6 @@ def watch_until(service: Service, condition: Callable[[], bool], needed: bool = 
     until(lambda: service.watch(needed) or condition(), "the service", 10)
 
 
-def test_wait_grows_to_a_limit_and_begins_anew_after_a_stable_minute() -> None:
-    backoff = Backoff()
-    waits = [backoff.wait(0.1) for _ in range(12)]
-    assert waits == sorted(waits)
-    assert waits[-1] == LONGEST_SECONDS
-    assert backoff.wait(60) == waits[0]
-    assert backoff.wait(0.1) == waits[1]
-
-
 def test_big_log_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "_LOG_LIMIT", 10)
     log = tmp_path / "a.log"
@@ -259,32 +247,3 @@ def test_big_log_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     service.kill()
     assert (tmp_path / "a.log.1").read_text() == "older lines of it\n"
     assert log.read_text() == ""
-
-
-def test_state_and_plan_come_back_from_their_files(tmp_path: Path) -> None:
-    status = ServiceStatus("a", ServiceState.READY, "http://127.0.0.1:1", 12, 3.5, 4.5, 1, -9, 0.5, "/a.log")
-    services = Services(True, 11, 2.5, {"port": 1}, (status,))
-    assert Services.from_dict({**services.to_dict(), "new": 1}) == services
-    plan = Plan(tmp_path, (small("a", needs=("b",)),), {"port": 1})
-    assert Plan.from_json(plan.to_json()) == plan
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"services": {"a": {}}}'])
-def test_broken_state_file_is_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / "state.json").write_text(content)
-    assert read_services(tmp_path) == Services(False)
-
-
-def test_lock_ends_with_its_process(tmp_path: Path) -> None:
-    path = supervisor_lock(tmp_path)
-    code = f"from epochal.local.service_state import *\nwith hold(Path({str(path)!r}), 1, ''): print(1); input()"
-    with subprocess.Popen(
-        [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        assert is_locked(path)
-        assert path.read_text() == str(holder.pid)
-        holder.kill()
-        holder.wait()
-    assert not is_locked(path)
