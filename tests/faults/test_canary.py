@@ -88,6 +88,7 @@ def test_secrets_turn_up_nowhere(tmp_path: Path, mlflow: TrackingServer) -> None
         secrets = {"the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": canary}
         job_id = served.commanded(str(JOB))
         served.until_step(job_id, 1)
+        secrets["Ray's token"] = served.home.ray_token.read_text().strip()
         leaks = commands_with(secrets)
         job = served.until_ended(job_id)
         assert succeeded(job), job

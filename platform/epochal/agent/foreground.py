@@ -81,9 +81,10 @@ class Foreground:
             try:
                 # In this thread: Ray's processes end with the one that started them.
                 with connect(self._place.address, token_path=self._place.home.ray_token) as cluster:
-                    keep_warm(cluster, workers)
+                    _keep_warm(cluster, workers)
                     self._job = job = opening.result()
                     queue(job)
+                    _keep_warm(cluster, job.workers)
                     job.run(cluster, self._interrupted.is_set)
                 return job.summary(began)
             finally:
@@ -93,10 +94,11 @@ class Foreground:
     def _open(self) -> ForegroundJob:
         from epochal.agent.foreground_job import ForegroundJob
 
-        return ForegroundJob(self._place, self._observer)
+        place = self._place
+        return ForegroundJob(place.home, place.tracking_uri, place.retention, self._observer)
 
 
-def keep_warm(cluster: Connection, workers: int) -> None:
+def _keep_warm(cluster: Connection, workers: int) -> None:
     """Have that many processes ready, but on each node no more than the biggest has CPUs."""
     most = max(1, int(max((node.total.get("CPU", 1.0) for node in cluster.nodes()), default=1.0)))
     cluster.keep_warm(min(workers, most))

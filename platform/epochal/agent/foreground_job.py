@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from epochal.agent.foreground import Place, keep_warm
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import origin_of
 from epochal.agent.job_runner import Agent, JobRunner
@@ -19,6 +18,7 @@ from epochal.engine.connection import Connection
 from epochal.errors import ConflictError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
+from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec
 from epochal.tracking.record import model_folder
@@ -34,27 +34,33 @@ class ForegroundJob:
     Opening it puts right what commands that died left in the ledger.
     """
 
-    def __init__(self, place: Place, observer: Observer) -> None:
-        self._place = place
+    def __init__(self, home: Home, tracking_uri: str, retention: Retention, observer: Observer) -> None:
+        self._home = home
+        self._tracking_uri = tracking_uri
+        self._retention = retention
         self._observer = observer
         self._runner: JobRunner | None = None
-        self._ledger = LedgerSource.open(place.home.ledger_url)
-        for attempt in settle_interrupted(self._ledger, place.home):
+        self._ledger = LedgerSource.open(home.ledger_url)
+        for attempt in settle_interrupted(self._ledger, home):
             observer.notice(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
 
     def close(self) -> None:
         self._ledger.close()
 
     def submit(self, loaded: LoadedSpec, command: tuple[str, ...]) -> None:
-        self._job = submit(self._ledger, self._place.home, loaded, command, self._observer.notice)
+        self._job = submit(self._ledger, self._home, loaded, command, self._observer.notice)
 
     def queue_again(self, ref: str) -> None:
         self._job = _queued_again(self._ledger, ref)
 
+    @property
+    def workers(self) -> int:
+        """The most that it can have."""
+        return JobSpec.from_stored(dict(self._job.spec)).resources.max_workers
+
     def run(self, cluster: Connection, interrupted: Callable[[], bool]) -> None:
         """To its end, or until it was interrupted: ``interrupted`` tells whether that was asked for before."""
-        keep_warm(cluster, JobSpec.from_stored(dict(self._job.spec)).resources.max_workers)
-        agent = Agent(foreground_name(), self._ledger, cluster, self._place.home, self._place.tracking_uri)
+        agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
             hint = f"`epochal status {self._job.id}` shows by whom"
@@ -80,9 +86,9 @@ class ForegroundJob:
         synced = tracking.close() if tracking is not None else Synced("", "", left="", problem="")
         if tracking is not None and tracking.run_id:
             # MLflow answers: it is sent what it could not take of earlier jobs.
-            sync_all(self._place.tracking_uri, self._place.home.storage, _SYNC_OTHERS_SECONDS)
+            sync_all(self._tracking_uri, self._home.storage, _SYNC_OTHERS_SECONDS)
         self._prune()
-        result, folder = runner.ending.result, self._place.home.job(self._job.id)
+        result, folder = runner.ending.result, self._home.job(self._job.id)
         progress = runner.reporter.progress if runner.reporter else None
         saved = runner.reporter.saved if runner.reporter else None
         model = model_folder(folder)
@@ -95,7 +101,7 @@ class ForegroundJob:
             seconds=round(time.monotonic() - began, 2),
             run_id=synced.run_id,
             experiment_id=synced.experiment_id,
-            tracking_uri=self._place.tracking_uri,
+            tracking_uri=self._tracking_uri,
             experiment=JobSpec.from_stored(dict(self._job.spec)).experiment_name,
             unsent=synced.left,
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
@@ -105,7 +111,7 @@ class ForegroundJob:
         )
 
     def _prune(self) -> None:
-        pruner = Pruner(self._ledger, self._place.home, self._place.retention, self._code_needed)
+        pruner = Pruner(self._ledger, self._home, self._retention, self._code_needed)
         if deleted := list(pruner.prune()):
             more = f" and {len(deleted) - 3} more" if len(deleted) > 3 else ""
             self._observer.notice(f"deleted what is as old as --retain says: {', '.join(deleted[:3])}{more}")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from epochal.cli import render
+
+_SEND_SECONDS = 10.0
+"""For what earlier commands could not send: whoever wants to look does not want to wait longer."""
+
 UI_PORT = 5000
 """Where `epochal ui` listens unless told otherwise."""
 
@@ -18,6 +23,26 @@ class Pages:
     def said(self, page: str) -> str:
         """The page's address, for a person."""
         return page if self.served else f"{page} while `epochal ui` runs"
+
+
+def recorded_at() -> str:
+    """The tracking URI, after jobs left behind were put right and what waits to be sent had its chance.
+
+    What is not there yet is said: what MLflow shows of these jobs may be old.
+    """
+    from epochal.agent.reconcile import catch_up
+    from epochal.settings import home, tracking_uri
+    from epochal.tracking.sync import BEING_SENT
+
+    uri = tracking_uri()
+    done = catch_up(home(), uri, _SEND_SECONDS)
+    for attempt in done.interrupted:
+        render.message(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
+    for job, synced in done.synced.items():
+        if synced.pending and synced.problem != BEING_SENT:
+            lacks = f"MLflow does not have {synced.left} of {job} yet ({synced.problem})"
+            render.warning(f"{lacks}: `epochal runs sync` sends it")
+    return uri
 
 
 def pages() -> Pages:

@@ -23,7 +23,8 @@ class AdministrationCalls:
         """A new token, and its secret, which is shown this once.
 
         Args:
-            role: ``viewer`` looks, ``user`` changes its own jobs, ``admin`` everything, ``agent`` runs jobs.
+            role: ``viewer`` looks, ``user`` changes its own jobs, ``admin`` everything, ``agent`` runs jobs as
+                the agent that ``user`` names.
             name: what it is for.
             ttl_seconds: how long it is good for; default: until it is revoked.
         """

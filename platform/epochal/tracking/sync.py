@@ -50,6 +50,9 @@ EXPERIMENT_KIND = "mlflow.experimentKind"
 _KIND = "custom_model_development"
 
 
+BEING_SENT = "another process is sending it"
+
+
 @dataclass(frozen=True)
 class Synced:
     """What came of a ``sync``.
@@ -98,7 +101,7 @@ def sync(
             shipped.forget_status()
         left = outstanding(folder, record, shipped)
         if not mine:
-            return _synced(shipped, left, "another process is sending it")
+            return _synced(shipped, left, BEING_SENT)
         if not left and shipped.uri == uri and not shipped.deleted and shipped.settled:
             return _synced(shipped, left)
         problem, reachable = "", True

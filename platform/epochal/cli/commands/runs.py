@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
-from epochal.cli.mlflow_pages import pages
+from epochal.cli.mlflow_pages import pages, recorded_at
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 
@@ -43,7 +43,7 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
     """List runs, the newest first, with their newest metrics."""
     from epochal.tracking.runs import list_runs
 
-    found = list_runs(_recorded_at(), experiment, job, status, limit)
+    found = list_runs(recorded_at(), experiment, job, status, limit)
     if output in (Output.JSON, Output.YAML):
         render.records([_described(run) for run in found], ["id"], output)
         return
@@ -61,7 +61,7 @@ def show_command(run: str, everything: bool, output: Output) -> None:
     from epochal.tracking.pages import run_page
     from epochal.tracking.runs import get_run, main_metrics
 
-    uri = _recorded_at()
+    uri = recorded_at()
     found = get_run(uri, run)
     rows = _metric_rows(uri, found, sorted(found.metrics) if everything else main_metrics(found.metrics))
     there = pages()
@@ -84,7 +84,7 @@ def compare_command(runs: tuple[str, ...], output: Output) -> None:
     from epochal.tracking.pages import comparison_page
     from epochal.tracking.runs import compare
 
-    comparison = compare(_recorded_at(), runs)
+    comparison = compare(recorded_at(), runs)
     there = pages()
     page = comparison_page(there.root, [(run.id, run.experiment_id) for run in comparison.runs])
     if output in (Output.JSON, Output.YAML):
@@ -132,16 +132,6 @@ def sync_command(timeout: float, output: Output) -> int:
         return 0
     render.records(rows, ["job", "run", "sent", "left", "problem"], output, "jobs")
     return 5 if any(row["left"] for row in rows) else 0
-
-
-def _recorded_at() -> str:
-    """The tracking URI, after jobs left behind were put right and what is waiting to be sent had its chance."""
-    from epochal.agent.reconcile import catch_up
-    from epochal.settings import home, tracking_uri
-
-    uri = tracking_uri()
-    catch_up(home(), uri, deadline_seconds=10)
-    return uri
 
 
 def _row(run: RunInfo) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from epochal.cli import render
-from epochal.cli.mlflow_pages import UI_PORT, first_page, pages
+from epochal.cli.mlflow_pages import UI_PORT, first_page, pages, recorded_at
 
 
 @click.command("ui")
@@ -23,7 +23,6 @@ def command(port: int, host: str, without_password: bool) -> int:
 
     Where `epochal up` runs, its MLflow has them already: this says where, and returns.
     """
-    from epochal.agent.reconcile import catch_up
     from epochal.errors import UsageError
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer
@@ -34,7 +33,7 @@ def command(port: int, host: str, without_password: bool) -> int:
         render.message("MLflow runs already, and has the runs of this machine at")
         render.text(first_page(there.root))
         return 0
-    catch_up(home(), uri, deadline_seconds=10)
+    recorded_at()
     if not is_loopback(host):
         warning = f"whoever reaches {host}:{port} can read, change and delete every run: there is no password"
         if not without_password:
