@@ -208,13 +208,13 @@ class TestStorage:
 class TestCheckpoints:
     def test_the_newest_stands_with_the_attempt_and_is_no_event(self, ledger: Ledger) -> None:
         lease = running(ledger)
-        before = ledger.events(lease.job_id), ledger.change_token()
+        before = ledger.events(lease.job_id), ledger.news(None).seen
         for step in (10, 20):
             ledger.saved(lease, step, f"checkpoints/step-{step}")
         (attempt,) = ledger.attempts(lease.job_id)
         assert (attempt.checkpoint_step, attempt.checkpoint_path) == (20, "checkpoints/step-20")
         assert attempt.checkpoint_at == pytest.approx(ledger.now(), abs=5)
-        assert (ledger.events(lease.job_id), ledger.change_token()) == before
+        assert (ledger.events(lease.job_id), ledger.news(None).seen) == before
 
 
 class TestToldTwice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from ledger_steps import running, submit
@@ -168,20 +169,51 @@ class TestUpkeep:
     def test_ping(self, ledger: Ledger) -> None:
         ledger.ping()
 
-    def test_change_token_grows_with_every_event_and_only_then(self, ledger: Ledger) -> None:
-        seen = [ledger.change_token()]
-        lease = running(ledger)
-        seen.append(ledger.change_token())
+    def test_news_names_the_jobs_of_new_events(self, ledger: Ledger) -> None:
+        first = ledger.news(None)
+        assert (first.jobs, first.missed) == (frozenset(), True), "whoever has not looked may have missed anything"
+        lease, other = running(ledger), submit(ledger)
+        told = ledger.news(first.seen)
+        assert (told.jobs, told.missed) == ({lease.job_id, other.id}, False)
         ledger.renew(lease, 60)
-        assert ledger.change_token() == seen[-1]
+        assert ledger.news(told.seen).jobs == frozenset()
+        ledger.note(lease, "note")
+        assert ledger.news(told.seen).jobs == {lease.job_id}
+
+    def test_news_tells_when_there_were_too_many(self, ledger: Ledger) -> None:
+        lease = running(ledger)
+        seen = ledger.news(None).seen
         for number in range(300):
             ledger.note(lease, f"note-{number}")
-            seen.append(ledger.change_token())
-        assert seen == sorted(set(seen))
+        assert ledger.news(seen).missed
+        assert not ledger.news(ledger.news(seen).seen).missed
 
-    def test_change_token_grows_where_an_event_comes_to_light_after_a_later_one(
-        self, ledger: Ledger, ledger_url: str
-    ) -> None:
+    def test_news_tells_who_may_start_a_job(self, ledger: Ledger) -> None:
+        def told(change: Callable[[], object]) -> tuple[bool, frozenset[str]]:
+            seen = ledger.news(None).seen
+            change()
+            news = ledger.news(seen)
+            return news.queued, news.agents
+
+        job = submit(ledger)
+        assert told(lambda: submit(ledger)) == (True, frozenset())
+        ledger.heartbeat("near", "1", [NODE], [], {})
+        lease = ledger.lease("near/1", 60)
+        assert lease is not None
+        assert told(lambda: ledger.note(lease, "note")) == (False, frozenset())
+        assert told(lambda: ledger.running(lease, 1)) == (False, {"near"}), "it may have fewer workers than it might"
+        assert told(lambda: ledger.request_pause(job.id)) == (False, frozenset())
+        assert told(lambda: ledger.pause(lease)) == (False, {"near"})
+        assert told(lambda: ledger.resume(job.id)) == (True, frozenset())
+        assert told(lambda: ledger.request_stop(job.id)) == (True, frozenset()), "nobody waits behind it any more"
+        ledger.set_quota("user", "*", jobs=1)
+        again = ledger.lease("near/1", 60)
+        assert again is not None
+        ledger.running(again, 1)
+        ended = told(lambda: ledger.finish(again, JobState.SUCCEEDED, Reason.COMPLETED))
+        assert ended == (True, {"near"}), "another agent may start what the quota kept waiting"
+
+    def test_news_has_an_event_that_comes_to_light_after_a_later_one(self, ledger: Ledger, ledger_url: str) -> None:
         """As on PostgreSQL, which numbers events before they are committed."""
         job = submit(ledger)
         for _ in range(3):
@@ -190,9 +222,9 @@ class TestUpkeep:
         with database.write() as connection:
             columns = "job_id, epoch, at, kind, previous, state, message, detail"
             connection.execute(text("DELETE FROM events WHERE id = 3"))
-        before = ledger.change_token()
+        before = ledger.news(None)
         with database.write() as connection:
             late = f"INSERT INTO events (id, {columns}) SELECT 3, {columns} FROM events WHERE id = 2"
             connection.execute(text(late))
         database.close()
-        assert ledger.change_token() > before
+        assert ledger.news(before.seen).jobs == {job.id}

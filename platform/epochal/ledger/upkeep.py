@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.ledger.database import Database
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.schema import prepare, version
-from epochal.ledger.tables import events
+from epochal.ledger.states import ACTIVE, JobState
+from epochal.ledger.tables import attempts, events, quotas
+from epochal.ledger.values import News
 
 _WINDOW = 256
 """More than the transactions that can be under way at once."""
@@ -33,15 +36,22 @@ class Upkeep:
         with self._database.read() as connection:
             connection.execute(select(1))
 
-    def change_token(self) -> int:
-        """A number that grows with every event, whoever wrote it: cheap to look at again and again."""
-        # PostgreSQL numbers events before they are committed, so one may come to light after a higher one: the newest
-        # are counted as well.
-        newest = select(func.coalesce(func.max(events.c.id), 0).label("id")).subquery()
-        recent = select(func.count()).where(events.c.id > newest.c.id - _WINDOW).scalar_subquery()
+    def news(self, seen: Set[int] | None) -> News:
+        """What events have told since the look that saw ``seen``: cheap to ask again and again."""
+        # PostgreSQL numbers events before they are committed, so one may come to light after a higher one: of the
+        # newest, each is known by its number.
+        newest = select(func.max(events.c.id)).scalar_subquery()
+        its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
+        columns = events.c.id, events.c.job_id, events.c.previous, events.c.state, attempts.c.agent
+        query = select(*columns).outerjoin(attempts, its_attempt).where(events.c.id > newest - _WINDOW)
         with self._database.read() as connection:
-            found = connection.execute(select(newest.c.id, recent)).one()
-            return int(found[0]) * (_WINDOW + 1) + int(found[1])
+            found = {row.id: row for row in connection.execute(query)}
+            fresh = [row for number, row in found.items() if number not in (seen or ())]
+            agents = [row.agent.partition("/")[0] for row in fresh if _leaves_room(row)]
+            queued = any(JobState.QUEUED in (row.previous, row.state) and row.state not in ACTIVE for row in fresh)
+            queued = queued or bool(agents and connection.execute(select(quotas.c.name).limit(1)).first())
+        missed = seen is None or bool(found and seen and max(seen) <= max(found) - _WINDOW)
+        return News(frozenset(found), frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
 
     def backup(self, path: Path) -> None:
         """Copy a SQLite ledger that is in use to a new file, readable by its owner alone; all of it, or no file.
@@ -51,6 +61,12 @@ class Upkeep:
             UnreachableError: the copy cannot be written.
         """
         _back_up(self._database, path)
+
+
+def _leaves_room(event: Row[*tuple[Any, ...]]) -> bool:
+    """Whether an agent has more room for it: its job has left, or takes less than it might have."""
+    left = event.previous in ACTIVE and event.state not in ACTIVE
+    return event.agent is not None and (left or event.state == JobState.RUNNING != event.previous)
 
 
 def upgrade(url: str) -> tuple[str | None, str]:

@@ -143,6 +143,25 @@ class Lease(Value):
 
 
 @dataclass(frozen=True)
+class News:
+    """What events have told since an earlier look: who is to look again.
+
+    Args:
+        seen: the numbers of the newest events, for the next look.
+        jobs: those that something was told of.
+        agents: the names of those that have more room.
+        queued: whether the queue is another one, or a quota may have room.
+        missed: whether there may have been events of other jobs too.
+    """
+
+    seen: frozenset[int]
+    jobs: frozenset[str]
+    agents: frozenset[str]
+    queued: bool
+    missed: bool
+
+
+@dataclass(frozen=True)
 class AgentInfo(Value):
     """An agent as it last told of itself. ``incarnation`` is another one each time it is started."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
+from epochal.ledger.values import News
 from epochal.server import openapi, refusals
 from epochal.server.auth import Reader
 from epochal.server.boundary import API, Boundary
@@ -69,7 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     to_thread.current_default_thread_limiter().total_tokens = _THREADS
     services.notifier.start()
-    watch = asyncio.create_task(services.notifier.watch(services.ledger.change_token))
+    watch = asyncio.create_task(services.notifier.watch(partial(_news, services)))
     turns = asyncio.create_task(_turn(services.reconciler.renewals))
     stop = threading.Event()
     reconciler = threading.Thread(target=services.reconciler.run, args=(stop,), name="epochal-reconciler", daemon=True)
@@ -85,6 +87,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await task
         await asyncio.to_thread(reconciler.join, _STOP_SECONDS)
         services.ledger.close()
+
+
+async def _news(services: Services, seen: Set[int] | None) -> News:
+    return await services.lease_threads.run(partial(services.ledger.news, seen))
 
 
 async def _turn(renewals: Renewals) -> None:

@@ -1,34 +1,45 @@
 """Long polls: an answer that waits until there is something to tell.
 
-A change made through this process wakes those who wait for it at once. What other servers of the same ledger changed is
-noticed by one watcher, however many wait, so that a waiting client costs neither a thread nor queries.
+One watcher reads the ledger's newest events, however many wait, and wakes those whom they concern: at once after a
+change that was made through this process, and soon after those of other servers of the same ledger. So a waiting client
+costs neither a thread nor queries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Set
 from contextlib import contextmanager
-from itertools import count
+from itertools import islice
 from typing import TypeVar
 
-from starlette.concurrency import run_in_threadpool
-
 from epochal.errors import EpochalError
+from epochal.ledger.agents import ALIVE_SECONDS
+from epochal.ledger.capacity import Node
+from epochal.ledger.values import AgentInfo, News
 
 Answer = TypeVar("Answer")
 
 QUEUE = "queue"
-"""Whatever may let a queued job start."""
+"""Whatever may let any agent start a queued job."""
 WATCH_SECONDS = 0.25
-_LOG_TURNS = 4
+_REST_SECONDS = 0.02
+"""Between two looks at the events, however many changes there are."""
+_LOG_SECONDS = 1.0
+_LOG_TOPICS = 100
+"""Logs make no events. What other servers added is looked for once a second, in so many jobs' logs."""
 _LOGS = "logs:"
 
 
 def about(job_id: str) -> str:
-    """The topic of a job's state and events."""
+    """A job's state and events."""
     return f"job:{job_id}"
+
+
+def room_of(agent: str) -> str:
+    """Whatever may let this agent start a queued job, by its name."""
+    return f"room:{agent}"
 
 
 def logs_of(job_id: str) -> str:
@@ -41,6 +52,8 @@ class Notifier:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._changed = asyncio.Event()
+        self._agents: dict[str, AgentInfo] = {}
         self.closed = False
 
     def start(self) -> None:
@@ -49,29 +62,39 @@ class Notifier:
 
     @property
     def waiting(self) -> int:
-        return sum(len(events) for events in self._waiting.values())
+        return len(set[asyncio.Event]().union(*self._waiting.values()))
 
     def notify(self, *topics: str) -> None:
         self._in_loop(lambda: self._wake(topics))
 
+    def changed(self) -> None:
+        """Have the watcher look at once: there is a new event."""
+        self._in_loop(self._changed.set)
+
+    def heard(self, agent: AgentInfo) -> None:
+        """A heartbeat: the agent may start a queued job where it has more room than it told before."""
+        before, self._agents[agent.name] = self._agents.get(agent.name), agent
+        if before is None or _has_more_room(before, agent):
+            self.notify(room_of(agent.name))
+
     def close(self) -> None:
         """Answer everyone now, and whoever comes from now on without waiting."""
         self.closed = True
-        self._in_loop(lambda: self._wake(tuple(self._waiting)))
+        self._in_loop(lambda: self._wake(self._waiting))
 
     async def poll(
         self,
-        topic: str,
+        topics: Collection[str],
         look: Callable[[], Awaitable[Answer]],
         enough: Callable[[Answer], bool],
         wait: float,
         gone: Callable[[], Awaitable[bool]],
     ) -> Answer:
-        """What ``look`` finds once it is ``enough`` or ``wait`` seconds have passed or the client is
-        ``gone``: nothing is looked for any more then, as looking may take something (a lease)."""
+        """What ``look`` finds once it is ``enough`` or ``wait`` seconds have passed or the client is ``gone``: nothing
+        is looked for any more then, as looking may take something (a lease)."""
         until = time.monotonic() + wait
         while True:
-            with self._listening(topic) as woken:  # before looking, so that no change goes unnoticed
+            with self._listening(topics) as woken:  # before looking, so that no change goes unnoticed
                 found = await look()
                 left = until - time.monotonic()
                 if enough(found) or left <= 0 or self.closed:
@@ -80,51 +103,77 @@ class Notifier:
             if await gone():
                 return found
 
-    async def watch(self, token: Callable[[], int]) -> None:
-        """Wake everyone when ``token`` changes, which others than this process may have changed."""
-        seen = None
-        for turn in count():
-            await asyncio.sleep(WATCH_SECONDS)
-            if self.closed:
-                return
+    async def watch(self, news: Callable[[Set[int] | None], Awaitable[News]]) -> None:
+        """Wake those whom ``news`` of the ledger concern, and look after logs that others than this process add to."""
+        seen, logs_at = None, 0.0
+        while not self.closed:
+            await _wait(self._changed, WATCH_SECONDS)
+            self._changed.clear()
             if not self._waiting:
-                seen = None
                 continue
-            if turn % _LOG_TURNS == 0:  # logs make no events
-                self._wake(tuple(topic for topic in self._waiting if topic.startswith(_LOGS)))
-            newest = await run_in_threadpool(_asked, token)
-            if newest != seen:
-                seen = newest
-                self._wake(tuple(self._waiting))
+            if time.monotonic() - logs_at >= _LOG_SECONDS:
+                logs_at = time.monotonic()
+                self._wake_logs()
+            try:
+                told = await news(seen)
+            except EpochalError:  # whoever waits finds that out by looking
+                seen = None
+                self._wake(self._waiting)
+            else:
+                seen = told.seen
+                self._wake(self._waiting if told.missed else _topics(told))
+            await asyncio.sleep(_REST_SECONDS)
 
     @contextmanager
-    def _listening(self, topic: str) -> Iterator[asyncio.Event]:
+    def _listening(self, topics: Collection[str]) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
-        self._waiting.setdefault(topic, set()).add(event)
+        for topic in topics:
+            self._waiting.setdefault(topic, set()).add(event)
         try:
             yield event
         finally:
-            events = self._waiting[topic]
-            events.discard(event)
-            if not events:
-                del self._waiting[topic]
+            for topic in topics:
+                self._waiting[topic].discard(event)
+                if not self._waiting[topic]:
+                    del self._waiting[topic]
 
-    def _wake(self, topics: tuple[str, ...]) -> None:
+    def _wake(self, topics: Iterable[str]) -> None:
         for topic in topics:
             for event in self._waiting.get(topic, ()):
                 event.set()
+
+    def _wake_logs(self) -> None:
+        """Those whose turn is longest ago."""
+        for topic in list(islice((topic for topic in self._waiting if topic.startswith(_LOGS)), _LOG_TOPICS)):
+            self._waiting[topic] = self._waiting.pop(topic)
+            self._wake([topic])
 
     def _in_loop(self, call: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
 
 
-def _asked(token: Callable[[], int]) -> int | None:
-    """None where the database does not answer: whoever waits finds that out by looking."""
-    try:
-        return token()
-    except EpochalError:
-        return None
+def _has_more_room(before: AgentInfo, now: AgentInfo) -> bool:
+    """Whether a job may fit that did not. Other gangs in ``held`` may leave more free, or less."""
+    if now.seen_at - before.seen_at > ALIVE_SECONDS:
+        return True  # it counted as gone
+    if (now.incarnation, now.storage, now.held) != (before.incarnation, before.storage, before.held):
+        return True
+    known = {node.id: node for node in before.nodes}
+    return any(node.id not in known or _has_more(known[node.id], node) for node in now.nodes)
+
+
+def _has_more(before: Node, now: Node) -> bool:
+    pairs = (now.total, before.total), (now.available, before.available)
+    return any(amount > had.get(name, 0.0) for has, had in pairs for name, amount in has.items())
+
+
+def _topics(news: News) -> Iterator[str]:
+    for job_id in news.jobs:
+        yield from (about(job_id), logs_of(job_id))
+    yield from map(room_of, news.agents)
+    if news.queued:
+        yield QUEUE
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from epochal.tracking.connection import answering, connect, experiment_names, is_missing
-from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG, RunRecord, closed_by, record_path
+from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG, RunRecord, closed_by, record_time
 from epochal.tracking.shipped import is_pending
 from epochal.tracking.sync import Synced
 from epochal.tracking.tracker import sync_folders
@@ -31,8 +31,6 @@ RUN_STATUS: Mapping[str, str] = MappingProxyType({**CLOSED_AS, "QUEUED": "SCHEDU
 _OPEN = ("RUNNING", "SCHEDULED")
 _PAGE = 500
 _PARENT_TAG = "mlflow.parentRunId"
-_FINAL = ("FINISHED", "FAILED")
-"""What a run stays for good; one that is KILLED may be of a job that is only paused."""
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ class JobFolders:
     def __init__(self, storage: Path, idle: Callable[[str], Job | None]) -> None:
         self._storage = storage
         self._idle = idle
-        self._done_with: set[str] = set()
+        self._done_with: dict[str, int] = {}
 
     def unsent(self) -> list[Path]:
         """Those that hold what MLflow does not have."""
@@ -83,18 +81,18 @@ class JobFolders:
     def _left(self) -> Iterator[tuple[Path, Job]]:
         """Those with an open record, or something to send. Whose job it is, is only asked of these."""
         for path in sorted(self._storage.glob("jobs/*")):
-            if path.name not in self._done_with and self._is_left(path) and (job := self._idle(path.name)) is not None:
+            if self._is_left(path) and (job := self._idle(path.name)) is not None:
                 yield path, job
 
     def _is_left(self, folder: Path) -> bool:
         with _readable(folder):
-            if not record_path(folder).exists():
+            changed = record_time(folder)
+            if changed in (None, self._done_with.get(folder.name)):
                 return False
-            status = RunRecord.load(folder).status
-            if status == "RUNNING" or is_pending(folder):
+            if RunRecord.load(folder).status == "RUNNING" or is_pending(folder):
                 return True
-            if status in _FINAL:
-                self._done_with.add(folder.name)  # of the thousands that ended long ago, none is read again
+            # Of the thousands that ended long ago none is read again; one that was only paused is, once it is resumed.
+            self._done_with[folder.name] = changed
         return False
 
 

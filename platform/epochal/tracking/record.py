@@ -142,6 +142,14 @@ def record_path(folder: Path) -> Path:
     return folder / _RECORD
 
 
+def record_time(folder: Path) -> int | None:
+    """When the record in a job's folder was changed last, in ns; None where the folder has none."""
+    try:
+        return record_path(folder).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def params_of(resolved: Mapping[str, Any]) -> dict[str, str]:
     """The parameters of a run: what the spec says about the training, flattened.
 

@@ -15,7 +15,7 @@ from epochal.server.refusals import answer
 from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps
 from epochal.server.shapes import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
-from epochal.server.waiting import QUEUE, about
+from epochal.server.waiting import QUEUE, room_of
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"])
 
@@ -34,7 +34,7 @@ def heartbeat(name: Name, body: Heartbeat, who: AgentRole, services: Deps) -> Re
     require_agent(name, who)
     nodes = tuple(Node(**node.model_dump()) for node in body.nodes)
     agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail, body.storage)
-    services.notifier.notify(QUEUE)
+    services.notifier.heard(agent)
     return answer(agent.to_dict())
 
 
@@ -50,9 +50,11 @@ async def lease(name: Name, body: LeaseRequest, request: Request, who: AgentRole
     async def look() -> Lease | None:
         return await services.decision_threads.run(lambda: services.ledger.lease(owner, body.ttl, secret=body.secret))
 
-    found = await services.notifier.poll(QUEUE, look, lambda seen: seen is not None, body.wait, request.is_disconnected)
+    found = await services.notifier.poll(
+        [QUEUE, room_of(name)], look, lambda seen: seen is not None, body.wait, request.is_disconnected
+    )
     if found is None:
         return Response(status_code=204)
     services.metrics.leased(found.job.waited_seconds)
-    services.notifier.notify(about(found.job_id))
+    services.notifier.changed()
     return answer(found.to_dict())

@@ -37,7 +37,7 @@ async def events(
         return found, is_over and len(found) < chosen.limit
 
     found, done = await services.notifier.poll(
-        about(job_id),
+        [about(job_id)],
         partial(run_in_threadpool, look),
         lambda seen: bool(seen[0]) or seen[1],
         chosen.wait,
@@ -64,6 +64,6 @@ async def logs(
         return page, is_over and page.at_end
 
     page, done = await services.notifier.poll(
-        logs_of(job_id), look, lambda seen: bool(seen[0].chunks) or seen[1], chosen.wait, request.is_disconnected
+        [logs_of(job_id)], look, lambda seen: bool(seen[0].chunks) or seen[1], chosen.wait, request.is_disconnected
     )
     return answer({"chunks": page.chunks, "cursor": page.cursor, "done": done})

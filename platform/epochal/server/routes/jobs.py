@@ -19,8 +19,6 @@ from epochal.server.requests import CheckedRoute
 from epochal.server.services import Deps, Services
 from epochal.server.shapes import ATTEMPTS, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
 from epochal.server.spec_check import checked, require_code
-from epochal.server.waiting import QUEUE as QUEUE_TOPIC
-from epochal.server.waiting import about
 from epochal.spec.job import JobSpec
 
 router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
@@ -56,7 +54,7 @@ def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Servic
     )
     created = job.origin.get("request_id") == request_id
     same = services.ledger.same_finished(job.spec_digest, body.code) if created else None
-    services.notifier.notify(QUEUE_TOPIC, about(job.id))
+    services.notifier.changed()
     document = {"job": job.to_dict(), "created": created, "same_as": same.id if same else None}
     return answer(document, 201 if created else 200)
 
@@ -162,7 +160,7 @@ def _origin(body: Submission, request_id: str) -> dict[str, Any]:
 
 def _change(services: Services, who: Principal, ref: str, change: Callable[[Job], Job]) -> Response:
     changed = change(require_own(services.ledger.job(ref), who))
-    services.notifier.notify(QUEUE_TOPIC, about(changed.id))
+    services.notifier.changed()
     return answer(changed.to_dict())
 
 

@@ -19,7 +19,7 @@ from epochal.server.openapi import answers, refusals
 from epochal.server.refusals import answer, refusal
 from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps, Services
-from epochal.server.waiting import QUEUE, about, logs_of
+from epochal.server.waiting import logs_of
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
@@ -108,7 +108,7 @@ def again(claim: Claimed, body: shapes.Failed, services: Deps) -> Response:
     """The attempt has failed, and the same agent makes the next one: its lease."""
     lease = services.ledger.held(*claim)
     following = services.ledger.lease_again(lease, body.ttl, body.reason, body.message)
-    services.notifier.notify(about(claim.job_id), logs_of(claim.job_id), QUEUE)
+    services.notifier.changed()
     return Response(status_code=204) if following is None else answer(following.to_dict())
 
 
@@ -154,5 +154,5 @@ async def logs(
 
 
 def _told(services: Services, job: Job) -> Response:
-    services.notifier.notify(about(job.id), logs_of(job.id), QUEUE)
+    services.notifier.changed()
     return answer(job.to_dict())

@@ -1,0 +1,48 @@
+"""What an agent looks at, once a minute, to find what one that died has left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from epochal.agent.housekeeping import Housekeeper
+from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_runner import Agent
+from epochal.engine.connection import Connection
+from epochal.settings import Home
+from epochal.tracking.record import RunRecord
+from epochal.tracking.shipped import Shipped, fingerprint
+
+
+def kept(home: Home, job_id: str) -> Path:
+    """The folder of a job that has ended, all of which MLflow has."""
+    folder = home.job(job_id)
+    folder.mkdir(parents=True)
+    RunRecord(job_id=job_id, experiment="digits", name=job_id, status="FINISHED").save(folder)
+    Shipped(run_id="r", settled=fingerprint(folder)).save(folder)
+    return folder
+
+
+def test_only_records_that_are_open_or_new_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, read, held = Home(tmp_path), list[str](), set[str]()
+    load = RunRecord.load
+
+    def noted(folder: Path) -> RunRecord:
+        read.append(folder.name)
+        return load(folder)
+
+    monkeypatch.setattr(RunRecord, "load", noted)
+    with LedgerSource.open("sqlite://") as ledger:
+        keeper = Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), lambda: held, set[str])
+        folders = [kept(home, f"job-{number}") for number in range(3)]
+        keeper.tidy()
+        assert sorted(read) == ["job-0", "job-1", "job-2"]
+        read.clear()
+        keeper.tidy()
+        assert read == [], "those that are done with are not read again"
+        load(folders[1]).changed(status="RUNNING").save(folders[1])
+        held.add("job-1")
+        keeper.tidy()
+        assert set(read) == {"job-1"}, "it was resumed"
