@@ -92,7 +92,7 @@ class Home:
 class Retention:
     """How long what jobs leave is kept once they have ended, in seconds by kind; None: for ever.
 
-    Nothing is deleted of a job that may go on. Final weights, models and run records are always kept.
+    Nothing is deleted of a job that may go on. Final weights, models and desired runs are always kept.
     """
 
     checkpoints: float | None = 30 * _DAY

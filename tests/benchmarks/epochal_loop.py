@@ -11,8 +11,8 @@ import torch.distributed as dist
 from epochal_job import job_spec
 
 from epochal.spec.job import JobSpec
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
-from epochal.tracking.spool import SpoolWriter
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
 from epochal.training.setup import prepare
@@ -23,7 +23,7 @@ def main(options: dict[str, Any]) -> None:
     dist.init_process_group("gloo")
     worker = Worker(dist.get_rank(), dist.get_world_size())
     folder = Path.cwd() / "job"
-    recorder: Recorder = SpoolWriter(folder, "rank-0") if worker.is_first else NullRecorder()
+    recorder: Recorder = MetricSpool(folder, "rank-0") if worker.is_first else NullRecorder()
     setup = prepare(JobSpec.model_validate(job_spec(**options)), Path.cwd())
     fit(setup, worker, folder, recorder, NullControl())
     recorder.close()

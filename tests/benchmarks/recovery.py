@@ -117,7 +117,7 @@ def _unbroken(count: int) -> Curve:
 
 def _curve(folder: Path) -> Curve:
     from epochal.settings import home
-    from epochal.tracking.spool import read_lines, segments
+    from epochal.tracking.metric_spool import read_lines, segments
 
     jobs = (home({"EPOCHAL_HOME": str(folder / "epochal")}).storage / "jobs").iterdir()
     lines = (line for job in jobs for path in segments(job) for line in read_lines(path))

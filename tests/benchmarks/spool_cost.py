@@ -1,4 +1,4 @@
-"""Epochal's side of ``metric_cost``: ``python spool_cost.py CALLS`` prints each ``SpoolWriter.log``'s microseconds."""
+"""Epochal's side of ``metric_cost``: ``python spool_cost.py CALLS`` prints each ``MetricSpool.log``'s microseconds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from epochal.tracking.spool import SpoolWriter, last_steps
+from epochal.tracking.metric_spool import MetricSpool, last_steps
 
 
 def main(calls: int) -> None:
     # A folder of its own: what an earlier round has written would be skipped here, which costs next to nothing.
     folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
-    writer = SpoolWriter(folder, "cost")
+    writer = MetricSpool(folder, "cost")
     spent = []
     for step in range(calls):
         start = time.perf_counter_ns()

@@ -12,10 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from epochal.ledger.states import JobState, Reason
-from epochal.tracking.record import RunRecord
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.server import TrackingServer, free_port
-from epochal.tracking.spool import SpoolWriter
-from epochal.tracking.sync import sync
+from epochal.tracking.syncer import sync
 from running_server import RunningServer, settings_in
 
 NAMES = ("slow-lr", "good-lr", "wild-lr")
@@ -56,9 +56,9 @@ def record(server: RunningServer, mlflow: str, folder: Path, rate: int) -> str:
     assert lease is not None
     ledger.running(lease, world_size=1)
     params = {"train.optimizer.lr": f"0.{rate}"}
-    made = RunRecord(job_id=job.id, experiment="digits", name=folder.name, params=params)
+    made = DesiredRun(job_id=job.id, experiment="digits", name=folder.name, params=params)
     made.changed(status="FINISHED").save(folder)
-    writer = SpoolWriter(folder, "attempt-1-rank-0")
+    writer = MetricSpool(folder, "attempt-1-rank-0")
     for step in range(20):
         writer.log(step, {"train/loss": rate / (step + 1)})
     writer.close()

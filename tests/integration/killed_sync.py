@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.tracking.connection import connect, is_sqlite, quiet_mlflow, sqlite_path
-from epochal.tracking.sync import sync
+from epochal.tracking.syncer import sync
 
 CHANGES = (
     "create_experiment", "create_run", "log_batch", "log_batch:2", "log_inputs", "log_batch", "log_batch:3",

@@ -23,8 +23,8 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Job
 from epochal.settings import Home
+from epochal.tracking.desired_run import DesiredRun, model_folder
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.tracking.record import RunRecord, model_folder
 from flaky_source import FlakySource
 from polling import until
 
@@ -151,7 +151,7 @@ def test_jobs_run_side_by_side_and_their_runs_are_closed(
         run_id = until(partial(run_of, ledger, job), "the run is told")
         until(lambda run_id=run_id: client.get_run(run_id).info.status == "FINISHED", "the run is closed")
         assert client.get_run(run_id).data.tags["epochal.job_id"] == job.id
-        assert RunRecord.load(home.job(job.id)).status == "FINISHED"
+        assert DesiredRun.load(home.job(job.id)).status == "FINISHED"
 
 
 def run_of(ledger: Ledger, job: Job) -> str | None:
@@ -180,7 +180,7 @@ def test_a_drained_agent_hands_back_and_another_goes_on_exactly(
     first.drain()
     job = ledger.job(job.id)
     assert (job.state, job.reason) == (JobState.QUEUED, Reason.INTERRUPTED)
-    assert RunRecord.load(home.job(job.id)).status == "RUNNING"
+    assert DesiredRun.load(home.job(job.id)).status == "RUNNING"
     serve()
     job = ended(ledger, job)
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)
@@ -200,14 +200,14 @@ def test_packaging_holds_no_room_and_fails_no_job(serve: Serve, ledger: Ledger, 
     second = ended(ledger, submit(ledger, "train.steps=20"))  # wants all the room that there is
     assert second.state is JobState.SUCCEEDED, second.message
     assert model_folder(home.job(second.id)).exists()
-    assert RunRecord.load(home.job(second.id)).tags[FORMAT_TAG] == "pt2"
+    assert DesiredRun.load(home.job(second.id)).tags[FORMAT_TAG] == "pt2"
     assert ledger.job(first.id).state is JobState.RUNNING
     (tmp_path / "now").touch()
     first = ended(ledger, first)
     assert (first.state, first.epoch) == (JobState.SUCCEEDED, 1), first.message
     (told,) = [event.message for event in ledger.events(first.id) if event.kind == "model_not_packaged"]
     assert "the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock'" in told
-    tags = RunRecord.load(home.job(first.id)).tags
+    tags = DesiredRun.load(home.job(first.id)).tags
     assert tags[FORMAT_TAG] == "none"
     assert "_thread.lock" in tags[FALLBACK_TAG]
     assert (home.job(first.id) / "model" / "weights.safetensors").exists()
@@ -226,7 +226,7 @@ def test_a_model_whose_agent_goes_before_it_is_packaged_is_packaged(
     job = ended(ledger, job)
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2), job.message
     assert model_folder(home.job(job.id)).exists()
-    assert RunRecord.load(home.job(job.id)).tags[FORMAT_TAG] == "pickle"
+    assert DesiredRun.load(home.job(job.id)).tags[FORMAT_TAG] == "pickle"
     assert [step for step, _ in curve(home, job)] == list(range(1, 21))
 
 
@@ -251,7 +251,7 @@ def test_a_pause_is_heard_and_a_resume_goes_on(serve: Serve, ledger: Ledger, hom
     wait_for_step(home, job, 20)
     ledger.request_pause(job.id)
     in_state(ledger, job, JobState.PAUSED)
-    until(lambda: RunRecord.load(home.job(job.id)).status == "KILLED", "the record says so")
+    until(lambda: DesiredRun.load(home.job(job.id)).status == "KILLED", "the record says so")
     ledger.resume(job.id)
     assert ended(ledger, job).state is JobState.SUCCEEDED
     assert curve(home, job) == unbroken

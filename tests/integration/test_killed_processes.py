@@ -9,7 +9,7 @@ from pathlib import Path
 
 from epochal.files import is_locked, locked
 from epochal.local.service_state import supervisor_lock
-from epochal.tracking.spool import read_lines, segments
+from epochal.tracking.metric_spool import read_lines, segments
 
 
 def test_the_next_has_the_lock_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ def test_the_next_has_the_lock_as_soon_as_its_process_is_killed(tmp_path: Path) 
 
 def test_flushed_lines_survive_sigkill(tmp_path: Path) -> None:
     script = (
-        "import os, sys, signal, pathlib; from epochal.tracking.spool import SpoolWriter;"
-        "w = SpoolWriter(pathlib.Path(sys.argv[1]), 'a');"
+        "import os, sys, signal, pathlib; from epochal.tracking.metric_spool import MetricSpool;"
+        "w = MetricSpool(pathlib.Path(sys.argv[1]), 'a');"
         "[w.log(i, {'loss': i}) for i in range(100)]; w.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)

@@ -17,9 +17,9 @@ from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
 from epochal.server.reconciler import Reconciler, Timing
 from epochal.tracking.connection import connect
-from epochal.tracking.record import RunRecord
+from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.server import TrackingServer
-from epochal.tracking.sync import sync
+from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import Tracker
 from polling import until
 
@@ -182,7 +182,7 @@ def test_what_a_dead_agent_left_in_storage_is_sent(start: Make) -> None:
     job = start()
     train(job.folder, 60, 120)
     finish(job.folder)
-    RunRecord.load(job.folder).changed(status="RUNNING").save(job.folder)
+    DesiredRun.load(job.folder).changed(status="RUNNING").save(job.folder)
     job.agent_dies(then=JobState.PAUSED)
     reconciler = job.reconciler()
     assert {finding.kind for finding in reconciler.plan()} == {"spool", "run"}

@@ -16,10 +16,10 @@ import yaml
 from epochal.cli.main import main
 from epochal.settings import home, tracking_uri
 from epochal.tracking.connection import connect, sqlite_path
-from epochal.tracking.record import RunRecord, flatten
+from epochal.tracking.desired_run import DesiredRun, flatten
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.server import free_port
-from epochal.tracking.spool import SpoolWriter
-from epochal.tracking.sync import sync
+from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import pending_folders
 
 TRAINING = "workflowType=machine_learning"
@@ -28,7 +28,7 @@ TRAINING = "workflowType=machine_learning"
 def make_run(number: int, name: str, lr: float, status: str = "FINISHED") -> Path:
     folder = home().storage / "jobs" / f"job-{number}"
     spec = {"train": {"optimizer": {"lr": lr}, "epochs": 2}, "objective": {"metric": "val/accuracy", "mode": "max"}}
-    record = RunRecord(
+    record = DesiredRun(
         job_id=folder.name,
         experiment="digits",
         name=name,
@@ -37,7 +37,7 @@ def make_run(number: int, name: str, lr: float, status: str = "FINISHED") -> Pat
         start_time=1_700_000_000.0 + number,
     )
     record.changed(status=status, reason="COMPLETED", end_time=1_700_000_000.0 + number + 90).save(folder)
-    writer = SpoolWriter(folder, "attempt-1-rank-0")
+    writer = MetricSpool(folder, "attempt-1-rank-0")
     for step in range(20):
         writer.log(step, {"train/loss": number / (step + 1), "system/n/cpu_percent": 5.0})
     for step, accuracy in ((9, 0.5 + number / 10), (19, 0.4 + number / 10)):
@@ -132,7 +132,7 @@ def test_sync_sends_what_is_left_and_says_what_stays(
     assert [(row["job"], row["sent"]) for row in stuck] == [("job-4", False)]
     assert "the run" in stuck[0]["left"]
     assert "127.0.0.1" in stuck[0]["problem"]
-    (home().storage / "jobs/job-4/shipped.json").unlink()
+    (home().storage / "jobs/job-4/sync_state.json").unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert json.loads(output(capsys, "sync", "-o", "json"))[0]["sent"]
     assert list(pending_folders(home().storage)) == []

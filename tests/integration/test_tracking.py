@@ -19,13 +19,13 @@ from killed_sync import CHANGES
 from tracked_job import assert_all_arrived_once, curve, finish, loss, make_job, train
 
 from epochal.tracking.connection import connect, prepare_sqlite
+from epochal.tracking.desired_run import DesiredRun, artifacts_folder, write_atomically
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.reconcile import Truth, differences
-from epochal.tracking.record import RunRecord, artifacts_folder, write_atomically
 from epochal.tracking.runs import list_runs
 from epochal.tracking.server import TrackingServer
-from epochal.tracking.shipped import Shipped, is_pending
-from epochal.tracking.spool import SpoolWriter
-from epochal.tracking.sync import Synced, sync
+from epochal.tracking.sync_state import SyncState, is_pending
+from epochal.tracking.syncer import Synced, sync
 from epochal.tracking.tracker import Tracker, pending_folders, sync_all
 from polling import until
 
@@ -68,7 +68,7 @@ def test_a_whole_job_arrives_once_however_often_it_is_sent(any_uri: str, job: Pa
     run_id = assert_all_arrived_once(any_uri, job, 1500)
     for forgotten in (False, True):
         if forgotten:
-            (job / "shipped.json").unlink()
+            (job / "sync_state.json").unlink()
         assert sync(any_uri, job).run_id == run_id
         assert_all_arrived_once(any_uri, job, 1500)
 
@@ -88,7 +88,7 @@ def test_the_model_of_a_run_loads(any_uri: str, job: Path, monkeypatch: pytest.M
 
 
 def test_values_keep_their_time_and_exact_value(any_uri: str, job: Path) -> None:
-    writer = SpoolWriter(job, "attempt-1-rank-0")
+    writer = MetricSpool(job, "attempt-1-rank-0")
     values = [0.1 + 0.2, 5e-324, float("nan"), float("inf"), float("-inf")]
     for step, value in enumerate(values):
         writer.log(step, {"odd": value}, timestamp=1_700_000_000 + step)
@@ -127,15 +127,16 @@ def test_processes_killed_at_any_moment(shared_mlflow_server: TrackingServer, jo
     train(job, 0, 15_000)
     finish(job)
     script = (
-        "import sys, pathlib; from epochal.tracking.connection import connect; from epochal.tracking.sync import sync;"
+        "import sys, pathlib; from epochal.tracking.connection import connect;"
+        "from epochal.tracking.syncer import sync;"
         "connect(sys.argv[1]); sync(sys.argv[1], pathlib.Path(sys.argv[2]))"
     )
     pauses = random.Random(0)
     for _ in range(3):
-        before = sum(Shipped.load(job).offsets.values())
+        before = sum(SyncState.load(job).offsets.values())
         command = [sys.executable, "-c", script, shared_mlflow_server.url, str(job)]
         with subprocess.Popen(command) as process:
-            until(lambda before=before: sum(Shipped.load(job).offsets.values()) > before, "it has sent something", 60)
+            until(lambda before=before: sum(SyncState.load(job).offsets.values()) > before, "it has sent something", 60)
             time.sleep(pauses.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
     assert is_pending(job), "the last one was killed before it had sent all"
@@ -145,13 +146,13 @@ def test_processes_killed_at_any_moment(shared_mlflow_server: TrackingServer, jo
 
 def test_a_resumed_job_goes_on_in_the_same_run(any_uri: str, job: Path) -> None:
     train(job, 0, 120)
-    record = RunRecord.load(job)
+    record = DesiredRun.load(job)
     record.changed(status="KILLED", reason="STOPPED_BY_USER").save(job)
     first = sync(any_uri, job)
     client = connect(any_uri)
     assert client.get_run(first.run_id).info.status == "KILLED"
     assert client.get_run(first.run_id).data.tags["epochal.reason"] == "STOPPED_BY_USER"
-    RunRecord.load(job).changed(status="RUNNING").save(job)
+    DesiredRun.load(job).changed(status="RUNNING").save(job)
     assert sync(any_uri, job).run_id == first.run_id
     reopened = client.get_run(first.run_id)
     assert (reopened.info.status, reopened.data.tags["epochal.reason"]) == ("RUNNING", "")
@@ -191,7 +192,7 @@ def test_a_tracker_follows_a_running_job(flaky_mlflow: FlakyProxy, job: Path) ->
     tracker = Tracker(flaky_mlflow.url, job, every=0.05)
     client = connect(flaky_mlflow.url)
     until(lambda: tracker.run_id, "the run is opened")
-    writer = SpoolWriter(job, "attempt-1-rank-0")
+    writer = MetricSpool(job, "attempt-1-rank-0")
     for step in range(3):
         writer.log(step, {"train/loss": loss(step)})
         writer.flush()
@@ -339,7 +340,7 @@ def test_a_run_is_found_behind_a_thousand_newer_experiments(sqlite_uri: str, job
         later = int(time.time() * 1000) + 1000
         database.executemany(row, [(f"newer-{number}", "active", later + number) for number in range(1001)])
     assert [run.id for run in list_runs(sqlite_uri)] == [run_id]
-    experiment = RunRecord.load(job).experiment
+    experiment = DesiredRun.load(job).experiment
     assert [run.id for run in list_runs(sqlite_uri, experiment)] == [run_id]
     truth = Truth("FINISHED", "COMPLETED", time.time())
     assert [found.run_id for found in differences(sqlite_uri, {}, lambda job, run: truth)] == [run_id]

@@ -9,18 +9,18 @@ import numpy as np
 from torch import nn
 
 from epochal.tracking.connection import connect
-from epochal.tracking.model import save_model
-from epochal.tracking.record import (
+from epochal.tracking.desired_run import (
     CheckpointPointer,
     DatasetUsed,
-    RunRecord,
+    DesiredRun,
     artifacts_folder,
     flatten,
     model_folder,
     note_checkpoint,
     write_atomically,
 )
-from epochal.tracking.spool import SpoolWriter
+from epochal.tracking.metric_spool import MetricSpool
+from epochal.tracking.model import save_model
 
 PARAMS = flatten({"train": {"lr": 1e-3, "epochs": 5}, "many": {str(index): index for index in range(150)}, "none": ""})
 
@@ -32,7 +32,7 @@ def loss(step: int) -> float:
 def make_job(folder: Path, job_id: str, experiment: str = "tracked") -> Path:
     """The folder of a job that has just started."""
     job = folder / "jobs" / job_id
-    record = RunRecord(
+    record = DesiredRun(
         job_id=job_id,
         experiment=experiment,
         name=f"{job_id}-name",
@@ -47,7 +47,7 @@ def make_job(folder: Path, job_id: str, experiment: str = "tracked") -> Path:
 
 def train(job: Path, first: int, last: int, attempt: int = 1) -> None:
     """Steps ``first`` to ``last`` of the training, the last one not included."""
-    writer = SpoolWriter(job, f"attempt-{attempt}-rank-0")
+    writer = MetricSpool(job, f"attempt-{attempt}-rank-0")
     for step in range(first, last):
         writer.log(step, {"train/loss": loss(step), "perf/step_seconds": 0.25})
         if step % 50 == 49:
@@ -55,14 +55,14 @@ def train(job: Path, first: int, last: int, attempt: int = 1) -> None:
     writer.flush()
 
 
-def finish(job: Path, status: str = "FINISHED") -> RunRecord:
+def finish(job: Path, status: str = "FINISHED") -> DesiredRun:
     """Everything that the end of a job leaves behind."""
     write_atomically(artifacts_folder(job) / "environment.json", "{}")
     write_atomically(artifacts_folder(job) / "deep/spec.yaml", "version: 1")
     (job / "checkpoints/step-50").mkdir(parents=True, exist_ok=True)
     note_checkpoint(job, CheckpointPointer(50, "checkpoints/step-50", "ab", {}, best=True))
     save_model(nn.Linear(4, 2), np.ones((2, 4), "float32"), model_folder(job))
-    record = RunRecord.load(job).changed(status=status, reason="COMPLETED", tags={"attempts": "2"})
+    record = DesiredRun.load(job).changed(status=status, reason="COMPLETED", tags={"attempts": "2"})
     record.save(job)
     return record
 
@@ -75,7 +75,7 @@ def curve(client: Any, run_id: str, metric: str) -> list[tuple[int, float]]:
 def assert_all_arrived_once(uri: str, job: Path, steps: int, status: str = "FINISHED") -> str:
     """MLflow has one run of the job with one curve, and every other thing once; returns its id."""
     client = connect(uri)
-    record = RunRecord.load(job)
+    record = DesiredRun.load(job)
     experiment = client.get_experiment_by_name(record.experiment)
     runs = client.search_runs([experiment.experiment_id], f"tags.`epochal.job_id` = '{record.job_id}'")
     assert len(runs) == 1

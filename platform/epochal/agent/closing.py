@@ -33,7 +33,7 @@ class Closing:
         self._thread.start()
 
     def put(self, tracking: RunTracking, lease: Lease) -> None:
-        """The job is over: close its run as its record says. Where the ledger does not know the run yet, it is told."""
+        """The job is over: close its run as the desired one says. A ledger that does not know the run yet is told."""
         self._waiting.put(lambda: self._close(tracking, lease))
 
     def put_aside(self, tracking: RunTracking) -> None:

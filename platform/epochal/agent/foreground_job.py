@@ -21,8 +21,8 @@ from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec
-from epochal.tracking.record import model_folder
-from epochal.tracking.sync import Synced
+from epochal.tracking.desired_run import model_folder
+from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_all
 
 _SYNC_OTHERS_SECONDS = 10.0

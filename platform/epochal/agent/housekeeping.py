@@ -1,4 +1,4 @@
-"""Puts right, at an agent's start and now and then, what one that died could not: run records, unsent metrics, logs."""
+"""Puts right, at an agent's start and now and then, what one that died could not: open runs, unsent metrics, logs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Housekeeper:
                 self._ship(folder)
             except OSError as error:
                 _logger.warning("the logs in %s cannot be shipped: %s", folder, error)
-        self._folders.close_records()
+        self._folders.close_desired_runs()
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
 
     def _run(self) -> None:

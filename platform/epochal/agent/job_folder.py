@@ -19,8 +19,8 @@ from epochal.files import locked, write_atomically
 from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
+from epochal.tracking.desired_run import DesiredRun, artifacts_folder, desired_run_path
 from epochal.tracking.environment import hardware
-from epochal.tracking.record import RunRecord, artifacts_folder, record_path
 from epochal.training import checkpoint
 
 _LOCK_SECONDS = 10.0
@@ -62,9 +62,9 @@ def storage_id(root: Path) -> str:
 def ensure(folder: Path, job: Job, spec: JobSpec) -> None:
     """Make the job's folder, where it is not there yet, from what its submitter sent along.
 
-    The record comes last: a folder that has one is complete.
+    The desired run comes last: a folder that has one is complete.
     """
-    if record_path(folder).exists():
+    if desired_run_path(folder).exists():
         return
     origin = job.origin
     if environment := dict(origin.get("environment") or {}):
@@ -73,15 +73,15 @@ def ensure(folder: Path, job: Job, spec: JobSpec) -> None:
     if diff := origin.get("git_diff"):
         write_atomically(artifacts_folder(folder) / "git.diff", str(diff))
     tags = {str(name): str(value) for name, value in dict(origin.get("tags") or {}).items()}
-    write_record(folder, job, spec, tags)
+    write_desired_run(folder, job, spec, tags)
 
 
-def write_record(folder: Path, job: Job, spec: JobSpec, tags: Mapping[str, str]) -> None:
-    """The run's record with these tags, and the resolved spec as an artifact."""
+def write_desired_run(folder: Path, job: Job, spec: JobSpec, tags: Mapping[str, str]) -> None:
+    """The desired run with these tags, and the resolved spec as an artifact."""
     write_atomically(artifacts_folder(folder) / "job.yaml", yaml.safe_dump(dict(job.spec), sort_keys=False))
     code = origin_of(job).code
     all_tags = {**({"epochal.code_digest": code} if code else {}), **tags}
-    RunRecord.of(job.id, spec).changed(tags=all_tags).save(folder)
+    DesiredRun.of(job.id, spec).changed(tags=all_tags).save(folder)
 
 
 def package_of(source: JobSource, home: Home, job: Job) -> Package | None:

@@ -38,7 +38,7 @@ from epochal.ledger.states import Reason
 from epochal.ledger.values import Job, Lease
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
-from epochal.tracking.record import CLOSED_AS, artifacts_folder
+from epochal.tracking.desired_run import CLOSED_AS, artifacts_folder
 
 _ROOM_SECONDS = 60.0
 """How long a job waits for room in the foreground where the spec sets no ``limits.max_pending``."""
@@ -89,9 +89,9 @@ class Phase(IntEnum):
 
 
 class JobRunner:
-    """Runs one leased job over as many attempts as its budgets allow: lease, outbox, bookings, logs, the run's record.
+    """Runs one leased job over as many attempts as its budgets allow: lease, outbox, bookings, logs, the desired run.
 
-    What is done in an attempt is a program's part. The place and the run's record are kept from one attempt to the
+    What is done in an attempt is a program's part. The place and the desired run are kept from one attempt to the
     next.
     """
 
@@ -159,7 +159,7 @@ class JobRunner:
         return outbox.wait(seconds) is not None or self._phase is Phase.LOST
 
     def settle(self, job: Job) -> RunTracking | None:
-        """Write down how the job stands, in the run's record; what can be closed now. None where there is no run."""
+        """Write down how the job stands, in the desired run; what can be closed now. None where there is no run."""
         if job.state in CLOSED_AS and self._spec is not None:
             with _as_far_as_the_disk_allows(job.id):
                 self._tracked(self._spec).settle(job)

@@ -15,7 +15,7 @@ from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.values import Attempt, Job
 from epochal.settings import Home
 from epochal.tracking.reconcile import JobFolders
-from epochal.tracking.sync import Synced
+from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_all
 
 
@@ -57,7 +57,7 @@ def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
     owners = {job.owner for job in ledger.jobs(states=ACTIVE) if job.owner}
     ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
     # By the jobs' states and not by what ``expire`` has just ended: a process may have died before it came to this.
-    JobFolders(home.storage, lambda job_id: _idle(ledger, job_id)).close_records()
+    JobFolders(home.storage, lambda job_id: _idle(ledger, job_id)).close_desired_runs()
     return ended
 
 

@@ -1,4 +1,4 @@
-"""Where an attempt's news go: to the ledger by way of the outbox, to the run's record, to the observer."""
+"""Where an attempt's news go: to the ledger by way of the outbox, to the desired run, to the observer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from epochal.agent.settlement import Ending
 from epochal.engine.events import Started
 from epochal.ledger.states import Reason
 from epochal.ledger.values import Lease
+from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.tracking.record import CheckpointPointer, DatasetUsed
 from epochal.training.control import Prepared, Progress, Report, Saved, SetAside
 
 

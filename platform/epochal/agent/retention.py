@@ -13,9 +13,9 @@ from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
 from epochal.errors import ConflictError, NotFoundError
 from epochal.settings import Home, Retention
-from epochal.tracking.record import forget_checkpoints, record_path
-from epochal.tracking.shipped import is_pending
-from epochal.tracking.spool import spool_folder
+from epochal.tracking.desired_run import desired_run_path, forget_checkpoints
+from epochal.tracking.metric_spool import spool_folder
+from epochal.tracking.sync_state import is_pending
 from epochal.training import checkpoint
 
 EVERY_SECONDS = 3600.0
@@ -96,4 +96,4 @@ class Pruner:
 
 
 def _has_unsent(folder: Path) -> bool:
-    return record_path(folder).exists() and is_pending(folder)
+    return desired_run_path(folder).exists() and is_pending(folder)

@@ -1,4 +1,4 @@
-"""A job's run while an agent carries the job: the record at once, MLflow only when there is time for it."""
+"""A job's run while an agent carries the job: the desired run at once, MLflow only when there is time for it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from epochal.ledger.values import Job
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import CheckpointPointer, RunRecord, closed_by, note_checkpoint, record_path
-from epochal.tracking.sync import Synced
+from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, closed_by, desired_run_path, note_checkpoint
+from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import Tracker
 
 _LEAVE_SECONDS = 5.0
 
 
 class RunTracking:
-    """Writes the run's record in the job's folder, and starts the thread that tells MLflow once the training runs.
+    """Writes the desired run in the job's folder, and starts the thread that tells MLflow once the training runs.
 
     Importing mlflow and opening its database cost seconds of CPU, which the workers need until their first step.
     """
@@ -28,10 +28,10 @@ class RunTracking:
         self._tracker: Tracker | None = None
         self.told = False
         """Whether the ledger knows the run."""
-        known = record_path(folder).exists()
-        record = RunRecord.load(folder) if known else RunRecord.of(job_id, spec)
-        self._record = record.changed(status="RUNNING")
-        self._record.save(folder)
+        known = desired_run_path(folder).exists()
+        desired = DesiredRun.load(folder) if known else DesiredRun.of(job_id, spec)
+        self._desired = desired.changed(status="RUNNING")
+        self._desired.save(folder)
 
     def start(self) -> None:
         """Begin to tell MLflow, in the background. Calling it again does nothing."""
@@ -47,12 +47,12 @@ class RunTracking:
         return (self._tracker.experiment_id or None) if self._tracker else None
 
     def update(self, **changes: Any) -> None:
-        """Change the record (see ``RunRecord.changed``)."""
+        """Change the desired run (see ``DesiredRun.changed``)."""
         if self._tracker:
-            self._record = self._tracker.update(**changes)
+            self._desired = self._tracker.update(**changes)
         else:
-            self._record = self._record.changed(**changes)
-            self._record.save(self._folder)
+            self._desired = self._desired.changed(**changes)
+            self._desired.save(self._folder)
 
     def checkpoint(self, pointer: CheckpointPointer) -> None:
         if self._tracker:

@@ -27,7 +27,7 @@ from epochal.engine.orphans import reap
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.states import Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
-from epochal.tracking.record import CLOSED_AS
+from epochal.tracking.desired_run import CLOSED_AS
 
 MOST_WARM = 4
 """Warm workers a node keeps unless told otherwise: as many as it has CPUs, up to this number."""

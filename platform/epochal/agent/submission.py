@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from epochal.agent.job_folder import Origin, weights_named, write_record
+from epochal.agent.job_folder import Origin, weights_named, write_desired_run
 from epochal.engine.code import Package, pack
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Job
@@ -35,7 +35,7 @@ def submit(
         origin=asdict(origin),
     )
     folder = home.job(job.id)
-    write_record(folder, job, spec, write_environment(folder, _code_folder(loaded), command))
+    write_desired_run(folder, job, spec, write_environment(folder, _code_folder(loaded), command))
     return job
 
 

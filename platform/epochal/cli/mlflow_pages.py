@@ -32,7 +32,7 @@ def recorded_at() -> str:
     """
     from epochal.agent.reconcile import catch_up
     from epochal.settings import home, tracking_uri
-    from epochal.tracking.sync import BEING_SENT
+    from epochal.tracking.syncer import BEING_SENT
 
     uri = tracking_uri()
     done = catch_up(home(), uri, _SEND_SECONDS)
@@ -64,7 +64,7 @@ def first_page(root: str) -> str:
     """The runs of the experiment that was written to last from here; where none was, all experiments."""
     from epochal.settings import home, tracking_uri
     from epochal.tracking.pages import experiments_page, runs_page
-    from epochal.tracking.shipped import newest_experiment
+    from epochal.tracking.sync_state import newest_experiment
 
     newest = newest_experiment([home().storage, home().served.storage], {root, tracking_uri()})
     return runs_page(root, newest) if newest else experiments_page(root)

@@ -91,7 +91,7 @@ def _ask(ledger: Ledger) -> Iterator[Check]:
 
 
 def _is_pending(folder: Path) -> bool:
-    from epochal.tracking.record import record_path
-    from epochal.tracking.shipped import is_pending
+    from epochal.tracking.desired_run import desired_run_path
+    from epochal.tracking.sync_state import is_pending
 
-    return record_path(folder).exists() and is_pending(folder)
+    return desired_run_path(folder).exists() and is_pending(folder)

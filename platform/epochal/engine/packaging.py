@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.catalog.build import build_model
 from epochal.spec.job import JobSpec
+from epochal.tracking.desired_run import model_folder
 from epochal.tracking.model import save_model
-from epochal.tracking.record import model_folder
 from epochal.training import example, weights
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from epochal.engine.payload import TrainPayload
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
-from epochal.tracking.spool import SpoolWriter
 from epochal.training import example
 from epochal.training.control import Prepared, Progress
 from epochal.training.fit import FitResult, fit
@@ -65,7 +65,7 @@ def _check_secrets(spec: JobSpec) -> None:
 def _recorder(context: WorkerContext) -> Recorder:
     if not context.worker.is_first:
         return NullRecorder()
-    return SpoolWriter(context.folder, f"attempt-{context.attempt}-rank-0")
+    return MetricSpool(context.folder, f"attempt-{context.attempt}-rank-0")
 
 
 def _sampler(context: WorkerContext) -> Any:
@@ -73,7 +73,7 @@ def _sampler(context: WorkerContext) -> Any:
     from epochal.tracking.system import SystemSampler
 
     node = f"node{context.worker.rank}"
-    spool = SpoolWriter(context.folder, f"attempt-{context.attempt}-{node}", repeat=True)
+    spool = MetricSpool(context.folder, f"attempt-{context.attempt}-{node}", repeat=True)
     return SystemSampler(spool, node, step=lambda: context.control.step)
 
 

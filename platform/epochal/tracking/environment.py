@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 
 from epochal.files import write_atomically
+from epochal.tracking.desired_run import artifacts_folder
 from epochal.tracking.git import git_state
-from epochal.tracking.record import artifacts_folder
 from epochal.tracking.software import describe_software
 from epochal.tracking.system import open_gpus
 

@@ -37,7 +37,7 @@ class SavedModel:
 
     @property
     def tags(self) -> dict[str, str]:
-        """For the run's record."""
+        """For the desired run."""
         return {FORMAT_TAG: self.format, **({FALLBACK_TAG: self.reason} if self.reason else {})}
 
 

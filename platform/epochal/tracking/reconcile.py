@@ -1,8 +1,8 @@
-"""What is recorded of jobs is made to agree with the ledger: the records in their folders, and the runs in MLflow.
+"""What is recorded of jobs is made to agree with the ledger: the desired runs in their folders, and those in MLflow.
 
-A process that died left a record open, metrics unsent, a run RUNNING; so did one that could not reach MLflow before it
-was gone. Whoever comes next puts that right, here: the next command on this machine, the housekeeping of an agent, the
-reconciler of the server. They differ in which jobs they may touch, and in nothing else.
+A process that died left a desired run open, metrics unsent, a run RUNNING; so did one that could not reach MLflow
+before it was gone. Whoever comes next puts that right, here: the next command on this machine, the housekeeping of an
+agent, the reconciler of the server. They differ in which jobs they may touch, and in nothing else.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from epochal.tracking.connection import answering, connect, experiment_names, is_missing
-from epochal.tracking.record import CLOSED_AS, JOB_ID_TAG, REASON_TAG, RunRecord, closed_by, record_time
-from epochal.tracking.shipped import is_pending
-from epochal.tracking.sync import Synced
+from epochal.tracking.desired_run import CLOSED_AS, JOB_ID_TAG, REASON_TAG, DesiredRun, closed_by, desired_run_time
+from epochal.tracking.sync_state import is_pending
+from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_folders
 
 if TYPE_CHECKING:
@@ -63,44 +63,44 @@ class JobFolders:
         """Those that hold what MLflow does not have."""
         return [folder for folder, _ in self._left() if is_pending(folder)]
 
-    def close_records(self) -> None:
-        """Have every record that was left open say how its job stands, since when."""
+    def close_desired_runs(self) -> None:
+        """Have every desired run that was left open say how its job stands, since when."""
         for folder, job in self._left():
-            _close_record(folder, job)
+            _close(folder, job)
 
     def send(self, uri: str, deadline_seconds: float) -> dict[str, Synced]:
-        """Send what MLflow lacks, the record closed before: what came of it, by job id.
+        """Send what MLflow lacks, the desired run closed before: what came of it, by job id.
 
         mlflow is imported only where there is something to send.
         """
         unsent = [(folder, job) for folder, job in self._left() if is_pending(folder)]
         for folder, job in unsent:
-            _close_record(folder, job)
+            _close(folder, job)
         return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
 
     def _left(self) -> Iterator[tuple[Path, Job]]:
-        """Those with an open record, or something to send. Whose job it is, is only asked of these."""
+        """Those with an open desired run, or something to send. Whose job it is, is only asked of these."""
         for path in sorted(self._storage.glob("jobs/*")):
             if self._is_left(path) and (job := self._idle(path.name)) is not None:
                 yield path, job
 
     def _is_left(self, folder: Path) -> bool:
         with _readable(folder):
-            changed = record_time(folder)
+            changed = desired_run_time(folder)
             if changed in (None, self._done_with.get(folder.name)):
                 return False
-            if RunRecord.load(folder).status == "RUNNING" or is_pending(folder):
+            if DesiredRun.load(folder).status == "RUNNING" or is_pending(folder):
                 return True
             # Of the thousands that ended long ago none is read again; one that was only paused is, once it is resumed.
             self._done_with[folder.name] = changed
         return False
 
 
-def _close_record(folder: Path, job: Job) -> None:
+def _close(folder: Path, job: Job) -> None:
     with _readable(folder):
-        record = RunRecord.load(folder)
-        if record.status == "RUNNING" and (changes := closed_by(job.state, job.reason, job.entered_at)):
-            record.changed(**changes).save(folder)
+        desired = DesiredRun.load(folder)
+        if desired.status == "RUNNING" and (changes := closed_by(job.state, job.reason, job.entered_at)):
+            desired.changed(**changes).save(folder)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from epochal.tracking.connection import (
     is_sqlite,
     sqlite_path,
 )
-from epochal.tracking.record import JOB_ID_TAG, REASON_TAG
-from epochal.tracking.spool import Point
+from epochal.tracking.desired_run import JOB_ID_TAG, REASON_TAG
+from epochal.tracking.metric_spool import Point
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 class SystemSampler:
     """Samples this node and gives the values to ``recorder`` at the step that ``step()`` says.
 
-    One sampler a node. Its recorder should be a ``SpoolWriter`` with ``repeat=True``: a long step has many samples.
+    One sampler a node. Its recorder should be a ``MetricSpool`` with ``repeat=True``: a long step has many samples.
     A rate (bytes a second) is the mean since the sample before.
     """
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from epochal.backoff import pause_after
-from epochal.tracking.record import CheckpointPointer, RunRecord, note_checkpoint, record_path
-from epochal.tracking.shipped import Shipped, is_pending
-from epochal.tracking.sync import Synced, sync
+from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, desired_run_path, note_checkpoint
+from epochal.tracking.sync_state import SyncState, is_pending
+from epochal.tracking.syncer import Synced, sync
 
 EVERY_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
@@ -24,8 +24,8 @@ _logger = logging.getLogger(__name__)
 class Tracker:
     """Syncs ``folder`` with the tracking server at ``uri``, about once a second, less often while that is down.
 
-    The folder must hold a run record (``RunRecord.save``). No method raises because of MLflow. ``notice`` is told once
-    when the server does not answer, and once when it does again; it is called from the tracker's thread.
+    The folder must hold a ``DesiredRun``. No method raises because of MLflow. ``notice`` is told once when the server
+    does not answer, and once when it does again; it is called from the tracker's thread.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Tracker:
         self._folder = folder
         self._notice = notice
         self._every = every
-        self._record = RunRecord.load(folder)
-        self._record_lock = threading.Lock()
+        self._desired = DesiredRun.load(folder)
+        self._desired_lock = threading.Lock()
         self._wake = threading.Condition()
         self._until: float | None = None
         self._failures = 0
         self._synced_once = False
-        known = Shipped.load(folder)
+        known = SyncState.load(folder)
         self._last = Synced(known.run_id, "", "everything", "nothing was sent yet", experiment_id=known.experiment_id)
         self._thread = threading.Thread(target=self._run, name="epochal-tracker", daemon=True)
         self._thread.start()
@@ -61,16 +61,16 @@ class Tracker:
         """What came of the newest sync."""
         return self._last
 
-    def update(self, **changes: Any) -> RunRecord:
-        """Change the run's record (see ``RunRecord.changed``); MLflow follows."""
-        with self._record_lock:
-            self._record = self._record.changed(**changes)
-            self._record.save(self._folder)
-            return self._record
+    def update(self, **changes: Any) -> DesiredRun:
+        """Change the desired run (see ``DesiredRun.changed``); MLflow follows."""
+        with self._desired_lock:
+            self._desired = self._desired.changed(**changes)
+            self._desired.save(self._folder)
+            return self._desired
 
     def checkpoint(self, pointer: CheckpointPointer) -> None:
         """Note a complete checkpoint in the artifact ``checkpoints.json``."""
-        with self._record_lock:
+        with self._desired_lock:
             note_checkpoint(self._folder, pointer)
 
     def close(self, deadline_seconds: float = 20.0) -> Synced:
@@ -139,7 +139,7 @@ class Tracker:
 
 def pending_folders(storage: Path) -> Iterator[Path]:
     """The folders of the jobs under a storage root that have something to send."""
-    for folder in sorted(path for path in storage.glob("jobs/*") if record_path(path).exists()):
+    for folder in sorted(path for path in storage.glob("jobs/*") if desired_run_path(path).exists()):
         try:
             pending = is_pending(folder)
         except (OSError, ValueError, TypeError) as error:
@@ -168,11 +168,11 @@ def sync_folders(uri: str, folders: Iterable[Path], deadline_seconds: float = 20
     results: dict[str, Synced] = {}
     down: dict[str, str] = {}
     for folder in folders:
-        shipped = Shipped.load(folder)
-        target = shipped.uri or uri
+        state = SyncState.load(folder)
+        target = state.uri or uri
         if target in down or time.monotonic() > until:
             problem = down.get(target, "out of time")
-            results[folder.name] = Synced(shipped.run_id, "", "something", problem, reachable=target not in down)
+            results[folder.name] = Synced(state.run_id, "", "something", problem, reachable=target not in down)
             continue
         results[folder.name] = synced = sync(target, folder, until=until)
         if not synced.reachable:

@@ -12,28 +12,28 @@ from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.engine.connection import Connection
 from epochal.settings import Home
-from epochal.tracking.record import RunRecord
-from epochal.tracking.shipped import Shipped, fingerprint
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.sync_state import SyncState, fingerprint
 
 
 def kept(home: Home, job_id: str) -> Path:
     """The folder of a job that has ended, all of which MLflow has."""
     folder = home.job(job_id)
     folder.mkdir(parents=True)
-    RunRecord(job_id=job_id, experiment="digits", name=job_id, status="FINISHED").save(folder)
-    Shipped(run_id="r", settled=fingerprint(folder)).save(folder)
+    DesiredRun(job_id=job_id, experiment="digits", name=job_id, status="FINISHED").save(folder)
+    SyncState(run_id="r", settled=fingerprint(folder)).save(folder)
     return folder
 
 
 def test_only_records_that_are_open_or_new_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, read, held = Home(tmp_path), list[str](), set[str]()
-    load = RunRecord.load
+    load = DesiredRun.load
 
-    def noted(folder: Path) -> RunRecord:
+    def noted(folder: Path) -> DesiredRun:
         read.append(folder.name)
         return load(folder)
 
-    monkeypatch.setattr(RunRecord, "load", noted)
+    monkeypatch.setattr(DesiredRun, "load", noted)
     with LedgerSource.open("sqlite://") as ledger:
         keeper = Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), lambda: held, set[str])
         folders = [kept(home, f"job-{number}") for number in range(3)]

@@ -13,7 +13,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import RunRecord
+from epochal.tracking.desired_run import DesiredRun
 
 SPEC = JobSpec.model_validate(
     {"version": 1, "name": "left", "model": {"name": "cnn"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
@@ -30,7 +30,7 @@ def running_job(ledger: Ledger, home: Home, agent: str) -> str:
     lease = ledger.lease(agent, 60, job.id)
     assert lease is not None
     ledger.running(lease, 1)
-    RunRecord.of(job.id, SPEC).save(home.job(job.id))
+    DesiredRun.of(job.id, SPEC).save(home.job(job.id))
     return job.id
 
 
@@ -53,7 +53,7 @@ def test_a_job_of_a_dead_process_waits_and_its_run_is_closed(home: Home) -> None
         job = running_job(ledger, home, name_of_a_dead_process())
         assert [attempt.job_id for attempt in settle_interrupted(ledger, home)] == [job]
         assert (ledger.job(job).state, ledger.job(job).reason) == (JobState.PAUSED, Reason.INTERRUPTED)
-        record = RunRecord.load(home.job(job))
+        record = DesiredRun.load(home.job(job))
         assert (record.status, record.reason) == ("KILLED", "INTERRUPTED")
         assert settle_interrupted(ledger, home) == []
 
@@ -63,7 +63,7 @@ def test_a_job_of_a_living_process_is_left_alone(home: Home) -> None:
         job = running_job(ledger, home, foreground_name())
         assert settle_interrupted(ledger, home) == []
         assert ledger.job(job).state is JobState.RUNNING
-        assert RunRecord.load(home.job(job)).status == "RUNNING"
+        assert DesiredRun.load(home.job(job)).status == "RUNNING"
 
 
 def test_a_run_left_open_by_one_who_died_in_between_is_closed(home: Home) -> None:
@@ -71,6 +71,6 @@ def test_a_run_left_open_by_one_who_died_in_between_is_closed(home: Home) -> Non
         job = running_job(ledger, home, name_of_a_dead_process())
         ledger.expire(then=JobState.PAUSED, dead_agents=[ledger.job(job).owner or ""])  # and dies before the record
         settle_interrupted(ledger, home)
-        record = RunRecord.load(home.job(job))
+        record = DesiredRun.load(home.job(job))
         assert record.status == "KILLED"
         assert record.end_time == ledger.job(job).entered_at, "it ended when it died, not when somebody noticed"

@@ -14,8 +14,8 @@ from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec, Retry
+from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.tracking.record import RunRecord
 from epochal.training.control import SetAside
 
 SPEC = JobSpec.model_validate(
@@ -61,5 +61,5 @@ def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> No
     message, notices = told(tmp_path, lambda reporter: reporter.packaged(failed), "model_not_packaged")
     assert notices == [message]
     assert message.endswith("the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock' object")
-    tags = RunRecord.load(tmp_path / "job").tags
+    tags = DesiredRun.load(tmp_path / "job").tags
     assert (tags[FORMAT_TAG], tags[FALLBACK_TAG]) == ("none", failed.message)

@@ -17,8 +17,8 @@ from epochal.agent.retention import Pruner
 from epochal.ledger.states import JobState, Reason
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import CheckpointPointer, RunRecord, artifacts_folder, note_checkpoint
-from epochal.tracking.spool import SpoolWriter
+from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, artifacts_folder, note_checkpoint
+from epochal.tracking.metric_spool import MetricSpool
 from polling import until
 
 AT_ONCE = Retention(checkpoints=0, spools=0, logs=0, code=0)
@@ -108,8 +108,8 @@ def test_folders_of_other_ledgers_are_left_alone(ledger: LedgerSource, home: Hom
 
 def test_metrics_that_mlflow_does_not_have_are_kept(ledger: LedgerSource, home: Home) -> None:
     folder = job_in(JobState.SUCCEEDED, ledger, home)
-    RunRecord.of(folder.name, SPEC).save(folder)
-    recorder = SpoolWriter(folder, "rank-0")
+    DesiredRun.of(folder.name, SPEC).save(folder)
+    recorder = MetricSpool(folder, "rank-0")
     recorder.log(1, {"train/loss": 0.5})
     recorder.close()
     prune(ledger, home, AT_ONCE)

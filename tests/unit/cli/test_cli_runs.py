@@ -10,8 +10,8 @@ from epochal.cli.mlflow_pages import recorded_at
 from epochal.ledger.ledger import Ledger
 from epochal.settings import home
 from epochal.spec.load import load_spec
-from epochal.tracking.record import RunRecord
-from epochal.tracking.shipped import Shipped
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.sync_state import SyncState
 
 QUICKSTART = Path(__file__).parents[3] / "jobs" / "quickstart.yaml"
 NOBODY = "http://127.0.0.1:9"
@@ -21,8 +21,8 @@ NOBODY = "http://127.0.0.1:9"
 def folder() -> Path:
     """A job's folder, of which a tracking server that is away has nothing yet."""
     folder = home().job("digits-cnn-1")
-    RunRecord.of("digits-cnn-1", load_spec(QUICKSTART).spec).save(folder)
-    Shipped(uri=NOBODY).save(folder)
+    DesiredRun.of("digits-cnn-1", load_spec(QUICKSTART).spec).save(folder)
+    SyncState(uri=NOBODY).save(folder)
     return folder
 
 
@@ -37,7 +37,7 @@ def test_what_mlflow_does_not_have_yet_is_said(folder: Path, capsys: pytest.Capt
 
 def test_a_job_that_is_running_is_not_missed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its own process sends what it tells, moments later."""
-    from epochal.tracking.shipped import folder_lock
+    from epochal.tracking.sync_state import folder_lock
 
     with folder_lock(folder) as mine:
         assert mine

@@ -17,8 +17,8 @@ from epochal.doctor.installation import Loaded
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState
 from epochal.settings import home
-from epochal.tracking.record import RunRecord
-from epochal.tracking.shipped import Shipped, fingerprint
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.sync_state import SyncState, fingerprint
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_was_left_behind(capsys: pytest.CaptureFixture[str], epochal_home: 
         assert ledger.lease("gone", 0, lost.id)
         ledger.request_pause(kept.id)
     folder = home().storage / "jobs" / lost.id
-    RunRecord(job_id=lost.id, experiment="digits", name="digits").save(folder)
+    DesiredRun(job_id=lost.id, experiment="digits", name="digits").save(folder)
     (home().storage / "jobs" / "not-a-job").mkdir()
     code, checks = doctor(capsys)
     assert code == 0
@@ -71,7 +71,7 @@ def test_what_was_left_behind(capsys: pytest.CaptureFixture[str], epochal_home: 
     assert checks["tracking"]["found"] == f"not all of {lost.id} is in MLflow yet"
     with Ledger.open(home().ledger_url) as ledger:
         assert ledger.job(lost.id).state is JobState.STARTING, "the doctor only looks"
-    Shipped(settled=fingerprint(folder)).save(folder)
+    SyncState(settled=fingerprint(folder)).save(folder)
     assert doctor(capsys)[1]["tracking"]["status"] == "ok"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.reconcile import JobFolders
-from epochal.tracking.record import RunRecord
-from epochal.tracking.shipped import Shipped, fingerprint
+from epochal.tracking.sync_state import SyncState, fingerprint
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Ended:
 
 def leave(storage: Path, job_id: str, status: str = "RUNNING") -> Path:
     folder = storage / "jobs" / job_id
-    RunRecord(job_id=job_id, experiment="e", name="n").changed(status=status).save(folder)
+    DesiredRun(job_id=job_id, experiment="e", name="n").changed(status=status).save(folder)
     return folder
 
 
 def send_all(folder: Path) -> None:
-    Shipped(settled=fingerprint(folder)).save(folder)
+    SyncState(settled=fingerprint(folder)).save(folder)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_a_record_left_open_says_how_the_job_stands_and_since_when(
     tmp_path: Path, job: Ended, status: str, reason: str, end: float | None
 ) -> None:
     folder = leave(tmp_path, "one")
-    JobFolders(tmp_path, {"one": job}.get).close_records()
-    record = RunRecord.load(folder)
+    JobFolders(tmp_path, {"one": job}.get).close_desired_runs()
+    record = DesiredRun.load(folder)
     assert (record.status, record.reason, record.end_time) == (status, reason, end)
 
 
 def test_only_jobs_that_nobody_works_at_are_touched(tmp_path: Path) -> None:
     held, idle = leave(tmp_path, "held"), leave(tmp_path, "idle")
     folders = JobFolders(tmp_path, {"idle": Ended("SUCCEEDED")}.get)
-    folders.close_records()
-    assert RunRecord.load(held).status == "RUNNING"
+    folders.close_desired_runs()
+    assert DesiredRun.load(held).status == "RUNNING"
     assert folders.unsent() == [idle]
 
 
@@ -75,6 +75,6 @@ def test_whose_a_folder_is_is_asked_only_where_something_is_left(tmp_path: Path)
 def test_a_damaged_folder_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     damaged, sound = leave(tmp_path, "a-damaged"), leave(tmp_path, "b-sound")
     (damaged / "run.json").write_text("{")
-    JobFolders(tmp_path, lambda _: Ended("SUCCEEDED")).close_records()
-    assert RunRecord.load(sound).status == "FINISHED"
+    JobFolders(tmp_path, lambda _: Ended("SUCCEEDED")).close_desired_runs()
+    assert DesiredRun.load(sound).status == "FINISHED"
     assert str(damaged) in caplog.text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from epochal.tracking.metric_spool import Point
 from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics
-from epochal.tracking.spool import Point
 
 
 def run(id: str, metrics: dict[str, float], params: dict[str, str]) -> RunInfo:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from epochal.tracking.metric_spool import MetricSpool, read_lines
 from epochal.tracking.recorder import MemoryRecorder
-from epochal.tracking.spool import SpoolWriter, read_lines
 from epochal.tracking.system import SystemSampler, open_gpus
 
 
 def test_samples_carry_the_global_step(tmp_path: Path) -> None:
     steps = iter(range(10, 1000))
-    writer = SpoolWriter(tmp_path, "node-1", repeat=True)
+    writer = MetricSpool(tmp_path, "node-1", repeat=True)
     with SystemSampler(writer, "node 1", lambda: next(steps), every=0.05):
         time.sleep(0.3)
     lines = [line.points for line in read_lines(writer.path) if line.points]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 import training_pieces as pieces
-from epochal.tracking.spool import SpoolWriter, read_lines
+from epochal.tracking.metric_spool import MetricSpool, read_lines
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
 from epochal.training.worker import Worker
@@ -49,7 +49,7 @@ def test_a_curve_is_on_the_disk_before_its_checkpoint_and_the_weights_before_the
     tmp_path: Path, disk: list[Happened]
 ) -> None:
     job = tmp_path / "jobs" / "one"
-    recorder = SpoolWriter(job, "rank-0")
+    recorder = MetricSpool(job, "rank-0")
     spec = pieces.spec(epochs=2, checkpoint__every="2steps")
     result = fit(pieces.setup(spec), Worker(), job, recorder, NullControl())
     recorder.close()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epochal.tracking.spool import Point, SpoolWriter, last_steps, read_lines, segments, whole_size
+from epochal.tracking.metric_spool import MetricSpool, Point, last_steps, read_lines, segments, whole_size
 
 
 def points(folder: Path) -> list[Point]:
@@ -25,7 +25,7 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def test_what_is_logged_is_read(tmp_path: Path) -> None:
     with_numbers = {"train/loss": 0.1 + 0.2, "count": 3, "tiny": 5e-324, "large": 1.7e308}
-    writer = SpoolWriter(tmp_path, "attempt-1-rank-0")
+    writer = MetricSpool(tmp_path, "attempt-1-rank-0")
     writer.log(7, with_numbers, timestamp=1700000000.1239)
     writer.close()
     assert points(tmp_path) == [Point(name, float(value), 1700000000123, 7) for name, value in with_numbers.items()]
@@ -36,7 +36,7 @@ def test_values_that_are_no_finite_numbers(tmp_path: Path, caplog: pytest.LogCap
         def __float__(self) -> float:
             return 2.5
 
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"nan": math.nan, "up": math.inf, "down": -math.inf, "scalar": Scalar(), "text": "x"})  # type: ignore[dict-item]
     writer.log(1, {"text": "y"})  # type: ignore[dict-item]
     writer.close()
@@ -48,22 +48,22 @@ def test_values_that_are_no_finite_numbers(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_names_are_what_mlflow_takes(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {'top"k\n(5)': 1.0, "x" * 300: 2.0})
     writer.close()
     assert [point.name for point in points(tmp_path)] == ["top_k__5_", "x" * 250]
 
 
 def test_metrics_reach_the_file_without_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epochal.tracking.spool.FLUSH_SECONDS", 0.0)
-    writer = SpoolWriter(tmp_path, "a")
+    monkeypatch.setattr("epochal.tracking.metric_spool.FLUSH_SECONDS", 0.0)
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"loss": 1.0})
     assert curve(tmp_path, "loss") == [(0, 1.0)]
     writer.close()
 
 
 def test_half_a_line_is_never_read_and_dropped_on_reopening(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"loss": 1.0})
     writer.flush()
     whole = writer.path.stat().st_size
@@ -71,7 +71,7 @@ def test_half_a_line_is_never_read_and_dropped_on_reopening(tmp_path: Path) -> N
         file.write(b'{"s":1,"t":17000000')
     assert whole_size(writer.path) == whole
     assert curve(tmp_path, "loss") == [(0, 1.0)]
-    again = SpoolWriter(tmp_path, "a")
+    again = MetricSpool(tmp_path, "a")
     again.log(1, {"loss": 2.0})
     again.close()
     assert curve(tmp_path, "loss") == [(0, 1.0), (1, 2.0)]
@@ -79,7 +79,7 @@ def test_half_a_line_is_never_read_and_dropped_on_reopening(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("damage", [b"\0" * 50, b'{"last":{"loss":9', b"[1,2]", b'{"last":3}', b"\xff\xfe"])
 def test_a_damaged_line_costs_only_itself(tmp_path: Path, damage: bytes) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"loss": 1.0})
     writer.flush()
     with writer.path.open("ab") as file:
@@ -91,12 +91,12 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path, damage: bytes) -> None
 
 
 def test_a_resumed_attempt_leaves_one_curve(tmp_path: Path) -> None:
-    first = SpoolWriter(tmp_path, "attempt-1-rank-0")
+    first = MetricSpool(tmp_path, "attempt-1-rank-0")
     for step in range(75):
         first.log(step, {"train/loss": 1.0 / (step + 1)})
     first.log(49, {"val/loss": 0.5})
     first.flush()  # killed here; the checkpoint was at step 50
-    second = SpoolWriter(tmp_path, "attempt-2-rank-0")
+    second = MetricSpool(tmp_path, "attempt-2-rank-0")
     for step in range(50, 100):
         second.log(step, {"train/loss": 1.0 / (step + 1)})
     second.log(49, {"val/loss": 0.5})
@@ -107,7 +107,7 @@ def test_a_resumed_attempt_leaves_one_curve(tmp_path: Path) -> None:
 
 
 def test_samples_of_the_machine_may_repeat_a_step(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "node", repeat=True)
+    writer = MetricSpool(tmp_path, "node", repeat=True)
     for value in (1.0, 2.0):
         writer.log(5, {"cpu": value})
     writer.close()
@@ -115,7 +115,7 @@ def test_samples_of_the_machine_may_repeat_a_step(tmp_path: Path) -> None:
 
 
 def test_a_long_segment_is_resumed_without_reading_all_of_it(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"only/once": 1.0})
     for step in range(100_000):
         writer.log(step, {"train/loss": 0.5, "train/accuracy": 0.5})
@@ -132,7 +132,7 @@ def test_a_long_segment_is_resumed_without_reading_all_of_it(tmp_path: Path) -> 
 
 
 def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     for step in range(10):
         writer.log(step, {"loss": float(step)})
     writer.flush()
@@ -151,7 +151,7 @@ def test_any_history_of_attempts_gives_rising_steps(
 ) -> None:
     folder = tmp_path_factory.mktemp("spool")
     for number, (start, length) in enumerate(attempts):
-        writer = SpoolWriter(folder, f"attempt-{number:02}-rank-0")
+        writer = MetricSpool(folder, f"attempt-{number:02}-rank-0")
         for step in range(start, start + length):
             writer.log(step, {"loss": float(step)})
         writer.flush()
@@ -161,7 +161,7 @@ def test_any_history_of_attempts_gives_rising_steps(
 
 
 def test_a_full_disk_loses_nothing_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     file = writer._file
     with open("/dev/full", "ab", buffering=0) as writer._file:
         for step in range(3):
@@ -175,7 +175,7 @@ def test_a_full_disk_loses_nothing_in_memory(tmp_path: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_cost_of_a_call(tmp_path: Path, count: int) -> None:
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     spent = []
     for step in range(5000):
         metrics = {f"train/metric_{index}": step * 1.000123 + index for index in range(count)}

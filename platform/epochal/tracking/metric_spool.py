@@ -1,4 +1,4 @@
-"""The spool: metrics as lines in a file, written in microseconds during the training and shipped later.
+"""The metric spool: metrics as lines in a file, written in microseconds during the training and shipped later.
 
 A segment is ``<job folder>/spool/<name>.jsonl``, one a writer. Each line is one ``log`` call::
 
@@ -54,7 +54,7 @@ def spool_folder(folder: Path) -> Path:
     return folder / "spool"
 
 
-class SpoolWriter:
+class MetricSpool:
     """A ``Recorder`` that appends to a segment of the job's spool. One writer a segment, used by one thread.
 
     A metric's steps only go up: a step at or below the metric's last one, in this segment or in one of an earlier

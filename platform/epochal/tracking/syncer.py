@@ -1,7 +1,7 @@
-"""Make MLflow match a job's folder.
+"""The syncer: makes MLflow match a job's folder.
 
 ``sync`` may be called at any time, as often as one likes, and be killed between any two of its requests: what it did is
-remembered in ``shipped.json`` after each, and a request that is repeated changes nothing, because
+remembered in ``sync_state.json`` after each, and a request that is repeated changes nothing, because
 
 - the run is found by the tag ``epochal.job_id`` before one is created;
 - MLflow identifies a metric by name, step, time and value, and all four come from the spool;
@@ -25,18 +25,18 @@ from epochal.tracking.connection import (
     is_mlflow_failure,
     is_refused,
 )
-from epochal.tracking.record import JOB_ID_TAG, RunRecord, artifacts_folder
-from epochal.tracking.shipped import (
+from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
+from epochal.tracking.metric_spool import Point, read_lines
+from epochal.tracking.sync_model import send_model
+from epochal.tracking.sync_state import (
     Outstanding,
-    Shipped,
+    SyncState,
     artifact_files,
     fingerprint,
     folder_lock,
     outstanding,
     unsent_segments,
 )
-from epochal.tracking.spool import Point, read_lines
-from epochal.tracking.sync_model import send_model
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -92,73 +92,73 @@ def sync(
     before.
 
     Raises:
-        NotFoundError: there is no run record in ``folder``.
+        NotFoundError: there is no desired run in ``folder``.
     """
-    record = RunRecord.load(folder)
+    desired = DesiredRun.load(folder)
     with folder_lock(folder) as mine:
-        shipped = Shipped.load(folder)
+        state = SyncState.load(folder)
         if afresh:
-            shipped.forget_status()
-        left = outstanding(folder, record, shipped)
+            state.forget_status()
+        left = outstanding(folder, desired, state)
         if not mine:
-            return _synced(shipped, left, BEING_SENT)
-        if not left and shipped.uri == uri and not shipped.deleted and shipped.settled:
-            return _synced(shipped, left)
+            return _synced(state, left, BEING_SENT)
+        if not left and state.uri == uri and not state.deleted and state.settled:
+            return _synced(state, left)
         problem, reachable = "", True
         try:
-            _send(_Shipment(uri, folder, record, shipped, until), client)
+            _send(Syncer(uri, folder, desired, state, until), client)
         except _OutOfTimeError:
             problem = "out of time"
         except Exception as error:
             if not is_mlflow_failure(error):
                 raise
             problem, reachable = " ".join(str(error).split())[:500], False
-        left = outstanding(folder, record, shipped)
-        shipped.settled = "" if left else fingerprint(folder)
-        shipped.save(folder)
-        return _synced(shipped, left, problem, reachable)
+        left = outstanding(folder, desired, state)
+        state.settled = "" if left else fingerprint(folder)
+        state.save(folder)
+        return _synced(state, left, problem, reachable)
 
 
-def _send(shipment: _Shipment, client: MlflowClient | None) -> None:
+def _send(syncer: Syncer, client: MlflowClient | None) -> None:
     try:
-        shipment.send(client or connect(shipment.uri))
+        syncer.send(client or connect(syncer.uri))
     except _RunDeletedError:
-        shipment.shipped.deleted = True
+        syncer.state.deleted = True
     except Exception as error:
         # The database behind the URI is another one than last time: send it everything.
-        if not is_missing(error) or not shipment.lost_run():
+        if not is_missing(error) or not syncer.lost_run():
             raise
-        shipment.forget()
-        shipment.send(client or connect(shipment.uri))
+        syncer.forget()
+        syncer.send(client or connect(syncer.uri))
 
 
-def _synced(shipped: Shipped, left: Outstanding, problem: str = "", reachable: bool = True) -> Synced:
+def _synced(state: SyncState, left: Outstanding, problem: str = "", reachable: bool = True) -> Synced:
     return Synced(
-        run_id=shipped.run_id,
-        experiment_id=shipped.experiment_id,
-        model_id=shipped.model_id,
+        run_id=state.run_id,
+        experiment_id=state.experiment_id,
+        model_id=state.model_id,
         left=str(left) if left else "",
         problem=problem if left else "",
         reachable=reachable,
-        refused=tuple(shipped.refused),
+        refused=tuple(state.refused),
     )
 
 
-class _Shipment:
+class Syncer:
     """One pass over a job's folder."""
 
-    def __init__(self, uri: str, folder: Path, record: RunRecord, shipped: Shipped, until: float | None) -> None:
+    def __init__(self, uri: str, folder: Path, desired: DesiredRun, state: SyncState, until: float | None) -> None:
         self.uri = uri
         self.folder = folder
-        self.record = record
-        self.shipped = shipped
+        self.desired = desired
+        self.state = state
         self._until = until
         self._client: Any = None
 
     def send(self, client: MlflowClient) -> None:
         self._client = client
         self._open_run()
-        if self.record.status == "RUNNING":
+        if self.desired.status == "RUNNING":
             self._send_status()
         self._send_params()
         self._send_tags()
@@ -167,16 +167,16 @@ class _Shipment:
         # The status goes before what may take long, so that it is true even if the upload is cut off.
         self._send_status()
         self._send_artifacts()
-        send_model(client, self.folder, self.shipped, self._saved)
+        send_model(client, self.folder, self.state, self._saved)
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
-        self.shipped.__dict__.update(Shipped(uri=self.uri).__dict__)
+        self.state.__dict__.update(SyncState(uri=self.uri).__dict__)
 
     def lost_run(self) -> bool:
         """Whether the run that we remember is not there."""
         try:
-            self._client.get_run(self.shipped.run_id)
+            self._client.get_run(self.state.run_id)
         except Exception as error:
             if is_missing(error):
                 return True
@@ -184,29 +184,29 @@ class _Shipment:
         return False
 
     def _saved(self) -> None:
-        self.shipped.save(self.folder)
+        self.state.save(self.folder)
         if self._until is not None and time.monotonic() > self._until:
             raise _OutOfTimeError
 
     def _open_run(self) -> None:
-        shipped = self.shipped
-        if shipped.deleted or (shipped.run_id and shipped.uri != self.uri):
+        state = self.state
+        if state.deleted or (state.run_id and state.uri != self.uri):
             if self.lost_run():
                 self.forget()
             else:
                 self._check_not_deleted()
-                shipped.deleted = False
-        shipped.uri = self.uri
-        if not shipped.run_id:
-            shipped.save(self.folder)
-            shipped.experiment_id = self._find_or_create_experiment()
+                state.deleted = False
+        state.uri = self.uri
+        if not state.run_id:
+            state.save(self.folder)
+            state.experiment_id = self._find_or_create_experiment()
             run = self._find_run() or self._create_run()
-            shipped.run_id, shipped.status = run.info.run_id, run.info.status
-            shipped.params, shipped.tags = list(run.data.params), dict(run.data.tags)
+            state.run_id, state.status = run.info.run_id, run.info.status
+            state.params, state.tags = list(run.data.params), dict(run.data.tags)
         self._saved()
 
     def _find_or_create_experiment(self) -> str:
-        name = self.record.experiment
+        name = self.desired.experiment
         if found := self._client.get_experiment_by_name(name):
             if EXPERIMENT_KIND not in found.tags:
                 self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
@@ -221,8 +221,8 @@ class _Shipment:
 
     def _find_run(self) -> Run | None:
         runs = self._client.search_runs(
-            [self.shipped.experiment_id],
-            f"tags.`{JOB_ID_TAG}` = '{self.record.job_id}'",
+            [self.state.experiment_id],
+            f"tags.`{JOB_ID_TAG}` = '{self.desired.job_id}'",
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )
@@ -230,40 +230,40 @@ class _Shipment:
 
     def _create_run(self) -> Run:
         return self._client.create_run(  # type: ignore[no-any-return]
-            self.shipped.experiment_id,
-            start_time=int(self.record.start_time * 1000),
-            tags=self.record.all_tags(),
-            run_name=self.record.name,
+            self.state.experiment_id,
+            start_time=int(self.desired.start_time * 1000),
+            tags=self.desired.all_tags(),
+            run_name=self.desired.name,
         )
 
     def _send_status(self) -> None:
-        status = self.record.status
-        if self.shipped.status == status:
+        status = self.desired.status
+        if self.state.status == status:
             return
         if status == "RUNNING":
-            self._client.update_run(self.shipped.run_id, status=status)
+            self._client.update_run(self.state.run_id, status=status)
         else:
-            end = self.record.end_time or time.time()
-            self._client.set_terminated(self.shipped.run_id, status, end_time=int(end * 1000))
-        self.shipped.status = status
+            end = self.desired.end_time or time.time()
+            self._client.set_terminated(self.state.run_id, status, end_time=int(end * 1000))
+        self.state.status = status
         self._saved()
 
     def _send_params(self) -> None:
         from mlflow.entities import Param
 
-        known = set(self.shipped.params)
-        new = [Param(name, value) for name, value in self.record.all_params().items() if name not in known]
+        known = set(self.state.params)
+        new = [Param(name, value) for name, value in self.desired.all_params().items() if name not in known]
         for start in range(0, len(new), MAX_PARAMS):
             chunk = new[start : start + MAX_PARAMS]
             self._log_batch("params", chunk)
-            self.shipped.params.extend(param.key for param in chunk)
+            self.state.params.extend(param.key for param in chunk)
             self._saved()
 
     def _send_tags(self) -> None:
         from mlflow.entities import RunTag
 
-        sent = self.shipped.tags
-        new = [RunTag(name, value) for name, value in self.record.all_tags().items() if sent.get(name) != value]
+        sent = self.state.tags
+        new = [RunTag(name, value) for name, value in self.desired.all_tags().items() if sent.get(name) != value]
         for start in range(0, len(new), MAX_PARAMS):
             chunk = new[start : start + MAX_PARAMS]
             self._log_batch("tags", chunk)
@@ -273,18 +273,18 @@ class _Shipment:
     def _send_dataset(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        used = self.record.dataset
-        if used is None or self.shipped.dataset == used.digest:
+        used = self.desired.dataset
+        if used is None or self.state.dataset == used.digest:
             return
         dataset = Dataset(used.name[:500], used.digest[:36], "local", used.source[:65000])
         self._client.log_inputs(
-            self.shipped.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
+            self.state.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
         )
-        self.shipped.dataset = used.digest
+        self.state.dataset = used.digest
         self._saved()
 
     def _send_metrics(self) -> None:
-        for path, offset, size in list(unsent_segments(self.folder, self.shipped)):
+        for path, offset, size in list(unsent_segments(self.folder, self.state)):
             batch: list[Point] = []
             end = offset
             for line in read_lines(path, offset):
@@ -302,34 +302,34 @@ class _Shipment:
 
         for start in range(0, len(points), MAX_METRICS):
             self._log_batch("metrics", [Metric(*point) for point in points[start : start + MAX_METRICS]])
-        self.shipped.offsets[segment] = end
+        self.state.offsets[segment] = end
         self._saved()
 
     def _log_batch(self, kind: str, entities: Sequence[Any]) -> None:
         """Log metrics, params or tags; where MLflow refuses a batch, all of it but what it refuses."""
         try:
-            self._client.log_batch(self.shipped.run_id, **{kind: entities}, synchronous=True)
+            self._client.log_batch(self.state.run_id, **{kind: entities}, synchronous=True)
         except Exception as error:
             if not is_refused(error):
                 raise
             self._check_not_deleted()
             if len(entities) == 1:
-                self.shipped.refused.append(f"{kind[:-1]} {entities[0].key}: {' '.join(str(error).split())[:200]}")
+                self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {' '.join(str(error).split())[:200]}")
                 return
             middle = len(entities) // 2
             self._log_batch(kind, entities[:middle])
             self._log_batch(kind, entities[middle:])
 
     def _check_not_deleted(self) -> None:
-        if self._client.get_run(self.shipped.run_id).info.lifecycle_stage == "deleted":
+        if self._client.get_run(self.state.run_id).info.lifecycle_stage == "deleted":
             raise _RunDeletedError
 
     def _send_artifacts(self) -> None:
         root = artifacts_folder(self.folder)
         for name, stamp in artifact_files(self.folder).items():
-            if self.shipped.artifacts.get(name) == stamp:
+            if self.state.artifacts.get(name) == stamp:
                 continue
             parent = Path(name).parent.as_posix()
-            self._client.log_artifact(self.shipped.run_id, str(root / name), None if parent == "." else parent)
-            self.shipped.artifacts[name] = stamp
+            self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
+            self.state.artifacts[name] = stamp
             self._saved()

@@ -1,4 +1,4 @@
-"""What a run should look like in MLflow, as one value in the job's folder. ``sync`` makes MLflow match it."""
+"""The desired run: what a job's run should look like in MLflow, as one value in the job's folder."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ MAX_PARAM_VALUE = 6000
 MAX_TAG_VALUE = 5000
 """MLflow's own limits are 6,000 for a parameter and 8,000 or, in older servers, 5,000 for a tag."""
 _UNSUPPORTED = re.compile(r"[^/\w.\- ]")
-_RECORD = "run.json"
+_FILE = "run.json"
 
 
 def closed_by(state: str, reason: str | None, at: float) -> dict[str, Any]:
-    """What a job that came to this state changes in its run's record; nothing where the run stays open.
+    """What a job that came to this state changes in its desired run; nothing where the run stays open.
 
     ``at``: when it came to it, in Unix seconds; the run ended then, and not when somebody noticed.
 
@@ -57,7 +57,7 @@ class DatasetUsed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class DesiredRun:
     """The run of one job. Times are Unix seconds; ``params`` and ``tags`` are text, as MLflow stores them.
 
     ``params`` never change once sent: what may differ between two attempts (world size, attempts, reason) is a tag.
@@ -76,8 +76,8 @@ class RunRecord:
     end_time: float | None = None
 
     @classmethod
-    def of(cls, job_id: str, spec: JobSpec, resolved: Mapping[str, Any] | None = None) -> RunRecord:
-        """The record of a new job. ``resolved`` is the spec with every default filled in, where that differs."""
+    def of(cls, job_id: str, spec: JobSpec, resolved: Mapping[str, Any] | None = None) -> DesiredRun:
+        """That of a new job. ``resolved`` is the spec with every default filled in, where that differs."""
         return cls(
             job_id=job_id,
             experiment=spec.experiment_name,
@@ -88,24 +88,24 @@ class RunRecord:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> RunRecord:
-        """The record in a job's folder.
+    def load(cls, folder: Path) -> DesiredRun:
+        """The one in a job's folder.
 
         Raises:
             NotFoundError: the folder has none.
         """
         try:
-            stored = json.loads((folder / _RECORD).read_text())
+            stored = json.loads((folder / _FILE).read_text())
         except FileNotFoundError:
-            raise NotFoundError("run record", str(folder)) from None
+            raise NotFoundError("desired run", str(folder)) from None
         dataset = stored.pop("dataset", None)
         known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
         return cls(**known, dataset=DatasetUsed(**dataset) if dataset else None)
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / _RECORD, json.dumps(asdict(self), indent=1))
+        write_atomically(folder / _FILE, json.dumps(asdict(self), indent=1))
 
-    def changed(self, **changes: Any) -> RunRecord:
+    def changed(self, **changes: Any) -> DesiredRun:
         """A copy with fields replaced; ``tags`` are added to those there are.
 
         A status other than RUNNING gets an end time, RUNNING clears it and the reason.
@@ -124,7 +124,7 @@ class RunRecord:
         return {clean_key(name): _cut(value, MAX_PARAM_VALUE) for name, value in self.params.items()}
 
     def all_tags(self) -> dict[str, str]:
-        """The tags as MLflow has them: those of the record, and what MLflow and ``runs`` find the run by."""
+        """The tags as MLflow has them: its own, and what MLflow and ``runs`` find the run by."""
         tags = {clean_key(name): value[:MAX_TAG_VALUE] for name, value in self.tags.items()}
         return {
             "mlflow.user": _user(),
@@ -138,14 +138,14 @@ class RunRecord:
         }
 
 
-def record_path(folder: Path) -> Path:
-    return folder / _RECORD
+def desired_run_path(folder: Path) -> Path:
+    return folder / _FILE
 
 
-def record_time(folder: Path) -> int | None:
+def desired_run_time(folder: Path) -> int | None:
     """When the record in a job's folder was changed last, in ns; None where the folder has none."""
     try:
-        return record_path(folder).stat().st_mtime_ns
+        return desired_run_path(folder).stat().st_mtime_ns
     except FileNotFoundError:
         return None
 

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from epochal.tracking.record import DatasetUsed, RunRecord, artifacts_folder, model_folder, write_atomically
-from epochal.tracking.shipped import Shipped, artifact_files, fingerprint, folder_lock, is_pending, outstanding
-from epochal.tracking.spool import SpoolWriter
+from epochal.tracking.desired_run import DatasetUsed, DesiredRun, artifacts_folder, model_folder, write_atomically
+from epochal.tracking.metric_spool import MetricSpool
+from epochal.tracking.sync_state import SyncState, artifact_files, fingerprint, folder_lock, is_pending, outstanding
 
 
-def job(folder: Path) -> RunRecord:
-    record = RunRecord(job_id="j1", experiment="e", name="n", params={"a": "1"}, dataset=DatasetUsed("d", "1", "s"))
+def job(folder: Path) -> DesiredRun:
+    record = DesiredRun(job_id="j1", experiment="e", name="n", params={"a": "1"}, dataset=DatasetUsed("d", "1", "s"))
     record.save(folder)
     return record
 
 
-def all_sent(folder: Path, record: RunRecord) -> Shipped:
-    shipped = Shipped(uri="u", run_id="r", status=record.status, params=list(record.all_params()))
-    shipped.tags, shipped.dataset = record.all_tags(), "1"
-    shipped.settled = fingerprint(folder)
-    shipped.save(folder)
-    return shipped
+def all_sent(folder: Path, record: DesiredRun) -> SyncState:
+    state = SyncState(uri="u", run_id="r", status=record.status, params=list(record.all_params()))
+    state.tags, state.dataset = record.all_tags(), "1"
+    state.settled = fingerprint(folder)
+    state.save(folder)
+    return state
 
 
 def test_everything_is_left_at_first(tmp_path: Path) -> None:
     record = job(tmp_path)
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"loss": 1.0})
     writer.close()
     write_atomically(artifacts_folder(tmp_path) / "sub/x.txt", "x")
     write_atomically(model_folder(tmp_path) / "MLmodel", "flavors: {}")
-    left = outstanding(tmp_path, record, Shipped())
+    left = outstanding(tmp_path, record, SyncState())
     assert left.run
     assert left.artifacts == ("sub/x.txt",)
     size = writer.path.stat().st_size
@@ -40,8 +40,8 @@ def test_everything_is_left_at_first(tmp_path: Path) -> None:
 def test_nothing_is_left_of_what_was_sent_until_something_changes(tmp_path: Path) -> None:
     record = job(tmp_path)
     assert is_pending(tmp_path)
-    shipped = all_sent(tmp_path, record)
-    assert not outstanding(tmp_path, record, shipped)
+    state = all_sent(tmp_path, record)
+    assert not outstanding(tmp_path, record, state)
     assert not is_pending(tmp_path)
     record.changed(status="KILLED").save(tmp_path)
     assert is_pending(tmp_path)
@@ -54,7 +54,7 @@ def test_a_new_artifact_or_metric_is_seen(tmp_path: Path) -> None:
     assert is_pending(tmp_path)
     (artifacts_folder(tmp_path) / "deep/er/x.txt").unlink()
     assert not is_pending(tmp_path)
-    writer = SpoolWriter(tmp_path, "a")
+    writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"loss": 1.0})
     writer.flush()
     assert is_pending(tmp_path)
@@ -67,13 +67,13 @@ def test_files_being_written_are_not_artifacts(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_run_that_a_person_deleted(tmp_path: Path) -> None:
-    assert not outstanding(tmp_path, job(tmp_path), Shipped(run_id="r", deleted=True))
+    assert not outstanding(tmp_path, job(tmp_path), SyncState(run_id="r", deleted=True))
 
 
 def test_a_damaged_memory_means_sending_again(tmp_path: Path) -> None:
     job(tmp_path)
-    (tmp_path / "shipped.json").write_text('{"run_id": "r"')
-    assert Shipped.load(tmp_path) == Shipped()
+    (tmp_path / "sync_state.json").write_text('{"run_id": "r"')
+    assert SyncState.load(tmp_path) == SyncState()
     assert is_pending(tmp_path)
 
 

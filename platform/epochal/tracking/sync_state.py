@@ -1,4 +1,4 @@
-"""What MLflow already has of a job's folder, and so what is left to send. Nothing here imports mlflow."""
+"""The sync state: what MLflow already has of a job's folder, and so what is left. Nothing here imports mlflow."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from epochal.files import locked, write_atomically
-from epochal.tracking.record import REASON_TAG, RunRecord, artifacts_folder, model_folder, record_path
-from epochal.tracking.spool import segments, whole_size
+from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
+from epochal.tracking.metric_spool import segments, whole_size
 
-_SHIPPED = "shipped.json"
+_FILE = "sync_state.json"
 _LOCK = ".sync.lock"
 
 
 @dataclass
-class Shipped:
-    """The memory of ``sync``. Losing it costs time, not truth: what is sent again changes nothing in MLflow.
+class SyncState:
+    """The syncer's memory. Losing it costs time, not truth: what is sent again changes nothing in MLflow.
 
     ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification time (ns) of each file sent.
     ``model`` is the digest of the model that was sent, ``model_sending`` of the one of which ``model_files`` are sent
@@ -46,9 +46,9 @@ class Shipped:
     settled: str = ""
 
     @classmethod
-    def load(cls, folder: Path) -> Shipped:
+    def load(cls, folder: Path) -> SyncState:
         try:
-            stored: dict[str, Any] = json.loads((folder / _SHIPPED).read_text())
+            stored: dict[str, Any] = json.loads((folder / _FILE).read_text())
         except (FileNotFoundError, ValueError):
             return cls()
         return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
@@ -60,13 +60,13 @@ class Shipped:
             self.tags.pop(REASON_TAG, None)
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / _SHIPPED, json.dumps(asdict(self)))
+        write_atomically(folder / _FILE, json.dumps(asdict(self)))
 
 
 def newest_experiment(storages: Iterable[Path], uris: Container[str]) -> str | None:
     """MLflow's id of the experiment that jobs under these storage roots were sent to last, to one of ``uris``."""
-    found = sorted((path.stat().st_mtime, path.parent) for root in storages for path in root.glob(f"jobs/*/{_SHIPPED}"))
-    sent = (Shipped.load(folder) for _, folder in reversed(found))
+    found = sorted((path.stat().st_mtime, path.parent) for root in storages for path in root.glob(f"jobs/*/{_FILE}"))
+    sent = (SyncState.load(folder) for _, folder in reversed(found))
     return next((one.experiment_id for one in sent if one.experiment_id and one.uri in uris), None)
 
 
@@ -104,36 +104,36 @@ def _count(names: tuple[str, ...], what: str) -> str:
     return f"{len(names)} {what}{'s' if len(names) > 1 else ''}" if names else ""
 
 
-def outstanding(folder: Path, record: RunRecord, shipped: Shipped) -> Outstanding:
+def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstanding:
     """What is left to send. Nothing is where the run was deleted in MLflow: that was a person's decision."""
-    if shipped.deleted:
+    if state.deleted:
         return Outstanding(False, (), (), False, 0, (), False, "")
-    tags = record.all_tags()
+    tags = desired.all_tags()
     files = artifact_files(folder)
     return Outstanding(
-        run=not shipped.run_id,
-        params=tuple(sorted(set(record.all_params()) - set(shipped.params))),
-        tags=tuple(name for name, value in tags.items() if shipped.tags.get(name) != value),
-        dataset=record.dataset is not None and shipped.dataset != record.dataset.digest,
-        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, shipped)),
-        artifacts=tuple(name for name, stamp in files.items() if shipped.artifacts.get(name) != stamp),
-        model=model_digest(folder) not in {"", shipped.model},
-        status=record.status if shipped.status != record.status else "",
+        run=not state.run_id,
+        params=tuple(sorted(set(desired.all_params()) - set(state.params))),
+        tags=tuple(name for name, value in tags.items() if state.tags.get(name) != value),
+        dataset=desired.dataset is not None and state.dataset != desired.dataset.digest,
+        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, state)),
+        artifacts=tuple(name for name, stamp in files.items() if state.artifacts.get(name) != stamp),
+        model=model_digest(folder) not in {"", state.model},
+        status=desired.status if state.status != desired.status else "",
     )
 
 
 def is_pending(folder: Path) -> bool:
     """Whether a job's folder has something to send; cheap where it was all sent long ago."""
-    shipped = Shipped.load(folder)
-    if shipped.settled and shipped.settled == fingerprint(folder):
+    state = SyncState.load(folder)
+    if state.settled and state.settled == fingerprint(folder):
         return False
-    return bool(outstanding(folder, RunRecord.load(folder), shipped))
+    return bool(outstanding(folder, DesiredRun.load(folder), state))
 
 
-def unsent_segments(folder: Path, shipped: Shipped) -> Iterator[tuple[Path, int, int]]:
+def unsent_segments(folder: Path, state: SyncState) -> Iterator[tuple[Path, int, int]]:
     """The spool's segments with unsent lines: path, offset of the first, offset behind the last."""
     for path in segments(folder):
-        offset, size = shipped.offsets.get(path.name, 0), whole_size(path)
+        offset, size = state.offsets.get(path.name, 0), whole_size(path)
         if size > offset:
             yield path, offset, size
 
@@ -163,7 +163,7 @@ def model_digest(folder: Path) -> str:
 def fingerprint(folder: Path) -> str:
     """Changes whenever something that ``sync`` reads may have changed."""
     stamps = [repr(artifact_files(folder))]
-    for path in [record_path(folder), model_folder(folder) / "MLmodel", *segments(folder)]:
+    for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder)]:
         try:
             stat = path.stat()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The run's record: what MLflow should have, in keys and lengths that it takes."""
+"""The desired run: what MLflow should have, in keys and lengths that it takes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from epochal.errors import NotFoundError
 from epochal.spec.job import JobSpec
-from epochal.tracking.record import (
+from epochal.tracking.desired_run import (
     CheckpointPointer,
     DatasetUsed,
-    RunRecord,
+    DesiredRun,
     artifacts_folder,
     clean_key,
     flatten,
@@ -33,12 +33,12 @@ SPEC = {
 }
 
 
-def record(**fields: object) -> RunRecord:
-    return RunRecord(**{"job_id": "j1", "experiment": "digits", "name": "cnn", "start_time": 1.0, **fields})  # type: ignore[arg-type]
+def record(**fields: object) -> DesiredRun:
+    return DesiredRun(**{"job_id": "j1", "experiment": "digits", "name": "cnn", "start_time": 1.0, **fields})  # type: ignore[arg-type]
 
 
 def test_a_spec_becomes_params_and_tags() -> None:
-    made = RunRecord.of("j1", JobSpec.model_validate(SPEC))
+    made = DesiredRun.of("j1", JobSpec.model_validate(SPEC))
     assert (made.experiment, made.name, made.description, made.status) == (
         "digits-cnn",
         "digits-cnn",
@@ -56,7 +56,7 @@ def test_a_spec_becomes_params_and_tags() -> None:
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
     made = record(dataset=DatasetUsed("digits", "d" * 64, "scikit-learn"), params={"a": "1"}, tags={"b": "2"})
     made.save(tmp_path)
-    assert RunRecord.load(tmp_path) == made
+    assert DesiredRun.load(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -64,12 +64,12 @@ def test_a_record_of_a_newer_version_is_read(tmp_path: Path) -> None:
     record().save(tmp_path)
     stored = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**stored, "new_field": 1}))
-    assert RunRecord.load(tmp_path) == record()
+    assert DesiredRun.load(tmp_path) == record()
 
 
 def test_no_record_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        RunRecord.load(tmp_path)
+        DesiredRun.load(tmp_path)
 
 
 def test_status_sets_and_clears_the_end() -> None:
