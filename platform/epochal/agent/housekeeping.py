@@ -74,6 +74,7 @@ class Housekeeper:
         if time.monotonic() >= self._prunes_at:
             for what in self._pruner.prune():
                 _logger.info("deleted the %s, as old as --retain says", what)
+                self._folders = JobFolders(self._agent.home.storage, self._idle)  # MLflow hears which checkpoints went
             self._prunes_at = time.monotonic() + EVERY_PRUNING_SECONDS
 
     def _ship(self, folder: Path) -> None:

@@ -70,7 +70,7 @@ class Reporter:
         if ending.reason is Reason.COMPLETED:
             self._tracking.update(tags=ending.result)
             return
-        message = f"the weights are saved, but the model was not packaged for MLflow: {ending.message}"
+        message = f"model/weights.safetensors is saved, but the model was not packaged for MLflow: {ending.message}"
         self._observer.notice(message)
         key = f"not-packaged-{self._lease.epoch}"
         self._outbox.tell(partial(self._source.note, self._lease, "model_not_packaged", message, key=key))
