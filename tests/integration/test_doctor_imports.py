@@ -11,6 +11,7 @@ from epochal.cli.main import main
 from epochal.doctor import installation
 
 
+@pytest.mark.slow
 def test_this_machine_is_fit_and_nothing_is_changed(capsys: pytest.CaptureFixture[str], epochal_home: Path) -> None:
     code = main(["doctor", "-o", "json"])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}

@@ -7,14 +7,15 @@ the context with the same URL, else, for this machine's own services, the one th
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from epochal.client.contexts import Config
 from epochal.client.http import checked_url, stays_here
-from epochal.client.local import local_server
 from epochal.errors import UnreachableError, UsageError
 from epochal.settings import Home, home
 
@@ -75,6 +76,23 @@ def read_token(path: Path) -> str | None:
     if not token or not token.isascii() or len(token.split()) != 1:
         raise UsageError(f"{path} holds no token")
     return token
+
+
+def local_server(home: Home) -> str | None:
+    """The URL of the server that ``epochal up`` runs here; None where ``up`` has not been run, or ``down`` since.
+
+    From the file in which its supervisor tells how things are: what is in ``local`` may not be here, in a thin client.
+    """
+    try:
+        stored = json.loads((home.services / "state.json").read_text(encoding="utf-8"))
+        return next((url for service in stored["services"] if (url := _url_of_server(service))), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _url_of_server(service: dict[str, Any]) -> str:
+    runs = service["name"] == "server" and service.get("state") != "stopped"
+    return str(service.get("url") or "") if runs else ""
 
 
 def _of_server(server: str, named_by: str, environ: Mapping[str, str]) -> Address:

@@ -71,7 +71,9 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
             _require_same(options, read_services(folder))
             _wait_until_ready(folder, tell)
         else:
-            _clear(folder, tell)
+            # What a supervisor that was killed, or a machine that was switched off, left behind.
+            end_orphans(folder, _LEFT_SECONDS, tell)
+            state_path(folder).unlink(missing_ok=True)
             with _ended_on_failure(home):
                 plan = local_plan(home, options.resolved(), tracking_uri)
                 _require_ports(plan)
@@ -143,12 +145,6 @@ def _ended_on_failure(home: Home) -> Iterator[None]:
         raise
 
 
-def _clear(folder: Path, tell: Tell) -> None:
-    """End what a supervisor that was killed, or a machine that was switched off, left behind."""
-    end_orphans(folder, _LEFT_SECONDS, tell)
-    state_path(folder).unlink(missing_ok=True)
-
-
 def _start_supervisor(plan: Plan) -> None:
     plan_file = plan.folder / "plan.json"
     write_atomically(plan_file, plan.to_json(), 0o600)
@@ -162,7 +158,7 @@ def _start_supervisor(plan: Plan) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in this terminal is not meant for it
         )
     while not read_services(plan.folder).services:
         if process.poll() is not None:

@@ -39,7 +39,7 @@ class Supervisor:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._asked_to_end)
         signal.signal(signal.SIGINT, self._asked_to_end)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it outlives the terminal that `epochal up` was typed in
         self._publish()
         while not self._ending:
             self._watch(self._services)
