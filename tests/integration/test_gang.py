@@ -267,7 +267,7 @@ def test_what_a_worker_has_started_goes_with_it(gang: Gang, tmp_path: Path) -> N
         if len(children) == 2:
             break
     events.close()
-    until(lambda: all(gone(pid) for pid in children), "the end of the workers' children", 5)
+    until(lambda: all(gone(pid) for pid in children), "the end of the workers' children")
 
 
 def test_shipped_code(warm: Connection, tmp_path: Path) -> None:
@@ -389,8 +389,8 @@ def test_nothing_is_left_running(tmp_path: Path, ending: str) -> None:
             workers[0].suspend()
             driver.kill()
         driver.wait(WAIT)
-        until(lambda: not any(one.is_running() and not gone(one.pid) for one in family), "the end of all", 15)
-        until(lambda: list((tmp_path / "ray").iterdir()) == [], "the end of the folder", 5)
+        until(lambda: not any(one.is_running() and not gone(one.pid) for one in family), "the end of all")
+        until(lambda: list((tmp_path / "ray").iterdir()) == [], "the end of the folder")
         assert not (tmp_path / ".ray").exists()
     finally:
         driver.kill()

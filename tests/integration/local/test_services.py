@@ -51,7 +51,7 @@ class Place:
 
     def _small(self, name: str, port: int | None, *options: str) -> ServicePlan:
         url = f"http://127.0.0.1:{port}"
-        return ServicePlan(name, (sys.executable, str(SMALL), str(port), *options), Probe(url), url, stop_seconds=5)
+        return ServicePlan(name, (sys.executable, str(SMALL), str(port), *options), Probe(url), url, stop_seconds=60)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_down_now_does_not_wait(place: Place) -> None:
     place.up()
     began = time.monotonic()
     assert place.down(now=True)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 def test_down_kills_a_supervisor_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

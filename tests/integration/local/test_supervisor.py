@@ -48,10 +48,8 @@ class Running:
         self.command = [sys.executable, "-m", "epochal.local.supervisor", str(plan_file)]
         self.process = subprocess.Popen(self.command)
 
-    def until(self, condition: Callable[[Services], object], what: str, seconds: float = 20.0) -> Services:
-        return until(
-            lambda: (found := read_services(self.folder)).services and condition(found) and found, what, seconds
-        )
+    def until(self, condition: Callable[[Services], object], what: str) -> Services:
+        return until(lambda: (found := read_services(self.folder)).services and condition(found) and found, what)
 
     def ready(self) -> Services:
         return self.until(lambda found: found.ready, "all services are ready")
@@ -117,7 +115,7 @@ def test_killed_service_is_back_on_its_port(run: Callable[..., Running]) -> None
     running = run(small("a", "--child"), small("b"))
     before = running.ready()
     os.kill(before["a"].pid or 0, signal.SIGKILL)
-    after = running.until(lambda found: found.ready and found["a"].restarts == 1, "a is back", 10)
+    after = running.until(lambda found: found.ready and found["a"].restarts == 1, "a is back")
     assert after["a"].pid != before["a"].pid
     assert after["a"].url == before["a"].url
     assert after["a"].last_exit == -signal.SIGKILL
@@ -235,7 +233,7 @@ def test_nothing_is_concluded_where_what_it_needs_is_away(tmp_path: Path, monkey
 
 
 def watch_until(service: Service, condition: Callable[[], bool], needed: bool = True) -> None:
-    until(lambda: service.watch(needed) or condition(), "the service", 10)
+    until(lambda: service.watch(needed) or condition(), "the service")
 
 
 def test_big_log_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
