@@ -100,6 +100,9 @@ class Train(Section):
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
     """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
+    find_unused_parameters: bool = False
+    """For models under `ddp` that leave out other parameters each time: look in every step for those without a
+    gradient. Those that never get one are found in the first step."""
     freeze: list[str] = []
     """Parameters that are not trained, as shell patterns over their names: `features.*`."""
 

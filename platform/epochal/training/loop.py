@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from epochal.errors import NonFiniteLossError
+from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
 from epochal.training.batch_norm import refuse_lone_samples
@@ -16,7 +17,7 @@ from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
-from epochal.training.parallel import strategy_for
+from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.setup import Setup
@@ -42,7 +43,7 @@ class Loop:
         spec, train = setup.spec, setup.spec.train
         self.setup, self.spec, self.worker = setup, spec, worker
         self.folder, self.recorder, self.control = folder, recorder, control
-        self.strategy = strategy_for(spec.resources.strategy, worker)
+        self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
         found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if resume else None
@@ -68,11 +69,11 @@ class Loop:
         if fresh and train.init_from is not None:
             weights.start_from(model, Path(train.init_from))
         weights.freeze(model, train.freeze)
-        wrapped = self.strategy.wrap(model, train.compile)
-        wrapped.train()
+        self.strategy.wrap(model)
+        self.strategy.module.train()
         refuse_lone_samples(self.strategy.module, self.sampler, train, self.worker.world_size)
         trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
-        return Stepper(wrapped, self.setup.task, self.setup.optimizer(trained), self.strategy, train)
+        return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"])
@@ -240,3 +241,15 @@ class Loop:
                 metrics={**self.standing.metrics, "train/loss": self._last_loss, **extra},
             )
         )
+
+
+def _strategy(spec: JobSpec, worker: Worker) -> Strategy:
+    """A lone worker needs none of the two."""
+    if worker.world_size == 1:
+        return Single(worker, spec.train)
+    if spec.resources.strategy == "ddp":
+        return DDP(worker, spec.train)
+    # Imported by those who use it: it takes a second.
+    from epochal.training import sharding
+
+    return sharding.FSDP(worker, spec.train, sharding.BLOCK_PARAMETERS)

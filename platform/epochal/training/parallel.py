@@ -7,18 +7,23 @@ takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
+from torch.utils._pytree import tree_leaves
 
+from epochal.errors import TrainingError
+from epochal.spec.job import Train
 from epochal.training.batch_norm import synchronised
 from epochal.training.worker import Worker
+
+Result = TypeVar("Result")
 
 
 class Strategy(Protocol):
@@ -26,16 +31,23 @@ class Strategy(Protocol):
 
     worker: Worker
     module: nn.Module
-    """The model without a wrapper: for validation, state and weights."""
+    """The user's model, in training and in validation: no wrapper."""
     gradient_scale: float
     """What a worker's loss is multiplied with before the backward pass."""
     lockstep: bool
     """Whether the workers have to run the model together even where one has no samples."""
 
-    def wrap(self, model: nn.Module, compiled: bool) -> nn.Module:
-        """Move the model to the device and return what the task calls in training. Afterwards ``module`` is set.
+    def wrap(self, model: nn.Module) -> None:
+        """Move the model to the device and make it one with those of the other workers. Afterwards ``module`` is set.
 
         Every worker's model must have been built from the same seed.
+        """
+
+    def run(self, compute: Callable[[], Result]) -> Result:
+        """What ``compute`` gives, which calls ``module``; a backward pass from it leaves the gradient over all workers.
+
+        Raises:
+            TrainingError: parameters are left out in some steps only, and the spec does not say so.
         """
 
     def accumulating(self) -> AbstractContextManager[object]:
@@ -60,14 +72,17 @@ class Single:
     lockstep = False
     module: nn.Module
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, train: Train) -> None:
         self.worker = worker
+        self.train = train
 
-    def wrap(self, model: nn.Module, compiled: bool) -> nn.Module:
+    def wrap(self, model: nn.Module) -> None:
         self.module = model.to(self.worker.device)
-        if compiled:
+        if self.train.compile:
             self.module.compile()
-        return self.module
+
+    def run(self, compute: Callable[[], Result]) -> Result:
+        return compute()
 
     def accumulating(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -88,8 +103,8 @@ class Single:
 class Many(Single):
     """What the strategies of several workers share: the default process group."""
 
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(worker)
+    def __init__(self, worker: Worker, train: Train) -> None:
+        super().__init__(worker, train)
         self.gradient_scale = float(worker.world_size)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -105,28 +120,73 @@ class Many(Single):
         dist.all_reduce(torch.zeros(1))
 
 
+class Computation(nn.Module):
+    """What torch takes for the model: whatever is computed with it, so that no part of it has to be called by torch."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, compute: Callable[[], Result]) -> Result:
+        return compute()
+
+
 class DDP(Many):
-    """Every worker holds the model; gradients are averaged as they appear."""
+    """Every worker holds the model; gradients are averaged as they appear.
 
-    replica: DistributedDataParallel
+    DDP's own wrapper is around the computation of the loss, not around the model: the task sees the user's module and
+    may call any part of it, and a parameter counts as used where the *loss* depends on it.
+    """
 
-    def wrap(self, model: nn.Module, compiled: bool) -> nn.Module:
+    _replica: _Replica
+    _accumulates = False
+
+    def wrap(self, model: nn.Module) -> None:
         device = self.worker.device
         self.module = synchronised(model, device).to(device)
-        if compiled:
+        if self.train.compile:
             self.module.compile()
-        self.replica = _Replica(
-            self.module,
-            device_ids=[device] if device.type == "cuda" else None,
-            # Batch norm's statistics are the same on every worker; no other buffer may depend on the batch.
-            forward_sync_buffers=False,
-            gradient_as_bucket_view=True,
-        )
-        self.replica.fix_order()
-        return self.replica
+        self._looked = self.train.find_unused_parameters
+        self._replica = _Replica(self.module, find_unused=self._looked)
 
-    def accumulating(self) -> AbstractContextManager[object]:
-        return self.replica.no_sync()
+    def run(self, compute: Callable[[], Result]) -> Result:
+        if not torch.is_grad_enabled():
+            return compute()
+        if not self._looked:
+            self._looked = True
+            first = compute()
+            if self._some_unused(first):
+                self._replica.release()
+                self._replica = _Replica(self.module, find_unused=True, synchronise=False)
+            return self._replicated(lambda: first)
+        return self._replicated(compute)
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        self._accumulates = True
+        try:
+            yield
+        finally:
+            self._accumulates = False
+
+    def _replicated(self, compute: Callable[[], Result]) -> Result:
+        try:
+            with self._replica.no_sync() if self._accumulates else nullcontext():
+                result: Result = self._replica(compute)
+        except RuntimeError as error:
+            if "Expected to have finished reduction in the prior iteration" not in str(error):
+                raise
+            raise TrainingError(
+                "parameters that got a gradient in the first step got none in a later one",
+                "set train.find_unused_parameters to true, which looks for them in every step",
+            ) from error
+        return result
+
+    def _some_unused(self, result: Any) -> bool:
+        """Whether any worker's loss leaves parameters out. To look in every step costs a message each."""
+        used = _behind(result)
+        unused = used is not None and any(one.requires_grad and one not in used for one in self.module.parameters())
+        return bool(self.sum(torch.tensor(float(unused))))
 
 
 class _Replica(DistributedDataParallel):
@@ -138,20 +198,40 @@ class _Replica(DistributedDataParallel):
     is the order in which gradients appear in a model whose modules are defined in the order of their use.
     """
 
+    def __init__(self, module: nn.Module, find_unused: bool, synchronise: bool = True) -> None:
+        super().__init__(
+            Computation(module),
+            init_sync=synchronise,
+            # Batch norm's statistics are the same on every worker; no other buffer may depend on the batch.
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=find_unused,
+        )
+        if not find_unused:  # then DDP keeps its first layout by itself
+            self.reducer._push_all_rebuilt_params()
+
     def _build_params_for_reducer(self) -> tuple[list[nn.Parameter], list[bool]]:
         parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
         return parameters[::-1], sparse[::-1]
 
-    def fix_order(self) -> None:
-        self.reducer._push_all_rebuilt_params()
+    def release(self) -> None:
+        """Leave the parameters to another replica."""
+        self.reducer._remove_autograd_hooks()
 
 
-def strategy_for(name: str, worker: Worker) -> Strategy:
-    """The strategy called ``ddp`` or ``fsdp``; a lone worker needs neither."""
-    if worker.world_size == 1:
-        return Single(worker)
-    if name == "ddp":
-        return DDP(worker)
-    from epochal.training import sharding
-
-    return sharding.FSDP(worker, sharding.BLOCK_PARAMETERS)
+def _behind(result: Any) -> set[Tensor] | None:
+    """The parameters that tensors in ``result`` depend on, None where their graph does not say."""
+    found: set[Tensor] = set()
+    seen: set[Any] = set()
+    open_nodes: list[Any] = [tensor.grad_fn for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "CheckpointFunctionBackward":  # it runs its part of the model in the backward pass
+            return None
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        open_nodes.extend(following for following, _ in node.next_functions)
+    return found

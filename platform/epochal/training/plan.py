@@ -16,6 +16,7 @@ from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec, Optimizer, Resources
 from epochal.training.batch_norm import refuse_lone_samples
+from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze
@@ -34,6 +35,9 @@ class Cost:
     weights: int
     gradients: int
     optimizer_state: int
+    in_step: int
+    """What a worker holds beside these while a step runs, activations not counted: in 16 bits the copies of the weights
+    that autocast makes; under ``fsdp`` what is gathered at a time, and its gradients."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Workers:
     shares: tuple[int, int]
     micro_batches: int
     bytes_each: int
-    """Weights, gradients and optimizer state on one worker; activations come on top."""
+    """The most on one worker: weights, gradients, optimizer state and ``Cost.in_step``. Activations come on top."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,30 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
         weights=sum(parameter.nbytes for parameter in parameters),
         gradients=sum(parameter.nbytes for parameter in trainable),
         optimizer_state=_state_bytes(spec.train.optimizer, trainable),
+        in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else _copied(spec, parameters),
     )
+
+
+def _copied(spec: JobSpec, parameters: list[nn.Parameter]) -> int:
+    dtype = DTYPES.get(spec.train.precision)
+    return 0 if dtype is None else _count(parameters) * dtype.itemsize
+
+
+def _gathered(spec: JobSpec, model: nn.Module) -> int:
+    """What is outside of blocks is whole for the length of a step, weights and gradients. Of blocks the greatest counts:
+    its weights, fetched and unpacked while the next is fetched; its gradients, and their copy in fp32 to be summed.
+    """
+    from epochal.training.sharding import BLOCK_PARAMETERS, blocks  # a second's import
+
+    width = DTYPES.get(spec.train.precision, torch.float32).itemsize
+    seen: set[nn.Parameter] = set()
+    greatest = 0
+    for block in blocks(model, BLOCK_PARAMETERS):
+        own = [parameter for parameter in block.parameters() if parameter not in seen]
+        seen.update(own)
+        greatest = max(greatest, _count(own))
+    rest = _count([parameter for parameter in model.parameters() if parameter not in seen])
+    return 2 * width * rest + (4 * width + 4) * greatest
 
 
 def _count(parameters: list[nn.Parameter]) -> int:
@@ -182,7 +209,7 @@ def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
         strategy=spec.resources.strategy,
         shares=(shares[0], shares[1]),
         micro_batches=micro_batches(batch, count, spec.train.micro_batch_size),
-        bytes_each=-(-held // count) if spec.resources.strategy == "fsdp" else held,
+        bytes_each=(-(-held // count) if spec.resources.strategy == "fsdp" else held) + cost.in_step,
     )
 
 

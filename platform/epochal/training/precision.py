@@ -17,7 +17,7 @@ Name = Literal["fp32", "bf16", "fp16"]
 Clip = Callable[[], Tensor | None]
 """Scale the gradients down to the greatest norm allowed; their norm before that, or None where none is set."""
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
@@ -31,7 +31,7 @@ class Precision:
 
     def __init__(self, name: Name, device: torch.device, gradient_scale: float) -> None:
         self._gradient_scale = gradient_scale
-        self._dtype = _DTYPES.get(name)
+        self._dtype = DTYPES.get(name)
         self._device = device.type
         self._scaler = GradScaler(self._device, enabled=name == "fp16")
 

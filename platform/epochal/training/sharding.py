@@ -3,58 +3,85 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
 
+from epochal.spec.job import Train
 from epochal.training.batch_norm import synchronised
-from epochal.training.parallel import Many
+from epochal.training.parallel import Computation, Many
+from epochal.training.precision import DTYPES
 from epochal.training.worker import Worker
+
+Result = TypeVar("Result")
 
 BLOCK_PARAMETERS = 1_000_000
 """From this size on a block is gathered, used and freed on its own; smaller ones cost more messages than memory."""
 
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
 
 class FSDP(Many):
-    """Parameters are gathered block by block when they are needed. Every worker must run the model equally often."""
+    """Parameters are gathered block by block when they are needed. Every worker must run the model equally often.
+
+    In 16 bits they are gathered as such, so that nothing is left for autocast to copy: its copies of fp32 parameters
+    would stay, whole, from the forward to the backward pass. Gradients are summed in fp32, after every micro-batch, so
+    that whole ones never outlive a block's backward pass.
+    """
 
     lockstep = True
 
-    def __init__(self, worker: Worker, block_parameters: int) -> None:
-        super().__init__(worker)
+    def __init__(self, worker: Worker, train: Train, block_parameters: int) -> None:
+        super().__init__(worker, train)
         self.block_parameters = block_parameters
 
-    def wrap(self, model: nn.Module, compiled: bool) -> nn.Module:
+    def wrap(self, model: nn.Module) -> None:
         device = self.worker.device
         self.module = synchronised(model, device).to(device)
+        # The outermost is the computation of the loss: the task may call any part of the model.
+        self._computation = Computation(self.module)
         mesh = init_device_mesh(device.type, (self.worker.world_size,))
-        for block in [*blocks(self.module, self.block_parameters), self.module]:
-            if compiled:
-                block.compile()
-            fully_shard(block, mesh=mesh)
-        return self.module
+        parts = blocks(self.module, self.block_parameters)
+        for part in [*parts, self.module]:
+            if self.train.compile:
+                part.compile()
+        dtype = DTYPES.get(self.train.precision)
+        for part in [*parts, self._computation]:
+            if dtype is not None:
+                _keep_norms(part, mesh)
+            fully_shard(part, mesh=mesh, mp_policy=_policy(dtype))
 
-    @contextmanager
-    def _unsynchronised(self) -> Iterator[None]:
-        sharded = cast(FSDPModule, self.module)
-        sharded.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            sharded.set_requires_gradient_sync(True)
-
-    def accumulating(self) -> AbstractContextManager[object]:
-        return self._unsynchronised()
+    def run(self, compute: Callable[[], Result]) -> Result:
+        result: Result = self._computation(compute)
+        return result
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         norm = clip_grad_norm_(parameters, limit)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def _policy(dtype: torch.dtype | None) -> MixedPrecisionPolicy:
+    # Activations are autocast's: it knows what has to be computed in fp32.
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
+def _keep_norms(part: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard the part's normalisation layers as one group in fp32: they compute in it, and refuse other parameters."""
+    norms: list[Any] = [module for module in part.modules() if isinstance(module, _NORMS) and _is_whole(module)]
+    if norms:
+        fully_shard(norms, mesh=mesh, mp_policy=_policy(None))
+
+
+def _is_whole(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(isinstance(one, DTensor) for one in parameters)
 
 
 def blocks(model: nn.Module, least: int) -> list[nn.Module]:
@@ -73,7 +100,8 @@ def _blocks(module: nn.Module, least: int, uses: Counter[int], taken: set[int]) 
     for child in module.children():
         yield from _blocks(child, least, uses, taken)
         own = [parameter for parameter in child.parameters() if id(parameter) not in taken]
-        repeated = isinstance(module, nn.Sequential | nn.ModuleList)
+        # A list within a list is never called itself, and so would never be gathered.
+        repeated = isinstance(module, nn.Sequential | nn.ModuleList) and type(child).forward is not nn.Module.forward
         shared = any(uses[id(parameter)] > 1 for parameter in own)
         if repeated and not shared and sum(parameter.numel() for parameter in own) >= least:
             taken.update(id(parameter) for parameter in own)

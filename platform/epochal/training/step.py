@@ -44,8 +44,7 @@ def loss_of(task: Task, model: nn.Module, batch: Batch) -> Loss:
 class Stepper:
     """Runs optimizer steps on global batches."""
 
-    def __init__(self, model: nn.Module, task: Task, optimizer: Optimizer, strategy: Strategy, train: Train) -> None:
-        self.model = model
+    def __init__(self, task: Task, optimizer: Optimizer, strategy: Strategy, train: Train) -> None:
         self.task = task
         self.optimizer = optimizer
         self.strategy = strategy
@@ -89,9 +88,14 @@ class Stepper:
         Returns the loss and the weight. The outputs may be large: they are not kept for the next pass.
         """
         with self.precision.forward():
-            loss = loss_of(self.task, self.model, batch)
+            loss = self.strategy.run(lambda: self._loss(batch))
         self.precision.backward(loss.total, global_size)
         return loss.total.detach(), loss.weight
+
+    def _loss(self, batch: Batch) -> Loss:
+        loss = loss_of(self.task, self.strategy.module, batch)
+        # Nothing goes backward from them: a parameter that they alone depend on gets no gradient.
+        return loss._replace(outputs=loss.outputs.detach())
 
     def _global_weight(self, weights: Sequence[float | Tensor]) -> Tensor:
         mine = torch.zeros((), dtype=torch.float64, device=self.strategy.worker.device)

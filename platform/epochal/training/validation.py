@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +55,7 @@ class Validation:
         for loaded in self._batches():
             if loaded.size or self._strategy.lockstep:
                 with self._precision.forward():
-                    loss = loss_of(self._task, self._strategy.module, loaded.batch)
+                    loss = self._strategy.run(partial(loss_of, self._task, self._strategy.module, loaded.batch))
             if loaded.size:
                 metrics.update(_full(loss.outputs), loaded.batch["target"])
                 totals[0] += loss.total

@@ -84,7 +84,20 @@ def test_workers_share_the_batch_and_fsdp_the_memory() -> None:
     assert ddp.resources.memory == 3 * 2**30
     fsdp = _planned(resources={"workers": {"min": 2, "max": 4}, "strategy": "fsdp"})
     assert (fsdp.workers.least, fsdp.workers.count) == (2, 4)
-    assert fsdp.workers.bytes_each == pytest.approx(ddp.workers.bytes_each / 4, abs=4)
+    assert fsdp.workers.bytes_each - fsdp.cost.in_step == pytest.approx(ddp.workers.bytes_each / 4, abs=4)
+
+
+def test_fsdp_gathers_a_block_at_a_time_and_ddp_copies_all_weights_to_16_bits() -> None:
+    model = {"name": "mlp", "params": {"hidden": [2000] * 6}}
+    fsdp = {"workers": 4, "strategy": "fsdp"}
+    block, rest = 2000 * 2000 + 2000, 10 * 2000 + 2000 + 2000 * 3 + 3
+    assert _planned(model=model, resources=fsdp).cost.in_step == 2 * 4 * rest + (4 * 4 + 4) * block
+    assert _planned(model=model, resources=fsdp, train={"precision": "bf16"}).cost.in_step == (
+        2 * 2 * rest + (4 * 2 + 4) * block
+    )
+    assert _planned(model=model).cost.in_step == 0
+    copied = _planned(model=model, train={"precision": "bf16"}).cost
+    assert copied.in_step == 2 * copied.parameters
 
 
 def test_micro_batches_follow_from_the_busiest_worker() -> None:

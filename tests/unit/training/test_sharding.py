@@ -18,6 +18,12 @@ def test_what_is_left_of_an_outer_block_counts_for_itself() -> None:
     assert blocks(model, least=40) == [inner]
 
 
+def test_lists_of_lists_are_no_blocks_themselves() -> None:
+    model = nn.ModuleList([nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), nn.ModuleDict({"one": nn.Linear(6, 6)})])
+    assert blocks(model, least=20) == [model[0][0], model[0][1]]
+    assert blocks(model, least=30) == []
+
+
 def test_a_single_part_is_no_block() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
