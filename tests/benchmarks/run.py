@@ -26,6 +26,7 @@ SECTIONS = {
     "first-step": "first_step",
     "recovery": "recovery",
     "step-time": "step_time",
+    "real-data": "real_data",
 }
 """Each names a module with ``measure(rounds, quick) -> Section``."""
 

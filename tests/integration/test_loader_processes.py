@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 import training_pieces as pieces
-from epochal.training.loader import Loader
+from epochal.training.loader import Loader, start_early
 from epochal.training.sampler import Sampler
 
 
@@ -16,3 +17,17 @@ def test_loader_processes_draw_nothing_from_the_training() -> None:
     assert next(batches).size == 4
     assert torch.equal(torch.get_rng_state(), before)
     batches.close()
+
+
+def test_the_process_that_loader_processes_come_from_can_be_started_before_they_are_needed() -> None:
+    def servers() -> set[psutil.Process]:
+        children = psutil.Process().children()
+        return {one for one in children if "multiprocessing.forkserver" in " ".join(one.cmdline())}
+
+    start_early()
+    early = servers()
+    assert len(early) == 1
+    batches = Loader(pieces.samples(8), torch.device("cpu"), workers=1).train(Sampler(8, 4, 0).shares(0, 1, 0, 2), 0)
+    assert next(batches).size == 4
+    batches.close()
+    assert servers() == early

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from epochal.catalog.task import Loss
 from epochal.errors import TrainingError
 from epochal.tracking.recorder import NullRecorder
 from epochal.training import sharding
+from epochal.training.batch_norm import running_statistics
 from epochal.training.control import NullControl
 from epochal.training.fit import FitResult, fit
 from epochal.training.parallel import DDP
+from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
 from live_tensors import LiveTensors
 from training_gang import GangError, TestGang
@@ -47,7 +50,7 @@ def whole_matrices(worker: Worker, precision: str, micro_batches: int) -> tuple[
     with LiveTensors() as live:
         for _ in range(micro_batches):
             with strategy.accumulating(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = strategy.run(lambda: strategy.module(torch.randn(5, WIDTH)).square().sum())
+                loss = strategy.run(lambda: strategy.module(torch.randn(1, WIDTH)).square().sum())
             after_forward = whole(live)
             loss.backward()
             del loss
@@ -63,7 +66,7 @@ def test_fsdp_keeps_no_matrix_whole(gang: TestGang, precision: str, micro_batche
         shards = BLOCKS * BLOCK * 4 / 3
         width = 2 if precision == "bf16" else 4
         # What `epochal plan` counts for a step, over weights and gradients.
-        assert peak < 2 * shards + (4 * width + 4) * BLOCK * 1.1
+        assert peak < 2 * shards + (4 * width + 6) * BLOCK
 
 
 class Autoencoder(nn.Module):
@@ -154,3 +157,42 @@ def a_matrix_and_a_bias() -> nn.Module:
 def test_models_that_use_all_of_their_parameters_are_not_slowed_down(gang: TestGang) -> None:
     assert gang.run(2, looks, one_matrix) == [False, False]
     assert gang.run(2, looks, a_matrix_and_a_bias) == [True, True]
+
+
+def with_local_norms(worker: Worker, job: Any, folder: Path) -> tuple[FitResult, list[Tensor]]:
+    # SGD: Adam takes full steps on gradients that are zero but for rounding, as that of a bias before a norm.
+    made = pieces.setup(job, pieces.normed_cnn, data=pieces.data(size=32), optimizer=pieces.sgd)
+    result = fit(made, worker, folder, NullRecorder(), NullControl())
+    return result, [one.clone() for one in running_statistics(made.model)]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_local_batch_norms_agree_when_the_model_is_used(gang: TestGang, tmp_path: Path, strategy: str) -> None:
+    """The gradient is that of two halves with statistics of their own; running statistics are their mean."""
+    job = pieces.spec(epochs=2, batch_norm="local", resources__workers=2, resources__strategy=strategy)
+    (result, mine), (other, theirs) = gang.run(2, with_local_norms, job, tmp_path)
+    assert result == other
+    assert all(torch.equal(one, another) for one, another in zip(mine, theirs, strict=True))
+
+    torch.manual_seed(0)
+    model, data = pieces.normed_cnn(), pieces.data(size=32).train
+    halves = [model, copy.deepcopy(model)]
+    optimizer, sampler = pieces.sgd(model.parameters()), Sampler(32, 8, 0)
+    for step in range(8):
+        optimizer.param_groups[0]["lr"] = 0.1 * pieces.falling(step, 8)
+        optimizer.zero_grad()
+        halves[1].load_state_dict({**dict(halves[1].state_dict()), **dict(model.named_parameters())})
+        halves[1].zero_grad()
+        for rank, half in enumerate(halves):
+            share = next(sampler.shares(rank, 2, step, step + 1))
+            batch = data.fetch(share.indices)
+            (F.cross_entropy(half(batch["input"]), batch["target"], reduction="sum") / 8).backward()
+        for parameter, same in zip(model.parameters(), halves[1].parameters(), strict=True):
+            parameter.grad += same.grad
+        optimizer.step()
+    expected = [sum(pair) / 2 for pair in zip(*map(running_statistics, halves), strict=True)]
+    for one, mean in zip(mine, expected, strict=True):
+        torch.testing.assert_close(one, mean, rtol=1e-3, atol=1e-5)
+    weights = load_file(tmp_path / (result.weights or ""))
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(weights[name], value.detach(), rtol=1e-3, atol=1e-4)

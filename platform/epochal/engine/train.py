@@ -17,6 +17,7 @@ from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.training import example
 from epochal.training.control import Prepared, Progress
 from epochal.training.fit import FitResult, fit
+from epochal.training.loader import start_early
 from epochal.training.process_group import join
 from epochal.training.setup import Setup, prepare
 
@@ -30,6 +31,8 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
     """Train as one worker; the fields of its ``FitResult``."""
     spec = JobSpec.from_stored(dict(payload.spec))
     _check_secrets(spec)
+    if spec.data.loader_workers:
+        start_early()
     setup = prepare(spec, _data_folder(payload, context))
     with ExitStack() as stack:
         recorder = _recorder(context)

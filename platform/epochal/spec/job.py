@@ -87,6 +87,9 @@ class Train(Section):
     lr_schedule: LrSchedule = LrSchedule()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What the forward pass computes in; weights stay in fp32. fp16 scales the loss."""
+    batch_norm: Literal["sync", "local"] = "sync"
+    """Whose samples batch norms take their statistics of: `sync` those of all workers, so that the result does not
+    depend on their number, for two messages a layer and step; `local` each worker its own."""
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False

@@ -48,59 +48,72 @@ class CpuSyncBatchNorm(_BatchNorm):
 
 
 class _Normalise(torch.autograd.Function):
-    """Chan, Golub and LeVeque's pairwise combination of moments (1979), with the gradient of batch norm."""
+    """Chan, Golub and LeVeque's pairwise combination of moments (1979), with the gradient of batch norm.
+
+    One message a layer and pass. The rest are torch's own kernels: they normalise by moments that are given, as in
+    evaluation. What the moments' own dependence on x adds to its gradient is linear in x: one more such pass.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
         rows = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        mean, variance, count = _moments(rows, axes)
-        inverse = torch.rsqrt(variance + eps)
-        normal = (rows - _wide(mean, x)) * _wide(inverse, x)
-        output = normal if weight is None else normal * _wide(weight, x)
-        output = output if bias is None else output + _wide(bias, x)
-        ctx.save_for_backward(normal, inverse, weight, count)
+        mean, variance, count = _moments(rows)
+        output, _, _ = torch.native_batch_norm(rows, weight, bias, mean, variance, False, 0.0, eps)
+        ctx.save_for_backward(rows, weight, mean, variance, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        ctx.axes, ctx.dtype = axes, x.dtype
+        ctx.eps, ctx.dtype = eps, x.dtype
         return output.to(x.dtype), mean, variance, count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        normal, inverse, weight, count = ctx.saved_tensors
-        gradient = gradient.to(normal.dtype)
-        sums = torch.stack([gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)])
-        bias_gradient, weight_gradient = sums[0].clone(), sums[1].clone()
+        rows, weight, mean, variance, count = ctx.saved_tensors
+        if len(rows):
+            x_gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
+                gradient.to(rows.dtype), rows, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            )
+        else:  # torch's kernel divides by its length
+            x_gradient = torch.zeros_like(rows)
+            weight_gradient, bias_gradient = torch.zeros_like(mean), torch.zeros_like(mean)
+        sums = torch.stack([bias_gradient, weight_gradient])
         dist.all_reduce(sums)
         mean_gradient, mean_product = sums / count
+        inverse = torch.rsqrt(variance + ctx.eps)
         scale = inverse if weight is None else inverse * weight
-        x_gradient = gradient - _wide(mean_gradient, gradient) - normal * _wide(mean_product, gradient)
+        zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
+        slope = scale * inverse * mean_product
+        offset = scale * mean_gradient - slope * mean
+        x_gradient -= torch.native_batch_norm(rows, slope, offset, zeros, ones, False, 0.0, 0.0)[0]
         return (
-            (x_gradient * _wide(scale, gradient)).to(ctx.dtype),
+            x_gradient.to(ctx.dtype),
             weight_gradient if ctx.needs_input_grad[1] else None,
             bias_gradient if ctx.needs_input_grad[2] else None,
             None,
         )
 
 
-def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (channels,), biased variance (channels,) and number of values a channel, over all workers."""
     channels = x.shape[1]
     count = x.numel() // channels
-    mean = x.sum(axes) / max(count, 1)
-    deviation = (x - _wide(mean, x)).square().sum(axes)
-    mine = torch.cat([mean, deviation, mean.new_tensor([count])])
-    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyone, mine)
-    means, deviations, counts = torch.split(torch.stack(everyone), [channels, channels, 1], dim=1)
+    if count:
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+    else:
+        mean, variance = x.new_zeros(2, channels)
+    mine = torch.cat([mean, variance * count, mean.new_tensor([count])])
+    everyone = mine.new_empty(dist.get_world_size(), len(mine))
+    dist.all_gather(list(everyone), mine)
+    means, deviations, counts = torch.split(everyone, [channels, channels, 1], dim=1)
     total = counts.sum()
     mean = (means * counts).sum(0) / total
     deviation = deviations.sum(0) + (counts * (means - mean).square()).sum(0)
     return mean, deviation / total, total
 
 
-def _wide(channels: Tensor, like: Tensor) -> Tensor:
-    return channels.view(1, -1, *[1] * (like.dim() - 2))
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """The running means and variances of the model's batch norms, one-dimensional each."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
@@ -134,18 +147,23 @@ def refuse_lone_samples(model: nn.Module, sampler: Sampler, train: Train, world_
     A lone worker would fail there, an epoch later; several would go on, with a variance of zero in the running
     statistics. Whether there is one value a channel only the norm's input tells: a picture has as many as pixels.
     """
-    if sampler.fewest(world_size, train.micro_batch_size) > 1:
+    fewest = sampler.fewest(world_size, train.micro_batch_size, together=train.batch_norm == "sync")
+    if fewest > 1:
         return
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            module.register_forward_pre_hook(partial(_refuse, sampler, train))
+            module.register_forward_pre_hook(partial(_refuse, sampler, train, fewest))
 
 
-def _refuse(sampler: Sampler, train: Train, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    if not norm.training or inputs[0].shape[2:].numel() > 1:
+def _refuse(sampler: Sampler, train: Train, fewest: int, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if not norm.training or fewest * inputs[0].shape[2:].numel() > 1:
         return
     cannot = "a single sample, which a batch norm cannot normalise"
-    if 1 in (sampler.size % sampler.global_batch_size, sampler.global_batch_size, sampler.size):
+    if train.batch_norm == "local":
+        left = cannot if fewest else "no sample"
+        problem = Problem("train.batch_norm", f"leaves a worker {left}", value="local",
+                          hint="use sync, or another train.global_batch_size")  # fmt: skip
+    elif 1 in (sampler.size % sampler.global_batch_size, sampler.global_batch_size, sampler.size):
         problem = Problem("train.global_batch_size", f"leaves a batch of {cannot}", value=sampler.global_batch_size,
                           hint=f"take one that leaves more of {sampler.size:,} samples")  # fmt: skip
     else:

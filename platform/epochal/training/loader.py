@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
@@ -118,6 +119,12 @@ def _as_it_is(item: Any) -> Any:
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+
+
+def start_early() -> None:
+    """Start the process that loader processes are forked from. Returns at once: it imports torch meanwhile."""
+    _loader_processes()
+    forkserver.ensure_running()
 
 
 def _loader_processes() -> BaseContext:

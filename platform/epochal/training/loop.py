@@ -176,6 +176,7 @@ class Loop:
     def _validate(self) -> None:
         standing = self.standing
         measured: dict[str, float] = {}
+        self.strategy.settle()
         if self.setup.data.validation is not None:
             measured = self._validation.run(lambda: self.control.tick("validate", standing.step))
         self._validate_timer.restart()
@@ -206,6 +207,7 @@ class Loop:
 
     def _snapshot(self) -> Snapshot:
         standing = self.standing
+        self.strategy.settle()
         captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer)
         manifest = Manifest(
             step=standing.step,

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from epochal.errors import TrainingError
 from epochal.spec.job import Train
-from epochal.training.batch_norm import synchronised
+from epochal.training.batch_norm import running_statistics, synchronised
 from epochal.training.worker import Worker
 
 Result = TypeVar("Result")
@@ -62,6 +62,10 @@ class Strategy(Protocol):
     def broadcast(self, values: Tensor) -> Tensor:
         """The first worker's ``values``, in place."""
 
+    def settle(self) -> None:
+        """Before the model is used for anything but training: give every worker the mean of the running statistics that
+        ``batch_norm: local`` let drift apart. The training goes on as if that had not been done."""
+
     def barrier(self) -> None: ...
 
 
@@ -96,6 +100,9 @@ class Single:
     def broadcast(self, values: Tensor) -> Tensor:
         return values
 
+    def settle(self) -> None:
+        return
+
     def barrier(self) -> None:
         return
 
@@ -115,9 +122,21 @@ class Many(Single):
         dist.broadcast(values, src=0)
         return values
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        if self.train.batch_norm == "sync" or not (running := running_statistics(self.module)):
+            return
+        packed = self.sum(torch.cat(running)) / self.worker.world_size
+        for one, mean in zip(running, torch.split(packed, [len(one) for one in running]), strict=True):
+            one.copy_(mean)
+
     def barrier(self) -> None:
         # A sum, because NCCL's barrier has to guess a device.
         dist.all_reduce(torch.zeros(1))
+
+    def _with_batch_norm(self, model: nn.Module) -> nn.Module:
+        """The model with batch norms as the spec wants them."""
+        return synchronised(model, self.worker.device) if self.train.batch_norm == "sync" else model
 
 
 class Computation(nn.Module):
@@ -143,7 +162,7 @@ class DDP(Many):
 
     def wrap(self, model: nn.Module) -> None:
         device = self.worker.device
-        self.module = synchronised(model, device).to(device)
+        self.module = self._with_batch_norm(model).to(device)
         if self.train.compile:
             self.module.compile()
         self._looked = self.train.find_unused_parameters
@@ -202,7 +221,7 @@ class _Replica(DistributedDataParallel):
         super().__init__(
             Computation(module),
             init_sync=synchronise,
-            # Batch norm's statistics are the same on every worker; no other buffer may depend on the batch.
+            # Batch norm's statistics are equal, or made so by `settle`; no other buffer may depend on the batch.
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=find_unused,

@@ -150,8 +150,9 @@ def _copied(spec: JobSpec, parameters: list[nn.Parameter]) -> int:
 
 
 def _gathered(spec: JobSpec, model: nn.Module) -> int:
-    """What is outside of blocks is whole for the length of a step, weights and gradients. Of blocks the greatest counts:
-    its weights, fetched and unpacked while the next is fetched; its gradients, and their copy in fp32 to be summed.
+    """What is outside of blocks is whole for the length of a step, weights and gradients. The greatest block counts:
+    its weights, fetched and unpacked while the next is fetched; its gradients, their copy in fp32 to be summed, and the
+    worker's part of the sum, half of it at the most.
     """
     from epochal.training.sharding import BLOCK_PARAMETERS, blocks  # a second's import
 
@@ -163,7 +164,7 @@ def _gathered(spec: JobSpec, model: nn.Module) -> int:
         seen.update(own)
         greatest = max(greatest, _count(own))
     rest = _count([parameter for parameter in model.parameters() if parameter not in seen])
-    return 2 * width * rest + (4 * width + 4) * greatest
+    return 2 * width * rest + (4 * width + 4 + 2) * greatest
 
 
 def _count(parameters: list[nn.Parameter]) -> int:

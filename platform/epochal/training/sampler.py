@@ -41,8 +41,8 @@ class Sampler:
     def steps_per_epoch(self) -> int:
         return -(-self.size // self.global_batch_size)
 
-    def fewest(self, world_size: int, micro_batch_size: int | None) -> int:
-        """Samples that all workers together see in the smallest forward pass of an epoch.
+    def fewest(self, world_size: int, micro_batch_size: int | None, together: bool = True) -> int:
+        """Samples of the smallest forward pass of an epoch: of all workers ``together``, or of one of them.
 
         >>> Sampler(25, 8, seed=0).fewest(world_size=2, micro_batch_size=None)
         1
@@ -54,7 +54,7 @@ class Sampler:
             shares = [end - start for start, end in (part(size, rank, world_size) for rank in range(world_size))]
             # The last pass of a step is the smallest: the first ones get what does not divide.
             last = [end - start for start, end in (part(share, count - 1, count) for share in shares)]
-            found = min(found, sum(last))
+            found = min(found, sum(last) if together else min(last))
         return found
 
     def position(self, step: int) -> Position:

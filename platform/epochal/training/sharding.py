@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
 
 from epochal.spec.job import Train
-from epochal.training.batch_norm import synchronised
 from epochal.training.parallel import Computation, Many
 from epochal.training.precision import DTYPES
 from epochal.training.worker import Worker
@@ -44,7 +43,7 @@ class FSDP(Many):
 
     def wrap(self, model: nn.Module) -> None:
         device = self.worker.device
-        self.module = synchronised(model, device).to(device)
+        self.module = self._with_batch_norm(model).to(device)
         # The outermost is the computation of the loss: the task may call any part of the model.
         self._computation = Computation(self.module)
         mesh = init_device_mesh(device.type, (self.worker.world_size,))

@@ -59,10 +59,12 @@ def test_the_fewest_samples_of_a_forward_pass_are_those_that_a_step_of_an_epoch_
     for size, micro, world_size in product(range(4, 14), (None, 1, 2, 3), (1, 2, 3)):
         sampler = Sampler(size, global_batch_size=4, seed=0)
         ranks = [list(sampler.shares(rank, world_size, 0, sampler.steps_per_epoch)) for rank in range(world_size)]
-        passes = []
+        passes, alone = [], []
         for shares in zip(*ranks, strict=True):
             count = micro_batches(shares[0].global_size, world_size, micro)
             for index in range(count):
                 low_high = [part(len(share.indices), index, count) for share in shares]
                 passes.append(sum(high - low for low, high in low_high))
+                alone += [high - low for low, high in low_high]
         assert sampler.fewest(world_size, micro) == min(passes)
+        assert sampler.fewest(world_size, micro, together=False) == min(alone)
