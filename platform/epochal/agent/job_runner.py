@@ -46,6 +46,9 @@ _ROOM_SECONDS = 60.0
 NO_ROOM_SECONDS = 2.0
 """After which a job that an agent was given, and finds no room for, goes back to the queue."""
 
+_LAST_LOGS_SECONDS = 30.0
+"""How long the end of an attempt waits for a log store that does not answer."""
+
 _LAST_WORD_SECONDS = 5.0
 _TRACEBACK_CHARACTERS = 20_000
 
@@ -193,7 +196,7 @@ class JobRunner:
         finally:
             logs.close()
         if self._agent.hands_back:
-            outbox.tell(logs.finish)
+            outbox.tell(partial(logs.finish_by, time.monotonic() + _LAST_LOGS_SECONDS))
         self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
         if not self.ending.failed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,24 @@ class LogShipper:
             with suppress(OSError):  # the disk is full: it is only looked at once more
                 (self._folder / _SHIPPED).touch()
                 (self._folder / _SECRET).unlink(missing_ok=True)
+
+    def finish_by(self, deadline: float) -> None:
+        """``finish``, but not for ever: where the ledger answers and the log store still does not after ``deadline``
+        (``time.monotonic``), an event says so, and the agent's housekeeping ships the rest later.
+
+        Raises:
+            UnreachableError: not yet: call it again.
+        """
+        try:
+            self.finish()
+        except UnreachableError as error:
+            if time.monotonic() < deadline:
+                raise
+            message = (
+                f"the end of the logs could not be stored ({error}): it is in {self._folder} on the agent's machine, "
+                "and is sent once the store answers"
+            )
+            self._source.note(self._lease, "logs_delayed", message, key=f"logs-delayed-{self._lease.epoch}")
 
     def _run(self) -> None:
         failures, wait = 0, EVERY_SECONDS

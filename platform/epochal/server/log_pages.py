@@ -44,17 +44,20 @@ def next_page(store: LogStore, job_id: str, question: LogQuestion, is_over: bool
     left = question.limit
     for _, group in groupby(logs, key=lambda stream: stream.attempt):
         streams = [stream for stream in group if positions.get(stream, 0) < logs[stream].end]
+        more = False
         share = max(_LEAST_SHARE, left // max(1, len(streams)))
         for stream in streams:
             begin = positions.get(stream, 0)
             data = store.read(job_id, stream, logs[stream], begin, share)
             reaches_end = begin + len(data) >= logs[stream].end
+            more = more or not reaches_end
             text, size = text_of(data, is_all=is_over and reaches_end)
             if text:
                 chunks.append({"attempt": stream.attempt, "rank": stream.rank, "offset": begin, "text": text})
             positions[stream] = begin + size
             left -= size
-        if any(positions[stream] < logs[stream].end for stream in streams) or left <= 0:
+        # A dead attempt may end in half a character. Its rest may yet come, and later attempts do not wait for it.
+        if more or left <= 0:
             break
     at_end = all(positions.get(stream, 0) >= log.end for stream, log in logs.items())
     return LogPage(tuple(chunks), cursor_text(positions), at_end)

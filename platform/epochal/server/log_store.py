@@ -18,6 +18,8 @@ from epochal.server.storage import Storage
 CHUNK = 2**20
 CURSOR = r"^([0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,15}(_[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,15})*)?$"
 """What ``cursor_text`` writes."""
+LONGEST_CURSOR = 60_000
+"""Characters: more than 4,000 logs need, and as many as HTTP clients send in an address."""
 _FOLDER = "logs"
 _LOCKS = 64
 _TAIL_BLOCK = 2**16

@@ -19,7 +19,7 @@ from epochal.urls import http_url, is_loopback
 
 _BACKLOG = 512
 _GRACE_SECONDS = 3
-_LONGEST_HEAD = 2**18
+_LONGEST_HEAD = 2**20
 """Bytes of a request's address and headers. What is longer is cut off without an answer of ours, so it is more than the
 longest parameter that is described, a log's cursor, takes where every character of it is escaped."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from epochal.ledger.as_json import Value
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Event, Job, Lease, QueueEntry, Quota, Role, Token, Why
-from epochal.server.log_store import CURSOR
+from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
 DIGEST = r"^[0-9a-f]{64}$"
 LARGEST = 2**53 - 1
@@ -205,7 +205,7 @@ class EventFilter(Question):
 
 
 class LogFilter(Question):
-    cursor: Annotated[str, Field(pattern=CURSOR, max_length=16_000)] = ""
+    cursor: Annotated[str, Field(pattern=CURSOR, max_length=LONGEST_CURSOR)] = ""
     rank: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     tail: Annotated[int, Field(ge=0, le=100_000)] | None = None

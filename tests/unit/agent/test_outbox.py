@@ -11,9 +11,10 @@ import pytest
 
 from epochal.agent import outbox as outbox_module
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.logs import LogShipper, unshipped
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.settlement import Ending, Terms, decide
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
@@ -202,3 +203,29 @@ def test_what_the_ledger_refuses_does_not_hold_up_the_rest(ledger: Ledger, sourc
     tell_a_whole_attempt(outbox, source, lease)
     assert outbox.wait(10) is not None
     assert kinds(ledger, lease.job_id) == WHOLE
+
+
+class StoreIsAway(LedgerSource):
+    """A server that answers, and whose log store does not."""
+
+    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+        raise UnreachableError("the storage did not answer within 5 s")
+
+
+def test_an_end_does_not_wait_for_ever_for_the_logs(tmp_path: Path, ledger: Ledger, lease: Lease) -> None:
+    printed = tmp_path / "logs" / f"attempt-{lease.epoch}" / "rank-0.log"
+    printed.parent.mkdir(parents=True)
+    printed.write_text("the last words")
+    with StoreIsAway.open(f"sqlite:///{tmp_path / 'ledger.db'}") as source:
+        outbox = Outbox(source, lease, Heard().listener)
+        source.running(lease, 1)
+        outbox.tell(partial(LogShipper(source, lease, tmp_path).finish_by, time.monotonic() + 0.3))
+        outbox.end(lambda: decide(source, lease, Ending(Reason.COMPLETED), TERMS))
+        ended = outbox.wait(30)
+    assert ended is not None
+    assert ended.state is JobState.SUCCEEDED
+    told = [event for event in ledger.events(lease.job_id) if event.kind == "logs_delayed"]
+    assert len(told) == 1
+    assert "the storage did not answer" in told[0].message
+    assert str(printed.parent) in told[0].message
+    assert list(unshipped(tmp_path)) == [lease.epoch], "housekeeping sends it"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from epochal.server import log_store
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
 from epochal.server.log_store import LogStore, Stream, cursor_text, positions_of
+from epochal.server.shapes import LogFilter
 from epochal.server.storage import Storage
 
 JOB = "digits-1rs5mewn"
@@ -122,6 +123,23 @@ def test_bytes_that_are_no_text_are_shown_once_the_job_is_over(store: LogStore) 
     store.append(JOB, FIRST, 0, b"end \xf0\x9f")
     assert text_by_stream(pages(store, LogQuestion(), is_over=False)) == {(1, 0): "end "}
     assert text_by_stream(pages(store, LogQuestion(), is_over=True)) == {(1, 0): "end \ufffd"}
+
+
+def test_half_a_character_of_a_dead_attempt_does_not_hide_the_next(store: LogStore) -> None:
+    store.append(JOB, FIRST, 0, "né".encode()[:-1])
+    store.append(JOB, Stream(2, 0), 0, b"again")
+    running = next_page(store, JOB, LogQuestion(), is_over=False)
+    assert text_by_stream([running]) == {(1, 0): "n", (2, 0): "again"}
+    store.append(JOB, FIRST, 2, "né".encode()[-1:])
+    late = next_page(store, JOB, LogQuestion(running.cursor), is_over=True)
+    assert text_by_stream([late]) == {(1, 0): "é"}
+    assert late.at_end
+
+
+def test_the_longest_cursor_that_is_issued_is_taken() -> None:
+    """64 ranks, 20 attempts, and as many bytes of each as fill a disk."""
+    cursor = cursor_text({Stream(attempt, rank): 10**12 for attempt in range(1, 21) for rank in range(64)})
+    assert LogFilter(cursor=cursor).cursor == cursor
 
 
 def test_tail_gives_the_last_lines_of_the_newest_attempt(store: LogStore) -> None:
