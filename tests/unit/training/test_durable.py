@@ -60,9 +60,8 @@ def test_a_curve_is_on_the_disk_before_its_checkpoint_and_the_weights_before_the
     assert [disk[index].path.name for index in published] == list(names)
     for index in published:
         size = max(one.size for one in disk[:index] if one.path == recorder.path)
-        assert max(step for end, step in steps.items() if end <= size) == int(
-            disk[index].path.name.removeprefix("step-")
-        )
+        # Perhaps of later steps too: the training goes on while the checkpoint is written.
+        assert max(step for end, step in steps.items() if end <= size) >= names[disk[index].path.name]
         assert {recorder.path.parent, job, job.parent} <= {one.path for one in disk[:index] if one.what == "sync"}
         after = [one.path for one in disk[index + 1 : index + 4] if one.what == "sync"]
         assert after == [job / "checkpoints", job, job.parent]

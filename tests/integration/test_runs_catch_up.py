@@ -13,7 +13,7 @@ from epochal.spec.load import load_spec
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.sync_state import SyncState
 
-QUICKSTART = Path(__file__).parents[3] / "jobs" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
 NOBODY = "http://127.0.0.1:9"
 
 
