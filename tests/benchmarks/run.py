@@ -21,6 +21,7 @@ import measure
 SECTIONS = {
     "startup": "startup",
     "accept": "accept",
+    "scale": "scale",
     "metric-cost": "metric_cost",
     "memory": "memory",
     "first-step": "first_step",

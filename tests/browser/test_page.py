@@ -11,7 +11,7 @@ from page import Page
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.server.log_store import Stream
 
 
@@ -110,7 +110,7 @@ class TestJob:
         assert "checkpoint at step 20" in page.text("#job-attempts")
         assert page.texts("#job-events .event-kind") == ["run set", "running", "leased", "submitted"]
         assert "val/accuracy 0.9131" in page.text("#job-live")
-        own.server.ledger.note(own.training, "seen", detail={"step": 440})
+        own.server.ledger.note(own.training, EventKind.WAITING, detail={"step": 440})
         page.wait(lambda: "step=440" in page.texts("#job-events li")[0], "the new event")
         assert len(page.all("#job-events li")) == 5
 

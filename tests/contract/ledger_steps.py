@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import FullJob, Lease
 
 SPEC = {"version": 1, "name": "digits-cnn", "train": {"epochs": 5, "lr": 1e-3}}
 
 
-def submit(ledger: Ledger, name: str = "digits-cnn", **options) -> Job:
+def submit(ledger: Ledger, name: str = "digits-cnn", **options) -> FullJob:
     return ledger.submit(SPEC, name=name, **options)
 
 

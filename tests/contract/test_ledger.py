@@ -9,14 +9,14 @@ from ledger_steps import SPEC, leased, running, state, submit
 
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Lease
 
 
 class TestSubmit:
     def test_job_is_kept_as_submitted(self, ledger: Ledger) -> None:
         job = submit(ledger, priority=70, submitted_by="ada", origin={"file": "job.yaml"}, key="k")
-        assert ledger.job(job.id) == job
+        assert ledger.full_job(job.id) == job
         assert (job.state, job.epoch, job.spec) == (JobState.QUEUED, 0, SPEC)
         assert (job.name, job.priority, job.submitted_by, job.origin) == ("digits-cnn", 70, "ada", {"file": "job.yaml"})
         assert job.id.startswith("digits-cnn-")
@@ -47,12 +47,12 @@ class TestLookingUp:
         submit(ledger)
         newest = submit(ledger)
         submit(ledger, "digits-cnn-large")
-        assert ledger.job("digits-cnn") == newest
+        assert ledger.full_job("digits-cnn") == newest
 
     def test_by_unique_prefix(self, ledger: Ledger) -> None:
         submit(ledger, "wine")
         job = submit(ledger)
-        assert ledger.job("dig") == ledger.job(job.id[:-1]) == job
+        assert ledger.full_job("dig") == ledger.full_job(job.id[:-1]) == job
 
     def test_ambiguous_prefix_lists_what_it_fits(self, ledger: Ledger) -> None:
         first, second = submit(ledger), submit(ledger)
@@ -248,7 +248,7 @@ class TestFencing:
         writes = [
             lambda: ledger.renew(old, 60, {"step": 1}),
             lambda: ledger.running(old, world_size=2),
-            lambda: ledger.note(old, "seen"),
+            lambda: ledger.note(old, EventKind.WAITING),
             lambda: ledger.saved(old, 7, "checkpoints/7"),
             lambda: ledger.finish(old, JobState.SUCCEEDED, Reason.COMPLETED),
             lambda: ledger.finish(old, JobState.FAILED, Reason.HANG),

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from epochal.errors import ConflictError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import EDGES, JobState, Reason
+from epochal.ledger.states import EDGES, EventKind, JobState, Reason
 from epochal.ledger.tables import attempts
 
 SPEC = {"version": 1}
@@ -154,7 +154,7 @@ def test_events_of_a_job_are_numbered_in_their_order(ledger: Ledger) -> None:
     def note_or_read(number: int) -> None:
         for _ in range(20):
             if number:
-                ledger.note(job.id, "seen")
+                ledger.note(job.id, EventKind.WAITING)
             else:
                 seen.extend(event.id for event in ledger.events(job.id, after=seen[-1] if seen else 0))
 

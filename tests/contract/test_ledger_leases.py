@@ -10,7 +10,7 @@ from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.agent_side import MOST_LOSSES
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job, Lease, WhyKind
 
 NODES = [Node("n", "n", {"CPU": 4.0}, {"CPU": 4.0})]
@@ -221,8 +221,8 @@ class TestToldTwice:
     def test_note_with_a_key_is_recorded_once(self, ledger: Ledger) -> None:
         lease, other = running(ledger), running(ledger)
         for one in (lease, lease, other):
-            ledger.note(one, "waiting", "2 s", key="waiting-1")
-        ledger.note(lease, "waiting", "4 s", key="waiting-2")
+            ledger.note(one, EventKind.WAITING, "2 s", key="waiting-1")
+        ledger.note(lease, EventKind.WAITING, "4 s", key="waiting-2")
         for one, messages in ((lease, ["2 s", "4 s"]), (other, ["2 s"])):
             told = [event.message for event in ledger.events(one.job_id) if event.kind == "waiting"]
             assert told == messages

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from epochal.errors import ConflictError, StaleLeaseError
 from epochal.ledger.capacity import Demand, Node
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import EDGES, JobState, Reason, stronger
+from epochal.ledger.states import EDGES, EventKind, JobState, Reason, stronger
 from epochal.ledger.values import Attempt, Event, Job, Lease, WhyKind
 
 MAX_JOBS = 4  # few, so that several things happen to one
@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.touched.add(job)
         before = self.ledger.job(job)
         try:
-            getattr(self.ledger, request)(job, *(["seen"] if request == "note" else []))
+            getattr(self.ledger, request)(job, *([EventKind.WAITING] if request == "note" else []))
         except StaleLeaseError:
             raise
         except ConflictError:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from ledger_steps import SPEC
 
 from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger import queueing
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.policy import Waiting, alike, in_order
 from epochal.ledger.states import JobState, Outcome, Reason
-from epochal.ledger.values import AgentInfo, Job, Lease, WhyKind
+from epochal.ledger.values import AgentInfo, FullJob, Job, Lease, WhyKind
 
 A = "cluster-a/1"
 
@@ -25,7 +28,7 @@ def beat(ledger: Ledger, *nodes: Node, name: str = A, held: tuple[Lease, ...] = 
     return ledger.heartbeat(agent, incarnation, nodes or (node(),), [(one.job_id, one.epoch) for one in held], {})
 
 
-def submit(ledger: Ledger, name: str, workers: int = 1, user: str = "anna", priority: int = 50, **spec) -> Job:
+def submit(ledger: Ledger, name: str, workers: int = 1, user: str = "anna", priority: int = 50, **spec) -> FullJob:
     document = {**SPEC, "resources": {"workers": workers}, **spec}
     return ledger.submit(document, name=name, submitted_by=user, priority=priority)
 
@@ -183,6 +186,75 @@ def test_many_jobs_of_which_none_fits_hide_nobody_behind_them(ledger: Ledger) ->
     assert lease(ledger).job_id == small.id
     assert len(ledger.queue(limit=200)) == 200
     assert ledger.why("wide").kind is WhyKind.NEVER_FITS
+
+
+def test_of_jobs_that_are_alike_the_database_gives_the_first(ledger: Ledger) -> None:
+    for number in range(60):
+        submit(
+            ledger, f"job-{number}", workers=1 + number % 3, user=f"u{number % 2}", priority=50 + 10 * (number % 5 == 0)
+        )
+    submit(ledger, "nightly", queue="nightly")
+    submit(ledger, "big", resources={"workers": 2, "memory_per_worker": "1GiB"})
+    with ledger._database.read() as connection:
+        found, all_of_them = queueing._firsts(connection), queueing._waiting(connection)
+    firsts: dict[object, Waiting] = {}
+    for one in in_order(all_of_them):
+        firsts.setdefault(alike(one), one)
+    assert len(all_of_them) == 62
+    assert found == list(firsts.values())
+
+
+class TestDecidedOutsideTheLock:
+    """What is decided on before the lock is taken is checked again behind it."""
+
+    @pytest.fixture
+    def meanwhile(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+        """Have something happen, once, between the decision and the lock."""
+        guess = queueing._guess
+
+        def happens(what: Callable[[], object]) -> None:
+            def late(*arguments):
+                found = guess(*arguments)
+                monkeypatch.setattr(queueing, "_guess", guess)
+                what()
+                return found
+
+            monkeypatch.setattr(queueing, "_guess", late)
+
+        return happens
+
+    def test_nothing_happened(self, ledger: Ledger, meanwhile) -> None:
+        first = submit(ledger, "first")
+        beat(ledger)
+        meanwhile(lambda: None)
+        assert lease(ledger).job_id == first.id
+
+    def test_another_agent_took_it(self, ledger: Ledger, meanwhile) -> None:
+        first, second = submit(ledger, "first"), submit(ledger, "second")
+        beat(ledger)
+        beat(ledger, name="cluster-b/1")
+        meanwhile(lambda: ledger.lease("cluster-b/1", 60, first.id))
+        assert lease(ledger).job_id == second.id
+
+    def test_this_agent_filled_its_room(self, ledger: Ledger, meanwhile) -> None:
+        submit(ledger, "first", workers=3)
+        other = submit(ledger, "other", workers=3)
+        beat(ledger)
+        meanwhile(lambda: ledger.lease(A, 60, other.id))
+        assert ledger.lease(A, 60) is None
+
+    def test_the_quota_is_used_up(self, ledger: Ledger, meanwhile) -> None:
+        submit(ledger, "first")
+        ben = submit(ledger, "second", user="ben")
+        beat(ledger)
+        meanwhile(lambda: ledger.set_quota("user", "anna", jobs=0))
+        assert lease(ledger).job_id == ben.id
+
+    def test_it_was_paused(self, ledger: Ledger, meanwhile) -> None:
+        first = submit(ledger, "first")
+        beat(ledger)
+        meanwhile(lambda: ledger.request_pause(first.id))
+        assert ledger.lease(A, 60) is None
 
 
 class TestRetryAndRepetition:

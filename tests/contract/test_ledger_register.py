@@ -15,7 +15,7 @@ from epochal.ledger import agents
 from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Quota, QuotaKind, Role
 
 NODE = Node("n1", "host-1", {"CPU": 4.0}, {"CPU": 1.0})
@@ -177,14 +177,14 @@ class TestUpkeep:
         assert (told.jobs, told.missed) == ({lease.job_id, other.id}, False)
         ledger.renew(lease, 60)
         assert ledger.news(told.seen).jobs == frozenset()
-        ledger.note(lease, "note")
+        ledger.note(lease, EventKind.WAITING)
         assert ledger.news(told.seen).jobs == {lease.job_id}
 
     def test_news_tells_when_there_were_too_many(self, ledger: Ledger) -> None:
         lease = running(ledger)
         seen = ledger.news(None).seen
         for number in range(300):
-            ledger.note(lease, f"note-{number}")
+            ledger.note(lease, EventKind.WAITING)
         assert ledger.news(seen).missed
         assert not ledger.news(ledger.news(seen).seen).missed
 
@@ -200,7 +200,7 @@ class TestUpkeep:
         ledger.heartbeat("near", "1", [NODE], [], {})
         lease = ledger.lease("near/1", 60)
         assert lease is not None
-        assert told(lambda: ledger.note(lease, "note")) == (False, frozenset())
+        assert told(lambda: ledger.note(lease, EventKind.WAITING)) == (False, frozenset())
         assert told(lambda: ledger.running(lease, 1)) == (False, {"near"}), "it may have fewer workers than it might"
         assert told(lambda: ledger.request_pause(job.id)) == (False, frozenset())
         assert told(lambda: ledger.pause(lease)) == (False, {"near"})
@@ -217,7 +217,7 @@ class TestUpkeep:
         """As on PostgreSQL, which numbers events before they are committed."""
         job = submit(ledger)
         for _ in range(3):
-            ledger.note(job.id, "note")
+            ledger.note(job.id, EventKind.WAITING)
         database = Database(ledger_url)
         with database.write() as connection:
             columns = "job_id, epoch, at, kind, previous, state, message, detail"

@@ -10,7 +10,7 @@ from ledger_steps import leased, running, submit
 
 from epochal.errors import ConflictError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 
 
 class TestRequests:
@@ -147,12 +147,12 @@ class TestEvents:
         lease = leased(ledger)
         ledger.set_run(lease, "run-1", "uri")
         ledger.running(lease, world_size=2)
-        ledger.note(lease, "checkpoint", "step 50", {"step": 50})
+        ledger.note(lease, EventKind.WAITING, "step 50", {"step": 50})
         ledger.renew(lease, 60, {"step": 60})
         ledger.request_stop(lease.job_id)
         ledger.stopped(lease)
         events = ledger.events(lease.job_id)
-        kinds = "submitted leased run_set running checkpoint stop_requested stopped"
+        kinds = "submitted leased run_set running waiting stop_requested stopped"
         assert [event.kind for event in events] == kinds.split()
         assert [event.state for event in events if event.state is not event.previous] == [
             JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.STOPPING, JobState.STOPPED,
@@ -169,8 +169,8 @@ class TestEvents:
 
     def test_note_needs_no_lease(self, ledger: Ledger) -> None:
         job = submit(ledger)
-        ledger.note(job, "seen")
-        ledger.note(job.id, "seen", "by name too")
+        ledger.note(job, EventKind.WAITING)
+        ledger.note(job.id, EventKind.WAITING, "by name too")
         assert [event.message for event in ledger.events(job.id)] == ["", "", "by name too"]
 
     def test_progress_is_the_newest(self, ledger: Ledger) -> None:
@@ -182,7 +182,7 @@ class TestEvents:
 
 def test_text_that_a_database_may_refuse(ledger: Ledger) -> None:
     lease = running(ledger)
-    ledger.note(lease, "odd", "a\x00b\ud800c", {"a\x00b": "\ud800", "inf": math.inf})
+    ledger.note(lease, EventKind.WAITING, "a\x00b\ud800c", {"a\x00b": "\ud800", "inf": math.inf})
     job = ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR, "x" * 100_000)
     assert ledger.events(job.id)[-2].message == "a\ufffdb?c"
     assert 20_000 < len(job.message) < 21_000

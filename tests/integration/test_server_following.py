@@ -144,7 +144,7 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     job = leased(server, agent)
     assert told(agent, job, "running", world_size=2).json()["state"] == "RUNNING"
     assert told(agent, job, "run", run_id="r", tracking_uri="http://127.0.0.1:5000").json()["run_id"] == "r"
-    assert [told(agent, job, "note", kind="seen", message="x", key="k").is_success for _ in range(2)] == [True, True]
+    assert [told(agent, job, "note", kind="waiting", message="x", key="k").is_success for _ in range(2)] == [True, True]
     assert told(agent, job, "saved", step=3, path="checkpoints/step-3").json() == {"status": "ok"}
     (attempt,) = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"]
     assert (attempt["checkpoint_step"], attempt["checkpoint_path"]) == (3, "checkpoints/step-3")
@@ -266,7 +266,7 @@ def test_events_are_followed_from_where_the_reader_was(server: RunningServer, ag
     thread.start()
     told(agent, job, "running", world_size=1)
     for number in range(30):
-        told(agent, job, "note", kind="checkpoint", message=str(number))
+        told(agent, job, "note", kind="waiting", message=str(number))
         time.sleep(0.02)
     told(agent, job, "finish", state="SUCCEEDED", reason="COMPLETED")
     thread.join(30)

@@ -13,6 +13,7 @@ from code_base import DOCS, ROOT
 from markdown import DOCUMENTS, anchors, commands, links, sections
 
 from epochal.cli.dispatch import cli
+from epochal.ledger.states import EventKind
 from epochal.spec import reference
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -44,6 +45,12 @@ def shown(parameter: click.Parameter) -> str:
 
 
 COMMANDS = dict(every_command(cli, "epochal"))
+
+
+def test_every_kind_of_event_is_in_the_table_and_nothing_else() -> None:
+    table = sections(DOCS / "concepts.md")["Events"]
+    told = [word for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)]
+    assert sorted(told) == sorted(EventKind)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

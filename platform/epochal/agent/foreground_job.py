@@ -60,6 +60,7 @@ class ForegroundJob:
 
     def run(self, cluster: Connection, interrupted: Callable[[], bool]) -> None:
         """To its end, or until it was interrupted: ``interrupted`` tells whether that was asked for before."""
+        self._spec = JobSpec.from_stored(dict(self._ledger.full_job(self._job.id).spec))
         agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
@@ -102,7 +103,7 @@ class ForegroundJob:
             run_id=synced.run_id,
             experiment_id=synced.experiment_id,
             tracking_uri=self._tracking_uri,
-            experiment=JobSpec.from_stored(dict(self._job.spec)).experiment_name,
+            experiment=self._spec.experiment_name,
             unsent=synced.left,
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
             best=result.get("best"),
@@ -119,7 +120,7 @@ class ForegroundJob:
     def _code_needed(self) -> set[str]:
         """What jobs that may go on were submitted with: there is no other copy."""
         jobs = self._ledger.jobs(states=[state for state in JobState if not state.is_terminal])
-        return {code for job in jobs if (code := origin_of(job).code)}
+        return {code for job in jobs if (code := origin_of(self._ledger.full_job(job.id)).code)}
 
 
 def _queued_again(ledger: LedgerSource, ref: str) -> Job:

@@ -13,7 +13,7 @@ from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import Job, LeaseKey
 from epochal.tracking.reconcile import JobFolders
 
 EVERY_SECONDS = 60.0
@@ -86,7 +86,7 @@ class Housekeeper:
         for attempt in attempts:
             if job.state.is_active and attempt == job.epoch:
                 continue
-            lease = Lease(job, attempt, self._agent.name, 0.0, secret_of(folder, attempt))
+            lease = LeaseKey(job.id, attempt, self._agent.name, secret_of(folder, attempt))
             LogShipper(self._agent.source, lease, folder).finish()
 
     def _idle(self, job_id: str) -> Job | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from epochal.errors import NotFoundError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Held, Lease
 
 _LOOK_SECONDS = 0.05
 
@@ -34,5 +34,5 @@ class LedgerSource(Ledger):
             raise NotFoundError("code package", digest)
         return package
 
-    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+    def append_log(self, lease: Held, rank: int, offset: int, data: bytes) -> int:
         return offset + len(data)

@@ -16,7 +16,7 @@ from epochal.agent.port import JobSource
 from epochal.engine.code import Package
 from epochal.errors import NotFoundError
 from epochal.files import locked, write_atomically
-from epochal.ledger.values import Job
+from epochal.ledger.values import FullJob, Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import DesiredRun, artifacts_folder, desired_run_path
@@ -40,7 +40,7 @@ class Origin:
     file: str = ""
 
 
-def origin_of(job: Job) -> Origin:
+def origin_of(job: FullJob) -> Origin:
     """What was written down when it was submitted."""
     stored = dict(job.origin)
     command = tuple(stored.get("command") or ())
@@ -59,7 +59,7 @@ def storage_id(root: Path) -> str:
         return path.read_text(encoding="ascii")
 
 
-def ensure(folder: Path, job: Job, spec: JobSpec) -> None:
+def ensure(folder: Path, job: FullJob, spec: JobSpec) -> None:
     """Make the job's folder, where it is not there yet, from what its submitter sent along.
 
     The desired run comes last: a folder that has one is complete.
@@ -76,7 +76,7 @@ def ensure(folder: Path, job: Job, spec: JobSpec) -> None:
     write_desired_run(folder, job, spec, tags)
 
 
-def write_desired_run(folder: Path, job: Job, spec: JobSpec, tags: Mapping[str, str]) -> None:
+def write_desired_run(folder: Path, job: FullJob, spec: JobSpec, tags: Mapping[str, str]) -> None:
     """The desired run with these tags, and the resolved spec as an artifact."""
     write_atomically(artifacts_folder(folder) / "job.yaml", yaml.safe_dump(dict(job.spec), sort_keys=False))
     code = origin_of(job).code
@@ -84,7 +84,7 @@ def write_desired_run(folder: Path, job: Job, spec: JobSpec, tags: Mapping[str, 
     DesiredRun.of(job.id, spec).changed(tags=all_tags).save(folder)
 
 
-def package_of(source: JobSource, home: Home, job: Job) -> Package | None:
+def package_of(source: JobSource, home: Home, job: FullJob) -> Package | None:
     """The job's code in the storage root, fetched where it is not there; None where it ships none.
 
     Raises:
@@ -99,7 +99,7 @@ def package_of(source: JobSource, home: Home, job: Job) -> Package | None:
     return Package(digest, package, (), 0)
 
 
-def payload_spec(source: JobSource, home: Home, job: Job) -> dict[str, Any]:
+def payload_spec(source: JobSource, home: Home, job: FullJob) -> dict[str, Any]:
     """The spec as the workers get it: ``train.init_from`` is an absolute path.
 
     What it names may be gone once the job has a checkpoint of its own to go on from.

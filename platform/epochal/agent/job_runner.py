@@ -34,8 +34,8 @@ from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, EpochalError, UnreachableError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
-from epochal.ledger.states import Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.states import EventKind, Reason
+from epochal.ledger.values import FullJob, Job, Lease
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CLOSED_AS, artifacts_folder
@@ -220,7 +220,7 @@ class JobRunner:
         message = (
             f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
         )
-        outbox.tell(partial(self._source.note, lease, "waiting", message, key=f"waiting-{lease.epoch}"))
+        outbox.tell(partial(self._source.note, lease, EventKind.WAITING, message, key=f"waiting-{lease.epoch}"))
         deadline = time.monotonic() + pause
         while self._phase is Phase.RUNNING and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -361,7 +361,7 @@ class JobRunner:
         self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
 
 
-def _spec_of(job: Job) -> JobSpec:
+def _spec_of(job: FullJob) -> JobSpec:
     """
     Raises:
         UsageError: the ledger holds a spec that this version cannot read, or a sweep.

@@ -18,7 +18,7 @@ from epochal.backoff import pause_after
 from epochal.engine.log_tail import aside_of, start_of
 from epochal.errors import EpochalError, UnreachableError
 from epochal.files import write_atomically
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Held
 
 EVERY_SECONDS = 1.0
 CHUNK_BYTES = 512 * 1024
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 class LogShipper:
     """Ships the logs of one attempt, about once a second between ``start`` and ``close``."""
 
-    def __init__(self, source: JobSource, lease: Lease, folder: Path) -> None:
+    def __init__(self, source: JobSource, lease: Held, folder: Path) -> None:
         self._source = source
         self._lease = lease
         self._folder = attempt_logs(folder, lease.epoch)

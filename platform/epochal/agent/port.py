@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from epochal.ledger.capacity import Node
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Job, Lease
+from epochal.ledger.states import EventKind, JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease
 
 
 class JobSource(Protocol):
@@ -51,7 +51,7 @@ class JobSource(Protocol):
         self,
         lease: Lease,
         /,
-        kind: str,
+        kind: EventKind,
         message: str = "",
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
@@ -82,5 +82,5 @@ class JobSource(Protocol):
     def fetch_code(self, digest: str, into: Path) -> Path:
         """The package as ``<into>/<digest>.zip``; fetched where it is not there."""
 
-    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+    def append_log(self, lease: Held, rank: int, offset: int, data: bytes) -> int:
         """Add what begins at byte ``offset`` of a rank's log; the offset to go on from: less where bytes miss."""

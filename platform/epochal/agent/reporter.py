@@ -13,7 +13,7 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.run_tracking import RunTracking
 from epochal.agent.settlement import Ending
 from epochal.engine.events import Started
-from epochal.ledger.states import Reason
+from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
 from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
@@ -73,7 +73,7 @@ class Reporter:
         message = f"model/weights.safetensors is saved, but the model was not packaged for MLflow: {ending.message}"
         self._observer.notice(message)
         key = f"not-packaged-{self._lease.epoch}"
-        self._outbox.tell(partial(self._source.note, self._lease, "model_not_packaged", message, key=key))
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.MODEL_NOT_PACKAGED, message, key=key))
         self._tracking.update(tags={FORMAT_TAG: "none", FALLBACK_TAG: ending.message})
 
     def _saved(self, saved: Saved) -> None:
@@ -86,8 +86,8 @@ class Reporter:
         message = f"the checkpoint of step {found.step} cannot be used ({found.why}) and is now {found.path}"
         self._observer.notice(message)
         detail = {"step": found.step, "path": found.path}
-        note = partial(self._source.note, self._lease, "checkpoint_damaged", message, detail, f"damaged-{found.path}")
-        self._outbox.tell(note)
+        kind, key = EventKind.CHECKPOINT_DAMAGED, f"damaged-{found.path}"
+        self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress

@@ -13,7 +13,7 @@ from epochal.tracking.pages import run_page, web
 from epochal.units import Duration
 
 if TYPE_CHECKING:
-    from epochal.ledger.values import AgentInfo, Attempt, Job, QueueEntry, Why
+    from epochal.ledger.values import AgentInfo, Attempt, FullJob, Job, QueueEntry, Why
 
 COLUMNS = ("id", "state", "progress", "waited", "ran", "submitted", "by", "message")
 _BAR = 24
@@ -42,7 +42,7 @@ def row(job: Job, now: float) -> dict[str, Any]:
     }
 
 
-def facts(job: Job, attempts: Sequence[Attempt], now: float) -> dict[str, Any]:
+def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, Any]:
     """What matters of one job, for a person; what there is nothing to say of is left out."""
     shown = {
         "id": job.id,

@@ -12,7 +12,7 @@ from epochal.client.address import find_address
 from epochal.client.administration import AdministrationCalls
 from epochal.client.http import Http, Request
 from epochal.client.jobs import JobCalls
-from epochal.ledger.values import AgentInfo, Job
+from epochal.ledger.values import AgentInfo, FullJob
 
 if TYPE_CHECKING:
     from epochal.client.submission import Source, Submission
@@ -29,7 +29,7 @@ class Submitted:
     of the same spec and code that has already succeeded.
     """
 
-    job: Job
+    job: FullJob
     created: bool
     same_as: str | None
 
@@ -123,7 +123,7 @@ class Client(JobCalls, AdministrationCalls):
         body = submission.document(key or f"auto-{uuid.uuid4().hex}")
         answer = self._http.json(Request("POST", "/jobs", body=body, repeatable=True))
         created = key is None or bool(answer["created"])
-        return Submitted(Job.from_dict(answer["job"]), created, answer["same_as"])
+        return Submitted(FullJob.from_dict(answer["job"]), created, answer["same_as"])
 
     def agents(self) -> list[AgentInfo]:
         """The agents that the server has heard of, with their nodes."""

@@ -13,7 +13,7 @@ from epochal.client.following import EventPage, LogChunk, LogFilter, LogPage
 from epochal.client.http import MAX_WAIT, Http, Request
 from epochal.errors import UnreachableError
 from epochal.ledger.states import JobState
-from epochal.ledger.values import Attempt, Event, Job, QueueEntry, Why
+from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
 
 _PAGE = 100
 _OUTAGE_SECONDS = 600.0
@@ -26,14 +26,14 @@ class JobCalls:
     _http: Http
     _notice: Callable[[str], None]
 
-    def job(self, ref: str) -> Job:
-        """One job.
+    def job(self, ref: str) -> FullJob:
+        """One job, with its spec.
 
         Raises:
             NotFoundError: there is none; the hint names the closest.
             ConflictError: the beginning fits several.
         """
-        return Job.from_dict(self._http.get(_job(ref)))
+        return FullJob.from_dict(self._http.get(_job(ref)))
 
     def jobs(
         self,
@@ -145,13 +145,13 @@ class JobCalls:
         """
         return self._ask(ref, "resume", message)
 
-    def retry(self, ref: str, message: str = "") -> Job:
+    def retry(self, ref: str, message: str = "") -> FullJob:
         """Submit a job that has ended once more, as a new job; the new job.
 
         Raises:
             ConflictError: it has not ended.
         """
-        return self._ask(ref, "retry", message)
+        return FullJob.from_dict(self._http.post(_job(ref, "retry"), {"message": message}, False))
 
     def why(self, ref: str) -> Why:
         """Why a job waits, and the smallest change that would start it."""

@@ -16,8 +16,8 @@ from urllib.parse import quote
 from epochal.client.http import Http, Patience, Request
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Job, Lease
+from epochal.ledger.states import EventKind, JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease
 
 _PATIENCE = Patience(answer=10.0, outage=0.5)
 _CODE_SECONDS = 120.0
@@ -85,12 +85,12 @@ class RemoteLedger:
         self,
         lease: Lease,
         /,
-        kind: str,
+        kind: EventKind,
         message: str = "",
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
-        body = {"kind": kind, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {}), "key": key}
+        body = {"kind": kind.value, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {}), "key": key}
         return self._job(lease, "note", body, repeatable=key is not None)
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
@@ -129,7 +129,7 @@ class RemoteLedger:
         write_atomically(target, answer.content)
         return target
 
-    def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
+    def append_log(self, lease: Held, rank: int, offset: int, data: bytes) -> int:
         """Add to the log of one rank what starts at its byte ``offset``; the offset to go on from.
 
         What the server has already is left out there. Where something is missing before ``offset``, nothing is kept,
@@ -162,11 +162,11 @@ class RemoteLedger:
         return self._http.json(Request("POST", path, headers=_shown(lease), body=body, repeatable=repeatable))
 
 
-def _lease(lease: Lease) -> str:
+def _lease(lease: Held) -> str:
     return f"/leases/{_quoted(lease.job_id)}/{lease.epoch}"
 
 
-def _shown(lease: Lease) -> dict[str, str]:
+def _shown(lease: Held) -> dict[str, str]:
     return {"Lease-Secret": lease.secret}
 
 

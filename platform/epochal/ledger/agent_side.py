@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, func, in
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
-from epochal.ledger.states import ACTIVE, JobState, Reason, stronger
+from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import agents, attempts, events, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
@@ -25,12 +25,13 @@ from epochal.ledger.transitions import (
     annotate,
     bookkeeping,
     end_attempt,
+    full,
     locked,
     record,
     to_attempt,
     to_job,
 )
-from epochal.ledger.values import Attempt, Job, Lease
+from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey
 from epochal.urls import without_password
 
 MOST_LOSSES = 3
@@ -42,7 +43,7 @@ class AgentSide:
 
     _database: Database
 
-    def held(self, job_id: str, epoch: int, secret: str) -> Lease:
+    def held(self, job_id: str, epoch: int, secret: str) -> LeaseKey:
         """The lease of an attempt, live or ended, for who shows its secret: the agent that leased it, and nobody else.
 
         Raises:
@@ -50,21 +51,20 @@ class AgentSide:
             StaleLeaseError: the job has no such attempt.
             ConflictError: it is another's, or its agent is no client of a server and showed no secret for it.
         """
-        columns = (attempts.c.agent, attempts.c.secret)
         this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
-        query = select(jobs, *columns).outerjoin(attempts, this).where(jobs.c.id == job_id)
+        columns = (jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
+        query = select(*columns).outerjoin(attempts, this).where(jobs.c.id == job_id)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         if row is None:
             raise NotFoundError("job", job_id, hint="agents give the whole id")
-        job = to_job(row)
         if row.agent is None:
-            raise StaleLeaseError(job.id, epoch, job.epoch, job.state)
+            raise StaleLeaseError(job_id, epoch, row.epoch, JobState(row.state))
         if not compare_digest(row.secret or "", digest_of(secret)):
-            raise ConflictError(f"attempt {epoch} of {job.id} is another's: this is not its secret", "leave it alone")
-        return Lease(job, epoch, row.agent, job.expires_at or job.entered_at, secret)
+            raise ConflictError(f"attempt {epoch} of {job_id} is another's: this is not its secret", "leave it alone")
+        return LeaseKey(job_id, epoch, row.agent, secret)
 
-    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
         """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
 
         A lease that ran out can be renewed as long as nobody has noticed.
@@ -78,7 +78,7 @@ class AgentSide:
                 raise _stale(find(connection, lease.job_id), lease)
             return JobState(state)
 
-    def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
+    def running(self, lease: Held, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers; told again, their number has changed.
 
         The job stays STOPPING where it was asked to stop meanwhile.
@@ -88,15 +88,15 @@ class AgentSide:
             job = _held(connection, lease)
             if job.state is JobState.STARTING:
                 begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
-                job = advance(connection, job, Step("running", JobState.RUNNING, detail=said), **begun)
+                job = advance(connection, job, Step(EventKind.RUNNING, JobState.RUNNING, detail=said), **begun)
             elif _attempt(connection, job).world_size != world_size:
-                job = annotate(connection, job, Step("resized", detail=said))
+                job = annotate(connection, job, Step(EventKind.RESIZED, detail=said))
             values = {"world_size": world_size, "detail": said}
             started = func.coalesce(attempts.c.started_at, job.updated_at)
             connection.execute(update(attempts).where(_newest_of(job)).values(**values, started_at=started))
             return job
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+    def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run. After a short training it is known only once the attempt has ended.
 
         Of ``tracking_uri`` the password is left out: whoever may read jobs reads it.
@@ -109,9 +109,9 @@ class AgentSide:
             said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
             if said == {name: getattr(job, name) for name in said}:
                 return job
-            return annotate(connection, job, Step("run_set", detail=said), **said)
+            return annotate(connection, job, Step(EventKind.RUN_SET, detail=said), **said)
 
-    def saved(self, lease: Lease, step: int, path: str) -> None:
+    def saved(self, lease: Held, step: int, path: str) -> None:
         """A checkpoint is complete. It is kept with the attempt as its newest: an event each would be thousands."""
         newest = {"checkpoint_step": step, "checkpoint_path": path, "checkpoint_at": now()}
         with self._database.write() as connection:
@@ -123,25 +123,25 @@ class AgentSide:
 
     def note(
         self,
-        about: Lease | Job | str,
-        kind: str,
+        about: Held | Job | str,
+        kind: EventKind,
         message: str = "",
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
         """Record an event; by a lease only as long as it is held. With a ``key`` of the job's, once."""
-        step = Step(kind, message=message, detail=detail or {}, key=key)
+        step = Step(EventKind(kind), message=message, detail=detail or {}, key=key)
         with self._database.write() as connection:
-            if isinstance(about, Lease):
-                job = _held(connection, about)
-            else:
+            if isinstance(about, Job | str):
                 job = _locked(connection, find(connection, about if isinstance(about, str) else about.id).id)
+            else:
+                job = _held(connection, about)
             known = (events.c.job_id == job.id) & (events.c.key == key)
             if key is not None and connection.scalar(select(events.c.id).where(known)) is not None:
                 return job
             return annotate(connection, job, step)
 
-    def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
+    def finish(self, lease: Held, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
 
         Raises:
@@ -149,17 +149,17 @@ class AgentSide:
         """
         if not state.is_terminal or (state is JobState.SUCCEEDED) != (reason is Reason.COMPLETED):
             raise ValueError(f"a job cannot finish as {state} with the reason {reason}")
-        return self._end(lease, Step(state.lower(), state, reason, message))
+        return self._end(lease, Step(EventKind.of(state), state, reason, message))
 
-    def retry(self, lease: Lease, reason: Reason, message: str = "", lost: bool = False) -> Job:
+    def retry(self, lease: Held, reason: Reason, message: str = "", lost: bool = False) -> Job:
         """The attempt has failed or was handed back; the job queues again.
 
         A job that was asked to stop or pause does that instead. ``lost``: its Ray, or its agent, went down with it; a
         job of which that is said ``MOST_LOSSES`` times in a row, with no new checkpoint, is PAUSED.
         """
-        return self._end(lease, Step("requeued", JobState.QUEUED, reason, message), obey=True, lost=lost)
+        return self._end(lease, Step(EventKind.REQUEUED, JobState.QUEUED, reason, message), obey=True, lost=lost)
 
-    def lease_again(self, lease: Lease, ttl: float, reason: Reason, message: str = "") -> Lease | None:
+    def lease_again(self, lease: Held, ttl: float, reason: Reason, message: str = "") -> Lease | None:
         """The attempt has failed and its agent makes the next one: the job keeps its place, and nobody can take it.
 
         It has been weighed against quotas and room when it was leased, and gives nothing back in between, so that is
@@ -168,19 +168,19 @@ class AgentSide:
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
             if _leased_again(connection, job, lease, reason):
-                return lease_of(job, lease.agent, lease.secret)
+                return lease_of(connection, job, lease.agent, lease.secret)
             if _ended_so(connection, job, lease, (reason,)):
                 return None
             _require(job, lease)
-            step = Step("requeued", JobState.QUEUED, reason, message)
+            step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
             _end_with(connection, job, _obedient(job, step), reason, losses=0)
             return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret)
 
-    def pause(self, lease: Lease, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
+    def pause(self, lease: Held, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
-        return self._end(lease, Step("paused", JobState.PAUSED, reason, message), obey=True)
+        return self._end(lease, Step(EventKind.PAUSED, JobState.PAUSED, reason, message), obey=True)
 
-    def stopped(self, lease: Lease, message: str = "") -> Job:
+    def stopped(self, lease: Held, message: str = "") -> Job:
         """The gang of a STOPPING job has ended as asked: the job becomes what was wanted."""
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
@@ -188,7 +188,7 @@ class AgentSide:
                 return job
             _require(job, lease)
             target, reason = job.wanted or JobState.STOPPED, job.reason or Reason.STOPPED_BY_USER
-            step = Step(target.lower(), target, reason, message or job.message)
+            step = Step(EventKind.of(target), target, reason, message or job.message)
             return _end_with(connection, job, step, reason)
 
     def expire(self, then: JobState = JobState.QUEUED, dead_agents: Collection[str] = ()) -> list[Attempt]:
@@ -206,7 +206,7 @@ class AgentSide:
         with self._database.write() as connection:
             return lose_lease(connection, identity, lost, then)
 
-    def _end(self, lease: Lease, step: Step, obey: bool = False, lost: bool = False) -> Job:
+    def _end(self, lease: Held, step: Step, obey: bool = False, lost: bool = False) -> Job:
         """``obey``: a job that was asked for something stronger meanwhile becomes that."""
         reason = step.reason or Reason.COMPLETED
         with self._database.write() as connection:
@@ -231,12 +231,12 @@ def take(connection: Connection, agent: str, ttl: float, job_id: str | None = No
     shown = digest_of(secret) if secret else None
     attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "secret": shown}
     connection.execute(insert(attempts).values(**attempt, storage=_storage_of(agent), message="", detail={}))
-    record(connection, job, JobState.QUEUED, Step("leased", detail={"agent": agent}))
-    return lease_of(job, agent, secret)
+    record(connection, job, JobState.QUEUED, Step(EventKind.LEASED, detail={"agent": agent}))
+    return lease_of(connection, job, agent, secret)
 
 
-def lease_of(job: Job, agent: str, secret: str) -> Lease:
-    return Lease(job, job.epoch, agent, job.expires_at or job.entered_at, secret)
+def lease_of(connection: Connection, job: Job, agent: str, secret: str) -> Lease:
+    return Lease(full(connection, job), job.epoch, agent, job.expires_at or job.entered_at, secret)
 
 
 def lose_lease(
@@ -247,7 +247,9 @@ def lose_lease(
     if job is None:
         return None  # renewed or ended meanwhile
     message = message or f"the agent {job.owner} went away: it did not renew its lease"
-    return _attempt(connection, _lose(connection, job, Step("lease_expired", then, Reason.INTERRUPTED, message)))
+    return _attempt(
+        connection, _lose(connection, job, Step(EventKind.LEASE_EXPIRED, then, Reason.INTERRUPTED, message))
+    )
 
 
 def _lose(connection: Connection, job: Job, step: Step) -> Job:
@@ -306,27 +308,27 @@ def _locked(connection: Connection, identity: str) -> Job:
     return locked(connection, select(jobs).where(jobs.c.id == identity)) or find(connection, identity)
 
 
-def _held(connection: Connection, lease: Lease) -> Job:
+def _held(connection: Connection, lease: Held) -> Job:
     return _require(_locked(connection, lease.job_id), lease)
 
 
-def _require(job: Job, lease: Lease) -> Job:
+def _require(job: Job, lease: Held) -> Job:
     if job.epoch != lease.epoch or not job.state.is_active:
         raise _stale(job, lease)
     return job
 
 
-def _stale(job: Job, lease: Lease) -> StaleLeaseError:
+def _stale(job: Job, lease: Held) -> StaleLeaseError:
     return StaleLeaseError(job.id, lease.epoch, job.epoch, job.state)
 
 
-def _ended_so(connection: Connection, job: Job, lease: Lease, reasons: Collection[Reason]) -> bool:
+def _ended_so(connection: Connection, job: Job, lease: Held, reasons: Collection[Reason]) -> bool:
     """Whether this lease's attempt has ended for one of ``reasons``: the call is a repetition."""
     over = job.epoch == lease.epoch and not job.state.is_active
     return over and _attempt(connection, job).reason in reasons
 
 
-def _leased_again(connection: Connection, job: Job, lease: Lease, reason: Reason) -> bool:
+def _leased_again(connection: Connection, job: Job, lease: Held, reason: Reason) -> bool:
     """Whether ``lease_again`` was asked this before, and its answer got lost."""
     if job.epoch != lease.epoch + 1 or job.owner != lease.agent:
         return False

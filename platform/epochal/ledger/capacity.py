@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from epochal.ledger.as_json import Value
@@ -40,6 +41,13 @@ class Demand:
     gpus: float = 0.0
     memory: int | None = None
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # looked up by, many times
+        return hash((self.workers, self.cpus, self.gpus, self.memory))
+
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Demand:
         """Of a stored job spec; what it does not say, or not in a way that is understood, has the spec's default."""
@@ -51,7 +59,7 @@ class Demand:
             _memory(resources.get("memory_per_worker")),
         )
 
-    @property
+    @cached_property
     def bundle(self) -> dict[str, float]:
         """One worker's share, in Ray's words."""
         bundle = {"CPU": self.cpus}
@@ -77,11 +85,11 @@ class Demand:
 
 def room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """How many workers of that ``bundle`` fit on what a node has."""
-    return min(
-        int((node.get(name, 0.0) + (0.0 if name == "memory" else _TOLERANCE)) / amount)
-        for name, amount in bundle.items()
-        if amount > 0
-    )
+    least = _MOST
+    for name, amount in bundle.items():  # a plain loop: this is asked for every kind of job and every node
+        if amount > 0:
+            least = min(least, int((node.get(name, 0.0) + (0.0 if name == "memory" else _TOLERANCE)) / amount))
+    return least
 
 
 def fit(nodes: Sequence[Node], demand: Demand) -> int:

@@ -1,9 +1,10 @@
-"""Why each queued job waits: the policy played forward over what is free now. Pure functions."""
+"""Why each queued job waits: the policy's own verdicts, job by job, and what starts set aside. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from epochal.ledger.as_json import iso
 from epochal.ledger.capacity import (
@@ -11,15 +12,13 @@ from epochal.ledger.capacity import (
     Node,
     amounts,
     fit,
-    fits_ever,
     lack_of,
     most_workers,
     never_fits,
-    placed,
     smallest_change,
     total_of,
 )
-from epochal.ledger.policy import Decision, Excess, Running, Usage, Waiting, holds_until, in_order, without_room
+from epochal.ledger.policy import Excess, Running, Scan, Usage, Verdict, Waiting, holds_until, in_order
 from epochal.ledger.values import Quota, Why, WhyKind
 
 AHEAD = 10
@@ -44,22 +43,30 @@ def explain(
     clusters: Sequence[Cluster],
     quotas: Iterable[Quota],
     now: float,
+    only: str | None = None,
 ) -> Iterator[tuple[str, Why]]:
-    """Job id and why, for every queued job in their order; what is not asked for is not computed.
+    """Job id and why, for every queued job in their order, or ``only`` one.
 
     ``running`` are the jobs of all agents. What a job takes that starts now is set aside from those behind it.
     """
-    stages = [_Stage(one, one.nodes) for one in clusters if one.nodes]
-    play = _Play(clusters, stages, running, Usage.of(running, quotas), now)
+    usage = Usage.of(running, quotas)
+    stages = [_Stage(one, Scan(one.nodes, _seen_from(one, running), usage, now)) for one in clusters if one.nodes]
+    play = _Play(clusters, stages, usage)
     for job in in_order(queue):
-        yield job.id, play.why(job)
+        say = play.look(job)
+        if only in (None, job.id):
+            yield job.id, say()
+
+
+def _seen_from(cluster: Cluster, running: Iterable[Running]) -> list[Running]:
+    here = {job.id for job in cluster.running}
+    return [*cluster.running, *(job for job in running if job.id not in here)]
 
 
 @dataclass(frozen=True)
 class _Outlook:
     """What is to be said about a demand and what is left of a cluster."""
 
-    fits: bool
     free: str
     lack: str
     change: str
@@ -67,43 +74,41 @@ class _Outlook:
     @classmethod
     def of(cls, nodes: Sequence[Node], demand: Demand) -> _Outlook:
         free = total_of({name: node.available.get(name, 0.0) for name in demand.bundle} for node in nodes)
-        return cls(fit(nodes, demand) > 0, amounts(free), lack_of(nodes, demand), smallest_change(nodes, demand))
+        return cls(amounts(free), lack_of(nodes, demand), smallest_change(nodes, demand))
 
 
 @dataclass
 class _Stage:
-    """One cluster while the queue is played: what is left of it, who waits for room on it, who holds it."""
+    """One cluster while the queue is looked through, and who waits for room on it."""
 
     cluster: Cluster
-    left: tuple[Node, ...]
+    scan: Scan
     waiting: list[str] = field(default_factory=list)
-    started: list[Waiting] = field(default_factory=list)
-    holder: Waiting | None = None
-    until: float | None = None
-    """Till when it is held; None: till those that were asked to leave have left."""
     known: dict[Demand, _Outlook] = field(default_factory=dict)
     """Many jobs ask for the same."""
-    passed: set[tuple[int, Demand]] = field(default_factory=set)
-    """Those whose like were let pass."""
 
     def outlook(self, demand: Demand) -> _Outlook:
         if demand not in self.known:
-            self.known[demand] = _Outlook.of(self.left, demand)
+            self.known[demand] = _Outlook.of(self.scan.left, demand)
         return self.known[demand]
 
     def start(self, job: Waiting) -> None:
-        self.left = placed(self.left, job.demand)
-        self.started.append(job)
+        self.scan.start(job)
         self.known.clear()
+
+    def wait(self, job: Waiting) -> Verdict:
+        self.waiting.append(job.id)
+        return self.scan.verdict(job)
 
     @property
     def count_ahead(self) -> int:
-        return len(self.started) + len(self.waiting)
+        """Of the job that waits since last."""
+        return len(self.scan.started) + len(self.waiting) - 1
 
     @property
     def ahead(self) -> tuple[str, ...]:
-        """Those that a job looked at now is behind, nearest first."""
-        recent = [*(job.id for job in self.started[-AHEAD:]), *self.waiting[-AHEAD:]]
+        """Those that it is behind, nearest first."""
+        recent = [*(job.id for job in self.scan.started[-AHEAD:]), *self.waiting[-AHEAD - 1 : -1]]
         return tuple(recent[-AHEAD:][::-1])
 
 
@@ -111,26 +116,27 @@ class _Stage:
 class _Play:
     clusters: Sequence[Cluster]
     stages: list[_Stage]
-    running: Sequence[Running]
     usage: Usage
-    now: float
 
-    def why(self, job: Waiting) -> Why:
+    def look(self, job: Waiting) -> Callable[[], Why]:
+        """Give the job its turn; what there is to say of it, until the next has had its own."""
         if not self.stages:
-            message = "no agent that is alive has told of a node"
-            return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
+            return _no_agent
         if excess := self.usage.excess(job):
-            return _over_quota(excess)
+            return partial(_over_quota, excess)
         reach = [stage for stage in self.stages if job.storage in (None, stage.cluster.storage)]
         if not reach:
-            return self._far_from_storage(job)
-        possible = [stage for stage in reach if fits_ever(stage.cluster.nodes, job.demand)]
+            return partial(self._far_from_storage, job)
+        possible = [stage for stage in reach if stage.scan.fits_ever(job.demand)]
         if not possible:
-            return _never(job, reach)
+            return partial(_never, job, reach)
         for stage in possible:
-            if stage.holder is None and stage.outlook(job.demand).fits:
-                return self._starts(job, stage)
-        return min((self._waits(job, stage) for stage in possible), key=lambda why: _HOPE.index(why.kind))
+            if stage.scan.holder is None and stage.scan.fits(job.demand):
+                ahead = tuple(one.id for one in stage.scan.started[-AHEAD:][::-1])
+                stage.start(job)
+                return partial(_starts, ahead)
+        waits = [(stage, stage.wait(job)) for stage in possible]
+        return lambda: min((_waits(job, *one) for one in waits), key=lambda why: _HOPE.index(why.kind))
 
     def _far_from_storage(self, job: Waiting) -> Why:
         there = [one.agent for one in self.clusters if one.storage == job.storage]
@@ -139,38 +145,24 @@ class _Play:
         change = f"start {there[0] if there else 'an agent'} there; `epochal stop`, then `retry` begins anew elsewhere"
         return Why(WhyKind.OTHER_STORAGE, message, change=change)
 
-    def _starts(self, job: Waiting, stage: _Stage) -> Why:
-        ahead = tuple(one.id for one in stage.started[-AHEAD:][::-1])
-        self.usage.add(job)
-        stage.start(job)
-        if not ahead:
-            return Why(WhyKind.RUNS_NOW, "it is the next to start")
-        return Why(WhyKind.STARTS_NEXT, f"there is room for it: it starts after {_named(ahead, len(ahead))}", ahead)
 
-    def _waits(self, job: Waiting, stage: _Stage) -> Why:
-        ahead, first = stage.ahead, not stage.waiting
-        stage.waiting.append(job.id)
-        if stage.holder:
-            return _behind_holder(job, stage, stage.holder)
-        plan = self._plan(job, stage, first)
-        if plan is None:
-            return _no_room(job, stage, ahead)
-        stage.holder = job
-        if plan.made:
-            return Why(WhyKind.STARTS_NEXT, "room is being made for it: others save their state and leave", ahead)
-        stage.until = holds_until(job, self.now)
-        return _no_room(job, stage, ahead)
+def _no_agent() -> Why:
+    message = "no agent that is alive has told of a node"
+    return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
 
-    def _plan(self, job: Waiting, stage: _Stage, first: bool) -> Decision | None:
-        if (job.priority, job.demand) in stage.passed:
-            return None
-        stage.passed.add((job.priority, job.demand))
-        running = [*stage.cluster.running, *self._elsewhere(stage)]
-        return without_room(job, running, stage.left, self.now, first)
 
-    def _elsewhere(self, stage: _Stage) -> list[Running]:
-        here = {job.id for job in stage.cluster.running}
-        return [job for job in self.running if job.id not in here]
+def _starts(ahead: tuple[str, ...]) -> Why:
+    if not ahead:
+        return Why(WhyKind.RUNS_NOW, "it is the next to start")
+    return Why(WhyKind.STARTS_NEXT, f"there is room for it: it starts after {_named(ahead, len(ahead))}", ahead)
+
+
+def _waits(job: Waiting, stage: _Stage, verdict: Verdict) -> Why:
+    if verdict is Verdict.HELD and stage.scan.holder:
+        return _behind_holder(job, stage, stage.scan.holder)
+    if verdict in (Verdict.PREEMPTS, Verdict.ROOM_COMES):
+        return Why(WhyKind.STARTS_NEXT, "room is being made for it: others save their state and leave", stage.ahead)
+    return _no_room(job, stage, stage.ahead)
 
 
 _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM_NOW)
@@ -191,19 +183,21 @@ def _no_room(job: Waiting, stage: _Stage, ahead: tuple[str, ...]) -> Why:
         message = f"no room now for {job.demand}: {here.free} free on the whole cluster"
         return Why(WhyKind.NO_ROOM_NOW, message, (), here.lack, here.change)
     change = here.change
-    if stage.started and fit(stage.cluster.nodes, job.demand):
-        change = change or _priority_above(stage.started[0].priority)
-    message = f"no room for {job.demand} behind {_named(ahead, stage.count_ahead - 1)}: {here.free} left"
+    if stage.scan.started and fit(stage.cluster.nodes, job.demand):
+        change = change or _priority_above(stage.scan.started[0].priority)
+    message = f"no room for {job.demand} behind {_named(ahead, stage.count_ahead)}: {here.free} left"
     return Why(WhyKind.BEHIND, message, ahead, here.lack, change)
 
 
 def _behind_holder(job: Waiting, stage: _Stage, holder: Waiting) -> Why:
-    if not stage.outlook(job.demand).fits:
+    scan = stage.scan
+    if not scan.fits(job.demand):
         return _no_room(job, stage, (holder.id,))
-    if stage.until is None:
-        message = f"room is being made for {holder.id}, which goes first"
+    if scan.held_by is Verdict.HOLDS:
+        until = iso(holds_until(holder, scan.now))
+        message = f"{holder.id} has waited long: it holds the cluster until {until}, so that room gathers"
     else:
-        message = f"{holder.id} has waited long: it holds the cluster until {iso(stage.until)}, so that room gathers"
+        message = f"room is being made for {holder.id}, which goes first"
     return Why(WhyKind.HELD_BACK, message, (holder.id,), change=_priority_above(holder.priority))
 
 

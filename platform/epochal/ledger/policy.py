@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from itertools import combinations, islice
 
-from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, total_of
+from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed, total_of
 from epochal.ledger.values import Quota, QuotaKind
 
 PATIENCE = 300.0
@@ -85,11 +86,6 @@ class Decision:
     expected: bool = False
     """The holder fits once those that were asked to leave have left."""
 
-    @property
-    def made(self) -> bool:
-        """Whether room is being made for the holder."""
-        return bool(self.preempt) or self.expected
-
 
 @dataclass(frozen=True)
 class Excess:
@@ -130,24 +126,124 @@ class Usage:
         return None
 
 
+class Verdict(Enum):
+    """What the policy says of one queued job, when its turn comes, and of one cluster."""
+
+    OVER_QUOTA = auto()
+    NEVER_FITS = auto()
+    STARTS = auto()
+    PREEMPTS = auto()
+    """Others are asked to leave for it, and everybody behind it waits."""
+    ROOM_COMES = auto()
+    """It fits once those that were asked to leave have left: everybody behind it waits."""
+    HOLDS = auto()
+    """It has waited long: everybody behind it waits."""
+    HELD = auto()
+    """Somebody before it holds the cluster."""
+    PASSED = auto()
+    """It does not fit now, and those behind it may."""
+
+
+@dataclass
+class Scan:
+    """One look through the queue for one cluster. Give it the jobs ``in_order``: a verdict depends on those before it.
+
+    ``running`` are the jobs of all agents: quotas count them all.
+    """
+
+    nodes: Sequence[Node]
+    running: Sequence[Running]
+    usage: Usage
+    now: float
+    left: tuple[Node, ...] = ()
+    """What is free of the nodes, less what starts in this scan."""
+    started: list[Waiting] = field(default_factory=list)
+    holder: Waiting | None = None
+    held_by: Verdict | None = None
+    """What makes it the holder: PREEMPTS, ROOM_COMES or HOLDS."""
+    preempt: tuple[str, ...] = ()
+    _ever: dict[Demand, bool] = field(default_factory=dict)
+    _now: dict[Demand, bool] = field(default_factory=dict)
+    _passed: set[tuple[int, Demand]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.left = tuple(self.nodes)
+
+    def verdict(self, job: Waiting) -> Verdict:
+        if self.usage.excess(job):
+            return Verdict.OVER_QUOTA
+        if not self.fits_ever(job.demand):
+            return Verdict.NEVER_FITS
+        if self.holder:
+            return Verdict.HELD
+        return Verdict.STARTS if self.fits(job.demand) else self._without_room(job)
+
+    def fits_ever(self, demand: Demand) -> bool:
+        if demand not in self._ever:  # many jobs ask for the same
+            self._ever[demand] = fits_ever(self.nodes, demand)
+        return self._ever[demand]
+
+    def fits(self, demand: Demand) -> bool:
+        """On what is left."""
+        if demand not in self._now:
+            self._now[demand] = fit(self.left, demand) > 0
+        return self._now[demand]
+
+    def start(self, job: Waiting) -> None:
+        """Set aside what a job takes that starts, for those behind it."""
+        self.usage.add(job)
+        self.left = placed(self.left, job.demand)
+        self.started.append(job)
+        self._now.clear()
+
+    def _without_room(self, job: Waiting) -> Verdict:
+        alike = job.priority, job.demand  # what is true of one is true of those like it
+        if alike in self._passed:
+            return Verdict.PASSED
+        is_first = not self._passed
+        self._passed.add(alike)
+        found = self._makes_room(job) or (Verdict.HOLDS if is_first and holds(job, self.now) else None)
+        if found:
+            self.holder, self.held_by = job, found
+        return found or Verdict.PASSED
+
+    def _makes_room(self, job: Waiting) -> Verdict | None:
+        gone = [one for one in self.running if one.here and _goes(one, self.now)]
+        if gone and _fits_without(job, self.left, gone):
+            return Verdict.ROOM_COMES
+        # One at a time over all clusters: else two of them would make room for the same job.
+        if any(_goes(one, self.now) and one.preemptible for one in self.running):
+            return None
+        self.preempt = tuple(one.id for one in victims(job, self.running, self.left))
+        return Verdict.PREEMPTS if self.preempt else None
+
+
 def decide(
     queue: Iterable[Waiting], running: Sequence[Running], nodes: Sequence[Node], quotas: Iterable[Quota], now: float
 ) -> Decision:
-    """What the agent of ``nodes`` shall do next. ``running`` are the jobs of all agents: quotas count them all."""
-    usage = Usage.of(running, quotas)
-    passed: set[tuple[int, Demand]] = set()
+    """What the agent of ``nodes`` shall do next. ``running`` are the jobs of all agents.
+
+    Of jobs that are ``alike`` the first is enough: what is said of it is said of the others.
+    """
+    scan = Scan(nodes, running, Usage.of(running, quotas), now)
     for job in in_order(queue):
-        if usage.excess(job) or not fits_ever(nodes, job.demand):
-            continue
-        if fit(nodes, job.demand):
+        if scan.verdict(job) is Verdict.STARTS:
             return Decision(start=job.id)
-        alike = job.priority, job.demand  # what is true of one is true of those like it
-        if alike not in passed:
-            decision = without_room(job, running, nodes, now, first=not passed)
-            if decision is not None:
-                return decision
-            passed.add(alike)
+        if scan.holder:
+            return Decision(None, scan.preempt, job.id, scan.held_by is Verdict.ROOM_COMES)
     return Decision()
+
+
+def alike(job: Waiting) -> tuple[object, ...]:
+    """All that the policy asks of a job but its place in the order: equal for jobs of which the first goes first."""
+    return job.priority, job.demand, job.user, job.queue, job.storage
+
+
+def may_start(
+    job: Waiting, running: Sequence[Running], nodes: Sequence[Node], quotas: Iterable[Quota], now: float
+) -> bool:
+    """Whether ``job`` would start now, were it the first in the queue."""
+    return Scan(nodes, running, Usage.of(running, quotas), now).verdict(job) is Verdict.STARTS
 
 
 def in_order(queue: Iterable[Waiting]) -> list[Waiting]:
@@ -163,31 +259,6 @@ def holds_until(job: Waiting, now: float) -> float:
     """When it lets others pass again."""
     waited = max(0.0, now - job.since)
     return now + (PATIENCE + HOLD) - waited % (PATIENCE + HOLD)
-
-
-def leaving(running: Iterable[Running], now: float) -> list[Running]:
-    """Those on this cluster that are about to leave; one that takes longer than ``HOLD`` is not waited for."""
-    return [job for job in running if job.here and _goes(job, now)]
-
-
-def room_comes(job: Waiting, running: Sequence[Running], nodes: Sequence[Node], now: float) -> bool:
-    """Whether ``job`` fits once those that were asked to leave have left."""
-    gone = leaving(running, now)
-    return bool(gone) and _fits_without(job, nodes, gone)
-
-
-def without_room(
-    job: Waiting, running: Sequence[Running], nodes: Sequence[Node], now: float, first: bool
-) -> Decision | None:
-    """What to do about a job that does not fit now; None: let others pass."""
-    if room_comes(job, running, nodes, now):
-        return Decision(holder=job.id, expected=True)
-    # One at a time over all clusters: else two of them would make room for the same job.
-    if not any(_goes(one, now) and one.preemptible for one in running):
-        chosen = victims(job, running, nodes)
-        if chosen:
-            return Decision(preempt=tuple(one.id for one in chosen), holder=job.id)
-    return Decision(holder=job.id) if first and holds(job, now) else None
 
 
 def victims(job: Waiting, running: Iterable[Running], nodes: Sequence[Node]) -> tuple[Running, ...]:

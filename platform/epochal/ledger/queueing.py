@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, func, or_, select
 
 from epochal.errors import ConflictError
 from epochal.ledger.agent_side import lease_of, take
 from epochal.ledger.agents import agent_of, all_agents
-from epochal.ledger.capacity import placed
+from epochal.ledger.capacity import Demand, Node, placed
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.demands import demand_of
 from epochal.ledger.explanation import Cluster, explain
-from epochal.ledger.policy import Decision, Running, Waiting, decide
+from epochal.ledger.policy import Decision, Running, Waiting, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
-from epochal.ledger.states import ACTIVE, JobState, Reason
-from epochal.ledger.tables import attempts, jobs, now
+from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
+from epochal.ledger.tables import ALIKE, attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_side import ask_to_leave
-from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Why, WhyKind
+from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Quota, Why, WhyKind
 
 _LIGHT = tuple(
     jobs.c[name]
@@ -59,8 +58,9 @@ class QueueSide:
                 by what it has free, and has told, it is given jobs.
         """
         with self._database.read() as connection:  # most agents ask in vain, which needs no lock
-            if not _something_to_do(connection, agent, job_id, secret):
-                return None
+            guess = _guess(connection, agent, job_id, secret)
+        if guess is None:
+            return None
         with self._database.write() as connection:
             one_at_a_time(connection)
             if answered := _answered(connection, agent, secret):
@@ -68,7 +68,9 @@ class QueueSide:
             asking = _asking(connection, agent, job_id)
             if asking is None:
                 return take(connection, agent, ttl, job_id, secret)
-            decision = _decision(connection, asking)
+            if _may_still_start(connection, asking, guess.start):
+                return take(connection, agent, ttl, guess.start, secret)
+            decision = _decision(connection, asking)  # another took it, or it makes others leave
             for identity in sorted(decision.preempt):  # all who lock several jobs do so in this order
                 with suppress(ConflictError):  # it ended, or was asked for more, since it was read
                     ask_to_leave(connection, identity, f"to make room for {decision.holder}")
@@ -77,7 +79,7 @@ class QueueSide:
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
         with self._database.read() as connection:
-            whys = dict(islice(_explained(connection), limit))
+            whys = _explained(connection, _waiting(connection, limit=limit))
             query = select(jobs).where(jobs.c.state == JobState.QUEUED)
             if limit is not None:
                 query = query.where(jobs.c.id.in_(list(whys)))
@@ -96,10 +98,11 @@ class QueueSide:
         """
         with self._database.read() as connection:
             job = find(connection, ref)
-            explained: Iterable[tuple[str, Why]] = _explained(connection) if job.state is JobState.QUEUED else ()
-            for identity, why in explained:
-                if identity == job.id:
-                    return why
+            if job.state is JobState.QUEUED:
+                before = and_(jobs.c.priority == job.priority, jobs.c.number <= job.number)
+                ahead = _waiting(connection, or_(jobs.c.priority > job.priority, before))
+                if found := _explained(connection, ahead, only=job.id):
+                    return found[job.id]
             return _not_queued(find(connection, job.id))  # PostgreSQL: leased since it was read
 
     def overdue_pending(self) -> list[Job]:
@@ -120,21 +123,19 @@ class QueueSide:
                 return None  # leased or stopped meanwhile
             limit = connection.scalar(select(jobs.c.max_pending).where(jobs.c.id == identity))
             message = f"it waited longer than limits.max_pending allows: {limit:g} s"
-            return advance(connection, job, Step("failed", JobState.FAILED, Reason.PENDING_TIMEOUT, message))
+            return advance(connection, job, Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message))
 
 
-def _something_to_do(connection: Connection, agent: str, job_id: str | None, secret: str) -> bool:
-    """Whether ``lease`` would give a job, or change anything, were it asked now."""
+def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) -> Decision | None:
+    """What ``lease`` would decide, were it asked now; None: nothing to do."""
     if job_id is not None or _answered(connection, agent, secret):
-        return True
+        return Decision(start=job_id)
     waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
     if connection.execute(waiting).first() is None:
-        return False
+        return None
     asking = _asking(connection, agent, job_id)
-    if asking is None:
-        return True
-    decision = _decision(connection, asking)
-    return bool(decision.start or decision.preempt)
+    decision = _decision(connection, asking) if asking else Decision()
+    return decision if asking is None or decision.start or decision.preempt else None
 
 
 def _asking(connection: Connection, agent: str, job_id: str | None) -> AgentInfo | None:
@@ -160,22 +161,41 @@ def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secr
     job = find(connection, attempt.job_id)
     if job.epoch != attempt.epoch or not job.state.is_active:
         return None
-    return lease_of(job, agent, secret)
+    return lease_of(connection, job, agent, secret)
 
 
 def _decision(connection: Connection, asking: AgentInfo) -> Decision:
+    return decide(_firsts(connection, _at_hand(asking)), *_board(connection, asking))
+
+
+def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> bool:
+    """Whether the job that was decided on before the lock was taken is there, and still fits quotas and nodes."""
+    found = _waiting(connection, jobs.c.id == identity, _at_hand(asking)) if identity else []
+    return bool(found) and may_start(found[0], *_board(connection, asking))
+
+
+def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota], float]:
+    """What the policy wants to know beside the queue."""
     leased = _leased(connection)
-    cluster = _cluster(asking, leased)
     running = [_running(row, row.owner == asking.owner) for row in leased]
-    at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == asking.storage)
-    return decide(_waiting(connection, at_hand), running, cluster.nodes, all_quotas(connection), _time(connection))
+    return running, _cluster(asking, leased).nodes, all_quotas(connection), _time(connection)
 
 
-def _explained(connection: Connection) -> Iterator[tuple[str, Why]]:
+def _at_hand(asking: AgentInfo) -> ColumnElement[bool]:
+    return or_(jobs.c.storage.is_(None), jobs.c.storage == asking.storage)
+
+
+def _firsts(connection: Connection, *which: ColumnElement[bool]) -> list[Waiting]:
+    """Of the queued jobs that are ``alike`` to the policy, the first."""
+    numbers = select(func.min(jobs.c.number)).where(jobs.c.state == JobState.QUEUED, *which).group_by(*ALIKE)
+    return _waiting(connection, jobs.c.number.in_(numbers))
+
+
+def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | None = None) -> dict[str, Why]:
     leased = _leased(connection)
     clusters = [_cluster(agent, leased) for agent in all_agents(connection)]
     running = [_running(row, here=False) for row in leased]
-    return explain(_waiting(connection), running, clusters, all_quotas(connection), _time(connection))
+    return dict(explain(waiting, running, clusters, all_quotas(connection), _time(connection), only))
 
 
 def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
@@ -188,13 +208,22 @@ def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
     return Cluster(nodes, tuple(_running(row, here=True) for row in theirs), agent.name, agent.storage)
 
 
-def _waiting(connection: Connection, *which: ColumnElement[bool]) -> list[Waiting]:
-    query = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED, *which)
+def _waiting(connection: Connection, *which: ColumnElement[bool], limit: int | None = None) -> list[Waiting]:
+    """In their order."""
+    found = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED, *which)
+    demands: dict[Demand, Demand] = {}  # of those that are equal one object, whose hash is known
     return [
         Waiting(
-            row.id, row.number, row.priority, demand_of(row), row.submitted_by, row.queue, row.entered_at, row.storage
+            row.id,
+            row.number,
+            row.priority,
+            demands.setdefault(demand := demand_of(row), demand),
+            row.submitted_by,
+            row.queue,
+            row.entered_at,
+            row.storage,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(found.order_by(jobs.c.priority.desc(), jobs.c.number).limit(limit))
     ]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select, true, union_all
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import attempts, events, jobs, now
-from epochal.ledger.transitions import count_by_state, to_attempt, to_event, to_job
-from epochal.ledger.values import Attempt, Event, Job
+from epochal.ledger.transitions import count_by_state, full, to_attempt, to_event, to_job
+from epochal.ledger.values import Attempt, Event, FullJob, Job
 
 _SHOWN = 5
+_NEWEST = jobs.c.number.desc()
 
 
 class Reader:
@@ -36,6 +37,11 @@ class Reader:
         with self._database.read() as connection:
             return find(connection, ref)
 
+    def full_job(self, ref: str) -> FullJob:
+        """As ``job``, with its spec and origin."""
+        with self._database.read() as connection:
+            return full(connection, find(connection, ref))
+
     def jobs(
         self,
         states: Collection[JobState] = (),
@@ -47,17 +53,17 @@ class Reader:
         before: int | None = None,
     ) -> list[Job]:
         """Jobs, newest first; ``before`` a job's ``number``, to go on from the end of an earlier answer."""
-        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
-        if states:
-            query = query.where(jobs.c.state.in_(states))
-        for column, wanted in (
-            (jobs.c.name, name),
-            (jobs.c.submitted_by, submitted_by),
-            (jobs.c.queue, queue),
-        ):
-            query = query if wanted is None else query.where(column == wanted)
+        asked = ((jobs.c.name, name), (jobs.c.submitted_by, submitted_by), (jobs.c.queue, queue))
+        which = [column == wanted for column, wanted in asked if wanted is not None]
         if before is not None:
-            query = query.where(jobs.c.number < before)
+            which.append(jobs.c.number < before)
+        # The newest of each state by the index on (state, number): of all of them at once, every job would be sorted.
+        newest = [
+            select(select(jobs.c.number).where(jobs.c.state == state, *which).order_by(_NEWEST).limit(limit).subquery())
+            for state in sorted(states)
+        ]
+        among = jobs.c.number.in_(union_all(*newest)) if newest else and_(true(), *which)
+        query = select(jobs).where(among).order_by(_NEWEST).limit(limit)
         with self._database.read() as connection:
             return [to_job(row) for row in connection.execute(query)]
 

@@ -97,6 +97,35 @@ class Reason(StrEnum):
     """The agent went away: its lease ran out, or it handed the job back."""
 
 
+class EventKind(StrEnum):
+    """What can happen to a job: each has its line in ``platform/docs/concepts.md``."""
+
+    SUBMITTED = "submitted"
+    LEASED = "leased"
+    RUNNING = "running"
+    RESIZED = "resized"
+    RUN_SET = "run_set"
+    WAITING = "waiting"
+    CHECKPOINT_DAMAGED = "checkpoint_damaged"
+    MODEL_NOT_PACKAGED = "model_not_packaged"
+    STOP_REQUESTED = "stop_requested"
+    PAUSE_REQUESTED = "pause_requested"
+    PREEMPT_REQUESTED = "preempt_requested"
+    REQUEUED = "requeued"
+    LEASE_EXPIRED = "lease_expired"
+    QUEUED = "queued"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @classmethod
+    def of(cls, state: JobState) -> EventKind:
+        """Of a job that came into ``state`` at the end of an attempt."""
+        return cls(state.lower())
+
+
 class Outcome(StrEnum):
     """How an attempt ended."""
 

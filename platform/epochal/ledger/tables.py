@@ -33,11 +33,9 @@ jobs = Table(
     Column("id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("key", Text),
-    Column("spec", JSON, nullable=False),
     Column("spec_digest", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("submitted_by", Text, nullable=False),
-    Column("origin", JSON, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("message", Text, nullable=False),
@@ -72,9 +70,28 @@ jobs = Table(
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),
+    Index("jobs_recent", "state", "number"),
     Index("jobs_name", "name", "number"),
     Index("jobs_spec_digest", "spec_digest"),
 )
+
+ALIKE = tuple(
+    jobs.c[name]
+    for name in (
+        "priority", "submitted_by", "queue", "workers_min", "workers_max", "cpus", "gpus", "memory", "storage",
+    )
+)  # fmt: skip
+"""What the queue policy asks of a job: of those that are equal in it, it looks at the first."""
+Index("jobs_alike", jobs.c.state, *ALIKE, jobs.c.number)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", name="documents_job"), primary_key=True),
+    Column("spec", JSON, nullable=False),
+    Column("origin", JSON, nullable=False),
+)
+"""What of a job is big and never changes, apart from its row, which every renewal of a lease writes again."""
 
 attempts = Table(
     "attempts",

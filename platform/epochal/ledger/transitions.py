@@ -10,16 +10,19 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func,
 
 from epochal.errors import ConflictError
 from epochal.ledger.documents import text
-from epochal.ledger.states import ACTIVE, PENDING, JobState, Outcome, Reason
-from epochal.ledger.tables import attempts, events, jobs, now
-from epochal.ledger.values import Attempt, Event, Job
+from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome, Reason
+from epochal.ledger.tables import attempts, documents, events, jobs, now
+from epochal.ledger.values import Attempt, Event, FullJob, Job
+
+FULL = select(*jobs.c, documents.c.spec, documents.c.origin).join(documents, documents.c.job_id == jobs.c.id)
+"""Jobs with their documents."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A change to make: the state to reach (None: it stays), and what to say about it."""
 
-    kind: str
+    kind: EventKind
     state: JobState | None = None
     reason: Reason | None = None
     message: str = ""
@@ -29,14 +32,28 @@ class Step:
     """Of what is recorded once, however often it is told."""
 
 
-_FIELDS = {kind: frozenset(one.name for one in fields(kind)) for kind in (Job, Attempt, Event)}
+_FIELDS = {kind: frozenset(one.name for one in fields(kind)) for kind in (Job, FullJob, Attempt, Event)}
 
 
 def to_job(row: Row[Any]) -> Job:
-    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Job]}
+    return Job(**_job_values(row, Job))
+
+
+def to_full_job(row: Row[*tuple[Any, ...]]) -> FullJob:
+    """Of a row of ``FULL``."""
+    return FullJob(**_job_values(row, FullJob))
+
+
+def full(connection: Connection, job: Job) -> FullJob:
+    """The same with its documents."""
+    return to_full_job(connection.execute(FULL.where(jobs.c.id == job.id)).one())
+
+
+def _job_values(row: Row[*tuple[Any, ...]], kind: type[Job]) -> dict[str, Any]:
+    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[kind]}
     values["state"] = JobState(values["state"])
     values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
-    return Job(**_with_reason(values))
+    return _with_reason(values)
 
 
 def to_attempt(row: Row[Any]) -> Attempt:

@@ -13,10 +13,10 @@ from epochal.ledger.demands import columns_of
 from epochal.ledger.documents import digest
 from epochal.ledger.ids import job_id
 from epochal.ledger.reading import find
-from epochal.ledger.states import JobState, Reason, stronger
-from epochal.ledger.tables import jobs, now
-from epochal.ledger.transitions import Step, advance, annotate, locked, record, to_job
-from epochal.ledger.values import Job
+from epochal.ledger.states import EventKind, JobState, Reason, stronger
+from epochal.ledger.tables import documents, jobs, now
+from epochal.ledger.transitions import FULL, Step, advance, annotate, full, locked, record, to_full_job, to_job
+from epochal.ledger.values import FullJob, Job
 
 _ID_TRIES = 20
 
@@ -35,7 +35,7 @@ class UserSide:
         key: str | None = None,
         submitted_by: str = "",
         origin: Mapping[str, Any] | None = None,
-    ) -> Job:
+    ) -> FullJob:
         """Queue a job. With a ``key``, doing it again gives the same job and queues nothing; another user may have the
         same key for another job.
 
@@ -59,7 +59,7 @@ class UserSide:
             row = connection.execute(query).first()
             return to_job(row) if row else None
 
-    def retry_job(self, ref: str, submitted_by: str, message: str = "") -> Job:
+    def retry_job(self, ref: str, submitted_by: str, message: str = "") -> FullJob:
         """Queue the spec of a job that has ended once more, as a new job; ``origin["retry_of"]`` is the old one's id,
         and ``message`` stands in its first event.
 
@@ -67,14 +67,14 @@ class UserSide:
             ConflictError: it has not ended.
         """
         with self._database.read() as connection:
-            job = find(connection, ref)
+            job = full(connection, find(connection, ref))
         if not job.state.is_terminal:
             hint = "`epochal resume` goes on with it" if job.state is JobState.PAUSED else "stop it first, or wait"
             raise ConflictError(f"{job.id} is {job.state}: only a job that has ended can be retried", hint)
         who = {"name": job.name, "key": None, "priority": job.priority, "submitted_by": submitted_by}
         return self._submit({**who, **_told(job.spec, {**job.origin, "retry_of": job.id})}, message)
 
-    def _submit(self, columns: Mapping[str, Any], message: str = "") -> Job:
+    def _submit(self, columns: Mapping[str, Any], message: str = "") -> FullJob:
         for again in range(_ID_TRIES):
             try:
                 with self._database.write() as connection:
@@ -92,7 +92,7 @@ class UserSide:
             ConflictError: it has already succeeded or failed.
         """
         return self._request(
-            ref, JobState.STOPPED, Step("stop_requested", reason=Reason.STOPPED_BY_USER, message=message)
+            ref, JobState.STOPPED, Step(EventKind.STOP_REQUESTED, reason=Reason.STOPPED_BY_USER, message=message)
         )
 
     def request_pause(self, ref: str, message: str = "") -> Job:
@@ -102,7 +102,7 @@ class UserSide:
             ConflictError: it has ended, or is being stopped for good.
         """
         return self._request(
-            ref, JobState.PAUSED, Step("pause_requested", reason=Reason.STOPPED_BY_USER, message=message)
+            ref, JobState.PAUSED, Step(EventKind.PAUSE_REQUESTED, reason=Reason.STOPPED_BY_USER, message=message)
         )
 
     def preempt(self, ref: str, message: str = "") -> Job:
@@ -124,7 +124,7 @@ class UserSide:
             job = _locked(connection, ref)
             if job.state is not JobState.PAUSED:
                 raise ConflictError(f"{job.id} is {job.state}, not PAUSED", "only a PAUSED job can be resumed")
-            return advance(connection, job, Step("resumed", JobState.QUEUED, message=message), losses=0)
+            return advance(connection, job, Step(EventKind.RESUMED, JobState.QUEUED, message=message), losses=0)
 
     def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
         with self._database.write() as connection:
@@ -133,7 +133,7 @@ class UserSide:
 
 def ask_to_leave(connection: Connection, identity: str, message: str) -> Job:
     """See ``UserSide.preempt``."""
-    step = Step("preempt_requested", reason=Reason.PREEMPTED, message=message)
+    step = Step(EventKind.PREEMPT_REQUESTED, reason=Reason.PREEMPTED, message=message)
     return _asked(connection, _locked(connection, identity), JobState.QUEUED, step)
 
 
@@ -156,7 +156,7 @@ def _locked(connection: Connection, ref: str) -> Job:
     return locked(connection, select(jobs).where(jobs.c.id == found.id)) or found
 
 
-def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
+def _by_key(connection: Connection, columns: Mapping[str, Any]) -> FullJob | None:
     """The job that this key was used for before.
 
     Raises:
@@ -164,10 +164,10 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     """
     if columns["key"] is None:
         return None
-    row = connection.execute(select(jobs).where(jobs.c.key == columns["key"])).first()
+    row = connection.execute(FULL.where(jobs.c.key == columns["key"])).first()
     if row is None:
         return None
-    job = to_job(row)
+    job = to_full_job(row)
     for what in ("spec_digest", "code_digest"):
         if row._mapping[what] != columns[what]:
             other = "another spec" if what == "spec_digest" else "other code"
@@ -186,10 +186,13 @@ def _told(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
     return {"spec": spec, "spec_digest": digest(spec), "origin": origin, **columns_of(spec, origin)}
 
 
-def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> Job:
+def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> FullJob:
     fresh = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds": 0.0, "ran_seconds": 0.0}
     times = {"submitted_at": now(), "entered_at": now(), "updated_at": now()}
-    statement = insert(jobs).values({**columns, **fresh, **times, "id": identity}).returning(jobs)
+    heavy = {name: columns[name] for name in ("spec", "origin")}
+    light = {name: value for name, value in columns.items() if name not in heavy}
+    statement = insert(jobs).values({**light, **fresh, **times, "id": identity}).returning(jobs)
     job = to_job(connection.execute(statement).one())
-    record(connection, job, None, Step("submitted", message=message))
-    return job
+    connection.execute(insert(documents).values(heavy | {"job_id": identity}))
+    record(connection, job, None, Step(EventKind.SUBMITTED, message=message))
+    return full(connection, job)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from epochal.ledger.as_json import Value
 from epochal.ledger.capacity import Node
@@ -17,7 +17,7 @@ from epochal.ledger.states import JobState, Outcome, Reason
 
 @dataclass(frozen=True)
 class Job(Value):
-    """What was submitted, and where it is."""
+    """What was submitted, and where it is; without its documents (``FullJob``)."""
 
     id: str
     number: int
@@ -25,12 +25,9 @@ class Job(Value):
     name: str
     key: str | None
     """Its submitter and the client's idempotency key: ``ada/nightly-7``."""
-    spec: Mapping[str, Any]
     spec_digest: str
     priority: int
     submitted_by: str
-    origin: Mapping[str, Any]
-    """What the submitter wrote down for whoever runs the job: its file, and where its data and its code are."""
 
     state: JobState
     reason: Reason | None
@@ -80,6 +77,15 @@ class Job(Value):
         return max(0.0, now - self.entered_at)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FullJob(Job):
+    """A job with all that was submitted: much to read where only its state is asked for."""
+
+    spec: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    """What the submitter wrote down for whoever runs the job: its file, and where its data and its code are."""
+
+
 @dataclass(frozen=True)
 class Attempt(Value):
     """One try at running a job. ``outcome`` is None while it is live."""
@@ -115,6 +121,7 @@ class Event(Value):
     epoch: int
     at: float
     kind: str
+    """One of ``EventKind``, or what a version newer than this one has added."""
     previous: JobState | None
     state: JobState
     reason: Reason | None
@@ -126,11 +133,34 @@ LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews; agents renew theirs every second or two."""
 
 
+class Held(Protocol):
+    """What the ledger wants to know of a lease: whose attempt at which job."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def agent(self) -> str: ...
+    @property
+    def secret(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class LeaseKey:
+    """A lease by its name, where nobody has read the job."""
+
+    job_id: str
+    epoch: int
+    agent: str
+    secret: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True)
 class Lease(Value):
     """An agent's right to run one job until ``expires_at``, as long as it renews it and nobody has a newer epoch."""
 
-    job: Job
+    job: FullJob
     epoch: int
     agent: str
     expires_at: float

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from epochal.ledger.as_json import Value
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Event, Job, Lease, QueueEntry, Quota, Role, Token, Why
+from epochal.ledger.states import EventKind, JobState, Reason
+from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, Lease, QueueEntry, Quota, Role, Token, Why
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
 DIGEST = r"^[0-9a-f]{64}$"
@@ -26,7 +26,6 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
 AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
-_KIND = r"^[a-z][a-z0-9_]{0,63}$"
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -49,7 +48,8 @@ def _as_json(name: str, kind: Any) -> Any:
     return dict[str, Any] if get_origin(kind) in (Mapping, dict) else kind
 
 
-JOB, ATTEMPT, EVENT, LEASE, WHY = shape(Job), shape(Attempt), shape(Event), shape(Lease), shape(Why)
+JOB, FULL_JOB, ATTEMPT, EVENT = shape(Job), shape(FullJob), shape(Attempt), shape(Event)
+LEASE, WHY = shape(Lease), shape(Why)
 AGENT, TOKEN, QUOTA, QUEUE_ENTRY = shape(AgentInfo), shape(Token), shape(Quota), shape(QueueEntry)
 
 
@@ -88,7 +88,7 @@ class LogChunk(BaseModel):
     text: str
 
 
-SUBMITTED = _answer("Submitted", job=JOB, created=bool, same_as=str | None)
+SUBMITTED = _answer("Submitted", job=FULL_JOB, created=bool, same_as=str | None)
 JOBS = _answer("Jobs", jobs=list[JOB], next=int | None)  # type: ignore[valid-type]
 ATTEMPTS = _answer("Attempts", attempts=list[ATTEMPT])  # type: ignore[valid-type]
 EVENTS = _answer("Events", events=list[EVENT], done=bool)  # type: ignore[valid-type]
@@ -308,7 +308,7 @@ class SavedAt(Body):
 class Noted(Body):
     """With a ``key`` it is recorded once, however often it is told."""
 
-    kind: Annotated[str, Field(pattern=_KIND)]
+    kind: Annotated[EventKind, Field(strict=False)]
     message: Text = ""
     detail: Document = {}
     key: _Key | None = None

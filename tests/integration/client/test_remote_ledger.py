@@ -14,7 +14,7 @@ from restartable_server import SPEC, PlayedAgent, RestartableServer
 from epochal.client import Client
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.errors import AuthError, ConflictError, ForbiddenError, NotFoundError, StaleLeaseError, UnreachableError
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job
 
 Submit = Callable[..., Job]
@@ -35,7 +35,7 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert agent.ledger.set_run(lease, "run-1", "http://mlflow").run_id == "run-1"
     agent.ledger.saved(lease, 3, "checkpoints/step-3")
     for _ in range(2):
-        agent.ledger.note(lease, "waiting", "x" * 30_000, {"step": 3}, key="waiting-1")
+        agent.ledger.note(lease, EventKind.WAITING, "x" * 30_000, {"step": 3}, key="waiting-1")
     done = agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED, "all \x00 well \ud800")
     assert done.state is JobState.SUCCEEDED
     assert agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED).state is JobState.SUCCEEDED
@@ -75,7 +75,7 @@ def test_a_lease_that_was_taken_away_is_stale(client: Client, agent: PlayedAgent
     assert (caught.value.job_id, caught.value.epoch, caught.value.newest) == (job.id, 1, 2)
     for tell in (
         lambda: agent.ledger.running(lease, 1),
-        lambda: agent.ledger.note(lease, "checkpoint"),
+        lambda: agent.ledger.note(lease, EventKind.WAITING),
         lambda: agent.ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR),
     ):
         with pytest.raises(StaleLeaseError):

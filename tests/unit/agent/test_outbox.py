@@ -16,7 +16,7 @@ from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.settlement import Ending, Terms, decide
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import Job, Lease
 from epochal.spec.job import Retry
 from flaky_source import FlakySource
@@ -70,12 +70,12 @@ def kinds(ledger: Ledger, job_id: str) -> list[str]:
 def tell_a_whole_attempt(outbox: Outbox, source: FlakySource, lease: Lease) -> None:
     outbox.tell(partial(source.running, lease, 2, {}))
     outbox.tell(partial(source.set_run, lease, "run", "uri"))
-    outbox.tell(partial(source.note, lease, "checkpoint"))
+    outbox.tell(partial(source.note, lease, EventKind.WAITING))
     outbox.progress({"step": 7})
     outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
 
 
-WHOLE = ["submitted", "leased", "running", "run_set", "checkpoint", "succeeded"]
+WHOLE = ["submitted", "leased", "running", "run_set", "waiting", "succeeded"]
 
 
 def test_everything_arrives_in_order(ledger: Ledger, source: FlakySource, lease: Lease) -> None:

@@ -10,12 +10,12 @@ from epochal.cli.job_view import bar, row, seconds, share, shortened, state, why
 from epochal.cli.log_lines import Lines, seen
 from epochal.client.following import LogChunk, LogFilter
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Why, WhyKind
+from epochal.ledger.values import FullJob, Why, WhyKind
 
 PROGRESS = {
     "phase": "train", "step": 120, "total_steps": 480, "epoch": 2, "epochs": 8.0, "metrics": {"train/loss": 0.5},
 }  # fmt: skip
-JOB = Job(
+JOB = FullJob(
     id="small-1", number=1, name="small", key=None, spec={}, spec_digest="d", priority=50, submitted_by="anna",
     origin={}, state=JobState.RUNNING, reason=None, message="", wanted=None, epoch=1, owner="agent/1", expires_at=None,
     run_id=None, tracking_uri=None, progress=PROGRESS, submitted_at=100.0, entered_at=110.0, first_started_at=110.0,

@@ -10,7 +10,7 @@ from epochal.errors import ConflictError
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.schema import prepare
-from epochal.ledger.states import ACTIVE, EDGES, JobState, Outcome, Reason, stronger
+from epochal.ledger.states import ACTIVE, EDGES, EventKind, JobState, Outcome, Reason, stronger
 from epochal.ledger.transitions import Step, advance
 
 TERMINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED}
@@ -60,16 +60,16 @@ def test_database_takes_legal_edges_only(source: JobState, target: JobState) -> 
     database = Database("sqlite://")
     prepare(database)
     ledger = Ledger(database)
-    job = ledger.submit({}, name="digits")
+    job = ledger.job(ledger.submit({}, name="digits").id)
     with database.write() as connection:
         for state in path_to(source)[1:]:
-            job = advance(connection, job, Step("test", state))
+            job = advance(connection, job, Step(EventKind.WAITING, state))
     if target in EDGES[source]:
         with database.write() as connection:
-            assert advance(connection, job, Step("test", target)).state is target
+            assert advance(connection, job, Step(EventKind.WAITING, target)).state is target
     else:
         with pytest.raises(ConflictError, match="cannot become"), database.write() as connection:
-            advance(connection, job, Step("test", target))
+            advance(connection, job, Step(EventKind.WAITING, target))
         assert ledger.job(job.id) == job
     ledger.close()
 
@@ -81,7 +81,7 @@ def test_change_of_what_someone_else_changed_is_refused() -> None:
     job = ledger.submit({}, name="digits")
     ledger.lease("agent", 60)
     with pytest.raises(ConflictError, match="changed by someone else"), database.write() as connection:
-        advance(connection, job, Step("test", JobState.STOPPED))
+        advance(connection, job, Step(EventKind.WAITING, JobState.STOPPED))
     assert [event.kind for event in ledger.events(job.id)] == ["submitted", "leased"]
     ledger.close()
 

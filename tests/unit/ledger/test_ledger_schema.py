@@ -105,7 +105,7 @@ def test_ledger_of_the_first_revision_is_upgraded_with_its_jobs(url: str) -> Non
             connection.execute(text(statement.replace(": 1}", "\\: 1}")))
     database.close()
     with Ledger.open(url) as ledger:
-        job = ledger.job("old")
+        job = ledger.full_job("old")
         assert (job.id, job.state, job.spec, job.wanted) == ("old-1", JobState.RUNNING, {"version": 1}, None)
         assert [attempt.epoch for attempt in ledger.expire()] == [1]
         assert [event.kind for event in ledger.events("old-1")] == ["submitted", "lease_expired"]

@@ -12,8 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochal.ledger.capacity import Demand, Node, fit, placed
-from epochal.ledger.policy import HOLD, PATIENCE, Decision, Running, Waiting, decide
+from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed
+from epochal.ledger.policy import (
+    HOLD,
+    PATIENCE,
+    Decision,
+    Running,
+    Usage,
+    Waiting,
+    alike,
+    decide,
+    holds,
+    in_order,
+    may_start,
+    victims,
+)
 from epochal.ledger.values import Quota, QuotaKind
 
 NOW = 100_000.0
@@ -252,6 +265,56 @@ def test_whatever_is_asked(queue, taken, nodes, quotas) -> None:
     if decision == Decision():
         able = [one for one in queue if fit(nodes, one.demand)]
         assert all(quotas and one.user == "a" and len(taken) >= 2 for one in able), "somebody could have started"
+
+
+def plain_decision(queue, running, nodes, quotas, now) -> Decision:
+    """The policy without grouping and without memory: job by job, every question asked anew."""
+    usage = Usage.of(running, quotas)
+    gone = [one for one in running if one.leaving_since is not None and now - one.leaving_since < HOLD]
+    emptier = nodes
+    for one in gone:
+        emptier = freed(emptier, one.share) if one.here else emptier
+    is_first = True
+    for job in in_order(queue):
+        if usage.excess(job) or not fits_ever(nodes, job.demand):
+            continue
+        if fit(nodes, job.demand):
+            return Decision(start=job.id)
+        if any(one.here for one in gone) and fit(emptier, job.demand):
+            return Decision(holder=job.id, expected=True)
+        if not any(one.preemptible for one in gone) and (chosen := victims(job, running, nodes)):
+            return Decision(preempt=tuple(one.id for one in chosen), holder=job.id)
+        if is_first and holds(job, now):
+            return Decision(holder=job.id)
+        is_first = False
+    return Decision()
+
+
+MANY_ALIKE = st.lists(
+    st.tuples(
+        st.sampled_from([Demand(), Demand((2, 2)), Demand((2, 4), 2.0), Demand((8, 8))]),
+        st.sampled_from([10, 50]),
+        st.floats(0, 5000),
+        st.sampled_from("ab"),
+        st.sampled_from(["default", "nightly"]),
+    ),
+    max_size=30,
+).map(lambda rows: [Waiting(f"q{n}", n, p, d, u, q, since=NOW - w) for n, (d, p, w, u, q) in enumerate(rows)])
+SOME_QUOTAS = st.lists(
+    st.builds(Quota, st.sampled_from(QuotaKind), st.sampled_from(["*", "a", "nightly"]), st.none() | st.integers(0, 3)),
+    max_size=2,
+)
+
+
+@given(MANY_ALIKE, RUNNING, CLUSTER, SOME_QUOTAS)
+def test_the_first_of_those_alike_decides_for_all_of_them(queue, taken, nodes, quotas) -> None:
+    firsts: dict[object, Waiting] = {}
+    for one in in_order(queue):
+        firsts.setdefault(alike(one), one)
+    plain = plain_decision(queue, taken, nodes, quotas, NOW)
+    assert decide(firsts.values(), taken, nodes, quotas, NOW) == decide(queue, taken, nodes, quotas, NOW) == plain
+    if plain.start:
+        assert may_start(next(one for one in queue if one.id == plain.start), taken, nodes, quotas, NOW)
 
 
 @given(QUEUE, CLUSTER)

@@ -15,7 +15,7 @@ import pytest
 
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, News
 from epochal.server.waiting import QUEUE, WATCH_SECONDS, Notifier, about, logs_of, room_of
 
@@ -142,7 +142,7 @@ def test_an_event_wakes_those_whom_it_concerns_and_nobody_else(tmp_path: Path) -
         assert lease is not None
         ledger.running(lease, 1)
         changes = {
-            "note": lambda: ledger.note(lease, "note"),
+            "note": lambda: ledger.note(lease, EventKind.WAITING),
             "finish": lambda: ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED),
             "pause": lambda: ledger.request_pause(jobs[1]),
         }

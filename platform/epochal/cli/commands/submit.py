@@ -175,6 +175,6 @@ def _show_ended(client: Client, ended: Sequence[Job], output: Output) -> None:
     from epochal.cli.job_view import facts, show_jobs
 
     if output is Output.TABLE and len(ended) == 1:
-        render.document(facts(ended[0], client.attempts(ended[0].id), client.now()))
+        render.document(facts(client.job(ended[0].id), client.attempts(ended[0].id), client.now()))
     else:
         show_jobs(ended, client.now(), output)

@@ -11,13 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from epochal.errors import NotFoundError
-from epochal.ledger.values import Job, Role
+from epochal.ledger.values import FullJob, Job, Role
 from epochal.server.auth import Principal, Reader, Submitter, require_own
 from epochal.server.openapi import answers
 from epochal.server.refusals import answer
 from epochal.server.requests import CheckedRoute
 from epochal.server.services import Deps, Services
-from epochal.server.shapes import ATTEMPTS, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
+from epochal.server.shapes import ATTEMPTS, FULL_JOB, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
 from epochal.server.spec_check import checked, require_code
 from epochal.spec.job import JobSpec
 
@@ -26,9 +26,6 @@ router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 _A_JOB = "A job's id, a unique beginning of it, or its name (the newest)."
 Ref = Annotated[str, Path(min_length=1, max_length=100, description=_A_JOB)]
 _MAX_DIFF = 256 * 1024
-_BULKY = ("environment", "git_diff")
-"""Of a job's origin: what lists leave out."""
-
 
 _SUBMITTED = answers(SUBMITTED, 404, 409, 413, 422, status=201)
 
@@ -60,16 +57,17 @@ def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Servic
 
 
 @router.get("/jobs", responses=answers(JOBS))
-def jobs(chosen: Annotated[JobFilter, Query()], who: Reader, services: Deps) -> Response:
+def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) -> Response:
     """Jobs, newest first. `next`, where it is not null, is the `before` of the next page."""
     found, following = _page(services, chosen)
-    return answer({"jobs": [listed(job, who) for job in found], "next": following})
+    return answer({"jobs": [job.to_dict() for job in found], "next": following})
 
 
-@router.get("/jobs/{ref}", responses=answers(JOB, 404, 409))
+@router.get("/jobs/{ref}", responses=answers(FULL_JOB, 404, 409))
 def job(ref: Ref, who: Reader, services: Deps) -> Response:
-    """One job. Of others' jobs the values of `spec.env` and the uncommitted changes are left out."""
-    return answer(shown(services.ledger.job(ref), who))
+    """One job, with its spec and origin. Of others' jobs the values of `spec.env` and the uncommitted changes are left
+    out."""
+    return answer(shown(services.ledger.full_job(ref), who))
 
 
 @router.get("/jobs/{ref}/attempts", responses=answers(ATTEMPTS, 404, 409))
@@ -86,10 +84,10 @@ def why(ref: Ref, _who: Reader, services: Deps) -> Response:
 
 
 @router.get("/queue", responses=answers(QUEUE))
-def queue(who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
+def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
     """The queued jobs in order, each with why it waits."""
     entries = services.ledger.queue(limit)
-    return answer({"queue": [{**entry.to_dict(), "job": listed(entry.job, who)} for entry in entries]})
+    return answer({"queue": [entry.to_dict() for entry in entries]})
 
 
 @router.post("/jobs/{ref}/stop", responses=answers(JOB, 404, 409, 413))
@@ -110,13 +108,13 @@ def resume(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) 
     return _change(services, who, ref, lambda job: services.ledger.resume(job.id, _said(body)))
 
 
-@router.post("/jobs/{ref}/retry", responses=answers(JOB, 404, 409, 413))
+@router.post("/jobs/{ref}/retry", responses=answers(FULL_JOB, 404, 409, 413))
 def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Queue the spec of a job that has ended as a new job: that one is the answer."""
     return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user, _said(body)))
 
 
-def shown(job: Job, who: Principal) -> dict[str, Any]:
+def shown(job: FullJob, who: Principal) -> dict[str, Any]:
     """A job for whoever asks. What may be private is its owner's and the administrators': others read that it is."""
     document = job.to_dict()
     is_owner = who.user == job.submitted_by and who.role is not Role.AGENT
@@ -127,13 +125,6 @@ def shown(job: Job, who: Principal) -> dict[str, Any]:
         document["spec"]["env"] = dict.fromkeys(env, hidden)
     if job.origin.get("git_diff"):
         document["origin"]["git_diff"] = hidden
-    return document
-
-
-def listed(job: Job, who: Principal) -> dict[str, Any]:
-    """A job as lists show it: without what is bulky in its origin."""
-    document = shown(job, who)
-    document["origin"] = {name: value for name, value in document["origin"].items() if name not in _BULKY}
     return document
 
 
