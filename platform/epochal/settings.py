@@ -101,6 +101,16 @@ class Retention:
     logs: float | None = 90 * _DAY
     code: float | None = 90 * _DAY
     """Shipped code that no other job needs."""
+    events: float | None = 90 * _DAY
+    """All but a job's last one."""
+    jobs: float | None = 365 * _DAY
+    """What the ledger knows of a job; as long as anything else of it is kept."""
+
+    @property
+    def jobs_at_least(self) -> float | None:
+        """``jobs``, or the longest of the others: whether a job has ended can be asked as long as it is known."""
+        kept = [self.checkpoints, self.spools, self.logs, self.code, self.events, self.jobs]
+        return None if None in kept else max(one for one in kept if one is not None)
 
 
 DEFAULT_RETENTION = Retention()

@@ -11,7 +11,7 @@ from epochal.ledger.agent_side import MOST_LOSSES
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
-from epochal.ledger.values import Job, Lease, WhyKind
+from epochal.ledger.values import Job, Lease, LeaseKey, WhyKind
 
 NODES = [Node("n", "n", {"CPU": 4.0}, {"CPU": 4.0})]
 INFRA = Reason.INFRASTRUCTURE
@@ -252,10 +252,10 @@ class TestToldTwice:
         agent, job = beat(ledger, "a"), submit(ledger)
         lease = ledger.lease(agent, 60, secret="s1")
         assert lease is not None
-        assert ledger.held(job.id, 1, "s1") == lease
+        assert ledger.held(job.id, 1, "s1") == LeaseKey(job.id, 1, agent, "s1")
         again = ledger.lease_again(lease, 60, Reason.INFRASTRUCTURE)
         assert again is not None
-        assert ledger.held(job.id, 2, "s1") == again
+        assert ledger.held(job.id, 2, "s1") == LeaseKey(job.id, 2, agent, "s1")
         assert ledger.lease(agent, 60, secret="s1") == again
         for secret in ("", "s2"):
             with pytest.raises(ConflictError, match="not its secret"):

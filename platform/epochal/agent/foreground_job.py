@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import origin_of
@@ -56,11 +57,14 @@ class ForegroundJob:
     @property
     def workers(self) -> int:
         """The most that it can have."""
-        return JobSpec.from_stored(dict(self._job.spec)).resources.max_workers
+        return self._spec.resources.max_workers
+
+    @cached_property
+    def _spec(self) -> JobSpec:
+        return JobSpec.from_stored(dict(self._ledger.full_job(self._job.id).spec))
 
     def run(self, cluster: Connection, interrupted: Callable[[], bool]) -> None:
         """To its end, or until it was interrupted: ``interrupted`` tells whether that was asked for before."""
-        self._spec = JobSpec.from_stored(dict(self._ledger.full_job(self._job.id).spec))
         agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
@@ -113,7 +117,8 @@ class ForegroundJob:
 
     def _prune(self) -> None:
         pruner = Pruner(self._ledger, self._home, self._retention, self._code_needed)
-        if deleted := list(pruner.prune()):
+        kept = self._retention
+        if deleted := [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]:
             more = f" and {len(deleted) - 3} more" if len(deleted) > 3 else ""
             self._observer.notice(f"deleted what is as old as --retain says: {', '.join(deleted[:3])}{more}")
 

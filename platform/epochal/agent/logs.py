@@ -18,6 +18,7 @@ from epochal.backoff import pause_after
 from epochal.engine.log_tail import aside_of, start_of
 from epochal.errors import EpochalError, UnreachableError
 from epochal.files import write_atomically
+from epochal.ledger.states import EventKind
 from epochal.ledger.values import Held
 
 EVERY_SECONDS = 1.0
@@ -91,7 +92,7 @@ class LogShipper:
                 f"the end of the logs could not be stored ({error}): it is in {self._folder} on the agent's machine, "
                 "and is sent once the store answers"
             )
-            self._source.note(self._lease, "logs_delayed", message, key=f"logs-delayed-{self._lease.epoch}")
+            self._source.note(self._lease, EventKind.LOGS_DELAYED, message, key=f"logs-delayed-{self._lease.epoch}")
 
     def _run(self) -> None:
         failures, wait = 0, EVERY_SECONDS

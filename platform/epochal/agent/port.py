@@ -49,7 +49,7 @@ class JobSource(Protocol):
 
     def note(
         self,
-        lease: Lease,
+        lease: Held,
         /,
         kind: EventKind,
         message: str = "",

@@ -83,7 +83,7 @@ class RemoteLedger:
 
     def note(
         self,
-        lease: Lease,
+        lease: Held,
         /,
         kind: EventKind,
         message: str = "",
@@ -154,10 +154,10 @@ class RemoteLedger:
     ) -> None:
         self.close()
 
-    def _job(self, lease: Lease, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Job:
+    def _job(self, lease: Held, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Job:
         return Job.from_dict(self._tell(lease, verb, body, repeatable))
 
-    def _tell(self, lease: Lease, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Any:
+    def _tell(self, lease: Held, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Any:
         path = f"{_lease(lease)}/{verb}"
         return self._http.json(Request("POST", path, headers=_shown(lease), body=body, repeatable=repeatable))
 

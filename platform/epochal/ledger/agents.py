@@ -96,7 +96,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
 
 def to_agent(row: Row[Any]) -> AgentInfo:
     values = {name: value for name, value in row._mapping.items() if name != "replaced"}
-    values["nodes"] = tuple(Node(**node) for node in row.nodes)
+    values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
     values["held"] = tuple((job_id, epoch) for job_id, epoch in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)

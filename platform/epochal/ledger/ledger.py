@@ -11,13 +11,14 @@ from epochal.ledger.database import Database
 from epochal.ledger.queueing import QueueSide
 from epochal.ledger.quotas import QuotaSide
 from epochal.ledger.reading import Reader
+from epochal.ledger.retention import Pruning
 from epochal.ledger.schema import prepare
 from epochal.ledger.tokens import TokenSide
 from epochal.ledger.upkeep import Upkeep
 from epochal.ledger.user_side import UserSide
 
 
-class Ledger(UserSide, QueueSide, AgentSide, AgentRegister, TokenSide, QuotaSide, Reader, Upkeep):
+class Ledger(UserSide, QueueSide, AgentSide, AgentRegister, TokenSide, QuotaSide, Reader, Pruning, Upkeep):
     """A database of jobs, their attempts and events. Threads and processes may share one.
 
     >>> from epochal.ledger.states import JobState, Reason

@@ -88,11 +88,11 @@ class Reader:
     def ended(self, before: float) -> set[str]:
         """The ids of the jobs that came to their final state before that time."""
         with self._database.read() as connection:
-            return set(connection.scalars(select(jobs.c.id).where(_has_ended(before))))
+            return set(connection.scalars(select(jobs.c.id).where(has_ended(before))))
 
     def unneeded_code(self, before: float) -> set[str]:
         """The digests of the code that was shipped with jobs that ended before that time, and with no other."""
-        code, over = jobs.c.code_digest, _has_ended(before)
+        code, over = jobs.c.code_digest, has_ended(before)
         query = select(code).where(over, code.is_not(None)).except_(select(code).where(~over, code.is_not(None)))
         with self._database.read() as connection:
             return set(connection.scalars(query))
@@ -103,7 +103,7 @@ class Reader:
             return [to_job(row) for row in connection.execute(select(jobs).where(is_overdue()))]
 
 
-def _has_ended(before: float) -> ColumnElement[bool]:
+def has_ended(before: float | ColumnElement[float]) -> ColumnElement[bool]:
     return jobs.c.state.in_([state for state in JobState if state.is_terminal]) & (jobs.c.entered_at < before)
 
 

@@ -108,6 +108,7 @@ class EventKind(StrEnum):
     WAITING = "waiting"
     CHECKPOINT_DAMAGED = "checkpoint_damaged"
     MODEL_NOT_PACKAGED = "model_not_packaged"
+    LOGS_DELAYED = "logs_delayed"
     STOP_REQUESTED = "stop_requested"
     PAUSE_REQUESTED = "pause_requested"
     PREEMPT_REQUESTED = "preempt_requested"

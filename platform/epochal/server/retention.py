@@ -1,4 +1,4 @@
-"""Deletes the logs and the code of jobs that ended long ago from where the server keeps them."""
+"""Deletes what the server and its ledger keep of jobs that ended long ago."""
 
 from __future__ import annotations
 
@@ -35,3 +35,4 @@ class Pruner:
             for digest in sorted(self.code.digests() & self.ledger.unneeded_code(before=now - self.retention.code)):
                 self.code.delete(digest)
                 yield f"code {digest[:12]}"
+        yield from self.ledger.prune(self.retention.events, self.retention.jobs_at_least)

@@ -105,3 +105,17 @@ def test_postgresql_has_its_own_way() -> None:
     with pytest.raises(UsageError) as caught:
         back_up("postgresql://epochal@localhost/epochal", Path("copy.db"))
     assert "pg_dump" in caught.value.hint
+
+
+def test_prune_says_what_it_deleted(url: str, db: Callable[..., tuple[int, str, str]]) -> None:
+    with Ledger.open(url) as ledger:
+        over, kept = (ledger.submit({"version": 1}, name="digits") for _ in range(2))
+        ledger.request_stop(over.id)
+    code, _, said = db("prune")
+    assert (code, said.strip()) == (0, "nothing to delete: no job has ended as long ago as --retain says")
+    ages = [f"--retain={kind}=0s" for kind in ("checkpoints", "spools", "logs", "code", "events", "jobs")]
+    code, _, said = db("prune", *ages)
+    assert code == 0
+    assert f"deleted the ledger's record of {over.id}" in said
+    with Ledger.open(url) as ledger:
+        assert [job.id for job in ledger.jobs()] == [kept.id]

@@ -10,6 +10,8 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
+from epochal.cli.retention import retain_option
+from epochal.settings import Retention
 
 _ledger_option: Callable[[Any], Any] = click.option(
     "--ledger",
@@ -54,6 +56,24 @@ def backup_command(file: Path, ledger: str | None) -> None:
     back_up(_url(ledger), file)
     render.message("backed up to:")
     render.text(str(file))
+
+
+@command.command("prune")
+@retain_option("events", "jobs")
+@_ledger_option
+def prune_command(retention: Retention, ledger: str | None) -> None:
+    """Delete what the ledger knows of jobs that ended long ago. The server does so by itself, once an hour.
+
+    A file of SQLite becomes no smaller: what is free is used again.
+    """
+    from epochal.ledger.ledger import Ledger
+
+    with Ledger.open(_url(ledger), upgrade=False) as opened:
+        deleted = list(opened.prune(retention.events, retention.jobs_at_least))
+    for what in deleted:
+        render.message(f"deleted the {what}")
+    if not deleted:
+        render.message("nothing to delete: no job has ended as long ago as --retain says")
 
 
 def _url(ledger: str | None) -> str:

@@ -36,7 +36,7 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
     envvar="EPOCHAL_RAY_ADDRESS",
     help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]",
 )
-@retain_option("checkpoints", "spools", "logs", "code")
+@retain_option("checkpoints", "spools", "logs", "code", "events", "jobs")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
 @output_option(*_OUTPUTS)

@@ -41,7 +41,7 @@ _DEFAULT_TOKEN = "the file `token` in the home"
     "--no-upgrade", "upgrade", is_flag=True, flag_value=False, default=True,
     help="Refuse a ledger of an older version: `epochal db upgrade` is for that.",
 )  # fmt: skip
-@retain_option("logs", "code")
+@retain_option("logs", "code", "events", "jobs")
 @click.option("--single-user", is_flag=True, help="For this machine's user alone, who is then the administrator.")
 def command(  # the options say what each is for
     host: str,
