@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import quantiles
@@ -46,9 +46,7 @@ def measure(rounds: int, quick: bool) -> Section:
 
 
 def _measured(environment: dict[str, str], jobs: int) -> dict[str, float]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        address, token = _server(stack, environment, folder)
+    with tempfile.TemporaryDirectory() as folder, server(environment, Path(folder)) as (address, token, _):
         with ThreadPoolExecutor(CLIENTS) as pool:
             times = [
                 one
@@ -60,14 +58,20 @@ def _measured(environment: dict[str, str], jobs: int) -> dict[str, float]:
     return {"submit p50": cuts[49], "submit p95": cuts[94], "submit p99": cuts[98], **asked}
 
 
-def _server(stack: ExitStack, environment: dict[str, str], folder: Path) -> tuple[str, str]:
-    where = ["--ledger", f"sqlite:///{folder / 'ledger.db'}", "--storage", str(folder / "storage")]
+@contextmanager
+def server(
+    environment: dict[str, str], folder: Path, ledger: str | None = None
+) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """Its address, its administrator's token, and the process."""
+    where = ["--ledger", ledger or f"sqlite:///{folder / 'ledger.db'}", "--storage", str(folder / "storage")]
     command = [sys.executable, BIN / "epochal", "server", "--port", "0", "--token-file", str(folder / "token"), *where]
-    process = stack.enter_context(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    stack.callback(process.terminate)
-    assert process.stdout is not None
-    address = process.stdout.readline().strip().removeprefix("http://")
-    return address, (folder / "token").read_text().strip()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip().removeprefix("http://")
+            yield address, (folder / "token").read_text().strip(), process
+        finally:
+            process.terminate()
 
 
 def _submits(address: str, token: str, count: int) -> list[float]:

@@ -1,124 +1,124 @@
-"""The ledger with 10,000 jobs in its queue: how long one decision, one explanation, one sign of life takes."""
+"""One server process with 100 agents, 10,000 queued jobs, 1,000 followers: its decisions, renewals, and processor."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
 import psutil
+from accept import server
+from contender import workspace
+from crowd import Agent, Seen, follow
 from measure import Promise, Section, interleave
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from epochal.ledger.capacity import Node
+from sqlalchemy import insert, select
+
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.states import Outcome
+from epochal.ledger.tables import attempts, documents, events, jobs
+from epochal.ledger.values import Role
 from postgres import Postgres, binaries
 
-QUEUED, ENDED, TIMES = 10_000, 2_000, 30
-NODES = (10, 100)
-DIFF = "x" * 256 * 1024
-OVER = tuple(state for state in JobState if state.is_terminal)
+AGENTS, QUEUED, FOLLOWERS = 100, 10_000, 1_000
+SETTLING, MEASURED = 20.0, 60.0
+KINDS = 40
 
 
 def measure(rounds: int, quick: bool) -> Section:
-    queued, ended = (QUEUED // 10, ENDED // 10) if quick else (QUEUED, ENDED)
-    raw: dict[str, list[float]] = {}
-    for database in ("sqlite", *(["postgresql"] if binaries() else [])):
-        with _ledger(database) as ledger:
-            measure_once = partial(_times, ledger, *_fill(ledger, queued, ended), database)
-            found = interleave(min(rounds, 3), {database: measure_once})
-        raw |= {f"{database}: {name}": values for name, values in found.items()}
-    decisions = [name for name in raw if "in vain" in name or "given" in name]
-    return Section(
-        "scale",
-        "seconds",
-        raw,
-        [Promise(name, name, limit=0.05) for name in decisions if name.endswith("p95")]
-        + [Promise(name, name) for name in raw if name not in decisions],
-        [f"{queued} jobs queued in 40 kinds, {ended} ended; one process, no server; the diff of a job is 256 KiB"],
+    counts = (10, 1_000, 100) if quick else (AGENTS, QUEUED, FOLLOWERS)
+    databases = ("sqlite", *(["postgresql"] if binaries() else []))
+    with workspace() as (_, environment):
+        raw = interleave(min(rounds, 2), {name: partial(_measured, name, environment, *counts) for name in databases})
+    promises = []
+    for name in databases:
+        promises += [
+            Promise(f"{name}: lease decision, p95", f"{name}: lease, p95", limit=0.05),
+            Promise(f"{name}: leases lost", f"{name}: leases lost", limit=0),
+            Promise(f"{name}: cores of the server", f"{name}: cores", limit=0.95),
+            Promise(f"{name}: renewal, p95", f"{name}: renew, p95"),
+            Promise(f"{name}: an event reaches its followers, p95", f"{name}: follow, p95"),
+        ]
+    promises = [one for one in promises if one.ours in raw]
+    note = (
+        f"{counts[0]} agents, {counts[1]} jobs queued in {KINDS} kinds, {counts[2]} followers, all in one process; "
+        f"measured for {MEASURED:g} s, once all had begun for {SETTLING:g} s; seconds as the client sees them"
     )
+    return Section("scale", "seconds", raw, promises, [note])
+
+
+def _measured(
+    database: str, environment: dict[str, str], agents: int, queued: int, followers: int
+) -> Mapping[str, float]:
+    with tempfile.TemporaryDirectory() as folder, _ledger_url(database, Path(folder)) as url:
+        with Ledger.open(url) as ledger:
+            waiting = _fill(ledger, queued)
+            tokens = {
+                f"agent-{number}": ledger.create_token(f"agent-{number}", Role.AGENT)[1] for number in range(agents)
+            }
+        with server(environment, Path(folder), url) as (address, token, process):
+            seen, cores = asyncio.run(_crowd(f"http://{address}", token, tokens, waiting[:followers], process.pid))
+        with Ledger.open(url) as ledger, ledger._database.read() as connection:
+            lost = connection.scalars(select(attempts.c.epoch).where(attempts.c.outcome == Outcome.INTERRUPTED)).all()
+    figures = {"leases lost": float(len(lost)), "cores": cores, "refused": float(sum(seen.wrong.values()))}
+    for name, took in seen.took.items():
+        if len(took) < 2:
+            continue
+        figures |= {f"{name}, p50": median(took), f"{name}, p95": quantiles(took, n=20, method="inclusive")[-1]}
+        figures[f"{name}, a second"] = len(took) / MEASURED
+    return {f"{database}: {name}": value for name, value in sorted(figures.items())}
+
+
+async def _crowd(url: str, token: str, tokens: Mapping[str, str], followed: list[str], pid: int) -> tuple[Seen, float]:
+    seen, process = Seen(), psutil.Process(pid)
+    crowd = [asyncio.create_task(Agent(url, name, secret, seen).run()) for name, secret in tokens.items()]
+    crowd += [asyncio.create_task(follow(url, token, job_id, seen)) for job_id in followed]
+    await asyncio.sleep(SETTLING)
+    seen.clear()
+    before = process.cpu_times()
+    await asyncio.sleep(MEASURED)
+    after = process.cpu_times()
+    for task in crowd:
+        if task.done():
+            task.result()  # a follower has seen its job's end, or something has failed
+        task.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    return seen, (after.user + after.system - before.user - before.system) / MEASURED
+
+
+def _fill(ledger: Ledger, queued: int) -> list[str]:
+    """The ids of that many queued jobs, in their order: copies of a few that were submitted."""
+    kinds = [_submit(ledger, number) for number in range(KINDS)]
+    made = [(kinds[number % KINDS], f"{kinds[number % KINDS]}-{number}") for number in range(queued - KINDS)]
+    with ledger._database.write() as connection:
+        for table, of, once in ((jobs, "id", ("number",)), (documents, "job_id", ()), (events, "job_id", ("id",))):
+            rows = {
+                row._mapping[of]: {name: value for name, value in row._mapping.items() if name not in once}
+                for row in connection.execute(select(table))
+            }
+            connection.execute(insert(table), [{**rows[kind], of: identity} for kind, identity in made])
+        return list(connection.scalars(select(jobs.c.id).order_by(jobs.c.number)))
+
+
+def _submit(ledger: Ledger, number: int) -> str:
+    resources = {"workers": 1 + number % 8, "cpus_per_worker": 1 + number % 2}
+    spec = {"version": 1, "resources": resources, "data": {"name": "digits", "params": {"about": "y" * 2000}}}
+    return ledger.submit(spec, name="waits", submitted_by=f"user-{number % 10}", origin={"git_diff": "x" * 20_000}).id
 
 
 @contextmanager
-def _ledger(database: str) -> Iterator[Ledger]:
+def _ledger_url(database: str, folder: Path) -> Iterator[str]:
     if database == "sqlite":
-        with tempfile.TemporaryDirectory() as folder, Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
-            yield ledger
+        yield f"sqlite:///{folder / 'ledger.db'}"
         return
     programs = binaries()
     assert programs is not None
-    with Postgres(programs) as cluster, Ledger.open(cluster.new_url()) as ledger:
-        yield ledger
-
-
-def _fill(ledger: Ledger, queued: int, ended: int) -> tuple[Job, Lease]:
-    for number in range(ended):
-        ledger.request_stop(_submit(ledger, number).id)
-    held = ledger.submit({"version": 1}, name="held", origin={"git_diff": DIFF})
-    for number in range(queued):
-        job = _submit(ledger, number)
-    lease = ledger.lease("embedded", 3600, held.id)
-    assert lease is not None
-    ledger.running(lease, 1)
-    return job, lease
-
-
-def _submit(ledger: Ledger, number: int) -> Job:
-    resources = {"workers": 1 + number % 8, "cpus_per_worker": 1 + number % 2, "gpus_per_worker": number % 5 == 0}
-    spec = {"version": 1, "resources": resources, "data": {"name": "digits", "params": {"about": "y" * 2000}}}
-    return ledger.submit(spec, name="waits", priority=50, submitted_by=f"user-{number % 10}")
-
-
-def _times(ledger: Ledger, last: Job, lease: Lease, database: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for count in NODES:
-        busy = [_node(number, free=0.0) for number in range(count)]
-        found |= _timed(f"heartbeat, {count} nodes", lambda busy=busy: ledger.heartbeat("a", "1", busy, [], {}))
-        found |= _timed(f"asked in vain, {count} nodes", lambda: ledger.lease("a/1", 60))
-        found |= _timed(f"why the last, {count} nodes", lambda: ledger.why(last.id), times=5)
-        found |= _given(ledger, count)
-    found |= _timed("recent 20", lambda: ledger.jobs(OVER, 20))
-    found |= _timed("queue, first 200", lambda: ledger.queue(200), times=5)
-    before = psutil.Process().io_counters().write_chars
-    found |= _timed("renew", lambda: ledger.renew(lease, 3600, {"step": 1}))
-    if database == "sqlite":  # else another process writes
-        found["renew, KiB written"] = (psutil.Process().io_counters().write_chars - before) / TIMES / 1024
-    return found
-
-
-def _given(ledger: Ledger, count: int) -> dict[str, float]:
-    """A lease, and back to the queue: only the lease is timed."""
-    ledger.heartbeat("a", "1", [_node(number, free=16.0) for number in range(count)], [], {})
-    times = []
-    for _ in range(TIMES):
-        began = time.perf_counter()
-        lease = ledger.lease("a/1", 60)
-        times.append(time.perf_counter() - began)
-        assert lease is not None
-        ledger.retry(lease, Reason.INTERRUPTED)
-    return _summed(f"given, {count} nodes", times)
-
-
-def _node(number: int, free: float) -> Node:
-    return Node(f"n{number}", f"host-{number}", {"CPU": 16.0, "GPU": 2.0}, {"CPU": free, "GPU": free and 2.0})
-
-
-def _timed(name: str, call: Callable[[], object], times: int = TIMES) -> dict[str, float]:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return _summed(name, taken)
-
-
-def _summed(name: str, taken: list[float]) -> dict[str, float]:
-    return {f"{name}, p50": median(taken), f"{name}, p95": quantiles(taken, n=20, method="inclusive")[-1]}
+    with Postgres(programs) as cluster:
+        yield cluster.new_url()

@@ -1,0 +1,139 @@
+"""A hundred agents and a thousand followers of one server, simulated in one thread: they ask, and train nothing.
+
+An agent has one node with 16 CPUs. It sends heartbeats, leases as long as it has room, tells that each job runs, renews
+its lease, and ends it after a while. A follower waits for a job's events, over and over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from epochal.ledger.as_json import seconds_of
+
+CPUS = 16.0
+HEARTBEAT_SECONDS, RENEW_SECONDS, WAIT_SECONDS, TTL = 2.5, 2.0, 25, 30
+JOB_SECONDS = (10.0, 40.0)
+
+
+class Connection:
+    """HTTP/1.1 over one kept connection: a client library would cost more than the server under test."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._where = urlsplit(url)
+        self._token = token
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._where.hostname, self._where.port)
+        reader, writer = self._streams
+        content = b"" if body is None else json.dumps(body).encode()
+        said = {"Host": self._where.netloc, "Authorization": f"Bearer {self._token}", "Content-Length": len(content)}
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {**said, **kind, **(headers or {})}.items())
+        writer.write(f"{method} /api/v1{path} HTTP/1.1\r\n{lines}\r\n".encode() + content)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
+        answer = await reader.readexactly(size)
+        return int(head.split(" ", 2)[1]), json.loads(answer) if answer else None
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+@dataclass
+class Seen:
+    """What the crowd met: seconds that each kind of question took, and how often what went wrong."""
+
+    took: dict[str, list[float]] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        self.took.clear()
+
+
+class Agent:
+    def __init__(self, url: str, name: str, token: str, seen: Seen) -> None:
+        self._url, self._name, self._token, self._seen = url, name, token, seen
+        self._held: dict[tuple[str, int], float] = {}
+        self._leasing = Connection(url, token)
+
+    async def run(self) -> None:
+        await self._beat(Connection(self._url, self._token))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._heartbeats())
+            while True:
+                await self._lease(tasks)
+
+    async def _heartbeats(self) -> None:
+        connection = Connection(self._url, self._token)
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._beat(connection)
+
+    async def _beat(self, connection: Connection) -> None:
+        free = CPUS - sum(self._held.values())
+        node = {"id": "n", "host": self._name, "total": {"CPU": CPUS}, "available": {"CPU": free}}
+        body = {"incarnation": "1", "nodes": [node], "held": [list(key) for key in self._held]}
+        await self._timed("heartbeat", connection.ask("PUT", f"/agents/{self._name}", body))
+
+    async def _lease(self, tasks: asyncio.TaskGroup) -> None:
+        secret = secrets.token_urlsafe(32)
+        body = {"incarnation": "1", "ttl": TTL, "wait": WAIT_SECONDS, "secret": secret}
+        began = time.perf_counter()
+        status, lease = await self._leasing.ask("POST", f"/agents/{self._name}/lease", body)
+        if status != 200:
+            self._note(status, "lease", good=(200, 204))
+            return
+        self._seen.took.setdefault("lease", []).append(time.perf_counter() - began)
+        resources = lease["job"]["spec"]["resources"]
+        self._held[lease["job"]["id"], lease["epoch"]] = resources["workers"] * resources["cpus_per_worker"]
+        tasks.create_task(self._carry(lease, secret))
+
+    async def _carry(self, lease: Mapping[str, Any], secret: str) -> None:
+        connection, key = Connection(self._url, self._token), (lease["job"]["id"], lease["epoch"])
+        path, shown = f"/leases/{key[0]}/{key[1]}", {"Lease-Secret": secret}
+        until = time.monotonic() + random.uniform(*JOB_SECONDS)
+        await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": 1}, shown))
+        while time.monotonic() < until:
+            await asyncio.sleep(RENEW_SECONDS)
+            renewal = {"ttl": TTL, "progress": {"step": 1, "metrics": {"train/loss": 0.5}}}
+            await self._timed("renew", connection.ask("POST", f"{path}/renew", renewal, shown))
+        end = {"state": "SUCCEEDED", "reason": "COMPLETED"}
+        await self._timed("finish", connection.ask("POST", f"{path}/finish", end, shown))
+        del self._held[key]
+        connection.close()
+
+    async def _timed(self, what: str, question: Any) -> None:
+        began = time.perf_counter()
+        status, _ = await question
+        self._seen.took.setdefault(what, []).append(time.perf_counter() - began)
+        self._note(status, what)
+
+    def _note(self, status: int, what: str, good: tuple[int, ...] = (200,)) -> None:
+        if status not in good:
+            name = f"{what}: {status}"
+            self._seen.wrong[name] = self._seen.wrong.get(name, 0) + 1
+
+
+async def follow(url: str, token: str, job_id: str, seen: Seen) -> None:
+    connection, after, done = Connection(url, token), 0, False
+    while not done:
+        status, page = await connection.ask("GET", f"/jobs/{job_id}/events?after={after}&wait={WAIT_SECONDS}")
+        if status != 200:
+            seen.wrong[f"follow: {status}"] = seen.wrong.get(f"follow: {status}", 0) + 1
+            await asyncio.sleep(1)
+            continue
+        after, done = max([after, *(event["id"] for event in page["events"])]), page["done"]
+        seen.took.setdefault("follow", []).extend(time.time() - seconds_of(event["at"]) for event in page["events"])
