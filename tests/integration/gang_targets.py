@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
 
+from epochal.engine import wire
 from epochal.engine.worker import FENCE_POLL_SECONDS, WorkerContext
 from epochal.spec.job import Keep
 from epochal.training import checkpoint
@@ -49,6 +52,15 @@ def see_credentials(payload: list[str], context: WorkerContext) -> list[str]:
         with suppress(psutil.Error):
             seen += [value for value in payload if value in str(process.environ())]
     return seen
+
+
+def look_at_torch(payload: object, context: WorkerContext) -> dict[str, Any]:
+    """What torch has made of its variables when it was imported, and OpenMP of its own when it was loaded."""
+    return {
+        "dynamo": logging.getLogger("torch._dynamo").level,
+        "threads": torch.get_num_threads(),
+        "pid": os.getpid(),
+    }
 
 
 def use_shipped_code(payload: dict[str, Any], context: WorkerContext) -> int:
@@ -150,6 +162,33 @@ def load_with_processes(payload: dict[str, Any], context: WorkerContext) -> floa
     total = sum(batch.sum().item() for (batch,) in loader)
     double = torch.compile(lambda x: x * 2 + 1, backend="aot_eager")
     return total + float(double(torch.ones(1)).item())
+
+
+class Hostile(bytes):
+    """Unpickled it makes the file of that name; sent by Ray as it is, it would be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.decode()),)
+
+
+class HostileError(Exception):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.path),)
+
+
+def attack(payload: str, context: WorkerContext) -> None:
+    """Have the agent unpickle what this process sends: an object of its own, or an exception."""
+
+    def encode(event: object) -> Any:
+        if payload == "exception":
+            raise HostileError(str(context.folder / "attacked"))
+        return {"event": Hostile(str(context.folder / "attacked").encode())}
+
+    wire.encode = encode
+    time.sleep(10**6)
 
 
 def flood(payload: dict[str, Any], context: WorkerContext) -> None:

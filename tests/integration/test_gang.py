@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -144,6 +145,21 @@ def test_a_job_s_code_finds_no_credentials_of_the_agent(place: Place, tmp_path: 
     assert os.environ.items() >= CREDENTIALS.items(), "the agent has them still"
 
 
+def test_variables_that_torch_reads_at_its_import_have_an_effect(warm: Connection, tmp_path: Path) -> None:
+    idle = set().union(*warm.warm._idle.values())
+    env = {"TORCH_LOGS": "+dynamo", "OMP_NUM_THREADS": "3", "OMP_DYNAMIC": "true"}
+    begun = time.perf_counter()
+    with reserve(warm, GangRequest("digits", (2, 2), env=env), WAIT) as place:
+        done = only(Done, run(place, "look_at_torch", tmp_path))
+        print(f"started in new processes and done in {time.perf_counter() - begun:.3f} s")
+    assert len(done) == 2
+    for event in done:
+        assert event.result["dynamo"] == logging.DEBUG
+        assert event.result["threads"] == 3
+        assert event.result["pid"] not in idle
+    assert set().union(*warm.warm._idle.values()) == idle, "the warm ones wait for others"
+
+
 def test_warm_workers_are_used_and_replaced(warm: Connection, tmp_path: Path) -> None:
     idle = set().union(*warm.warm._idle.values())
     with reserve(warm, GangRequest("digits", (2, 2)), WAIT) as place:
@@ -208,6 +224,15 @@ def test_the_first_failing_rank_is_named(place: Place, tmp_path: Path, how: str,
     if how == "exception":
         assert failed.message == "ValueError: the labels do not match"
         assert "gang_targets.py" in failed.traceback
+
+
+@pytest.mark.parametrize("how", ["object", "exception"])
+def test_what_a_worker_sends_is_never_unpickled_here(place: Place, tmp_path: Path, how: str) -> None:
+    """Its process runs the job's own code; Ray would unpickle whatever comes from there."""
+    failed = failure(run(place, "attack", tmp_path, how))
+    assert failed.kind is FailureKind.USER_ERROR
+    assert ("no event" in failed.message) == (how == "object"), failed
+    assert not (tmp_path / "attacked").exists()
 
 
 @pytest.mark.parametrize("how", ["sigstop", "sleep"])

@@ -55,6 +55,20 @@ print(json.dumps({
 }))
 """
 
+LOOKER = """
+import sys, time
+from pathlib import Path
+from epochal.engine.connection import connect
+
+address, home = sys.argv[1], Path(sys.argv[2])
+with connect(address, token_path=home / "token") as connection:
+    connection.keep_warm(None)
+    for nodes in (1, 2, 1):
+        while len(connection.warm.idle()) != nodes:
+            time.sleep(0.05)
+        print(nodes, flush=True)
+"""
+
 CUT_OFF = """
 import sys, time
 from pathlib import Path
@@ -127,6 +141,26 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     assert len(told["pids"]) == 2 * NODES
     assert not any(psutil.pid_exists(pid) for pid in told["pids"])
     assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)
+
+
+def test_nodes_that_join_later_get_warm_workers_and_those_that_go_are_forgotten(
+    namespaces: list[Namespace], home: Path
+) -> None:
+    head, other = namespaces[:2]
+    with ExitStack() as nodes:
+        nodes.enter_context(ray_node(head, head, home, **TARGETS))
+        command = head.command(sys.executable, "-c", LOOKER, f"{head.address}:{PORT}", str(home))
+        driver = subprocess.Popen(command, env=environment(home, **TARGETS), stdout=subprocess.PIPE, text=True)
+        assert driver.stdout is not None
+        try:
+            assert driver.stdout.readline() == "1\n"
+            with ray_node(other, head, home, **TARGETS):
+                assert driver.stdout.readline() == "2\n"
+            assert driver.stdout.readline() == "1\n"
+            assert driver.wait(60) == 0
+        finally:
+            driver.kill()
+            driver.wait()
 
 
 def test_a_node_whose_cable_is_cut_is_named_within_half_a_minute(namespaces: list[Namespace], home: Path) -> None:

@@ -29,9 +29,6 @@ from epochal.ledger.states import Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 from epochal.tracking.desired_run import CLOSED_AS
 
-MOST_WARM = 4
-"""Warm workers a node keeps unless told otherwise: as many as it has CPUs, up to this number."""
-
 WAIT_SECONDS = 2.0
 """Of one long poll: as long as it may take an agent that has nothing to do to notice that it should end."""
 
@@ -80,7 +77,7 @@ class AgentService:
         """
         for name in reap():
             _logger.warning("removed the placement group %s: its driver is gone", name)
-        self._agent.cluster.keep_warm(self._warm_per_node())
+        self._agent.cluster.keep_warm(self._warm)
         try:
             self._watch()
         finally:
@@ -237,13 +234,7 @@ class AgentService:
 
     def _is_quiet(self) -> bool:
         """Whether the warm workers are there, and no job runs."""
-        return not self._runners and (not self._warm_per_node() or bool(self._agent.cluster.warm.idle()))
-
-    def _warm_per_node(self) -> int:
-        if self._warm is not None:
-            return self._warm
-        most = max((node.total.get("CPU", 0.0) for node in self._agent.cluster.nodes()), default=0.0)
-        return min(MOST_WARM, int(most))
+        return not self._runners and not self._agent.cluster.warm.is_filling
 
     def _detail(self) -> Mapping[str, Any]:
         return {

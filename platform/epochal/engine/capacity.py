@@ -10,6 +10,7 @@ from epochal.engine.code import Package
 from epochal.errors import CapacityError
 from epochal.ledger import capacity
 from epochal.ledger.capacity import Demand, Node, amounts, room
+from epochal.spec.environment import is_read_at_start
 
 __all__ = ["Demand", "GangRequest", "Node", "check_possible", "does_not_fit_now", "fit", "nodes_of", "room"]
 
@@ -41,8 +42,14 @@ class GangRequest:
 
     @property
     def threads(self) -> int:
-        """Threads a worker's tensor operations use."""
-        return max(1, int(self.cpus))
+        """Threads a worker's tensor operations use: one a CPU, unless the job's ``env`` says otherwise."""
+        told = self.env.get("OMP_NUM_THREADS", "")
+        return int(told) if told.isdecimal() and int(told) else max(1, int(self.cpus))
+
+    @property
+    def env_at_start(self) -> dict[str, str]:
+        """What of ``env`` has no effect once a process has started, or has imported torch."""
+        return {name: value for name, value in self.env.items() if is_read_at_start(name)}
 
     def __str__(self) -> str:
         return str(self.demand)

@@ -62,8 +62,8 @@ class Connection:
         place = (node["NodeManagerAddress"], node["NodeManagerPort"]) if node is not None else None
         return place is None or _knock(place) in (0, errno.ECONNREFUSED)
 
-    def keep_warm(self, per_node: int) -> None:
-        """Keep that many idle processes with torch imported on every node; returns at once."""
+    def keep_warm(self, per_node: int | None) -> None:
+        """Keep that many idle processes with torch imported on every node; returns at once. See ``WarmPool.keep``."""
         self.warm.keep(per_node)
 
 

@@ -162,8 +162,8 @@ _LOADER_GONE = re.compile("DataLoader worker .* exited unexpectedly")
 
 def of_ray(rank: int, error: BaseException) -> Failed:
     """What an error that Ray raised for a worker's task says about the worker."""
-    if isinstance(error, rx.RayTaskError) and (cause := getattr(error, "cause", None)) is not None:
-        return of_exception(rank, cause, str(error))
+    if isinstance(error, rx.UserCodeException):  # raised before the worker's own code could tell of it
+        return Failed(rank, FailureKind.USER_ERROR, str(error).strip().rpartition("\n")[2], str(error))
     kinds = (RAY_KINDS[known] for known in type(error).__mro__ if known in RAY_KINDS)
     return Failed(rank, next(kinds, FailureKind.INFRASTRUCTURE), _ray_message(error))
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import time
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from epochal.engine import process
+from epochal.engine import process, wire
+from epochal.engine.assignment import Assignment
 from epochal.engine.capacity import GangRequest
 from epochal.engine.events import Done, Event, Failed, Started
-from epochal.engine.failure import FailureKind, of_ray
-from epochal.engine.task import Assignment, run
+from epochal.engine.failure import FailureKind, of_exception, of_ray
 
 _GONE_SECONDS = 10.0
 _EXIT_SECONDS = 2.0
+
+
+def run(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[bytes]:
+    """The task of one worker: its events, the last of them ``Done`` or ``Failed``.
+
+    ``meeting`` is the host and port of rank 0's store. Rank 0 gets none: it makes one, and tells it as it starts.
+    """
+    try:
+        from epochal.engine.worker import work  # and torch, which the driver does without
+
+        for event in work(assignment, meeting):
+            yield wire.encode(event)
+    except Exception as error:
+        yield wire.encode(of_exception(assignment.rank, error, traceback.format_exc()))
+
 
 # With max_calls the process serves this one task; it ends once its results are no longer referred to.
 _RUN = ray.remote(max_retries=0, max_calls=1, num_returns="streaming")(run)
@@ -48,7 +65,10 @@ class Ranks:
 
     def placement(self, bundle: int) -> dict[str, Any]:
         """Options of a Ray task that runs in that bundle and has all of it."""
+        # Ray starts processes of their own for these values; without any it takes those that are there.
+        variables = self._request.env_at_start
         return {
+            **({"runtime_env": {"env_vars": variables}} if variables else {}),
             "num_cpus": self._request.cpus,
             "num_gpus": self._request.gpus,
             "memory": self._request.memory,
@@ -67,13 +87,16 @@ class Ranks:
 
     def _next(self, rank: int) -> Event | None:
         try:
-            event: Event = ray.get(next(self._streams[rank]))
-        except StopIteration:
-            del self._streams[rank]
-            return Failed(rank, FailureKind.INFRASTRUCTURE, "the worker ended without a result")
+            event = wire.receive(self._streams[rank])
         except ray.exceptions.RayError as error:
             del self._streams[rank]
             return of_ray(rank, error)
+        except ValueError as error:
+            del self._streams[rank]
+            return Failed(rank, FailureKind.USER_ERROR, f"what the worker told is {error}")
+        if event is None:
+            del self._streams[rank]
+            return Failed(rank, FailureKind.INFRASTRUCTURE, "the worker ended without a result")
         if isinstance(event, Started):
             self._started[rank] = event
         if isinstance(event, Done | Failed):

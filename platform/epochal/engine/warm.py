@@ -3,7 +3,8 @@
 Ray gives a task an idle process of the same driver where there is one. So: run as many no-op tasks on a node as
 processes are wanted, have each import what a worker needs and hold its process until all are there, then let go.
 A process that has run for a GPU task is never given one without, and the other way round, so on a node with GPUs the
-no-op tasks ask for a ten-thousandth of one. (An actor never gets an idle process; that is why workers are tasks.)
+no-op tasks ask for a ten-thousandth of one, and gangs without GPUs find no warm process there. (An actor never gets an
+idle process; that is why workers are tasks.)
 
 A warm process costs about 0.33 GiB of memory of its own (0.5 GiB resident), and 2 to 3 s of a core to start.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -27,11 +28,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from epochal.engine import process
 from epochal.registry import resolve
 
-MODULES = ("torch", "torch.distributed", "epochal.engine.worker", "epochal.engine.train")
+MODULES = ("torch", "torch.distributed", "epochal.engine.ranks", "epochal.engine.worker", "epochal.engine.train")
 """Imported by a warm worker before it is needed."""
 
 WARM_UP = "epochal.training.warm_up:warm_up"
 """Called after that. By name, since it imports torch, which the driver can do without."""
+
+MOST = 4
+"""Warm workers of a node for which no other number was asked: as many as it has CPUs, up to this number."""
+
+LOOK_SECONDS = 5.0
+"""How often the nodes are looked at anew: some join later, some go."""
 
 REFILL_SECONDS = 5.0
 """How long after workers were taken new ones are made: the first steps of a job are the ones people wait for."""
@@ -61,6 +68,13 @@ _WAITED_FOR = Manner(rest=2.0)
 
 _BESIDE_A_JOB = Manner(gentle=True)
 _BETWEEN_JOBS = Manner()
+
+
+class Kind(NamedTuple):
+    """Processes of a node that serve alike: those that had a GPU's share, or those that had none."""
+
+    node: str
+    gpus: bool
 
 
 @dataclass(frozen=True)
@@ -135,12 +149,12 @@ _HOLD = ray.remote(num_cpus=0, max_retries=0, max_calls=0, num_returns="streamin
 
 
 class WarmPool:
-    """Keeps processes warm on every node, in a thread of its own."""
+    """Keeps processes warm on every node, those that join later too, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._target = 0
-        self._idle: defaultdict[str, set[int]] = defaultdict(set)
-        self._promised: Counter[str] = Counter()
+        self._target: int | None = 0
+        self._idle: defaultdict[Kind, set[int]] = defaultdict(set)
+        self._promised: Counter[Kind] = Counter()
         self._holding: _Round | None = None
         self._due: float | None = None
         self._manner = _WAITED_FOR
@@ -150,8 +164,11 @@ class WarmPool:
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
 
-    def keep(self, per_node: int) -> None:
-        """Have ``per_node`` warm processes on every node, and make new ones as gangs take them. Returns at once."""
+    def keep(self, per_node: int | None) -> None:
+        """Have ``per_node`` warm processes on every node, and make new ones as gangs take them. Returns at once.
+
+        None: as many as the node has CPUs, but not more than ``MOST``.
+        """
         with self._changed:
             if per_node == self._target:
                 return
@@ -161,14 +178,19 @@ class WarmPool:
     def idle(self) -> Mapping[str, int]:
         """How many warm processes each node has, as far as is known here."""
         with self._changed:
-            return {node: len(pids) for node, pids in self._idle.items() if pids}
+            return Counter({kind.node: len(pids) for kind, pids in self._idle.items() if pids})
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether processes are being made that somebody may be waiting for."""
+        return self._filling
 
     @contextmanager
-    def claim(self, need: Mapping[str, int]) -> Iterator[Claim]:
+    def claim(self, need: Mapping[Kind, int]) -> Iterator[Claim]:
         """Within the ``with`` block no warm process is held back: tasks submitted there get them.
 
-        The claim says whether each node has as many as it is said to ``need``, beside those promised to others; waits
-        for those that are being made.
+        The claim says whether there are as many of each kind as are said to be ``need``ed, beside those promised to
+        others; waits for those that are being made.
         """
         with self._changed:
             self._claims += 1
@@ -186,13 +208,13 @@ class WarmPool:
                 self._promised.subtract(claim.outstanding)
                 self._changed.notify_all()
 
-    def take(self, claim: Claim, node_id: str, pid: int) -> None:
+    def take(self, claim: Claim, kind: Kind, pid: int) -> None:
         """The gang of that ``claim`` has that process now."""
         with self._changed:
-            self._idle[node_id].discard(pid)
-            if claim.outstanding[node_id]:
-                claim.outstanding[node_id] -= 1
-                self._promised[node_id] -= 1
+            self._idle[kind].discard(pid)
+            if claim.outstanding[kind]:
+                claim.outstanding[kind] -= 1
+                self._promised[kind] -= 1
             self._schedule(REFILL_SECONDS, _BESIDE_A_JOB)
 
     def rested(self) -> None:
@@ -215,11 +237,11 @@ class WarmPool:
         if self._thread is not None:
             self._thread.join(_RELEASE_SECONDS)
 
-    def _short_of(self, need: Mapping[str, int]) -> bool:
-        return any(len(self._idle[node]) - self._promised[node] < count for node, count in need.items())
+    def _short_of(self, need: Mapping[Kind, int]) -> bool:
+        return any(len(self._idle[kind]) - self._promised[kind] < count for kind, count in need.items())
 
     def _schedule(self, delay: float, manner: Manner) -> None:
-        if not self._target or self._closed:
+        if self._target == 0 or self._closed:
             return
         self._due = time.monotonic() + delay
         self._manner = manner
@@ -244,38 +266,50 @@ class WarmPool:
         One that is under way before a gang claims processes goes on; no other starts while the claim lasts.
         """
         with self._changed:
+            if self._due is None:
+                self._due, self._manner = time.monotonic() + LOOK_SECONDS, _BESIDE_A_JOB
             while not self._closed:
-                wait = None if self._due is None else self._due - time.monotonic()
-                if wait is not None and wait <= 0 and (not self._claims or self._filling):
+                wait = self._due - time.monotonic()
+                if wait <= 0 and (not self._claims or self._filling):
                     self._due, self._filling = None, not self._manner.gentle
                     return self._manner
-                self._changed.wait(None if wait is None or wait <= 0 else wait)
+                self._changed.wait(None if wait <= 0 else wait)
             return None
 
     def _round(self, manner: Manner) -> None:
-        short = [node for node in ray.nodes() if self._is_short(node)]  # type: ignore[no-untyped-call]
-        if not short or not self._target:
+        nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        self._forget_all_but({node["NodeID"] for node in nodes if node["Alive"]})
+        short = [node for node in nodes if self._is_short(node)]
+        if not short:
             return
-        placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
+        placements = [(_kind_of(node), _on(node)) for node in short for _ in range(self._target_of(node))]
         mine = _Round([options for _, options in placements], manner)
         with self._changed:
             self._holding = mine
-        self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
+        self._collect(mine, dict(zip(mine.tasks, (kind for kind, _ in placements), strict=True)))
         with self._changed:
             if self._holding is not mine:
                 return
             self._holding = None
         mine.release()
 
+    def _forget_all_but(self, alive: set[str]) -> None:
+        with self._changed:
+            for kind in [kind for kind in self._idle if kind.node not in alive]:
+                del self._idle[kind]
+
     def _is_short(self, node: Mapping[str, Any]) -> bool:
         wanted = self._target_of(node)
-        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < wanted and _has_gpu_share(node)
+        return bool(node["Alive"]) and len(self._idle[_kind_of(node)]) < wanted and _has_gpu_share(node)
 
     def _target_of(self, node: Mapping[str, Any]) -> int:
         """None on a node that offers no CPU: no worker is ever placed there."""
-        return self._target if node["Resources"].get("CPU") else 0
+        cpus = node["Resources"].get("CPU", 0.0)
+        if self._target is None:
+            return min(MOST, int(cpus))
+        return self._target if cpus else 0
 
-    def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
+    def _collect(self, mine: _Round, kinds: Mapping[Any, Kind]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
         deadline = time.monotonic() + _ROUND_SECONDS
         while not mine.complete and time.monotonic() < deadline and self._holding is mine:
@@ -284,21 +318,21 @@ class WarmPool:
                 if self._holding is not mine:
                     return
                 for task, pid in mine.loaded(ready):
-                    self._idle[nodes[task]].add(pid)
+                    self._idle[kinds[task]].add(pid)
                 self._changed.notify_all()
 
 
 class Claim:
     """What a gang was promised while its workers start; nothing where there were too few for all of them."""
 
-    def __init__(self, pool: WarmPool, promised: Mapping[str, int]) -> None:
+    def __init__(self, pool: WarmPool, promised: Mapping[Kind, int]) -> None:
         self._pool = pool
         self.enough = bool(promised)
         self.outstanding = Counter(promised)
 
-    def taken(self, node_id: str, pid: int) -> None:
+    def taken(self, kind: Kind, pid: int) -> None:
         """One of its workers has that process."""
-        self._pool.take(self, node_id, pid)
+        self._pool.take(self, kind, pid)
 
 
 class _Round:
@@ -351,9 +385,14 @@ def preload(placements: Iterable[Mapping[str, Any]], given_up: Callable[[], bool
     crowd.release()
 
 
+def _kind_of(node: Mapping[str, Any]) -> Kind:
+    """Of the processes that are kept warm there."""
+    return Kind(node["NodeID"], bool(node["Resources"].get("GPU")))
+
+
 def _on(node: Mapping[str, Any]) -> dict[str, Any]:
     affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return {"scheduling_strategy": affinity, "num_gpus": _GPU_SHARE if node["Resources"].get("GPU") else 0}
+    return {"scheduling_strategy": affinity, "num_gpus": _GPU_SHARE if _kind_of(node).gpus else 0}
 
 
 def _has_gpu_share(node: Mapping[str, Any]) -> bool:

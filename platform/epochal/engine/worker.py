@@ -6,6 +6,7 @@ that the process still answers (heartbeats, logs) while the training computes.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import sys
@@ -24,11 +25,11 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from epochal.engine import gpu, process
+from epochal.engine.assignment import Assignment, newer_attempt, stop_marker, training_lock
 from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
 from epochal.engine.log_tail import LogTail
-from epochal.engine.task import Assignment, newer_attempt, stop_marker, training_lock
 from epochal.files import locked
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
@@ -51,7 +52,7 @@ class WorkerContext:
 
     ``rendezvous`` and ``store`` are for ``training.process_group.join``; ``store`` is rank 0's alone. ``folder`` is
     the job's, ``code`` that of the shipped code, where there is any. What the function returns is passed to the driver
-    and so must survive pickling.
+    as JSON.
     """
 
     worker: Worker
@@ -104,7 +105,7 @@ class WorkerControl:
 
 
 def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:
-    """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``task.run``."""
+    """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``ranks.run``."""
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     _become(assignment, host)
     threading.Thread(target=_keep_apart, args=(assignment,), name="fence", daemon=True).start()
@@ -191,7 +192,7 @@ def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], even
         with process.made_to_stay():
             function: Any = resolve(assignment.target)
         with _alone(assignment):
-            result = function(assignment.payload, context)
+            result = json.loads(json.dumps(function(assignment.payload, context)))
         events.put(Done(rank, result))
     except BaseException as error:
         trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]

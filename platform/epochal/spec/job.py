@@ -243,7 +243,8 @@ class JobSpec(Section):
     """It may be asked to save its state and wait, to make room for a job of higher priority."""
     code: Code | None = None
     env: dict[VariableName, str] = {}
-    """Environment variables of the workers. Not for secrets."""
+    """Environment variables of the workers. Not for secrets. With one that torch or the process reads when it starts
+    (`TORCH_LOGS`, `OMP_*`, `KMP_*`, ...) the workers are new processes, which takes seconds longer than idle ones."""
     secrets: list[VariableName] = []
     """Names of variables that the cluster provides; values are never stored or shown."""
     sweep: Sweep | None = None

@@ -65,6 +65,16 @@ def test_plan_shows_values_with_their_origin_and_the_cost(capsys: pytest.Capture
     assert ["resources", "3", "CPUs,", "0", "GPUs"] in lines
 
 
+def test_plan_says_that_variables_cost_a_start_of_new_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, told in (("OMP_WAIT_POLICY", True), ("GREETING", False)):
+        assert main(["plan", str(JOBS / "quickstart.yaml"), "-s", f"env.{name}=passive"]) == 0
+        assert (f"in new processes, seconds later than in idle ones, because of {name}" in _flat(capsys)) == told
+
+
+def _flat(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_plan_as_json_holds_spec_origins_and_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(JOBS / "quickstart.yaml"), "-o", "json"]) == 0
     planned = json.loads(capsys.readouterr().out)

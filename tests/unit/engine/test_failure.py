@@ -43,8 +43,7 @@ def test_the_map_is_complete() -> None:
         (rx.WorkerCrashedError(), FailureKind.INFRASTRUCTURE),
         (rx.NodeDiedError("gone"), FailureKind.INFRASTRUCTURE),
         (rx.OutOfMemoryError("killed"), FailureKind.OUT_OF_MEMORY),
-        (rx.RayTaskError("run", "trace", MemoryError("full")), FailureKind.OUT_OF_MEMORY),
-        (rx.RayTaskError("run", "trace", ValueError("bad")), FailureKind.USER_ERROR),
+        (rx.UserCodeException("Traceback\nModuleNotFoundError: No module named 'epochal'"), FailureKind.USER_ERROR),
     ],
 )
 def test_rays_errors(error: rx.RayError, kind: FailureKind) -> None:

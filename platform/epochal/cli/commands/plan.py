@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,7 +39,7 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
-        render.document(_summary(planned))
+        render.document({**_summary(planned), **_start(loaded.spec.env)})
     else:
         spec = loaded.spec.model_dump(mode="json")
         render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict()}, output)
@@ -81,6 +82,13 @@ def _summary(planned: Plan) -> dict[str, Any]:
         ),
         "resources": f"{total.cpus:g} CPUs, {total.gpus:g} GPUs{memory}",
     }
+
+
+def _start(env: Mapping[str, str]) -> dict[str, str]:
+    from epochal.spec.environment import is_read_at_start
+
+    names = ", ".join(name for name in env if is_read_at_start(name))
+    return {"start": f"in new processes, seconds later than in idle ones, because of {names} in env"} if names else {}
 
 
 def _flops(count: int) -> str:

@@ -1,15 +1,13 @@
-"""The task of one worker, as the driver names it. It imports no torch: the driver does without."""
+"""What one worker of an attempt is to do, and the files by which it and others of the job are told apart."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epochal.engine.capacity import GangRequest
-from epochal.engine.events import Event
 from epochal.training.control import SETUP_SECONDS
 
 
@@ -50,13 +48,3 @@ def newer_attempt(folder: Path, attempt: int) -> int | None:
     """
     newest = max((int(name) for name in os.listdir(folder / "attempts") if name.isdigit()), default=attempt)
     return newest if newest > attempt else None
-
-
-def run(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:
-    """The worker's events, the last of them ``Done`` or ``Failed``.
-
-    ``meeting`` is the host and port of rank 0's store. Rank 0 gets none: it makes one, and tells it as it starts.
-    """
-    from epochal.engine.worker import work
-
-    yield from work(assignment, meeting)
