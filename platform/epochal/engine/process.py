@@ -89,10 +89,11 @@ def lower_priority() -> None:
 def restore_priority() -> None:
     """Undo ``lower_priority`` for threads that outlive the one that started them, where that is allowed."""
     if sys.platform == "linux":
+        usual = os.getpriority(os.PRIO_PROCESS, os.getpid())  # the main thread's
         for thread in os.listdir("/proc/self/task"):
             with suppress(OSError):
-                if os.getpriority(os.PRIO_PROCESS, int(thread)) > 0:
-                    os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+                if os.getpriority(os.PRIO_PROCESS, int(thread)) > usual:
+                    os.setpriority(os.PRIO_PROCESS, int(thread), usual)
 
 
 @contextmanager
