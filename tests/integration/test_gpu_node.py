@@ -39,17 +39,15 @@ def run(cluster: Connection, request: GangRequest, folder: Path) -> list[Event]:
         return list(Gang(place).run("gang_targets:add_up", None, folder, 1))
 
 
-def test_a_gang_without_gpus_does_not_count_on_processes_that_had_one(
+def test_a_gang_without_gpus_finds_warm_processes(cluster: Connection, idle: set[int], tmp_path: Path) -> None:
+    events = run(cluster, GangRequest("cpus", (2, 2)), tmp_path)
+    assert len([event for event in events if isinstance(event, Done)]) == 2
+    assert {event.pid for event in events if isinstance(event, Started)} == idle
+
+
+def test_one_with_gpus_finds_them_too_and_looks_for_its_gpu(
     cluster: Connection, idle: set[int], tmp_path: Path
 ) -> None:
-    events = run(cluster, GangRequest("cpus", (2, 2)), tmp_path)
-    pids = {event.pid for event in events if isinstance(event, Started)}
-    assert len([event for event in events if isinstance(event, Done)]) == 2
-    assert not pids & idle
-    assert set().union(*cluster.warm._idle.values()) == idle, "a gang with GPUs still finds them"
-
-
-def test_one_with_gpus_gets_them_and_looks_for_its_gpu(cluster: Connection, idle: set[int], tmp_path: Path) -> None:
     events = run(cluster, GangRequest("gpus", (1, 1), gpus=1), tmp_path)
     started, failed = events[0], events[-1]
     assert isinstance(started, Started)

@@ -16,7 +16,7 @@ SETTLE_SECONDS = 1.0
 """For so long after a gang of ours came or went Ray may still tell of the time before."""
 
 _CRUMBS = 0.01
-"""Of a CPU or GPU: warm workers hold a ten-thousandth of a GPU while they start."""
+"""Of a CPU or GPU: Ray rounds, and shares do not add up to the last digit."""
 
 Amounts = Mapping[str, Mapping[str, float]]
 """Resources by name, by node id."""

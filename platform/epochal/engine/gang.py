@@ -15,7 +15,7 @@ from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
 from epochal.engine.failure import GRACE, FailureKind, first_failure
 from epochal.engine.place import Place, Seat
 from epochal.engine.ranks import Ranks
-from epochal.engine.warm import Claim, Kind, preload
+from epochal.engine.warm import Claim, preload
 from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.training.control import Phase
 
@@ -181,9 +181,9 @@ class _Flight:
 
     def _prepare(self, claim: ExitStack) -> None:
         """Launch rank 0, once there is a warm process for everyone."""
-        request = self._place.request
         # Variables that are read at an import have no effect in a process that has everything imported.
-        need = Counter(self._kind(seat.node) for seat in self._seats if not request.env_at_start)
+        cold = bool(self._place.request.env_at_start)
+        need = Counter(() if cold else (seat.node for seat in self._seats))
         self._claim = claim.enter_context(self._warm.claim(need))
         if not self._claim.enough:
             placements = [self._ranks.placement(seat.bundle) for seat in self._seats]
@@ -195,7 +195,7 @@ class _Flight:
         now = time.monotonic()
         if isinstance(event, Started):
             if self._claim is not None:
-                self._claim.taken(self._kind(event.node_id), event.pid)
+                self._claim.taken(event.node_id, event.pid)
             self._watchdog.start(event.rank, now)
             if event.meeting is not None:
                 self._launch_others(event.meeting)
@@ -203,9 +203,6 @@ class _Flight:
             self._watchdog.heard(event, now)
         elif isinstance(event, Done):
             self._watchdog.finish(event.rank)
-
-    def _kind(self, node_id: str) -> Kind:
-        return Kind(node_id, self._place.request.gpus > 0)
 
     def _launch_others(self, meeting: tuple[str, int]) -> None:
         for assignment, seat in zip(self._assignments[1:], self._seats[1:], strict=True):

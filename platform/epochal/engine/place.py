@@ -43,8 +43,6 @@ def reserve(
     Raises:
         CapacityError: the workers can never fit, or did not within the timeout.
     """
-    if request.gpus:
-        connection.warm.make_way()  # while they start, warm workers hold a little of every GPU
     deadline = time.monotonic() + timeout
     while True:
         nodes = connection.nodes()

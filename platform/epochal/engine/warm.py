@@ -2,9 +2,9 @@
 
 Ray gives a task an idle process of the same driver where there is one. So: run as many no-op tasks on a node as
 processes are wanted, have each import what a worker needs and hold its process until all are there, then let go.
-A process that has run for a GPU task is never given one without, and the other way round, so on a node with GPUs the
-no-op tasks ask for a ten-thousandth of one, and gangs without GPUs find no warm process there. (An actor never gets an
-idle process; that is why workers are tasks.)
+(An actor never gets an idle process; that is why workers are tasks.) Ray keeps processes of tasks that ask for a GPU
+apart, but not those of tasks in a placement group, whose resources have names of their own: so the same idle processes
+serve gangs with GPUs and without, and none may have asked CUDA for its devices before (see ``training.warm_up``).
 
 A warm process costs about 0.33 GiB of memory of its own (0.5 GiB resident), and 2 to 3 s of a core to start.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -48,8 +48,6 @@ _ROUND_SECONDS = 120.0
 _PRELOAD_SECONDS = 90.0
 _CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
-_GPU_SHARE = 0.0001
-_LEAST_GPU = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,6 @@ _WAITED_FOR = Manner(rest=2.0)
 
 _BESIDE_A_JOB = Manner(gentle=True)
 _BETWEEN_JOBS = Manner()
-
-
-class Kind(NamedTuple):
-    """Processes of a node that serve alike: those that had a GPU's share, or those that had none."""
-
-    node: str
-    gpus: bool
 
 
 @dataclass(frozen=True)
@@ -153,8 +144,8 @@ class WarmPool:
 
     def __init__(self) -> None:
         self._target: int | None = 0
-        self._idle: defaultdict[Kind, set[int]] = defaultdict(set)
-        self._promised: Counter[Kind] = Counter()
+        self._idle: defaultdict[str, set[int]] = defaultdict(set)
+        self._promised: Counter[str] = Counter()
         self._holding: _Round | None = None
         self._due: float | None = None
         self._manner = _WAITED_FOR
@@ -178,7 +169,7 @@ class WarmPool:
     def idle(self) -> Mapping[str, int]:
         """How many warm processes each node has, as far as is known here."""
         with self._changed:
-            return Counter({kind.node: len(pids) for kind, pids in self._idle.items() if pids})
+            return {node: len(pids) for node, pids in self._idle.items() if pids}
 
     @property
     def is_filling(self) -> bool:
@@ -186,11 +177,11 @@ class WarmPool:
         return self._filling
 
     @contextmanager
-    def claim(self, need: Mapping[Kind, int]) -> Iterator[Claim]:
+    def claim(self, need: Mapping[str, int]) -> Iterator[Claim]:
         """Within the ``with`` block no warm process is held back: tasks submitted there get them.
 
-        The claim says whether there are as many of each kind as are said to be ``need``ed, beside those promised to
-        others; waits for those that are being made.
+        The claim says whether each node has as many as it is said to ``need``, beside those promised to others; waits
+        for those that are being made.
         """
         with self._changed:
             self._claims += 1
@@ -208,13 +199,13 @@ class WarmPool:
                 self._promised.subtract(claim.outstanding)
                 self._changed.notify_all()
 
-    def take(self, claim: Claim, kind: Kind, pid: int) -> None:
+    def take(self, claim: Claim, node_id: str, pid: int) -> None:
         """The gang of that ``claim`` has that process now."""
         with self._changed:
-            self._idle[kind].discard(pid)
-            if claim.outstanding[kind]:
-                claim.outstanding[kind] -= 1
-                self._promised[kind] -= 1
+            self._idle[node_id].discard(pid)
+            if claim.outstanding[node_id]:
+                claim.outstanding[node_id] -= 1
+                self._promised[node_id] -= 1
             self._schedule(REFILL_SECONDS, _BESIDE_A_JOB)
 
     def rested(self) -> None:
@@ -237,8 +228,8 @@ class WarmPool:
         if self._thread is not None:
             self._thread.join(_RELEASE_SECONDS)
 
-    def _short_of(self, need: Mapping[Kind, int]) -> bool:
-        return any(len(self._idle[kind]) - self._promised[kind] < count for kind, count in need.items())
+    def _short_of(self, need: Mapping[str, int]) -> bool:
+        return any(len(self._idle[node]) - self._promised[node] < count for node, count in need.items())
 
     def _schedule(self, delay: float, manner: Manner) -> None:
         if self._target == 0 or self._closed:
@@ -282,11 +273,11 @@ class WarmPool:
         short = [node for node in nodes if self._is_short(node)]
         if not short:
             return
-        placements = [(_kind_of(node), _on(node)) for node in short for _ in range(self._target_of(node))]
+        placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
         mine = _Round([options for _, options in placements], manner)
         with self._changed:
             self._holding = mine
-        self._collect(mine, dict(zip(mine.tasks, (kind for kind, _ in placements), strict=True)))
+        self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
         with self._changed:
             if self._holding is not mine:
                 return
@@ -295,12 +286,11 @@ class WarmPool:
 
     def _forget_all_but(self, alive: set[str]) -> None:
         with self._changed:
-            for kind in [kind for kind in self._idle if kind.node not in alive]:
-                del self._idle[kind]
+            for node in self._idle.keys() - alive:
+                del self._idle[node]
 
     def _is_short(self, node: Mapping[str, Any]) -> bool:
-        wanted = self._target_of(node)
-        return bool(node["Alive"]) and len(self._idle[_kind_of(node)]) < wanted and _has_gpu_share(node)
+        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < self._target_of(node)
 
     def _target_of(self, node: Mapping[str, Any]) -> int:
         """None on a node that offers no CPU: no worker is ever placed there."""
@@ -309,7 +299,7 @@ class WarmPool:
             return min(MOST, int(cpus))
         return self._target if cpus else 0
 
-    def _collect(self, mine: _Round, kinds: Mapping[Any, Kind]) -> None:
+    def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
         deadline = time.monotonic() + _ROUND_SECONDS
         while not mine.complete and time.monotonic() < deadline and self._holding is mine:
@@ -318,21 +308,21 @@ class WarmPool:
                 if self._holding is not mine:
                     return
                 for task, pid in mine.loaded(ready):
-                    self._idle[kinds[task]].add(pid)
+                    self._idle[nodes[task]].add(pid)
                 self._changed.notify_all()
 
 
 class Claim:
     """What a gang was promised while its workers start; nothing where there were too few for all of them."""
 
-    def __init__(self, pool: WarmPool, promised: Mapping[Kind, int]) -> None:
+    def __init__(self, pool: WarmPool, promised: Mapping[str, int]) -> None:
         self._pool = pool
         self.enough = bool(promised)
         self.outstanding = Counter(promised)
 
-    def taken(self, kind: Kind, pid: int) -> None:
+    def taken(self, node_id: str, pid: int) -> None:
         """One of its workers has that process."""
-        self._pool.take(self, kind, pid)
+        self._pool.take(self, node_id, pid)
 
 
 class _Round:
@@ -385,19 +375,5 @@ def preload(placements: Iterable[Mapping[str, Any]], given_up: Callable[[], bool
     crowd.release()
 
 
-def _kind_of(node: Mapping[str, Any]) -> Kind:
-    """Of the processes that are kept warm there."""
-    return Kind(node["NodeID"], bool(node["Resources"].get("GPU")))
-
-
 def _on(node: Mapping[str, Any]) -> dict[str, Any]:
-    affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return {"scheduling_strategy": affinity, "num_gpus": _GPU_SHARE if _kind_of(node).gpus else 0}
-
-
-def _has_gpu_share(node: Mapping[str, Any]) -> bool:
-    """Whether no-op tasks could run there: on a node whose GPUs are all taken they would wait for hours."""
-    if not node["Resources"].get("GPU"):
-        return True
-    state: Any = ray._private.state
-    return bool(state.available_resources_per_node().get(node["NodeID"], {}).get("GPU", 0.0) > _LEAST_GPU)
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}

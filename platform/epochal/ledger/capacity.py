@@ -11,7 +11,7 @@ from epochal.ledger.as_json import Value
 from epochal.units import Bytes
 
 _TOLERANCE = 0.01
-"""Of a CPU or GPU: a warm worker holds a ten-thousandth of a GPU while it starts."""
+"""Of a CPU or GPU: Ray rounds, and shares do not add up to the last digit."""
 
 _MOST = 100_000
 """Workers of a job, or CPUs of one: more than a spec may ask for is not read from one."""

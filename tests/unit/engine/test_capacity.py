@@ -21,7 +21,7 @@ def test_room_is_the_scarcest_resource() -> None:
     assert room({"CPU": 8}, {"CPU": 1, "GPU": 1}) == 0
 
 
-def test_warm_workers_share_of_a_gpu_does_not_take_it_away() -> None:
+def test_what_ray_rounds_off_takes_no_gpu_away() -> None:
     assert room({"CPU": 8, "GPU": 1.9998}, {"CPU": 1, "GPU": 1}) == 2
 
 
