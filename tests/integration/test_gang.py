@@ -1,4 +1,4 @@
-"""Gangs on a real private Ray: forming, running, failing, stopping, and leaving nothing behind."""
+"""Gangs on a real private Ray: forming, running, failing and stopping."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from epochal.engine.events import Done, Event, Failed, FailureKind, Heartbeat, L
 from epochal.engine.gang import Gang
 from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
-from epochal.errors import CapacityError, UnreachableError
+from epochal.errors import CapacityError
 from epochal.training.control import Progress, Saved
-from polling import until
+from polling import gone, until
 
 TARGETS = "gang_targets"
 HERE = Path(__file__).parent
@@ -79,13 +79,6 @@ def waiting_processes() -> list[int]:
     ours = {child.pid for child in psutil.Process().children(recursive=True)}
     found = [one for one in psutil.process_iter(["name"]) if one.pid in ours and one.info["name"] in _WAITING]
     return [one.pid for one in found if not gone(one.pid)]  # the name of one that has ended is there until it is reaped
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def run(place: Place, target: str, folder: Path, payload: object = None, attempt: int = 1) -> list[Event]:
@@ -364,59 +357,3 @@ def test_everything_listens_on_loopback_and_wants_the_token(cluster: Connection,
         environment = {**os.environ, "RAY_AUTH_TOKEN": token}
         client = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
         assert (b"AuthenticationError" in client.stderr) != accepted
-
-
-def test_an_address_where_nobody_answers(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UnreachableError, match="no Ray cluster answers") as error,
-        connect("127.0.0.1:1", token_path=tmp_path / "token"),
-    ):
-        pass
-    assert "ray start --head" in error.value.hint
-    with pytest.raises(UnreachableError, match="no Ray address"), connect("nonsense", token_path=tmp_path / "token"):
-        pass
-
-
-DRIVER = """
-import sys, time
-from pathlib import Path
-from epochal.engine.connection import connect
-from epochal.engine.events import Reported
-from epochal.engine.gang import Gang
-from epochal.engine.place import GangRequest, reserve
-home = Path(sys.argv[1])
-with connect(token_path=home / "token", cpus=2, temp_dir=home / "ray") as connection:
-    with reserve(connection, GangRequest("digits", (2, 2)), 60) as place:
-        for event in Gang(place).run("gang_targets:step_forever", None, home, 1):
-            if isinstance(event, Reported):
-                if sys.argv[2] == "end":
-                    break
-                print("stepping", flush=True)
-print("ended", flush=True)
-"""
-
-
-@pytest.mark.parametrize("ending", ["end", "kill"])
-def test_nothing_is_left_running(tmp_path: Path, ending: str) -> None:
-    """Also where the driver is killed, and a worker is stopped and so can do nothing about it."""
-    tmp_path = tmp_path.parent / ending[0]
-    tmp_path.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "another"}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path), ending], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    try:
-        assert driver.stdout is not None
-        assert driver.stdout.readline().strip() == {"end": "ended", "kill": "stepping"}[ending]
-        family = psutil.Process(driver.pid).children(recursive=True) if ending == "kill" else []
-        if ending == "kill":
-            workers = [one for one in family if one.name().startswith("epochal:") or "rank1" in one.cmdline()[0]]
-            workers[0].suspend()
-            driver.kill()
-        driver.wait(WAIT)
-        until(lambda: not any(one.is_running() and not gone(one.pid) for one in family), "the end of all")
-        until(lambda: list((tmp_path / "ray").iterdir()) == [], "the end of the folder")
-        assert not (tmp_path / ".ray").exists()
-    finally:
-        driver.kill()
-        driver.wait()
