@@ -52,8 +52,9 @@ bench: setup  ## the promises of the design, measured beside their peers
 index: setup  ## write the catalog's index, from its entries
 	$(PY) -m epochal.catalog.generate
 
-docs: setup  ## write the spec reference, from the spec
+docs: setup  ## write the spec reference and what works together, from the spec and its rules
 	$(PY) -m epochal.spec.reference
+	$(PY) tests/support/covering_array.py --write
 
 format: setup  ## put the code into its format
 	$(BIN)/ruff check --fix .

@@ -42,6 +42,11 @@ def test_the_loss_goes_down_at_the_given_rate(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
+def test_the_learning_rate_is_declared_by_the_spec_alone(name: str) -> None:
+    assert not set(OPTIMIZERS.get(name).params.model_fields) & set(Optimizer.model_fields)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_saved_state_goes_on_exactly(name: str) -> None:
     choice = Optimizer(name=name, lr=0.01)
     model, other = _model(), _model()

@@ -51,6 +51,14 @@ def test_every_entry_is_described_with_an_example_that_checks(
         assert parameter["description"]
 
 
+@pytest.mark.parametrize(("command", "name", "field"), [("optimizers", "rprop", "lr"), ("schedules", "step", "warmup")])
+def test_fields_of_the_spec_beside_the_name_are_described_too(
+    command: str, name: str, field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, name]) == 0
+    assert field in [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+
+
 def test_a_wrong_name_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "resnett"]) == 3
     assert "did you mean 'resnet'?" in capsys.readouterr().err
