@@ -83,7 +83,7 @@ class Single:
     def wrap(self, model: nn.Module) -> None:
         self.module = model.to(self.worker.device)
         if self.train.compile:
-            self.module.compile()
+            compile_in_place(self.module)
 
     def run(self, compute: Callable[[], Result]) -> Result:
         return compute()
@@ -164,7 +164,7 @@ class DDP(Many):
         device = self.worker.device
         self.module = self._with_batch_norm(model).to(device)
         if self.train.compile:
-            self.module.compile()
+            compile_in_place(self.module)
         self._looked = self.train.find_unused_parameters
         self._replica = _Replica(self.module, find_unused=self._looked)
 
@@ -236,6 +236,22 @@ class _Replica(DistributedDataParallel):
     def release(self) -> None:
         """Leave the parameters to another replica."""
         self.reducer._remove_autograd_hooks()
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """As ``module.compile()``, which does nothing to a module of a class of torch's own, such as ``nn.Sequential``.
+
+    The compiler passes over the frames of torch's classes and begins with the first one of somebody else: here it is.
+    """
+    if not type(module).forward.__module__.startswith("torch.nn."):
+        module.compile()
+        return
+    forward = module.forward
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    module.forward = torch.compile(call)
 
 
 def _behind(result: Any) -> set[Tensor] | None:
