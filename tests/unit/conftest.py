@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
+import platform
 import subprocess
 from typing import Any
 
 import pytest
+
+
+platform.processor()  # runs `uname`, once: libraries ask for it while they are imported
 
 
 @pytest.fixture(autouse=True)
