@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-
 platform.processor()  # runs `uname`, once: libraries ask for it while they are imported
 
 
