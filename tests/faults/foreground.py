@@ -34,7 +34,7 @@ def epochal(home: Path, *arguments: str, **environ: str) -> subprocess.Completed
     """Another command of the same user, to its end."""
     command = [sys.executable, "-m", "epochal.cli.main", *arguments]
     variables = {**environment(home), **environ}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
 
 @dataclass

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import grimp
+import networkx
 import pytest
 from code_base import ROOT, modules
 
@@ -59,6 +61,15 @@ def test_layers_import_only_downwards() -> None:
     result = subprocess.run([*command, "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 kept, 0 broken" in result.stdout
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """An import inside a function counts as one at the top. What is imported for type checkers alone does not."""
+    graph = grimp.build_graph("epochal", cache_dir=None, exclude_type_checking_imports=True)
+    imports = [(one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one)]
+    assert ("epochal.cli.main", "epochal.cli.dispatch") in imports, "inside a function"
+    circles = networkx.strongly_connected_components(networkx.DiGraph(imports))
+    assert not [sorted(circle) for circle in circles if len(circle) > 1]
 
 
 def test_libraries_are_imported_where_they_belong() -> None:
