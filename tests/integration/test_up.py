@@ -97,8 +97,8 @@ def test_from_nothing_to_a_finished_job_and_back_to_nothing(here: Here) -> None:
     assert "up already" in again.stderr
     assert services.url("server") in again.stdout
     ui = here.epochal("ui")
-    assert (ui.returncode, ui.stdout.strip()) == (0, services.url("mlflow"))
-    assert services.url("server") in ui.stderr
+    assert ui.returncode == 0
+    assert ui.stdout.startswith(f"{services.url('mlflow')}/#/experiments")
 
     job = here.epochal("submit", QUICKSTART, "-s", "train.epochs=1", "--follow")
     assert job.returncode == 0, job.stderr
