@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from epochal.ledger.as_json import seconds_of
+from epochal.ledger.json_values import seconds_of
 
 CPUS = 16.0
 HEARTBEAT_SECONDS, RENEW_SECONDS, WAIT_SECONDS, TTL = 2.5, 2.0, 25, 30

@@ -39,11 +39,11 @@ print(json.dumps(taken))
 
 DIE_BETWEEN_TWO_WRITES = """
 import os, signal, sys
-from epochal.ledger import agent_side
+from epochal.ledger import lease_operations
 from epochal.ledger.ledger import Ledger
 ledger = Ledger.open(sys.argv[1])
 lease = ledger.lease("dying", 60)
-agent_side.end_attempt = lambda *ignored: os.kill(os.getpid(), signal.SIGKILL)
+lease_operations.end_attempt = lambda *ignored: os.kill(os.getpid(), signal.SIGKILL)
 ledger.retry(lease, "INFRASTRUCTURE")
 """
 

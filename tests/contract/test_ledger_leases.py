@@ -7,8 +7,8 @@ from ledger_steps import SPEC, leased, running, state, submit
 from test_ledger_at_once import at_once
 
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
-from epochal.ledger.agent_side import MOST_LOSSES
 from epochal.ledger.capacity import Node
+from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job, Lease, LeaseKey, WhyKind

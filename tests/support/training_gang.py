@@ -52,9 +52,9 @@ class TestGang:
         for rank, pipe in enumerate(pipes):
             pipe.send((Worker(rank, world_size, rank), function, args))
         if world_size > 1:
-            meeting = _receive(pipes[0])
+            rendezvous = _receive(pipes[0])
             for pipe in pipes[1:]:
-                pipe.send(meeting)
+                pipe.send(rendezvous)
         replies = _replies(pipes)
         if len(replies) < world_size:
             self._kill()
@@ -125,9 +125,9 @@ def _group(worker: Worker, pipe: Connection) -> Iterator[None]:
     if worker.world_size == 1:
         yield
     elif worker.is_first:
-        with serve(HOST, worker.world_size) as (meeting, store):
-            pipe.send(meeting)
-            with join(worker, meeting, store):
+        with serve(HOST, worker.world_size) as (rendezvous, store):
+            pipe.send(rendezvous)
+            with join(worker, rendezvous, store):
                 yield
     else:
         with join(worker, pipe.recv()):

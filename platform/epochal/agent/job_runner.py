@@ -23,8 +23,8 @@ from epochal.agent.program import PackageProgram, TrainProgram, package, request
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry import QUICK_SECONDS, pause_before_next
+from epochal.agent.retry_policy import Action, Ending, Terms, decide, decision_on
 from epochal.agent.run_tracking import RunTracking
-from epochal.agent.settlement import Ending, Terms, Verb, decide, verdict_on
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
@@ -227,8 +227,8 @@ class JobRunner:
 
     def _is_tried_again(self, lease: Lease) -> bool:
         with suppress(UnreachableError):  # it is to stop
-            ask = partial(verdict_on, self._source, lease, self.ending, self._terms())
-            return self._patiently(ask).verb is Verb.AGAIN
+            ask = partial(decision_on, self._source, lease, self.ending, self._terms())
+            return self._patiently(ask).action is Action.RETRY
         return False
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:

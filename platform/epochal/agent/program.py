@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from epochal.agent.settlement import Ending
+from epochal.agent.retry_policy import Ending
 from epochal.engine.code import Package
 from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Failed, Log, Reported, Started

@@ -10,8 +10,8 @@ from epochal.agent.observer import Observer
 from epochal.agent.outbox import Outbox
 from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
+from epochal.agent.retry_policy import Ending
 from epochal.agent.run_tracking import RunTracking
-from epochal.agent.settlement import Ending
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease

@@ -15,13 +15,13 @@ from typing import Any
 
 from epochal import __version__
 from epochal.agent.booking import Bookings
-from epochal.agent.closing import Closing
-from epochal.agent.heart import Heart, Identity
+from epochal.agent.heartbeat import Heartbeat, Identity
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.job_folder import origin_of
 from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
+from epochal.agent.run_closer import RunCloser
 from epochal.backoff import pause_after
 from epochal.engine.orphans import reap
 from epochal.errors import EpochalError, UnreachableError
@@ -52,8 +52,8 @@ class AgentService:
         )
         self._lost = ""
         self._warm = warm_per_node
-        self._heart = Heart(self._identity, self._agent, self._detail)
-        self._closing = Closing(agent.source, agent.tracking_uri, self._is_quiet)
+        self._heartbeat = Heartbeat(self._identity, self._agent, self._detail)
+        self._run_closer = RunCloser(agent.source, agent.tracking_uri, self._is_quiet)
         self._housekeeper = Housekeeper(self._agent, self._held, self._code)
         self._runners: dict[tuple[str, int], JobRunner] = {}
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class AgentService:
         try:
             self._watch()
         finally:
-            self._heart.close()
+            self._heartbeat.close()
             self._housekeeper.close()
 
     def _watch(self) -> None:
@@ -89,9 +89,9 @@ class AgentService:
         while not self._asked_to_leave:
             time.sleep(_TICK_SECONDS)
             self._start_when_heard()
-            if self._heart.replaced is not None:
+            if self._heartbeat.replaced is not None:
                 self._give_up("another agent has this one's name now", 0.0)
-                raise self._heart.replaced
+                raise self._heartbeat.replaced
             if lost := self._lost or watch.verdict():
                 self._give_up(f"Ray was lost: {lost} does not answer", _SAVE_SECONDS)
                 raise UnreachableError(f"Ray was lost: {lost} does not answer", "start the agent again")
@@ -99,16 +99,16 @@ class AgentService:
 
     def _start_when_heard(self) -> None:
         """Begin to lease once the source knows this agent, and what it has."""
-        if self._leasing.ident is not None or not self._heart.start():
+        if self._leasing.ident is not None or not self._heartbeat.start():
             return
-        for thread in (self._closing, self._housekeeper, self._leasing):
+        for thread in (self._run_closer, self._housekeeper, self._leasing):
             thread.start()
         _logger.info("agent %s leases jobs", self._identity.name)
 
     def _ray_is_lost(self, what: str) -> None:
         """A job has failed for it: take no other one, least of all this one again, and give up."""
         self._leaving = True
-        self._heart.leave()
+        self._heartbeat.leave()
         self._lost = what
 
     def _hand_everything_back(self) -> None:
@@ -121,7 +121,7 @@ class AgentService:
             time.sleep(_TICK_SECONDS / 4)
         if self._leasing.ident is not None:
             self._leasing.join(WAIT_SECONDS + 1)
-        self._closing.wait(_CLOSE_SECONDS)
+        self._run_closer.wait(_CLOSE_SECONDS)
 
     def _give_up(self, why: str, seconds: float) -> None:
         """Nothing may be asked of Ray any more: what can still save its state gets ``seconds`` for it."""
@@ -144,7 +144,7 @@ class AgentService:
         for runner in self._all():
             runner.leave()
         if tell:
-            self._heart.leave()
+            self._heartbeat.leave()
 
     def _lease_jobs(self) -> None:
         failures, secret = 0, secrets.token_urlsafe(32)
@@ -214,9 +214,9 @@ class AgentService:
         if tracking is None:
             return
         if job is not None and job.state in CLOSED_AS:
-            self._closing.put(tracking, runner.held)
+            self._run_closer.put(tracking, runner.held)
         else:
-            self._closing.put_aside(tracking)
+            self._run_closer.put_aside(tracking)
 
     def _all(self) -> list[JobRunner]:
         with self._lock:
@@ -230,7 +230,7 @@ class AgentService:
         return {code for runner in self._all() if (code := origin_of(runner.held.job).code)}
 
     def _beat_soon(self) -> None:
-        self._heart.beat_soon()
+        self._heartbeat.beat_soon()
 
     def _is_quiet(self) -> bool:
         """Whether the warm workers are there, and no job runs."""

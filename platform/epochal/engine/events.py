@@ -16,7 +16,7 @@ class Started:
     """A worker's process is there and about to call the target.
 
     ``created`` is when the process started (see ``process.created``): with ``pid`` it identifies the process, whatever
-    later gets the same number. ``meeting`` is the host and port of rank 0's store.
+    later gets the same number. ``store_address`` is the host and port of rank 0's store.
     """
 
     rank: int
@@ -25,7 +25,7 @@ class Started:
     node_id: str
     host: str
     device: str
-    meeting: tuple[str, int] | None = None
+    store_address: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -197,16 +197,16 @@ class _Flight:
             if self._claim is not None:
                 self._claim.taken(event.node_id, event.pid)
             self._watchdog.start(event.rank, now)
-            if event.meeting is not None:
-                self._launch_others(event.meeting)
+            if event.store_address is not None:
+                self._launch_others(event.store_address)
         elif isinstance(event, Heartbeat):
             self._watchdog.heard(event, now)
         elif isinstance(event, Done):
             self._watchdog.finish(event.rank)
 
-    def _launch_others(self, meeting: tuple[str, int]) -> None:
+    def _launch_others(self, store_address: tuple[str, int]) -> None:
         for assignment, seat in zip(self._assignments[1:], self._seats[1:], strict=True):
-            self._ranks.launch(assignment, seat.bundle, meeting)
+            self._ranks.launch(assignment, seat.bundle, store_address)
 
     def _suspect(self, failed: Failed) -> None:
         self._watchdog.finish(failed.rank)

@@ -21,15 +21,15 @@ _GONE_SECONDS = 10.0
 _EXIT_SECONDS = 2.0
 
 
-def run(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[bytes]:
+def run(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterator[bytes]:
     """The task of one worker: its events, the last of them ``Done`` or ``Failed``.
 
-    ``meeting`` is the host and port of rank 0's store. Rank 0 gets none: it makes one, and tells it as it starts.
+    ``store_address`` is the host and port of rank 0's store. Rank 0 gets none: it makes one, and tells it as it starts.
     """
     try:
         from epochal.engine.worker import work  # and torch, which the driver does without
 
-        for event in work(assignment, meeting):
+        for event in work(assignment, store_address):
             yield wire.encode(event)
     except Exception as error:
         yield wire.encode(of_exception(assignment.rank, error, traceback.format_exc()))
@@ -58,10 +58,10 @@ class Ranks:
     def started(self) -> frozenset[int]:
         return frozenset(self._started)
 
-    def launch(self, assignment: Assignment, bundle: int, meeting: tuple[str, int] | None) -> None:
+    def launch(self, assignment: Assignment, bundle: int, store_address: tuple[str, int] | None) -> None:
         name = f"epochal:{assignment.request.job}:rank{assignment.rank}"
         task = _RUN.options(**self.placement(bundle), name=name)
-        self._streams[assignment.rank] = task.remote(assignment, meeting)
+        self._streams[assignment.rank] = task.remote(assignment, store_address)
 
     def placement(self, bundle: int) -> dict[str, Any]:
         """Options of a Ray task that runs in that bundle and has all of it."""

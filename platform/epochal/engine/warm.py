@@ -51,7 +51,7 @@ _RELEASE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Manner:
+class WarmUpPolicy:
     """How a round of no-op tasks prepares its processes: ``gentle`` ones behind everything else on the machine.
 
     ``rest`` is how long, in seconds, a process must have been idle before the warm-up.
@@ -61,11 +61,11 @@ class Manner:
     rest: float = 0.0
 
 
-_WAITED_FOR = Manner(rest=2.0)
+_WAITED_FOR = WarmUpPolicy(rest=2.0)
 """A gang that waits for its first processes would wait for the warm-up too."""
 
-_BESIDE_A_JOB = Manner(gentle=True)
-_BETWEEN_JOBS = Manner()
+_BESIDE_A_JOB = WarmUpPolicy(gentle=True)
+_BETWEEN_JOBS = WarmUpPolicy()
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def _store() -> Any:
     return worker.gcs_client
 
 
-def hold(modules: tuple[str, ...], manner: Manner, gate: Gate) -> Iterator[int]:
+def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator[int]:
     """The no-op task: import ``modules``, tell the process's id, and keep the process busy until the gate opens.
 
     The import has a thread of its own, which outlives the task: one that ends before leaves no half-imported module,
     a gentle one lowers the priority of that thread alone, and the warm-up goes on in the idle process.
     """
     loaded = threading.Event()
-    threading.Thread(target=_load, args=(modules, manner, loaded), daemon=True).start()
+    threading.Thread(target=_load, args=(modules, policy, loaded), daemon=True).start()
     while not loaded.wait(gate.seconds) and not gate.is_open():
         pass
     if loaded.is_set():
@@ -111,11 +111,11 @@ def hold(modules: tuple[str, ...], manner: Manner, gate: Gate) -> Iterator[int]:
         time.sleep(gate.seconds)
 
 
-def _load(modules: tuple[str, ...], manner: Manner, loaded: threading.Event) -> None:
+def _load(modules: tuple[str, ...], policy: WarmUpPolicy, loaded: threading.Event) -> None:
     """Stops after the module it is at once a gang has the process."""
     import numpy  # noqa: F401 - starts its threads, which would inherit the low priority
 
-    if manner.gentle:
+    if policy.gentle:
         process.lower_priority()
     with process.made_to_stay():
         for module in modules:
@@ -124,7 +124,7 @@ def _load(modules: tuple[str, ...], manner: Manner, loaded: threading.Event) -> 
             with suppress(ImportError):
                 import_module(module)
     loaded.set()
-    process.taken.wait(manner.rest)
+    process.taken.wait(policy.rest)
     with process.warming_up:
         if not process.taken.is_set():
             with process.made_to_stay():
@@ -148,7 +148,7 @@ class WarmPool:
         self._promised: Counter[str] = Counter()
         self._holding: _Round | None = None
         self._due: float | None = None
-        self._manner = _WAITED_FOR
+        self._policy = _WAITED_FOR
         self._filling = False
         self._claims = 0
         self._closed = False
@@ -231,11 +231,11 @@ class WarmPool:
     def _short_of(self, need: Mapping[str, int]) -> bool:
         return any(len(self._idle[node]) - self._promised[node] < count for node, count in need.items())
 
-    def _schedule(self, delay: float, manner: Manner) -> None:
+    def _schedule(self, delay: float, policy: WarmUpPolicy) -> None:
         if self._target == 0 or self._closed:
             return
         self._due = time.monotonic() + delay
-        self._manner = manner
+        self._policy = policy
         self._filling = self._filling or delay == 0.0
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="warm-pool", daemon=True)
@@ -243,38 +243,38 @@ class WarmPool:
         self._changed.notify_all()
 
     def _serve(self) -> None:
-        while (manner := self._next_round()) is not None:
+        while (policy := self._next_round()) is not None:
             # The cluster may be going away; what is missed is made in the next round.
             with suppress(ray.exceptions.RayError, RuntimeError):
-                self._round(manner)
+                self._round(policy)
             with self._changed:
                 self._filling = False
                 self._changed.notify_all()
 
-    def _next_round(self) -> Manner | None:
+    def _next_round(self) -> WarmUpPolicy | None:
         """Wait until a round is due; None once the pool is closed.
 
         One that is under way before a gang claims processes goes on; no other starts while the claim lasts.
         """
         with self._changed:
             if self._due is None:
-                self._due, self._manner = time.monotonic() + LOOK_SECONDS, _BESIDE_A_JOB
+                self._due, self._policy = time.monotonic() + LOOK_SECONDS, _BESIDE_A_JOB
             while not self._closed:
                 wait = self._due - time.monotonic()
                 if wait <= 0 and (not self._claims or self._filling):
-                    self._due, self._filling = None, not self._manner.gentle
-                    return self._manner
+                    self._due, self._filling = None, not self._policy.gentle
+                    return self._policy
                 self._changed.wait(None if wait <= 0 else wait)
             return None
 
-    def _round(self, manner: Manner) -> None:
+    def _round(self, policy: WarmUpPolicy) -> None:
         nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._forget_all_but({node["NodeID"] for node in nodes if node["Alive"]})
         short = [node for node in nodes if self._is_short(node)]
         if not short:
             return
         placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
-        mine = _Round([options for _, options in placements], manner)
+        mine = _Round([options for _, options in placements], policy)
         with self._changed:
             self._holding = mine
         self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
@@ -328,10 +328,10 @@ class Claim:
 class _Round:
     """No-op tasks that hold a process each."""
 
-    def __init__(self, placements: Iterable[Mapping[str, Any]], manner: Manner) -> None:
+    def __init__(self, placements: Iterable[Mapping[str, Any]], policy: WarmUpPolicy) -> None:
         options = list(placements)
         self._gate = Gate.new(len(options))
-        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, manner, self._gate) for one in options]
+        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, policy, self._gate) for one in options]
         self._waiting = list(self.tasks)
 
     @property

@@ -104,7 +104,7 @@ class WorkerControl:
         return Heartbeat(self._rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)
 
 
-def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Event]:
+def work(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterator[Event]:
     """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``ranks.run``."""
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     _become(assignment, host)
@@ -112,10 +112,10 @@ def work(assignment: Assignment, meeting: tuple[str, int] | None) -> Iterator[Ev
     tail = LogTail(assignment.log_path, process.capture_output)
     with ExitStack() as stack:
         store = None
-        if meeting is None:
+        if store_address is None:
             rendezvous, store = stack.enter_context(serve(host, assignment.world_size, assignment.setup_seconds))
         else:
-            rendezvous = Rendezvous(*meeting, assignment.setup_seconds)
+            rendezvous = Rendezvous(*store_address, assignment.setup_seconds)
         device = torch.device("cuda", 0) if assignment.request.gpus else torch.device("cpu")
         node_id = ray.get_runtime_context().get_node_id()
         created = process.created(psutil.Process())

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from epochal.errors import ConflictError, UsageError
-from epochal.ledger.agent_side import lose_lease
 from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database, one_at_a_time
+from epochal.ledger.lease_operations import lose_lease
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import agents, jobs, now
 from epochal.ledger.values import LEASE_SECONDS, AgentInfo

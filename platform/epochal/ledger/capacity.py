@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from epochal.ledger.as_json import Value
+from epochal.ledger.json_values import Value
 from epochal.units import Bytes
 
 _TOLERANCE = 0.01

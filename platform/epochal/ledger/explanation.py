@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from epochal.ledger.as_json import iso
 from epochal.ledger.capacity import (
     Demand,
     Node,
@@ -18,6 +17,7 @@ from epochal.ledger.capacity import (
     smallest_change,
     total_of,
 )
+from epochal.ledger.json_values import iso
 from epochal.ledger.policy import Excess, Running, Scan, Usage, Verdict, Waiting, holds_until, in_order
 from epochal.ledger.values import Quota, Why, WhyKind
 
@@ -195,7 +195,7 @@ def _behind_holder(job: Waiting, stage: _Stage, holder: Waiting) -> Why:
         return _no_room(job, stage, (holder.id,))
     if scan.held_by is Verdict.HOLDS:
         until = iso(holds_until(holder, scan.now))
-        message = f"{holder.id} has waited long: it holds the cluster until {until}, so that room gathers"
+        message = f"{holder.id} has waited long and suspends backfill until {until}"
     else:
         message = f"room is being made for {holder.id}, which goes first"
     return Why(WhyKind.HELD_BACK, message, (holder.id,), change=_priority_above(holder.priority))

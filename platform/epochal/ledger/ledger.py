@@ -5,20 +5,30 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from epochal.ledger.agent_side import AgentSide
 from epochal.ledger.agents import AgentRegister
 from epochal.ledger.database import Database
-from epochal.ledger.queueing import QueueSide
-from epochal.ledger.quotas import QuotaSide
+from epochal.ledger.lease_operations import LeaseOperations
+from epochal.ledger.maintenance import Maintenance
+from epochal.ledger.queueing import QueueOperations
+from epochal.ledger.quotas import QuotaOperations
 from epochal.ledger.reading import Reader
 from epochal.ledger.retention import Pruning
 from epochal.ledger.schema import prepare
-from epochal.ledger.tokens import TokenSide
-from epochal.ledger.upkeep import Upkeep
-from epochal.ledger.user_side import UserSide
+from epochal.ledger.tokens import TokenOperations
+from epochal.ledger.user_operations import UserOperations
 
 
-class Ledger(UserSide, QueueSide, AgentSide, AgentRegister, TokenSide, QuotaSide, Reader, Pruning, Upkeep):
+class Ledger(
+    UserOperations,
+    QueueOperations,
+    LeaseOperations,
+    AgentRegister,
+    TokenOperations,
+    QuotaOperations,
+    Reader,
+    Pruning,
+    Maintenance,
+):
     """A database of jobs, their attempts and events. Threads and processes may share one.
 
     >>> from epochal.ledger.states import JobState, Reason

@@ -1,9 +1,9 @@
 """Which job starts next, who makes room for it, and why the others wait: pure functions. No database, no clock, no Ray.
 
 Jobs go by priority (higher first), then by order of arrival. One that does not fit now is passed by those that do. Once
-it has waited ``PATIENCE``, the first such job holds the cluster: for ``HOLD`` nobody behind it starts, so that room
-gathers; then others pass again for ``PATIENCE``, and so on. So nobody holds back a smaller job for longer than ``HOLD``
-at a time, and nobody is passed for ever. Jobs that could never fit, or are over a quota, hold nobody back.
+it has waited ``PATIENCE``, the first such job suspends this backfill: for ``HOLD`` nobody behind it starts; then others
+pass again for ``PATIENCE``, and so on. So nobody holds up a smaller job for longer than ``HOLD`` at once, and nobody
+is passed for ever. Jobs that could never fit, or are over a quota, hold nobody back.
 
 A job that fits only if running ``preemptible`` jobs of lower priority leave has them leave: as few as possible, of the
 lowest priority, those that started last. While they save their state and go, the room they leave is kept for it.
@@ -23,7 +23,7 @@ PATIENCE = 300.0
 """Seconds for which a job that does not fit lets smaller ones pass, at first and after each hold."""
 
 HOLD = 600.0
-"""Seconds for which it then holds the cluster, at the most."""
+"""Seconds for which it then suspends backfill, at the most."""
 
 _TRIED = 2_000
 """Sets of jobs looked at for the fewest that make enough room; then they are picked one by one."""
@@ -139,7 +139,7 @@ class Verdict(Enum):
     HOLDS = auto()
     """It has waited long: everybody behind it waits."""
     HELD = auto()
-    """Somebody before it holds the cluster."""
+    """Somebody before it suspends backfill."""
     PASSED = auto()
     """It does not fit now, and those behind it may."""
 
@@ -251,7 +251,7 @@ def in_order(queue: Iterable[Waiting]) -> list[Waiting]:
 
 
 def holds(job: Waiting, now: float) -> bool:
-    """Whether a job that does not fit may hold the cluster now, rather than let others pass."""
+    """Whether a job that does not fit may suspend backfill now, rather than let others pass."""
     return max(0.0, now - job.since) % (PATIENCE + HOLD) >= PATIENCE
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, func, or_, select
 
 from epochal.errors import ConflictError
-from epochal.ledger.agent_side import lease_of, take
 from epochal.ledger.agents import agent_of, all_agents
 from epochal.ledger.capacity import Demand, Node, placed
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.demands import demand_of
 from epochal.ledger.explanation import Cluster, explain
+from epochal.ledger.lease_operations import lease_of, take
 from epochal.ledger.policy import Decision, Running, Waiting, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
@@ -22,7 +22,7 @@ from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
 from epochal.ledger.tables import ALIKE, attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
-from epochal.ledger.user_side import ask_to_leave
+from epochal.ledger.user_operations import ask_to_leave
 from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Quota, Why, WhyKind
 
 _LIGHT = tuple(
@@ -35,7 +35,7 @@ _LIGHT = tuple(
 _LEASED = (*_LIGHT, *(jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted")))
 
 
-class QueueSide:
+class QueueOperations:
     """Who is next, and why not the others."""
 
     _database: Database

@@ -12,7 +12,7 @@ from epochal.ledger.tables import quotas
 from epochal.ledger.values import Quota, QuotaKind
 
 
-class QuotaSide:
+class QuotaOperations:
     """Setting and reading quotas."""
 
     _database: Database

@@ -18,7 +18,7 @@ _SECRET_BYTES = 32
 _COLUMNS = tuple(column for column in tokens.c if column.name != "digest")
 
 
-class TokenSide:
+class TokenOperations:
     """Creating, looking up and revoking tokens."""
 
     _database: Database

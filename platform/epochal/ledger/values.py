@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from epochal.ledger.as_json import Value
 from epochal.ledger.capacity import Node
+from epochal.ledger.json_values import Value
 from epochal.ledger.states import JobState, Outcome, Reason
 
 
@@ -281,7 +281,7 @@ class WhyKind(StrEnum):
     OTHER_STORAGE = "OTHER_STORAGE"
     """Its checkpoints are in a storage that no agent alive has."""
     HELD_BACK = "HELD_BACK"
-    """It would fit, but a job that has waited long holds the cluster so that room gathers."""
+    """It would fit, but a job that has waited long suspends backfill."""
     ENDED = "ENDED"
     PAUSED = "PAUSED"
 

@@ -1,4 +1,4 @@
-"""The application: routes, errors and the boundary around them, and what runs beside the requests."""
+"""The application: routes, errors and the middleware around them, and what runs beside the requests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
 from epochal.ledger.values import News
-from epochal.server import openapi, refusals
+from epochal.server import error_responses, openapi
 from epochal.server.auth import Reader
-from epochal.server.boundary import API, Boundary
-from epochal.server.refusals import answer
+from epochal.server.error_responses import answer
+from epochal.server.middleware import API, RequestMiddleware
 from epochal.server.renewals import Renewals
 from epochal.server.routes import administration, agents, code, following, health, jobs, leases, overview, page
 from epochal.server.services import Services
@@ -41,14 +41,14 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app = FastAPI(lifespan=_lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.services = services
     services.metrics.watch(services.ledger, lambda: services.notifier.waiting, services.reconciler.counts)
-    refusals.install(app)
+    error_responses.install(app)
     for router in (_description(app), *(module.router for module in (jobs, following, code, overview, administration))):
         app.include_router(router, prefix=API)
     for router in (agents.router, leases.router):
         app.include_router(router, prefix=API)
     for router in (health.router, page.router):
         app.include_router(router)
-    app.add_middleware(Boundary, metrics=services.metrics)
+    app.add_middleware(RequestMiddleware, metrics=services.metrics)
     return app
 
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from epochal import __version__
-from epochal.server.shapes import Refusal
+from epochal.server.schemas import ErrorBody
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -29,10 +29,10 @@ _ALWAYS = (400, 401, 403, 500, 503)
 def answers(model: Any, *also: int, status: int = 200) -> Answers:
     """What a request may be answered with: success, what may always go wrong, and ``also``."""
     success: dict[str, Any] = {"model": model} if model else {}
-    return {status: success} | refusals(*_ALWAYS, *also)
+    return {status: success} | error_responses(*_ALWAYS, *also)
 
 
-def refusals(*statuses: int, model: Any = Refusal) -> Answers:
+def error_responses(*statuses: int, model: Any = ErrorBody) -> Answers:
     return {status: {"model": model, "description": _REFUSALS[status]} for status in sorted(statuses)}
 
 

@@ -21,7 +21,7 @@ from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import LEASE_SECONDS
 from epochal.server.renewals import Renewals
-from epochal.server.run_agreement import RunAgreement
+from epochal.server.run_reconciler import RunReconciler
 from epochal.settings import home
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Reconciler:
         self.renewals = Renewals(self._timing.lease, self._timing.late)
         self._failing: set[str] = set()
         self._prune = prune
-        self._runs = _agreement(ledger, settings, self._timing.closing, storage)
+        self._runs = _run_reconciler(ledger, settings, self._timing.closing, storage)
         self.counts = Counts()
 
     def plan(self) -> list[Finding]:
@@ -185,7 +185,7 @@ def _repeat(part: Callable[[], None], seconds: float, stop: threading.Event) -> 
         part()
 
 
-def _agreement(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunAgreement | None:
+def _run_reconciler(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunReconciler | None:
     if not settings.mlflow_uri:
         return None
-    return RunAgreement(ledger, settings.mlflow_uri, storage or home().served.storage, closing)
+    return RunReconciler(ledger, settings.mlflow_uri, storage or home().served.storage, closing)

@@ -12,12 +12,12 @@ from epochal.server.auth import Gate, LocalToken
 from epochal.server.code_store import CodeStore
 from epochal.server.log_store import LogStore
 from epochal.server.metrics import Metrics
+from epochal.server.notifier import Notifier
 from epochal.server.reconciler import Reconciler
 from epochal.server.retention import Pruner
 from epochal.server.settings import ServerSettings, file_secret
 from epochal.server.storage import Storage
 from epochal.server.threads import Threads
-from epochal.server.waiting import Notifier
 
 
 @dataclass(frozen=True)

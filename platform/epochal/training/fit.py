@@ -58,14 +58,14 @@ def fit(
 
 
 def _result(loop: Loop, weights: str | None) -> FitResult:
-    standing, best = loop.standing, loop.standing.best
+    state, best = loop.state, loop.state.best
     return FitResult(
         state="stopped" if loop.stopped else "completed",
-        step=standing.step,
+        step=state.step,
         total_steps=loop.total_steps,
-        epochs=standing.step / loop.sampler.steps_per_epoch,
-        metrics=dict(standing.metrics),
+        epochs=state.step / loop.sampler.steps_per_epoch,
+        metrics=dict(state.metrics),
         best=(best.value, best.step) if best is not None and best.value is not None else None,
-        early_stopped=standing.out_of_patience,
+        early_stopped=state.out_of_patience,
         weights=weights,
     )

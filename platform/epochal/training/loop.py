@@ -21,10 +21,10 @@ from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.setup import Setup
-from epochal.training.standing import Standing
 from epochal.training.step import Stepper
+from epochal.training.train_state import TrainState
 from epochal.training.validation import Validation
-from epochal.training.window import Closed, Window, Wishes, clock_for
+from epochal.training.window import Closed, ControlFlags, Window, clock_for
 from epochal.training.worker import Worker
 
 REPORT_SECONDS = 0.25
@@ -53,7 +53,7 @@ class Loop:
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
-        self.standing = Standing.of(spec)
+        self.state = TrainState.of(spec)
         self.stopped = False
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
         self._clock = clock_for(worker.device)
@@ -79,42 +79,42 @@ class Loop:
         tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"])
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
-        self.standing.restore(manifest)
+        self.state.restore(manifest)
 
     def run(self) -> None:
         """Train to the end, or until a stop; afterwards everything is saved."""
         batches = self._batches()
-        while self.standing.step < self.total_steps and not self.standing.out_of_patience and not self.stopped:
-            wishes = self._window(batches)
-            self.stopped = wishes.stop
-            if self.validations.due(self.standing.step) or wishes.validate:
+        while self.state.step < self.total_steps and not self.state.out_of_patience and not self.stopped:
+            flags = self._window(batches)
+            self.stopped = flags.stop
+            if self.validations.due(self.state.step) or flags.validate:
                 self._validate()
-            if self.checkpoints.due(self.standing.step) or wishes.save or self._new_best_to_keep:
+            if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
                 self._save()
             self._tell(self.saver.finished())
         batches.close()
-        if not self.stopped and self.standing.validated < self.standing.step:
+        if not self.stopped and self.state.validated < self.state.step:
             self._validate()
-        if self.standing.saved < self.standing.step:
+        if self.state.saved < self.state.step:
             self._save()
         self._tell(self.saver.wait())
 
     def export(self) -> str:
         """Write the final weights; their path below the job's folder."""
-        self.control.tick("export", self.standing.step)
+        self.control.tick("export", self.state.step)
         file = weights.export(self.strategy.module, self.folder, self.worker.is_first)
         self.strategy.barrier()
         return file.relative_to(self.folder).as_posix()
 
     def _batches(self) -> Generator[Loaded]:
         worker, train = self.worker, self.spec.train
-        shares = self.sampler.shares(worker.rank, worker.world_size, self.standing.step, self.total_steps)
+        shares = self.sampler.shares(worker.rank, worker.world_size, self.state.step, self.total_steps)
         loader = Loader(self.setup.data.train, worker.device, self.spec.data.loader_workers, train.seed)
         return loader.train(shares, worker.rank)
 
-    def _window(self, batches: Iterator[Loaded]) -> Wishes:
+    def _window(self, batches: Iterator[Loaded]) -> ControlFlags:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
-        clock, stepper, first = self._clock, self.stepper, self.standing.step
+        clock, stepper, first = self._clock, self.stepper, self.state.step
         window = Window(first, clock)
         for step in range(first, self._window_end()):
             clock.mark()
@@ -128,7 +128,7 @@ class Loop:
             clock.mark()
             window.add(gradients, lr, norm, loaded.global_size)
             self.control.tick("train", step + 1)
-        closed = window.close(self.strategy, self._wishes())
+        closed = window.close(self.strategy, self._flags())
         self._record(closed)
         try:
             window.raise_unless_finite(closed, self.strategy)
@@ -136,14 +136,14 @@ class Loop:
             # The one being saved may know better: an earlier step, whose loss was finite and whose weights are not.
             self._tell(self.saver.wait())
             raise
-        self.standing.step = closed.records[-1].step
+        self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
         self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
-        return closed.wishes
+        return closed.flags
 
     def _window_end(self) -> int:
-        step = self.standing.step
+        step = self.state.step
         ends = [
             self.validations.after(step),
             self.checkpoints.after(step),
@@ -152,10 +152,10 @@ class Loop:
         ]
         return int(min(ends))
 
-    def _wishes(self) -> Wishes:
+    def _flags(self) -> ControlFlags:
         """What this worker wants; time is the first worker's."""
         first = self.worker.is_first
-        return Wishes(
+        return ControlFlags(
             stop=self.control.stop_requested(),
             save=first and self._save_timer.due,
             validate=first and self._validate_timer.due,
@@ -174,14 +174,14 @@ class Loop:
         self.recorder.log(closed.records[-1].step, closed.performance(), closed.records[-1].timestamp)
 
     def _validate(self) -> None:
-        standing = self.standing
+        state = self.state
         measured: dict[str, float] = {}
         self.strategy.settle()
         if self.setup.data.validation is not None:
-            measured = self._validation.run(lambda: self.control.tick("validate", standing.step))
+            measured = self._validation.run(lambda: self.control.tick("validate", state.step))
         self._validate_timer.restart()
-        self.recorder.log(standing.step, {**measured, "epoch": standing.step / self.sampler.steps_per_epoch})
-        standing.judge({"train/loss": self._last_loss, **measured})
+        self.recorder.log(state.step, {**measured, "epoch": state.step / self.sampler.steps_per_epoch})
+        state.judge({"train/loss": self._last_loss, **measured})
         self._progress("validate", {})
 
     @cached_property
@@ -194,32 +194,32 @@ class Loop:
 
     @property
     def _new_best_to_keep(self) -> bool:
-        return self.standing.at_best and self.spec.checkpoint.keep.best > 0
+        return self.state.at_best and self.spec.checkpoint.keep.best > 0
 
     def _save(self) -> None:
-        self.control.tick("checkpoint", self.standing.step)
+        self.control.tick("checkpoint", self.state.step)
         # No gap in the curve: what led here survives whatever this checkpoint survives (see ``Saver``).
         self.recorder.flush()
         saved = self.saver.start(self._snapshot())
-        self.standing.saved = self.standing.step
+        self.state.saved = self.state.step
         self._save_timer.restart()
         self._tell(saved)
 
     def _snapshot(self) -> Snapshot:
-        standing = self.standing
+        state = self.state
         self.strategy.settle()
         captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer)
         manifest = Manifest(
-            step=standing.step,
-            epoch=self.sampler.position(standing.step).epoch,
+            step=state.step,
+            epoch=self.sampler.position(state.step).epoch,
             world_size=self.worker.world_size,
             strategy=self.spec.resources.strategy,
-            metrics=standing.metrics,
-            validated=standing.validated,
-            state={**standing.state(), "optimizer": plain, "precision": self.stepper.precision.state()},
+            metrics=state.metrics,
+            validated=state.validated,
+            state={**state.state(), "optimizer": plain, "precision": self.stepper.precision.state()},
         )
         trained = tensors.trained(self.strategy.module)
-        return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), standing.at_best)
+        return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), state.at_best)
 
     def _tell(self, saved: list[Saved]) -> None:
         for one in saved:
@@ -228,7 +228,7 @@ class Loop:
     def _progress(self, phase: Phase, extra: dict[str, float]) -> None:
         """Report where the training is, a few times a second at the most."""
         now = time.monotonic()
-        done = self.standing.step >= self.total_steps
+        done = self.state.step >= self.total_steps
         if not self.worker.is_first or (now - self._reported < REPORT_SECONDS and not done):
             return
         self._reported = now
@@ -236,11 +236,11 @@ class Loop:
         self.control.report(
             Progress(
                 phase=phase,
-                step=self.standing.step,
+                step=self.state.step,
                 total_steps=self.total_steps,
-                epoch=self.standing.step // per_epoch,
+                epoch=self.state.step // per_epoch,
                 epochs=self.total_steps / per_epoch,
-                metrics={**self.standing.metrics, "train/loss": self._last_loss, **extra},
+                metrics={**self.state.metrics, "train/loss": self._last_loss, **extra},
             )
         )
 

@@ -79,12 +79,12 @@ def join(
         return
     if worker.device.type == "cuda":
         torch.cuda.set_device(worker.device)
-    meeting = store or TCPStore(
+    store = store or TCPStore(
         rendezvous.host, rendezvous.port, worker.world_size, False, rendezvous.timeout, wait_for_workers=False
     )
     backend = GPU_BACKEND if worker.device.type == "cuda" else CPU_BACKEND
-    _await_everyone(meeting, worker.world_size, rendezvous.timeout)
-    dist.init_process_group(backend, store=meeting, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
+    _await_everyone(store, worker.world_size, rendezvous.timeout)
+    dist.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
     try:
         yield
     except BaseException:
@@ -93,8 +93,8 @@ def join(
     dist.destroy_process_group()
 
 
-def _await_everyone(meeting: TCPStore, world_size: int, timeout: timedelta) -> None:
+def _await_everyone(store: TCPStore, world_size: int, timeout: timedelta) -> None:
     """torch would wait for the length of a collective's timeout for a peer that never comes."""
-    if meeting.add("arrived", 1) == world_size:
-        meeting.set("complete", "")
-    meeting.wait(["complete"], timeout)
+    if store.add("arrived", 1) == world_size:
+        store.set("complete", "")
+    store.wait(["complete"], timeout)

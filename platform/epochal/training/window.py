@@ -70,7 +70,7 @@ def clock_for(device: torch.device) -> Clock:
     return GpuClock() if device.type == "cuda" else CpuClock()
 
 
-class Wishes(NamedTuple):
+class ControlFlags(NamedTuple):
     """What a worker, or after a window any of them, wants to happen now."""
 
     stop: bool = False
@@ -104,7 +104,7 @@ class Closed:
     """A window whose steps every worker knows. ``next_length`` is that of the next window, in steps."""
 
     records: list[StepRecord]
-    wishes: Wishes
+    flags: ControlFlags
     timing: Timing
     samples: int
     next_length: int
@@ -145,18 +145,18 @@ class Window:
         self.timestamps.append(time.time())
         self.samples += samples
 
-    def close(self, strategy: Strategy, wishes: Wishes) -> Closed:
+    def close(self, strategy: Strategy, flags: ControlFlags) -> Closed:
         """Exchange notes with the other workers.
 
         A loss that is not finite leaves the records before it in ``Closed``; see ``raise_unless_finite``.
         """
         sums = torch.stack(self.losses).double().cpu()
         timing = _timing(self.clock.between())
-        notes = torch.cat([sums, torch.tensor([*map(float, wishes), timing.step], dtype=torch.float64)])
+        notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step], dtype=torch.float64)])
         *totals, stop, save, validate, seconds = strategy.sum(notes.clone()).tolist()
         return Closed(
             records=self._records(totals),
-            wishes=Wishes(stop > 0, save > 0, validate > 0),
+            flags=ControlFlags(stop > 0, save > 0, validate > 0),
             timing=timing,
             samples=self.samples,
             next_length=_length(seconds / strategy.worker.world_size),

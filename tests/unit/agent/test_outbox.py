@@ -13,7 +13,7 @@ from epochal.agent import outbox as outbox_module
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.logs import LogShipper, unshipped
 from epochal.agent.outbox import Listener, Outbox
-from epochal.agent.settlement import Ending, Terms, decide
+from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Reason

@@ -10,8 +10,8 @@ from epochal.agent.observer import SilentObserver
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
+from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.agent.run_tracking import RunTracking
-from epochal.agent.settlement import Ending, Terms, decide
 from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import DesiredRun

@@ -14,8 +14,8 @@ from epochal.errors import UnreachableError, UsageError
 from epochal.ledger import schema
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.maintenance import back_up
 from epochal.ledger.migrations import HEAD
-from epochal.ledger.upkeep import back_up
 
 
 @pytest.fixture

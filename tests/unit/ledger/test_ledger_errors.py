@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import exc
 
 from epochal.errors import EpochalError, StaleLeaseError, UnreachableError, UsageError
-from epochal.ledger import database, user_side
+from epochal.ledger import database, user_operations
 from epochal.ledger.database import ERRORS, Database, mapped_errors
 from epochal.ledger.ledger import Ledger
 
@@ -87,7 +87,7 @@ def test_error_in_the_middle_of_a_change_undoes_it(monkeypatch: pytest.MonkeyPat
 
     with Ledger.open("sqlite://") as ledger:
         with monkeypatch.context() as patch:
-            patch.setattr(user_side, "record", fail)
+            patch.setattr(user_operations, "record", fail)
             with pytest.raises(RuntimeError, match="between two writes"):
                 ledger.submit({}, name="digits")
         assert ledger.jobs() == []

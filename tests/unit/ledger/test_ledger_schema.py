@@ -21,10 +21,10 @@ from epochal.ledger import demands, migrations, schema
 from epochal.ledger.capacity import Node
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.maintenance import upgrade
 from epochal.ledger.migrations import HEAD, VERSION_TABLE
 from epochal.ledger.states import JobState
 from epochal.ledger.tables import metadata
-from epochal.ledger.upkeep import upgrade
 from epochal.ledger.values import WhyKind
 
 FIRST_LEDGER = """

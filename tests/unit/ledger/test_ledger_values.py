@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.ledger import ids
-from epochal.ledger.as_json import Value
 from epochal.ledger.capacity import Node
 from epochal.ledger.documents import MESSAGE_LIMIT, digest, encode, text
 from epochal.ledger.ids import job_id
+from epochal.ledger.json_values import Value
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Job, Lease, Why, WhyKind
 

@@ -127,9 +127,7 @@ def test_held_back() -> None:
     assert found["big"].kind is WhyKind.NO_ROOM_NOW
     assert found["small"].kind is WhyKind.HELD_BACK
     assert found["small"].ahead == ("big",)
-    assert found["small"].message == (
-        "big has waited long: it holds the cluster until 1970-01-02T03:55:40.000Z, so that room gathers"
-    )
+    assert found["small"].message == ("big has waited long and suspends backfill until 1970-01-02T03:55:40.000Z")
     assert HOLD - 60 == 540  # 100,000 s are 03:46:40 of the second day
 
 

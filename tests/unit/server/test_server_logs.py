@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from epochal.server import log_store
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
 from epochal.server.log_store import LogStore, Stream, cursor_text, positions_of
-from epochal.server.shapes import LogFilter
+from epochal.server.schemas import LogFilter
 from epochal.server.storage import Storage
 
 JOB = "digits-1rs5mewn"

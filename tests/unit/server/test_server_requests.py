@@ -11,7 +11,7 @@ import pytest
 
 from epochal import errors
 from epochal.errors import EpochalError, NotFoundError, SpecError, UsageError, from_document
-from epochal.server.refusals import STATUSES, refusal, status_of
+from epochal.server.error_responses import STATUSES, error_response, status_of
 from epochal.server.settings import file_secret
 from epochal.server.spec_check import checked
 from epochal.spec.job import NO_SWEEPS
@@ -76,7 +76,7 @@ def test_every_error_has_its_status(kind: type[EpochalError]) -> None:
 
 
 def test_an_answer_makes_the_error_again() -> None:
-    answer = refusal(NotFoundError("job", "x", ("y",)))
+    answer = error_response(NotFoundError("job", "x", ("y",)))
     made = from_document(json.loads(bytes(answer.body))["error"])
     assert (answer.status_code, type(made), str(made)) == (404, NotFoundError, "no job is named 'x'; known: y")
 

@@ -14,11 +14,11 @@ from epochal.training.worker import Worker
 
 
 def test_the_store_listens_on_its_host_alone() -> None:
-    with serve("127.0.0.1", 2) as (meeting, _):
+    with serve("127.0.0.1", 2) as (rendezvous, _):
         listening = [
             connection.laddr.ip
             for connection in psutil.Process().net_connections()
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == meeting.port
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == rendezvous.port
         ]
     assert listening == ["127.0.0.1"]
 
@@ -31,9 +31,9 @@ def test_a_lone_worker_joins_nothing() -> None:
 def test_a_peer_that_never_comes_is_not_waited_for_longer_than_it_may_take_to_set_up() -> None:
     assert Rendezvous("127.0.0.1", 1).seconds == DEFAULT_LIMITS["setup"]
     with (
-        serve("127.0.0.1", 2, seconds=0.2) as (meeting, store),
+        serve("127.0.0.1", 2, seconds=0.2) as (rendezvous, store),
         pytest.raises(dist.DistError),
-        join(Worker(rank=0, world_size=2), meeting, store),
+        join(Worker(rank=0, world_size=2), rendezvous, store),
     ):
         pytest.fail("joined alone")
     assert not dist.is_initialized()
@@ -45,9 +45,9 @@ def lonely(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], AbstractCon
     from torch.testing._internal.distributed import fake_pg  # noqa: F401 - registers the backend
 
     monkeypatch.setattr(process_group, "CPU_BACKEND", "fake")
-    with serve("127.0.0.1", 2) as (meeting, store):
+    with serve("127.0.0.1", 2) as (rendezvous, store):
         store.add("arrived", 1)
-        yield lambda: join(Worker(rank=0, world_size=2), meeting, store)
+        yield lambda: join(Worker(rank=0, world_size=2), rendezvous, store)
 
 
 def test_one_that_fails_waits_for_no_other(

@@ -34,7 +34,7 @@ def upgrade_command(ledger: str | None) -> None:
 
     The server and `epochal run` do so by themselves when they start. Back up first: there is no way back.
     """
-    from epochal.ledger.upkeep import upgrade
+    from epochal.ledger.maintenance import upgrade
 
     before, after = upgrade(_url(ledger))
     if before == after:
@@ -51,7 +51,7 @@ def backup_command(file: Path, ledger: str | None) -> None:
 
     To restore it, stop the server and put the copy in the ledger's place. For PostgreSQL use pg_dump.
     """
-    from epochal.ledger.upkeep import back_up
+    from epochal.ledger.maintenance import back_up
 
     back_up(_url(ledger), file)
     render.message("backed up to:")

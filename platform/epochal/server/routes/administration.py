@@ -10,12 +10,12 @@ from starlette.responses import Response
 from epochal import __version__
 from epochal.ledger.values import QuotaKind
 from epochal.server.auth import Admin, Reader
+from epochal.server.error_responses import answer
+from epochal.server.notifier import QUEUE
 from epochal.server.openapi import answers
-from epochal.server.refusals import answer
 from epochal.server.requests import CheckedRoute
+from epochal.server.schemas import NEW_TOKEN, QUOTA, QUOTA_NAME, QUOTAS, TOKEN, TOKENS, WHOAMI, Limits, NewToken
 from epochal.server.services import Deps
-from epochal.server.shapes import NEW_TOKEN, QUOTA, QUOTA_NAME, QUOTAS, TOKEN, TOKENS, WHOAMI, Limits, NewToken
-from epochal.server.waiting import QUEUE
 
 router = APIRouter(route_class=CheckedRoute, tags=["administration"])
 

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from epochal.ledger.capacity import Node
 from epochal.ledger.values import Lease
 from epochal.server.auth import AgentRole, Reader, require_agent
+from epochal.server.error_responses import answer
+from epochal.server.notifier import QUEUE, room_of
 from epochal.server.openapi import answers
-from epochal.server.refusals import answer
 from epochal.server.requests import LeaseRoute
+from epochal.server.schemas import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
 from epochal.server.services import Deps
-from epochal.server.shapes import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
-from epochal.server.waiting import QUEUE, room_of
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"])
 

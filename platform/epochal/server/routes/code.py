@@ -12,8 +12,8 @@ from starlette.responses import Response, StreamingResponse
 
 from epochal.server.auth import CodeReader, Submitter
 from epochal.server.openapi import Answers, answers
+from epochal.server.schemas import DIGEST
 from epochal.server.services import Deps
-from epochal.server.shapes import DIGEST
 
 router = APIRouter(tags=["code"])
 

@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from epochal.ledger.values import Event
 from epochal.server.auth import Reader
+from epochal.server.error_responses import answer
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
+from epochal.server.notifier import about, logs_of
 from epochal.server.openapi import answers
-from epochal.server.refusals import answer
 from epochal.server.requests import CheckedRoute
 from epochal.server.routes.jobs import Ref
+from epochal.server.schemas import EVENTS, LOGS, EventFilter, LogFilter
 from epochal.server.services import Deps
-from epochal.server.shapes import EVENTS, LOGS, EventFilter, LogFilter
-from epochal.server.waiting import about, logs_of
 
 router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 

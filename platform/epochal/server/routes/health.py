@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from epochal.errors import UnreachableError
 from epochal.server.auth import ANYONE, Credentials, requires
-from epochal.server.openapi import Answers, refusals
-from epochal.server.refusals import answer
+from epochal.server.error_responses import answer
+from epochal.server.openapi import Answers, error_responses
+from epochal.server.schemas import READY, STATUS
 from epochal.server.services import Deps
-from epochal.server.shapes import READY, STATUS
 from epochal.urls import is_loopback
 
 router = APIRouter(tags=["health"])
@@ -38,7 +38,7 @@ async def healthz() -> Response:
     return answer({"status": "ok"})
 
 
-@router.get("/readyz", responses={200: {"model": READY}, **refusals(500, 503)})
+@router.get("/readyz", responses={200: {"model": READY}, **error_responses(500, 503)})
 async def readyz(services: Deps) -> Response:
     """The database answers too. `storage` says what is wrong with the storage: leases are kept without it."""
     await services.lease_threads.run(services.ledger.ping)
@@ -50,7 +50,7 @@ async def readyz(services: Deps) -> Response:
 
 
 @router.get(
-    "/metrics", responses={**_TEXT, **refusals(401, 403, 500, 503)}, response_class=Response, openapi_extra=_OPEN
+    "/metrics", responses={**_TEXT, **error_responses(401, 403, 500, 503)}, response_class=Response, openapi_extra=_OPEN
 )
 def metrics(_allowed: Annotated[None, Depends(_local_or_known)], services: Deps) -> Response:
     """For Prometheus. A single user's server asks its own machine for no token."""

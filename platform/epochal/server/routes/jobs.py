@@ -13,11 +13,11 @@ from starlette.responses import Response
 from epochal.errors import NotFoundError
 from epochal.ledger.values import FullJob, Job, Role
 from epochal.server.auth import Principal, Reader, Submitter, require_own
+from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
-from epochal.server.refusals import answer
 from epochal.server.requests import CheckedRoute
+from epochal.server.schemas import ATTEMPTS, FULL_JOB, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
 from epochal.server.services import Deps, Services
-from epochal.server.shapes import ATTEMPTS, FULL_JOB, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
 from epochal.server.spec_check import checked, require_code
 from epochal.spec.job import JobSpec
 

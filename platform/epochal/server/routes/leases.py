@@ -12,14 +12,14 @@ from starlette.responses import Response
 from epochal.errors import ConflictError, UsageError
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Role
-from epochal.server import shapes
+from epochal.server import schemas
 from epochal.server.auth import requires
+from epochal.server.error_responses import answer, error_response
 from epochal.server.log_store import Stream
-from epochal.server.openapi import answers, refusals
-from epochal.server.refusals import answer, refusal
+from epochal.server.notifier import logs_of
+from epochal.server.openapi import answers, error_responses
 from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps, Services
-from epochal.server.waiting import logs_of
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
@@ -42,47 +42,47 @@ async def _claimed(job_id: JobId, epoch: Epoch, secret: Secret) -> Claim:
 
 
 Claimed = Annotated[Claim, Depends(_claimed)]
-_JOB = answers(shapes.JOB, 404, 409, 413)
+_JOB = answers(schemas.JOB, 404, 409, 413)
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@router.post("/leases/{job_id}/{epoch}/renew", responses=answers(shapes.STATE, 404, 409, 413))
-def renew(claim: Claimed, body: shapes.Renewal, services: Deps) -> Response:
+@router.post("/leases/{job_id}/{epoch}/renew", responses=answers(schemas.STATE, 404, 409, 413))
+def renew(claim: Claimed, body: schemas.Renewal, services: Deps) -> Response:
     """Keep the lease for `ttl` seconds more. STOPPING says that the job was asked to stop."""
     lease = services.ledger.held(*claim)
     return answer({"state": services.ledger.renew(lease, body.ttl, body.progress)})
 
 
 @router.post("/leases/{job_id}/{epoch}/running", responses=_JOB)
-def running(claim: Claimed, body: shapes.Began, services: Deps) -> Response:
+def running(claim: Claimed, body: schemas.Began, services: Deps) -> Response:
     """The gang trains, with so many workers."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.running(lease, body.world_size, body.detail))
 
 
 @router.post("/leases/{job_id}/{epoch}/run", responses=_JOB)
-def run(claim: Claimed, body: shapes.RunOf, services: Deps) -> Response:
+def run(claim: Claimed, body: schemas.RunOf, services: Deps) -> Response:
     """The job's MLflow run."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
-@router.post("/leases/{job_id}/{epoch}/saved", responses=answers(shapes.STATUS, 404, 409, 413))
-def saved(claim: Claimed, body: shapes.SavedAt, services: Deps) -> Response:
+@router.post("/leases/{job_id}/{epoch}/saved", responses=answers(schemas.STATUS, 404, 409, 413))
+def saved(claim: Claimed, body: schemas.SavedAt, services: Deps) -> Response:
     """A checkpoint is complete: it is shown with the attempt, and is no event."""
     services.ledger.saved(services.ledger.held(*claim), body.step, body.path)
     return answer({"status": "ok"})
 
 
 @router.post("/leases/{job_id}/{epoch}/note", responses=_JOB)
-def note(claim: Claimed, body: shapes.Noted, services: Deps) -> Response:
+def note(claim: Claimed, body: schemas.Noted, services: Deps) -> Response:
     """Record an event."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
 
 
 @router.post("/leases/{job_id}/{epoch}/finish", responses=_JOB)
-def finish(claim: Claimed, body: shapes.Finished, services: Deps) -> Response:
+def finish(claim: Claimed, body: schemas.Finished, services: Deps) -> Response:
     """The job has ended for good."""
     if not body.state.is_terminal or (body.state is JobState.SUCCEEDED) != (body.reason is Reason.COMPLETED):
         raise UsageError(f"a job cannot finish as {body.state} with the reason {body.reason}")
@@ -91,7 +91,7 @@ def finish(claim: Claimed, body: shapes.Finished, services: Deps) -> Response:
 
 
 @router.post("/leases/{job_id}/{epoch}/retry", responses=_JOB)
-def retry(claim: Claimed, body: shapes.HandedBack, services: Deps) -> Response:
+def retry(claim: Claimed, body: schemas.HandedBack, services: Deps) -> Response:
     """The attempt has failed or was handed back; the job queues again."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.retry(lease, body.reason, body.message, body.lost))
@@ -100,11 +100,11 @@ def retry(claim: Claimed, body: shapes.HandedBack, services: Deps) -> Response:
 @router.post(
     "/leases/{job_id}/{epoch}/again",
     responses={
-        **answers(shapes.LEASE, 404, 409, 413),
+        **answers(schemas.LEASE, 404, 409, 413),
         204: {"description": "The job was asked to be something else, and has become that."},
     },
 )
-def again(claim: Claimed, body: shapes.Failed, services: Deps) -> Response:
+def again(claim: Claimed, body: schemas.Failed, services: Deps) -> Response:
     """The attempt has failed, and the same agent makes the next one: its lease."""
     lease = services.ledger.held(*claim)
     following = services.ledger.lease_again(lease, body.ttl, body.reason, body.message)
@@ -113,14 +113,14 @@ def again(claim: Claimed, body: shapes.Failed, services: Deps) -> Response:
 
 
 @router.post("/leases/{job_id}/{epoch}/pause", responses=_JOB)
-def pause(claim: Claimed, body: shapes.Paused, services: Deps) -> Response:
+def pause(claim: Claimed, body: schemas.Paused, services: Deps) -> Response:
     """The attempt has ended, and the job waits to be resumed."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.pause(lease, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/stopped", responses=_JOB)
-def stopped(claim: Claimed, body: shapes.Stopped, services: Deps) -> Response:
+def stopped(claim: Claimed, body: schemas.Stopped, services: Deps) -> Response:
     """The gang of a STOPPING job has ended as asked."""
     lease = services.ledger.held(*claim)
     return _told(services, services.ledger.stopped(lease, body.message))
@@ -128,13 +128,13 @@ def stopped(claim: Claimed, body: shapes.Stopped, services: Deps) -> Response:
 
 @router.post(
     "/leases/{job_id}/{epoch}/logs/{rank}",
-    responses={**answers(shapes.NEXT, 404, 413), **refusals(409, model=shapes.LogRefusal)},
+    responses={**answers(schemas.NEXT, 404, 413), **error_responses(409, model=schemas.LogRefusal)},
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
 async def logs(
     claim: Claimed,
     rank: Annotated[int, Path(ge=0, le=1_000_000)],
-    asked: Annotated[shapes.LogOffset, Query()],
+    asked: Annotated[schemas.LogOffset, Query()],
     request: Request,
     services: Deps,
 ) -> Response:
@@ -146,7 +146,7 @@ async def logs(
     end = await services.storage_threads.run(append)
     if end < asked.offset:
         hint = "send it again from `next`"
-        return refusal(
+        return error_response(
             ConflictError(f"this log has {end} bytes: what is before {asked.offset} is missing", hint), next=end
         )
     services.notifier.notify(logs_of(claim.job_id))

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from epochal import __version__
-from epochal.ledger.as_json import iso
+from epochal.ledger.json_values import iso
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.values import Job
 from epochal.server.auth import Reader
+from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
-from epochal.server.refusals import answer
+from epochal.server.schemas import Overview, Pages, PagesOf
 from epochal.server.services import Deps
-from epochal.server.shapes import Overview, Pages, PagesOf
 from epochal.tracking.pages import comparison_page, experiments_page, run_page, runs_page, web
 
 router = APIRouter(tags=["overview"])

@@ -11,7 +11,7 @@ from epochal.training.checkpoint import Manifest
 
 
 @dataclass
-class Standing:
+class TrainState:
     """``step`` optimizer steps are done. ``validated`` and ``saved`` are the steps of the newest validation and
     checkpoint; ``metrics`` are the newest validation's."""
 
@@ -26,7 +26,7 @@ class Standing:
     metrics: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, spec: JobSpec) -> Standing:
+    def of(cls, spec: JobSpec) -> TrainState:
         stopping = spec.train.early_stopping
         return cls(
             best=Best.of(spec.objective) if spec.objective else None,

@@ -53,7 +53,7 @@ def status_of(error: EpochalError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
-def refusal(error: EpochalError, **beside: Any) -> Response:
+def error_response(error: EpochalError, **beside: Any) -> Response:
     """The answer that tells ``error``; ``beside`` it in the body, what helps a program to go on."""
     status = status_of(error)
     headers = _CHALLENGE if status == 401 else {"Retry-After": "1"} if status == 503 else None
@@ -69,18 +69,18 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, EpochalError)
-    return refusal(error)
+    return error_response(error)
 
 
 async def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return refusal(UsageError(f"the request is not understood: {_told(error.errors())}", _SEE))
+    return error_response(UsageError(f"the request is not understood: {_told(error.errors())}", _SEE))
 
 
 async def _theirs(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, EpochalError):  # FastAPI wraps what goes wrong while it reads a body
-        return refusal(error.__cause__)
+        return error_response(error.__cause__)
     if error.status_code == 404:
         ours: EpochalError = NotFoundError("page", request.url.path, hint=_SEE)
     else:

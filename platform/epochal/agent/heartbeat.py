@@ -29,7 +29,7 @@ class Identity:
         return f"{self.name}/{self.incarnation}"
 
 
-class Heart:
+class Heartbeat:
     """Beats in a thread of its own. ``detail`` is asked for what else to tell."""
 
     def __init__(self, identity: Identity, agent: Agent, detail: Callable[[], Mapping[str, Any]]) -> None:
@@ -44,7 +44,7 @@ class Heart:
         self.replaced: ConflictError | None = None
         """Set once another process has this agent's name."""
         self._turn = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> bool:
         """Beat for the first time; whether that was heard. To be called until it was.

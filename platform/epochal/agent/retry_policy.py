@@ -40,23 +40,23 @@ class Ending:
 _NO_FAILURE = (None, Reason.COMPLETED, Reason.TIMEOUT, Reason.PENDING_TIMEOUT, Reason.INTERRUPTED)
 
 
-class Verb(Enum):
+class Action(Enum):
     """Which of the ledger's calls ends the attempt."""
 
     FINISH = auto()
-    AGAIN = auto()
-    """By this agent, at once: the job keeps its place."""
     RETRY = auto()
+    """By this agent, at once: the job keeps its place."""
+    REQUEUE = auto()
     """By whoever leases it next."""
     PAUSE = auto()
     STOPPED = auto()
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What to tell the ledger."""
 
-    verb: Verb
+    action: Action
     reason: Reason
     message: str = ""
     lost: bool = False
@@ -75,54 +75,54 @@ class Terms:
     leaves: bool = False
 
 
-def judge(ending: Ending, state: JobState, failed: Sequence[Reason], terms: Terms) -> Verdict:
-    """The verdict on a job that is in ``state``, and whose earlier attempts ``failed`` for these reasons.
+def next_action(ending: Ending, state: JobState, failed: Sequence[Reason], terms: Terms) -> Decision:
+    """What to do about a job that is in ``state``, and whose earlier attempts ``failed`` for these reasons.
 
-    >>> judge(Ending(Reason.INFRASTRUCTURE, "rank 0"), JobState.RUNNING, [], Terms(Retry(infra=1), True)).verb
-    <Verb.AGAIN: 2>
+    >>> next_action(Ending(Reason.INFRASTRUCTURE, "rank 0"), JobState.RUNNING, [], Terms(Retry(infra=1), True)).action
+    <Action.RETRY: 2>
     """
     reason, message = ending.reason, ending.message
     if reason in (None, Reason.INTERRUPTED) and state is JobState.STOPPING:
-        return Verdict(Verb.STOPPED, Reason.STOPPED_BY_USER)
+        return Decision(Action.STOPPED, Reason.STOPPED_BY_USER)
     if reason in (None, Reason.INTERRUPTED):
-        verb = Verb.RETRY if terms.hands_back else Verb.PAUSE
-        return Verdict(verb, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)
+        action = Action.REQUEUE if terms.hands_back else Action.PAUSE
+        return Decision(action, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)
     if reason is Reason.PENDING_TIMEOUT and terms.hands_back:
-        return Verdict(Verb.RETRY, Reason.INTERRUPTED, message)
+        return Decision(Action.REQUEUE, Reason.INTERRUPTED, message)
     if ending.failed and may_retry(terms.retry, [*failed, reason]):
-        return Verdict(Verb.RETRY if terms.leaves else Verb.AGAIN, reason, message)
-    return Verdict(Verb.FINISH, reason, message)
+        return Decision(Action.REQUEUE if terms.leaves else Action.RETRY, reason, message)
+    return Decision(Action.FINISH, reason, message)
 
 
 def decide(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Callable[[], Job | Lease]:
-    """Look at what the ledger knows and judge; the call that carries the verdict out, which may be repeated.
+    """Decide by what the ledger knows: the call that carries it out, which may be repeated.
 
     It gives the job as it is then, or the lease of the next attempt.
     """
-    verdict = verdict_on(source, lease, ending, terms)
-    return lambda: _carry_out(source, lease, verdict)
+    decision = decision_on(source, lease, ending, terms)
+    return lambda: _carry_out(source, lease, decision)
 
 
-def verdict_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Verdict:
-    """``judge`` by what the ledger knows."""
+def decision_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Decision:
+    """``next_action`` by what the ledger knows."""
     state, failed = lease.job.state, []
     if ending.reason in (None, Reason.INTERRUPTED):
         state = source.job(lease.job_id).state
     elif ending.failed:
         attempts = source.attempts(lease.job_id)
         failed = [one.reason for one in attempts if one.outcome is Outcome.FAILED and one.reason]
-    return judge(ending, state, failed, terms)
+    return next_action(ending, state, failed, terms)
 
 
-def _carry_out(source: JobSource, lease: Lease, verdict: Verdict) -> Job | Lease:
-    if verdict.verb is Verb.STOPPED:
+def _carry_out(source: JobSource, lease: Lease, decision: Decision) -> Job | Lease:
+    if decision.action is Action.STOPPED:
         return source.stopped(lease)
-    if verdict.verb is Verb.AGAIN:
-        again = source.lease_again(lease, LEASE_SECONDS, verdict.reason, verdict.message)
+    if decision.action is Action.RETRY:
+        again = source.lease_again(lease, LEASE_SECONDS, decision.reason, decision.message)
         return again or source.job(lease.job_id)
-    if verdict.verb is Verb.RETRY:
-        return source.retry(lease, verdict.reason, verdict.message, verdict.lost)
-    if verdict.verb is Verb.PAUSE:
-        return source.pause(lease, verdict.reason, verdict.message)
-    state = JobState.SUCCEEDED if verdict.reason is Reason.COMPLETED else JobState.FAILED
-    return source.finish(lease, state, verdict.reason, verdict.message)
+    if decision.action is Action.REQUEUE:
+        return source.retry(lease, decision.reason, decision.message, decision.lost)
+    if decision.action is Action.PAUSE:
+        return source.pause(lease, decision.reason, decision.message)
+    state = JobState.SUCCEEDED if decision.reason is Reason.COMPLETED else JobState.FAILED
+    return source.finish(lease, state, decision.reason, decision.message)

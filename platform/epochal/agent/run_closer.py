@@ -18,7 +18,7 @@ from epochal.tracking.connection import connect
 _logger = logging.getLogger(__name__)
 
 
-class Closing:
+class RunCloser:
     """A thread that closes what ``put`` gives it. What MLflow does not take now, housekeeping sends later."""
 
     def __init__(self, source: JobSource, tracking_uri: str, may_prepare: Callable[[], bool]) -> None:
@@ -26,7 +26,7 @@ class Closing:
         self._uri = tracking_uri
         self._may_prepare = may_prepare
         self._waiting: Queue[Callable[[], None]] = Queue()
-        self._thread = threading.Thread(target=self._run, name="closing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="run-closer", daemon=True)
 
     def start(self) -> None:
         """Once it ``may_prepare``, mlflow is imported: a job's first steps are a bad moment for that."""

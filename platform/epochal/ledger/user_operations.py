@@ -21,7 +21,7 @@ from epochal.ledger.values import FullJob, Job
 _ID_TRIES = 20
 
 
-class UserSide:
+class UserOperations:
     """What a user, or the server for one, can change."""
 
     _database: Database
@@ -132,7 +132,7 @@ class UserSide:
 
 
 def ask_to_leave(connection: Connection, identity: str, message: str) -> Job:
-    """See ``UserSide.preempt``."""
+    """See ``UserOperations.preempt``."""
     step = Step(EventKind.PREEMPT_REQUESTED, reason=Reason.PREEMPTED, message=message)
     return _asked(connection, _locked(connection, identity), JobState.QUEUED, step)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from epochal.ledger.as_json import Value
+from epochal.ledger.json_values import Value
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, Lease, QueueEntry, Quota, Role, Token, Why
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
@@ -67,13 +67,13 @@ class ErrorDocument(BaseModel):
     arguments: list[Any]
 
 
-class Refusal(BaseModel):
+class ErrorBody(BaseModel):
     """The body of every answer that is not a success."""
 
     error: ErrorDocument
 
 
-class LogRefusal(Refusal):
+class LogRefusal(ErrorBody):
     """``next``: the offset to go on from."""
 
     next: int | None = None

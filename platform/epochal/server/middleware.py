@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from epochal.errors import EpochalError, TooLargeError, UsageError
 from epochal.server.code_store import MAX_UPLOAD
+from epochal.server.error_responses import error_response
 from epochal.server.metrics import Metrics
-from epochal.server.refusals import refusal
 from epochal.units import Bytes
 
 MAX_BODY = 2 * 2**20
@@ -42,7 +42,7 @@ _HEADERS = {
 _logger = logging.getLogger(__name__)
 
 
-class Boundary:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -64,7 +64,7 @@ class Boundary:
     async def _answer(self, exchange: _Exchange) -> None:
         error = exchange.refused()
         if error is not None:
-            await refusal(error)(exchange.scope, exchange.receive, exchange.send)
+            await error_response(error)(exchange.scope, exchange.receive, exchange.send)
             return
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
@@ -76,7 +76,7 @@ class Boundary:
                 raise
             hint = f"the server's log has more, under {exchange.id}"
             failure = EpochalError("the server failed to answer this", hint)
-            await refusal(failure)(exchange.scope, exchange.receive, exchange.send)
+            await error_response(failure)(exchange.scope, exchange.receive, exchange.send)
 
 
 class _Exchange:

@@ -38,7 +38,7 @@ MOST_LOSSES = 3
 """Attempts in a row, with no new checkpoint, that went down with their agent: then the job itself is suspected."""
 
 
-class AgentSide:
+class LeaseOperations:
     """What an agent can change."""
 
     _database: Database

@@ -18,7 +18,7 @@ _DEADLINE_SECONDS = 20.0
 _OVER = tuple(state for state in JobState if state.is_terminal)
 
 
-class RunAgreement:
+class RunReconciler:
     """Compares with the tracking server at ``uri`` and the folders under ``storage``.
 
     ``closing``: seconds that an agent gets to close its run after the job's state has changed. An agent that died needs

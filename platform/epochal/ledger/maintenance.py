@@ -23,7 +23,7 @@ _WINDOW = 256
 """More than the transactions that can be under way at once."""
 
 
-class Upkeep:
+class Maintenance:
     """What a server and an operator ask of the database itself."""
 
     _database: Database
@@ -83,7 +83,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
 
 
 def back_up(url: str, path: Path) -> None:
-    """See ``Upkeep.backup``; of a ledger of whatever version, which is left as it is.
+    """See ``Maintenance.backup``; of a ledger of whatever version, which is left as it is.
 
     Raises:
         NotFoundError: there is no such file.

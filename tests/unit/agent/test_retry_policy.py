@@ -1,0 +1,54 @@
+"""What the ledger is told of an attempt's end."""
+
+from __future__ import annotations
+
+import pytest
+
+from epochal.agent.retry_policy import Action, Decision, Ending, Terms, next_action
+from epochal.engine.failure import FailureKind
+from epochal.ledger.states import JobState, Reason
+from epochal.spec.job import Retry
+
+SERVICE, FOREGROUND = Terms(Retry(infra=1), hands_back=True), Terms(Retry(infra=1), hands_back=False)
+LEAVING = Terms(Retry(infra=1), hands_back=True, leaves=True)
+NO_RAY = Ending(Reason.INTERRUPTED, "Ray was lost", lost=True)
+RUNNING, STOPPING = JobState.RUNNING, JobState.STOPPING
+STOPPED, DRAINED = Ending(None), Ending(Reason.INTERRUPTED, "shut down")
+NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRASTRUCTURE, "rank 0")
+
+
+@pytest.mark.parametrize(
+    ("ending", "state", "terms", "decision"),
+    [
+        (Ending(Reason.COMPLETED), RUNNING, SERVICE, Decision(Action.FINISH, Reason.COMPLETED)),
+        (STOPPED, STOPPING, SERVICE, Decision(Action.STOPPED, Reason.STOPPED_BY_USER)),
+        (DRAINED, STOPPING, SERVICE, Decision(Action.STOPPED, Reason.STOPPED_BY_USER)),
+        (DRAINED, RUNNING, SERVICE, Decision(Action.REQUEUE, Reason.INTERRUPTED, "shut down")),
+        (DRAINED, RUNNING, FOREGROUND, Decision(Action.PAUSE, Reason.INTERRUPTED, "shut down")),
+        (NO_ROOM, RUNNING, SERVICE, Decision(Action.REQUEUE, Reason.INTERRUPTED, "no room")),
+        (NO_ROOM, RUNNING, FOREGROUND, Decision(Action.FINISH, Reason.PENDING_TIMEOUT, "no room")),
+        (LOST, RUNNING, SERVICE, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
+        (LOST, STOPPING, SERVICE, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),  # the ledger obeys the stop
+        (LOST, RUNNING, LEAVING, Decision(Action.REQUEUE, Reason.INFRASTRUCTURE, "rank 0")),
+        (LOST, RUNNING, FOREGROUND, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
+        (NO_RAY, RUNNING, SERVICE, Decision(Action.REQUEUE, Reason.INTERRUPTED, "Ray was lost", lost=True)),
+        (Ending(Reason.TIMEOUT, "up"), RUNNING, SERVICE, Decision(Action.FINISH, Reason.TIMEOUT, "up")),
+        (Ending(Reason.USER_ERROR, "x"), RUNNING, SERVICE, Decision(Action.FINISH, Reason.USER_ERROR, "x")),
+    ],
+)
+def test_the_decision(ending: Ending, state: JobState, terms: Terms, decision: Decision) -> None:
+    assert next_action(ending, state, [], terms) == decision
+
+
+def test_a_budget_that_is_used_up_ends_the_job() -> None:
+    assert next_action(LOST, RUNNING, [Reason.HANG], SERVICE).action is Action.FINISH
+
+
+def test_what_asks_from_outside_the_ledger_is_no_stop_of_the_job() -> None:
+    decision = next_action(STOPPED, RUNNING, [], SERVICE)
+    assert (decision.action, decision.reason) == (Action.REQUEUE, Reason.INTERRUPTED)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_way_a_gang_fails_is_a_reason(kind: FailureKind) -> None:
+    assert Reason(kind).value == kind.value
