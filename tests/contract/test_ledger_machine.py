@@ -40,7 +40,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = self.new_ledger()
-        self.submitted: dict[str, str] = {}
+        self.submitted: dict[tuple[str, str], str] = {}
         self.epochs: dict[str, int] = {}
         self.ended: dict[str, JobState] = {}
         self.wanted: dict[str, JobState | None] = {}
@@ -66,12 +66,12 @@ class LedgerMachine(RuleBasedStateMachine):
         user=st.sampled_from(["ada", "ben"]),
     )
     def submit(self, priority: int, key: str | None, workers: int, preemptible: bool, user: str) -> str:
-        if key:  # which belongs to one spec
+        if key:  # which belongs to one spec of its user's
             workers, preemptible = 1, False
         spec = {"version": 1, "resources": {"workers": workers}, "preemptible": preemptible}
         job = self.ledger.submit(spec, name="digits", priority=priority, key=key, submitted_by=user)
         if key:
-            assert self.submitted.setdefault(key, job.id) == job.id
+            assert self.submitted.setdefault((user, key), job.id) == job.id
         return self.know(job)
 
     @precondition(lambda self: len(self.epochs) < MAX_JOBS)
@@ -128,7 +128,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """The gangs of an agent, none of which its heartbeats have told of, fit on its nodes together."""
         (info,) = [one for one in self.ledger.agents() if one.name == agent]
         theirs = [job for job in self.ledger.jobs() if job.owner == info.owner]
-        workers = sum(Demand.of(job.spec).workers[0] for job in theirs if job.state is JobState.STARTING)
+        starting = [self.ledger.full_job(job.id) for job in theirs if job.state is JobState.STARTING]
+        workers = sum(Demand.of(job.spec).workers[0] for job in starting)
         assert workers <= sum(node.total["CPU"] for node in info.nodes)
 
     def check_quotas(self, leased: Job) -> None:
