@@ -72,10 +72,11 @@ def read(path: Path) -> Manifest:
 
     Raises:
         CheckpointError: there is none, or it is damaged.
+        OSError: the disk does not give it now, which says nothing about it.
     """
     try:
         return Manifest.parse((path / MANIFEST).read_text())
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} has no sound {MANIFEST}: {error}") from error
 
 
@@ -163,7 +164,7 @@ def prune(folder: Path, keep: Keep, objective: Objective | None, saved: int) -> 
     for step in steps(folder):
         try:
             manifests.append(read(folder / name_of(step)))
-        except CheckpointError:
+        except (CheckpointError, OSError):
             continue
     for step in superfluous(manifests, keep, objective):
         if step == saved:

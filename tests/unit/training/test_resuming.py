@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ def test_a_damaged_checkpoint_stops_no_later_one(tmp_path: Path) -> None:
     assert (tmp_path / aside.path / "__0_0.distcp").exists()
     third, _ = train(job, tmp_path)
     assert min(third) == 5
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_now_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, folder = pieces.spec(epochs=3, checkpoint__every="2steps"), tmp_path / "checkpoints"
+    train(job, tmp_path, fail_after=9)
+    read_text = Path.read_text
+
+    def stale(self: Path, *args: Any, **kwargs: Any) -> str:
+        if self.name == checkpoint.MANIFEST:
+            raise OSError(errno.ESTALE, "Stale file handle", str(self))
+        return read_text(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        with pytest.raises(OSError, match="Stale file handle"):
+            train(job, tmp_path)
+    assert checkpoint.steps(folder) == [8]
+    resumed, _ = train(job, tmp_path)
+    assert min(resumed) == 9
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
