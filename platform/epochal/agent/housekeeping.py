@@ -1,4 +1,4 @@
-"""Puts right, at an agent's start and now and then, what one that died could not: open runs, unsent metrics, logs."""
+"""Finishes, at an agent's start and now and then, what one that died could not: open runs, unsent metrics, logs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ class Housekeeper:
                 self._ship(folder)
             except OSError as error:
                 _logger.warning("the logs in %s cannot be shipped: %s", folder, error)
+            except UnreachableError as error:  # perhaps the log store alone, which what follows can do without
+                _logger.info("logs wait for the server: %s", error)
+                break
         self._folders.close_desired_runs()
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
 

@@ -10,7 +10,11 @@ import pytest
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
+from epochal.agent.logs import attempt_logs
 from epochal.engine.connection import Connection
+from epochal.errors import UnreachableError
+from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Held
 from epochal.settings import Home
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.sync_state import SyncState, fingerprint
@@ -46,3 +50,25 @@ def test_only_records_that_are_open_or_new_are_read(tmp_path: Path, monkeypatch:
         held.add("job-1")
         keeper.tidy()
         assert set(read) == {"job-1"}, "it was resumed"
+
+
+class WithoutLogStore(LedgerSource):
+    def append_log(self, lease: Held, rank: int, offset: int, data: bytes) -> int:
+        raise UnreachableError("the storage did not answer within 5 s")
+
+
+def test_a_log_store_that_is_away_keeps_no_run_open(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with WithoutLogStore.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1}, name="digits")
+        lease = ledger.lease("a", 30, job.id)
+        assert lease is not None
+        folder = home.job(job.id)
+        attempt_logs(folder, 1).mkdir(parents=True)
+        (attempt_logs(folder, 1) / "rank-0.log").write_text("epoch 1\n")
+        DesiredRun(job_id=job.id, experiment="digits", name="digits", status="RUNNING").save(folder)
+        SyncState(uri="http://127.0.0.1:1", run_id="r").save(folder)
+        ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR)
+        agent = Agent("a", ledger, cast("Connection", None), home, "sqlite://")
+        Housekeeper(agent, set[str], set[str]).tidy()
+    assert DesiredRun.load(folder).status == "FAILED"
