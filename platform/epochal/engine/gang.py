@@ -70,6 +70,8 @@ class Stop:
         try:
             if self._requested:
                 requested()
+            if self._killed:
+                killed()
             yield
         finally:
             with self._lock:
