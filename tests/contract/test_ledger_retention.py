@@ -67,6 +67,7 @@ def test_tokens_that_are_worthless_and_agents_that_are_gone(ledger: Ledger) -> N
     revoked, _ = ledger.create_token("ada", "user")
     ledger.revoke_token(revoked.id)
     ledger.heartbeat("gone", "1", [], [], {})
+    assert list(ledger.prune(None, 0)) == ["agents not heard of (1)", "worthless tokens (1)"]
     assert list(ledger.prune(None, 0)) == []
     assert [token.id for token in ledger.tokens()] == [kept.id]
     assert ledger.agents() == []

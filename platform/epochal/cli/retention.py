@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from epochal.cli import render
 from epochal.settings import DEFAULT_RETENTION, Retention
 from epochal.units import Duration
 
@@ -19,7 +20,11 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
     """The option, which gives a ``Retention``; ``kinds`` are those that the command deletes."""
 
     def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Retention:
-        return retention(given)
+        kept = retention(given)
+        if "jobs" in kinds and kept.jobs != kept.jobs_at_least and any(one.startswith("jobs=") for one in given):
+            age = _FOR_EVER if kept.jobs_at_least is None else f"for {Duration(kept.jobs_at_least)}"
+            render.warning(f"the ledger keeps jobs {age}, because it does so as long as anything else of them is kept")
+        return kept
 
     defaults = ", ".join(f"{kind}={Duration(_DEFAULTS[kind])}" for kind in kinds)
     return click.option(

@@ -223,7 +223,7 @@ def decide(
 ) -> Decision:
     """What the agent of ``nodes`` shall do next. ``running`` are the jobs of all agents.
 
-    Of jobs that are ``alike`` the first is enough: what is said of it is said of the others.
+    Of jobs that are alike (``tables.ALIKE``) the first is enough: what is said of it is said of the others.
     """
     scan = Scan(nodes, running, Usage.of(running, quotas), now)
     for job in in_order(queue):
@@ -232,11 +232,6 @@ def decide(
         if scan.holder:
             return Decision(None, scan.preempt, job.id, scan.held_by is Verdict.ROOM_COMES)
     return Decision()
-
-
-def alike(job: Waiting) -> tuple[object, ...]:
-    """All that the policy asks of a job but its place in the order: equal for jobs of which the first goes first."""
-    return job.priority, job.demand, job.user, job.queue, job.storage
 
 
 def may_start(

@@ -186,7 +186,7 @@ def _at_hand(asking: AgentInfo) -> ColumnElement[bool]:
 
 
 def _firsts(connection: Connection, *which: ColumnElement[bool]) -> list[Waiting]:
-    """Of the queued jobs that are ``alike`` to the policy, the first."""
+    """Of the queued jobs that are ``ALIKE`` to the policy, the first."""
     numbers = select(func.min(jobs.c.number)).where(jobs.c.state == JobState.QUEUED, *which).group_by(*ALIKE)
     return _waiting(connection, jobs.c.number.in_(numbers))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sqlalchemy import Connection, Select, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, or_, select
 
 from epochal.ledger.database import Database
 from epochal.ledger.reading import has_ended
@@ -35,14 +35,18 @@ class Pruning:
             yield from self._in_batches(_with_old_events(events_for), _delete_events, "events of")
         if jobs_for is not None:
             yield from self._in_batches(_ended(jobs_for), _delete_jobs, "ledger's record of")
-            with self._database.write() as connection:
-                connection.execute(delete(agents).where(agents.c.seen_at < now() - jobs_for))
-                worthless = or_(tokens.c.expires_at < now() - jobs_for, tokens.c.revoked_at < now() - jobs_for)
-                connection.execute(delete(tokens).where(worthless))
+            before = now() - jobs_for
+            worthless = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+            yield from self._where(agents, agents.c.seen_at < before, "agents not heard of")
+            yield from self._where(tokens, worthless, "worthless tokens")
 
-    def _in_batches(
-        self, which: Select[str], remove: Callable[[Connection, Sequence[str]], None], what: str
-    ) -> Iterator[str]:
+    def _where(self, table: Table, old: ColumnElement[bool], what: str) -> Iterator[str]:
+        with self._database.write() as connection:
+            count = connection.execute(delete(table).where(old)).rowcount
+        if count:
+            yield f"{what} ({count})"
+
+    def _in_batches(self, which: _Which, remove: _Remove, what: str) -> Iterator[str]:
         while True:
             with self._database.write() as connection:
                 found: list[str] = list(connection.scalars(which.limit(_BATCH)).all())

@@ -114,6 +114,8 @@ def test_prune_says_what_it_deleted(url: str, db: Callable[..., tuple[int, str, 
     code, _, said = db("prune")
     assert (code, said.strip()) == (0, "nothing to delete: no job has ended as long ago as --retain says")
     ages = [f"--retain={kind}=0s" for kind in ("checkpoints", "spools", "logs", "code", "events", "jobs")]
+    code, _, said = db("prune", "--retain=jobs=0s")
+    assert "keeps jobs for 90d, because it does so as long as anything else of them is kept" in said
     code, _, said = db("prune", *ages)
     assert code == 0
     assert f"deleted the ledger's record of {over.id}" in said

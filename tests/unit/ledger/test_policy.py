@@ -20,7 +20,6 @@ from epochal.ledger.policy import (
     Running,
     Usage,
     Waiting,
-    alike,
     decide,
     holds,
     in_order,
@@ -82,7 +81,7 @@ class TestBigJobsAndSmallOnes:
         queue = [job("big", 1, needs=4, waited=PATIENCE), job("small", 2)]
         assert next_of(queue, ONE_FREE) == Decision(holder="big")
 
-    def test_it_starts_as_soon_as_room_has_gathered(self) -> None:
+    def test_it_starts_as_soon_as_there_is_room(self) -> None:
         assert next_of([job("big", 1, needs=4, waited=PATIENCE), job("small", 2)], FOUR_FREE).start == "big"
 
     def test_it_lets_others_pass_again_after_ten_minutes(self) -> None:
@@ -310,7 +309,8 @@ SOME_QUOTAS = st.lists(
 def test_the_first_of_those_alike_decides_for_all_of_them(queue, taken, nodes, quotas) -> None:
     firsts: dict[object, Waiting] = {}
     for one in in_order(queue):
-        firsts.setdefault(alike(one), one)
+        alike = one.priority, one.demand, one.user, one.queue, one.storage  # the columns `tables.ALIKE`
+        firsts.setdefault(alike, one)
     plain = plain_decision(queue, taken, nodes, quotas, NOW)
     assert decide(firsts.values(), taken, nodes, quotas, NOW) == decide(queue, taken, nodes, quotas, NOW) == plain
     if plain.start:
