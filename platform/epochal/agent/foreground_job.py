@@ -16,7 +16,7 @@ from epochal.agent.retention import Pruner
 from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
 from epochal.engine.connection import Connection
-from epochal.errors import ConflictError
+from epochal.errors import ConflictError, EpochalError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home, Retention
@@ -32,7 +32,7 @@ _SYNC_OTHERS_SECONDS = 10.0
 class ForegroundJob:
     """Queued by ``submit`` or ``queue_again``, run by ``run``, told by ``summary``; ``close`` lets go of the ledger.
 
-    Opening it puts right what commands that died left in the ledger.
+    Opening it reconciles what commands that died left in the ledger.
     """
 
     def __init__(self, home: Home, tracking_uri: str, retention: Retention, observer: Observer) -> None:
@@ -79,7 +79,7 @@ class ForegroundJob:
     def interrupt(self) -> None:
         """Have it save its state and end, to be PAUSED then; nothing where it does not run yet."""
         if self._runner is not None:
-            with suppress(ConflictError):  # it has just ended
+            with suppress(EpochalError):  # it has just ended, or the ledger does not answer: then its end pauses it
                 self._ledger.request_pause(self._job.id, "interrupted at the keyboard")
             self._runner.interrupt()
 

@@ -9,9 +9,6 @@ from epochal.cli import render
 _SEND_SECONDS = 10.0
 """For what earlier commands could not send: whoever wants to look does not want to wait longer."""
 
-UI_PORT = 5000
-"""Where `epochal ui` listens unless told otherwise."""
-
 
 @dataclass(frozen=True)
 class Pages:
@@ -26,7 +23,7 @@ class Pages:
 
 
 def recorded_at() -> str:
-    """The tracking URI, after jobs left behind were put right and what waits to be sent had its chance.
+    """The tracking URI, after jobs left behind were reconciled and what waits to be sent had its chance.
 
     What is not there yet is said: what MLflow shows of these jobs may be old.
     """
@@ -48,7 +45,7 @@ def recorded_at() -> str:
 def pages() -> Pages:
     """The pages of the tracking server, of what `epochal up` started here, or of an `epochal ui` that is to come."""
     from epochal.local.service_state import read_services
-    from epochal.settings import home, tracking_uri
+    from epochal.settings import DEFAULT_MLFLOW_PORT, home, tracking_uri
     from epochal.tracking.pages import web
     from epochal.urls import LOOPBACK, http_url
 
@@ -57,7 +54,7 @@ def pages() -> Pages:
         return Pages(root, True)
     if services.running and uri == services.options.get("tracking_uri") and services.url("mlflow"):
         return Pages(services.url("mlflow"), True)
-    return Pages(http_url(LOOPBACK, UI_PORT), False)
+    return Pages(http_url(LOOPBACK, DEFAULT_MLFLOW_PORT), False)
 
 
 def first_page(root: str) -> str:

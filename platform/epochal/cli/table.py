@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "config": ("epochal.cli.commands.config:command", "List and choose the servers that commands go to."),
         "token": ("epochal.cli.commands.token:command", "Create, list and revoke tokens."),
         "quota": ("epochal.cli.commands.quota:command", "Limit what users and queues may take."),
-        "db": ("epochal.cli.commands.db:command", "Upgrade and back up a ledger's database."),
+        "db": ("epochal.cli.commands.db:command", "Upgrade, back up and prune a ledger's database."),
     },
     "Machine": {
         "doctor": ("epochal.cli.commands.doctor:command", "Check this machine and say what to do."),

@@ -70,7 +70,7 @@ def reconciler(findings: list[Finding], tended: bool) -> Check:
         return ok("reconciler", "the ledger, MLflow and what is in storage agree")
     found = some([f"{one.job_id or one.kind}: {one.message}" for one in findings])
     if tended:
-        return ok("reconciler", f"it is about to put right {found}")
+        return ok("reconciler", f"it is about to reconcile {found}")
     return warn("reconciler", found, "a server puts that right by itself: `epochal up`")
 
 

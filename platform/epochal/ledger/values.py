@@ -219,7 +219,7 @@ class Role(StrEnum):
     """What a token allows."""
 
     VIEWER = "viewer"
-    """Read everything."""
+    """Read everything but code, tokens, and what is private in others' jobs."""
     USER = "user"
     """And submit, and change one's own jobs."""
     ADMIN = "admin"

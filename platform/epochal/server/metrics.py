@@ -95,7 +95,7 @@ class _State(Collector):
 
     def _of_reconciler(self) -> Iterator[Metric]:
         counts = self._reconciler
-        done = CounterMetricFamily("epochal_reconciler_done", "What was put right, by kind.", labels=("kind",))
+        done = CounterMetricFamily("epochal_reconciler_done", "What was reconciled, by kind.", labels=("kind",))
         for kind, count in counts.done.copy().items():
             done.add_metric((kind,), count)
         errors = CounterMetricFamily("epochal_reconciler_errors", "What failed, by part.", labels=("part",))

@@ -1,4 +1,4 @@
-"""Puts right by itself what others left behind: leases that ran out, jobs that waited too long, runs that say something
+"""Reconciles by itself what others left behind: leases that ran out, jobs that waited too long, runs that say something
 else than the ledger, metrics that were never sent.
 
 ``tick`` is quick and comes every second; ``catch_up``, which talks to MLflow, and ``prune``, which deletes from the

@@ -34,7 +34,7 @@ class RunReconciler:
         self._has_runs = False
 
     def differences(self) -> list[Difference]:
-        """The runs that say something else than the ledger, and may be put right now.
+        """The runs that say something else than the ledger, and may be corrected now.
 
         Raises:
             UnreachableError: the ledger or the tracking server does not answer.

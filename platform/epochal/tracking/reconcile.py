@@ -1,7 +1,7 @@
 """What is recorded of jobs is made to agree with the ledger: the desired runs in their folders, and those in MLflow.
 
 A process that died left a desired run open, metrics unsent, a run RUNNING; so did one that could not reach MLflow
-before it was gone. Whoever comes next puts that right, here: the next command on this machine, the housekeeping of an
+before it was gone. Whoever comes next reconciles that, here: the next command on this machine, the housekeeping of an
 agent, the reconciler of the server. They differ in which jobs they may touch, and in nothing else.
 """
 

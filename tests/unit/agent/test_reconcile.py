@@ -1,4 +1,4 @@
-"""What a process that died left behind is put right, from the ledger's side and the run's."""
+"""What a process that died left behind is reconciled, from the ledger's side and the run's."""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 import click
 
 from epochal.cli import render
-from epochal.cli.mlflow_pages import UI_PORT, first_page, pages, recorded_at
+from epochal.cli.mlflow_pages import first_page, pages, recorded_at
+from epochal.settings import DEFAULT_MLFLOW_PORT
 
 
 @click.command("ui")
-@click.option("--port", type=click.IntRange(1, 65535), default=UI_PORT, show_default=True, help="Its port.")
+@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_MLFLOW_PORT, show_default=True, help="Its port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--without-password", is_flag=True,

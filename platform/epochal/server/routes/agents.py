@@ -24,7 +24,7 @@ Name = Annotated[str, Path(pattern=AGENT_NAME)]
 
 @router.get("/agents", responses=answers(AGENTS))
 def agents(_who: Reader, services: Deps) -> Response:
-    """Every agent that was ever heard of, and its nodes."""
+    """The agents that were heard of within a day, and their nodes."""
     return answer({"agents": [agent.to_dict() for agent in services.ledger.agents()]})
 
 
