@@ -8,6 +8,7 @@ costs neither a thread nor queries.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from epochal.errors import EpochalError
 from epochal.ledger.agents import ALIVE_SECONDS
 from epochal.ledger.capacity import Node
 from epochal.ledger.values import AgentInfo, News
+
+_logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -116,7 +119,9 @@ class Notifier:
                 self._wake_logs()
             try:
                 told = await news(seen)
-            except EpochalError:  # whoever waits finds that out by looking
+            except Exception as error:  # whoever waits finds that out by looking, and goes on being woken
+                if not isinstance(error, EpochalError):
+                    _logger.exception("the newest events cannot be read, and are read again")
                 seen = None
                 self._wake(self._waiting)
             else:

@@ -157,8 +157,20 @@ def test_an_event_wakes_those_whom_it_concerns_and_nobody_else(tmp_path: Path) -
 async def looks_after(
     notifier: Notifier, ledger: Ledger, jobs: list[str], changes: dict[str, Callable[[], Any]]
 ) -> dict[str, dict[str, int]]:
+    reads = 0
+
     async def news(seen: Set[int] | None) -> News:
-        return await asyncio.to_thread(ledger.news, seen)
+        nonlocal reads
+        told = await asyncio.to_thread(ledger.news, seen)
+        reads += 1
+        return told
+
+    async def woken() -> None:
+        """Once the events of now were read for certain, and those whom they concern have looked."""
+        until = reads + 3
+        while reads < until:
+            notifier.changed()
+            await asyncio.sleep(0.01)
 
     watch = asyncio.create_task(notifier.watch(news))
     looks: Counter[str] = Counter()
@@ -167,13 +179,12 @@ async def looks_after(
         asyncio.create_task(notifier.poll(of, looking(lambda who=who: looks.update([who])), bool, 60, stays))
         for who, of in topics.items()
     ]
-    await asyncio.sleep(2 * WATCH_SECONDS)  # the first look at the events wakes everyone
+    await woken()  # the first look at the events wakes everyone
     found = {}
     for what, change in changes.items():
         looks.clear()
         await asyncio.to_thread(change)
-        notifier.changed()
-        await asyncio.sleep(3 * WATCH_SECONDS)
+        await woken()
         found[what] = dict(looks)
     notifier.close()
     await asyncio.gather(*polls)
@@ -205,6 +216,26 @@ def test_a_heartbeat_wakes_its_agent_where_it_has_more_room() -> None:
         return seen
 
     assert waits(scenario) == [2, 2, 2, 3, 4], "one that was away for long counted as gone"
+
+
+def test_the_watcher_outlives_an_error_of_ours_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(notifier: Notifier) -> bool:
+        looks: list[int] = []
+
+        async def news(seen: Set[int] | None) -> News:
+            if len(looks) < 3:
+                raise ZeroDivisionError
+            return NOTHING
+
+        watch = asyncio.create_task(notifier.watch(news))
+        poll = notifier.poll([QUEUE], looking(lambda: looks.append(1) or len(looks) >= 3), bool, 60, stays)
+        found = await poll
+        notifier.close()
+        await asyncio.wait_for(watch, 60)
+        return bool(found)
+
+    assert waits(scenario)
+    assert "the newest events cannot be read" in caplog.text
 
 
 def test_nobody_is_left_waiting() -> None:
