@@ -71,7 +71,7 @@ def reconciler(findings: list[Finding], tended: bool) -> Check:
     found = some([f"{one.job_id or one.kind}: {one.message}" for one in findings])
     if tended:
         return ok("reconciler", f"it is about to reconcile {found}")
-    return warn("reconciler", found, "a server puts that right by itself: `epochal up`")
+    return warn("reconciler", found, "a server does that by itself: `epochal up`")
 
 
 def look(home: Home, tracking_uri: str) -> Iterator[Check]:

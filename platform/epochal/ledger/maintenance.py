@@ -88,16 +88,20 @@ def back_up(url: str, path: Path) -> None:
     Raises:
         NotFoundError: there is no such file.
     """
-    _check_exists(url)
+    require_file(url)
     with closing(Database(url)) as database:
         _back_up(database, path)
 
 
-def _check_exists(url: str) -> None:
-    """Opening a SQLite database would create it."""
+def require_file(url: str) -> None:
+    """To be called before a SQLite ledger is opened that must be there: opening it would create it.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
     _, is_sqlite, file = url.partition("sqlite:///")
     if is_sqlite and not Path(file).exists():
-        raise NotFoundError("ledger", file, hint="give the one to back up with --ledger")
+        raise NotFoundError("ledger", file, hint="name the one that is meant with --ledger")
 
 
 def _back_up(database: Database, path: Path) -> None:

@@ -107,6 +107,14 @@ def test_postgresql_has_its_own_way() -> None:
     assert "pg_dump" in caught.value.hint
 
 
+def test_prune_makes_no_ledger_up(url: str, db: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, said = db("prune")
+    assert code == 3
+    assert "ledger.db" in said
+    code, _, said = db("prune")
+    assert code == 3, "it is not there now either"
+
+
 def test_prune_says_what_it_deleted(url: str, db: Callable[..., tuple[int, str, str]]) -> None:
     with Ledger.open(url) as ledger:
         over, kept = (ledger.submit({"version": 1}, name="digits") for _ in range(2))

@@ -67,7 +67,9 @@ def prune_command(retention: Retention, ledger: str | None) -> None:
     A file of SQLite becomes no smaller: what is free is used again.
     """
     from epochal.ledger.ledger import Ledger
+    from epochal.ledger.maintenance import require_file
 
+    require_file(_url(ledger))
     with Ledger.open(_url(ledger), upgrade=False) as opened:
         deleted = list(opened.prune(retention.events, retention.jobs_at_least))
     for what in deleted:
