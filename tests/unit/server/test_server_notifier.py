@@ -17,7 +17,7 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, News
-from epochal.server.notifier import QUEUE, WATCH_SECONDS, Notifier, about, logs_of, room_of
+from epochal.server.notifier import QUEUE, Notifier, about, logs_of, room_of
 
 NODE = Node("n", "n", {"CPU": 4.0}, {"CPU": 4.0})
 NOTHING = News(frozenset(), frozenset(), frozenset(), False, False)
