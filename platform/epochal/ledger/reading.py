@@ -90,6 +90,12 @@ class Reader:
         with self._database.read() as connection:
             return set(connection.scalars(select(jobs.c.id).where(has_ended(before))))
 
+    def attempts_ended(self, after: float) -> list[tuple[str, int]]:
+        """The attempts that ended after that time: their jobs' ids and their numbers."""
+        query = select(attempts.c.job_id, attempts.c.epoch).where(attempts.c.ended_at > after)
+        with self._database.read() as connection:
+            return [(row.job_id, row.epoch) for row in connection.execute(query)]
+
     def unneeded_code(self, before: float) -> set[str]:
         """The digests of the code that was shipped with jobs that ended before that time, and with no other."""
         code, over = jobs.c.code_digest, has_ended(before)

@@ -35,8 +35,19 @@ class LogPage:
 
 
 def next_page(store: LogStore, job_id: str, question: LogQuestion, is_over: bool) -> LogPage:
-    """What follows ``question.cursor``. ``is_over``: nothing is added to these logs any more."""
-    logs = {stream: log for stream, log in store.logs(job_id).items() if question.wants(stream)}
+    """What follows ``question.cursor``. ``is_over``: nothing is added to these logs any more.
+
+    What was listed for the page before serves for this one too, up to where it ends.
+    """
+    if question.cursor:
+        page = _page(store, job_id, store.logs(job_id, fresh=False), question, is_over=False)
+        if page.chunks and not page.at_end:
+            return page
+    return _page(store, job_id, store.logs(job_id), question, is_over)
+
+
+def _page(store: LogStore, job_id: str, held: dict[Stream, Log], question: LogQuestion, is_over: bool) -> LogPage:
+    logs = {stream: log for stream, log in held.items() if question.wants(stream)}
     positions = dict(positions_of(question.cursor))
     if not question.cursor and question.tail is not None:
         positions = _tails(store, job_id, logs, question.tail)

@@ -1,4 +1,5 @@
-"""Deletes what the server and its ledger keep of jobs that ended long ago."""
+"""Makes the logs of attempts that are over compact, and deletes what the server and its ledger keep of jobs that ended
+long ago."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from epochal.ledger.ledger import Ledger
 from epochal.server.code_store import CodeStore
 from epochal.server.log_store import LogStore
 from epochal.settings import Retention
+
+_COMPACTED_FOR = 3 * 3600.0
+"""Seconds from an attempt's end on. Hourly: the first time merges its logs, the next deletes what was merged."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Pruner:
     retention: Retention
 
     def prune(self) -> Iterator[str]:
-        """Delete what is older than its kind is kept; what that was.
+        """Delete what is older than its kind is kept; what that was. Then merge the logs of what has ended lately.
 
         Raises:
             UnreachableError: the ledger or the storage does not answer.
@@ -36,3 +40,5 @@ class Pruner:
                 self.code.delete(digest)
                 yield f"code {digest[:12]}"
         yield from self.ledger.prune(self.retention.events, self.retention.jobs_at_least)
+        for job_id, epoch in self.ledger.attempts_ended(after=now - _COMPACTED_FOR):
+            self.logs.compact(job_id, epoch)

@@ -5,6 +5,7 @@ Names are made of parts that are checked one by one, so no request can lead out 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -86,10 +87,18 @@ class Storage:
         with self._reached(), suppress(FileNotFoundError):
             self._files.rm(self._path(name), recursive=True)
 
-    def read(self, name: tuple[str, ...], start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, or fewer where the file ends earlier."""
+    def delete_file(self, *name: str) -> None:
+        """As ``delete``, in one request where files are objects."""
+        with self._reached(), suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
+    def read(self, name: tuple[str, ...], start: int, end: int) -> bytes | None:
+        """The bytes from ``start`` to before ``end``, or fewer where the file ends earlier; None: there is no file."""
         with self._reached():
-            return bytes(self._files.cat_file(self._path(name), start=start, end=end))
+            try:
+                return bytes(self._files.cat_file(self._path(name), start=start, end=end))
+            except FileNotFoundError:
+                return None
 
     def blocks(self, *name: str) -> Iterator[bytes]:
         """The file, bit by bit."""
@@ -97,18 +106,14 @@ class Storage:
             while block := file.read(_BLOCK):
                 yield block
 
-    def append(self, name: tuple[str, ...], held: int, data: bytes) -> None:
-        """Add ``data`` after the ``held`` bytes that the file has; 0: it does not exist yet.
-
-        Object stores cannot append, so there the file is written anew, which is why callers keep it small.
-        """
+    def write(self, name: tuple[str, ...], data: bytes) -> None:
+        """Store ``data``, which is small, under a name; nobody sees half of it."""
         path = self._path(name)
         with self._reached():
             if self._is_local:
-                self._append_here(Path(path), held, data)
+                self._put_here(io.BytesIO(data), Path(path))
             else:
-                before = self._files.cat_file(path, start=0, end=held) if held else b""
-                self._files.pipe_file(path, before + data)
+                self._files.pipe_file(path, data)
 
     def put(self, file: IO[bytes], *name: str) -> None:
         """Store all of ``file`` under a name; nobody sees half of it."""
@@ -125,14 +130,6 @@ class Storage:
             if not _PART.fullmatch(part):
                 raise UsageError(f"not a name that can be stored: {part!r}")
         return "/".join((self._root, *name))
-
-    @staticmethod
-    def _append_here(path: Path, held: int, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            file.seek(held)
-            file.write(data)
-            file.truncate()
 
     @staticmethod
     def _put_here(file: IO[bytes], path: Path) -> None:

@@ -59,15 +59,38 @@ def test_a_gap_keeps_nothing(store: LogStore) -> None:
     assert all_of(store) == b"one"
 
 
-def test_long_logs_are_many_chunks(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_store, "CHUNK", 10)
-    content = bytes(range(95))
-    for start in range(0, 95, 7):
+def test_many_small_pieces_become_few(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_store, "CHUNK", 100)
+    monkeypatch.setattr(log_store, "SMALL_PIECES", 8)
+    content = bytes(number % 251 for number in range(1_400))
+    for start in range(0, len(content), 7):
         store.append(JOB, FIRST, start, content[start : start + 7])
     log = store.logs(JOB)[FIRST]
-    assert [piece.size for piece in log.pieces] == [10] * 9 + [5]
+    assert 14 <= len(log.pieces) <= 40
+    assert max(piece.size for piece in log.pieces) <= 100
     assert all_of(store) == content
-    assert store.read(JOB, FIRST, log, 8, 25) == content[8:33]
+    assert store.read(JOB, FIRST, log, 95, 250) == content[95:345]
+    store.compact(JOB, 2)
+    assert store.logs(JOB)[FIRST] == log, "that was another attempt"
+    store.compact(JOB, 1)
+    assert [(piece.start, piece.size) for piece in store.logs(JOB)[FIRST].pieces] == [(0, 1_400)]
+    assert all_of(store) == content
+
+
+def test_pages_of_one_listing_are_read_with_it(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, listings, sizes = b"x" * 4_095 + b"\n", 0, Storage.sizes
+    for number in range(40):
+        store.append(JOB, FIRST, number * 4_096, line)
+
+    def counted(storage: Storage, *folder: str) -> dict[tuple[str, ...], int]:
+        nonlocal listings
+        listings += 1
+        return sizes(storage, *folder)
+
+    monkeypatch.setattr(Storage, "sizes", counted)
+    found = pages(store, LogQuestion(limit=8_192))
+    assert (len(found), listings) == (21, 3), "the first page, and where there seemed to be no more"
+    assert text_by_stream(found) == {(1, 0): (line * 40).decode()}
 
 
 @given(cuts=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 80)), max_size=40))

@@ -66,6 +66,21 @@ def test_logs_and_code_go_with_the_jobs_that_need_them(ledger: Ledger, store: Pa
     assert list(Pruner(ledger, logs, code, AT_ONCE).prune()) == []
 
 
+def test_the_logs_of_an_attempt_that_is_over_become_one(ledger: Ledger, store: Path) -> None:
+    logs, code = LogStore(Storage(str(store))), CodeStore(Storage(str(store)))
+    over = submit(ledger, store, "one", ends=False)
+    lives = ledger.submit({"version": 1}, name="job")
+    assert ledger.lease("agent/2", 60, lives.id)
+    for job_id, start in ((over, 8), (lives.id, 0)):
+        logs.append(job_id, Stream(1, 0), start, b"more\n")
+        logs.append(job_id, Stream(1, 0), start + 5, b"and more\n")
+    for _ in range(2):  # the second deletes what the first merged
+        assert list(Pruner(ledger, logs, code, DEFAULT_RETENTION).prune()) == []
+    assert [path.name for path in (store / "logs" / over).rglob("0*-*")] == [f"{0:020}-22"]
+    assert len(list((store / "logs" / lives.id).rglob("0*-*"))) == 2
+    assert logs.read(over, Stream(1, 0), logs.logs(over)[Stream(1, 0)], 0, 100) == b"printed\nmore\nand more\n"
+
+
 def test_a_servers_reconciler_counts_and_tells_what_was_deleted(
     ledger: Ledger, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
