@@ -93,7 +93,7 @@ class Train(Section):
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
-    """Use `torch.compile`."""
+    """Use `torch.compile`; under `fsdp` not on parts of torch's own classes (`nn.Sequential`), which the log names."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False

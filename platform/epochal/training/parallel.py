@@ -238,12 +238,17 @@ class _Replica(DistributedDataParallel):
         self.reducer._remove_autograd_hooks()
 
 
-def compile_in_place(module: nn.Module) -> None:
-    """As ``module.compile()``, which does nothing to a module of a class of torch's own, such as ``nn.Sequential``.
+def passed_over(module: nn.Module) -> bool:
+    """Whether ``module.compile()`` does nothing: it is of a class of torch's own, such as ``nn.Sequential``.
 
-    The compiler passes over the frames of torch's classes and begins with the first one of somebody else: here it is.
+    The compiler passes over the frames of those, and begins with the first one of somebody else.
     """
-    if not type(module).forward.__module__.startswith("torch.nn."):
+    return type(module).forward.__module__.startswith("torch.nn.")
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """As ``module.compile()``, also for those that it leaves as they are."""
+    if not passed_over(module):
         module.compile()
         return
     forward = module.forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
 
 from epochal.spec.job import Train
-from epochal.training.parallel import Computation, Many
+from epochal.training.parallel import Computation, Many, passed_over
 from epochal.training.precision import DTYPES
 from epochal.training.worker import Worker
 
@@ -51,6 +52,8 @@ class FSDP(Many):
         for part in [*parts, self.module]:
             if self.train.compile:
                 part.compile()
+                if passed_over(part) and self.worker.rank == 0:
+                    os.write(2, f"not compiled: a part that is a {type(part).__name__}, torch's own class\n".encode())
         dtype = DTYPES.get(self.train.precision)
         for part in [*parts, self._computation]:
             if dtype is not None:
