@@ -37,6 +37,7 @@ EXAMPLES: list[EpochalError] = [
     NonFiniteError(12, 1),
     NonFiniteLossError(7, 1, float("inf")),
     NonFiniteStateError(12, 1, "model.head.weight"),
+    errors.DeviceError("no GPU"),
     errors.CheckpointError("damaged"),
 ]
 

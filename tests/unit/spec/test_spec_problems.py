@@ -22,7 +22,7 @@ def with_train(fields: str) -> str:
         (with_train("optimzer: {}"), "train.optimzer", 5, 20, "there is no such field", "did you mean 'optimizer'?"),
         (with_train("lr: 1"), "train.lr", 5, 20, "there is no such field", "it belongs at train.optimizer.lr"),
         (with_train("batch_size: 1"), "train.batch_size", 5, 20, "there is no such field",
-         "did you mean 'micro_batch_size' or 'global_batch_size'?"),
+         "did you mean 'micro_batch_size' or 'global_batch_size' or 'batch_norm'?"),
         (with_train("steps: '5'"), "train.steps", 5, 27, "expected a whole number, got '5'", "remove the quotes"),
         (with_train("seed: 5.0"), "train.seed", 5, 26, "expected a whole number, got 5.0", "write 5"),
         (with_train("seed: true"), "train.seed", 5, 26, "expected a whole number, got true", ""),
