@@ -98,7 +98,7 @@ def test_secrets_turn_up_nowhere(tmp_path: Path, mlflow: TrackingServer) -> None
         digest = hashlib.sha256(canary.encode()).hexdigest()
         logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
         assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
-        assert "CANARY_SECRET" in json.dumps(dict(job.spec)), "its name is no secret"
+        assert "CANARY_SECRET" in json.dumps(dict(served.ledger.full_job(job_id).spec)), "its name is no secret"
 
         sessions = ray_folders(agent)
         assert sessions
