@@ -192,7 +192,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(spec: str, client: Client) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     assert process.stderr is not None
     assert "left-alone" in process.stderr.readline()
-    time.sleep(0.5)
+    assert "QUEUED" in process.stderr.readline(), "it follows"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     job = client.job("left-alone")
