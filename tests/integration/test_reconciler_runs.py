@@ -145,7 +145,7 @@ def test_agents_get_time_to_close_their_runs_themselves(start: Make) -> None:
     assert job.run[0] == "RUNNING"
 
 
-def test_a_run_that_was_closed_wrongly_is_put_right(start: Make) -> None:
+def test_a_run_that_was_closed_wrongly_is_corrected(start: Make) -> None:
     job = start()
     connect(job.uri).set_terminated(job.run_id, "FINISHED")
     job.finish(JobState.FAILED, Reason.OUT_OF_MEMORY)

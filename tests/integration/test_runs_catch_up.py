@@ -1,4 +1,4 @@
-"""`epochal runs` and `ui` say what MLflow does not have yet, and what they put right on the way."""
+"""`epochal runs` and `ui` say what MLflow does not have yet, and what they reconcile on the way."""
 
 from __future__ import annotations
 

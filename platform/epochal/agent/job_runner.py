@@ -22,8 +22,7 @@ from epochal.agent.port import JobSource
 from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
-from epochal.agent.retry import QUICK_SECONDS, pause_before_next
-from epochal.agent.retry_policy import Action, Ending, Terms, decide, decision_on
+from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
 from epochal.agent.run_tracking import RunTracking
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection

@@ -13,7 +13,7 @@ from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
 from epochal.errors import ConflictError, NotFoundError
 from epochal.settings import Home, Retention
-from epochal.tracking.desired_run import desired_run_path, forget_checkpoints
+from epochal.tracking.desired_run import forget_checkpoints
 from epochal.tracking.metric_spool import spool_folder
 from epochal.tracking.sync_state import is_pending
 from epochal.training import checkpoint
@@ -63,7 +63,7 @@ class Pruner:
         if not there or (ended := self._ended_at(folder.name)) is None:
             return
         for kind, (path, seconds) in there.items():
-            if time.time() - ended < seconds or (kind == "spools" and _has_unsent(folder)):
+            if time.time() - ended < seconds or (kind == "spools" and is_pending(folder)):
                 continue
             doomed = path.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
             path.rename(doomed)  # nobody sees half of it
@@ -89,11 +89,9 @@ class Pruner:
         if self._retention.code is None:
             return
         before = time.time() - self._retention.code
-        for package in sorted(self._home.packages.glob("*.zip")):
-            if package.stat().st_mtime < before and package.stem not in self._needed():
+        old = sorted(one for one in self._home.packages.glob("*.zip") if one.stat().st_mtime < before)
+        needed = self._needed() if old else ()
+        for package in old:
+            if package.stem not in needed:
                 package.unlink(missing_ok=True)
                 yield f"code {package.stem[:12]}"
-
-
-def _has_unsent(folder: Path) -> bool:
-    return desired_run_path(folder).exists() and is_pending(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.cli import render
 from epochal.cli.render import Output
 from epochal.ledger.capacity import amounts, total_of
-from epochal.tracking.pages import run_page, web
+from epochal.tracking.pages import page_of
 from epochal.units import Duration
 
 if TYPE_CHECKING:
@@ -60,17 +60,12 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
         "checkpoint": next((_checkpoint(one) for one in reversed(attempts) if one.checkpoint_at), ""),
         "agent": job.owner,
         "run": job.run_id,
-        "page": _page(job),
+        "page": page_of(job.tracking_uri, job.run_id, job.experiment_id),
         "tracking": job.tracking_uri,
         "code": job.origin.get("code"),
         "retry of": job.origin.get("retry_of"),
     }
     return {name: value for name, value in shown.items() if value not in ("", None)}
-
-
-def _page(job: Job) -> str | None:
-    root = web(job.tracking_uri)
-    return run_page(root, job.run_id, job.experiment_id) if root and job.run_id else None
 
 
 def attempt_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:

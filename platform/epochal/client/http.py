@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -105,16 +104,17 @@ class Http:
     def send(self, request: Request) -> httpx.Response:
         """The answer to ``request``. Raises as ``json`` does."""
         until = time.monotonic() + (self._patience.outage if request.outage is None else request.outage)
-        for failures in itertools.count(1):
+        failures = 0
+        while True:
             try:
                 return self._answered(self._once(request), request.answers)
             except UnreachableError as error:
+                failures += 1
                 sent = not isinstance(error.__cause__, _NEVER_SENT)
                 pause = pause_after(failures)
                 if (sent and not request.can_repeat) or time.monotonic() + pause > until:
                     raise
             time.sleep(pause)
-        raise AssertionError("unreachable: it counts for ever")
 
     def now(self) -> float:
         """The server's time in seconds since 1970, good to a second; this machine's before the first answer."""

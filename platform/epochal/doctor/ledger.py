@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochal.doctor.check import Check, fail, ok, some, warn
@@ -56,11 +55,13 @@ def unsent(folders: list[str]) -> Check:
 
 def look(home: Home) -> Iterator[Check]:
     """The checks of this module. Reads only: a ledger that is not there is not made."""
+    from epochal.tracking.sync_state import is_pending
+
     if (home.root / "ledger.db").exists():
         yield from _look_at_ledger(home.ledger_url)
     else:
         yield ok("ledger (run)", "no jobs yet")
-    yield unsent([folder.name for folder in sorted((home.storage / "jobs").glob("*")) if _is_pending(folder)])
+    yield unsent([folder.name for folder in sorted((home.storage / "jobs").glob("*")) if is_pending(folder)])
 
 
 def _look_at_ledger(url: str) -> Iterator[Check]:
@@ -88,10 +89,3 @@ def _ask(ledger: Ledger) -> Iterator[Check]:
     yield paused([job.id for job in ledger.jobs([JobState.PAUSED])])
     newest = ledger.jobs(limit=100)
     yield ledger_clock(max((job.updated_at for job in newest), default=None), ledger.now())
-
-
-def _is_pending(folder: Path) -> bool:
-    from epochal.tracking.desired_run import desired_run_path
-    from epochal.tracking.sync_state import is_pending
-
-    return desired_run_path(folder).exists() and is_pending(folder)

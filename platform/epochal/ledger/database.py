@@ -45,7 +45,7 @@ ERRORS: dict[type[exc.SQLAlchemyError], type[EpochalError]] = {
     exc.TimeoutError: UnreachableError,  # every pooled connection is in use
     exc.ArgumentError: UsageError,  # not a URL, or one of another kind of database
 }
-"""What is the environment' fault. Any other error of the library is a bug of ours and shows its traceback."""
+"""What is the environment's fault. Any other error of the library is a bug of ours and shows its traceback."""
 
 _LOCK = 0x71756575  # "queu", for PostgreSQL's advisory locks
 

@@ -12,7 +12,7 @@ from epochal.server.schemas import ErrorBody
 
 Answers = dict[int | str, dict[str, Any]]
 
-_REFUSALS = {
+_ERRORS = {
     400: "The request is not understood.",
     401: "No token, or one that is not known, was revoked or has expired.",
     403: "The token's role does not allow this, or the job is somebody else's.",
@@ -33,7 +33,7 @@ def answers(model: Any, *also: int, status: int = 200) -> Answers:
 
 
 def error_responses(*statuses: int, model: Any = ErrorBody) -> Answers:
-    return {status: {"model": model, "description": _REFUSALS[status]} for status in sorted(statuses)}
+    return {status: {"model": model, "description": _ERRORS[status]} for status in sorted(statuses)}
 
 
 def description(app: FastAPI) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def shape(value: type[Value]) -> type[BaseModel]:
+def schema_of(value: type[Value]) -> type[BaseModel]:
     """How ``value.to_dict()`` looks."""
     fields: dict[str, Any] = {name: (_as_json(name, kind), ...) for name, kind in get_type_hints(value).items()}
     return create_model(value.__name__, __doc__=value.__doc__, **fields)
@@ -44,13 +44,13 @@ def _as_json(name: str, kind: Any) -> Any:
         parts = get_args(kind)
         return list[_as_json("", parts[0])] if parts[1:] == (...,) else kind  # type: ignore[misc]
     if isinstance(kind, type) and issubclass(kind, Value):
-        return shape(kind)
+        return schema_of(kind)
     return dict[str, Any] if get_origin(kind) in (Mapping, dict) else kind
 
 
-JOB, FULL_JOB, ATTEMPT, EVENT = shape(Job), shape(FullJob), shape(Attempt), shape(Event)
-LEASE, WHY = shape(Lease), shape(Why)
-AGENT, TOKEN, QUOTA, QUEUE_ENTRY = shape(AgentInfo), shape(Token), shape(Quota), shape(QueueEntry)
+JOB, FULL_JOB, ATTEMPT, EVENT = schema_of(Job), schema_of(FullJob), schema_of(Attempt), schema_of(Event)
+LEASE, WHY = schema_of(Lease), schema_of(Why)
+AGENT, TOKEN, QUOTA, QUEUE_ENTRY = schema_of(AgentInfo), schema_of(Token), schema_of(Quota), schema_of(QueueEntry)
 
 
 def _answer(name: str, **fields: Any) -> type[BaseModel]:
@@ -73,7 +73,7 @@ class ErrorBody(BaseModel):
     error: ErrorDocument
 
 
-class LogRefusal(ErrorBody):
+class LogErrorBody(ErrorBody):
     """``next``: the offset to go on from."""
 
     next: int | None = None

@@ -39,6 +39,12 @@ def run_page(root: str, run_id: str, experiment_id: str | None = None) -> str:
     return f"{root}/#/experiments/{_quoted(experiment_id)}/runs/{_quoted(run_id)}?{_MODELS}"
 
 
+def page_of(uri: str | None, run_id: str | None, experiment_id: str | None) -> str | None:
+    """The page of a job's run on the tracking server at ``uri``; None where there is no run, or no server."""
+    root = web(uri)
+    return run_page(root, run_id, experiment_id) if root and run_id else None
+
+
 def comparison_page(root: str, runs: Iterable[tuple[str, str]]) -> str:
     """Several runs beside each other, each given as (run id, experiment id).
 

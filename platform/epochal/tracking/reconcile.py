@@ -61,7 +61,7 @@ class JobFolders:
 
     def unsent(self) -> list[Path]:
         """Those that hold what MLflow does not have."""
-        return [folder for folder, _ in self._left() if is_pending(folder)]
+        return [folder for folder, _ in self._unsent()]
 
     def close_desired_runs(self) -> None:
         """Have every desired run that was left open say how its job stands, since when."""
@@ -73,10 +73,13 @@ class JobFolders:
 
         mlflow is imported only where there is something to send.
         """
-        unsent = [(folder, job) for folder, job in self._left() if is_pending(folder)]
+        unsent = self._unsent()
         for folder, job in unsent:
             _close(folder, job)
         return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
+
+    def _unsent(self) -> list[tuple[Path, Job]]:
+        return [(folder, job) for folder, job in self._left() if is_pending(folder)]
 
     def _left(self) -> Iterator[tuple[Path, Job]]:
         """Those with an open desired run, or something to send. Whose job it is, is only asked of these."""

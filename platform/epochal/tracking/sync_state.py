@@ -123,7 +123,9 @@ def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstand
 
 
 def is_pending(folder: Path) -> bool:
-    """Whether a job's folder has something to send; cheap where it was all sent long ago."""
+    """Whether a job's folder has something to send; cheap where it was all sent long ago, or has no desired run."""
+    if not desired_run_path(folder).exists():
+        return False
     state = SyncState.load(folder)
     if state.settled and state.settled == fingerprint(folder):
         return False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.backoff import pause_after
-from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, desired_run_path, note_checkpoint
+from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
 from epochal.tracking.sync_state import SyncState, is_pending
 from epochal.tracking.syncer import Synced, sync
 
@@ -139,7 +139,7 @@ class Tracker:
 
 def pending_folders(storage: Path) -> Iterator[Path]:
     """The folders of the jobs under a storage root that have something to send."""
-    for folder in sorted(path for path in storage.glob("jobs/*") if desired_run_path(path).exists()):
+    for folder in sorted(storage.glob("jobs/*")):
         try:
             pending = is_pending(folder)
         except (OSError, ValueError, TypeError) as error:

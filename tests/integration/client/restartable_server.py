@@ -6,6 +6,7 @@ import secrets
 import socket
 from pathlib import Path
 
+import running_server
 from epochal.client import Client
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.capacity import Node
@@ -14,14 +15,7 @@ from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
 from running_server import RunningServer, settings_in
 
-SPEC = {
-    "version": 1,
-    "name": "small",
-    "model": {"name": "mlp"},
-    "data": {"name": "digits"},
-    "train": {"epochs": 1},
-    "resources": {"workers": 1},
-}
+SPEC = {**running_server.SPEC, "name": "small", "resources": {"workers": 1}}
 
 
 class RestartableServer:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import running_server
 from epochal.client.submission import MAX_DIFF_BYTES, Submission, load, prepare
 from epochal.errors import CodeError, SpecError, UsageError
 from epochal.settings import home
@@ -16,13 +17,7 @@ from epochal.spec.job import JobSpec
 
 FOLDER = Path(__file__).parents[3] / "jobs"
 JOBS = sorted(FOLDER.glob("*.yaml"))
-SPEC = {
-    "version": 1,
-    "name": "small",
-    "model": {"name": "mlp"},
-    "data": {"name": "digits"},
-    "train": {"epochs": 1},
-}
+SPEC = {**running_server.SPEC, "name": "small"}
 HEAVY = ("ray", "torch", "mlflow", "sqlalchemy", "alembic", "numpy", "psutil", "fastapi", "pandas")
 PROBE = f"""
 import sys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epochal.agent.retry_policy import Action, Decision, Ending, Terms, next_action
+from epochal.agent.retry_policy import Action, Decision, Ending, Terms, may_retry, next_action
 from epochal.engine.failure import FailureKind
 from epochal.ledger.states import JobState, Reason
 from epochal.spec.job import Retry
@@ -52,3 +52,26 @@ def test_what_asks_from_outside_the_ledger_is_no_stop_of_the_job() -> None:
 @pytest.mark.parametrize("kind", FailureKind)
 def test_every_way_a_gang_fails_is_a_reason(kind: FailureKind) -> None:
     assert Reason(kind).value == kind.value
+
+
+INFRA, HANG, OOM, USER = Reason.INFRASTRUCTURE, Reason.HANG, Reason.OUT_OF_MEMORY, Reason.USER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("failed", "again"),
+    [
+        ([INFRA], True),
+        ([INFRA, INFRA], True),
+        ([INFRA, INFRA, INFRA], False),
+        ([INFRA, HANG, INFRA], False),  # a hang draws on the same budget
+        ([OOM], False),
+        ([USER], True),
+        ([USER, INFRA, USER], False),
+        ([INFRA, INFRA, USER], True),  # each budget counts its own
+        ([Reason.NON_FINITE_LOSS], False),
+        ([Reason.TIMEOUT], False),
+        ([], False),
+    ],
+)
+def test_each_kind_of_failure_has_its_budget(failed: list[Reason], again: bool) -> None:
+    assert may_retry(Retry(infra=2, oom=0, user=1), failed) is again

@@ -128,7 +128,7 @@ def stopped(claim: Claimed, body: schemas.Stopped, services: Deps) -> Response:
 
 @router.post(
     "/leases/{job_id}/{epoch}/logs/{rank}",
-    responses={**answers(schemas.NEXT, 404, 413), **error_responses(409, model=schemas.LogRefusal)},
+    responses={**answers(schemas.NEXT, 404, 413), **error_responses(409, model=schemas.LogErrorBody)},
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
 async def logs(

@@ -16,7 +16,7 @@ from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
 from epochal.server.schemas import Overview, Pages, PagesOf
 from epochal.server.services import Deps
-from epochal.tracking.pages import comparison_page, experiments_page, run_page, runs_page, web
+from epochal.tracking.pages import comparison_page, experiments_page, page_of, runs_page, web
 
 router = APIRouter(tags=["overview"])
 
@@ -60,7 +60,7 @@ def brief(job: Job, now: float) -> dict[str, Any]:
         **{name: known[name] for name in _BRIEF},
         "pending_seconds": round(job.pending_seconds(now), 3),
         "running_seconds": round(job.running_seconds(now), 3),
-        "run_url": _run_page(job),
+        "run_url": page_of(job.tracking_uri, job.run_id, job.experiment_id),
         "runs_url": _runs_page(job),
     }
 
@@ -73,16 +73,11 @@ def pages(asked: Annotated[PagesOf, Query()], _who: Reader, services: Deps) -> R
     here = [(job.run_id, job.experiment_id) for job in jobs if web(job.tracking_uri) == root]
     runs = [(run, experiment) for run, experiment in here if run and experiment]
     document = {
-        "run": _run_page(jobs[0]),
+        "run": page_of(jobs[0].tracking_uri, jobs[0].run_id, jobs[0].experiment_id),
         "runs": _runs_page(jobs[0]),
         "comparison": comparison_page(root, runs) if root and len(runs) == len(jobs) > 1 else None,
     }
     return answer(document)
-
-
-def _run_page(job: Job) -> str | None:
-    root = web(job.tracking_uri)
-    return run_page(root, job.run_id, job.experiment_id) if root and job.run_id else None
 
 
 def _runs_page(job: Job) -> str | None:
