@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 BIN     = $(VENV)/bin
+# By whole files, whose fixtures (Ray, MLflow, browsers) are dear; those that take longest come first.
+PYTEST  = $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The CPU build on Linux: the default one there brings gigabytes of CUDA libraries.
 # `make setup TORCH=torch==2.13.0` for a machine with GPUs.
@@ -38,12 +40,12 @@ check: setup  ## lint, format, types, layers, generated files
 	$(PY) -m epochal.spec.reference --check
 
 test-unit: setup  ## the unit tests alone: under a minute
-	$(PY) -m pytest tests/unit -m "not slow and not root"
+	$(PYTEST) tests/unit -m "not slow and not root"
 
-test: test-unit  ## the tests, without the slow ones
-	$(PY) -m pytest -m "not slow and not root" --ignore tests/unit
+test: setup  ## the tests, without the slow ones
+	$(PYTEST) tests/unit tests -m "not slow and not root"
 
-test-all: setup  ## every test; those that need root are skipped without it
+test-all: setup  ## every test, one after the other; those that need root are skipped without it
 	$(PY) -m pytest
 
 bench: setup  ## the promises of the design, measured beside their peers

@@ -30,25 +30,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def open_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Page]]:
-    """Opens a browser of a size: one for each, kept for the session."""
-    from page import Page
-
+def browsers() -> Iterator[dict[tuple[object, ...], Page]]:
+    """Those that are open, one of a size: each takes a second to start."""
     pages: dict[tuple[object, ...], Page] = {}
+    yield pages
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture
+def open_page(
+    browsers: dict[tuple[object, ...], Page], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Page]]:
+    """Opens a browser of a size, empty, and empties it afterwards: a page that is open goes on drawing."""
+    from page import Page
 
     def opened(width: int = 1440, height: int = 1000, dark: bool = False, phone: bool = False) -> Page:
         kind = (width, height, dark, phone)
-        if kind not in pages:
+        if kind not in browsers:
             assert CHROMIUM
             assert DRIVER
             folder = tmp_path_factory.mktemp("chromium")
-            pages[kind] = Page(CHROMIUM, DRIVER, folder, (width, height), dark=dark, phone=phone)
-        pages[kind].forget()
-        return pages[kind]
+            browsers[kind] = Page(CHROMIUM, DRIVER, folder, (width, height), dark=dark, phone=phone)
+        return browsers[kind]
 
     yield opened
-    for page in pages.values():
-        page.close()
+    for page in browsers.values():
+        page.forget()
 
 
 @pytest.fixture

@@ -255,8 +255,8 @@ def test_an_outage_is_shown_and_ends_by_itself(signed_in: Page) -> None:
     ("name", "kind"),
     [
         ("desktop", {}),
-        ("dark", {"dark": True}),
-        ("phone", {"width": 390, "height": 844, "phone": True}),
+        pytest.param("dark", {"dark": True}, marks=pytest.mark.slow),
+        pytest.param("phone", {"width": 390, "height": 844, "phone": True}, marks=pytest.mark.slow),
         ("phone-dark", {"width": 390, "height": 844, "phone": True, "dark": True}),
     ],
 )

@@ -22,7 +22,7 @@ from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
 from epochal.spec.load import LoadedSpec, load_spec
 
-STEPS = 1500
+STEPS = 900
 CHANGES = (
     f"train.steps={STEPS}", f"train.validate_every={STEPS // 3}steps", "checkpoint.every=50steps", "retry.infra=20",
     *slowed(0.002),
@@ -98,6 +98,18 @@ def run_case(stack: Stack, case: Case, unbroken: Curve) -> Row:
     row.attempts = sum(job.epoch for job in ended)
     row.seconds = time.monotonic() - begun
     return row
+
+
+def unbroken_curve(stack: Stack) -> Curve:
+    """That of the job left alone."""
+    job = stack.client.submit(spec()).job
+    stack.until(_ended(stack, job), f"{job.id} ends", 180)
+    run_id = stack.until(lambda: _run_id(stack, job), "its run")
+    run = {"tracking_uri": stack.mlflow.url, "run_id": run_id}
+    stack.until(lambda: run_status(run) == "FINISHED", "its run is closed")
+    curve = history(stack.mlflow.url, run_id)
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
+    return curve
 
 
 def strike(stack: Stack, case: Case) -> None:

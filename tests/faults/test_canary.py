@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -23,11 +24,26 @@ TOKEN_FILES = {"admin-token", "agent-1-token", "ray_token"}
 CHUNK = 1 << 20
 
 
-@pytest.fixture
-def mlflow(tmp_path: Path) -> Iterator[TrackingServer]:
-    uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
-    with TrackingServer(uri, port=free_port(), log=tmp_path / "mlflow.log") as server:
-        yield server
+@dataclass
+class Watched:
+    """A stack of its own in ``folder``, whose agent has the secret of the job."""
+
+    folder: Path
+    served: Served
+    agent: Process
+    canary: str
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    uri = f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"
+    canary = f"canary-{uuid.uuid4().hex}"
+    with (
+        TrackingServer(uri, port=free_port(), log=folder / "mlflow.log") as mlflow,
+        Served(folder, mlflow.url) as served,
+    ):
+        yield Watched(folder, served, served.agent("agent-1", (), "--warm", "0", CANARY_SECRET=canary), canary)
 
 
 def files_with(secrets: Mapping[str, str], *folders: Path) -> list[str]:
@@ -81,37 +97,39 @@ def ray_folders(agent: Process) -> list[Path]:
     return sorted({Path(word.partition("=")[2]) for word in told if word.startswith("--session-dir=")})
 
 
-def test_secrets_turn_up_nowhere(tmp_path: Path, mlflow: TrackingServer) -> None:
-    with Served(tmp_path, mlflow.url) as served:
-        canary = f"canary-{uuid.uuid4().hex}"
-        agent = served.agent("agent-1", CANARY_SECRET=canary)
-        secrets = {"the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": canary}
-        job_id = served.commanded(str(JOB))
-        served.until_step(job_id, 1)
-        secrets["Ray's token"] = served.home.ray_token.read_text().strip()
-        leaks = commands_with(secrets)
-        job = served.until_ended(job_id)
-        assert succeeded(job), job
-        run = {"tracking_uri": mlflow.url, "run_id": served.until(lambda: served.ledger.job(job_id).run_id, "its run")}
-        served.until(lambda: run_status(run) == "FINISHED", "the run is closed")
+def test_secrets_turn_up_nowhere(watched: Watched) -> None:
+    served = watched.served
+    secrets = {
+        "the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": watched.canary
+    }  # fmt: skip
+    job_id = served.commanded(str(JOB))
+    served.until_step(job_id, 1)
+    secrets["Ray's token"] = served.home.ray_token.read_text().strip()
+    leaks = commands_with(secrets)
+    job = served.until_ended(job_id)
+    assert succeeded(job), job
+    run_id = served.until(lambda: served.ledger.job(job_id).run_id, "its run")
+    run = {"tracking_uri": served.tracking_uri, "run_id": run_id}
+    served.until(lambda: run_status(run) == "FINISHED", "the run is closed")
 
-        digest = hashlib.sha256(canary.encode()).hexdigest()
-        logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
-        assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
-        assert "CANARY_SECRET" in json.dumps(dict(served.ledger.full_job(job_id).spec)), "its name is no secret"
+    digest = hashlib.sha256(watched.canary.encode()).hexdigest()
+    logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
+    assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
+    assert "CANARY_SECRET" in json.dumps(dict(served.ledger.full_job(job_id).spec)), "its name is no secret"
 
-        sessions = ray_folders(agent)
-        assert sessions
-        leaks += commands_with(secrets) + answers_with(served, secrets, job_id) + files_with(secrets, *sessions)
-        leaks += files_with(secrets, tmp_path)
-        assert leaks == []
-        assert files_with({"the digest": digest}, tmp_path), "what is in a log is found"
+    sessions = ray_folders(watched.agent)
+    assert sessions
+    leaks += commands_with(secrets) + answers_with(served, secrets, job_id) + files_with(secrets, *sessions)
+    leaks += files_with(secrets, watched.folder)
+    assert leaks == []
+    assert files_with({"the digest": digest}, watched.folder), "what is in a log is found"
 
 
-def test_a_secret_that_the_agent_does_not_have_is_named(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
-        served.agent("agent-1")
-        job = served.until_ended(served.commanded(str(JOB), "-s", "retry.user=0"))
-        assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.USER_ERROR, 1)
-        assert "CANARY_SECRET" in job.message
-        print(job.message)
+def test_a_secret_that_the_agent_does_not_have_is_named(watched: Watched) -> None:
+    served = watched.served
+    job = served.until_ended(
+        served.commanded(str(JOB), "-s", "retry.user=0", "-s", "resources.workers=1", "-s", "secrets=[OTHER_SECRET]")
+    )
+    assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.USER_ERROR, 1)
+    assert "OTHER_SECRET" in job.message
+    print(job.message)

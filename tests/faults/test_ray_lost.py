@@ -17,7 +17,7 @@ from foreground import title
 from agent_jobs import SLOW_CODE, Curve, curve, ended, submit, wait_for_step
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
-from epochal.ledger.values import Role
+from epochal.ledger.values import Job, Role
 from epochal.settings import Home
 from epochal.tracking.server import free_port
 from polling import until
@@ -59,7 +59,7 @@ def start_agent(home: Home, ledger: Ledger, tmp_path: Path) -> Iterator[Start]:
 
     start("server", "--port", str(port))
     server = f"http://127.0.0.1:{port}"
-    yield lambda: start("agent", "--server", server, "--token-file", str(token), "--name", "lost")
+    yield lambda: start("agent", "--server", server, "--token-file", str(token), "--name", "lost", "--warm", "0")
     for process in reversed(started):
         if process.poll() is None:
             process.terminate()
@@ -80,11 +80,8 @@ def unbroken(home: Home, ledger: Ledger, start_agent: Start) -> tuple[subprocess
     return agent, curve(home, job)
 
 
-@pytest.mark.parametrize("killed", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
-def test_jobs_of_a_lost_ray_are_handed_back_and_go_on_exactly(
-    home: Home, ledger: Ledger, start_agent: Start, unbroken: tuple[subprocess.Popen[bytes], Curve], killed: str
-) -> None:
-    agent, expected = unbroken
+def handed_back(home: Home, ledger: Ledger, agent: subprocess.Popen[bytes], killed: str) -> Job:
+    """A job whose agent's Ray has lost those processes while it trained."""
     job = submit(ledger, *LONG)
     wait_for_step(home, job, 40)
     family = psutil.Process(agent.pid).children(recursive=True)
@@ -97,6 +94,20 @@ def test_jobs_of_a_lost_ray_are_handed_back_and_go_on_exactly(
     assert (attempt.outcome, attempt.reason) == (Outcome.INTERRUPTED, Reason.INTERRUPTED)
     assert ledger.job(job.id).state is JobState.QUEUED
     until(lambda: not [one for one in family if one.is_running() and title(one)], "nothing is left of that Ray")
+    return job
+
+
+def test_a_job_of_a_lost_ray_is_handed_back(home: Home, ledger: Ledger, start_agent: Start) -> None:
+    handed_back(home, ledger, start_agent(), "raylet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["raylet", "gcs_server"])
+def test_jobs_of_a_lost_ray_go_on_exactly(
+    home: Home, ledger: Ledger, start_agent: Start, unbroken: tuple[subprocess.Popen[bytes], Curve], killed: str
+) -> None:
+    agent, expected = unbroken
+    job = handed_back(home, ledger, agent, killed)
     start_agent()
     job = ended(ledger, job)
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)

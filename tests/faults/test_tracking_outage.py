@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from foreground import SHORT_JOB, STEPS, Curve, Foreground, epochal, history, run_status
 
 from epochal.tracking.server import TrackingServer, free_port
 
 
+@pytest.mark.slow
 def test_everything_arrives_once_when_mlflow_comes_back(tmp_path: Path, unbroken: Curve) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"

@@ -21,6 +21,7 @@ def killed(home: Path, rank: int, step: int) -> Curve:
     return history(summary["tracking_uri"], summary["run_id"])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_trace_in_the_curve(tmp_path: Path, unbroken: Curve) -> None:
     assert [step for step, _ in unbroken] == list(range(1, STEPS + 1))
     assert killed(tmp_path, rank=1, step=40) == unbroken

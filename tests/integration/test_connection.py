@@ -48,7 +48,7 @@ print("ended", flush=True)
 """
 
 
-@pytest.mark.parametrize("ending", ["end", "kill"])
+@pytest.mark.parametrize("ending", [pytest.param("end", marks=pytest.mark.slow), "kill"])
 def test_nothing_is_left_running(tmp_path: Path, ending: str) -> None:
     """Also where the driver is killed, and a worker is stopped and so can do nothing about it."""
     tmp_path = tmp_path.parent / ending[0]

@@ -14,7 +14,10 @@ from epochal.engine.gang import Gang
 from epochal.engine.place import GangRequest, reserve
 from polling import until
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is made up")
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is made up"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

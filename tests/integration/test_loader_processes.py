@@ -21,8 +21,8 @@ def test_loader_processes_draw_nothing_from_the_training() -> None:
 
 def test_the_process_that_loader_processes_come_from_can_be_started_before_they_are_needed() -> None:
     def servers() -> set[psutil.Process]:
-        children = psutil.Process().children()
-        return {one for one in children if "multiprocessing.forkserver" in " ".join(one.cmdline())}
+        commands = {child: child.as_dict(["cmdline"])["cmdline"] or [] for child in psutil.Process().children()}
+        return {child for child, command in commands.items() if "multiprocessing.forkserver" in " ".join(command)}
 
     start_early()
     early = servers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ def whole_matrices(worker: Worker, precision: str, micro_batches: int) -> tuple[
     sizes = {BLOCK * 2, BLOCK * 4}
 
     def whole(live: LiveTensors) -> int:
-        return sum(size in sizes for size in live.sizes())
+        # gloo's thread lets go of what it has sent a moment after whoever waited for it has gone on.
+        deadline = time.monotonic() + 10
+        while (found := sum(size in sizes for size in live.sizes())) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
 
     with LiveTensors() as live:
         for _ in range(micro_batches):
@@ -66,8 +71,9 @@ def test_fsdp_keeps_no_matrix_whole(gang: TestGang, precision: str, micro_batche
         assert (after_forward, between) == (0, 0)
         shards = BLOCKS * BLOCK * 4 / 3
         width = 2 if precision == "bf16" else 4
-        # What `epochal plan` counts for a step, over weights and gradients.
-        assert peak < 2 * shards + (4 * width + 6) * BLOCK
+        # What `epochal plan` counts for a step, over weights and gradients; and what gloo's thread lets go of late, of
+        # one gather and of one reduction.
+        assert peak < 2 * shards + (4 * width + 6) * BLOCK + (width + 4) * BLOCK
 
 
 class Autoencoder(nn.Module):

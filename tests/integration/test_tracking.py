@@ -101,13 +101,13 @@ def test_values_keep_their_time_and_exact_value(any_uri: str, job: Path) -> None
 
 
 def test_every_other_answer_is_lost(flaky_mlflow: FlakyProxy, shared_mlflow_server: TrackingServer, job: Path) -> None:
-    train(job, 0, 2500)
+    train(job, 0, 800)
     finish(job)
     flaky_mlflow.lose_answers = 0.5
     sync_until_done(flaky_mlflow.url, job)
     print(f"{flaky_mlflow.lost} answers were lost")
     assert flaky_mlflow.lost > 5
-    assert_all_arrived_once(shared_mlflow_server.url, job, 2500)
+    assert_all_arrived_once(shared_mlflow_server.url, job, 800)
 
 
 def test_processes_killed_after_every_change_they_make(
@@ -123,6 +123,7 @@ def test_processes_killed_after_every_change_they_make(
     assert_all_arrived_once(any_uri, job, 1200)
 
 
+@pytest.mark.slow
 def test_processes_killed_at_any_moment(shared_mlflow_server: TrackingServer, job: Path) -> None:
     train(job, 0, 10_000)
     finish(job)

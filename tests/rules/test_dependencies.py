@@ -11,6 +11,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {
     "import-linter": "importlinter",
+    "lightning-utilities": "lightning_utilities",
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",
     "prometheus-client": "prometheus_client",
@@ -24,7 +25,8 @@ NOT_IMPORTED = {
     "scikit-learn": "its data sets are read as files, without importing it",
     "optuna": "for the searchers",
     "kubernetes": "for cluster/",
-    "mypy": "a tool", "ruff": "a tool", "import-linter": "a tool", "pytest-timeout": "a plugin of pytest",
+    "mypy": "a tool", "ruff": "a tool", "import-linter": "a tool",
+    "pytest-timeout": "a plugin of pytest", "pytest-xdist": "a plugin of pytest",
     "types-PyYAML": "types for mypy", "types-psutil": "types for mypy",
 }  # fmt: skip
 

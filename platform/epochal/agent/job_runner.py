@@ -206,6 +206,7 @@ class JobRunner:
         """Whatever comes of it, the job has succeeded. The workers' room is given back first."""
         self._place = None
         place.close()
+        self._observer.notice("packaging the model for MLflow")
         self._agent.bookings.place(lease.job_id, lease.epoch, {})
         program = PackageProgram(lease.job.spec, self._folder, lease.epoch)
         with _as_far_as_the_disk_allows(lease.job_id):

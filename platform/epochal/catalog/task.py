@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch
 
-if TYPE_CHECKING:  # torchmetrics takes a second to import: only a validation has to wait for it
+if TYPE_CHECKING:  # only a validation has to wait for its import
     from torchmetrics import MetricCollection
 
 

@@ -182,12 +182,12 @@ class _Flight:
                     return
 
     def _prepare(self, claim: ExitStack) -> None:
-        """Launch rank 0, once there is a warm process for everyone."""
+        """Launch rank 0, once there is a warm process for everyone; one alone imports what it needs itself."""
         # Variables that are read at an import have no effect in a process that has everything imported.
         cold = bool(self._place.request.env_at_start)
         need = Counter(() if cold else (seat.node for seat in self._seats))
         self._claim = claim.enter_context(self._warm.claim(need))
-        if not self._claim.enough:
+        if not self._claim.enough and len(self._seats) > 1:
             placements = [self._ranks.placement(seat.bundle) for seat in self._seats]
             preload(placements, given_up=lambda: self._stop.requested)
         if not self._stop.requested:

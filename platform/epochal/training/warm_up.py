@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+
 LATE = (
-    "torchmetrics.classification",
     "torch.distributed.checkpoint.state_dict",
     "torch.nn.parallel.distributed",
     "torch._dynamo",
@@ -23,3 +24,5 @@ def warm_up() -> None:
     """
     for module in LATE:
         import_module(module)
+    with lean_torchmetrics():
+        import torchmetrics.classification  # noqa: F401

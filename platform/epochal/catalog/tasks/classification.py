@@ -10,6 +10,7 @@ from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -40,8 +41,9 @@ class Classification:
         return self._loss.of(model(batch["input"]), batch["target"])
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-        from torchmetrics import classification as of
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
+            from torchmetrics import classification as of
 
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
         known: dict[str, Callable[[], Metric]] = {

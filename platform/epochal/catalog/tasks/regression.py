@@ -10,6 +10,7 @@ from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -41,8 +42,9 @@ class Regression:
         return self._loss.of(model(batch["input"]).reshape(target.shape), target)
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-        from torchmetrics import regression as of
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
+            from torchmetrics import regression as of
 
         known: dict[str, Any] = {
             "mae": of.MeanAbsoluteError,
