@@ -43,7 +43,7 @@ test-unit: setup  ## the unit tests alone: under a minute
 	$(PYTEST) tests/unit -m "not slow and not root"
 
 test: setup  ## the tests, without the slow ones
-	$(PYTEST) tests/unit $(filter-out tests/unit/,$(wildcard tests/*/)) -m "not slow and not root"
+	$(PYTEST) -m "not slow and not root"
 
 test-all: setup  ## every test, one after the other; those that need root are skipped without it
 	$(PY) -m pytest

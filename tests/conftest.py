@@ -33,7 +33,12 @@ SESSION_MARK = "TESTS_THAT_STARTED_ME"
 ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "_inductor/compile_worker")
 
 
+UNIT = Path(__file__).parent / "unit"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests come first: they are quick, and closest to what is wrong."""
+    items.sort(key=lambda item: UNIT not in item.path.parents)
     if os.geteuid() == 0:
         return
     for item in items:
