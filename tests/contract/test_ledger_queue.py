@@ -206,6 +206,28 @@ def test_of_jobs_that_are_alike_the_database_gives_the_first(ledger: Ledger) -> 
     assert found == list(firsts.values())
 
 
+def test_quotas_count_what_runs_with_other_agents(ledger: Ledger) -> None:
+    ledger.set_quota("user", "anna", jobs=1)
+    submit(ledger, "there")
+    beat(ledger, name="cluster-b/1")
+    lease(ledger, "cluster-b/1")
+    submit(ledger, "here")
+    beat(ledger)
+    assert ledger.lease(A, 60) is None
+
+
+def test_an_agent_without_a_free_cpu_costs_no_look_at_the_queue(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(ledger, "waits")
+    beat(ledger, node(free=0))
+    with monkeypatch.context() as patch:
+        patch.delattr(queueing, "_firsts")
+        assert ledger.lease(A, 60) is None
+    beat(ledger)
+    lease(ledger)
+
+
 class TestDecidedOutsideTheLock:
     """What is decided on before the lock is taken is checked again behind it."""
 

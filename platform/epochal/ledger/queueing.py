@@ -165,7 +165,11 @@ def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secr
 
 
 def _decision(connection: Connection, asking: AgentInfo) -> Decision:
-    return decide(_firsts(connection, _at_hand(asking)), *_board(connection, asking))
+    running, nodes, quotas, now = _board(connection, asking)
+    is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
+    if is_full and not any(job.here and job.preemptible for job in running):
+        return Decision()  # most who ask: whatever waits, it is not read
+    return decide(_firsts(connection, _at_hand(asking)), running, nodes, quotas, now)
 
 
 def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> bool:
@@ -176,9 +180,12 @@ def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | 
 
 def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota], float]:
     """What the policy wants to know beside the queue."""
-    leased = _leased(connection)
+    quotas = all_quotas(connection)
+    # Where nobody has a quota, jobs of others count only while they leave to make room.
+    counted = () if quotas else (or_(jobs.c.owner == asking.owner, jobs.c.state == JobState.STOPPING),)
+    leased = _leased(connection, *counted)
     running = [_running(row, row.owner == asking.owner) for row in leased]
-    return running, _cluster(asking, leased).nodes, all_quotas(connection), _time(connection)
+    return running, _cluster(asking, leased).nodes, quotas, _time(connection)
 
 
 def _at_hand(asking: AgentInfo) -> ColumnElement[bool]:
@@ -227,11 +234,11 @@ def _waiting(connection: Connection, *which: ColumnElement[bool], limit: int | N
     ]
 
 
-def _leased(connection: Connection) -> list[Row[Any]]:
+def _leased(connection: Connection, *which: ColumnElement[bool]) -> list[Row[Any]]:
     newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.epoch == jobs.c.epoch)
     columns: tuple[Column[Any], ...] = (*_LEASED, attempts.c.leased_at, attempts.c.world_size)
     query = select(*columns).join(attempts, newest)
-    active = query.where(jobs.c.state.in_(ACTIVE)).order_by(jobs.c.number)
+    active = query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
     return list(connection.execute(active))
 
 
