@@ -6,6 +6,7 @@ unexpectedly is logged under that id and answered as 500, and every answer is co
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from epochal.errors import EpochalError, TooLargeError, UsageError
+from epochal.errors import EpochalError, TooLargeError, UnreachableError, UsageError
 from epochal.server.code_store import MAX_UPLOAD
 from epochal.server.error_responses import error_response
 from epochal.server.metrics import Metrics
@@ -70,6 +71,11 @@ class RequestMiddleware:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the server stops, and has waited for this as long as it may
+            if exchange.status:
+                raise
+            stopping = UnreachableError("the server is stopping", "ask again once it runs")
+            await error_response(stopping)(exchange.scope, exchange.receive, exchange.send)
         except Exception:
             _logger.exception("%s %s failed (%s)", exchange.scope["method"], _route(exchange.scope), exchange.id)
             if exchange.status:
