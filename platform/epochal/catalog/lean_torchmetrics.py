@@ -1,4 +1,4 @@
-"""torchmetrics in half a second instead of two: without what it imports of other packages on its own import."""
+"""torchmetrics in a tenth of a second or two instead of two: without what it imports of other packages by the way."""
 
 from __future__ import annotations
 
