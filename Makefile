@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 BIN     = $(VENV)/bin
-# By whole files, whose fixtures (Ray, MLflow, browsers) are dear; those that take longest come first.
+# By whole files, whose fixtures (Ray, MLflow, browsers) are dear, in the order of tests/conftest.py.
 PYTEST  = $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The CPU build on Linux: the default one there brings gigabytes of CUDA libraries.

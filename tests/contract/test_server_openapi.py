@@ -15,7 +15,7 @@ from running_server import SPEC, RunningServer, settings_in
 
 OPERATIONS = 34
 LIMITS = settings(
-    max_examples=2,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_LATE_SECONDS = 0.05
+"""gloo's thread lets go of what it has sent a moment after whoever waited for it has gone on."""
 
 
 class LiveTensors(TorchDispatchMode):
@@ -25,7 +29,9 @@ class LiveTensors(TorchDispatchMode):
             if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":
                 storage = leaf.untyped_storage()
                 self._storages[storage._cdata] = StorageWeakRef(storage)
-        self.peak = max(self.peak, sum(self.sizes()))
+        if sum(self.sizes()) > self.peak:
+            time.sleep(_LATE_SECONDS)
+            self.peak = max(self.peak, sum(self.sizes()))
         return result
 
     def sizes(self) -> list[int]:
