@@ -67,6 +67,7 @@ class Agent:
     def __init__(self, url: str, name: str, token: str, seen: Seen) -> None:
         self._url, self._name, self._token, self._seen = url, name, token, seen
         self._held: dict[tuple[str, int], float] = {}
+        self._running: dict[tuple[str, int], str] = {}
         self._told_free, self._more_room_at = 0.0, 0.0
         self._leasing = Connection(url, token)
 
@@ -74,6 +75,7 @@ class Agent:
         await self._beat(Connection(self._url, self._token))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeats())
+            tasks.create_task(self._renewals())
             while True:
                 await self._lease(tasks)
 
@@ -82,6 +84,22 @@ class Agent:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await self._beat(connection)
+
+    async def _renewals(self) -> None:
+        """Of all its jobs at once, as agents send them."""
+        connection, progress = Connection(self._url, self._token), {"step": 1, "metrics": {"train/loss": 0.5}}
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            leases = [
+                {"job_id": job_id, "epoch": epoch, "secret": secret, "progress": progress}
+                for (job_id, epoch), secret in self._running.items()
+            ]
+            if leases:
+                asked = connection.ask("POST", "/leases/renew", {"ttl": TTL, "leases": leases})
+                answer = await self._timed("renew", asked)
+                for one in answer["leases"] if answer else ():
+                    if "error" in one:
+                        self._note(409, "renew")
 
     async def _beat(self, connection: Connection) -> None:
         free = CPUS - sum(self._held.values())
@@ -110,22 +128,21 @@ class Agent:
     async def _carry(self, lease: Mapping[str, Any], secret: str) -> None:
         connection, key = Connection(self._url, self._token), (lease["job"]["id"], lease["epoch"])
         path, shown = f"/leases/{key[0]}/{key[1]}", {"Lease-Secret": secret}
-        until = time.monotonic() + random.uniform(*JOB_SECONDS)
         await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": 1}, shown))
-        while time.monotonic() < until:
-            await asyncio.sleep(RENEW_SECONDS)
-            renewal = {"ttl": TTL, "progress": {"step": 1, "metrics": {"train/loss": 0.5}}}
-            await self._timed("renew", connection.ask("POST", f"{path}/renew", renewal, shown))
+        self._running[key] = secret
+        await asyncio.sleep(random.uniform(*JOB_SECONDS))
+        del self._running[key]
         end = {"state": "SUCCEEDED", "reason": "COMPLETED"}
         await self._timed("finish", connection.ask("POST", f"{path}/finish", end, shown))
         del self._held[key]
         connection.close()
 
-    async def _timed(self, what: str, question: Any) -> None:
+    async def _timed(self, what: str, question: Any) -> Any:
         began = time.perf_counter()
-        status, _ = await question
+        status, answer = await question
         self._seen.took.setdefault(what, []).append(time.perf_counter() - began)
         self._note(status, what)
+        return answer if status == 200 else None
 
     def _note(self, status: int, what: str, good: tuple[int, ...] = (200,)) -> None:
         if status not in good:

@@ -11,7 +11,7 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
-from epochal.ledger.values import Job, Lease, LeaseKey, WhyKind
+from epochal.ledger.values import Job, Lease, LeaseKey, Renewal, WhyKind
 
 NODES = [Node("n", "n", {"CPU": 4.0}, {"CPU": 4.0})]
 INFRA = Reason.INFRASTRUCTURE
@@ -265,11 +265,37 @@ class TestToldTwice:
         with pytest.raises(NotFoundError):
             ledger.held(job.id[:-1], 2, "s1")
 
+    def test_many_are_renewed_at_once_and_each_has_its_own_answer(self, ledger: Ledger) -> None:
+        agent, secrets = beat(ledger, "a"), ["s0", "s1", "s2"]
+        for _ in secrets:
+            submit(ledger)
+        leases = [ledger.lease(agent, 60, secret=secret) for secret in secrets]
+        ids = [lease.job_id for lease in leases if lease]
+        ledger.request_stop(ids[2])
+        told = ledger.renew_all(
+            [
+                Renewal(ids[2], 1, "s2"),
+                Renewal(ids[1], 1, "another"),
+                Renewal("none", 1, "s1"),
+                Renewal(ids[1], 2, "s1"),
+                Renewal(ids[0], 1, "s0", {"step": 7}),
+            ],
+            600,
+        )
+        assert [told[0], told[-1]] == [JobState.STOPPING, JobState.STARTING]
+        assert [type(one) for one in told[1:-1]] == [ConflictError, NotFoundError, StaleLeaseError]
+        assert ledger.job(ids[0]).progress == {"step": 7}
+        lasting = [(ledger.job(one).expires_at or 0.0) - ledger.now() for one in ids]
+        assert [seconds > 300 for seconds in lasting] == [True, False, True]
+        ledger.expire(dead_agents=[agent])
+        assert isinstance(ledger.renew_all([Renewal(ids[0], 1, "s0")], 600)[0], StaleLeaseError)
+
     def test_attempt_that_was_leased_without_a_secret_is_held_by_nobody_else(self, ledger: Ledger) -> None:
         job = submit(ledger)
         held(ledger, "in-process", job)
         with pytest.raises(ConflictError, match="not its secret"):
             ledger.held(job.id, 1, "")
+        assert isinstance(ledger.renew_all([Renewal(job.id, 1, "")], 60)[0], ConflictError)
 
     def test_same_request_in_flight_twice_is_one_lease(self, ledger: Ledger) -> None:
         agent = beat(ledger, "a")

@@ -298,8 +298,8 @@ def test_overview_is_all_that_the_page_shows(server: RunningServer) -> None:
     agent.put("/agents/a", json={"incarnation": "1", "nodes": NODES, "detail": {"version": "0"}})
     secret = "s" * 32
     lease = agent.post("/agents/a/lease", json={"incarnation": "1", "ttl": 60, "secret": secret}).json()
-    renewed = {"json": {"ttl": 60, "progress": {"step": 3}}, "headers": {"Lease-Secret": secret}}
-    agent.post(f"/leases/{lease['job']['id']}/1/renew", **renewed)
+    renewal = {"job_id": lease["job"]["id"], "epoch": 1, "secret": secret, "progress": {"step": 3}}
+    agent.post("/leases/renew", json={"ttl": 60, "leases": [renewal]})
     shown = ada.get("/overview").json()
     assert (shown["user"], shown["counts"]["QUEUED"], shown["counts"]["STARTING"]) == ("ada", 2, 1)
     assert [(one["job"]["id"], one["position"]) for one in shown["queue"]] == [(ids[1], 1), (ids[2], 2)]

@@ -51,6 +51,12 @@ def told(agent: httpx.Client, job: str, verb: str, **body: Any) -> httpx.Respons
     return agent.post(f"/leases/{job}/1/{verb}", headers=HOLDER, json=body)
 
 
+def renewed(agent: httpx.Client, job: str, progress: dict | None = None, secret: str = SECRET) -> dict:
+    renewal = {"job_id": job, "epoch": 1, "secret": secret, "progress": progress}
+    (answer,) = agent.post("/leases/renew", json={"ttl": 60, "leases": [renewal]}).json()["leases"]
+    return answer
+
+
 def logged(agent: httpx.Client, job: str, offset: int, data: bytes, rank: int = 0) -> httpx.Response:
     return agent.post(f"/leases/{job}/1/logs/{rank}", params={"offset": offset}, headers=HOLDER, content=data)
 
@@ -148,12 +154,13 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     assert told(agent, job, "saved", step=3, path="checkpoints/step-3").json() == {"status": "ok"}
     (attempt,) = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"]
     assert (attempt["checkpoint_step"], attempt["checkpoint_path"]) == (3, "checkpoints/step-3")
-    assert told(agent, job, "renew", ttl=60, progress={"step": 3}).json() == {"state": "RUNNING"}
+    assert renewed(agent, job, {"step": 3}) == {"state": "RUNNING"}
     server.admin.post(f"/jobs/{job}/stop")
-    assert told(agent, job, "renew", ttl=60).json() == {"state": "STOPPING"}
+    assert renewed(agent, job) == {"state": "STOPPING"}
     assert [told(agent, job, "stopped").json()["state"] for _ in range(2)] == ["STOPPED", "STOPPED"]
-    over = told(agent, job, "renew", ttl=60)
+    over = told(agent, job, "running", world_size=2)
     assert (over.status_code, over.json()["error"]["kind"]) == (409, "StaleLeaseError")
+    assert renewed(agent, job)["error"]["kind"] == "StaleLeaseError"
     attempt = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"][0]
     assert (attempt["outcome"], attempt["world_size"]) == ("STOPPED", 2)
     assert (
@@ -168,7 +175,6 @@ def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer,
     logged(agent, job, 0, b"mine\n")
     other, admin = server.user("b", "agent"), server.admin
     asked = [
-        ("renew", {"ttl": 60}),
         ("running", {"world_size": 1}),
         ("run", {"run_id": "r", "tracking_uri": "http://elsewhere"}),
         ("saved", {"step": 3, "path": "x"}),
@@ -183,6 +189,7 @@ def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer,
     before = server.ledger.job(job)
     for _ in range(2):
         for client in (other, admin, agent):
+            assert renewed(client, job, secret="w" * 32)["error"]["kind"] == "ConflictError"
             for verb, body in asked:
                 wrong = {"Lease-Secret": "w" * 32}
                 answer = client.post(f"/leases/{job}/1/{verb}", json=body, headers=wrong)
@@ -201,9 +208,10 @@ def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer,
 def test_an_attempt_that_is_not_there_is_stale(server: RunningServer, agent: httpx.Client) -> None:
     """A ledger that was restored from a backup knows less than its agents do."""
     job = leased(server, agent)
-    later = agent.post(f"/leases/{job}/2/renew", headers=HOLDER, json={"ttl": 60})
+    later = agent.post(f"/leases/{job}/2/running", headers=HOLDER, json={"world_size": 1})
     assert (later.status_code, later.json()["error"]["kind"]) == (409, "StaleLeaseError")
-    assert agent.post(f"/leases/{job[:-2]}/1/renew", headers=HOLDER, json={"ttl": 60}).status_code == 404
+    unknown = agent.post(f"/leases/{job[:-2]}/1/running", headers=HOLDER, json={"world_size": 1})
+    assert unknown.status_code == 404
 
 
 def test_an_agent_s_token_is_for_its_name_alone(server: RunningServer, agent: httpx.Client) -> None:
@@ -347,5 +355,5 @@ def test_a_new_incarnation_takes_the_old_ones_place(server: RunningServer, agent
     job = leased(server, agent)
     agent.put("/agents/a", json={"incarnation": "2", "nodes": NODES})
     assert server.ledger.job(job).state == "QUEUED"
-    assert told(agent, job, "renew", ttl=60).status_code == 409
+    assert renewed(agent, job)["error"]["kind"] == "StaleLeaseError"
     assert agent.put("/agents/a", json={"incarnation": "1", "nodes": NODES}).status_code == 409

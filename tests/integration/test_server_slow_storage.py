@@ -56,8 +56,10 @@ def test_a_storage_that_hangs_costs_no_lease(tmp_path: Path, url: str, seconds: 
             beat(client)
             for lease in leases:
                 began = time.monotonic()
-                renewed = client.post(f"/leases/{lease['job']['id']}/1/renew", json={"ttl": 5}, headers=shown(lease))
+                mine = {"job_id": lease["job"]["id"], "epoch": 1, "secret": lease["secret"]}
+                renewed = client.post("/leases/renew", json={"ttl": 5, "leases": [mine]})
                 assert renewed.is_success, renewed.text
+                assert "state" in renewed.json()["leases"][0], renewed.text
                 assert time.monotonic() - began < 4, "a renewal waits for nothing else"
             ready = httpx.get(f"{url}/readyz", timeout=10)
             assert ready.status_code == 200

@@ -40,7 +40,7 @@ ALLOWED: list[tuple[str, str, set[Role]]] = [
     ("DELETE", "/quotas/user/ada", {Role.ADMIN}),
     ("PUT", "/agents/a", {Role.AGENT, Role.ADMIN}),
     ("POST", "/agents/a/lease", {Role.AGENT, Role.ADMIN}),
-    ("POST", "/leases/none/1/renew", {Role.AGENT, Role.ADMIN}),
+    ("POST", "/leases/renew", {Role.AGENT, Role.ADMIN}),
     ("POST", "/leases/none/1/logs/0", {Role.AGENT, Role.ADMIN}),
 ]
 

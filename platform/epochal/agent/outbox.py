@@ -20,9 +20,8 @@ from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 
-PROGRESS_SECONDS = 1.0
 RENEW_SECONDS = 2.0
-"""Between two renewals where there is no progress to tell: as long as it takes until a stop is noticed."""
+"""Between two renewals: as long as it takes until progress is seen, or a stop is noticed."""
 
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
@@ -71,7 +70,6 @@ class Outbox:
         """Where the training is: sent with the next renewal, the newest only, and before the end."""
         with self._changed:
             self._progress = progress
-            self._changed.notify_all()
 
     def end(self, decide: Callable[[], Callable[[], Job | Lease]]) -> None:
         """After all calls: ``decide`` gives the last; both are repeated until answered. The first ``end`` counts."""
@@ -118,7 +116,8 @@ class Outbox:
                 self._changed.wait(wait)
 
     def _due(self) -> float:
-        return self._renewed + (RENEW_SECONDS if self._progress is None else PROGRESS_SECONDS)
+        """When those of all attempts are due that this process carries, so that they are sent together."""
+        return (self._renewed // RENEW_SECONDS + 1) * RENEW_SECONDS
 
     def _renew_when_due(self) -> None:
         if time.monotonic() < self._due():

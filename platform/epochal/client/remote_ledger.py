@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from epochal.client.http import Http, Patience, Request
+from epochal.client.renewals import Renewals
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
@@ -34,6 +35,7 @@ class RemoteLedger:
 
     def __init__(self, server: str, token: str | None = None) -> None:
         self._http = Http(server, token, _PATIENCE)
+        self._renewals = Renewals(self._http)
 
     @property
     def label(self) -> str:
@@ -68,8 +70,7 @@ class RemoteLedger:
         return None if answer is None else Lease.from_dict(answer)
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
-        told = self._tell(lease, "renew", {"ttl": ttl, "progress": progress})
-        return JobState(told["state"])
+        return self._renewals.renew(lease, ttl, progress)
 
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})

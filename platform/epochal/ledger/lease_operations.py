@@ -6,14 +6,15 @@ ended the attempt; a call repeated because its answer got lost changes nothing a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from hmac import compare_digest
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, exists, func, insert, or_, select, update
 
-from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
+from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason, stronger
@@ -31,7 +32,7 @@ from epochal.ledger.transitions import (
     to_attempt,
     to_job,
 )
-from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey
+from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey, Renewal
 from epochal.urls import without_password
 
 MOST_LOSSES = 3
@@ -51,32 +52,30 @@ class LeaseOperations:
             StaleLeaseError: the job has no such attempt.
             ConflictError: it is another's, or its agent is no client of a server and showed no secret for it.
         """
-        this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
-        columns = (jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
-        query = select(*columns).outerjoin(attempts, this).where(jobs.c.id == job_id)
         with self._database.read() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            raise NotFoundError("job", job_id, hint="agents give the whole id")
-        if row.agent is None:
-            raise StaleLeaseError(job_id, epoch, row.epoch, JobState(row.state))
-        if not compare_digest(row.secret or "", digest_of(secret)):
-            raise ConflictError(f"attempt {epoch} of {job_id} is another's: this is not its secret", "leave it alone")
-        return LeaseKey(job_id, epoch, row.agent, secret)
+            return _shown(connection, job_id, epoch, secret)
 
     def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
         """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
 
         A lease that ran out can be renewed as long as nobody has noticed.
         """
-        told = {} if progress is None else {"progress": progress}
-        values = {"expires_at": now() + ttl, "updated_at": now(), **told}
-        held = (jobs.c.id == lease.job_id) & (jobs.c.epoch == lease.epoch) & jobs.c.state.in_(ACTIVE)
         with self._database.write() as connection:
-            state = connection.execute(update(jobs).where(held).values(values).returning(jobs.c.state)).scalar()
+            state = _renewed(connection, lease.job_id, lease.epoch, ttl, progress)
             if state is None:
                 raise _stale(find(connection, lease.job_id), lease)
-            return JobState(state)
+            return state
+
+    def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[JobState | EpochalError]:
+        """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
+        answers: dict[Renewal, JobState | EpochalError] = {}
+        with self._database.write() as connection:
+            for renewal in sorted(renewals, key=attrgetter("job_id")):  # as all do who lock several jobs
+                try:
+                    answers[renewal] = _renewed_by_secret(connection, renewal, ttl)
+                except (ConflictError, NotFoundError) as error:
+                    answers[renewal] = error
+        return [answers[renewal] for renewal in renewals]
 
     def running(self, lease: Held, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers; told again, their number has changed.
@@ -260,6 +259,45 @@ def _lose(connection: Connection, job: Job, step: Step) -> Job:
         message = f"{said}: the job itself may be the cause; the last: {step.message}"
         step = replace(step, state=JobState.PAUSED, message=message)
     return _end_with(connection, job, _obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
+
+
+def _renewed(
+    connection: Connection,
+    job_id: str,
+    epoch: int,
+    ttl: float,
+    progress: Mapping[str, Any] | None,
+    *which: ColumnElement[bool],
+) -> JobState | None:
+    """The job's state; None where the attempt is not live any more, or ``which`` are not true."""
+    told = {} if progress is None else {"progress": progress}
+    values = {"expires_at": now() + ttl, "updated_at": now(), **told}
+    held = (jobs.c.id == job_id, jobs.c.epoch == epoch, jobs.c.state.in_(ACTIVE), *which)
+    state = connection.execute(update(jobs).where(*held).values(values).returning(jobs.c.state)).scalar()
+    return None if state is None else JobState(state)
+
+
+def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> JobState:
+    job_id, epoch, secret = renewal.job_id, renewal.epoch, renewal.secret
+    this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
+    shown = exists().where(this, attempts.c.secret == digest_of(secret))
+    state = _renewed(connection, job_id, epoch, ttl, renewal.progress, shown)
+    if state is None:
+        raise _stale(find(connection, job_id), _shown(connection, job_id, epoch, secret))
+    return state
+
+
+def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
+    this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
+    columns = (jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
+    row = connection.execute(select(*columns).outerjoin(attempts, this).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise NotFoundError("job", job_id, hint="agents give the whole id")
+    if row.agent is None:
+        raise StaleLeaseError(job_id, epoch, row.epoch, JobState(row.state))
+    if not compare_digest(row.secret or "", digest_of(secret)):
+        raise ConflictError(f"attempt {epoch} of {job_id} is another's: this is not its secret", "leave it alone")
+    return LeaseKey(job_id, epoch, row.agent, secret)
 
 
 def _storage_of(agent: str) -> ScalarSelect[str | None]:

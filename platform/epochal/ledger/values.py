@@ -130,7 +130,7 @@ class Event(Value):
 
 
 LEASE_SECONDS = 30.0
-"""How long a lease lasts that nobody renews; agents renew theirs every second or two."""
+"""How long a lease lasts that nobody renews; agents renew theirs every two seconds."""
 
 
 class Held(Protocol):
@@ -170,6 +170,16 @@ class Lease(Value):
     @property
     def job_id(self) -> str:
         return self.job.id
+
+
+@dataclass(frozen=True, eq=False)
+class Renewal:
+    """Whoever shows ``secret`` goes on with this attempt, and may tell how far it is."""
+
+    job_id: str
+    epoch: int
+    secret: str = field(repr=False)
+    progress: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.services = services
     services.metrics.watch(services.ledger, lambda: services.notifier.waiting, services.reconciler.counts)
     error_responses.install(app)
-    for router in (_description(app), *(module.router for module in (jobs, following, code, overview, administration))):
-        app.include_router(router, prefix=API)
-    for router in (agents.router, leases.router):
-        app.include_router(router, prefix=API)
+    # In the order in which they are looked through: what agents ask all the time first.
+    for module in (leases, agents, following, jobs, code, overview, administration):
+        app.include_router(module.router, prefix=API)
+    app.include_router(_description(app), prefix=API)
     for router in (health.router, page.router):
         app.include_router(router)
     app.add_middleware(RequestMiddleware, metrics=services.metrics)
@@ -86,6 +86,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with suppress(asyncio.CancelledError):
                 await task
         await asyncio.to_thread(reconciler.join, _STOP_SECONDS)
+        for threads in (services.lease_threads, services.decision_threads, services.storage_threads):
+            threads.close()
+        services.gate.close()
         services.ledger.close()
 
 

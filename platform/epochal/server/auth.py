@@ -80,6 +80,9 @@ class Gate:
             _keep(self._known, key, (now + _KEPT_SECONDS, found))
         return found
 
+    def close(self) -> None:
+        self._threads.close()
+
     def forget(self) -> None:
         """Ask the ledger again: a token was revoked."""
         self._known = {}

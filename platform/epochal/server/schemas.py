@@ -25,6 +25,8 @@ LARGEST = 2**53 - 1
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
 AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+JOB_ID = r"^[a-z0-9][a-z0-9-]{0,99}$"
+MOST_RENEWALS = 1000
 _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -99,7 +101,7 @@ TOKENS = _answer("Tokens", tokens=list[TOKEN])  # type: ignore[valid-type]
 NEW_TOKEN = _answer("MadeToken", token=TOKEN, secret=str)
 QUOTAS = _answer("Quotas", quotas=list[QUOTA])  # type: ignore[valid-type]
 WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
-STATE = _answer("State", state=JobState)
+RENEWED = _answer("Renewed", leases=list[_answer("State", state=JobState) | ErrorBody])  # type: ignore[misc]
 NEXT = _answer("Next", next=int)
 STATUS = _answer("Status", status=Literal["ok"])
 READY = _answer("Ready", status=Literal["ok"], storage=str)
@@ -284,9 +286,18 @@ class LeaseRequest(Body):
     wait: Wait = 0.0
 
 
-class Renewal(Body):
-    ttl: Seconds
+class LeaseRenewal(Body):
+    """One of many: whose lease it is, and how far its training is."""
+
+    job_id: Annotated[str, Field(pattern=JOB_ID)]
+    epoch: Annotated[int, Field(ge=1, le=1_000_000_000)]
+    secret: Annotated[str, Field(max_length=200)]
     progress: Document | None = None
+
+
+class Renewals(Body):
+    ttl: Seconds
+    leases: Annotated[list[LeaseRenewal], Field(max_length=MOST_RENEWALS)]
 
 
 class Began(Body):

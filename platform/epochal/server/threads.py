@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from epochal.errors import UnreachableError
@@ -14,7 +15,9 @@ T = TypeVar("T")
 
 
 class Threads:
-    """Makes at most ``most`` calls at a time, each in a thread of its own.
+    """Makes at most ``most`` calls at a time, each in a thread, which is kept for later calls.
+
+    Not ``asyncio.to_thread``: the threads of that are waited for when the process ends, and these may hang.
 
     Args:
         what: is said not to have answered in time.
@@ -28,6 +31,9 @@ class Threads:
         self._free = asyncio.Semaphore(most)
         self._seconds = seconds
         self._waits = waits
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = 0
+        self._closed = False
 
     async def run(self, call: Callable[[], T], seconds: float | None = None) -> T:
         """What ``call`` gives.
@@ -46,12 +52,18 @@ class Threads:
             hint = "it is tried again by itself; the server's log and `epochal doctor` may say more"
             raise UnreachableError(f"{self._what} did not answer within {seconds:g} s", hint) from None
 
+    def close(self) -> None:
+        """Let the threads end, each after the call that it makes. To be called once nothing is asked any more."""
+        for _ in range(self._idle):
+            self._calls.put(None)
+        self._closed = True
+
     def _begun(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Not ``asyncio.to_thread``: the threads of that are waited for when the process ends."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
         def settle(tell: Callable[[Any], None], told: Any) -> None:
+            self._idle += 1
             self._free.release()
             if not answer.done():
                 tell(told)
@@ -64,5 +76,20 @@ class Threads:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(settle, *settled)
 
-        threading.Thread(target=work, name=f"for {self._what}", daemon=True).start()
+        if self._idle:
+            self._idle -= 1
+        else:
+            self._start_thread()
+        self._calls.put(work)
         return answer
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=f"for {self._what}", daemon=True).start()
+        except RuntimeError:  # the machine allows no more of them
+            self._free.release()
+            raise
+
+    def _work(self) -> None:
+        while not self._closed and (work := self._calls.get()) is not None:
+            work()

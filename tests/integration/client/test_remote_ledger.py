@@ -7,13 +7,24 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from restartable_server import SPEC, PlayedAgent, RestartableServer
 
-from epochal.client import Client
+from epochal.client import Client, renewals
+from epochal.client.http import Request
 from epochal.client.remote_ledger import RemoteLedger
-from epochal.errors import AuthError, ConflictError, ForbiddenError, NotFoundError, StaleLeaseError, UnreachableError
+from epochal.errors import (
+    AuthError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    StaleLeaseError,
+    UnreachableError,
+    UsageError,
+)
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job
 
@@ -103,6 +114,48 @@ def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: P
     assert client.stop(job.id).state is JobState.STOPPING
     assert agent.ledger.renew(lease, 30.0) is JobState.STOPPING
     assert agent.ledger.stopped(lease).state is JobState.STOPPED
+
+
+def test_renewals_of_many_threads_are_one_request_and_each_has_its_answer(
+    client: Client, agent: PlayedAgent, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewals, "_GATHER_SECONDS", 0.5)
+    leases = [agent.lease(submit(f"name=renewed-{number}").id) for number in range(4)]
+    agent.ledger.finish(leases[3], JobState.FAILED, Reason.USER_ERROR)
+    before = requests_for_renewals(agent)
+    with ThreadPoolExecutor(4) as threads:
+        asked = [
+            threads.submit(agent.ledger.renew, lease, 30.0, {"step": number}) for number, lease in enumerate(leases)
+        ]
+        assert [one.result() for one in asked[:3]] == [JobState.STARTING] * 3
+        assert isinstance(asked[3].exception(), StaleLeaseError)
+    assert requests_for_renewals(agent) == before + 1
+    assert [(client.job(lease.job_id).progress or {}).get("step") for lease in leases[:3]] == [0, 1, 2]
+
+
+def test_progress_that_is_refused_costs_no_other_job_its_lease(
+    client: Client, agent: PlayedAgent, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewals, "_GATHER_SECONDS", 0.5)
+    leases = [agent.lease(submit(f"name=beside-{number}").id) for number in range(2)]
+    nested: dict[str, Any] = {}
+    for _ in range(70):
+        nested = {"in": nested}
+    with ThreadPoolExecutor(2) as threads:
+        refused = threads.submit(agent.ledger.renew, leases[0], 30.0, nested)
+        kept = threads.submit(agent.ledger.renew, leases[1], 30.0, {"step": 5})
+        assert isinstance(refused.exception(), UsageError)
+        assert kept.result() is JobState.STARTING
+    assert client.job(leases[1].job_id).progress == {"step": 5}
+
+
+def requests_for_renewals(agent: PlayedAgent) -> float:
+    text = agent.ledger._http.send(Request("GET", "/../../metrics")).text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("epochal_http_requests_total") and "/leases/renew" in line
+    )
 
 
 def test_logs_are_added_once_and_without_gaps(client: Client, agent: PlayedAgent, submit: Submit) -> None:

@@ -43,8 +43,7 @@ class Heard:
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LedgerSource]:
-    monkeypatch.setattr(outbox_module, "PROGRESS_SECONDS", 0.03)
-    monkeypatch.setattr(outbox_module, "RENEW_SECONDS", 0.06)
+    monkeypatch.setattr(outbox_module, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(outbox_module, "pause_after", lambda failures: 0.02)
     with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         yield ledger

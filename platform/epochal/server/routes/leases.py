@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from epochal.errors import ConflictError, UsageError
+from epochal.errors import ConflictError, EpochalError, UsageError, as_document
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Role
+from epochal.ledger.values import Job, Renewal, Role
 from epochal.server import schemas
 from epochal.server.auth import requires
 from epochal.server.error_responses import answer, error_response
@@ -23,7 +23,7 @@ from epochal.server.services import Deps, Services
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
-JobId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")]
+JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
 Epoch = Annotated[int, Path(ge=1, le=1_000_000_000)]
 _OF_LEASE = "What the lease was asked for with. That of another lease, or none, is refused (409)."
 Secret = Annotated[str, Header(alias="Lease-Secret", max_length=200, description=_OF_LEASE)]
@@ -46,11 +46,14 @@ _JOB = answers(schemas.JOB, 404, 409, 413)
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@router.post("/leases/{job_id}/{epoch}/renew", responses=answers(schemas.STATE, 404, 409, 413))
-def renew(claim: Claimed, body: schemas.Renewal, services: Deps) -> Response:
-    """Keep the lease for `ttl` seconds more. STOPPING says that the job was asked to stop."""
-    lease = services.ledger.held(*claim)
-    return answer({"state": services.ledger.renew(lease, body.ttl, body.progress)})
+@router.post("/leases/renew", responses=answers(schemas.RENEWED, 413))
+def renew(body: schemas.Renewals, services: Deps) -> Response:
+    """Keep leases for `ttl` seconds more: all of an agent's at once, each with its `secret`. For each in its order the
+    state of its job, where STOPPING says that it was asked to stop, or the error that it alone met."""
+    renewals = [Renewal(one.job_id, one.epoch, one.secret, one.progress) for one in body.leases]
+    renewed = services.ledger.renew_all(renewals, body.ttl)
+    told = [{"error": as_document(one)} if isinstance(one, EpochalError) else {"state": one} for one in renewed]
+    return answer({"leases": told})
 
 
 @router.post("/leases/{job_id}/{epoch}/running", responses=_JOB)
