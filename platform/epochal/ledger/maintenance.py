@@ -42,16 +42,17 @@ class Maintenance:
         # newest, each is known by its number.
         newest = select(func.max(events.c.id)).scalar_subquery()
         its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
-        columns = events.c.id, events.c.job_id, events.c.previous, events.c.state, attempts.c.agent
-        query = select(*columns).outerjoin(attempts, its_attempt).where(events.c.id > newest - _WINDOW)
+        columns = events.c.job_id, events.c.previous, events.c.state, attempts.c.agent
+        query = select(*columns).outerjoin(attempts, its_attempt)
         with self._database.read() as connection:
-            found = {row.id: row for row in connection.execute(query)}
-            fresh = [row for number, row in found.items() if number not in (seen or ())]
+            found = frozenset(connection.scalars(select(events.c.id).where(events.c.id > newest - _WINDOW)))
+            unseen = found.difference(seen or ())
+            fresh = connection.execute(query.where(events.c.id.in_(unseen))).all() if unseen else []
             agents = [row.agent.partition("/")[0] for row in fresh if _leaves_room(row)]
             queued = any(JobState.QUEUED in (row.previous, row.state) and row.state not in ACTIVE for row in fresh)
             queued = queued or bool(agents and connection.execute(select(quotas.c.name).limit(1)).first())
         missed = seen is None or bool(found and seen and max(seen) <= max(found) - _WINDOW)
-        return News(frozenset(found), frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
+        return News(found, frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
 
     def backup(self, path: Path) -> None:
         """Copy a SQLite ledger that is in use to a new file, readable by its owner alone; all of it, or no file.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, true, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, true, union_all
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
@@ -80,10 +81,22 @@ class Reader:
 
     def events(self, job_id: str, after: int = 0, limit: int | None = None) -> list[Event]:
         """The events of a job, oldest first, from the one following the id ``after``."""
-        later = (events.c.job_id == job_id) & (events.c.id > after)
         with self._database.read() as connection:
-            found = connection.execute(select(events).where(later).order_by(events.c.id).limit(limit))
-            return [to_event(row) for row in found]
+            return [to_event(row) for row in connection.execute(_later(job_id, after, limit))]
+
+    def follow(self, job_id: str, after: int, limit: int) -> tuple[list[Event], bool]:
+        """Its next events, and whether they are its last: it has ended.
+
+        Raises:
+            NotFoundError: no job has exactly this id.
+        """
+        state = select(jobs.c.state).where(jobs.c.id == job_id)
+        with self._database.read() as connection:
+            told = connection.scalar(state)  # first: on PostgreSQL its last event is among those read afterwards
+            if told is None:
+                raise NotFoundError("job", job_id)
+            found = [to_event(row) for row in connection.execute(_later(job_id, after, limit))]
+        return found, JobState(told).is_terminal and len(found) < limit
 
     def ended(self, before: float) -> set[str]:
         """The ids of the jobs that came to their final state before that time."""
@@ -107,6 +120,11 @@ class Reader:
         """Jobs whose lease has run out: what ``expire`` would end."""
         with self._database.read() as connection:
             return [to_job(row) for row in connection.execute(select(jobs).where(is_overdue()))]
+
+
+def _later(job_id: str, after: int, limit: int | None) -> Select[Any]:
+    later = (events.c.job_id == job_id) & (events.c.id > after)
+    return select(events).where(later).order_by(events.c.id).limit(limit)
 
 
 def has_ended(before: float | ColumnElement[float]) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 QUEUE = "queue"
 """Whatever may let any agent start a queued job."""
 WATCH_SECONDS = 0.25
-_REST_SECONDS = 0.02
+_REST_SECONDS = 0.05
 """Between two looks at the events, however many changes there are."""
 _LOG_SECONDS = 1.0
 _LOG_TOPICS = 100
@@ -100,9 +100,8 @@ class Notifier:
             with self._listening(topics) as woken:  # before looking, so that no change goes unnoticed
                 found = await look()
                 left = until - time.monotonic()
-                if enough(found) or left <= 0 or self.closed:
+                if enough(found) or left <= 0 or self.closed or not await _wait(woken, left):
                     return found
-                await _wait(woken, left)
             if await gone():
                 return found
 
@@ -181,8 +180,8 @@ def _topics(news: News) -> Iterator[str]:
         yield QUEUE
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it was set in that time."""
+    with suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    return event.is_set()

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from epochal.ledger.values import Event
 from epochal.server.auth import Reader
 from epochal.server.error_responses import answer
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
@@ -28,17 +27,10 @@ async def events(
     ref: Ref, chosen: Annotated[EventFilter, Query()], request: Request, _who: Reader, services: Deps
 ) -> Response:
     """What happened to a job after the event `after`. `done`: it has ended, and there will be nothing more."""
-    ledger = services.ledger
-    job_id = (await run_in_threadpool(ledger.job, ref)).id
-
-    def look() -> tuple[list[Event], bool]:
-        is_over = ledger.job(job_id).state.is_terminal  # first: its last event is among those read afterwards
-        found = ledger.events(job_id, chosen.after, chosen.limit)
-        return found, is_over and len(found) < chosen.limit
-
+    job_id = (await run_in_threadpool(services.ledger.job, ref)).id
     found, done = await services.notifier.poll(
         [about(job_id)],
-        partial(run_in_threadpool, look),
+        partial(run_in_threadpool, services.ledger.follow, job_id, chosen.after, chosen.limit),
         lambda seen: bool(seen[0]) or seen[1],
         chosen.wait,
         request.is_disconnected,
