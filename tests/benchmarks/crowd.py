@@ -11,7 +11,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,10 +30,33 @@ class Connection:
         self._where = urlsplit(url)
         self._token = token
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.status = 0
 
     async def ask(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
+        reader = await self._send(method, path, body, headers)
+        self.status, head = await self._head(reader)
+        size = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
+        answer = await reader.readexactly(size)
+        return self.status, json.loads(answer) if answer else None
+
+    async def lines(self, path: str) -> AsyncIterator[bytes]:
+        """Those of an answer that goes on (a chunk of ours is a line), as they come."""
+        reader = await self._send("GET", path)
+        self.status, _ = await self._head(reader)
+        while self.status == 200 and (size := int(await reader.readuntil(b"\r\n"), 16)):
+            line = await reader.readexactly(size + 2)
+            if line.strip():
+                yield line
+
+    async def _head(self, reader: asyncio.StreamReader) -> tuple[int, str]:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        return int(head.split(" ", 2)[1]), head
+
+    async def _send(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> asyncio.StreamReader:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._where.hostname, self._where.port)
         reader, writer = self._streams
@@ -42,14 +65,13 @@ class Connection:
         kind = {"Content-Type": "application/json"} if body is not None else {}
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**said, **kind, **(headers or {})}.items())
         writer.write(f"{method} /api/v1{path} HTTP/1.1\r\n{lines}\r\n".encode() + content)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        size = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
-        answer = await reader.readexactly(size)
-        return int(head.split(" ", 2)[1]), json.loads(answer) if answer else None
+        return reader
 
     def close(self) -> None:
+        """The next question opens another one: the server ends those that are idle."""
         if self._streams is not None:
             self._streams[1].close()
+        self._streams = None
 
 
 @dataclass
@@ -129,6 +151,7 @@ class Agent:
         connection, key = Connection(self._url, self._token), (lease["job"]["id"], lease["epoch"])
         path, shown = f"/leases/{key[0]}/{key[1]}", {"Lease-Secret": secret}
         await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": 1}, shown))
+        connection.close()
         self._running[key] = secret
         await asyncio.sleep(random.uniform(*JOB_SECONDS))
         del self._running[key]
@@ -151,12 +174,15 @@ class Agent:
 
 
 async def follow(url: str, token: str, job_id: str, seen: Seen) -> None:
-    connection, after, done = Connection(url, token), 0, False
+    after, done = 0, False
     while not done:
-        status, page = await connection.ask("GET", f"/jobs/{job_id}/events?after={after}&wait={WAIT_SECONDS}")
-        if status != 200:
-            seen.wrong[f"follow: {status}"] = seen.wrong.get(f"follow: {status}", 0) + 1
+        connection = Connection(url, token)
+        async for line in connection.lines(f"/jobs/{job_id}/events/stream?after={after}"):
+            page = json.loads(line)
+            after, done = max([after, *(event["id"] for event in page["events"])]), page["done"]
+            seen.took.setdefault("follow", []).extend(time.time() - seconds_of(event["at"]) for event in page["events"])
+        connection.close()
+        if connection.status != 200:
+            seen.wrong[f"follow: {connection.status}"] = seen.wrong.get(f"follow: {connection.status}", 0) + 1
+        if not done:
             await asyncio.sleep(1)
-            continue
-        after, done = max([after, *(event["id"] for event in page["events"])]), page["done"]
-        seen.took.setdefault("follow", []).extend(time.time() - seconds_of(event["at"]) for event in page["events"])

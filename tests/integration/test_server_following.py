@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -167,6 +168,26 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
         server.admin.get("/overview").json()["recent"][0]["run_url"]
         == "http://127.0.0.1:5000/#/runs/r?workflowType=machine_learning"
     )
+
+
+def test_a_stream_tells_of_each_event_as_it_happens_and_ends_with_the_job(
+    server: RunningServer, agent: httpx.Client
+) -> None:
+    job = leased(server, agent)
+    assert server.admin.get("/jobs/none/events/stream").status_code == 404
+    with server.admin.stream("GET", f"/jobs/{job}/events/stream") as response:
+        pages = (json.loads(line) for line in response.iter_lines() if line)
+        assert [event["kind"] for event in next(pages)["events"]] == ["submitted", "leased"]
+        told(agent, job, "running", world_size=2)
+        page = next(pages)
+        assert ([event["kind"] for event in page["events"]], page["done"]) == (["running"], False)
+        told(agent, job, "finish", state="SUCCEEDED", reason="COMPLETED")
+        page = next(pages)
+        assert ([event["kind"] for event in page["events"]], page["done"]) == (["succeeded"], True)
+        assert list(pages) == []
+    after = page["events"][-1]["id"]
+    only = server.admin.get(f"/jobs/{job}/events/stream", params={"after": after})
+    assert json.loads(only.text) == {"events": [], "done": True}
 
 
 def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer, agent: httpx.Client) -> None:

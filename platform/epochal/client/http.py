@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
@@ -126,19 +128,44 @@ class Http:
     def close(self) -> None:
         self._http.close()
 
+    def documents(self, request: Request) -> Iterator[Any]:
+        """The JSON of each line of an answer that goes on, as it comes; ``wait``: the longest pause between lines.
+
+        Raises:
+            UnreachableError: no answer, or it was broken off.
+            EpochalError: the error that the server tells.
+        """
+        with self._mapped():
+            response = self._http.send(self._built(replace(request, wait=0.0), request.wait), stream=True)
+        with closing(response), self._mapped():
+            if not response.is_success:
+                response.read()
+            self._answered(response, request.answers)
+            for line in response.iter_lines():
+                if line:
+                    yield self._parsed(line)
+
     def _once(self, request: Request) -> httpx.Response:
+        with self._mapped():
+            return self._http.send(self._built(request, request.wait))
+
+    def _built(self, request: Request, pause: float) -> httpx.Request:
         query = {name: value for name, value in request.query.items() if value is not None}
         if request.wait:
             query["wait"] = request.wait
-        timeout = httpx.Timeout(self._patience.answer + request.wait, connect=_CONNECT_SECONDS)
+        timeout = httpx.Timeout(self._patience.answer + pause, connect=_CONNECT_SECONDS)
         content, headers = request.content, dict(request.headers)
         if request.body is not None:
             content = encode(sendable(request.body)).encode()
             headers["Content-Type"] = "application/json"
+        return self._http.build_request(
+            request.method, request.path, params=query, content=content, headers=headers, timeout=timeout
+        )
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
         try:
-            return self._http.request(
-                request.method, request.path, params=query, content=content, headers=headers, timeout=timeout
-            )
+            yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise foreign(error, self.server) from error
 
@@ -159,8 +186,11 @@ class Http:
         return AuthError(error.message, _LOGIN) if needs_login else error
 
     def decoded(self, response: httpx.Response) -> Any:
+        return self._parsed(response.text)
+
+    def _parsed(self, text: str) -> Any:
         try:
-            return response.json()
+            return json.loads(text)
         except ValueError:
             raise UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP) from None
 

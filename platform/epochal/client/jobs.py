@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from epochal.ledger.states import JobState
 from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
 
 _PAGE = 100
+_MOMENT = 0.1
 _OUTAGE_SECONDS = 600.0
 """How long following goes on asking a server that does not answer."""
 
@@ -68,11 +70,20 @@ class JobCalls:
         """
         identity = self.job(ref).id if follow else ref
         while True:
-            page = self.event_page(identity, after, MAX_WAIT if follow else 0.0)
-            yield from page.events
+            # Where a stream was broken off, this is what waits for the server, and says that it is away.
+            first = self.event_page(identity, after, _MOMENT if follow else 0.0)
+            more = self._stream(identity, first.last(after)) if follow and not first.done else ()
+            for page in chain([first], more):
+                yield from page.events
+                after = page.last(after)
             if page.done or not (follow or page.events):
                 return
-            after = page.last(after)
+
+    def _stream(self, identity: str, after: int) -> Iterator[EventPage]:
+        """What is told as it happens, until the job or the connection ends."""
+        request = Request("GET", _job(identity, "events", "stream"), {"after": after}, wait=MAX_WAIT)
+        with suppress(UnreachableError):
+            yield from (EventPage.from_dict(document) for document in self._http.documents(request))
 
     def event_page(self, ref: str, after: int = 0, wait: float = 0.0) -> EventPage:
         """The events following ``after``; where there are none, those that come within ``wait`` seconds."""

@@ -44,9 +44,12 @@ _SHOWN_PROBLEMS = 5
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON in ASCII: text that is no valid Unicode travels too."""
-    body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
-    return Response(body, status, headers, media_type="application/json")
+    return Response(as_json(content), status, headers, media_type="application/json")
+
+
+def as_json(content: Any) -> bytes:
+    """In ASCII, on one line: text that is no valid Unicode travels too."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def status_of(error: EpochalError) -> int:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from epochal.errors import EpochalError
 from epochal.server.auth import Reader
-from epochal.server.error_responses import answer
+from epochal.server.error_responses import answer, as_json
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
 from epochal.server.notifier import about, logs_of
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
 from epochal.server.routes.jobs import Ref
-from epochal.server.schemas import EVENTS, LOGS, EventFilter, LogFilter
-from epochal.server.services import Deps
+from epochal.server.schemas import EVENTS, LARGEST, LOGS, EventFilter, LogFilter
+from epochal.server.services import Deps, Services
+
+_LINES, _STRING = "application/x-ndjson", {"type": "string"}
+_QUIET_SECONDS = 15.0
+_STREAM_SECONDS = 300.0
+"""After which whoever listens has to ask again, and to show a token that is still good."""
+_MOST_EVENTS = 1000
 
 router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 
@@ -36,6 +45,43 @@ async def events(
         request.is_disconnected,
     )
     return answer({"events": [event.to_dict() for event in found], "done": done})
+
+
+@router.get(
+    "/jobs/{ref}/events/stream",
+    response_class=StreamingResponse,
+    responses={
+        **answers(None, 404, 409),
+        200: {"description": "Documents as of `events`, a line each.", "content": {_LINES: {"schema": _STRING}}},
+    },
+)
+async def event_stream(
+    ref: Ref, after: Annotated[int, Query(ge=0, le=LARGEST)] = 0, *, _who: Reader, services: Deps
+) -> Response:
+    """What happens to a job, as it happens: a line of JSON each time, as `events` answers, and an empty line where
+    nothing has happened for a while. It ends with the job, and sometimes before: then ask on from the last event."""
+    job_id = (await run_in_threadpool(services.ledger.job, ref)).id
+    return StreamingResponse(_event_lines(services, job_id, after), media_type=_LINES)
+
+
+async def _event_lines(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
+    until = time.monotonic() + _STREAM_SECONDS
+    while time.monotonic() < until and not services.notifier.closed:
+        look = partial(run_in_threadpool, services.ledger.follow, job_id, after, _MOST_EVENTS)
+        try:
+            found, done = await services.notifier.poll([about(job_id)], look, any, _QUIET_SECONDS, _is_listening)
+        except EpochalError:
+            return  # such as a database that is away: whoever listens asks again, and is told
+        page = {"events": [event.to_dict() for event in found], "done": done}
+        yield as_json(page) + b"\n" if found or done else b"\n"
+        if done:
+            return
+        after = found[-1].id if found else after
+
+
+async def _is_listening() -> bool:
+    """Whoever has gone is noticed by the response itself."""
+    return False
 
 
 @router.get("/jobs/{ref}/logs", responses=answers(LOGS, 404, 409))
