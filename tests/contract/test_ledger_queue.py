@@ -196,7 +196,8 @@ def test_of_jobs_that_are_alike_the_database_gives_the_first(ledger: Ledger) -> 
     submit(ledger, "nightly", queue="nightly")
     submit(ledger, "big", resources={"workers": 2, "memory_per_worker": "1GiB"})
     with ledger._database.read() as connection:
-        found, all_of_them = queueing._firsts(connection), queueing._waiting(connection)
+        found = queueing._read(connection, queueing._FIRSTS, {"storage": None})
+        all_of_them = queueing._read(connection, queueing._queued())
     firsts: dict[object, Waiting] = {}
     for one in in_order(all_of_them):
         firsts.setdefault(
@@ -222,7 +223,7 @@ def test_an_agent_without_a_free_cpu_costs_no_look_at_the_queue(
     submit(ledger, "waits")
     beat(ledger, node(free=0))
     with monkeypatch.context() as patch:
-        patch.delattr(queueing, "_firsts")
+        patch.delattr(queueing, "_FIRSTS")
         assert ledger.lease(A, 60) is None
     beat(ledger)
     lease(ledger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
 from epochal.errors import ConflictError, UsageError
 from epochal.ledger.capacity import Node
@@ -57,17 +57,15 @@ class AgentRegister:
             "nodes": [node.to_dict() for node in nodes],
             "held": [list(one) for one in held],
             "detail": dict(detail),
-            "seen_at": now(),
             "storage": storage,
         }
         with self._database.write() as connection:
             known = _known(connection, name)
             if known is None or known.incarnation != incarnation:
-                told |= {"incarnation": incarnation, "started_at": now(), "replaced": _replaced(known, incarnation)}
-            row = connection.execute(_upsert(known, name, told).returning(agents, _alive())).one()
-            if "incarnation" in told:
+                new = {"incarnation": incarnation, "replaced": _replaced(known, incarnation), "started_at": now()}
+                connection.execute(_upsert(known, name, {**told, **new, "seen_at": now()}))
                 _end_leases_of_former(connection, name, incarnation)
-            return to_agent(row)
+            return to_agent(connection.execute(_SEEN, {"agent": name, **told}).one())
 
     def agents(self) -> list[AgentInfo]:
         """Those that were heard of within the last day, by name."""
@@ -87,7 +85,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
         ConflictError: another incarnation has taken its place.
     """
     name, _, incarnation = owner.partition("/")
-    row = connection.execute(select(agents, _alive()).where(agents.c.name == name)).first()
+    row = connection.execute(_AGENT, {"agent": name}).first()
     if row is None or row.incarnation == incarnation:
         return to_agent(row) if row else None
     _refuse_replaced(row, incarnation)
@@ -106,13 +104,19 @@ def _alive() -> ColumnElement[bool]:
     return (agents.c.seen_at > now() - ALIVE_SECONDS).label("alive")
 
 
+_THIS = agents.c.name == bindparam("agent")
+_AGENT = select(agents, _alive()).where(_THIS)
+_LOCKED = select(agents).where(_THIS).with_for_update()
+_SEEN = update(agents).where(_THIS).values(seen_at=now()).returning(agents, _alive())
+"""Made once, as they are asked for all the time."""
+
+
 def _known(connection: Connection, name: str) -> Row[Any] | None:
     """The agent's row, which nobody else changes, or adds, before this transaction ends."""
-    this = select(agents).where(agents.c.name == name).with_for_update()
-    known = connection.execute(this).first()
+    known = connection.execute(_LOCKED, {"agent": name}).first()
     if known is None:
         one_at_a_time(connection)
-        known = connection.execute(this).first()
+        known = connection.execute(_LOCKED, {"agent": name}).first()
     return known
 
 

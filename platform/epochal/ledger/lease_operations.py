@@ -12,7 +12,18 @@ from hmac import compare_digest
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Update, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Update,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
@@ -21,10 +32,10 @@ from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import agents, attempts, events, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
+    BOOKKEEPING,
     Step,
     advance,
     annotate,
-    bookkeeping,
     end_attempt,
     full,
     locked,
@@ -61,10 +72,11 @@ class LeaseOperations:
         A lease that ran out can be renewed as long as nobody has noticed.
         """
         with self._database.write() as connection:
-            state = _renewed(connection, lease.job_id, lease.epoch, ttl, progress)
+            values = {"job": lease.job_id, "attempt": lease.epoch, "ttl": ttl, "told": progress}
+            state = connection.scalar(_RENEW, values)
             if state is None:
                 raise _stale(find(connection, lease.job_id), lease)
-            return state
+            return JobState(state)
 
     def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[JobState | EpochalError]:
         """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
@@ -223,13 +235,16 @@ def take(connection: Connection, agent: str, ttl: float, job_id: str | None = No
 
     A job that has checkpoints is taken only by an agent that has their storage.
     """
-    row = connection.execute(_take(agent, ttl, job_id)).first()
+    name, _, incarnation = agent.partition("/")
+    by = {"agent_name": name, "incarnation": incarnation}
+    taking = {**by, "taker": agent, "ttl": ttl, "job": job_id}
+    row = connection.execute(_TAKE if job_id else _TAKE_FIRST, taking).first()
     if row is None:
         return None
     job = to_job(row)
     shown = digest_of(secret) if secret else None
     attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "secret": shown}
-    connection.execute(insert(attempts).values(**attempt, storage=_storage_of(agent), message="", detail={}))
+    connection.execute(_BEGIN, {**attempt, **by})
     record(connection, job, JobState.QUEUED, Step(EventKind.LEASED, detail={"agent": agent}))
     return lease_of(connection, job, agent, secret)
 
@@ -261,30 +276,26 @@ def _lose(connection: Connection, job: Job, step: Step) -> Job:
     return _end_with(connection, job, _obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
 
 
-def _renewed(
-    connection: Connection,
-    job_id: str,
-    epoch: int,
-    ttl: float,
-    progress: Mapping[str, Any] | None,
-    *which: ColumnElement[bool],
-) -> JobState | None:
-    """The job's state; None where the attempt is not live any more, or ``which`` are not true."""
-    told = {} if progress is None else {"progress": progress}
-    values = {"expires_at": now() + ttl, "updated_at": now(), **told}
-    held = (jobs.c.id == job_id, jobs.c.epoch == epoch, jobs.c.state.in_(ACTIVE), *which)
-    state = connection.execute(update(jobs).where(*held).values(values).returning(jobs.c.state)).scalar()
-    return None if state is None else JobState(state)
+def _renewal(*which: ColumnElement[bool]) -> Update:
+    progress = func.coalesce(bindparam("told", type_=jobs.c.progress.type), jobs.c.progress)
+    values = {"expires_at": now() + bindparam("ttl"), "updated_at": now(), "progress": progress}
+    held = (jobs.c.id == bindparam("job"), jobs.c.epoch == bindparam("attempt"), jobs.c.state.in_(ACTIVE), *which)
+    return update(jobs).where(*held).values(values).returning(jobs.c.state)
+
+
+_THIS = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
+_RENEW = _renewal()
+_RENEW_BY_SECRET = _renewal(exists().where(_THIS, attempts.c.secret == bindparam("digest")))
+"""Made once, as they are asked for all the time."""
 
 
 def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> JobState:
     job_id, epoch, secret = renewal.job_id, renewal.epoch, renewal.secret
-    this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
-    shown = exists().where(this, attempts.c.secret == digest_of(secret))
-    state = _renewed(connection, job_id, epoch, ttl, renewal.progress, shown)
+    values = {"job": job_id, "attempt": epoch, "ttl": ttl, "told": renewal.progress, "digest": digest_of(secret)}
+    state = connection.scalar(_RENEW_BY_SECRET, values)
     if state is None:
         raise _stale(find(connection, job_id), _shown(connection, job_id, epoch, secret))
-    return state
+    return JobState(state)
 
 
 def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
@@ -300,32 +311,35 @@ def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> Leas
     return LeaseKey(job_id, epoch, row.agent, secret)
 
 
-def _storage_of(agent: str) -> ScalarSelect[str | None]:
-    """By its heartbeats, of an agent that sends some."""
-    name, _, incarnation = agent.partition("/")
-    this = (agents.c.name == name) & (agents.c.incarnation == incarnation)
-    return select(agents.c.storage).where(this).scalar_subquery()
+_STORAGE = (
+    select(agents.c.storage)
+    .where(agents.c.name == bindparam("agent_name"), agents.c.incarnation == bindparam("incarnation"))
+    .scalar_subquery()
+)
+"""By its heartbeats, of an agent that sends some."""
 
 
-def _take(agent: str, ttl: float, job_id: str | None) -> Update:
-    at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == _storage_of(agent))
-    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED, at_hand)
-    if job_id is not None:
-        waiting = waiting.where(jobs.c.id == job_id)
+def _taking(*which: ColumnElement[bool]) -> Update:
+    at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == _STORAGE)
+    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED, at_hand, *which)
     first = waiting.order_by(jobs.c.priority.desc(), jobs.c.number).limit(1).with_for_update(skip_locked=True)
     values = {
         "state": JobState.STARTING,
         "epoch": jobs.c.epoch + 1,
-        "owner": agent,
-        "expires_at": now() + ttl,
+        "owner": bindparam("taker"),
+        "expires_at": now() + bindparam("ttl"),
         "reason": None,
         "message": "",
         "started_at": None,
         "progress": None,
-        **bookkeeping(),
+        **BOOKKEEPING,
     }
     this = (jobs.c.number == first.scalar_subquery()) & (jobs.c.state == JobState.QUEUED)
     return update(jobs).where(this).values(values).returning(jobs)
+
+
+_TAKE_FIRST, _TAKE = _taking(), _taking(jobs.c.id == bindparam("job"))
+_BEGIN = insert(attempts).values(storage=_STORAGE, message="", detail={})
 
 
 def _obedient(job: Job, step: Step) -> Step:

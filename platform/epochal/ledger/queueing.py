@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
 from epochal.errors import ConflictError
 from epochal.ledger.agents import agent_of, all_agents
@@ -32,7 +32,6 @@ _LIGHT = tuple(
         "workers_min", "workers_max", "cpus", "gpus", "memory", "storage",
     )
 )  # fmt: skip
-_LEASED = (*_LIGHT, *(jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted")))
 
 
 class QueueOperations:
@@ -79,7 +78,7 @@ class QueueOperations:
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
         with self._database.read() as connection:
-            whys = _explained(connection, _waiting(connection, limit=limit))
+            whys = _explained(connection, _read(connection, _queued(limit=limit)))
             query = select(jobs).where(jobs.c.state == JobState.QUEUED)
             if limit is not None:
                 query = query.where(jobs.c.id.in_(list(whys)))
@@ -100,8 +99,8 @@ class QueueOperations:
             job = find(connection, ref)
             if job.state is JobState.QUEUED:
                 before = and_(jobs.c.priority == job.priority, jobs.c.number <= job.number)
-                ahead = _waiting(connection, or_(jobs.c.priority > job.priority, before))
-                if found := _explained(connection, ahead, only=job.id):
+                ahead = _queued(or_(jobs.c.priority > job.priority, before))
+                if found := _explained(connection, _read(connection, ahead), only=job.id):
                     return found[job.id]
             return _not_queued(find(connection, job.id))  # PostgreSQL: leased since it was read
 
@@ -152,9 +151,7 @@ def _answered(connection: Connection, agent: str, secret: str) -> Row[str, int] 
     """The attempt that this question was answered with before, or the newest that followed it at once."""
     if not secret:
         return None
-    same = (attempts.c.agent == agent) & (attempts.c.secret == digest_of(secret))
-    query = select(attempts.c.job_id, attempts.c.epoch).where(same).order_by(attempts.c.epoch.desc())
-    return connection.execute(query).first()
+    return connection.execute(_ANSWERED, {"asking": agent, "digest": digest_of(secret)}).first()
 
 
 def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secret: str) -> Lease | None:
@@ -169,12 +166,12 @@ def _decision(connection: Connection, asking: AgentInfo) -> Decision:
     is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
     if is_full and not any(job.here and job.preemptible for job in running):
         return Decision()  # most who ask: whatever waits, it is not read
-    return decide(_firsts(connection, _at_hand(asking)), running, nodes, quotas, now)
+    return decide(_read(connection, _FIRSTS, {"storage": asking.storage}), running, nodes, quotas, now)
 
 
 def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> bool:
     """Whether the job that was decided on before the lock was taken is there, and still fits quotas and nodes."""
-    found = _waiting(connection, jobs.c.id == identity, _at_hand(asking)) if identity else []
+    found = _read(connection, _STILL_WAITING, {"storage": asking.storage, "job": identity}) if identity else []
     return bool(found) and may_start(found[0], *_board(connection, asking))
 
 
@@ -182,24 +179,14 @@ def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tu
     """What the policy wants to know beside the queue."""
     quotas = all_quotas(connection)
     # Where nobody has a quota, jobs of others count only while they leave to make room.
-    counted = () if quotas else (or_(jobs.c.owner == asking.owner, jobs.c.state == JobState.STOPPING),)
-    leased = _leased(connection, *counted)
+    query, asked = (_LEASED, {}) if quotas else (_LEASED_BY, {"asking": asking.owner})
+    leased = connection.execute(query, asked).all()
     running = [_running(row, row.owner == asking.owner) for row in leased]
     return running, _cluster(asking, leased).nodes, quotas, _time(connection)
 
 
-def _at_hand(asking: AgentInfo) -> ColumnElement[bool]:
-    return or_(jobs.c.storage.is_(None), jobs.c.storage == asking.storage)
-
-
-def _firsts(connection: Connection, *which: ColumnElement[bool]) -> list[Waiting]:
-    """Of the queued jobs that are ``ALIKE`` to the policy, the first."""
-    numbers = select(func.min(jobs.c.number)).where(jobs.c.state == JobState.QUEUED, *which).group_by(*ALIKE)
-    return _waiting(connection, jobs.c.number.in_(numbers))
-
-
 def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | None = None) -> dict[str, Why]:
-    leased = _leased(connection)
+    leased = connection.execute(_LEASED).all()
     clusters = [_cluster(agent, leased) for agent in all_agents(connection)]
     running = [_running(row, here=False) for row in leased]
     return dict(explain(waiting, running, clusters, all_quotas(connection), _time(connection), only))
@@ -215,9 +202,13 @@ def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
     return Cluster(nodes, tuple(_running(row, here=True) for row in theirs), agent.name, agent.storage)
 
 
-def _waiting(connection: Connection, *which: ColumnElement[bool], limit: int | None = None) -> list[Waiting]:
+def _queued(*which: ColumnElement[bool], limit: int | None = None) -> Select[Any]:
     """In their order."""
     found = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED, *which)
+    return found.order_by(jobs.c.priority.desc(), jobs.c.number).limit(limit)
+
+
+def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] | None = None) -> list[Waiting]:
     demands: dict[Demand, Demand] = {}  # of those that are equal one object, whose hash is known
     return [
         Waiting(
@@ -230,16 +221,30 @@ def _waiting(connection: Connection, *which: ColumnElement[bool], limit: int | N
             row.entered_at,
             row.storage,
         )
-        for row in connection.execute(found.order_by(jobs.c.priority.desc(), jobs.c.number).limit(limit))
+        for row in connection.execute(query, asked or {})
     ]
 
 
-def _leased(connection: Connection, *which: ColumnElement[bool]) -> list[Row[Any]]:
+def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.epoch == jobs.c.epoch)
-    columns: tuple[Column[Any], ...] = (*_LEASED, attempts.c.leased_at, attempts.c.world_size)
-    query = select(*columns).join(attempts, newest)
-    active = query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
-    return list(connection.execute(active))
+    held = (jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted"))
+    query = select(*_LIGHT, *held, attempts.c.leased_at, attempts.c.world_size).join(attempts, newest)
+    return query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
+
+
+_ANSWERED = (
+    select(attempts.c.job_id, attempts.c.epoch)
+    .where(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
+    .order_by(attempts.c.epoch.desc())
+)
+_AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
+_FIRST_NUMBERS = select(func.min(jobs.c.number)).where(jobs.c.state == JobState.QUEUED, _AT_HAND).group_by(*ALIKE)
+_FIRSTS = _queued(jobs.c.number.in_(_FIRST_NUMBERS))
+"""Of the jobs that are ``ALIKE`` to the policy, the first."""
+_STILL_WAITING = _queued(jobs.c.id == bindparam("job"), _AT_HAND)
+_LEASED = _leased()
+_LEASED_BY = _leased(or_(jobs.c.owner == bindparam("asking"), jobs.c.state == JobState.STOPPING))
+"""What is asked for all the time is made once."""
 
 
 def _running(row: Row[Any], here: bool) -> Running:

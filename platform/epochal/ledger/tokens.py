@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, insert, or_, select, update
 
 from epochal.errors import NotFoundError, UsageError
 from epochal.ledger.database import Database
@@ -48,9 +48,8 @@ class TokenOperations:
 
     def token(self, secret: str) -> Token | None:
         """The token with this secret; None if there is none, or it was revoked or has expired."""
-        query = select(*_COLUMNS).where(tokens.c.digest == digest_of(secret), _is_valid())
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_VALID, {"shown": digest_of(secret)}).first()
             return _token(row) if row else None
 
     def tokens(self) -> list[Token]:
@@ -76,6 +75,9 @@ class TokenOperations:
 
 def _is_valid() -> ColumnElement[bool]:
     return tokens.c.revoked_at.is_(None) & or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
+
+
+_VALID = select(*_COLUMNS).where(tokens.c.digest == bindparam("shown"), _is_valid())
 
 
 def digest_of(secret: str) -> str:

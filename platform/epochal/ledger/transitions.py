@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, func, insert, select, update
 
 from epochal.errors import ConflictError
 from epochal.ledger.documents import text
@@ -95,22 +95,11 @@ def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job
         "reason": step.reason,
         "message": text(step.message),
         "wanted": step.wanted,
-        **bookkeeping(),
+        **BOOKKEEPING,
         **({} if target.is_active else {"owner": None, "expires_at": None}),
         **({"ended_at": now()} if target.is_terminal else {}),
     }
     return _changed(connection, job, step, values | columns)
-
-
-def bookkeeping() -> dict[str, Any]:
-    """The columns that every change of state brings up to date."""
-    trained = and_(jobs.c.state.in_(ACTIVE), jobs.c.started_at.is_not(None))
-    return {
-        "entered_at": now(),
-        "updated_at": now(),
-        "waited_seconds": jobs.c.waited_seconds + _time_in(jobs.c.state.in_(PENDING)),
-        "ran_seconds": jobs.c.ran_seconds + _time_in(trained),
-    }
 
 
 def annotate(connection: Connection, job: Job, step: Step, **columns: Any) -> Job:
@@ -127,27 +116,27 @@ def end_attempt(connection: Connection, job: Job, reason: Reason, message: str) 
 
 def record(connection: Connection, job: Job, previous: JobState | None, step: Step) -> None:
     """Append the event of a change: ``job`` is as it is now, ``previous`` the state it was in."""
-    connection.execute(
-        insert(events).values(
-            job_id=job.id,
-            epoch=job.epoch,
-            at=job.updated_at,
-            kind=step.kind,
-            previous=previous,
-            state=job.state,
-            reason=step.reason,
-            message=text(step.message),
-            detail=step.detail,
-            key=step.key,
-        )
-    )
+    event = {
+        "job_id": job.id,
+        "epoch": job.epoch,
+        "at": job.updated_at,
+        "kind": step.kind,
+        "previous": previous,
+        "state": job.state,
+        "reason": step.reason,
+        "message": text(step.message),
+        "detail": step.detail,
+        "key": step.key,
+    }
+    connection.execute(insert(events), event)
 
 
 def _changed(connection: Connection, job: Job, step: Step, values: Mapping[str, Any]) -> Job:
     """The conditional UPDATE, which also takes the row's lock, so that a job's events are numbered in their order."""
-    unchanged = (jobs.c.id == job.id) & (jobs.c.state == job.state) & (jobs.c.epoch == job.epoch)
-    statement = update(jobs).where(unchanged).values({**values, "updated_at": now()}).returning(jobs)
-    row = connection.execute(statement).first()
+    terms = {name: value for name, value in values.items() if isinstance(value, ColumnElement)}
+    plain = {name: value for name, value in values.items() if name not in terms}
+    this = {"this": job.id, "was": job.state, "attempt": job.epoch}
+    row = connection.execute(_CHANGE.values(terms) if terms else _CHANGE, {**plain, **this}).first()
     if row is None:
         raise ConflictError(f"{job.id} was changed by someone else", "try again")
     changed = to_job(row)
@@ -159,6 +148,18 @@ def _time_in(here: ColumnElement[bool]) -> ColumnElement[float]:
     """Seconds since the job came into its state, where ``here``; never below zero, as clocks can be set back."""
     spent = now() - jobs.c.entered_at
     return case((and_(here, spent > 0), spent), else_=0.0)
+
+
+BOOKKEEPING: dict[str, ColumnElement[float]] = {
+    "entered_at": now(),
+    "updated_at": now(),
+    "waited_seconds": jobs.c.waited_seconds + _time_in(jobs.c.state.in_(PENDING)),
+    "ran_seconds": jobs.c.ran_seconds + _time_in(and_(jobs.c.state.in_(ACTIVE), jobs.c.started_at.is_not(None))),
+}
+"""The columns that every change of state brings up to date."""
+
+_UNCHANGED = (jobs.c.id == bindparam("this"), jobs.c.state == bindparam("was"), jobs.c.epoch == bindparam("attempt"))
+_CHANGE = update(jobs).where(*_UNCHANGED).values(updated_at=now()).returning(jobs)
 
 
 def count_by_state(connection: Connection) -> dict[JobState, int]:
