@@ -104,11 +104,14 @@ async def principal_of(request: Request) -> Principal:
     Raises:
         AuthError: it has no token, or one that is not known, was revoked or has expired.
     """
-    credentials = await _bearer(request)
-    if credentials is None:
-        raise AuthError("this needs a token: Authorization: Bearer TOKEN", _LOGIN)
-    gate: Gate = request.app.state.services.gate
-    return await gate.principal(credentials.credentials)
+    known: Principal | None = getattr(request.state, "principal", None)  # a request is asked for it twice
+    if known is None:
+        credentials = await _bearer(request)
+        if credentials is None:
+            raise AuthError("this needs a token: Authorization: Bearer TOKEN", _LOGIN)
+        gate: Gate = request.app.state.services.gate
+        known = request.state.principal = await gate.principal(credentials.credentials)
+    return known
 
 
 def requires(*roles: Role) -> Callable[..., Awaitable[Principal]]:

@@ -42,6 +42,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         ('{"spec": {}}'.encode("utf-16"), ""),
         ('{"spec": {"a": ' + "[" * 100 + "]" * 100 + "}}", "nested"),
         ('{"spec": ' + "[" * 100_000, ""),
+        ('{"spec": [' + "[]," * 200_000 + "[]]}", "more than 100,000 lists"),
         ('{"spec": ' + "1" * 10_000 + "}", ""),
         ("{", "JSON"),
         ("[]", "not understood"),
