@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from epochal.cli.retention import retention
+from epochal.cli.dispatch import run
+from epochal.cli.retention import retain_option, retention
 from epochal.settings import DEFAULT_RETENTION, Retention
 
 
@@ -22,3 +24,24 @@ def test_a_job_is_known_as_long_as_anything_of_it_is_kept() -> None:
     assert retention(("jobs=1d", "logs=2d")).jobs_at_least == 90 * 86_400
     assert retention(("jobs=1000d",)).jobs_at_least == 1000 * 86_400
     assert retention(("checkpoints=forever",)).jobs_at_least is None
+
+
+@pytest.mark.parametrize("kind", ["events", "jobs"])
+def test_an_agent_refuses_the_age_of_what_it_does_not_keep(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["agent", "--server", "http://127.0.0.1:9", "--retain", "logs=7d", "--retain", f"{kind}=7d"]) == 2
+    told = capsys.readouterr().err
+    assert f"'{kind}=7d'" in told
+    assert "checkpoints, spools, logs and code" in told
+
+
+def test_the_variable_names_kinds_of_any_command() -> None:
+    """``epochal up`` hands it to a server and to an agent."""
+    seen: list[Retention] = []
+
+    @click.command()
+    @retain_option("checkpoints", "spools", "logs", "code")
+    def agent(retention: Retention) -> None:
+        seen.append(retention)
+
+    assert CliRunner().invoke(agent, env={"EPOCHAL_RETAIN": "events=7d logs=1d"}).exit_code == 0
+    assert seen == [Retention(logs=86_400, events=7 * 86_400)]
