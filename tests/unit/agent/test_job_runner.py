@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import pytest
 from ray.exceptions import RaySystemError
 from ray.util.placement_group import PlacementGroup
 
@@ -18,6 +19,7 @@ from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import Ending
 from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, Place
+from epochal.engine.warm import WarmPool
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
 from epochal.settings import home
@@ -81,3 +83,21 @@ def trained(cluster: Connection, hands_back: bool) -> JobState:
 
 def test_a_job_that_was_trained_has_succeeded_though_ray_goes_before_its_room_is_given_back() -> None:
     assert trained(NO_CLUSTER, hands_back=True) is JobState.SUCCEEDED
+
+
+class Asked(WarmPool):
+    """Remembers how many it was asked to keep, and makes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[int | None] = []
+
+    def keep(self, per_node: int | None) -> None:
+        self.kept.append(per_node)
+
+
+@pytest.mark.parametrize("hands_back", [True, False])
+def test_no_warm_workers_are_made_beside_the_packaging_where_no_job_can_follow(hands_back: bool) -> None:
+    pool = Asked()
+    trained(Connection("127.0.0.1:1", "node", pool), hands_back)
+    assert pool.kept == ([] if hands_back else [0])
