@@ -19,6 +19,7 @@
         │   └── NonFiniteStateError          a parameter, or the optimizer's state
         ├── DeviceError                      the worker has no GPU, or not the one that is reserved for it
         └── CheckpointError                  saved state is damaged or does not fit
+            └── CheckpointFormatError        it is of a format that another version of Epochal writes
 
 Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
 pickling between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document``
@@ -231,6 +232,28 @@ class NonFiniteStateError(NonFiniteError):
 
 class CheckpointError(TrainingError):
     pass
+
+
+class CheckpointFormatError(CheckpointError):
+    """The checkpoint is of format ``found``, and this version reads only ``read``: it is not damaged."""
+
+    def __init__(self, path: str, found: int, read: int) -> None:
+        Exception.__init__(self, path, found, read)
+        self.path = path
+        self.found = found
+        self.read = read
+        self.hint = "with the version that wrote it, `train.init_from` starts a new job from its weights"
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        age = "a newer" if self.found > self.read else "an older"
+        return (
+            f"{self.path} is in format {self.found}, that of {age} version of Epochal, and this one reads format"
+            f" {self.read}; the checkpoint is left as it is"
+        )
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def as_document(error: EpochalError) -> dict[str, Any]:

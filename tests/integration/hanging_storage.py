@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from epochal.files import write_atomically
 from epochal.server.serving import serve
 from epochal.server.settings import ServerSettings
 
 
-class HangingFiles(LocalFileSystem):
-    """A local file system behind an object store's door, each of whose calls blocks its thread while it hangs."""
+class HangingFiles(MemoryFileSystem):
+    """An object store, each of whose calls blocks its thread while it hangs.
+
+    No folder behind another door: what is a ``LocalFileSystem`` the server writes to itself, past these calls.
+    """
 
     protocol = "hanging"
     flag = Path()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("hanging://"))
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("info", "find", "cat_file", "pipe_file", "open", "rm_file"):

@@ -85,6 +85,9 @@ with connect(address, token_path=home / "token") as connection:
                 (home / "stepping").touch()
             if isinstance(event, Failed):
                 print(time.time(), event.kind, event.message, place.is_whole, flush=True)
+    (mine,) = connection.nodes()
+    with reserve(connection, GangRequest("net", (1, 2)), 60) as place:
+        print(time.time(), place.world_size, mine.id == connection.node_id, flush=True)
 """
 
 INTRUDER = """
@@ -182,12 +185,16 @@ def test_a_node_whose_cable_is_cut_is_named_within_half_a_minute(namespaces: lis
             driver.kill()
             driver.wait()
             other.mend()
-    at, kind, message = told.split(" ", 2)
+    named, room = told.splitlines()
+    at, kind, message = named.split(" ", 2)
+    again, workers, here = room.split()
     print(f"named {float(at) - cut:.1f} s after the cut: {message}")
     assert float(at) - cut < 30
     assert kind == "INFRASTRUCTURE"
     assert message.startswith(f"node {other.address} is not heard of for ")
-    assert message.endswith("False\n"), "room on a node that is gone is no room"
+    assert message.endswith("False"), "room on a node that is gone is no room"
+    assert (workers, here) == ("1", "True")
+    assert float(again) - float(at) < 20, "nobody waits for room there, though Ray still counts on it"
 
 
 def test_a_job_trains_over_three_nodes(cluster: list[Namespace], home: Path) -> None:

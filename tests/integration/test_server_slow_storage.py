@@ -42,6 +42,7 @@ def test_a_storage_that_hangs_costs_no_lease(tmp_path: Path, url: str, seconds: 
     with httpx.Client(base_url=f"{url}{API}", headers=headers, timeout=30) as client:
         leases = leased(client)
         assert append(client, leases[0], 0).status_code == 200
+        assert not (tmp_path / "storage").exists(), "writes go where they can hang"
         write_atomically(tmp_path / "hangs", "")
         refused: list[httpx.Response] = []
         over = threading.Event()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,6 +71,31 @@ def test_constraints_pin_every_package_once() -> None:
     assert "torch==2.13.0" in pins
     assert len({pin.partition("==")[0].lower() for pin in pins}) == len(pins)
     assert not [pin for pin in pins if re.match(r"nvidia-(?!ml-py)|triton", pin)], "they come with torch for CUDA"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_changes_of_two_branches_are_merged_by_themselves(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=ada", "-c", "user.email=ada@example.org")
+        subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True)
+
+    def commit(text: str) -> None:
+        (tmp_path / "CHANGELOG.md").write_text(text, encoding="utf-8")
+        git("add", "-A")
+        git("commit", "-m", "x")
+
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    before = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    head, rest = before.split("## Unreleased\n\n", 1)
+    mine, theirs = (f"- What {who} has changed,\n  as {who} says.\n" for who in ("one", "the other"))
+    git("init", "-b", "main")
+    commit(before)
+    git("switch", "-c", "other")
+    commit(f"{head}## Unreleased\n\n{theirs}{rest}")
+    git("switch", "main")
+    commit(f"{head}## Unreleased\n\n{mine}{rest}")
+    git("merge", "other")
+    assert (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8") == f"{head}## Unreleased\n\n{mine}{theirs}{rest}"
 
 
 @pytest.mark.parametrize("path", JOBS, ids=name)

@@ -39,6 +39,7 @@ EXAMPLES: list[EpochalError] = [
     NonFiniteStateError(12, 1, "model.head.weight"),
     errors.DeviceError("no GPU"),
     errors.CheckpointError("damaged"),
+    errors.CheckpointFormatError("checkpoints/step-00000008", 2, 1),
 ]
 
 

@@ -205,12 +205,13 @@ class JobRunner:
     def _package(self, lease: Lease, place: Place, reporter: Reporter) -> None:
         """Whatever comes of it, the job has succeeded. The workers' room is given back first."""
         self._place = None
-        place.close()
+        if not self._agent.hands_back:
+            self._agent.cluster.keep_warm(0)  # nothing follows the only job: new workers would slow the packaging down
         self._observer.notice("packaging the model for MLflow")
-        self._agent.bookings.place(lease.job_id, lease.epoch, {})
+        vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
         program = PackageProgram(lease.job.spec, self._folder, lease.epoch)
         with _as_far_as_the_disk_allows(lease.job_id):
-            reporter.packaged(package(self._agent.cluster, place.request, program, reporter, self._stop))
+            reporter.packaged(package(place, program, reporter, self._stop, vacated))
 
     def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
         """Wait where attempts fail at once, one after the other: before anyone hears that this one has ended."""
@@ -320,9 +321,8 @@ class JobRunner:
         outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
-        return Terms(
-            self._spec.retry if self._spec else Retry(), self._agent.hands_back, leaves=self._phase is Phase.LEAVING
-        )
+        retry = self._spec.retry if self._spec else Retry()
+        return Terms(retry, self._agent.hands_back, leaves=self._phase is Phase.LEAVING)
 
     def _next(self) -> Lease | None:
         """The lease of the next attempt, where the job is tried again."""

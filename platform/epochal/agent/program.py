@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from epochal.agent.retry_policy import Ending
 from epochal.engine.code import Package
-from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Failed, Log, Reported, Started
 from epochal.engine.gang import Gang, Stop
 from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
@@ -116,13 +115,17 @@ class PackageProgram:
         return Ending(None, "its worker never started")
 
 
-def package(cluster: Connection, request: GangRequest, program: PackageProgram, tell: Tell, stop: Stop) -> Ending:
-    """Package what the workers of that ``request`` have trained, after they have gone. It never raises.
+def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacated: Callable[[], None]) -> Ending:
+    """Package what the workers in that ``place`` have trained, after they have gone and it is ``vacated``. It never
+    raises: where Ray fails now, the training has succeeded all the same.
 
     It takes no CPU and no GPU of the cluster's, where other jobs begin meanwhile, and so waits for none.
     """
     try:
-        with reserve(cluster, replace(request, workers=(1, 1), cpus=0, gpus=0, memory=1), _ROOM_SECONDS) as place:
-            return program.run(place, tell, stop)
+        place.close()
+        vacated()
+        request = replace(place.request, workers=(1, 1), cpus=0, gpus=0, memory=1)
+        with reserve(place.connection, request, _ROOM_SECONDS) as room:
+            return program.run(room, tell, stop)
     except Exception as error:
         return Ending(Reason.INFRASTRUCTURE, f"{type(error).__name__}: {error}")

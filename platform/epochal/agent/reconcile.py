@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from epochal.engine.process import created
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import ACTIVE, JobState
@@ -70,9 +71,9 @@ def _idle(ledger: Ledger, job_id: str) -> Job | None:
 
 
 def _created(pid: int) -> int | None:
-    """When the process began, in hundredths of a second; None where there is none."""
+    """When the process began, in hundredths of a second since the system did; None where there is none."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(created(process) * 100)
     except psutil.NoSuchProcess:
         return None

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from epochal.cli import render
 from epochal.settings import DEFAULT_RETENTION, Retention
@@ -17,13 +18,21 @@ _FOR_EVER = "forever"
 
 
 def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The option, which gives a ``Retention``; ``kinds`` are those that the command deletes."""
+    """The option, which gives a ``Retention``; ``kinds`` are those that the command deletes.
+
+    Where these include ``jobs`` every other age matters too: a job is kept as long as anything else of it is.
+    """
 
     def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Retention:
         kept = retention(given)
+        # The variable is for all commands: `epochal up` hands it to its server and its agent.
+        if "jobs" not in kinds and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            _require_among(kinds, given, context.command_path)
         if "jobs" in kinds and kept.jobs != kept.jobs_at_least and any(one.startswith("jobs=") for one in given):
             age = _FOR_EVER if kept.jobs_at_least is None else f"for {Duration(kept.jobs_at_least)}"
             render.warning(f"the ledger keeps jobs {age}, because it does so as long as anything else of them is kept")
+        if "jobs" not in kinds:
+            _warn_of_forgotten(kept)
         return kept
 
     defaults = ", ".join(f"{kind}={Duration(_DEFAULTS[kind])}" for kind in kinds)
@@ -31,6 +40,23 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
         "--retain", "retention", metavar="KIND=AGE", multiple=True, envvar="EPOCHAL_RETAIN", callback=parse,
         help=f"How long what ended jobs left is kept, or {_FOR_EVER}; repeatable.  [default: {defaults}]",
     )  # fmt: skip
+
+
+def _warn_of_forgotten(kept: Retention) -> None:
+    """A server is asked whether a job has ended; of one that it has forgotten nothing is deleted."""
+    known = DEFAULT_RETENTION.jobs_at_least or 0.0
+    for kind, age in (("checkpoints", kept.checkpoints), ("spools", kept.spools), ("logs", kept.logs)):
+        if age is not None and age > known:
+            told = f"`--retain {kind}={Duration(age)}`"
+            render.warning(f"a server that is not told forgets jobs after {Duration(known)}, and the {kind} of those"
+                           f" are never deleted: give it {told} too")  # fmt: skip
+
+
+def _require_among(kinds: tuple[str, ...], given: tuple[str, ...], command: str) -> None:
+    for one in given:
+        if one.partition("=")[0] not in kinds:
+            what = f"`{command}` keeps {', '.join(kinds[:-1])} and {kinds[-1]}"
+            raise click.BadParameter(f"{one!r}: {what}; for the rest see `epochal server --retain`")
 
 
 def retention(given: tuple[str, ...]) -> Retention:

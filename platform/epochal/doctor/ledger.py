@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochal.doctor.check import Check, fail, ok, some, warn
@@ -53,15 +54,38 @@ def unsent(folders: list[str]) -> Check:
     return warn("tracking", f"not all of {some(folders)} is in MLflow yet", "the next `epochal run` sends it")
 
 
+def damaged(folders: dict[str, str]) -> Check:
+    """``folders``: those of jobs that cannot be read, and why."""
+    if not folders:
+        return ok("job folders", "all can be read")
+    found = some([f"{folder}: {why}" for folder, why in folders.items()])
+    advice = "what they hold is not sent to MLflow: mend them, or move them away"
+    return warn("job folders", found, advice)
+
+
 def look(home: Home) -> Iterator[Check]:
     """The checks of this module. Reads only: a ledger that is not there is not made."""
-    from epochal.tracking.sync_state import is_pending
-
     if (home.root / "ledger.db").exists():
         yield from _look_at_ledger(home.ledger_url)
     else:
         yield ok("ledger (run)", "no jobs yet")
-    yield unsent([folder.name for folder in sorted((home.storage / "jobs").glob("*")) if is_pending(folder)])
+    pending, unreadable = _folders(home.storage)
+    yield unsent(pending)
+    yield damaged({**unreadable, **_folders(home.served.storage)[1]})
+
+
+def _folders(storage: Path) -> tuple[list[str], dict[str, str]]:
+    """Jobs of which MLflow does not have everything, and the folders of which nobody can tell, with the reason."""
+    from epochal.tracking.sync_state import is_pending
+
+    pending, unreadable = [], {}
+    for folder in sorted((storage / "jobs").glob("*")):
+        try:
+            if is_pending(folder):
+                pending.append(folder.name)
+        except (OSError, ValueError, TypeError, AttributeError, EpochalError) as error:
+            unreadable[str(folder)] = f"{type(error).__name__}: {error}"
+    return pending, unreadable
 
 
 def _look_at_ledger(url: str) -> Iterator[Check]:

@@ -9,9 +9,10 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
 
 CONNECT_SECONDS = 5.0
+
+LEFT_OUT_SECONDS = 120.0
+"""Nobody is placed for so long on a node that was lost: until Ray, which takes 72 s and more, knows it is dead."""
+
 _PROBE_SECONDS = 1.0
 _ALIVE = 0  # GcsNodeInfo.GcsNodeState
 _SOCKET_PATH_LIMIT = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.12345")
@@ -38,11 +43,17 @@ class Connection:
     address: str
     node_id: str
     warm: WarmPool
+    _left_out: dict[str, float] = field(default_factory=dict)
 
     def nodes(self) -> tuple[Node, ...]:
         """The living nodes, with what they have and what is free of it."""
         state: Any = ray._private.state
-        return nodes_of(state.nodes(), state.available_resources_per_node())
+        nodes, now = nodes_of(state.nodes(), state.available_resources_per_node()), time.monotonic()
+        return tuple(node for node in nodes if self._left_out.get(node.id, now) <= now)
+
+    def leave_out(self, node_id: str) -> None:
+        """That node does not answer, though Ray still counts on it: see ``LEFT_OUT_SECONDS``."""
+        self._left_out[node_id] = time.monotonic() + LEFT_OUT_SECONDS
 
     def lost(self) -> str:
         """What of Ray this process needs does not answer: its raylet or its GCS; empty while both do. Takes no time."""

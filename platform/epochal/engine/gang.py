@@ -240,7 +240,7 @@ class _Flight:
                 self._unreached.pop(one.node_id, None)
             elif now - self._unreached.setdefault(one.node_id, now) >= GONE_SECONDS and not connection.lost():
                 self._ranks.forget(one.node_id)
-                self._place.lose_node()
+                self._place.lose_node(one.node_id)
                 seconds = now - self._watchdog.heard_at(rank)
                 message = f"node {one.host} is not heard of for {seconds:.0f} s, and does not answer"
                 return Failed(rank, FailureKind.INFRASTRUCTURE, message)

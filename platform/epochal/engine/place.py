@@ -89,9 +89,10 @@ class Place:
         known: dict[str, Any] = placement_group_table(self.group)
         return known.get("state") == "CREATED"  # a GCS that has forgotten it knows nothing
 
-    def lose_node(self) -> None:
-        """A node of it does not answer; Ray takes a minute longer to notice."""
+    def lose_node(self, node_id: str) -> None:
+        """That node of it does not answer; Ray takes a minute longer to notice."""
         self._lost_node = True
+        self.connection.leave_out(node_id)
 
     @property
     def workers_by_node(self) -> Mapping[str, int]:

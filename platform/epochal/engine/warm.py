@@ -11,6 +11,7 @@ A warm process costs about 0.33 GiB of memory of its own (0.5 GiB resident), and
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -48,6 +49,8 @@ _ROUND_SECONDS = 120.0
 _PRELOAD_SECONDS = 90.0
 _CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -243,10 +246,17 @@ class WarmPool:
         self._changed.notify_all()
 
     def _serve(self) -> None:
+        failing = False
         while (policy := self._next_round()) is not None:
-            # The cluster may be going away; what is missed is made in the next round.
-            with suppress(ray.exceptions.RayError, RuntimeError):
+            try:
                 self._round(policy)
+                failing = False
+            except (ray.exceptions.RayError, RuntimeError):
+                pass  # the cluster may be going away; what is missed is made in the next round
+            except Exception:  # without this thread every later job would start cold
+                if not failing:
+                    _logger.exception("warm workers could not be made; tried again every %g s", LOOK_SECONDS)
+                failing = True
             with self._changed:
                 self._filling = False
                 self._changed.notify_all()
@@ -277,12 +287,14 @@ class WarmPool:
         mine = _Round([options for _, options in placements], policy)
         with self._changed:
             self._holding = mine
-        self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
-        with self._changed:
-            if self._holding is not mine:
-                return
-            self._holding = None
-        mine.release()
+        try:
+            self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
+        finally:
+            with self._changed:
+                if held := self._holding is mine:
+                    self._holding = None
+            if held:
+                mine.release()
 
     def _forget_all_but(self, alive: set[str]) -> None:
         with self._changed:

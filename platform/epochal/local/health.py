@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from epochal.local.service_plan import Probe
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def is_healthy(probe: Probe, since: float, timeout: float = 2.0) -> bool:
-    """Whether the service answers as it should. ``since``: when it was started, in seconds of the epoch.
+def is_healthy(probe: Probe, pid: int, timeout: float = 2.0) -> bool:
+    """Whether the service, whose process is ``pid``, answers as it should.
 
     An answer that cannot be understood is one more way of not being healthy.
     """
     try:
         body = fetch(probe.url, probe.token_file, timeout)
-        return probe.agent is None or _is_there(json.loads(body), probe.agent, since)
+        return probe.agent is None or _is_there(json.loads(body), probe.agent, pid)
     except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
         return False
 
@@ -48,6 +47,7 @@ def fetch(url: str, token_file: str | None, timeout: float) -> bytes:
     return body
 
 
-def _is_there(document: Any, name: str, since: float) -> bool:
-    heard_of = [agent["seen_at"] for agent in document["agents"] if agent["name"] == name and agent["alive"]]
-    return any(datetime.fromisoformat(moment).timestamp() >= since for moment in heard_of)
+def _is_there(document: Any, name: str, pid: int) -> bool:
+    """By its process and not by when it was heard of: the clock may be set between its start and its first word."""
+    named = [agent for agent in document["agents"] if agent["name"] == name]
+    return any(agent["alive"] and agent["detail"]["pid"] == pid for agent in named)

@@ -49,7 +49,6 @@ class Service:
         self._quick_ends = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._began = self._answered = self._next_probe = self._next_start = 0.0
-        self._began_at = 0.0  # by the clock that others' times are told in
         self._ready_before = False
         self.status = ServiceStatus(
             plan.name, ServiceState.WAITING, plan.url, since=time.time(), log=str(self._log), needs=plan.needs
@@ -101,7 +100,6 @@ class Service:
 
     def _start(self, now: float) -> None:
         _rotate(self._log)
-        self._began_at = time.time()
         # Isolated and without site-packages, it becomes the service within 20 ms.
         command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *self.plan.command]
         with self._log.open("ab") as output:
@@ -132,7 +130,7 @@ class Service:
         self._become(self.status.state, pid=None, created=None, last_exit=code)
 
     def _probe(self, now: float) -> None:
-        if is_healthy(self.plan.probe, self._began_at):
+        if is_healthy(self.plan.probe, self.status.pid or 0):
             self._healthy(time.monotonic())
             return
         limit = HUNG_SECONDS if self._ready_before else START_SECONDS

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 class Probe:
     """How to see that a service is healthy: ``url`` answers 200.
 
-    Where ``agent`` is given, the answer has to list that agent as alive, heard of since the service was started.
+    Where ``agent`` is given, the answer has to list that agent as alive, and as the service's own process.
     ``token_file`` holds the bearer token to ask with.
     """
 

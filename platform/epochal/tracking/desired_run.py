@@ -93,11 +93,14 @@ class DesiredRun:
 
         Raises:
             NotFoundError: the folder has none.
+            OSError, ValueError, TypeError: it cannot be read.
         """
         try:
             stored = json.loads((folder / _FILE).read_text())
         except FileNotFoundError:
             raise NotFoundError("desired run", str(folder)) from None
+        if not isinstance(stored, dict):
+            raise ValueError(f"{_FILE} holds no JSON object")
         dataset = stored.pop("dataset", None)
         known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
         return cls(**known, dataset=DatasetUsed(**dataset) if dataset else None)

@@ -79,7 +79,7 @@ class JobFolders:
         return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
 
     def _unsent(self) -> list[tuple[Path, Job]]:
-        return [(folder, job) for folder, job in self._left() if is_pending(folder)]
+        return [(folder, job) for folder, job in self._left() if _is_pending(folder)]
 
     def _left(self) -> Iterator[tuple[Path, Job]]:
         """Those with an open desired run, or something to send. Whose job it is, is only asked of these."""
@@ -99,6 +99,12 @@ class JobFolders:
         return False
 
 
+def _is_pending(folder: Path) -> bool:
+    with _readable(folder):
+        return is_pending(folder)
+    return False
+
+
 def _close(folder: Path, job: Job) -> None:
     with _readable(folder):
         desired = DesiredRun.load(folder)
@@ -111,7 +117,7 @@ def _readable(folder: Path) -> Iterator[None]:
     """One damaged folder must not stop the jobs of all others from being reconciled."""
     try:
         yield
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
 
 

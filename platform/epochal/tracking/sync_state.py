@@ -48,8 +48,10 @@ class SyncState:
     @classmethod
     def load(cls, folder: Path) -> SyncState:
         try:
-            stored: dict[str, Any] = json.loads((folder / _FILE).read_text())
+            stored: Any = json.loads((folder / _FILE).read_text())
         except (FileNotFoundError, ValueError):
+            return cls()
+        if not isinstance(stored, dict):
             return cls()
         return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
 

@@ -142,7 +142,7 @@ def pending_folders(storage: Path) -> Iterator[Path]:
     for folder in sorted(storage.glob("jobs/*")):
         try:
             pending = is_pending(folder)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             # One damaged folder must not stop the jobs of all others from being sent.
             _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
             continue

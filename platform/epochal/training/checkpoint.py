@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epochal.errors import CheckpointError
+from epochal.errors import CheckpointError, CheckpointFormatError
 from epochal.files import sync
 from epochal.spec.job import Keep, Objective
 from epochal.training.best import Best
@@ -48,10 +48,14 @@ class Manifest:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True)
 
     @classmethod
-    def parse(cls, text: str) -> Manifest:
+    def parse(cls, text: str, path: Path) -> Manifest:
+        """The inverse of ``text``; ``path`` is that of the checkpoint."""
         fields = json.loads(text)
-        if fields.pop("format", None) != FORMAT:
-            raise CheckpointError("the checkpoint was written by another version of Epochal")
+        written = fields.pop("format", None)
+        if not isinstance(written, int):
+            raise ValueError("it names no format")
+        if written != FORMAT:
+            raise CheckpointFormatError(str(path), written, FORMAT)
         return cls(**fields)
 
 
@@ -71,11 +75,12 @@ def read(path: Path) -> Manifest:
     """The manifest of a checkpoint.
 
     Raises:
+        CheckpointFormatError: another version of Epochal wrote it.
         CheckpointError: there is none, or it is damaged.
         OSError: the disk does not give it now, which says nothing about it.
     """
     try:
-        return Manifest.parse((path / MANIFEST).read_text())
+        return Manifest.parse((path / MANIFEST).read_text(), path)
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} has no sound {MANIFEST}: {error}") from error
 

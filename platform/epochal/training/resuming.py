@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from epochal.errors import CheckpointError
+from epochal.errors import CheckpointError, CheckpointFormatError
 from epochal.training import checkpoint, seeding
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, SetAside
@@ -21,6 +21,10 @@ def newest_sound(folder: Path, strategy: Strategy, control: Control) -> tuple[Pa
 
     Each worker checks a part of the files, and all of them agree. A damaged checkpoint is set aside and reported:
     left where it is it would count as the newest, and those saved after it as superfluous.
+
+    Raises:
+        CheckpointFormatError: the newest one is sound perhaps, but another version of Epochal wrote it. To go on from
+            an older one would lose what it holds, without a word.
     """
     worker = strategy.worker
     while (step := _newest(folder, strategy)) >= 0:
@@ -42,6 +46,8 @@ def _damage(path: Path, worker: Worker) -> str:
     try:
         manifest = checkpoint.read(path)
         checkpoint.verify(path, manifest, sorted(manifest.files)[worker.rank :: worker.world_size])
+    except CheckpointFormatError:
+        raise
     except CheckpointError as error:
         return str(error)
     return ""

@@ -188,24 +188,52 @@ def test_second_supervisor_is_refused(run: Callable[..., Running], monkeypatch: 
 def test_agent_is_ready_once_its_server_lists_it(tmp_path: Path, run: Callable[..., Running]) -> None:
     token = tmp_path / "token"
     token.write_text("ep_secret\n")
-    server = small("server", "--lazy", "0.5", "--agent", "local")
+    told = tmp_path / "pid"
+    told.touch()
+    server = small("server", "--lazy", "0.5", "--agent", "local", str(told))
     probe = Probe(f"{server.url}/agents", str(token), "local")
-    agent = ServicePlan("agent", ("/bin/sleep", "300"), probe, needs=("server",))
-    found = run(server, agent).ready()
+    command = ("/bin/sh", "-c", f"echo $$ > {told}; exec sleep 300")
+    found = run(server, ServicePlan("agent", command, probe, needs=("server",))).ready()
     assert (found["agent"].ready_seconds or 0) > 0.5
-    assert is_healthy(probe, since=time.time() - 60)
-    assert not is_healthy(probe, since=time.time() + 60), "that was an earlier one of the same name"
-    assert not is_healthy(Probe(probe.url, str(token), "other"), since=0.0)
-    assert not is_healthy(Probe(probe.url, str(tmp_path / "missing")), since=0.0)
-    assert not is_healthy(Probe(f"{server.url}/sick"), since=0.0)
+    pid = found["agent"].pid or 0
+    assert is_healthy(probe, pid)
+    assert not is_healthy(probe, pid + 1), "that was an earlier one of the same name"
+    assert not is_healthy(Probe(probe.url, str(token), "other"), pid)
+    assert not is_healthy(Probe(probe.url, str(tmp_path / "missing")), pid)
+    assert not is_healthy(Probe(f"{server.url}/sick"), pid)
     assert ask(server.url, str(token))["authorization"] == "Bearer ep_secret"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_while_an_agent_starts_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Running], hours: float
+) -> None:
+    """As NTP does at boot: before this agent was heard of, and after an earlier one was."""
+    monkeypatch.setattr(service_module, "PROBE_STARTING_SECONDS", 0.02)
+    heard_of = tmp_path / "pid"
+    heard_of.write_text(str(os.getpid()))
+    server = small("server", "--agent", "local", str(heard_of))
+    run(server).ready()
+    service = Service(ServicePlan("a", ("/bin/sleep", "300"), Probe(f"{server.url}/agents", agent="local")), tmp_path)
+    try:
+        with monkeypatch.context() as patch:
+            set_to = time.time() - 3600 * hours
+            patch.setattr(service_module.time, "time", lambda: set_to)
+            service.watch(needed=True)
+        begun = time.monotonic()
+        watch_until(service, lambda: time.monotonic() > begun + 0.5)
+        assert not service.ready, "another process of that name was heard of"
+        heard_of.write_text(str(service.status.pid))
+        watch_until(service, lambda: service.ready)
+    finally:
+        service.kill()
 
 
 def test_stopped_service_is_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "HUNG_SECONDS", 0.3)
     monkeypatch.setattr(service_module, "PROBE_SECONDS", 0.05)
     plan = small("a")
-    monkeypatch.setattr(service_module, "is_healthy", lambda probe, since: is_healthy(probe, since, timeout=0.2))
+    monkeypatch.setattr(service_module, "is_healthy", lambda probe, pid: is_healthy(probe, pid, timeout=0.2))
     service = Service(plan, tmp_path)
     try:
         watch_until(service, lambda: service.ready)

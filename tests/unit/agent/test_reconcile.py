@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from epochal.agent.reconcile import foreground_name, is_dead, settle_interrupted
@@ -46,6 +47,15 @@ def test_a_process_knows_whether_another_is_alive() -> None:
     # Nobody here can tell.
     assert not is_dead("run@another-host/1/1")
     assert not is_dead("agent-7")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_makes_no_process_dead(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
+    name = foreground_name()
+    create_time, boot_time = psutil.Process.create_time, psutil.boot_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600 * hours)
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot_time() + 3600 * hours)
+    assert not is_dead(name)
 
 
 def test_a_job_of_a_dead_process_waits_and_its_run_is_closed(home: Home) -> None:

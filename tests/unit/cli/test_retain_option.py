@@ -2,23 +2,60 @@ from __future__ import annotations
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from epochal.cli.retention import retention
+from epochal.cli.dispatch import run
+from epochal.cli.retention import retain_option
+from epochal.cli.retention import retention as retention_of
 from epochal.settings import DEFAULT_RETENTION, Retention
 
 
 def test_kinds_have_ages_and_the_rest_its_default() -> None:
-    assert retention(()) == DEFAULT_RETENTION
-    assert retention(("logs=7d", "checkpoints=forever")) == Retention(checkpoints=None, logs=7 * 86_400)
+    assert retention_of(()) == DEFAULT_RETENTION
+    assert retention_of(("logs=7d", "checkpoints=forever")) == Retention(checkpoints=None, logs=7 * 86_400)
 
 
 @pytest.mark.parametrize("given", ["logs", "logs=7", "log=7d", "=7d"])
 def test_what_is_no_age_is_refused(given: str) -> None:
     with pytest.raises(click.BadParameter, match="expected"):
-        retention((given,))
+        retention_of((given,))
 
 
 def test_a_job_is_known_as_long_as_anything_of_it_is_kept() -> None:
-    assert retention(("jobs=1d", "logs=2d")).jobs_at_least == 90 * 86_400
-    assert retention(("jobs=1000d",)).jobs_at_least == 1000 * 86_400
-    assert retention(("checkpoints=forever",)).jobs_at_least is None
+    assert retention_of(("jobs=1d", "logs=2d")).jobs_at_least == 90 * 86_400
+    assert retention_of(("jobs=1000d",)).jobs_at_least == 1000 * 86_400
+    assert retention_of(("checkpoints=forever",)).jobs_at_least is None
+
+
+@pytest.mark.parametrize("kind", ["events", "jobs"])
+def test_an_agent_refuses_the_age_of_what_it_does_not_keep(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["agent", "--server", "http://127.0.0.1:9", "--retain", "logs=7d", "--retain", f"{kind}=7d"]) == 2
+    told = capsys.readouterr().err
+    assert f"'{kind}=7d'" in told
+    assert "checkpoints, spools, logs and code" in told
+
+
+def test_the_variable_names_kinds_of_any_command() -> None:
+    """``epochal up`` hands it to a server and to an agent."""
+    seen: list[Retention] = []
+
+    @click.command()
+    @retain_option("checkpoints", "spools", "logs", "code")
+    def agent(retention: Retention) -> None:
+        seen.append(retention)
+
+    assert CliRunner().invoke(agent, env={"EPOCHAL_RETAIN": "events=7d logs=1d"}).exit_code == 0
+    assert seen == [Retention(logs=86_400, events=7 * 86_400)]
+
+
+@pytest.mark.parametrize(("given", "warned"), [("checkpoints=400d", True), ("checkpoints=365d", False)])
+def test_an_agent_says_what_its_server_has_to_keep_too(given: str, warned: bool) -> None:
+    """The agent asks the server whether a job has ended, and the server forgets it after a year."""
+
+    @click.command()
+    @retain_option("checkpoints", "spools", "logs", "code")
+    def agent(retention: Retention) -> None:
+        assert retention == retention_of((given,))
+
+    done = CliRunner().invoke(agent, ["--retain", given], catch_exceptions=False)
+    assert ("give it `--retain checkpoints=400d` too" in done.stderr) is warned

@@ -20,6 +20,9 @@ from epochal.settings import home
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.sync_state import SyncState, fingerprint
 
+ODD = b'{"job_id": "broken", "experiment": "e", "name": "n", "params": 5}'
+"""What is loaded, and fails only where it is used."""
+
 
 @pytest.fixture
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +96,27 @@ def test_ledger_that_is_damaged(capsys: pytest.CaptureFixture[str], epochal_home
     code, checks = doctor(capsys)
     assert code == 1
     assert "not a usable database" in checks["ledger (run)"]["found"]
+
+
+@pytest.mark.usefixtures("_fast")
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"\xff\xfe", b'"text"', b"[1]", b"null", b'{"job_id": 1}', b'{"dataset": 1}', ODD]
+)
+def test_job_folders_that_are_damaged(garbage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = home().job("sound")
+    DesiredRun(job_id="sound", experiment="digits", name="digits").save(sound)
+    broken = [home().job("broken"), home().job("no-file"), home().served.job("served")]
+    for folder in broken:
+        folder.mkdir(parents=True)
+    (broken[1] / "run.json").mkdir()
+    for folder in (broken[0], broken[2]):
+        (folder / "run.json").write_bytes(garbage)
+    (sound / "sync_state.json").write_text("[1]")
+    code, checks = doctor(capsys)
+    assert code == 0
+    assert checks["job folders"]["status"] == "warn"
+    assert all(f"{folder}: " in checks["job folders"]["found"] for folder in broken)
+    assert checks["tracking"]["found"] == "not all of sound is in MLflow yet"
 
 
 @pytest.mark.usefixtures("_fast")

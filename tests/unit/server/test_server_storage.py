@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 import threading
@@ -59,6 +60,26 @@ def test_what_was_put_is_read(storage: Storage) -> None:
     assert storage.size("code", "a.zip") == 7
     assert storage.read(("code", "a.zip"), 4, 7) == b"two"
     assert b"".join(storage.blocks("code", "a.zip")) == b"one two"
+
+
+class Torn(io.BytesIO):
+    """A file whose disk fails after the first block."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() or size is None or size < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_half_of_what_was_to_be_put_is_never_there(storage: Storage) -> None:
+    torn = bytes(3 * 2**20)
+    with pytest.raises(UnreachableError, match="Input/output error"):
+        storage.put(Torn(torn), "code", "a.zip")
+    assert storage.size("code", "a.zip") is None
+    storage.put(io.BytesIO(b"whole"), "code", "a.zip")
+    with pytest.raises(UnreachableError):
+        storage.put(Torn(torn), "code", "a.zip")
+    assert storage.read(("code", "a.zip"), 0, 100) == b"whole"
 
 
 def test_what_is_not_there_has_no_size(storage: Storage) -> None:

@@ -10,6 +10,7 @@ import pytest
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.reconcile import JobFolders
 from epochal.tracking.sync_state import SyncState, fingerprint
+from epochal.tracking.tracker import pending_folders
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ def test_whose_a_folder_is_is_asked_only_where_something_is_left(tmp_path: Path)
     assert [path.name for path in folders.unsent()] == ["paused"]
 
 
-def test_a_damaged_folder_holds_up_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("garbage", ["{", '"text"', '{"job_id": "x", "experiment": "e", "name": "n", "params": 5}'])
+def test_a_damaged_folder_holds_up_no_other(tmp_path: Path, garbage: str, caplog: pytest.LogCaptureFixture) -> None:
     damaged, sound = leave(tmp_path, "a-damaged"), leave(tmp_path, "b-sound")
-    (damaged / "run.json").write_text("{")
-    JobFolders(tmp_path, lambda _: Ended("SUCCEEDED")).close_desired_runs()
+    (damaged / "run.json").write_text(garbage)
+    folders = JobFolders(tmp_path, lambda _: Ended("SUCCEEDED"))
+    assert folders.unsent() == list(pending_folders(tmp_path)) == [sound]
+    folders.close_desired_runs()
     assert DesiredRun.load(sound).status == "FINISHED"
     assert str(damaged) in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import training_pieces as pieces
-from epochal.errors import CheckpointError, NonFiniteStateError
+from epochal.errors import CheckpointError, CheckpointFormatError, NonFiniteStateError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, tensors
@@ -73,6 +74,21 @@ def test_a_damaged_checkpoint_stops_no_later_one(tmp_path: Path) -> None:
     assert (tmp_path / aside.path / "__0_0.distcp").exists()
     third, _ = train(job, tmp_path)
     assert min(third) == 5
+
+
+@pytest.mark.parametrize(("written", "age"), [(checkpoint.FORMAT + 1, "newer"), (checkpoint.FORMAT - 1, "older")])
+def test_a_checkpoint_of_another_format_is_no_damaged_one(tmp_path: Path, written: int, age: str) -> None:
+    job = pieces.spec(epochs=3, checkpoint__every="2steps", checkpoint__keep={"latest": 2, "best": 0})
+    train(job, tmp_path, fail_after=9)
+    folder = tmp_path / "checkpoints"
+    manifest = folder / "step-00000008" / checkpoint.MANIFEST
+    manifest.write_text(json.dumps({"format": written, "of": "that version alone"}))
+    there = sorted(folder.rglob("*"))
+    told = rf"step-00000008 is in format {written}, .* {age} .* format {checkpoint.FORMAT}"
+    with pytest.raises(CheckpointFormatError, match=told):
+        train(job, tmp_path)
+    assert sorted(folder.rglob("*")) == there
+    assert checkpoint.steps(folder) == [8, 6]
 
 
 def test_a_checkpoint_that_the_disk_does_not_give_now_is_not_set_aside(
