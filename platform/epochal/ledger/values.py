@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from epochal.ledger.capacity import Node
-from epochal.ledger.json_values import Value
+from epochal.ledger.json_values import Seconds, Time, Value
 from epochal.ledger.states import JobState, Outcome, Reason
 
 
@@ -40,22 +40,22 @@ class Job(Value):
     """Number of the newest attempt; 0 before the first."""
     owner: str | None
     """The agent that holds the lease."""
-    expires_at: float | None
+    expires_at: Time | None
     run_id: str | None
     tracking_uri: str | None
     progress: Mapping[str, Any] | None
     """The newest the agent told."""
 
-    submitted_at: float
-    entered_at: float
+    submitted_at: Time
+    entered_at: Time
     """When it came into its state."""
-    first_started_at: float | None
-    started_at: float | None
+    first_started_at: Time | None
+    started_at: Time | None
     """When the newest attempt began to train."""
-    ended_at: float | None
-    updated_at: float
-    waited_seconds: float
-    ran_seconds: float
+    ended_at: Time | None
+    updated_at: Time
+    waited_seconds: Seconds
+    ran_seconds: Seconds
 
     queue: str = "default"
     """Quotas can be set for a queue; all are served in one order."""
@@ -93,9 +93,9 @@ class Attempt(Value):
     job_id: str
     epoch: int
     agent: str
-    leased_at: float
-    started_at: float | None
-    ended_at: float | None
+    leased_at: Time
+    started_at: Time | None
+    ended_at: Time | None
     outcome: Outcome | None
     reason: Reason | None
     message: str
@@ -104,7 +104,7 @@ class Attempt(Value):
     checkpoint_step: int | None = None
     """Of the newest checkpoint that it saved, as are the next two."""
     checkpoint_path: str | None = None
-    checkpoint_at: float | None = None
+    checkpoint_at: Time | None = None
     storage: str | None = None
     """The storage that its agent's checkpoints are in."""
 
@@ -119,7 +119,7 @@ class Event(Value):
     id: int
     job_id: str
     epoch: int
-    at: float
+    at: Time
     kind: str
     """One of ``EventKind``, or what a version newer than this one has added."""
     previous: JobState | None
@@ -163,7 +163,7 @@ class Lease(Value):
     job: FullJob
     epoch: int
     agent: str
-    expires_at: float
+    expires_at: Time
     secret: str = field(default="", repr=False)
     """The agent's own: only who shows it may tell a server anything about this attempt."""
 
@@ -211,9 +211,9 @@ class AgentInfo(Value):
     held: tuple[tuple[str, int], ...]
     """(job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available."""
     detail: Mapping[str, Any]
-    started_at: float
+    started_at: Time
     """When this incarnation was first heard of."""
-    seen_at: float
+    seen_at: Time
     alive: bool
     """Whether it was heard of lately, when this was asked."""
     storage: str | None = None
@@ -248,9 +248,9 @@ class Token(Value):
     role: Role
     name: str
     """What it is for: "laptop", "ci"."""
-    created_at: float
-    expires_at: float | None
-    revoked_at: float | None
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
 
 
 class QuotaKind(StrEnum):

@@ -18,7 +18,7 @@ from epochal.server.services import Services
 
 _MAX_DEPTH = 64
 _MAX_PARTS = 100_000
-"""A few times what 10,000 nodes of an agent take; 2 MiB of brackets would keep everyone else waiting for half a second."""
+"""A few times what 10,000 nodes of an agent take; 2 MiB of brackets would keep everyone waiting for half a second."""
 
 
 class CheckedRequest(Request):

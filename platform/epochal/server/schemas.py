@@ -1,23 +1,17 @@
 """The bodies of requests, and how answers look, for OpenAPI.
 
-Answers are the ledger's values as ``to_dict`` writes them: their shapes are made from the values' own fields, so that
-they cannot differ.
+Answers are the ledger's values as ``to_dict`` writes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from functools import reduce
-from operator import or_
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from epochal.ledger.json_values import Value
 from epochal.ledger.states import EventKind, JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, Lease, QueueEntry, Quota, Role, Token, Why
+from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, QueueEntry, Quota, Role, Token, Why
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
 DIGEST = r"^[0-9a-f]{64}$"
@@ -29,30 +23,6 @@ JOB_ID = r"^[a-z0-9][a-z0-9-]{0,99}$"
 MOST_RENEWALS = 1000
 _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-def schema_of(value: type[Value]) -> type[BaseModel]:
-    """How ``value.to_dict()`` looks."""
-    fields: dict[str, Any] = {name: (_as_json(name, kind), ...) for name, kind in get_type_hints(value).items()}
-    return create_model(value.__name__, __doc__=value.__doc__, **fields)
-
-
-def _as_json(name: str, kind: Any) -> Any:
-    if get_origin(kind) in (Union, UnionType):
-        return reduce(or_, (NoneType if one is NoneType else _as_json(name, one) for one in get_args(kind)))
-    if name == "at" or name.endswith("_at"):
-        return datetime
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        return list[_as_json("", parts[0])] if parts[1:] == (...,) else kind  # type: ignore[misc]
-    if isinstance(kind, type) and issubclass(kind, Value):
-        return schema_of(kind)
-    return dict[str, Any] if get_origin(kind) in (Mapping, dict) else kind
-
-
-JOB, FULL_JOB, ATTEMPT, EVENT = schema_of(Job), schema_of(FullJob), schema_of(Attempt), schema_of(Event)
-LEASE, WHY = schema_of(Lease), schema_of(Why)
-AGENT, TOKEN, QUOTA, QUEUE_ENTRY = schema_of(AgentInfo), schema_of(Token), schema_of(Quota), schema_of(QueueEntry)
 
 
 def _answer(name: str, **fields: Any) -> type[BaseModel]:
@@ -90,16 +60,16 @@ class LogChunk(BaseModel):
     text: str
 
 
-SUBMITTED = _answer("Submitted", job=FULL_JOB, created=bool, same_as=str | None)
-JOBS = _answer("Jobs", jobs=list[JOB], next=int | None)  # type: ignore[valid-type]
-ATTEMPTS = _answer("Attempts", attempts=list[ATTEMPT])  # type: ignore[valid-type]
-EVENTS = _answer("Events", events=list[EVENT], done=bool)  # type: ignore[valid-type]
+SUBMITTED = _answer("Submitted", job=FullJob, created=bool, same_as=str | None)
+JOBS = _answer("Jobs", jobs=list[Job], next=int | None)
+ATTEMPTS = _answer("Attempts", attempts=list[Attempt])
+EVENTS = _answer("Events", events=list[Event], done=bool)
 LOGS = _answer("Logs", chunks=list[LogChunk], cursor=str, done=bool)
-QUEUE = _answer("Queue", queue=list[QUEUE_ENTRY])  # type: ignore[valid-type]
-AGENTS = _answer("Agents", agents=list[AGENT])  # type: ignore[valid-type]
-TOKENS = _answer("Tokens", tokens=list[TOKEN])  # type: ignore[valid-type]
-NEW_TOKEN = _answer("MadeToken", token=TOKEN, secret=str)
-QUOTAS = _answer("Quotas", quotas=list[QUOTA])  # type: ignore[valid-type]
+QUEUE = _answer("Queue", queue=list[QueueEntry])
+AGENTS = _answer("Agents", agents=list[AgentInfo])
+TOKENS = _answer("Tokens", tokens=list[Token])
+NEW_TOKEN = _answer("MadeToken", token=Token, secret=str)
+QUOTAS = _answer("Quotas", quotas=list[Quota])
 WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
 RENEWED = _answer("Renewed", leases=list[_answer("State", state=JobState) | ErrorBody])  # type: ignore[misc]
 NEXT = _answer("Next", next=int)
@@ -136,7 +106,7 @@ class Running(Brief):
 class Queued(BaseModel):
     job: Brief
     position: int
-    why: WHY  # type: ignore[valid-type]
+    why: Why
 
 
 class Overview(BaseModel):
@@ -151,7 +121,7 @@ class Overview(BaseModel):
     queued_more: int
     running: list[Running]
     recent: list[Brief]
-    agents: list[AGENT]  # type: ignore[valid-type]
+    agents: list[AgentInfo]
     mlflow_url: str | None
 
 

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from epochal import __version__
-from epochal.ledger.values import QuotaKind
+from epochal.ledger.values import Quota, QuotaKind, Token
 from epochal.server.auth import Admin, Reader
 from epochal.server.error_responses import answer
 from epochal.server.notifier import QUEUE
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
-from epochal.server.schemas import NEW_TOKEN, QUOTA, QUOTA_NAME, QUOTAS, TOKEN, TOKENS, WHOAMI, Limits, NewToken
+from epochal.server.schemas import NEW_TOKEN, QUOTA_NAME, QUOTAS, TOKENS, WHOAMI, Limits, NewToken
 from epochal.server.services import Deps
 
 router = APIRouter(route_class=CheckedRoute, tags=["administration"])
@@ -42,7 +42,7 @@ def tokens(_who: Admin, services: Deps) -> Response:
     return answer({"tokens": [token.to_dict() for token in services.ledger.tokens()]})
 
 
-@router.delete("/tokens/{token_id}", responses=answers(TOKEN, 404))
+@router.delete("/tokens/{token_id}", responses=answers(Token, 404))
 def revoke_token(token_id: TokenId, _who: Admin, services: Deps) -> Response:
     """Revoke a token. Other servers of this ledger notice within seconds."""
     token = services.ledger.revoke_token(token_id)
@@ -56,7 +56,7 @@ def quotas(_who: Reader, services: Deps) -> Response:
     return answer({"quotas": [quota.to_dict() for quota in services.ledger.quotas()]})
 
 
-@router.put("/quotas/{kind}/{name}", responses=answers(QUOTA, 413))
+@router.put("/quotas/{kind}/{name}", responses=answers(Quota, 413))
 def set_quota(kind: QuotaKind, name: QuotaName, body: Limits, _who: Admin, services: Deps) -> Response:
     """Limit what the running jobs of a user, or of a queue, may take together."""
     quota = services.ledger.set_quota(kind, name, jobs=body.jobs, cpus=body.cpus, gpus=body.gpus)

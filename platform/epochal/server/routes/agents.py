@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from epochal.ledger.capacity import Node
-from epochal.ledger.values import Lease
+from epochal.ledger.values import AgentInfo, Lease
 from epochal.server.auth import AgentRole, Reader, require_agent
 from epochal.server.error_responses import answer
 from epochal.server.notifier import QUEUE, room_of
 from epochal.server.openapi import answers
 from epochal.server.requests import LeaseRoute
-from epochal.server.schemas import AGENT, AGENT_NAME, AGENTS, LEASE, Heartbeat, LeaseRequest
+from epochal.server.schemas import AGENT_NAME, AGENTS, Heartbeat, LeaseRequest
 from epochal.server.services import Deps
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"])
@@ -28,7 +28,7 @@ def agents(_who: Reader, services: Deps) -> Response:
     return answer({"agents": [agent.to_dict() for agent in services.ledger.agents()]})
 
 
-@router.put("/agents/{name}", responses=answers(AGENT, 409, 413))
+@router.put("/agents/{name}", responses=answers(AgentInfo, 409, 413))
 def heartbeat(name: Name, body: Heartbeat, who: AgentRole, services: Deps) -> Response:
     """Tell that an agent is alive. A new incarnation ends the leases of the one before."""
     require_agent(name, who)
@@ -40,7 +40,7 @@ def heartbeat(name: Name, body: Heartbeat, who: AgentRole, services: Deps) -> Re
 
 @router.post(
     "/agents/{name}/lease",
-    responses={**answers(LEASE, 404, 409, 413), 204: {"description": "There was no job to run."}},
+    responses={**answers(Lease, 404, 409, 413), 204: {"description": "There was no job to run."}},
 )
 async def lease(name: Name, body: LeaseRequest, request: Request, who: AgentRole, services: Deps) -> Response:
     """The job to run next by the queue's policy; waits for one up to `wait` seconds."""

@@ -11,12 +11,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from epochal.errors import NotFoundError
-from epochal.ledger.values import FullJob, Job, Role
+from epochal.ledger.values import FullJob, Job, Role, Why
 from epochal.server.auth import Principal, Reader, Submitter, require_own
 from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
-from epochal.server.schemas import ATTEMPTS, FULL_JOB, JOB, JOBS, QUEUE, SUBMITTED, WHY, Asked, JobFilter, Submission
+from epochal.server.schemas import ATTEMPTS, JOBS, QUEUE, SUBMITTED, Asked, JobFilter, Submission
 from epochal.server.services import Deps, Services
 from epochal.server.spec_check import checked, require_code
 from epochal.spec.job import JobSpec
@@ -63,7 +63,7 @@ def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) ->
     return answer({"jobs": [job.to_dict() for job in found], "next": following})
 
 
-@router.get("/jobs/{ref}", responses=answers(FULL_JOB, 404, 409))
+@router.get("/jobs/{ref}", responses=answers(FullJob, 404, 409))
 def job(ref: Ref, who: Reader, services: Deps) -> Response:
     """One job, with its spec and origin. Of others' jobs the values of `spec.env` and the uncommitted changes are left
     out."""
@@ -77,7 +77,7 @@ def attempts(ref: Ref, _who: Reader, services: Deps) -> Response:
     return answer({"attempts": [attempt.to_dict() for attempt in found]})
 
 
-@router.get("/jobs/{ref}/why", responses=answers(WHY, 404, 409))
+@router.get("/jobs/{ref}/why", responses=answers(Why, 404, 409))
 def why(ref: Ref, _who: Reader, services: Deps) -> Response:
     """Why a job does not run, and the smallest change that would start it."""
     return answer(services.ledger.why(ref).to_dict())
@@ -90,25 +90,25 @@ def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_
     return answer({"queue": [entry.to_dict() for entry in entries]})
 
 
-@router.post("/jobs/{ref}/stop", responses=answers(JOB, 404, 409, 413))
+@router.post("/jobs/{ref}/stop", responses=answers(Job, 404, 409, 413))
 def stop(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """End a job for good. One with workers is STOPPING until they have ended."""
     return _change(services, who, ref, lambda job: services.ledger.request_stop(job.id, _said(body)))
 
 
-@router.post("/jobs/{ref}/pause", responses=answers(JOB, 404, 409, 413))
+@router.post("/jobs/{ref}/pause", responses=answers(Job, 404, 409, 413))
 def pause(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Take a job off the cluster, or out of the queue, until it is resumed."""
     return _change(services, who, ref, lambda job: services.ledger.request_pause(job.id, _said(body)))
 
 
-@router.post("/jobs/{ref}/resume", responses=answers(JOB, 404, 409, 413))
+@router.post("/jobs/{ref}/resume", responses=answers(Job, 404, 409, 413))
 def resume(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Queue a PAUSED job again."""
     return _change(services, who, ref, lambda job: services.ledger.resume(job.id, _said(body)))
 
 
-@router.post("/jobs/{ref}/retry", responses=answers(FULL_JOB, 404, 409, 413))
+@router.post("/jobs/{ref}/retry", responses=answers(FullJob, 404, 409, 413))
 def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Queue the spec of a job that has ended as a new job: that one is the answer."""
     return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user, _said(body)))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from epochal.errors import ConflictError, EpochalError, UsageError, as_document
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Renewal, Role
+from epochal.ledger.values import Job, Lease, Renewal, Role
 from epochal.server import schemas
 from epochal.server.auth import requires
 from epochal.server.error_responses import answer, error_response
@@ -42,7 +42,7 @@ async def _claimed(job_id: JobId, epoch: Epoch, secret: Secret) -> Claim:
 
 
 Claimed = Annotated[Claim, Depends(_claimed)]
-_JOB = answers(schemas.JOB, 404, 409, 413)
+_JOB = answers(Job, 404, 409, 413)
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -103,7 +103,7 @@ def retry(claim: Claimed, body: schemas.HandedBack, services: Deps) -> Response:
 @router.post(
     "/leases/{job_id}/{epoch}/again",
     responses={
-        **answers(schemas.LEASE, 404, 409, 413),
+        **answers(Lease, 404, 409, 413),
         204: {"description": "The job was asked to be something else, and has become that."},
     },
 )
