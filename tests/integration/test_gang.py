@@ -338,6 +338,14 @@ def connections(process: psutil.Process) -> list[Any]:
         return []
 
 
+def test_one_agent_of_ray_runs_behind_everything_else_and_no_other(cluster: Connection) -> None:
+    """That for runtime environments; what stands in for the dashboard's costs nothing."""
+    (raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    until(lambda: "ray::RuntimeEnvAgent" in [child.name() for child in raylet.children()], "the agent")
+    others = {child.name(): child.nice() for child in raylet.children() if child.name() not in _WAITING}
+    assert others == {"ray::RuntimeEnvAgent": 19, "cat": raylet.nice()}
+
+
 def test_everything_listens_on_loopback_and_wants_the_token(cluster: Connection, ray_home: Path) -> None:
     assert oct((ray_home / "ray_token").stat().st_mode)[-3:] == "600"
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]

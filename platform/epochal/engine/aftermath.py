@@ -1,7 +1,7 @@
 """Ends what a private Ray leaves behind where its driver was killed, and removes its folder.
 
-The kernel kills the processes that the driver itself has started, but not theirs: Ray's agents look for their parent
-every few seconds and then wait a minute for a server that is gone too, and a stopped worker looks for nothing.
+The kernel kills the processes that the driver itself has started, but not theirs: Ray's agent notices the end of its
+parent and then waits a minute for a server that is gone too, and a stopped worker notices nothing.
 
 This file is run as a script of its own, on the standard library alone (10 MiB, 20 ms): it waits for the end of its
 standard input, which comes when the driver is gone, however it went.

@@ -186,13 +186,13 @@ def _short_folder(parent: Path | None) -> Iterator[Path]:
 
 
 def _start(folder: Path, cpus: int | None) -> None:
-    from epochal.engine.local_ray import lean_nodes
+    from epochal.engine.local_ray import lean
 
     # Ray's processes keep what they are started with, and the workers, who are theirs, can read it even where they have
     # taken it out of their own environment.
     withheld = process.withhold_credentials()
     try:
-        with lean_nodes():
+        with lean():
             ray.init(
                 num_cpus=cpus,
                 include_dashboard=False,

@@ -156,6 +156,7 @@ class WarmPool:
         self._claims = 0
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
+        self._releasing = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def keep(self, per_node: int | None) -> None:
@@ -217,11 +218,15 @@ class WarmPool:
             self._schedule(_IDLE_REFILL_SECONDS, _BETWEEN_JOBS)
 
     def make_way(self) -> None:
-        """Let go of the processes that are being held, within milliseconds."""
-        with self._changed:
-            held, self._holding = self._holding, None
-        if held is not None:
-            held.release()
+        """Let go of the processes that are being held, within milliseconds. They are idle when this returns.
+
+        Whoever else does so meanwhile waits for that, too: Ray would start another process beside those.
+        """
+        with self._releasing:
+            with self._changed:
+                held, self._holding = self._holding, None
+            if held is not None:
+                held.release()
 
     def close(self) -> None:
         with self._changed:
@@ -290,11 +295,7 @@ class WarmPool:
         try:
             self._collect(mine, dict(zip(mine.tasks, (node for node, _ in placements), strict=True)))
         finally:
-            with self._changed:
-                if held := self._holding is mine:
-                    self._holding = None
-            if held:
-                mine.release()
+            self.make_way()
 
     def _forget_all_but(self, alive: set[str]) -> None:
         with self._changed:
