@@ -129,8 +129,7 @@ def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) 
     """What ``lease`` would decide, were it asked now; None: nothing to do."""
     if job_id is not None or _answered(connection, agent, secret):
         return Decision(start=job_id)
-    waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
-    if connection.execute(waiting).first() is None:
+    if connection.execute(_ANY).first() is None:
         return None
     asking = _asking(connection, agent, job_id)
     decision = _decision(connection, asking) if asking else Decision()
@@ -232,6 +231,8 @@ def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     return query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
 
 
+_NOW = select(now())
+_ANY = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
 _ANSWERED = (
     select(attempts.c.job_id, attempts.c.epoch)
     .where(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
@@ -263,7 +264,7 @@ def _running(row: Row[Any], here: bool) -> Running:
 
 
 def _time(connection: Connection) -> float:
-    return float(connection.execute(select(now())).scalar_one())
+    return float(connection.execute(_NOW).scalar_one())
 
 
 def _waited_too_long() -> ColumnElement[bool]:

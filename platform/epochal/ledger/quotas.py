@@ -60,7 +60,10 @@ class QuotaOperations:
 
 
 def all_quotas(connection: Connection) -> list[Quota]:
-    return [_quota(row) for row in connection.execute(select(quotas).order_by(quotas.c.kind, quotas.c.name))]
+    return [_quota(row) for row in connection.execute(_ALL)]
+
+
+_ALL = select(quotas).order_by(quotas.c.kind, quotas.c.name)
 
 
 def _this(kind: QuotaKind, name: str) -> ColumnElement[bool]:
