@@ -30,33 +30,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def browsers() -> Iterator[dict[tuple[object, ...], Page]]:
-    """Those that are open, one of a size: each takes a second to start."""
-    pages: dict[tuple[object, ...], Page] = {}
-    yield pages
-    for page in pages.values():
-        page.close()
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One for all tests of a session: it takes seconds to start."""
+    from page import Page
+
+    assert CHROMIUM
+    assert DRIVER
+    page = Page(CHROMIUM, DRIVER, tmp_path_factory.mktemp("chromium"))
+    yield page
+    page.close()
 
 
 @pytest.fixture
-def open_page(
-    browsers: dict[tuple[object, ...], Page], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Page]]:
-    """Opens a browser of a size, empty, and empties it afterwards: a page that is open goes on drawing."""
-    from page import Page
+def open_page(browser: Page) -> Iterator[Callable[..., Page]]:
+    """Makes the browser that of a device, empty, and empties it afterwards: a page that is open goes on drawing."""
 
-    def opened(width: int = 1440, height: int = 1000, dark: bool = False, phone: bool = False) -> Page:
-        kind = (width, height, dark, phone)
-        if kind not in browsers:
-            assert CHROMIUM
-            assert DRIVER
-            folder = tmp_path_factory.mktemp("chromium")
-            browsers[kind] = Page(CHROMIUM, DRIVER, folder, (width, height), dark=dark, phone=phone)
-        return browsers[kind]
+    def opened(dark: bool = False, phone: bool = False) -> Page:
+        browser.become(dark, phone)
+        return browser
 
     yield opened
-    for page in browsers.values():
-        page.forget()
+    browser.forget()
 
 
 @pytest.fixture

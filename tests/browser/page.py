@@ -23,27 +23,31 @@ SCREENSHOTS = "KEEP_SCREENSHOTS_IN"
 class Page:
     """One Chromium. ``wait`` waits for what a person would wait for."""
 
-    def __init__(
-        self, chromium: str, driver: str, folder: Path, size: tuple[int, int], dark: bool, phone: bool
-    ) -> None:
+    def __init__(self, chromium: str, driver: str, folder: Path) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
         for argument in (
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
             "--no-proxy-server", "--disable-background-networking", f"--user-data-dir={folder}",
-            f"--window-size={size[0]},{size[1]}",
+            "--window-size=1440,1000",
         ):  # fmt: skip
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        if phone:
-            metrics = {"width": size[0], "height": size[1], "pixelRatio": 2}
-            options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
         environment = {**os.environ, "SE_OFFLINE": "true"}
         service = webdriver.ChromeService(driver, env=environment)
         self.driver = webdriver.Chrome(options=options, service=service)
+
+    def become(self, dark: bool = False, phone: bool = False) -> None:
+        """A desktop's browser or a phone's, of a person who prefers light or dark pages."""
         # Said in any case: the machine that tests may prefer either.
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+        if phone:
+            metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+            self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        else:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     def close(self) -> None:
         self.driver.quit()
@@ -101,7 +105,7 @@ class Page:
                 pass
             if time.monotonic() > until:
                 raise AssertionError(f"waited in vain for {what or condition}: {self.text('body')[:2000]}")
-            time.sleep(0.05)
+            time.sleep(0.1)  # each look at a page costs the browser a layout of it
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -110,13 +114,12 @@ class Page:
         """What the browser wrote on its console since it was last asked."""
         return [json.dumps(entry["message"]) for entry in self.driver.get_log("browser")]
 
-    def shoot(self, folder: Path, name: str) -> Path:
-        """A picture of the whole page; in the folder of ``KEEP_SCREENSHOTS_IN`` where that is set."""
-        folder = Path(os.environ.get(SCREENSHOTS) or folder)
+    def shoot(self, name: str) -> None:
+        """A picture of the whole page for the folder ``KEEP_SCREENSHOTS_IN``, where that is set."""
+        if not (folder := os.environ.get(SCREENSHOTS)):
+            return
         size = self.run("const d = document.documentElement; return [d.clientWidth, d.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], 4000), "scale": 1}
         shot = {"captureBeyondViewport": True, "clip": clip}
         picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", shot)["data"]
-        path = folder / f"{name}.png"
-        path.write_bytes(base64.b64decode(picture))
-        return path
+        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture))

@@ -98,31 +98,31 @@ def shows_training(page: Page) -> bool:
     return "Model training" in shown and "Judges" not in shown and "Prompts" not in shown
 
 
-def test_to_the_run(page: Page, recorded: Recorded, tmp_path: Path) -> None:
+def test_to_the_run(page: Page, recorded: Recorded) -> None:
     follow(page, lambda: page.row("recent", "good-lr").find_element(By.LINK_TEXT, "MLflow run"))
     page.wait(lambda: recorded.runs["good-lr"] in page.text("body"), "the run's id")
     page.wait(lambda: "train.optimizer.lr" in page.text("body"), "its parameters")
     assert shows_training(page)
-    page.shoot(tmp_path, "mlflow-run")
+    page.shoot("mlflow-run")
 
 
-def test_to_the_runs_of_the_experiment(page: Page, tmp_path: Path) -> None:
+def test_to_the_runs_of_the_experiment(page: Page) -> None:
     follow(page, lambda: page.row("recent", "good-lr").find_element(By.LINK_TEXT, "all runs"))
     page.wait(lambda: all(name in page.text("body") for name in NAMES), "the runs")
     assert shows_training(page)
-    page.shoot(tmp_path, "mlflow-runs")
+    page.shoot("mlflow-runs")
 
 
-def test_to_the_comparison_of_three(page: Page, tmp_path: Path) -> None:
+def test_to_the_comparison_of_three(page: Page) -> None:
     for name in NAMES:
         page.row("recent", name).find_element(By.CSS_SELECTOR, ".pick").click()
     page.wait(lambda: "3 runs picked" in page.text("#compare"), "the count")
-    page.shoot(tmp_path, "picked")
+    page.shoot("picked")
     follow(page, lambda: page.one("#compare-link"))
     page.wait(lambda: "Comparing 3 Runs" in page.text("body"), "the comparison")
     page.wait(lambda: all(name in page.text("body") for name in NAMES), "the runs")
     assert shows_training(page)
-    page.shoot(tmp_path, "mlflow-comparison")
+    page.shoot("mlflow-comparison")
 
 
 def test_one_pick_is_not_enough_and_none_hides_the_bar(page: Page) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreground import SHORT_JOB, Curve, Foreground, history
+from foreground import SHORT, Curve
 from matrix import HEAD, ROWS
+from served import slow_job_unbroken
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,11 +20,7 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """The loss curve of the short job left alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        summary = Foreground.start(tmp_path_factory.mktemp("unbroken"), *SHORT_JOB).finish()
-    assert summary["exit"] == 0, summary["stderr"]
-    return history(summary["tracking_uri"], summary["run_id"])
+    return slow_job_unbroken(tmp_path_factory.mktemp("unbroken"), *SHORT)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

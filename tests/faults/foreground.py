@@ -15,15 +15,13 @@ from typing import Any
 
 import psutil
 
-from agent_jobs import slowed
+from agent_jobs import Curve, slowed
 
 STEPS = 120
 SLOW_JOB = str(Path(__file__).parent / "slow_job" / "job.yaml")
-_CHANGES = (f"train.steps={STEPS}", "checkpoint.every=7steps", "train.validate_every=60steps", *slowed(0.01))
-SHORT_JOB = (SLOW_JOB, *(part for change in _CHANGES for part in ("-s", change)))
+SHORT = (f"train.steps={STEPS}", "checkpoint.every=7steps", "train.validate_every=60steps", *slowed(0.01))
+SHORT_JOB = (SLOW_JOB, *(part for change in SHORT for part in ("-s", change)))
 """However fast the machine is, a step lasts long enough for a test to interrupt it in time."""
-
-Curve = list[tuple[int, float]]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -86,7 +84,7 @@ class Foreground:
             assert time.monotonic() < end, f"step {step} was not reached: at {self.last_step()}"
             if self.process.poll() is not None:
                 raise AssertionError(f"ended early: {self.finish()}")
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def last_step(self) -> int:
         return max((last_step(folder) for folder in self.home.glob("storage/jobs/*")), default=0)

@@ -100,18 +100,6 @@ def run_case(stack: Stack, case: Case, unbroken: Curve) -> Row:
     return row
 
 
-def unbroken_curve(stack: Stack) -> Curve:
-    """That of the job left alone."""
-    job = stack.client.submit(spec()).job
-    stack.until(_ended(stack, job), f"{job.id} ends", 180)
-    run_id = stack.until(lambda: _run_id(stack, job), "its run")
-    run = {"tracking_uri": stack.mlflow.url, "run_id": run_id}
-    stack.until(lambda: run_status(run) == "FINISHED", "its run is closed")
-    curve = history(stack.mlflow.url, run_id)
-    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
-    return curve
-
-
 def strike(stack: Stack, case: Case) -> None:
     """SIGKILL, the time that it stays down, and its new start."""
     if case.victim == "worker":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from foreground import SLOW_JOB, Curve, Foreground, history, last_step, run_status, title
+from foreground import SLOW_JOB, Curve, history, last_step, run_status, title
 from stack import WORKER, Process
 
 from epochal.client.client import Client
@@ -20,19 +20,18 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Attempt, Job, Role
 from epochal.settings import Home
+from epochal.spec.load import load_spec
 from epochal.tracking.server import free_port
 from polling import until
+from unbroken import unbroken_curve
 
 HERE = Path(__file__).parent
 STEPS = 600
 
 
-def unbroken_curve(home: Path, *changes: str) -> Curve:
+def slow_job_unbroken(folder: Path, *changes: str) -> Curve:
     """The loss of the slow job, at full speed and left alone."""
-    told = (part for change in changes for part in ("-s", change))
-    summary = Foreground.start(home, SLOW_JOB, *told).finish()
-    assert summary["exit"] == 0, summary["stderr"]
-    return history(summary["tracking_uri"], summary["run_id"])
+    return unbroken_curve(folder, load_spec(SLOW_JOB, changes).spec)
 
 
 class Served:

@@ -22,6 +22,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Role
 from epochal.settings import Home
 from epochal.tracking.server import TrackingServer, free_port
+from polling import pause_after
 from postgres import Postgres, binaries
 
 READY_SECONDS = 60.0
@@ -144,13 +145,14 @@ class Stack:
         """Wait for something that the server may be too dead to tell right now; what it was."""
         deadline = time.monotonic() + seconds
         while True:
+            begun = time.monotonic()
             with suppress(UnreachableError):
                 if found := condition():
                     return found
-            if time.monotonic() > deadline:
+            if (looked := time.monotonic()) > deadline:
                 logs = f"{self.server.log[-3000:]}\n{self.agent.log[-6000:]}"
                 raise AssertionError(f"not within {seconds:g} s: {what}\n{logs}")
-            time.sleep(0.01)
+            time.sleep(pause_after(looked - begun))
 
     def workers(self) -> Iterator[tuple[int, psutil.Process]]:
         """The ranks that run below the agent, by the names they give themselves."""

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from foreground import Curve, history, run_status, title
 from matrix import ROWS, Row
-from served import HERE, Served, endings, follow_each_other, unbroken_curve
+from served import HERE, Served, endings, follow_each_other, slow_job_unbroken
 from stack import WORKER
 
 from epochal.ledger.states import JobState, Outcome, Reason
@@ -166,7 +166,7 @@ def judge(served: Served, case: Case, job: Job, unbroken: Curve) -> Iterator[str
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_an_agent_may_die_between_any_two_writes(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    unbroken = unbroken_curve(tmp_path / "unbroken", *CHANGES)
+    unbroken = slow_job_unbroken(tmp_path / "unbroken", *CHANGES)
     assert len(unbroken) == STEPS
     rows = pytestconfig.stash.setdefault(ROWS, [])
     with Served(tmp_path) as served:

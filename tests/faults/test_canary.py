@@ -16,7 +16,6 @@ from foreground import run_status, title
 from served import HERE, Served, succeeded
 from stack import Process
 
-from epochal.ledger.states import JobState, Reason
 from epochal.tracking.server import TrackingServer, free_port
 
 JOB = HERE / "secret_job" / "job.yaml"
@@ -123,13 +122,3 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
     leaks += files_with(secrets, watched.folder)
     assert leaks == []
     assert files_with({"the digest": digest}, watched.folder), "what is in a log is found"
-
-
-def test_a_secret_that_the_agent_does_not_have_is_named(watched: Watched) -> None:
-    served = watched.served
-    job = served.until_ended(
-        served.commanded(str(JOB), "-s", "retry.user=0", "-s", "resources.workers=1", "-s", "secrets=[OTHER_SECRET]")
-    )
-    assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.USER_ERROR, 1)
-    assert "OTHER_SECRET" in job.message
-    print(job.message)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from foreground import Curve, last_step
-from served import STEPS, Served, endings, follow_each_other, ranks_of, succeeded, unbroken_curve
+from served import STEPS, Served, endings, follow_each_other, ranks_of, slow_job_unbroken, succeeded
 
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.training import checkpoint
@@ -26,7 +26,7 @@ SIZE = "64m"
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Curve:
-    return unbroken_curve(tmp_path_factory.mktemp("unbroken"))
+    return slow_job_unbroken(tmp_path_factory.mktemp("unbroken"))
 
 
 @pytest.fixture

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import re
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from foreground import SHORT_JOB, Curve, Foreground, epochal, history, run_status, title
+from foreground import SHORT, SHORT_JOB, Curve, Foreground, epochal, history, run_status, title
+from served import slow_job_unbroken
+
+from epochal.cli.main import main
 
 
-def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(tmp_path: Path, unbroken: Curve) -> None:
-    job = Foreground.start(tmp_path, *SHORT_JOB)
+class NoCluster:
+    """Stands for a Ray that would take seconds to start, and is not asked for any worker."""
+
+    def nodes(self) -> tuple[()]:
+        return ()
+
+    def keep_warm(self, per_node: int) -> None:
+        assert per_node == 0
+
+
+def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On one worker. That several stop at the same step, and go on exactly, is for the tests of the agent's service."""
+    alone = "resources.workers=1"
+    job = Foreground.start(tmp_path, *SHORT_JOB, "-s", alone)
     job.wait_for_step(50)
     job.process.send_signal(signal.SIGINT)
     paused = job.finish()
@@ -22,11 +40,13 @@ def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(tmp_path: Path, unbroken
     assert (resumed["exit"], resumed["state"], resumed["attempts"]) == (0, "SUCCEEDED", 2), resumed
     assert resumed["run_id"] == paused["run_id"]
     assert run_status(resumed) == "FINISHED"
+    unbroken = slow_job_unbroken(tmp_path / "unbroken", *SHORT, alone)
     assert history(resumed["tracking_uri"], resumed["run_id"]) == unbroken
 
-    refused = epochal(tmp_path, "run", "--resume", paused["job"])
-    assert refused.returncode == 4
-    assert "train.init_from" in refused.stderr
+    monkeypatch.setenv("EPOCHAL_HOME", str(tmp_path))
+    monkeypatch.setattr("epochal.agent.foreground.connect", lambda *_, **__: nullcontext(NoCluster()))
+    assert main(["run", "--resume", paused["job"]]) == 4
+    assert "train.init_from" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from foreground import Curve, title
-from served import Served, endings, follow_each_other, succeeded, unbroken_curve
+from served import Served, endings, follow_each_other, slow_job_unbroken, succeeded
 
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import WhyKind
@@ -33,7 +33,7 @@ def spaces() -> Iterator[list[Namespace]]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Curve:
-    return unbroken_curve(tmp_path_factory.mktemp("unbroken"))
+    return slow_job_unbroken(tmp_path_factory.mktemp("unbroken"))
 
 
 @pytest.fixture

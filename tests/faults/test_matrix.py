@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 from foreground import Curve
-from matrix import CASES, ROWS, Case, run_case, unbroken_curve
+from matrix import CASES, ROWS, STEPS, Case, run_case, spec
 from stack import Stack
 
 from postgres import binaries
+from unbroken import unbroken_curve
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (apt install postgresql)"),
     pytest.mark.timeout(600),
 ]
-QUICK = Case("worker", "running", 0)
-"""The one that is not slow."""
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(stack: Stack) -> Curve:
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """The curve of the matrix's job left alone."""
-    return unbroken_curve(stack)
+    curve = unbroken_curve(tmp_path_factory.mktemp("unbroken"), spec().spec)
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
+    return curve
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, id=str(case), marks=() if case == QUICK else pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_fault_costs_nothing_that_counts(
     stack: Stack, case: Case, unbroken: Curve, pytestconfig: pytest.Config
 ) -> None:

@@ -19,8 +19,8 @@ from served import (
     last_step,
     ranks_of,
     seconds_until,
+    slow_job_unbroken,
     succeeded,
-    unbroken_curve,
 )
 
 from epochal.ledger.states import Outcome, Reason
@@ -62,7 +62,7 @@ def mlflow(space: Namespace, uri: str, log: Path) -> Iterator[str]:
 
 
 def test_a_job_moves_to_another_agent_and_comes_out_the_same(tmp_path: Path, spaces: list[Namespace]) -> None:
-    expected = unbroken_curve(tmp_path / "unbroken", *CHANGES)
+    expected = slow_job_unbroken(tmp_path / "unbroken", *CHANGES)
     middle, left, right = spaces
     runs = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     with (

@@ -80,9 +80,9 @@ def unbroken(home: Home, ledger: Ledger, start_agent: Start) -> tuple[subprocess
     return agent, curve(home, job)
 
 
-def handed_back(home: Home, ledger: Ledger, agent: subprocess.Popen[bytes], killed: str) -> Job:
+def handed_back(home: Home, ledger: Ledger, agent: subprocess.Popen[bytes], killed: str, *changes: str) -> Job:
     """A job whose agent's Ray has lost those processes while it trained."""
-    job = submit(ledger, *LONG)
+    job = submit(ledger, *LONG, *changes)
     wait_for_step(home, job, 40)
     family = psutil.Process(agent.pid).children(recursive=True)
     begun = time.monotonic()
@@ -98,7 +98,7 @@ def handed_back(home: Home, ledger: Ledger, agent: subprocess.Popen[bytes], kill
 
 
 def test_a_job_of_a_lost_ray_is_handed_back(home: Home, ledger: Ledger, start_agent: Start) -> None:
-    handed_back(home, ledger, start_agent(), "raylet")
+    handed_back(home, ledger, start_agent(), "raylet", "resources.workers=1")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from served import STEPS, Served, endings, follow_each_other, ranks_of, succeeded, unbroken_curve
+from served import STEPS, Served, endings, follow_each_other, ranks_of, slow_job_unbroken, succeeded
 
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.ledger.states import Outcome, Reason
@@ -16,7 +16,7 @@ NOTICED_SECONDS = DEFAULT_LIMITS["train"] + 30
 
 
 def test_a_stopped_rank_is_a_hang_and_the_job_goes_on(tmp_path: Path) -> None:
-    expected = unbroken_curve(tmp_path / "unbroken")
+    expected = slow_job_unbroken(tmp_path / "unbroken")
     assert [step for step, _ in expected] == list(range(1, STEPS + 1))
     with Served(tmp_path) as served:
         served.slow.touch()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -14,9 +16,23 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from agent_jobs import SLOW_CODE, STEPS, Curve, curve, ended, first_step_at, in_state, submit, wait_for_step
+from agent_jobs import (
+    SLOW_CODE,
+    STEPS,
+    Curve,
+    curve,
+    ended,
+    first_step_at,
+    in_state,
+    slowed,
+    spec,
+    submit,
+    wait_for_step,
+)
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
+from epochal.agent.program import PackageProgram
+from epochal.agent.retry_policy import Ending
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection, connect
 from epochal.ledger.ledger import Ledger
@@ -26,7 +42,8 @@ from epochal.settings import Home
 from epochal.tracking.desired_run import DesiredRun, model_folder
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from flaky_source import FlakySource
-from polling import until
+from polling import gone, until
+from unbroken import unbroken_curve
 
 ONE_WORKER = "resources.workers=1"
 
@@ -104,16 +121,17 @@ def serve(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: s
 
 
 @pytest.fixture(scope="module")
-def unbroken(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: str) -> Curve:
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """The loss of a training that nobody interrupted."""
-    source = FlakySource(ledger)
-    served = Served(AgentService(Agent("first", source, cluster, home, tracking_uri), 2), source)  # type: ignore[arg-type]
-    job = ended(ledger, submit(ledger))
-    served.drain()
-    assert job.state is JobState.SUCCEEDED, job.message
-    points = curve(home, job)
+    points = unbroken_curve(tmp_path_factory.mktemp("unbroken"), spec())
     assert len(points) == STEPS
     return points
+
+
+@pytest.fixture
+def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that do not look at packages, each of which takes a worker of its own."""
+    monkeypatch.setattr(PackageProgram, "run", lambda *_: Ending(Reason.COMPLETED))
 
 
 def kinds(ledger: Ledger, job: Job) -> list[str]:
@@ -124,6 +142,16 @@ def outcomes(ledger: Ledger, job: Job) -> list[tuple[Outcome | None, Reason | No
     return [(attempt.outcome, attempt.reason) for attempt in ledger.attempts(job.id)]
 
 
+def workers_of(job: Job) -> dict[int, psutil.Process]:
+    """The processes of its ranks, by the names they give themselves."""
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if rank := re.search(rf"epochal:{job.id}:rank(\d+)", " ".join(child.cmdline())):
+                found[int(rank[1])] = child
+    return found
+
+
 @contextmanager
 def somebody_elses_room(cpus: int) -> Iterator[None]:
     group = placement_group([{"CPU": 1}] * cpus)
@@ -132,6 +160,7 @@ def somebody_elses_room(cpus: int) -> Iterator[None]:
     remove_placement_group(group)
 
 
+@pytest.mark.usefixtures("nothing_packaged")
 def test_jobs_run_side_by_side_and_their_runs_are_closed(
     serve: Serve, ledger: Ledger, home: Home, tracking_uri: str
 ) -> None:
@@ -171,20 +200,30 @@ def test_a_job_starts_soon_after_it_was_submitted(
     assert moments["running"] < 10
 
 
-def test_a_drained_agent_hands_back_and_another_goes_on_exactly(
+@pytest.mark.usefixtures("nothing_packaged")
+def test_a_drained_agent_and_a_killed_worker_leave_no_trace_in_the_curve(
     serve: Serve, ledger: Ledger, home: Home, unbroken: Curve
 ) -> None:
-    first, job = serve(), submit(ledger)
+    first, job = serve(), submit(ledger, *slowed(0.03))
     wait_for_step(home, job, 40)
     first.drain()
     job = ledger.job(job.id)
     assert (job.state, job.reason) == (JobState.QUEUED, Reason.INTERRUPTED)
     assert DesiredRun.load(home.job(job.id)).status == "RUNNING"
     serve()
+    wait_for_step(home, job, 70)
+    workers_of(job)[1].kill()
     job = ended(ledger, job)
-    assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)
-    assert outcomes(ledger, job)[0] == (Outcome.INTERRUPTED, Reason.INTERRUPTED)
+    assert job.state is JobState.SUCCEEDED
+    assert outcomes(ledger, job) == [
+        (Outcome.INTERRUPTED, Reason.INTERRUPTED),
+        (Outcome.FAILED, Reason.INFRASTRUCTURE),
+        (Outcome.SUCCEEDED, Reason.COMPLETED),
+    ]
+    attempts = ledger.attempts(job.id)
+    assert all(one.ended_at <= after.leased_at for one, after in pairwise(attempts))
     assert curve(home, job) == unbroken
+    assert not workers_of(job)
 
 
 def stubborn(ledger: Ledger, packaged_once: Path, *overrides: str) -> Job:
@@ -300,14 +339,14 @@ def test_a_job_that_never_fits_stays_queued(serve: Serve, ledger: Ledger) -> Non
     ledger.request_stop(job.id)
 
 
+@pytest.mark.usefixtures("nothing_packaged")
 def test_an_attempt_that_was_cut_off_ends_when_a_newer_one_begins(serve: Serve, ledger: Ledger, home: Home) -> None:
     cut_off, job = serve("same"), submit(ledger, ONE_WORKER, "train.steps=150", "checkpoint.every=25steps")
     wait_for_step(home, job, 30)
     cut_off.source.away.set()
-    workers = [child for child in psutil.Process().children(recursive=True) if f"{job.id}:rank0" in _title(child)]
-    assert len(workers) == 1
+    (worker,) = workers_of(job).values()
     other = serve("same")  # a newer incarnation: the leases of the older one are over
-    until(lambda: not workers[0].is_running() or workers[0].status() == psutil.STATUS_ZOMBIE, "the old worker is gone")
+    until(lambda: gone(worker.pid), "the old worker is gone")
     assert (home.job(job.id) / "attempts" / "2").is_dir()
     job = ended(ledger, job)
     assert (job.state, job.epoch) == (JobState.SUCCEEDED, 2)
@@ -318,24 +357,24 @@ def test_an_attempt_that_was_cut_off_ends_when_a_newer_one_begins(serve: Serve, 
     assert "same" in str(cut_off.error)
 
 
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def test_code_spec_and_folder_that_cannot_be_used_fail_the_job_alone(serve: Serve, ledger: Ledger, home: Home) -> None:
+@pytest.mark.usefixtures("nothing_packaged")
+def test_code_spec_folder_and_secret_that_cannot_be_used_fail_the_job_alone(
+    serve: Serve, ledger: Ledger, home: Home
+) -> None:
     broken = [submit(ledger, code="0" * 64), ledger.submit({"version": 1}, name="no-spec")]
     job = submit(ledger, "retry.infra=2")
     home.job(job.id).mkdir(parents=True)
     (home.job(job.id) / "artifacts").touch()  # where there should be a folder
+    secretive = submit(ledger, ONE_WORKER, "retry.user=0", "secrets=[OTHER_SECRET]")
     good = submit(ledger, ONE_WORKER, "train.steps=5")
     serve()
     assert ended(ledger, good).state is JobState.SUCCEEDED
     for unusable in [ended(ledger, one) for one in broken]:
         assert (unusable.state, unusable.reason) == (JobState.FAILED, Reason.USER_ERROR)
         assert unusable.message
+    secretive = ended(ledger, secretive)
+    assert (secretive.state, secretive.reason, secretive.epoch) == (JobState.FAILED, Reason.USER_ERROR, 1)
+    assert "OTHER_SECRET" in secretive.message
     job = ended(ledger, job)
     assert (job.state, job.reason, job.epoch) == (JobState.FAILED, Reason.INFRASTRUCTURE, 3)
     first, second, third = (attempt.leased_at for attempt in ledger.attempts(job.id))

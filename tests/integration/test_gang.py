@@ -120,25 +120,6 @@ def test_an_attempt_trains_once_the_older_one_writes_no_more(cluster: Connection
     assert at_first == later > 0
 
 
-def test_a_gang_runs_a_function_on_every_worker(cluster: Connection, tmp_path: Path) -> None:
-    request = GangRequest("digits", (2, 2), env={"GREETING": "hello"})
-    begun = time.perf_counter()
-    with reserve(cluster, request, WAIT) as place:
-        formed = time.perf_counter()
-        events = run(place, "add_up", tmp_path, {"x": [1]})
-        print(f"formed in {formed - begun:.3f} s, all of it in {time.perf_counter() - begun:.3f} s")
-    results = {event.rank: event.result for event in events if isinstance(event, Done)}
-    assert set(results) == {0, 1}
-    for rank, result in results.items():
-        assert result["total"] == 3.0
-        assert (result["threads"], result["variable"], result["local_rank"]) == (1, "hello", rank)
-        assert result["interface"] in psutil.net_if_addrs()
-        assert result["payload"] == {"x": [1]}
-        log = (tmp_path / f"logs/attempt-1/rank-{rank}.log").read_text()
-        assert log == f"rank {rank} of 2: 3.0\nfrom a child\n"
-        assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
-
-
 def test_a_job_s_code_finds_no_credentials_of_the_agent(one_place: Place, tmp_path: Path) -> None:
     secrets = [*CREDENTIALS.values(), "uripw", "ledgerpw"]
     ended = run(one_place, "see_credentials", tmp_path, secrets)
@@ -181,8 +162,10 @@ def test_warm_workers_are_used_name_themselves_and_are_replaced(warm: Connection
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(place: Place, tmp_path: Path, rank: int) -> None:
-    begun = killed = 0.0
+def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once_and_stops_when_asked(
+    place: Place, tmp_path: Path, rank: int
+) -> None:
+    killed = 0.0
     pids: dict[int, int] = {}
     last: Event | None = None
     for last in Gang(place).run(f"{TARGETS}:step_forever", None, tmp_path, 1):
@@ -195,12 +178,24 @@ def test_a_killed_worker_is_named_and_the_next_attempt_starts_at_once(place: Pla
     assert (last.rank, last.kind) == (rank, FailureKind.INFRASTRUCTURE)
     assert all(gone(pid) for pid in pids.values())
     noticed = time.perf_counter()
-    again = Gang(place)
-    for event in again.run(f"{TARGETS}:step_forever", None, tmp_path, 2):
-        if isinstance(event, Reported):
-            begun = time.perf_counter()
-            again.stop.request()
+    begun, events = until_stopped(Gang(place), tmp_path, 2)
+    assert (tmp_path / "attempts/2/stop").exists()
+    assert [event.result for event in only(Done, events)] == ["stopped", "stopped"]
+    reports = [(event.rank, event.report) for event in only(Reported, events)]
+    assert next(report.step for _, report in reports if isinstance(report, Progress)) == 10
+    assert [rank for rank, report in reports if isinstance(report, Saved)] == [0]
     print(f"noticed after {noticed - killed:.3f} s, the next attempt steps after {begun - killed:.3f} s")
+
+
+def until_stopped(gang: Gang, folder: Path, attempt: int) -> tuple[float, list[Event]]:
+    """When an attempt told of its steps, upon which it is asked to stop, and all its events."""
+    events, begun = [], 0.0
+    for event in gang.run(f"{TARGETS}:step_forever", None, folder, attempt):
+        events.append(event)
+        if isinstance(event, Reported) and isinstance(event.report, Progress):
+            begun = begun or time.perf_counter()
+            gang.stop.request()
+    return begun, events
 
 
 @pytest.mark.parametrize(
@@ -250,21 +245,6 @@ def test_a_disk_that_hangs_is_a_hang_of_its_worker(cluster: Connection, tmp_path
         failed = failure(list(gang.run(f"{TARGETS}:save_where_a_disk_hangs", {"rank": 1}, tmp_path, 1)))
     assert (failed.rank, failed.kind) == (1, FailureKind.HANG)
     assert "in phase 'checkpoint' after step 5" in failed.message
-
-
-def test_stop_marker(gang: Gang, tmp_path: Path) -> None:
-    progress: list[Progress] = []
-    events = []
-    for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 4):
-        events.append(event)
-        if isinstance(event, Reported) and isinstance(event.report, Progress):
-            progress.append(event.report)
-            gang.stop.request()
-    assert (tmp_path / "attempts/4/stop").exists()
-    assert [event.result for event in only(Done, events)] == ["stopped", "stopped"]
-    assert progress[0].step == 10
-    saved = [event for event in events if isinstance(event, Reported) and isinstance(event.report, Saved)]
-    assert [event.rank for event in saved] == [0]
 
 
 def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp_path: Path) -> None:
@@ -320,15 +300,30 @@ def test_too_big_and_too_busy(cluster: Connection, place: Place) -> None:
     assert not busy.value.permanent
 
 
-def test_an_elastic_place_takes_what_is_free(cluster: Connection, place: Place, tmp_path: Path) -> None:
+def test_an_elastic_place_takes_what_is_free_and_runs_a_function_on_every_worker(
+    cluster: Connection, place: Place, tmp_path: Path
+) -> None:
     until(lambda: cluster.nodes()[0].available.get("CPU", 0) <= 1, "Ray's view of what is free")
     with reserve(cluster, GangRequest("elastic", (1, 3)), WAIT) as second:
         assert second.world_size == 1
     place.close()
-    with reserve(cluster, GangRequest("elastic", (2, 3), cpus=0.5), WAIT) as third:
+    request = GangRequest("elastic", (2, 3), cpus=0.5, env={"GREETING": "hello"})
+    begun = time.perf_counter()
+    with reserve(cluster, request, WAIT) as third:
         assert third.world_size == 3
-        results = only(Done, run(third, "add_up", tmp_path))
-        assert [event.result["total"] for event in results] == [6.0] * 3
+        formed = time.perf_counter()
+        events = run(third, "add_up", tmp_path, {"x": [1]})
+        print(f"formed in {formed - begun:.3f} s, all of it in {time.perf_counter() - begun:.3f} s")
+    results = {event.rank: event.result for event in events if isinstance(event, Done)}
+    assert set(results) == {0, 1, 2}
+    for rank, result in results.items():
+        assert result["total"] == 6.0
+        assert (result["threads"], result["variable"], result["local_rank"]) == (1, "hello", rank)
+        assert result["interface"] in psutil.net_if_addrs()
+        assert result["payload"] == {"x": [1]}
+        log = (tmp_path / f"logs/attempt-1/rank-{rank}.log").read_text()
+        assert log == f"rank {rank} of 3: 6.0\nfrom a child\n"
+        assert "".join(event.text for event in events if isinstance(event, Log) and event.rank == rank) == log
 
 
 def connections(process: psutil.Process) -> list[Any]:

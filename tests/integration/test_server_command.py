@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from epochal.cli.main import main
 from epochal.ledger import schema
 from epochal.ledger.database import Database
 from polling import until
@@ -106,14 +107,23 @@ def test_the_token_is_not_in_the_arguments_or_the_output(epochal_home: Path) -> 
         assert secret not in "\n".join(database.iterdump())
 
 
-def refused(*options: str, code: int = 2) -> str:
-    result = subprocess.run([*EPOCHAL, "server", *options], capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr
+Refused = Callable[..., str]
 
 
-def test_what_cannot_be_used_is_told(epochal_home: Path) -> None:
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """What the command says where it is told what it cannot use: in this process, for it never begins to serve."""
+
+    def said(*options: str, code: int = 2) -> str:
+        assert main(["server", *options]) == code
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return said
+
+
+def test_what_cannot_be_used_is_told(refused: Refused, epochal_home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"cannot listen on 127.0.0.1:{port}" in refused("--port", port)
@@ -123,7 +133,7 @@ def test_what_cannot_be_used_is_told(epochal_home: Path) -> None:
     assert "not supported" in refused("--ledger", "mysql://x", "--port", "0")
 
 
-def test_older_ledger_is_left_to_a_person_where_asked(tmp_path: Path) -> None:
+def test_older_ledger_is_left_to_a_person_where_asked(refused: Refused, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.db'}"
     with closing(Database(url)) as database, database.write() as connection:
         schema.migrate(connection, "0001")

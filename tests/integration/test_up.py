@@ -37,9 +37,9 @@ class Here:
         command = [sys.executable, "-m", "epochal.cli.main", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
-    def up(self) -> Services:
+    def up(self, cpus: int = 2) -> Services:
         server, mlflow = map(str, self.ports)
-        came = self.epochal("up", "--port", server, "--mlflow-port", mlflow, "--cpus", "2", "-o", "json")
+        came = self.epochal("up", "--port", server, "--mlflow-port", mlflow, "--cpus", str(cpus), "-o", "json")
         assert came.returncode == 0, came.stderr
         services = Services.from_json(came.stdout)
         assert services.ready
@@ -86,7 +86,7 @@ def here() -> Iterator[Here]:
 
 
 def test_from_nothing_to_a_finished_job_and_back_to_nothing(here: Here) -> None:
-    services = here.up()
+    services = here.up(cpus=1)  # as many warm workers, each of which costs the machine seconds
     assert [services.url(name) for name in ("server", "mlflow")] == [f"http://127.0.0.1:{port}" for port in here.ports]
     assert all(service.restarts == 0 for service in services.services)
     secrets = [path.read_text().strip() for path in (home().token, here.folder / "agent.token")]
@@ -100,7 +100,7 @@ def test_from_nothing_to_a_finished_job_and_back_to_nothing(here: Here) -> None:
     assert ui.returncode == 0
     assert ui.stdout.startswith(f"{services.url('mlflow')}/#/experiments")
 
-    job = here.epochal("submit", QUICKSTART, "-s", "train.epochs=1", "--follow")
+    job = here.epochal("submit", QUICKSTART, "-s", "train.epochs=1", "-s", "resources.workers=1", "--follow")
     assert job.returncode == 0, job.stderr
     commands = here.processes()
     assert commands

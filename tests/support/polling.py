@@ -20,10 +20,18 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SEC
         AssertionError: that took more than ``seconds``.
     """
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-    return found
+    while True:
+        begun = time.monotonic()
+        if found := condition():
+            return found
+        looked = time.monotonic()
+        assert looked < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(pause_after(looked - begun))
+
+
+def pause_after(seconds: float) -> float:
+    """Until the next look, in seconds, after one that took that long: looks take the CPU from what is waited for."""
+    return min(max(0.01, 3 * seconds), 0.2)
 
 
 def gone(pid: int) -> bool:

@@ -7,15 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, TensorSplit
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss
 from epochal.spec.job import JobSpec
 from epochal.training.setup import Setup
+
+with lean_torchmetrics():
+    import torchmetrics
 
 FEATURES, CLASSES = 6, 3
 

@@ -9,10 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
 from epochal.errors import UnreachableError, UsageError
 from epochal.server import log_store
@@ -30,6 +27,9 @@ def printed(store: LogStore) -> bytes:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Of an S3 server on this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "nobody's")
@@ -244,6 +244,8 @@ def test_what_older_versions_stored_is_read_and_goes_on(url: str) -> None:
 
 
 def test_an_object_store_that_does_not_answer_is_said_to(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     S3FileSystem.clear_instance_cache()
