@@ -20,7 +20,8 @@ from epochal.ledger.json_values import seconds_of
 
 CPUS = 16.0
 HEARTBEAT_SECONDS, RENEW_SECONDS, WAIT_SECONDS, TTL = 2.5, 2.0, 25, 30
-JOB_SECONDS = (10.0, 40.0)
+JOB_SECONDS = 120.0
+"""On average; how long one takes yet says nothing about how long it has taken, so the first minute is like any other."""
 
 
 class Connection:
@@ -94,6 +95,7 @@ class Agent:
         self._leasing = Connection(url, token)
 
     async def run(self) -> None:
+        await asyncio.sleep(random.uniform(0, HEARTBEAT_SECONDS))  # agents were not started in the same moment
         await self._beat(Connection(self._url, self._token))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeats())
@@ -110,6 +112,7 @@ class Agent:
     async def _renewals(self) -> None:
         """Of all its jobs at once, as agents send them."""
         connection, progress = Connection(self._url, self._token), {"step": 1, "metrics": {"train/loss": 0.5}}
+        await asyncio.sleep(random.uniform(0, RENEW_SECONDS))
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             leases = [
@@ -153,7 +156,7 @@ class Agent:
         await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": 1}, shown))
         connection.close()
         self._running[key] = secret
-        await asyncio.sleep(random.uniform(*JOB_SECONDS))
+        await asyncio.sleep(random.expovariate(1 / JOB_SECONDS))
         del self._running[key]
         end = {"state": "SUCCEEDED", "reason": "COMPLETED"}
         await self._timed("finish", connection.ask("POST", f"{path}/finish", end, shown))
