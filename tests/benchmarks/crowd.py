@@ -21,7 +21,7 @@ from epochal.ledger.json_values import seconds_of
 CPUS = 16.0
 HEARTBEAT_SECONDS, RENEW_SECONDS, WAIT_SECONDS, TTL = 2.5, 2.0, 25, 30
 JOB_SECONDS = 120.0
-"""On average; how long one takes yet says nothing about how long it has taken, so the first minute is like any other."""
+"""On average. How long one takes yet does not depend on how long it has taken, so every minute is like any other."""
 
 
 class Connection:

@@ -49,7 +49,8 @@ def measure(rounds: int, quick: bool) -> Section:
     promises = [one for one in promises if one.ours in raw]
     note = (
         f"{counts[0]} agents, {counts[1]} jobs queued in {KINDS} kinds, {counts[2]} followers, all in one process; "
-        f"jobs of {JOB_SECONDS:g} s on average; measured for {MEASURED:g} s, once all had begun for {SETTLING:g} s; seconds as the client sees them, of a "
+        f"jobs of {JOB_SECONDS:g} s on average; "
+        f"measured for {MEASURED:g} s, once all had begun for {SETTLING:g} s; seconds as the client sees them, of a "
         "lease from the question, or from the heartbeat that told of more room"
     )
     return Section("scale", "seconds", raw, promises, [note])
