@@ -11,12 +11,11 @@ from typing import Any
 from epochal.client.http import Http, Request
 from epochal.errors import AuthError, EpochalError, UnreachableError, from_document
 from epochal.ledger.states import JobState
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Held
 
 _GATHER_SECONDS = 0.03
 _MOST = 100
 """In one request, whose body may have 2 MiB."""
-
 
 _Asked = tuple[dict[str, Any], Future[JobState]]
 
@@ -29,7 +28,7 @@ class Renewals:
         self._lock = threading.Lock()
         self._waiting: dict[float, list[_Asked]] = {}
 
-    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None) -> JobState:
+    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None) -> JobState:
         """The job's state. Raises what the server tells of this lease, and what keeps it from telling anything."""
         body = {"job_id": lease.job_id, "epoch": lease.epoch, "secret": lease.secret, "progress": progress}
         asked: _Asked = (body, Future())
@@ -46,19 +45,23 @@ class Renewals:
 
     def _send(self, ttl: float, together: Sequence[_Asked]) -> None:
         body = {"ttl": ttl, "leases": [lease for lease, _ in together]}
+        answers = [answer for _, answer in together]
+        pairs: list[tuple[Future[JobState], JobState | EpochalError]]
         try:
             told = self._http.json(Request("POST", "/leases/renew", body=body, repeatable=True))["leases"]
-        except Exception as error:
-            is_of_one = isinstance(error, EpochalError) and not isinstance(error, UnreachableError | AuthError)
-            if is_of_one and len(together) > 1:  # its progress is refused: the others keep their leases
-                for one in together:
+            found = [from_document(one["error"]) if "error" in one else JobState(one["state"]) for one in told]
+            pairs = list(zip(answers, found, strict=True))
+        except EpochalError as error:
+            if len(together) > 1 and not isinstance(error, UnreachableError | AuthError):
+                for one in together:  # the progress of one is refused: the others keep their leases
                     self._send(ttl, [one])
                 return
-            for _, answer in together:
-                answer.set_exception(error)
-            return
-        for (_, answer), one in zip(together, told, strict=True):
-            if "error" in one:
-                answer.set_exception(from_document(one["error"]))
+            pairs = [(answer, error) for answer in answers]
+        except Exception as error:  # nobody is left waiting for ever
+            odd = UnreachableError(f"{self._http.server} answers renewals oddly: {error!r}", "is it of this version?")
+            pairs = [(answer, odd) for answer in answers]
+        for answer, state in pairs:
+            if isinstance(state, EpochalError):
+                answer.set_exception(state)
             else:
-                answer.set_result(JobState(one["state"]))
+                answer.set_result(state)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from epochal.client.http import Http, Patience, Request, foreign, stays_here
+from epochal.client.renewals import Renewals
 from epochal.errors import (
     AuthError,
     ConflictError,
@@ -26,6 +28,7 @@ from epochal.errors import (
     UsageError,
     as_document,
 )
+from epochal.ledger.values import LeaseKey
 
 Answer = tuple[int, Any]
 
@@ -239,3 +242,15 @@ def test_every_error_of_the_library_is_one_of_ours(kind: type[Exception]) -> Non
 def test_loopback() -> None:
     assert all(map(stays_here, ("http://127.0.0.1:1", "http://localhost", "http://[::1]:80")))
     assert not any(map(stays_here, ("http://10.0.0.1", "https://epochal.example.org")))
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, [], {"leases": [{"state": "RUNNING"}] * 3}, {"leases": [{"state": "MOODY"}] * 2}, {"leases": [1, 2]}]
+)
+def test_an_odd_answer_to_renewals_leaves_nobody_waiting(answer: Any) -> None:
+    with serving(lambda _: (200, answer)) as (url, _), ThreadPoolExecutor(2) as threads:
+        renewals = Renewals(http(url))
+        leases = [LeaseKey("a-job", 1, "agent/1", "secret"), LeaseKey("another", 1, "agent/1", "secret")]
+        for asked in [threads.submit(renewals.renew, lease, 30.0, None) for lease in leases]:
+            with pytest.raises(UnreachableError, match="oddly"):
+                asked.result(10)
