@@ -29,8 +29,9 @@ from epochal.ledger.states import Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
 from epochal.tracking.desired_run import CLOSED_AS
 
-WAIT_SECONDS = 2.0
-"""Of one long poll: as long as it may take an agent that has nothing to do to notice that it should end."""
+_POLL_SECONDS = 25.0
+_LAST_LEASE_SECONDS = 1.0
+"""For the answer to the last poll: that of an agent that has told that it leaves is no lease, and is not waited for."""
 
 _TICK_SECONDS = 0.1
 _TELL_SECONDS = 20.0
@@ -114,13 +115,13 @@ class AgentService:
     def _hand_everything_back(self) -> None:
         _logger.info("draining: %d jobs save their state and go back to the queue", len(self._runners))
         self._leave()
+        if self._leasing.ident is not None:
+            self._leasing.join(_LAST_LEASE_SECONDS)
         silent_since = time.monotonic()
         while self._runners and time.monotonic() - silent_since < _TELL_SECONDS:
             if any(runner.has_place for runner in self._all()):
                 silent_since = time.monotonic()
             time.sleep(_TICK_SECONDS / 4)
-        if self._leasing.ident is not None:
-            self._leasing.join(WAIT_SECONDS + 1)
         self._run_closer.wait(_CLOSE_SECONDS)
 
     def _give_up(self, why: str, seconds: float) -> None:
@@ -154,7 +155,7 @@ class AgentService:
             begun = time.monotonic()
             try:
                 # The same one until an answer comes: that which got lost may have been a lease.
-                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=WAIT_SECONDS, secret=secret)
+                lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=_POLL_SECONDS, secret=secret)
                 failures, secret = 0, secrets.token_urlsafe(32)
             except EpochalError as error:
                 failures += 1
