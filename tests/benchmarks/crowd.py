@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from epochal.agent.outbox import RENEW_SECONDS
 from epochal.ledger.json_values import seconds_of
+from epochal.ledger.values import LEASE_SECONDS
 
 CPUS = 16.0
-HEARTBEAT_SECONDS, RENEW_SECONDS, WAIT_SECONDS, TTL = 2.5, 2.0, 25, 30
+HEARTBEAT_SECONDS, WAIT_SECONDS = 2.5, 25
 JOB_SECONDS = 120.0
 """On average. How long one takes yet does not depend on how long it has taken, so every minute is like any other."""
 
@@ -120,7 +122,7 @@ class Agent:
                 for (job_id, epoch), secret in self._running.items()
             ]
             if leases:
-                asked = connection.ask("POST", "/leases/renew", {"ttl": TTL, "leases": leases})
+                asked = connection.ask("POST", "/leases/renew", {"ttl": LEASE_SECONDS, "leases": leases})
                 answer = await self._timed("renew", asked)
                 for one in answer["leases"] if answer else ():
                     if "error" in one:
@@ -137,7 +139,7 @@ class Agent:
 
     async def _lease(self, tasks: asyncio.TaskGroup) -> None:
         secret = secrets.token_urlsafe(32)
-        body = {"incarnation": "1", "ttl": TTL, "wait": WAIT_SECONDS, "secret": secret}
+        body = {"incarnation": "1", "ttl": LEASE_SECONDS, "wait": WAIT_SECONDS, "secret": secret}
         began = time.perf_counter()
         status, lease = await self._leasing.ask("POST", f"/agents/{self._name}/lease", body)
         if status != 200:

@@ -14,7 +14,7 @@ from contender import BIN, WORKERS, workspace
 from measure import Measurement, Promise, Section, interleave
 from steps import wait_for
 
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 
 _GIB = 2**30
 _SETTLE_SECONDS = 15.0

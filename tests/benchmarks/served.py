@@ -15,7 +15,7 @@ from contender import BIN, Contender
 from epochal_job import write_spec
 from warm_agent import PAUSE_SECONDS
 
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 
 
 def start(folder: Path, env: Mapping[str, str], jobs: int) -> Contender:

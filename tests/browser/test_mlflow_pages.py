@@ -14,8 +14,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from epochal.ledger.states import JobState, Reason
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.metric_spool import MetricSpool
-from epochal.tracking.server import TrackingServer, free_port
+from epochal.tracking.server import TrackingServer
 from epochal.tracking.syncer import sync
+from epochal.urls import free_port
 from running_server import RunningServer, settings_in
 
 NAMES = ("slow-lr", "good-lr", "wild-lr")

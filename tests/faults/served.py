@@ -21,7 +21,7 @@ from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Attempt, Job, Role
 from epochal.settings import Home
 from epochal.spec.load import load_spec
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 from polling import until
 from unbroken import unbroken_curve
 

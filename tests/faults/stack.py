@@ -21,7 +21,8 @@ from epochal.errors import UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Role
 from epochal.settings import Home
-from epochal.tracking.server import TrackingServer, free_port
+from epochal.tracking.server import TrackingServer
+from epochal.urls import free_port
 from polling import pause_after
 from postgres import Postgres, binaries
 

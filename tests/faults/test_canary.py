@@ -16,7 +16,8 @@ from foreground import run_status, title
 from served import HERE, Served, succeeded
 from stack import Process
 
-from epochal.tracking.server import TrackingServer, free_port
+from epochal.tracking.server import TrackingServer
+from epochal.urls import free_port
 
 JOB = HERE / "secret_job" / "job.yaml"
 TOKEN_FILES = {"admin-token", "agent-1-token", "ray_token"}

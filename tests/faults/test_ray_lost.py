@@ -19,7 +19,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Job, Role
 from epochal.settings import Home
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 from polling import until
 
 NOTICED_SECONDS = 30.0

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from foreground import SHORT_JOB, STEPS, Curve, Foreground, epochal, history, run_status
 
-from epochal.tracking.server import TrackingServer, free_port
+from epochal.tracking.server import TrackingServer
+from epochal.urls import free_port
 
 
 @pytest.mark.slow

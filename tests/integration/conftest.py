@@ -12,7 +12,8 @@ from flaky_proxy import FlakyProxy
 
 from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.tracking.connection import prepare_sqlite
-from epochal.tracking.server import TrackingServer, free_port
+from epochal.tracking.server import TrackingServer
+from epochal.urls import free_port
 
 if TYPE_CHECKING:
     from training_gang import TestGang

@@ -18,9 +18,9 @@ from epochal.settings import home, tracking_uri
 from epochal.tracking.connection import connect, sqlite_path
 from epochal.tracking.desired_run import DesiredRun, flatten
 from epochal.tracking.metric_spool import MetricSpool
-from epochal.tracking.server import free_port
 from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import pending_folders
+from epochal.urls import free_port
 
 TRAINING = "workflowType=machine_learning"
 

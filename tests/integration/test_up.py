@@ -18,7 +18,7 @@ import pytest
 from epochal.local.port import is_free
 from epochal.local.service_state import MARK, Services, read_services
 from epochal.settings import home
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 from polling import until
 
 ROOT = Path(__file__).resolve().parents[2]

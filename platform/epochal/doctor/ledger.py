@@ -76,14 +76,14 @@ def look(home: Home) -> Iterator[Check]:
 
 def _folders(storage: Path) -> tuple[list[str], dict[str, str]]:
     """Jobs of which MLflow does not have everything, and the folders of which nobody can tell, with the reason."""
-    from epochal.tracking.sync_state import is_pending
+    from epochal.tracking.sync_state import UNREADABLE, is_pending
 
     pending, unreadable = [], {}
     for folder in sorted((storage / "jobs").glob("*")):
         try:
             if is_pending(folder):
                 pending.append(folder.name)
-        except (OSError, ValueError, TypeError, AttributeError, EpochalError) as error:
+        except (*UNREADABLE, EpochalError) as error:
             unreadable[str(folder)] = f"{type(error).__name__}: {error}"
     return pending, unreadable
 

@@ -10,7 +10,6 @@ way in is ``ray.init`` itself; only its ``Node`` is replaced.
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +29,8 @@ from ray._raylet import (  # type: ignore[attr-defined]
 )
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.util import serialization_addons
+
+from epochal.urls import free_port
 
 REGISTER_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
@@ -75,7 +76,7 @@ class LeanNode(ray_node.Node):
             include_log_monitor=False,
             dashboard_agent_listen_port=0,
             # Otherwise the raylet waits until this agent has started, and has written down the port that it chose.
-            runtime_env_agent_port=_free_port(),
+            runtime_env_agent_port=free_port(),
         )
         super().__init__(ray_params, **options)
 
@@ -120,12 +121,6 @@ def _agent_command(component: str, *_: Any) -> list[str]:
     if component == PROCESS_TYPE_DASHBOARD_AGENT:
         return ["sh", "-c", "exec cat"]  # the raylet needs one, and ends with it
     return ["nice", "-n", "19", sys.executable, "-u"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -284,6 +284,11 @@ def _renewal(*which: ColumnElement[bool]) -> Update:
 
 
 _THIS = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
+_HOLDER = (
+    select(jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
+    .outerjoin(attempts, _THIS)
+    .where(jobs.c.id == bindparam("job"))
+)
 _RENEW = _renewal()
 _RENEW_BY_SECRET = _renewal(exists().where(_THIS, attempts.c.secret == bindparam("digest")))
 """Made once, as they are asked for all the time."""
@@ -299,9 +304,7 @@ def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> 
 
 
 def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
-    this = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == epoch)
-    columns = (jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
-    row = connection.execute(select(*columns).outerjoin(attempts, this).where(jobs.c.id == job_id)).first()
+    row = connection.execute(_HOLDER, {"job": job_id, "attempt": epoch}).first()
     if row is None:
         raise NotFoundError("job", job_id, hint="agents give the whole id")
     if row.agent is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from epochal.engine.process import created, is_alive
 from epochal.errors import ConflictError, UnreachableError
 from epochal.files import is_locked, write_atomically
 from epochal.local.credentials import ensure_agent_token
@@ -216,14 +217,14 @@ def _tell_of_jobs(home: Home, now: bool, tell: Tell) -> None:
 def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     """Ask it to end, by signal, and wait; its services tell how far it has come."""
     pid = int(supervisor_lock(folder).read_text())
-    supervisor = _process(pid)
+    began = _began(pid)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT if now else signal.SIGTERM)
     deadline = time.monotonic() + _most_seconds(folder)
     told: dict[str, ServiceState] = {}
     ended = False
     while not ended:
-        ended = not is_locked(supervisor_lock(folder)) and not _lives(supervisor)
+        ended = not is_locked(supervisor_lock(folder)) and not is_alive(pid, began)
         for service in reversed(read_services(folder).services):
             _tell_ending(service, told, tell)
         if time.monotonic() > deadline:
@@ -234,16 +235,10 @@ def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _process(pid: int) -> psutil.Process | None:
+def _began(pid: int) -> float:
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid)
-    return None
-
-
-def _lives(process: psutil.Process | None) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+        return created(psutil.Process(pid))
+    return 0.0  # it has gone
 
 
 def _tell_ending(service: ServiceStatus, told: dict[str, ServiceState], tell: Tell) -> None:

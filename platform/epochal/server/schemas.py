@@ -20,6 +20,8 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
 AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,99}$"
+LAST_EPOCH = 1_000_000_000
+LONGEST_SECRET = 200
 MOST_RENEWALS = 1000
 _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
@@ -251,7 +253,7 @@ class LeaseRequest(Body):
     """
 
     incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
-    secret: Annotated[str, Field(min_length=32, max_length=200)]
+    secret: Annotated[str, Field(min_length=32, max_length=LONGEST_SECRET)]
     ttl: Seconds
     wait: Wait = 0.0
 
@@ -260,8 +262,8 @@ class LeaseRenewal(Body):
     """One of many: whose lease it is, and how far its training is."""
 
     job_id: Annotated[str, Field(pattern=JOB_ID)]
-    epoch: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    secret: Annotated[str, Field(max_length=200)]
+    epoch: Annotated[int, Field(ge=1, le=LAST_EPOCH)]
+    secret: Annotated[str, Field(max_length=LONGEST_SECRET)]
     progress: Document | None = None
 
 

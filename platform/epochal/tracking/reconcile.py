@@ -7,9 +7,7 @@ agent, the reconciler of the server. They differ in which jobs they may touch, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from epochal.tracking.connection import answering, connect, experiment_names, is_missing
 from epochal.tracking.desired_run import CLOSED_AS, JOB_ID_TAG, REASON_TAG, DesiredRun, closed_by, desired_run_time
-from epochal.tracking.sync_state import is_pending
+from epochal.tracking.sync_state import can_be_sent, is_pending, readable
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_folders
 
@@ -31,8 +29,6 @@ RUN_STATUS: Mapping[str, str] = MappingProxyType({**CLOSED_AS, "QUEUED": "SCHEDU
 _OPEN = ("RUNNING", "SCHEDULED")
 _PAGE = 500
 _PARENT_TAG = "mlflow.parentRunId"
-
-_logger = logging.getLogger(__name__)
 
 
 class Job(Protocol):
@@ -79,7 +75,7 @@ class JobFolders:
         return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
 
     def _unsent(self) -> list[tuple[Path, Job]]:
-        return [(folder, job) for folder, job in self._left() if _is_pending(folder)]
+        return [(folder, job) for folder, job in self._left() if can_be_sent(folder)]
 
     def _left(self) -> Iterator[tuple[Path, Job]]:
         """Those with an open desired run, or something to send. Whose job it is, is only asked of these."""
@@ -88,7 +84,7 @@ class JobFolders:
                 yield path, job
 
     def _is_left(self, folder: Path) -> bool:
-        with _readable(folder):
+        with readable(folder):
             changed = desired_run_time(folder)
             if changed in (None, self._done_with.get(folder.name)):
                 return False
@@ -99,26 +95,11 @@ class JobFolders:
         return False
 
 
-def _is_pending(folder: Path) -> bool:
-    with _readable(folder):
-        return is_pending(folder)
-    return False
-
-
 def _close(folder: Path, job: Job) -> None:
-    with _readable(folder):
+    with readable(folder):
         desired = DesiredRun.load(folder)
         if desired.status == "RUNNING" and (changes := closed_by(job.state, job.reason, job.entered_at)):
             desired.changed(**changes).save(folder)
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """One damaged folder must not stop the jobs of all others from being reconciled."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
 
 
 @dataclass(frozen=True)

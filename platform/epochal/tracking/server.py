@@ -52,13 +52,6 @@ def plan_server(uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT)
     return ServerPlan(http_url(host, port), command, environment)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 class TrackingServer:
     """The server's process; stopped by this handle, with all its children.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Container, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,8 @@ from epochal.tracking.metric_spool import segments, whole_size
 
 _FILE = "sync_state.json"
 _LOCK = ".sync.lock"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -132,6 +135,26 @@ def is_pending(folder: Path) -> bool:
     if state.settled and state.settled == fingerprint(folder):
         return False
     return bool(outstanding(folder, DesiredRun.load(folder), state))
+
+
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError)
+"""What a damaged folder raises, where it is read or where what was read is used."""
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Within the ``with`` block a damaged folder is told of, and holds up no other."""
+    try:
+        yield
+    except UNREADABLE as error:
+        _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
+
+
+def can_be_sent(folder: Path) -> bool:
+    """``is_pending`` of a folder that may be damaged."""
+    with readable(folder):
+        return is_pending(folder)
+    return False
 
 
 def unsent_segments(folder: Path, state: SyncState) -> Iterator[tuple[Path, int, int]]:

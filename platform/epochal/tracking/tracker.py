@@ -12,7 +12,7 @@ from typing import Any
 
 from epochal.backoff import pause_after
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
-from epochal.tracking.sync_state import SyncState, is_pending
+from epochal.tracking.sync_state import SyncState, can_be_sent
 from epochal.tracking.syncer import Synced, sync
 
 EVERY_SECONDS = 1.0
@@ -139,15 +139,7 @@ class Tracker:
 
 def pending_folders(storage: Path) -> Iterator[Path]:
     """The folders of the jobs under a storage root that have something to send."""
-    for folder in sorted(storage.glob("jobs/*")):
-        try:
-            pending = is_pending(folder)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            # One damaged folder must not stop the jobs of all others from being sent.
-            _logger.warning("%s cannot be read and is not sent to MLflow: %s", folder, error)
-            continue
-        if pending:
-            yield folder
+    return (folder for folder in sorted(storage.glob("jobs/*")) if can_be_sent(folder))
 
 
 def sync_all(uri: str, storage: Path, deadline_seconds: float = 20.0) -> dict[str, Synced]:

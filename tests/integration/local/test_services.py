@@ -23,7 +23,7 @@ from epochal.local.service_plan import Plan, Probe, ServicePlan
 from epochal.local.service_state import MARK, Services, ServiceState, read_services
 from epochal.local.services import down, up
 from epochal.settings import Home, home
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 
 SMALL = Path(__file__).with_name("small_service.py")
 URI = "http://elsewhere:5000"

@@ -25,7 +25,7 @@ from epochal.local.service_state import (
     ServiceState,
     read_services,
 )
-from epochal.tracking.server import free_port
+from epochal.urls import free_port
 from polling import until
 
 SMALL = Path(__file__).with_name("small_service.py")

@@ -21,7 +21,7 @@ from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, Place
 from epochal.engine.warm import WarmPool
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Event, Job, Lease
 from epochal.settings import home
 from epochal.spec.load import load_spec
 from epochal.tracking.desired_run import DesiredRun
@@ -34,17 +34,23 @@ NO_GROUP = cast(PlacementGroup, None)
 
 
 def test_a_sweep_that_is_in_the_ledger_already_is_not_trained_as_one_job() -> None:
+    ended, _ = run_by(JobRunner, SWEEP, NO_CLUSTER, hands_back=True)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.USER_ERROR)
+    assert "sweeps cannot be run yet" in ended.message
+
+
+def run_by(runner: type[JobRunner], path: Path, cluster: Connection, hands_back: bool) -> tuple[Job, list[Event]]:
+    """A job as that runner leaves it, and its events."""
     home().root.mkdir(parents=True)
     with LedgerSource.open(home().ledger_url) as ledger:
-        spec = load_spec(SWEEP).spec
+        spec = load_spec(path).spec
         job = ledger.submit(spec.model_dump(mode="json"), name=spec.name)
         lease = ledger.lease("agent", 30.0, job.id)
         assert lease is not None
-        agent = Agent("agent", ledger, NO_CLUSTER, home(), "sqlite:///unused", hands_back=True)
-        ended = JobRunner(agent, lease, SilentObserver()).run()
-    assert ended is not None
-    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.USER_ERROR)
-    assert "sweeps cannot be run yet" in ended.message
+        agent = Agent("agent", ledger, cluster, home(), "sqlite:///unused", hands_back=hands_back)
+        ended = runner(agent, lease, SilentObserver()).run()
+        assert ended is not None
+        return ended, ledger.events(job.id)
 
 
 class Trained(JobRunner):
@@ -66,18 +72,10 @@ def fail() -> None:
 
 
 def trained(cluster: Connection, hands_back: bool) -> JobState:
-    home().root.mkdir(parents=True)
-    with LedgerSource.open(home().ledger_url) as ledger:
-        spec = load_spec(JOBS / "quickstart.yaml").spec
-        job = ledger.submit(spec.model_dump(mode="json"), name=spec.name)
-        lease = ledger.lease("agent", 30.0, job.id)
-        assert lease is not None
-        agent = Agent("agent", ledger, cluster, home(), "sqlite:///unused", hands_back=hands_back)
-        ended = Trained(agent, lease, SilentObserver()).run()
-        assert ended is not None
-        (told,) = [event.message for event in ledger.events(job.id) if event.kind == "model_not_packaged"]
+    ended, events = run_by(Trained, JOBS / "quickstart.yaml", cluster, hands_back)
+    (told,) = [event.message for event in events if event.kind == "model_not_packaged"]
     assert "RaySystemError" in told
-    assert DesiredRun.load(home().job(job.id)).tags[FORMAT_TAG] == "none"
+    assert DesiredRun.load(home().job(ended.id)).tags[FORMAT_TAG] == "none"
     return ended.state
 
 

@@ -40,7 +40,7 @@ async def events(
     found, done = await services.notifier.poll(
         [about(job_id)],
         partial(run_in_threadpool, services.ledger.follow, job_id, chosen.after, chosen.limit),
-        lambda seen: bool(seen[0]) or seen[1],
+        any,
         chosen.wait,
         request.is_disconnected,
     )

@@ -24,9 +24,9 @@ from epochal.server.services import Deps, Services
 router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
 JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
-Epoch = Annotated[int, Path(ge=1, le=1_000_000_000)]
+Epoch = Annotated[int, Path(ge=1, le=schemas.LAST_EPOCH)]
 _OF_LEASE = "What the lease was asked for with. That of another lease, or none, is refused (409)."
-Secret = Annotated[str, Header(alias="Lease-Secret", max_length=200, description=_OF_LEASE)]
+Secret = Annotated[str, Header(alias="Lease-Secret", max_length=schemas.LONGEST_SECRET, description=_OF_LEASE)]
 
 
 class Claim(NamedTuple):
