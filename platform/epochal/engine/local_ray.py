@@ -1,11 +1,11 @@
 """A private Ray on this machine, started with nothing that a gang does not need.
 
-Measured on 2 cores: ``ray.init()`` takes 4.7 s, this 0.6 s. What goes: the dashboard's process, which is started and
-waited for even where ``include_dashboard`` is false (1.2 to 2 s), its agent, which the raylet waits for (1.1 s of a
-core), the autoscaler's monitor and the log monitor (each a Python process that competes for the cores), a wait for the
-node's registration in steps of one second, and listeners on other interfaces than loopback. The agent for runtime
-environments, which few jobs need (0.5 s of a core), starts in what the workers leave, and nobody else waits for it. The
-way in is ``ray.init`` itself; only its ``Node`` is replaced.
+Measured on 2 cores: ``ray.init()`` takes 4.5 to 5.3 s, this 0.3 to 0.4 s. What goes: the dashboard's process, which is
+started and waited for even where ``include_dashboard`` is false (1.2 to 2 s), its agent, which the raylet waits for
+(1.1 s of a core), the autoscaler's monitor and the log monitor (each a Python process that competes for the cores), a
+wait for the node's registration in steps of one second, and listeners on other interfaces than loopback. The agent for
+runtime environments, which few jobs need (0.5 s of a core), starts in what the workers leave, and nobody else waits for
+it. The way in is ``ray.init`` itself; only its ``Node`` is replaced.
 """
 
 from __future__ import annotations
