@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from epochal.client.http import Http, Patience, Request
-from epochal.client.renewals import Renewals
+from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
@@ -35,7 +35,7 @@ class RemoteLedger:
 
     def __init__(self, server: str, token: str | None = None) -> None:
         self._http = Http(server, token, _PATIENCE)
-        self._renewals = Renewals(self._http)
+        self._renewals = RenewalBatcher(self._http)
 
     @property
     def label(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from restartable_server import SPEC, PlayedAgent, RestartableServer
 
-from epochal.client import Client, renewals
+from epochal.client import Client, renewal_batcher
 from epochal.client.http import Request
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.errors import (
@@ -119,7 +119,7 @@ def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: P
 def test_renewals_of_many_threads_are_one_request_and_each_has_its_answer(
     client: Client, agent: PlayedAgent, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewals, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(renewal_batcher, "_GATHER_SECONDS", 0.5)
     leases = [agent.lease(submit(f"name=renewed-{number}").id) for number in range(4)]
     agent.ledger.finish(leases[3], JobState.FAILED, Reason.USER_ERROR)
     before = requests_for_renewals(agent)
@@ -136,7 +136,7 @@ def test_renewals_of_many_threads_are_one_request_and_each_has_its_answer(
 def test_progress_that_is_refused_costs_no_other_job_its_lease(
     client: Client, agent: PlayedAgent, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewals, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(renewal_batcher, "_GATHER_SECONDS", 0.5)
     leases = [agent.lease(submit(f"name=beside-{number}").id) for number in range(2)]
     nested: dict[str, Any] = {}
     for _ in range(70):

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from epochal.client.http import Http, Patience, Request, foreign, stays_here
-from epochal.client.renewals import Renewals
+from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.errors import (
     AuthError,
     ConflictError,
@@ -249,7 +249,7 @@ def test_loopback() -> None:
 )
 def test_an_odd_answer_to_renewals_leaves_nobody_waiting(answer: Any) -> None:
     with serving(lambda _: (200, answer)) as (url, _), ThreadPoolExecutor(2) as threads:
-        renewals = Renewals(http(url))
+        renewals = RenewalBatcher(http(url))
         leases = [LeaseKey("a-job", 1, "agent/1", "secret"), LeaseKey("another", 1, "agent/1", "secret")]
         for asked in [threads.submit(renewals.renew, lease, 30.0, None) for lease in leases]:
             with pytest.raises(UnreachableError, match="oddly"):

@@ -20,7 +20,7 @@ _MOST = 100
 _Asked = tuple[dict[str, Any], Future[JobState]]
 
 
-class Renewals:
+class RenewalBatcher:
     """Joins what several threads ask at about the same time."""
 
     def __init__(self, http: Http) -> None:
