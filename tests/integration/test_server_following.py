@@ -17,6 +17,7 @@ import pytest
 from epochal.agent.logs import LogShipper, attempt_logs, secret_of
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.values import Lease
+from epochal.server.routes import following
 from running_server import SPEC, RunningServer, settings_in
 
 NODES = [{"id": "n1", "host": "127.0.0.1", "total": {"CPU": 4.0}, "available": {"CPU": 4.0}}]
@@ -188,6 +189,25 @@ def test_a_stream_tells_of_each_event_as_it_happens_and_ends_with_the_job(
     after = page["events"][-1]["id"]
     only = server.admin.get(f"/jobs/{job}/events/stream", params={"after": after})
     assert json.loads(only.text) == {"events": [], "done": True}
+
+
+def test_a_stream_of_a_job_that_rests_asks_nothing_of_the_ledger(
+    server: RunningServer, agent: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    follow = server.ledger.follow
+    monkeypatch.setattr(following, "_QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(type(server.ledger), "follow", lambda _, *asked: looks.append(asked) or follow(*asked))
+    job = leased(server, agent)
+    with server.admin.stream("GET", f"/jobs/{job}/events/stream") as response:
+        lines = response.iter_lines()
+        assert [event["kind"] for event in json.loads(next(lines))["events"]] == ["submitted", "leased"]
+        assert not any(next(lines) for _ in range(100))  # of the lease the watcher tells a moment later
+        looks.clear()
+        assert not any(next(lines) for _ in range(100))
+        assert looks == []
+        told(agent, job, "running", world_size=2)
+        assert [event["kind"] for event in json.loads(next(filter(None, lines)))["events"]] == ["running"]
 
 
 def test_only_who_shows_its_secret_can_tell_of_an_attempt(server: RunningServer, agent: httpx.Client) -> None:

@@ -85,6 +85,20 @@ class Notifier:
         self.closed = True
         self._in_loop(lambda: self._wake(self._waiting))
 
+    @contextmanager
+    def listening(self, topics: Collection[str]) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of them has changed, and when the server ends."""
+        event = asyncio.Event()
+        for topic in topics:
+            self._waiting.setdefault(topic, set()).add(event)
+        try:
+            yield event
+        finally:
+            for topic in topics:
+                self._waiting[topic].discard(event)
+                if not self._waiting[topic]:
+                    del self._waiting[topic]
+
     async def poll(
         self,
         topics: Collection[str],
@@ -97,10 +111,10 @@ class Notifier:
         is looked for any more then, as looking may take something (a lease)."""
         until = time.monotonic() + wait
         while True:
-            with self._listening(topics) as woken:  # before looking, so that no change goes unnoticed
+            with self.listening(topics) as woken:  # before looking, so that no change goes unnoticed
                 found = await look()
                 left = until - time.monotonic()
-                if enough(found) or left <= 0 or self.closed or not await _wait(woken, left):
+                if enough(found) or left <= 0 or self.closed or not await is_set_within(woken, left):
                     return found
             if await gone():
                 return found
@@ -109,7 +123,7 @@ class Notifier:
         """Wake those whom ``news`` of the ledger concern, and look after logs that others than this process add to."""
         seen, logs_at = None, 0.0
         while not self.closed:
-            await _wait(self._changed, WATCH_SECONDS)
+            await is_set_within(self._changed, WATCH_SECONDS)
             self._changed.clear()
             if not self._waiting:
                 continue
@@ -127,19 +141,6 @@ class Notifier:
                 seen = told.seen
                 self._wake(self._waiting if told.missed else _topics(told))
             await asyncio.sleep(_REST_SECONDS)
-
-    @contextmanager
-    def _listening(self, topics: Collection[str]) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        for topic in topics:
-            self._waiting.setdefault(topic, set()).add(event)
-        try:
-            yield event
-        finally:
-            for topic in topics:
-                self._waiting[topic].discard(event)
-                if not self._waiting[topic]:
-                    del self._waiting[topic]
 
     def _wake(self, topics: Iterable[str]) -> None:
         for topic in topics:
@@ -180,8 +181,8 @@ def _topics(news: News) -> Iterator[str]:
         yield QUEUE
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Whether it was set in that time."""
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it is, or was set in that time."""
     with suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), seconds)
     return event.is_set()

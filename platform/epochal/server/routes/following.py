@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,7 +16,7 @@ from epochal.errors import EpochalError
 from epochal.server.auth import Reader
 from epochal.server.error_responses import answer, as_json
 from epochal.server.log_pages import LogPage, LogQuestion, next_page
-from epochal.server.notifier import about, logs_of
+from epochal.server.notifier import about, is_set_within, logs_of
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
 from epochal.server.routes.jobs import Ref
@@ -65,23 +66,26 @@ async def event_stream(
 
 
 async def _event_lines(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
-    until = time.monotonic() + _STREAM_SECONDS
-    while time.monotonic() < until and not services.notifier.closed:
-        look = partial(run_in_threadpool, services.ledger.follow, job_id, after, _MOST_EVENTS)
-        try:
-            found, done = await services.notifier.poll([about(job_id)], look, any, _QUIET_SECONDS, _is_listening)
-        except EpochalError:
-            return  # such as a database that is away: whoever listens asks again, and is told
-        page = {"events": [event.to_dict() for event in found], "done": done}
-        yield as_json(page) + b"\n" if found or done else b"\n"
-        if done:
-            return
-        after = found[-1].id if found else after
-
-
-async def _is_listening() -> bool:
-    """Whoever has gone is noticed by the response itself."""
-    return False
+    until = time.monotonic() + _STREAM_SECONDS * random.uniform(0.8, 1.0)  # many have begun in the same moment
+    with services.notifier.listening([about(job_id)]) as woken:
+        woken.set()
+        while time.monotonic() < until and not services.notifier.closed:
+            if not await is_set_within(woken, _QUIET_SECONDS):
+                yield b"\n"
+                continue
+            woken.clear()
+            try:
+                found, done = await run_in_threadpool(services.ledger.follow, job_id, after, _MOST_EVENTS)
+            except EpochalError:
+                return  # such as a database that is away: whoever listens asks again, and is told
+            if found or done:
+                yield as_json({"events": [event.to_dict() for event in found], "done": done}) + b"\n"
+            if done:
+                return
+            if found:
+                after = found[-1].id
+            if len(found) == _MOST_EVENTS:
+                woken.set()
 
 
 @router.get("/jobs/{ref}/logs", responses=answers(LOGS, 404, 409))
