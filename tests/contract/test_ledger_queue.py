@@ -10,6 +10,7 @@ from ledger_steps import SPEC
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger import queueing
+from epochal.ledger.agents import agent_of
 from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.policy import Waiting, in_order
@@ -188,22 +189,23 @@ def test_many_jobs_of_which_none_fits_hide_nobody_behind_them(ledger: Ledger) ->
     assert ledger.why("wide").kind is WhyKind.NEVER_FITS
 
 
-def test_of_jobs_that_are_alike_the_database_gives_the_first(ledger: Ledger) -> None:
+def test_of_the_queued_jobs_of_each_kind_the_database_gives_the_first(ledger: Ledger) -> None:
     for number in range(60):
         submit(
             ledger, f"job-{number}", workers=1 + number % 3, user=f"u{number % 2}", priority=50 + 10 * (number % 5 == 0)
         )
     submit(ledger, "nightly", queue="nightly")
     submit(ledger, "big", resources={"workers": 2, "memory_per_worker": "1GiB"})
+    for user, queue in (("u 1 q", "q"), ("u", "1 q 1 q"), ("u 1", "q 1 q")):
+        submit(ledger, "spaces", user=user, queue=queue)
+    beat(ledger)
     with ledger._database.read() as connection:
-        found = queueing._read(connection, queueing._FIRSTS, {"storage": None})
+        found = queueing._firsts(connection, agent_of(connection, A))
         all_of_them = queueing._read(connection, queueing._queued())
     firsts: dict[object, Waiting] = {}
     for one in in_order(all_of_them):
-        firsts.setdefault(
-            (one.priority, one.demand, one.user, one.queue, one.storage), one
-        )  # the columns `tables.ALIKE`
-    assert len(all_of_them) == 62
+        firsts.setdefault((one.priority, one.demand, one.user, one.queue, one.storage), one)
+    assert len(all_of_them) == 65
     assert found == list(firsts.values())
 
 

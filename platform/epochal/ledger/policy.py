@@ -223,7 +223,7 @@ def decide(
 ) -> Decision:
     """What the agent of ``nodes`` shall do next. ``running`` are the jobs of all agents.
 
-    Of jobs that are alike (``tables.ALIKE``) the first is enough: what is said of it is said of the others.
+    Of the jobs of a kind (``jobs.kind``) the first is enough: what is said of it is said of the others.
     """
     scan = Scan(nodes, running, Usage.of(running, quotas), now)
     for job in in_order(queue):

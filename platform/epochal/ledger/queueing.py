@@ -19,7 +19,7 @@ from epochal.ledger.policy import Decision, Running, Waiting, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
 from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
-from epochal.ledger.tables import ALIKE, attempts, jobs, now
+from epochal.ledger.tables import attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_operations import ask_to_leave
@@ -165,7 +165,17 @@ def _decision(connection: Connection, asking: AgentInfo) -> Decision:
     is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
     if is_full and not any(job.here and job.preemptible for job in running):
         return Decision()  # most who ask: whatever waits, it is not read
-    return decide(_read(connection, _FIRSTS, {"storage": asking.storage}), running, nodes, quotas, now)
+    return decide(_firsts(connection, asking), running, nodes, quotas, now)
+
+
+def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
+    """Of the queued jobs of each kind that the agent may run the first, in their order.
+
+    Two questions: of one, PostgreSQL makes a scan of all jobs. One that another takes in between is among them: who
+    decides on it is told so under the lock, and decides anew, where else it would not know of the next of its kind.
+    """
+    numbers = connection.scalars(_FIRSTS).all()
+    return _read(connection, _NUMBERED, {"numbers": numbers, "storage": asking.storage}) if numbers else []
 
 
 def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> bool:
@@ -231,6 +241,16 @@ def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     return query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
 
 
+def _first_of_each_kind() -> Select[int]:
+    """The numbers of those queued jobs. From one kind to the next by the index: a group by would read all jobs."""
+    queued = jobs.c.state == JobState.QUEUED
+    kinds = select(func.min(jobs.c.kind).label("kind")).where(queued).cte("kinds", recursive=True)
+    following = select(func.min(jobs.c.kind)).where(queued, jobs.c.kind > kinds.c.kind).scalar_subquery()
+    kinds = kinds.union_all(select(following).where(kinds.c.kind.is_not(None)))
+    first = select(func.min(jobs.c.number)).where(queued, jobs.c.kind == kinds.c.kind).scalar_subquery()
+    return select(first).where(kinds.c.kind.is_not(None))
+
+
 _NOW = select(now())
 _ANY = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
 _ANSWERED = (
@@ -239,9 +259,12 @@ _ANSWERED = (
     .order_by(attempts.c.epoch.desc())
 )
 _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
-_FIRST_NUMBERS = select(func.min(jobs.c.number)).where(jobs.c.state == JobState.QUEUED, _AT_HAND).group_by(*ALIKE)
-_FIRSTS = _queued(jobs.c.number.in_(_FIRST_NUMBERS))
-"""Of the jobs that are ``ALIKE`` to the policy, the first."""
+_FIRSTS = _first_of_each_kind()
+_NUMBERED = (
+    select(*_LIGHT)
+    .where(jobs.c.number.in_(bindparam("numbers", expanding=True)), _AT_HAND)
+    .order_by(jobs.c.priority.desc(), jobs.c.number)
+)
 _STILL_WAITING = _queued(jobs.c.id == bindparam("job"), _AT_HAND)
 _LEASED = _leased()
 _LEASED_BY = _leased(or_(jobs.c.owner == bindparam("asking"), jobs.c.state == JobState.STOPPING))

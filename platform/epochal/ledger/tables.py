@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Double,
     ForeignKey,
     Index,
@@ -25,6 +26,23 @@ from sqlalchemy.sql.expression import FunctionElement
 metadata = MetaData()
 # SQLite numbers rows by itself only in a column declared INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
+
+_KIND = " || ' ' || ".join(
+    (
+        *(f"CAST({name} AS TEXT)" for name in ("priority", "workers_min", "workers_max", "cpus", "gpus")),
+        "COALESCE(CAST(memory AS TEXT), '')",
+        # Names may hold spaces: with their lengths before them, no two kinds are written alike.
+        *(f"CAST(LENGTH({name}) AS TEXT) || ' ' || {name}" for name in ("submitted_by", "queue")),
+        "COALESCE(storage, '')",
+    )
+)
+
+
+@compiles(Computed, "sqlite")
+def _computed_when_read(element: Computed, compiler: Any, **options: Any) -> str:
+    """SQLite can add no stored column to a table, and indexes these too; PostgreSQL indexes only stored ones."""
+    return f"GENERATED ALWAYS AS ({element.sqltext})"
+
 
 jobs = Table(
     "jobs",
@@ -67,22 +85,16 @@ jobs = Table(
     Column("losses", Integer, nullable=False, server_default="0"),
     Column("storage", Text),
     Column("experiment_id", Text),
+    # What the queue policy asks of a job: of the queued jobs of a kind, it looks at the first.
+    Column("kind", Text, Computed(_KIND, persisted=True)),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),
+    Index("jobs_kind", "state", "kind", "number"),
     Index("jobs_recent", "state", "number"),
     Index("jobs_name", "name", "number"),
     Index("jobs_spec_digest", "spec_digest"),
 )
-
-ALIKE = tuple(
-    jobs.c[name]
-    for name in (
-        "priority", "submitted_by", "queue", "workers_min", "workers_max", "cpus", "gpus", "memory", "storage",
-    )
-)  # fmt: skip
-"""What the queue policy asks of a job: of those that are equal in it, it looks at the first."""
-Index("jobs_alike", jobs.c.state, *ALIKE, jobs.c.number)
 
 documents = Table(
     "documents",

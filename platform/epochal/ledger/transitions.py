@@ -15,6 +15,7 @@ from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
 FULL = select(*jobs.c, documents.c.spec, documents.c.origin).join(documents, documents.c.job_id == jobs.c.id)
+_FULL_OF = FULL.where(jobs.c.id == bindparam("this"))
 """Jobs with their documents."""
 
 
@@ -46,7 +47,7 @@ def to_full_job(row: Row[*tuple[Any, ...]]) -> FullJob:
 
 def full(connection: Connection, job: Job) -> FullJob:
     """The same with its documents."""
-    return to_full_job(connection.execute(FULL.where(jobs.c.id == job.id)).one())
+    return to_full_job(connection.execute(_FULL_OF, {"this": job.id}).one())
 
 
 def _job_values(row: Row[*tuple[Any, ...]], kind: type[Job]) -> dict[str, Any]:

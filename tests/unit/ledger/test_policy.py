@@ -309,7 +309,7 @@ SOME_QUOTAS = st.lists(
 def test_the_first_of_those_alike_decides_for_all_of_them(queue, taken, nodes, quotas) -> None:
     firsts: dict[object, Waiting] = {}
     for one in in_order(queue):
-        alike = one.priority, one.demand, one.user, one.queue, one.storage  # the columns `tables.ALIKE`
+        alike = one.priority, one.demand, one.user, one.queue, one.storage  # as `jobs.kind`
         firsts.setdefault(alike, one)
     plain = plain_decision(queue, taken, nodes, quotas, NOW)
     assert decide(firsts.values(), taken, nodes, quotas, NOW) == decide(queue, taken, nodes, quotas, NOW) == plain
