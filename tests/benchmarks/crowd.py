@@ -22,7 +22,7 @@ from epochal.ledger.values import LEASE_SECONDS
 
 CPUS = 16.0
 HEARTBEAT_SECONDS, WAIT_SECONDS = 2.5, 25
-JOB_SECONDS = 120.0
+JOB_SECONDS = 40.0
 """On average. How long one takes yet does not depend on how long it has taken, so every minute is like any other."""
 
 
@@ -93,7 +93,8 @@ class Agent:
         self._url, self._name, self._token, self._seen = url, name, token, seen
         self._held: dict[tuple[str, int], float] = {}
         self._running: dict[tuple[str, int], str] = {}
-        self._told_free, self._more_room_at = 0.0, 0.0
+        self._told_free, self._told_held = 0.0, set[tuple[str, int]]()
+        self._more_room_at, self._heard_at = 0.0, 0.0
         self._leasing = Connection(url, token)
 
     async def run(self) -> None:
@@ -130,12 +131,15 @@ class Agent:
 
     async def _beat(self, connection: Connection) -> None:
         free = CPUS - sum(self._held.values())
-        if free > self._told_free:
+        has_more = free > self._told_free
+        if has_more:
             self._more_room_at = time.perf_counter()
-        self._told_free = free
+        self._told_free, self._told_held = free, set(self._held)
         node = {"id": "n", "host": self._name, "total": {"CPU": CPUS}, "available": {"CPU": free}}
         body = {"incarnation": "1", "nodes": [node], "held": [list(key) for key in self._held]}
         await self._timed("heartbeat", connection.ask("PUT", f"/agents/{self._name}", body))
+        if has_more:
+            self._heard_at = time.perf_counter()
 
     async def _lease(self, tasks: asyncio.TaskGroup) -> None:
         secret = secrets.token_urlsafe(32)
@@ -145,23 +149,33 @@ class Agent:
         if status != 200:
             self._note(status, "lease", good=(200, 204))
             return
-        # An agent that is full asks too, and waits until it has told of room.
-        could_be_given = max(began, self._more_room_at)
-        self._seen.took.setdefault("lease", []).append(time.perf_counter() - could_be_given)
+        # An agent that is full asks too, and waits until it has told of room, and the server has heard of it.
+        told, ended = max(began, self._more_room_at), time.perf_counter()
+        self._seen.took.setdefault("room to lease", []).append(ended - told)
+        self._seen.took.setdefault("lease decision", []).append(ended - max(told, self._heard_at))
         resources = lease["job"]["spec"]["resources"]
-        self._held[lease["job"]["id"], lease["epoch"]] = resources["workers"] * resources["cpus_per_worker"]
+        taken = resources["workers"] * resources["cpus_per_worker"]
+        self._told_free -= taken
+        self._held[lease["job"]["id"], lease["epoch"]] = taken
         tasks.create_task(self._carry(lease, secret))
 
     async def _carry(self, lease: Mapping[str, Any], secret: str) -> None:
         connection, key = Connection(self._url, self._token), (lease["job"]["id"], lease["epoch"])
+        workers = lease["job"]["spec"]["resources"]["workers"]
         path, shown = f"/leases/{key[0]}/{key[1]}", {"Lease-Secret": secret}
-        await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": 1}, shown))
+        await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": workers}, shown))
         connection.close()
         self._running[key] = secret
         await asyncio.sleep(random.expovariate(1 / JOB_SECONDS))
         del self._running[key]
+        is_free = key not in self._told_held  # at once, where no heartbeat has told of its share
+        if is_free:
+            self._told_free += self._held[key]
+            self._more_room_at = time.perf_counter()
         end = {"state": "SUCCEEDED", "reason": "COMPLETED"}
         await self._timed("finish", connection.ask("POST", f"{path}/finish", end, shown))
+        if is_free:
+            self._heard_at = time.perf_counter()
         del self._held[key]
         connection.close()
 
