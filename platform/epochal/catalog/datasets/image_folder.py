@@ -15,6 +15,7 @@ from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import PartitionParams
 from epochal.catalog.datasets.partition import partition
+from epochal.catalog.datasets.picture import picture
 from epochal.catalog.entry import Dataset
 from epochal.errors import EpochalError
 
@@ -44,13 +45,8 @@ class ReadImage:
 
         path, label = self.files[index]
         height, width = self.size
-        try:
-            with Image.open(path) as image:
-                resized = image.convert("RGB" if self.mode == "rgb" else "L").resize(
-                    (width, height), Image.Resampling.BILINEAR
-                )
-        except OSError as error:
-            raise EpochalError(f"{path} cannot be read as an image: {error}") from error
+        seen = picture(path) if self.mode == "rgb" else picture(path).convert("L")
+        resized = seen.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized, dtype=np.float32).reshape(height, width, -1) / 255
         return {"input": torch.from_numpy(pixels.transpose(2, 0, 1).copy()), "target": torch.tensor(label)}
 
