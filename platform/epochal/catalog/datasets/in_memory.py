@@ -11,7 +11,7 @@ import torch
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit, Understood
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Params
 from epochal.errors import EpochalError
@@ -66,7 +66,12 @@ def standardized(
 
 
 def loaded(
-    train: Arrays, validation: Arrays | None, source: str, digest: str, vocabulary: int | None = None
+    train: Arrays,
+    validation: Arrays | None,
+    source: str,
+    digest: str,
+    vocabulary: int | None = None,
+    understood: tuple[Understood, ...] = (),
 ) -> LoadedData:
     """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
 
@@ -80,7 +85,21 @@ def loaded(
         target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
     )
     rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
-    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source)
+    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood)
+
+
+def unheld(before: Tensor, after: Tensor) -> Tensor:
+    """Which values of a sample float32 cannot hold: those too large for it, and those that differ by so little beside
+    what they have in common that few of them stay apart. ``before`` is as read, ``after`` what is trained on.
+    """
+    before, after = before.double().reshape(len(before), -1), after.reshape(len(after), -1)
+    deviation, largest = before.std(dim=0, correction=0), before.abs().amax(dim=0)
+    # Less than 1e-12 of what is common is what sums leave of equal numbers.
+    differs = (before.amin(dim=0) != before.amax(dim=0)) & ~(deviation < 1e-12 * largest)
+    lost = (after.double() == after.double()[0]).all(dim=0)
+    coarse = (after.double() == before.float().double()).all(dim=0) & (deviation < 8 * 2**-24 * largest)
+    exact = (after.double() == before).all(dim=0)
+    return ~after.isfinite().all(dim=0) | (differs & ~exact & (lost | coarse))
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
