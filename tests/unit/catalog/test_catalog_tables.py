@@ -85,6 +85,8 @@ def test_marks_of_decimals_and_thousands(
     rows = [f"{cell}{delimiter}{'pq'[index % 2]}" for index, cell in enumerate(cells)]
     data = _load(tmp_path, "\n".join([f"a{delimiter}y", *rows]), standardize=False, **params)
     assert _values(data) == pytest.approx(expected)
+    if any(mark in cell for cell in cells for mark in ",' "):
+        assert f" read as {expected[0]:.15g}" in _taken(data)["a"].note
 
 
 @pytest.mark.parametrize("mark", ["", "?", "NA", "n/a", "N/A", "null", "NULL", "NaN", "None", "-", ".", " ? ", "#N/A"])
@@ -169,6 +171,7 @@ STAMPS = "\n".join(["t,y", *(f"{1_700_000_000 + index},{index / 2}" for index in
         ("a,y\n1,p\n2,\n", {}, "misses values of the target 'y' in 1 of 2 rows (row 3)"),
         ("a,y\n1,1\n2,2\n3,x\n", {}, "(column 'y', row 4): found 'x', expected a number"),
         ("a,y\n1,p\n", {"target": "z"}, "has no column 'z'; it has 'a', 'y'"),
+        ('a,y\n1,p\n2,"q\n3,p\n4,q\n', {}, "(row 3): found a quotation mark that is never closed"),
         ("", {}, "cannot be read as a table"),
         (b"no gzip", {"name": "t.csv.gz"}, "t.csv.gz cannot be read as a table"),
         (b"no parquet", {"name": "t.parquet"}, "t.parquet cannot be read as a table"),

@@ -92,14 +92,22 @@ def unheld(before: Tensor, after: Tensor) -> Tensor:
     """Which values of a sample float32 cannot hold: those too large for it, and those that differ by so little beside
     what they have in common that few of them stay apart. ``before`` is as read, ``after`` what is trained on.
     """
-    before, after = before.double().reshape(len(before), -1), after.reshape(len(after), -1)
-    deviation, largest = before.std(dim=0, correction=0), before.abs().amax(dim=0)
+    before, after = before.reshape(len(before), -1), after.reshape(len(after), -1)
+    # A few at a time: whole arrays may leave no room for copies in float64.
+    return torch.cat(
+        [_unheld(*parts) for parts in zip(torch.split(before, 256, 1), torch.split(after, 256, 1), strict=True)]
+    )
+
+
+def _unheld(before: Tensor, after: Tensor) -> Tensor:
+    exact, held = before.double(), after.double()
+    deviation, largest = exact.std(dim=0, correction=0), exact.abs().amax(dim=0)
     # Less than 1e-12 of what is common is what sums leave of equal numbers.
-    differs = (before.amin(dim=0) != before.amax(dim=0)) & ~(deviation < 1e-12 * largest)
-    lost = (after.double() == after.double()[0]).all(dim=0)
-    coarse = (after.double() == before.float().double()).all(dim=0) & (deviation < 8 * 2**-24 * largest)
-    exact = (after.double() == before).all(dim=0)
-    return ~after.isfinite().all(dim=0) | (differs & ~exact & (lost | coarse))
+    differs = (exact.amin(dim=0) != exact.amax(dim=0)) & ~(deviation < 1e-12 * largest)
+    constant = (held == held[0]).all(dim=0)
+    coarse = (held == exact.float().double()).all(dim=0) & (deviation < 8 * 2**-24 * largest)
+    same = (held == exact).all(dim=0)
+    return ~held.isfinite().all(dim=0) | (differs & ~same & (constant | coarse))
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

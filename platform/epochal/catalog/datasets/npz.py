@@ -139,7 +139,7 @@ def _numbered(arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path) ->
 def _refuse_unheld(path: Path, name: str, array: NDArray[Any], values: Tensor) -> None:
     if array.dtype.itemsize < 4 or array.dtype == np.float32:  # float32 holds them all
         return
-    if unheld(torch.from_numpy(array.astype(np.float64)), values).any():
+    if unheld(torch.from_numpy(array.astype(np.float64, copy=False)), values).any():
         raise EpochalError(
             f"{path} (member {name}): found values from {array.min():g} to {array.max():g}, which float32 cannot hold"
             " or tell apart",

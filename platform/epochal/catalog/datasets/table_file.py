@@ -198,6 +198,11 @@ def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), null_values=[]),
     )
+    if cells.num_rows and "\n" in cells.column(cells.num_columns - 1)[-1].as_py() and text.count('"') % 2:
+        raise EpochalError(
+            f"{path} (row {cells.num_rows + 1}): found a quotation mark that is never closed, expected as many as open",
+            "mend the row; all that follows was taken for the text of its last cell",
+        )
     decimal = format.decimal or _decimal(cells, delimiter)
     note = f"delimiter {delimiter!r}, encoding {encoding}, decimal {decimal!r}"
     decimals = format.decimal or f"{decimal}{'.' if decimal == ',' else ','}"
