@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-from urllib.parse import quote
 
 from epochal.client.following import EventPage, LogChunk, LogFilter, LogPage
 from epochal.client.http import MAX_WAIT, Http, Request
 from epochal.errors import UnreachableError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
+from epochal.names import checked_name, in_path
 
 _PAGE = 100
 _MOMENT = 0.1
@@ -48,6 +48,9 @@ class JobCalls:
     ) -> list[Job]:
         """Jobs, newest first, at most ``limit``."""
         wanted = [JobState(str(state).upper()).value for state in states]
+        for kind, asked in (("job", name), ("user", user), ("queue", queue)):
+            if asked is not None:
+                checked_name(kind, asked)
         query: dict[str, Any] = {"state": wanted or None, "name": name, "user": user, "queue": queue}
         found: list[Job] = []
         before: int | None = None
@@ -189,4 +192,4 @@ class JobCalls:
 
 
 def _job(ref: str, *parts: str) -> str:
-    return "/".join(("/jobs", quote(ref, safe=""), *parts))
+    return "/".join(("/jobs", in_path("job", ref), *parts))
