@@ -99,6 +99,7 @@ class TestList:
         total = ledger.counts()[JobState.QUEUED]
         assert page.text("#queue-count") == str(total)
         assert page.text("#queue-more").startswith(f"{total - 200} more jobs behind these")
+        assert f"epochal jobs --state QUEUED --limit {total} lists" in page.text("#queue-more")
 
 
 class TestJob:
@@ -139,6 +140,9 @@ class TestJob:
     def test_a_job_that_is_not_there(self, page: Page, shared: Invented) -> None:
         page.open(shared.server.url, shared.secrets["anna"], "no-such-job")
         page.wait(lambda: "No job is named 'no-such-job'" in page.text("#trouble"), "the refusal")
+        assert not page.texts("#job-actions button")
+        assert not page.one("#job-parts").is_displayed()
+        assert page.text("#link-text") == "live"
 
 
 class TestActions:

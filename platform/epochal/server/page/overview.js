@@ -23,7 +23,7 @@ export function showOverview(data, query) {
   section("recent", data.recent.toSorted(byEnd), fits, (job) => job.id, recentRow, { now });
   const more = data.queued_more;
   byId("queue-more").hidden = !more;
-  setText(byId("queue-more"), `${plural(more, "more job")} behind these: epochal jobs --state QUEUED lists them all.`);
+  setText(byId("queue-more"), `${plural(more, "more job")} behind these: epochal jobs --state QUEUED --limit ${data.queue.length + more} lists them all.`);
   showAgents(data.agents, now);
 }
 
