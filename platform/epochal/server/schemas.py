@@ -60,11 +60,11 @@ class LogChunk(BaseModel):
 
 
 SUBMITTED = _answer("Submitted", job=FullJob, created=bool, same_as=str | None)
-JOBS = _answer("Jobs", jobs=list[Job], next=int | None)
+JOBS = _answer("Jobs", jobs=list[Job], next=int | None, total=int | None)
 ATTEMPTS = _answer("Attempts", attempts=list[Attempt])
 EVENTS = _answer("Events", events=list[Event], done=bool)
 LOGS = _answer("Logs", chunks=list[LogChunk], cursor=str, done=bool)
-QUEUE = _answer("Queue", queue=list[QueueEntry])
+QUEUE = _answer("Queue", queue=list[QueueEntry], total=int)
 AGENTS = _answer("Agents", agents=list[AgentInfo])
 TOKENS = _answer("Tokens", tokens=list[Token])
 NEW_TOKEN = _answer("MadeToken", token=Token, secret=str)
