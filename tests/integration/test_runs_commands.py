@@ -87,6 +87,17 @@ def test_list_in_every_format_and_with_every_filter(runs: dict[str, str], capsys
     assert "did you mean 'digits'" in output(capsys, "list", "--experiment", "digit", code=3)
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"), [("2", "the newest 2 are shown, and there are more: --limit 20\n"), ("3", "")]
+)
+def test_a_list_that_is_cut_off_says_so(
+    limit: str, said: str, runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list", "-o", "json", "--limit", limit]) == 0
+    told = capsys.readouterr()
+    assert (len(json.loads(told.out)), told.err) == (int(limit), said)
+
+
 def test_show_finds_a_run_by_id_prefix_job_and_name(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name, job in ((runs["job-1"], "job-1"), (runs["job-1"][:12], "job-1"), ("job-2", "job-2"), ("cnn", "job-2")):
         assert json.loads(output(capsys, "show", name, "-o", "json"))["job"] == job
