@@ -99,6 +99,21 @@ class TestList:
         total = ledger.counts()[JobState.QUEUED]
         assert page.text("#queue-count") == str(total)
         assert page.text("#queue-more").startswith(f"{total - 200} more jobs behind these")
+        assert f"epochal jobs --state QUEUED --limit {total} lists" in page.text("#queue-more")
+
+    def test_of_many_that_have_ended_the_newest_are_shown_and_all_are_counted(self, page: Page, own: Invented) -> None:
+        ledger = own.server.ledger
+        for index in range(30):
+            ledger.request_stop(ledger.submit({"version": 1}, name=f"over-{index}", submitted_by="anna").id, "")
+        at_list(page, own)
+        page.wait(lambda: len(page.all("#recent > tr")) == 20, "20 rows")
+        page.wait(lambda: "lists them all" in page.text("#recent-more"), "what there is more of")
+        counts = ledger.counts()
+        total = sum(counts[state] for state in JobState if state.is_terminal or state is JobState.PAUSED)
+        assert page.text("#recent-count") == str(total)
+        assert page.text("#recent-more").startswith(f"{total - 20} more jobs behind these")
+        assert f"--state PAUSED --limit {total} lists" in page.text("#recent-more")
+        assert not page.one("#running-more").is_displayed()
 
 
 class TestJob:
@@ -139,6 +154,9 @@ class TestJob:
     def test_a_job_that_is_not_there(self, page: Page, shared: Invented) -> None:
         page.open(shared.server.url, shared.secrets["anna"], "no-such-job")
         page.wait(lambda: "No job is named 'no-such-job'" in page.text("#trouble"), "the refusal")
+        assert not page.texts("#job-actions button")
+        assert not page.one("#job-parts").is_displayed()
+        assert page.text("#link-text") == "live"
 
 
 class TestActions:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from epochal.cli.main import main
+from epochal.doctor import ledger
 from epochal.settings import home, tracking_uri
 from epochal.tracking.connection import connect, sqlite_path
 from epochal.tracking.desired_run import DesiredRun, flatten
@@ -86,6 +87,17 @@ def test_list_in_every_format_and_with_every_filter(runs: dict[str, str], capsys
     assert "did you mean 'digits'" in output(capsys, "list", "--experiment", "digit", code=3)
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"), [("2", "the newest 2 are shown, and there are more: --limit 20\n"), ("3", "")]
+)
+def test_a_list_that_is_cut_off_says_so(
+    limit: str, said: str, runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list", "-o", "json", "--limit", limit]) == 0
+    told = capsys.readouterr()
+    assert (len(json.loads(told.out)), told.err) == (int(limit), said)
+
+
 def test_show_finds_a_run_by_id_prefix_job_and_name(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name, job in ((runs["job-1"], "job-1"), (runs["job-1"][:12], "job-1"), ("job-2", "job-2"), ("cnn", "job-2")):
         assert json.loads(output(capsys, "show", name, "-o", "json"))["job"] == job
@@ -136,6 +148,26 @@ def test_sync_sends_what_is_left_and_says_what_stays(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert json.loads(output(capsys, "sync", "-o", "json"))[0]["sent"]
     assert list(pending_folders(home().storage)) == []
+
+
+def test_of_a_run_that_was_deleted_sync_and_doctor_say_so_until_it_is_restored(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run_id, client = home().storage / "jobs/job-1", runs["job-1"], connect(tracking_uri())
+    client.delete_run(run_id)
+    writer = MetricSpool(folder, "attempt-2-rank-0")
+    writer.log(20, {"train/loss": 0.01})
+    writer.close()
+    (row,) = json.loads(output(capsys, "sync", "-o", "json", code=5))
+    assert row["left"].endswith("bytes of metrics")
+    assert f"mlflow runs restore --run-id {run_id}" in row["problem"]
+    assert "MLflow does not have" not in capsys.readouterr().err
+    found = [check.found for check in ledger.look(home()) if check.name == "tracking"]
+    assert found == [f"MLflow takes nothing more of job-1: {row['problem']}"]
+    client.restore_run(run_id)
+    assert json.loads(output(capsys, "sync", "-o", "json"))[0]["sent"]
+    assert [check.found for check in ledger.look(home()) if check.name == "tracking"] == ["MLflow has everything"]
+    assert len(client.get_metric_history(run_id, "train/loss")) == 21
 
 
 def test_reading_sends_what_is_left_first(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

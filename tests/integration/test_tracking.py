@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.reconcile import Truth, differences
 from epochal.tracking.runs import list_runs
 from epochal.tracking.server import TrackingServer
-from epochal.tracking.sync_state import SyncState
+from epochal.tracking.sync_state import SyncState, can_still_be_sent
 from epochal.tracking.syncer import Synced, sync
 from epochal.tracking.tracker import Tracker, pending_folders, sync_all
 from polling import until
@@ -275,11 +276,60 @@ def test_a_deleted_run_stays_deleted_until_it_is_restored(any_uri: str, job: Pat
     client = connect(any_uri)
     client.delete_run(run_id)
     train(job, 10, 20, attempt=2)
-    assert not sync(any_uri, job).pending
-    assert not list(pending_folders(job.parent.parent))
+    for _ in range(2):
+        synced = sync(any_uri, job)
+        assert (synced.pending, synced.deleted, synced.reachable) == (True, True, True)
+        assert synced.problem == (
+            f"its run was deleted in MLflow: `mlflow runs restore --run-id {run_id}` brings it back"
+        )
+    assert SyncState.load(job).deleted == synced.problem
+    assert not can_still_be_sent(job)
     client.restore_run(run_id)
     assert sync(any_uri, job).run_id == run_id
     assert len(curve(client, run_id, "train/loss")) == 20
+    assert not list(pending_folders(job.parent.parent))
+    assert SyncState.load(job).deleted == ""
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_deleted_experiment_is_named_and_gets_everything_once_it_is_restored(
+    any_uri: str, job: Path, begun: bool
+) -> None:
+    client, name = connect(any_uri), f"deleted, begun: {begun}"
+    replace(DesiredRun.load(job), experiment=name).save(job)
+    if begun:
+        sync(any_uri, job)
+        experiment = client.get_experiment_by_name(name).experiment_id
+    else:
+        experiment = client.create_experiment(name)
+    client.delete_experiment(experiment)
+    train(job, 0, 10)
+    synced = sync(any_uri, job)
+    assert (synced.pending, synced.deleted, synced.reachable) == (True, True, True)
+    remedy = f"`mlflow experiments restore --experiment-id {experiment}` brings it back"
+    assert synced.problem == f"its experiment {name!r} was deleted in MLflow: {remedy}"
+    client.restore_experiment(experiment)
+    synced = sync(any_uri, job)
+    assert not synced.pending
+    assert len(curve(client, synced.run_id, "train/loss")) == 10
+
+
+def test_a_tracker_tells_once_of_what_was_deleted_and_when_it_is_restored(any_uri: str, job: Path) -> None:
+    client, told = connect(any_uri), []
+    tracker = Tracker(any_uri, job, told.append, every=0.02)
+    until(lambda: tracker.run_id, "the run is there")
+    client.delete_run(tracker.run_id)
+    train(job, 0, 10)
+    until(lambda: told, "it was told of")
+    time.sleep(0.2)
+    assert len(told) == 1
+    assert "MLflow takes nothing more of this job" in told[0]
+    assert f"mlflow runs restore --run-id {tracker.run_id}" in told[0]
+    client.restore_run(tracker.run_id)
+    until(lambda: told[1:], "it goes on")
+    assert not tracker.close().pending
+    assert told[1:] == ["MLflow takes what there is of this job again"]
+    assert len(curve(client, tracker.run_id, "train/loss")) == 10
 
 
 def test_another_database_gets_everything(sqlite_uri: str, job: Path, tmp_path: Path, migrated_mlflow_db: Path) -> None:

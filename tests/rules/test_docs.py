@@ -18,6 +18,17 @@ from epochal.spec import reference
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CLI = sections(DOCS / "cli.md")
+SOURCES = sorted(
+    path
+    for pattern in (
+        "platform/epochal/**/*.py",
+        "platform/epochal/server/page/*.[hj]*",
+        "helm/**/*.[ty]*",
+        "jobs/*.yaml",
+    )
+    for path in ROOT.glob(pattern)
+    if "epochal " in path.read_text(encoding="utf-8")
+)
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 
@@ -44,6 +55,9 @@ def shown(parameter: click.Parameter) -> str:
     return name[0]
 
 
+ANY = ("...", "COMMAND")
+VALUE = "X"
+"""Stands for what a message fills in: a job, an option with its value."""
 COMMANDS = dict(every_command(cli, "epochal"))
 
 
@@ -82,14 +96,40 @@ def test_commands_exist(document: Path) -> None:
 def assert_parses(words: list[str], line: str) -> None:
     """Parsed by click itself, and not invoked; names in capitals stand for a value."""
     command: click.Command = cli
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    while isinstance(command, click.Group) and words and words[0] not in ANY and not words[0].startswith("-"):
         for child in words[0].split("|"):
             assert child in command.list_commands(click.Context(command)), line
         found = command.get_command(click.Context(command), words[0].split("|")[0])
         assert found is not None, line
         command, words = found, words[1:]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
-    assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, line
+    given = [word for word in words if word not in (*ANY, "--help", "-h")]
+    context = click.Context(command, ignore_unknown_options=False, allow_extra_args=False)
+    try:
+        values, left, _ = command.make_parser(context).parse_args(given)
+    except click.UsageError as error:
+        pytest.fail(f"{line}: {error.format_message()}")
+    assert isinstance(command, click.Group) or set(left) <= {VALUE}, line
+    needed = [one.name for one in command.params if isinstance(one, click.Argument) and one.required]
+    assert not given or not [name for name in needed if not values.get(name or "")], line
+
+
+def commands_in(source: Path) -> list[str]:
+    """Those in backquotes, and those that the page, a chart's notes or a YAML file shows by themselves."""
+    text = source.read_text(encoding="utf-8")
+    if source.suffix == ".py":
+        found = re.findall(r"(?<!`)`(epochal [^`]+)`(?!`)", re.sub(r'"\n\s*f?"', "", text))
+    else:
+        text = re.sub(r"[`<>]", "\n", text)
+        found = re.findall(
+            r"(?:^|[\s\"'])(epochal [a-z].*?)(?: lists | to | with | writes |[.;,:]?$)", text, re.MULTILINE
+        )
+    return [re.sub(r"\$?\{\{?[^{}]*\}\}?", VALUE, command.replace("\n", " ")) for command in found]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_commands_in_hints_exist(source: Path) -> None:
+    for line in commands_in(source):
+        assert_parses(shlex.split(line.partition(" | ")[0])[1:], line)
 
 
 @pytest.mark.parametrize("path", COMMANDS)

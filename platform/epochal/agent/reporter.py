@@ -39,6 +39,7 @@ class Reporter:
         self._lease = lease
         self._outbox = outbox
         self._tracking = tracking
+        tracking.notice = self._tracked
         self._observer = observer
         self._log = log
         self.progress: Progress | None = None
@@ -75,6 +76,11 @@ class Reporter:
         key = f"not-packaged-{self._lease.epoch}"
         self._outbox.tell(partial(self._source.note, self._lease, EventKind.MODEL_NOT_PACKAGED, message, key=key))
         self._tracking.update(tags={FORMAT_TAG: "none", FALLBACK_TAG: ending.message})
+
+    def _tracked(self, message: str) -> None:
+        self._observer.notice(message)
+        key = f"tracking-{self._lease.epoch}-{time.time()}"
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.TRACKING, message, key=key))
 
     def _saved(self, saved: Saved) -> None:
         self.saved = saved

@@ -15,7 +15,7 @@ from epochal.errors import ConflictError, NotFoundError
 from epochal.settings import Home, Retention
 from epochal.tracking.desired_run import forget_checkpoints
 from epochal.tracking.metric_spool import spool_folder
-from epochal.tracking.sync_state import is_pending
+from epochal.tracking.sync_state import can_still_be_sent
 from epochal.training import checkpoint
 
 EVERY_SECONDS = 3600.0
@@ -63,7 +63,7 @@ class Pruner:
         if not there or (ended := self._ended_at(folder.name)) is None:
             return
         for kind, (path, seconds) in there.items():
-            if time.time() - ended < seconds or (kind == "spools" and is_pending(folder)):
+            if time.time() - ended < seconds or (kind == "spools" and can_still_be_sent(folder)):
                 continue
             doomed = path.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
             path.rename(doomed)  # nobody sees half of it

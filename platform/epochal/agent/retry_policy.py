@@ -91,12 +91,14 @@ class Terms:
 def next_action(ending: Ending, state: JobState, failed: Sequence[Reason], terms: Terms) -> Decision:
     """What to do about a job that is in ``state``, and whose earlier attempts ``failed`` for these reasons.
 
+    Whoever asked a job to stop or pause gets that, however the attempt ended meanwhile, unless it was done by then.
+
     >>> next_action(Ending(Reason.INFRASTRUCTURE, "rank 0"), JobState.RUNNING, [], Terms(Retry(infra=1), True)).action
     <Action.RETRY: 2>
     """
     reason, message = ending.reason, ending.message
-    if reason in (None, Reason.INTERRUPTED) and state is JobState.STOPPING:
-        return Decision(Action.STOPPED, Reason.STOPPED_BY_USER)
+    if state is JobState.STOPPING and reason is not Reason.COMPLETED:
+        return Decision(Action.STOPPED, Reason.STOPPED_BY_USER, message if ending.failed else "")
     if reason in (None, Reason.INTERRUPTED):
         action = Action.REQUEUE if terms.hands_back else Action.PAUSE
         return Decision(action, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)
@@ -119,9 +121,9 @@ def decide(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Cal
 def decision_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -> Decision:
     """``next_action`` by what the ledger knows."""
     state, failed = lease.job.state, []
-    if ending.reason in (None, Reason.INTERRUPTED):
+    if ending.reason is not Reason.COMPLETED:
         state = source.job(lease.job_id).state
-    elif ending.failed:
+    if ending.failed:
         attempts = source.attempts(lease.job_id)
         failed = [one.reason for one in attempts if one.outcome is Outcome.FAILED and one.reason]
     return next_action(ending, state, failed, terms)
@@ -129,7 +131,7 @@ def decision_on(source: JobSource, lease: Lease, ending: Ending, terms: Terms) -
 
 def _carry_out(source: JobSource, lease: Lease, decision: Decision) -> Job | Lease:
     if decision.action is Action.STOPPED:
-        return source.stopped(lease)
+        return source.stopped(lease, decision.message)
     if decision.action is Action.RETRY:
         again = source.lease_again(lease, LEASE_SECONDS, decision.reason, decision.message)
         return again or source.job(lease.job_id)

@@ -24,7 +24,8 @@ class RunTracking:
     def __init__(self, uri: str, folder: Path, job_id: str, spec: JobSpec, notice: Callable[[str], None]) -> None:
         self.uri = uri
         self._folder = folder
-        self._notice = notice
+        self.notice = notice
+        """Told in words when MLflow takes nothing, or not everything, of the run, and when it does again."""
         self._tracker: Tracker | None = None
         self.told = False
         """Whether the ledger knows the run."""
@@ -36,7 +37,10 @@ class RunTracking:
     def start(self) -> None:
         """Begin to tell MLflow, in the background. Calling it again does nothing."""
         if self._tracker is None:
-            self._tracker = Tracker(self.uri, self._folder, self._notice)
+            self._tracker = Tracker(self.uri, self._folder, self._tell)
+
+    def _tell(self, text: str) -> None:
+        self.notice(text)
 
     @property
     def run_id(self) -> str:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, LoadedData
 from epochal.catalog.datasets import DATASETS
+from epochal.catalog.datasets.files import reading
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
@@ -59,7 +60,9 @@ def load_data(data: Component, folder: Path) -> LoadedData:
     if is_import_path(data.name):
         return _called(LoadedData, data, "data", folder=folder)
     entry = DATASETS.get(data.name)
-    return _placed("data", lambda: entry.build(validated(entry.params, data.params, "data.params"), folder))
+    params = validated(entry.params, data.params, "data.params")
+    with reading(folder / getattr(params, "path", data.name)):
+        return _placed("data", lambda: entry.build(params, folder))
 
 
 def build_task(task: Component | None, data: Component, info: DataInfo) -> Task:

@@ -96,6 +96,16 @@ class SampleSplit:
 
 
 @dataclass(frozen=True)
+class Understood:
+    """What a dataset took a part of its files for: a column, an array, a class. ``plan`` prints it."""
+
+    name: str
+    taken_for: str
+    missing: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class LoadedData:
     """A dataset ready for training.
 
@@ -107,6 +117,7 @@ class LoadedData:
     info: DataInfo
     digest: str
     source: str
+    understood: tuple[Understood, ...] = ()
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

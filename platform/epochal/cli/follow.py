@@ -13,7 +13,7 @@ from epochal.cli.job_view import why_lines
 from epochal.cli.log_lines import Line, Lines
 from epochal.cli.progress import QuietDisplay
 from epochal.errors import ConflictError, NotFoundError, UnreachableError
-from epochal.ledger.states import JobState
+from epochal.ledger.states import EventKind, JobState
 from epochal.training.control import Progress
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Follower:
 
     def _tell(self, job: Job, event: Event) -> None:
         """One line for a change of state, and the message where a person should read why."""
+        if event.kind == EventKind.TRACKING:
+            self._display.notice(render.printable(event.message))
         if event.previous is not event.state:
             self._display.state(replace(job, state=event.state))
             if event.message and not event.state.is_terminal:

@@ -36,7 +36,7 @@ def recorded_at() -> str:
     for attempt in done.interrupted:
         render.message(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
     for job, synced in done.synced.items():
-        if synced.pending and synced.problem != BEING_SENT:
+        if synced.pending and not synced.deleted and synced.problem != BEING_SENT:
             lacks = f"MLflow does not have {synced.left} of {job} yet ({synced.problem})"
             render.warning(f"{lacks}: `epochal runs sync` sends it")
     return uri

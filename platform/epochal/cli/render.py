@@ -64,6 +64,12 @@ def text(content: str) -> None:
     _lines(sys.stdout, [content.removesuffix("\n")])
 
 
+def part(shown: int, total: int, rest: str) -> None:
+    """Say, where not everything is shown, how much there is and what shows the rest."""
+    if shown < total:
+        message(f"{shown:,} of {total:,} are shown; the rest: {rest}")
+
+
 def line(mapping: Mapping[str, Any]) -> None:
     """Print one object as JSON on one line: what a program reads while more is to come."""
     text(json.dumps(plain(mapping), ensure_ascii=False))

@@ -56,7 +56,7 @@ def _require_among(kinds: tuple[str, ...], given: tuple[str, ...], command: str)
     for one in given:
         if one.partition("=")[0] not in kinds:
             what = f"`{command}` keeps {', '.join(kinds[:-1])} and {kinds[-1]}"
-            raise click.BadParameter(f"{one!r}: {what}; for the rest see `epochal server --retain`")
+            raise click.BadParameter(f"{one!r}: {what}; for the rest see `epochal server --help`")
 
 
 def retention(given: tuple[str, ...]) -> Retention:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from epochal.client.checks import checked_token, checked_url, stays_here
 from epochal.client.contexts import Config
-from epochal.client.http import checked_url, stays_here
 from epochal.errors import UnreachableError, UsageError
 from epochal.settings import Home, home
 
@@ -43,22 +43,27 @@ def find_address(
         NotFoundError: there is no such context.
         UnreachableError: nothing says which server.
     """
-    if server and context:
+    if server is not None and context:
         raise UsageError("name a server or a context, not both")
     place = home(environ)
-    if server or (not context and environ.get(SERVER_VARIABLE)):
-        named_by = "--server" if server else SERVER_VARIABLE
-        return _of_server(checked_url(server or environ[SERVER_VARIABLE]), named_by, environ)
+    named_by = "--server" if server is not None else SERVER_VARIABLE
+    if server is not None or (not context and environ.get(SERVER_VARIABLE)):
+        return _of_server(checked_url(environ[SERVER_VARIABLE] if server is None else server), named_by, environ)
     config = Config.load(place.config)
     name = context or environ.get(CONTEXT_VARIABLE) or config.current
     if name:
         chosen = config.context(name)
-        return Address(chosen.server, environ.get(TOKEN_VARIABLE) or chosen.token, f"context {name}")
+        return Address(chosen.server, _token_of(environ) or chosen.token, f"context {name}")
     if local := local_server(place):
-        return Address(local, environ.get(TOKEN_VARIABLE) or read_token(place.token), "epochal up")
+        return Address(local, _token_of(environ) or read_token(place.token), "epochal up")
     raise UnreachableError(
         "no server is known to this machine", "`epochal up` starts one here; `epochal login` connects to another"
     )
+
+
+def _token_of(environ: Mapping[str, str]) -> str | None:
+    token = environ.get(TOKEN_VARIABLE)
+    return checked_token(token, TOKEN_VARIABLE) if token else None
 
 
 def read_token(path: Path) -> str | None:
@@ -73,9 +78,9 @@ def read_token(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the token in {path} cannot be read: {error}") from error
-    if not token or not token.isascii() or len(token.split()) != 1:
-        raise UsageError(f"{path} holds no token")
-    return token
+    if not token:
+        raise UsageError(f"{path} holds no token: it is empty")
+    return checked_token(token, f"what {path} holds")
 
 
 def local_server(home: Home) -> str | None:
@@ -97,7 +102,7 @@ def _url_of_server(service: dict[str, Any]) -> str:
 
 def _of_server(server: str, named_by: str, environ: Mapping[str, str]) -> Address:
     place = home(environ)
-    token = environ.get(TOKEN_VARIABLE) or _token_of_context(server, place)
+    token = _token_of(environ) or _token_of_context(server, place)
     if token is None and stays_here(server) and server == local_server(place):
         token = read_token(place.token)
     return Address(server, token, named_by)

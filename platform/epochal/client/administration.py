@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from epochal.client.http import Http, Request
-from epochal.ledger.values import Quota, Token
+from epochal.errors import UsageError
+from epochal.ledger.values import Quota, QuotaKind, Token
+from epochal.names import checked_name, in_path
 
 
 class AdministrationCalls:
@@ -28,13 +28,18 @@ class AdministrationCalls:
             name: what it is for.
             ttl_seconds: how long it is good for; default: until it is revoked.
         """
-        body = {"user": user, "role": role, "name": name, "ttl_seconds": ttl_seconds}
+        body = {
+            "user": checked_name("agent" if role == "agent" else "user", user),
+            "role": role,
+            "name": name,
+            "ttl_seconds": ttl_seconds,
+        }
         answer = self._http.post("/tokens", body)
         return Token.from_dict(answer["token"]), answer["secret"]
 
     def revoke_token(self, identity: str | int) -> None:
         """Make a token worthless, at once."""
-        self._http.send(Request("DELETE", f"/tokens/{quote(str(identity), safe='')}"))
+        self._http.send(Request("DELETE", f"/tokens/{in_path('token', str(identity))}"))
 
     def quotas(self) -> list[Quota]:
         """The limits of users and queues."""
@@ -59,4 +64,6 @@ class AdministrationCalls:
 
 
 def _quota(kind: str, name: str) -> str:
-    return f"/quotas/{quote(kind, safe='')}/{quote(name, safe='')}"
+    if kind not in tuple(QuotaKind):
+        raise UsageError(f"a quota is of a user or of a queue, not of {kind!r}")
+    return f"/quotas/{kind}/{in_path('quota', name)}"

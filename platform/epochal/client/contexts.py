@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import yaml
 
-from epochal.client.http import checked_url
+from epochal.client.checks import checked_token, checked_url
 from epochal.errors import NotFoundError, UsageError
 from epochal.files import write_atomically
 
@@ -65,7 +65,7 @@ class Config:
     def _of(cls, stored: Any, path: Path) -> Self:
         try:
             contexts = {
-                str(name): Context(str(name), checked_url(str(fields["server"])), fields.get("token"))
+                str(name): Context(str(name), checked_url(str(fields["server"])), _token(str(name), fields, path))
                 for name, fields in stored.get("contexts", {}).items()
             }
             return cls(contexts, stored.get("current"))
@@ -107,3 +107,8 @@ class Config:
         gone = self.context(name).name
         left = {other: context for other, context in self.contexts.items() if other != gone}
         return Config(left, None if self.current == gone else self.current)
+
+
+def _token(name: str, fields: Mapping[str, Any], path: Path) -> str | None:
+    token = fields.get("token")
+    return None if token is None else checked_token(str(token), f"the token of the context {name} in {path}")

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from epochal.backoff import pause_after
+from epochal.client.checks import LOGIN, checked_token, checked_url, stays_here
+from epochal.client.strangers import explained
 from epochal.errors import (
     AuthError,
     ConflictError,
@@ -27,7 +28,6 @@ from epochal.errors import (
     from_document,
 )
 from epochal.ledger.documents import encode
-from epochal.urls import is_loopback
 
 API = "/api/v1"
 MAX_WAIT = 30.0
@@ -37,7 +37,6 @@ _CONNECT_SECONDS = 5.0
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
-_LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create`"
 _IS_IT_UP = "is it running? `epochal up` starts one here; `epochal config list` shows where commands go"
 
 
@@ -80,11 +79,13 @@ class Http:
     def __init__(self, server: str, token: str | None = None, patience: Patience | None = None) -> None:
         self.server = checked_url(server)
         self._patience = patience or Patience()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {checked_token(token)}"} if token else {}
         # A proxy that the environment names for the outside world cannot reach this machine's loopback.
         trusts = not stays_here(self.server)
         self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
         self._clock: tuple[float, float] | None = None
+        self._is_known = False
+        """Whether an answer of Epochal's has come from there."""
 
     def get(self, path: str, query: Mapping[str, Any] | None = None, wait: float = 0.0) -> Any:
         """The JSON at ``path``; what is None in ``query`` is left out."""
@@ -105,6 +106,14 @@ class Http:
 
     def send(self, request: Request) -> httpx.Response:
         """The answer to ``request``. Raises as ``json`` does."""
+        try:
+            return self._sent(request)
+        except EpochalError as error:
+            if self._is_known:
+                raise
+            raise explained(error, self.server) from error.__cause__
+
+    def _sent(self, request: Request) -> httpx.Response:
         until = time.monotonic() + (self._patience.outage if request.outage is None else request.outage)
         failures = 0
         while True:
@@ -182,17 +191,22 @@ class Http:
             error = from_document(response.json()["error"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return _by_status(response, self.server)
+        # Of a page that it does not have, a server is asked by a URL with a path too many.
+        self._is_known |= not (isinstance(error, NotFoundError) and error.kind == "page")
         needs_login = isinstance(error, AuthError) and not isinstance(error, ForbiddenError) and not error.hint
-        return AuthError(error.message, _LOGIN) if needs_login else error
+        return AuthError(error.message, LOGIN) if needs_login else error
 
     def decoded(self, response: httpx.Response) -> Any:
         return self._parsed(response.text)
 
     def _parsed(self, text: str) -> Any:
         try:
-            return json.loads(text)
+            document = json.loads(text)
         except ValueError:
-            raise UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP) from None
+            error = UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP)
+            raise explained(error, self.server) from None
+        self._is_known = True
+        return document
 
 
 def sendable(value: Any) -> Any:
@@ -204,29 +218,6 @@ def sendable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [sendable(item) for item in value]
     return value
-
-
-def checked_url(server: str) -> str:
-    """The URL without a slash at its end.
-
-    Raises:
-        UsageError: it is none of a server, or holds a password.
-    """
-    try:
-        parts = urlsplit(server)
-        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.query
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"{server!r} is not the URL of a server", "such as http://127.0.0.1:8700")
-    if parts.username or parts.password:
-        raise UsageError("the URL of a server holds no user and no password", _LOGIN)
-    return server.rstrip("/")
-
-
-def stays_here(server: str) -> bool:
-    """Whether a URL stays on this machine."""
-    return is_loopback(urlsplit(server).hostname or "")
 
 
 def foreign(error: Exception, server: str) -> EpochalError:
@@ -243,12 +234,12 @@ def _by_status(response: httpx.Response, server: str) -> EpochalError:
     asked = f"{response.request.method} {response.request.url.path}"
     said = f"{server} answered {response.status_code} {response.reason_phrase} to {asked}".replace("  ", " ")
     kinds: dict[int, Callable[[], EpochalError]] = {
-        HTTPStatus.UNAUTHORIZED: lambda: AuthError(said, _LOGIN),
+        HTTPStatus.UNAUTHORIZED: lambda: AuthError(said, LOGIN),
         HTTPStatus.FORBIDDEN: lambda: ForbiddenError(said),
-        HTTPStatus.NOT_FOUND: lambda: NotFoundError("resource", asked, hint=_IS_IT_UP),
         HTTPStatus.CONFLICT: lambda: ConflictError(said),
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: lambda: TooLargeError(said),
     }
-    away = response.status_code >= 500 or response.is_redirect  # of ours, even a bug has a document
+    # Of ours, even a bug has a document, and so has what is not there.
+    away = response.status_code >= 500 or response.status_code == HTTPStatus.NOT_FOUND or response.is_redirect
     other = UnreachableError(said, _IS_IT_UP) if away else EpochalError(said)
     return kinds.get(response.status_code, lambda: other)()

@@ -7,19 +7,29 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 from epochal.client.following import EventPage, LogChunk, LogFilter, LogPage
 from epochal.client.http import MAX_WAIT, Http, Request
 from epochal.errors import UnreachableError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
+from epochal.names import checked_name, in_path
 
+LONGEST_QUEUE = 10_000
 _PAGE = 100
 _MOMENT = 0.1
 _OUTAGE_SECONDS = 600.0
 """How long following goes on asking a server that does not answer."""
+
+
+Entry = TypeVar("Entry")
+
+
+class Listed(list[Entry]):
+    """The first of a list; ``total`` is how many there are of all."""
+
+    total: int = 0
 
 
 class JobCalls:
@@ -45,15 +55,19 @@ class JobCalls:
         user: str | None = None,
         queue: str | None = None,
         limit: int = _PAGE,
-    ) -> list[Job]:
-        """Jobs, newest first, at most ``limit``."""
+    ) -> Listed[Job]:
+        """Jobs, newest first, at most ``limit``; how many there are is its ``total``."""
         wanted = [JobState(str(state).upper()).value for state in states]
+        for kind, asked in (("job", name), ("user", user), ("queue", queue)):
+            if asked is not None:
+                checked_name(kind, asked)
         query: dict[str, Any] = {"state": wanted or None, "name": name, "user": user, "queue": queue}
-        found: list[Job] = []
+        found: Listed[Job] = Listed()
         before: int | None = None
         while len(found) < limit:
             page = self._http.get("/jobs", {**query, "limit": min(_PAGE, limit - len(found)), "before": before})
             found += [Job.from_dict(job) for job in page["jobs"]]
+            found.total = page.get("total") or max(found.total, len(found))
             before = page["next"]
             if before is None:
                 break
@@ -168,9 +182,14 @@ class JobCalls:
         """Why a job waits, and the smallest change that would start it."""
         return Why.from_dict(self._http.get(_job(ref, "why")))
 
-    def queue(self, limit: int = 1000) -> list[QueueEntry]:
-        """The jobs that wait, in the order of their turn, each with its position and why it waits."""
-        return [QueueEntry.from_dict(entry) for entry in self._http.get("/queue", {"limit": limit})["queue"]]
+    def queue(self, limit: int = 1000) -> Listed[QueueEntry]:
+        """The jobs that wait, in the order of their turn, each with its position and why it waits; at most ``limit``,
+        and 10,000. How many wait is its ``total``.
+        """
+        answer = self._http.get("/queue", {"limit": min(limit, LONGEST_QUEUE)})
+        found = Listed(QueueEntry.from_dict(entry) for entry in answer["queue"])
+        found.total = answer.get("total", len(found))
+        return found
 
     def _ask(self, ref: str, verb: str, message: str, repeatable: bool = False) -> Job:
         return Job.from_dict(self._http.post(_job(ref, verb), {"message": message}, repeatable))
@@ -189,4 +208,4 @@ class JobCalls:
 
 
 def _job(ref: str, *parts: str) -> str:
-    return "/".join(("/jobs", quote(ref, safe=""), *parts))
+    return "/".join(("/jobs", in_path("job", ref), *parts))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 from epochal.client.http import Http, Patience, Request
 from epochal.client.renewal_batcher import RenewalBatcher
@@ -19,6 +18,7 @@ from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease
+from epochal.names import in_path
 
 _PATIENCE = Patience(answer=10.0, outage=0.5)
 _CODE_SECONDS = 120.0
@@ -58,14 +58,14 @@ class RemoteLedger:
             "detail": dict(detail),
             "storage": storage,
         }
-        request = Request("PUT", f"/agents/{_quoted(name)}", body=body)
+        request = Request("PUT", f"/agents/{in_path('agent', name)}", body=body)
         return AgentInfo.from_dict(self._http.json(request))
 
     def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s."""
         name, _, incarnation = agent.partition("/")
         own = secret or secrets.token_urlsafe(32)
-        path, body = f"/agents/{_quoted(name)}/lease", {"incarnation": incarnation, "ttl": ttl, "wait": wait}
+        path, body = f"/agents/{in_path('agent', name)}/lease", {"incarnation": incarnation, "ttl": ttl, "wait": wait}
         answer = self._http.json(Request("POST", path, body={**body, "secret": own}, wait=wait, repeatable=True))
         return None if answer is None else Lease.from_dict(answer)
 
@@ -111,10 +111,10 @@ class RemoteLedger:
         return self._job(lease, "stopped", {"message": message})
 
     def job(self, ref: str) -> Job:
-        return Job.from_dict(self._http.get(f"/jobs/{_quoted(ref)}"))
+        return Job.from_dict(self._http.get(f"/jobs/{in_path('job', ref)}"))
 
     def attempts(self, job_id: str) -> list[Attempt]:
-        answer = self._http.get(f"/jobs/{_quoted(job_id)}/attempts")
+        answer = self._http.get(f"/jobs/{in_path('job', job_id)}/attempts")
         return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
 
     def fetch_code(self, digest: str, into: Path) -> Path:
@@ -126,7 +126,7 @@ class RemoteLedger:
         target = into / f"{digest}.zip"
         if target.exists():
             return target
-        answer = self._http.send(Request("GET", f"/code/{_quoted(digest)}", outage=_CODE_SECONDS))
+        answer = self._http.send(Request("GET", f"/code/{in_path('code package', digest)}", outage=_CODE_SECONDS))
         write_atomically(target, answer.content)
         return target
 
@@ -164,12 +164,8 @@ class RemoteLedger:
 
 
 def _lease(lease: Held) -> str:
-    return f"/leases/{_quoted(lease.job_id)}/{lease.epoch}"
+    return f"/leases/{in_path('job', lease.job_id)}/{lease.epoch}"
 
 
 def _shown(lease: Held) -> dict[str, str]:
     return {"Lease-Secret": lease.secret}
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="")

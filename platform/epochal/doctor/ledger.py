@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from epochal.doctor.check import Check, fail, ok, some, warn
 from epochal.errors import EpochalError, OlderLedgerError
@@ -47,8 +47,11 @@ def ledger_clock(newest: float | None, now: float) -> Check:
     return warn("ledger clock", f"the newest change is dated {newest - now:.0f} s later than now", advice)
 
 
-def unsent(folders: list[str]) -> Check:
-    """``folders``: jobs of which MLflow does not have everything."""
+def unsent(folders: list[str], deleted: dict[str, str]) -> Check:
+    """``folders``: jobs of which MLflow does not have everything; ``deleted``: why it takes nothing of these."""
+    if deleted:
+        found = some([f"{job}: {why}" for job, why in deleted.items()])
+        return warn("tracking", f"MLflow takes nothing more of {found}", "then `epochal runs sync` sends what is kept")
     if not folders:
         return ok("tracking", "MLflow has everything")
     return warn("tracking", f"not all of {some(folders)} is in MLflow yet", "the next `epochal run` sends it")
@@ -69,23 +72,34 @@ def look(home: Home) -> Iterator[Check]:
         yield from _look_at_ledger(home.ledger_url)
     else:
         yield ok("ledger (run)", "no jobs yet")
-    pending, unreadable = _folders(home.storage)
-    yield unsent(pending)
-    yield damaged({**unreadable, **_folders(home.served.storage)[1]})
+    here, served = _folders(home.storage), _folders(home.served.storage)
+    deleted = here.deleted | served.deleted
+    yield unsent([job for job in here.pending if job not in deleted], deleted)
+    yield damaged(here.unreadable | served.unreadable)
 
 
-def _folders(storage: Path) -> tuple[list[str], dict[str, str]]:
-    """Jobs of which MLflow does not have everything, and the folders of which nobody can tell, with the reason."""
-    from epochal.tracking.sync_state import UNREADABLE, is_pending
+class _Folders(NamedTuple):
+    """Jobs of which MLflow does not have everything; of these the ones deleted there, and folders that nobody can
+    read, each with the reason."""
 
-    pending, unreadable = [], {}
+    pending: list[str]
+    deleted: dict[str, str]
+    unreadable: dict[str, str]
+
+
+def _folders(storage: Path) -> _Folders:
+    from epochal.tracking.sync_state import UNREADABLE, SyncState, is_pending
+
+    found = _Folders([], {}, {})
     for folder in sorted((storage / "jobs").glob("*")):
         try:
             if is_pending(folder):
-                pending.append(folder.name)
+                found.pending.append(folder.name)
+                if deleted := SyncState.load(folder).deleted:
+                    found.deleted[folder.name] = deleted
         except (*UNREADABLE, EpochalError) as error:
-            unreadable[str(folder)] = f"{type(error).__name__}: {error}"
-    return pending, unreadable
+            found.unreadable[str(folder)] = f"{type(error).__name__}: {error}"
+    return found
 
 
 def _look_at_ledger(url: str) -> Iterator[Check]:

@@ -127,13 +127,13 @@ class QueueOperations:
 
 def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) -> Decision | None:
     """What ``lease`` would decide, were it asked now; None: nothing to do."""
-    if job_id is not None or _answered(connection, agent, secret):
+    if job_id is not None:
         return Decision(start=job_id)
-    if connection.execute(_ANY).first() is None:
-        return None
     asking = _asking(connection, agent, job_id)
     decision = _decision(connection, asking) if asking else Decision()
-    return decision if asking is None or decision.start or decision.preempt else None
+    if asking is None or decision.start or decision.preempt or _answered(connection, agent, secret):
+        return decision
+    return None
 
 
 def _asking(connection: Connection, agent: str, job_id: str | None) -> AgentInfo | None:
@@ -252,7 +252,6 @@ def _first_of_each_kind() -> Select[int]:
 
 
 _NOW = select(now())
-_ANY = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED).limit(1)
 _ANSWERED = (
     select(attempts.c.job_id, attempts.c.epoch)
     .where(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))

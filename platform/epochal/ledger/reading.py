@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, true, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, true, union_all
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
@@ -54,8 +54,7 @@ class Reader:
         before: int | None = None,
     ) -> list[Job]:
         """Jobs, newest first; ``before`` a job's ``number``, to go on from the end of an earlier answer."""
-        asked = ((jobs.c.name, name), (jobs.c.submitted_by, submitted_by), (jobs.c.queue, queue))
-        which = [column == wanted for column, wanted in asked if wanted is not None]
+        which = _which(name, submitted_by, queue)
         if before is not None:
             which.append(jobs.c.number < before)
         # The newest of each state by the index on (state, number): of all of them at once, every job would be sorted.
@@ -67,6 +66,21 @@ class Reader:
         query = select(jobs).where(among).order_by(_NEWEST).limit(limit)
         with self._database.read() as connection:
             return [to_job(row) for row in connection.execute(query)]
+
+    def job_count(
+        self,
+        states: Collection[JobState] = (),
+        *,
+        name: str | None = None,
+        submitted_by: str | None = None,
+        queue: str | None = None,
+    ) -> int:
+        """How many jobs there are of those that ``jobs`` gives a part of."""
+        which = _which(name, submitted_by, queue)
+        if states:
+            which.append(jobs.c.state.in_(sorted(states)))
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(jobs).where(*which)).scalar_one())
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -120,6 +134,11 @@ class Reader:
         """Jobs whose lease has run out: what ``expire`` would end."""
         with self._database.read() as connection:
             return [to_job(row) for row in connection.execute(select(jobs).where(is_overdue()))]
+
+
+def _which(name: str | None, submitted_by: str | None, queue: str | None) -> list[ColumnElement[bool]]:
+    asked = ((jobs.c.name, name), (jobs.c.submitted_by, submitted_by), (jobs.c.queue, queue))
+    return [column == wanted for column, wanted in asked if wanted is not None]
 
 
 def _later(job_id: str, after: int, limit: int | None) -> Select[Any]:

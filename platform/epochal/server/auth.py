@@ -22,7 +22,7 @@ from epochal.server.threads import Threads
 _KEPT_SECONDS = 5.0
 """How long a token that another server revoked may still be taken here."""
 _KEPT_TOKENS = 10_000
-_LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create`"
+_LOGIN = "`epochal login` stores a token; an administrator makes one with `epochal token create USER`"
 
 
 @dataclass(frozen=True)

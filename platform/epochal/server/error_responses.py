@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from epochal.errors import (
     AuthError,
@@ -88,8 +89,20 @@ async def _theirs(request: Request, error: Exception) -> Response:
         ours: EpochalError = NotFoundError("page", request.url.path, hint=_SEE)
     else:
         ours = _BY_STATUS.get(error.status_code, UsageError)(str(error.detail))
-    headers = {**(error.headers or {}), **(_CHALLENGE if error.status_code == 401 else {})}
+    allowed = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else {}
+    headers = {**(error.headers or {}), **allowed, **(_CHALLENGE if error.status_code == 401 else {})}
     return answer({"error": as_document(ours)}, error.status_code, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Of every route of this path: a framework tells those of the first alone."""
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "DELETE")
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
+    return list(dict.fromkeys(["HEAD", *found] if "GET" in found else found))
 
 
 _SEE = "GET /api/v1/openapi.json describes every request"

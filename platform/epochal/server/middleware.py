@@ -60,7 +60,7 @@ class RequestMiddleware:
             await self._answer(exchange)
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.answered(scope["method"], _route(scope), exchange.status, seconds)
+            self._metrics.answered(scope["method"], _route(exchange.scope), exchange.status, seconds)
 
     async def _answer(self, exchange: _Exchange) -> None:
         error = exchange.refused()
@@ -90,9 +90,9 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.id = secrets.token_hex(8)
-        self.scope = scope
+        self.scope = _without_head(scope)
         self.status = 0
-        scope.setdefault("state", {})["request_id"] = self.id
+        self.scope.setdefault("state", {})["request_id"] = self.id
         self._receive = receive
         self._send = send
         self._limit = _limit(scope)
@@ -135,6 +135,13 @@ class _Exchange:
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"this request may have {Bytes(self._limit).human()} at the most")
+
+
+def _without_head(scope: Scope) -> Scope:
+    """What can be asked for with GET can be with HEAD: the server leaves out the body. Code has a HEAD of its own."""
+    if scope["method"] == "HEAD" and not scope["path"].startswith(f"{API}/code/"):
+        scope = {**scope, "method": "GET"}
+    return scope
 
 
 def _has_body(scope: Scope) -> bool:

@@ -75,9 +75,9 @@ class RunReconciler:
         """
         problem = ""
         for job_id, synced in self._folders.send(self._uri, _DEADLINE_SECONDS).items():
-            if synced.pending:
+            if synced.pending and not synced.deleted:  # which `epochal doctor` tells
                 problem = synced.problem
-            else:
+            elif not synced.pending:
                 yield job_id, "what was left of its metrics was sent to MLflow"
         if problem:
             raise UnreachableError(f"what is left in storage cannot be sent to MLflow: {problem}")

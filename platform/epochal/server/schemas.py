@@ -10,16 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from epochal import names
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, QueueEntry, Quota, Role, Token, Why
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
 DIGEST = r"^[0-9a-f]{64}$"
 LARGEST = 2**53 - 1
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
-QUOTA_NAME = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
-AGENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-JOB_ID = r"^[a-z0-9][a-z0-9-]{0,99}$"
 LAST_EPOCH = 1_000_000_000
 LONGEST_SECRET = 200
 MOST_RENEWALS = 1000
@@ -63,11 +60,11 @@ class LogChunk(BaseModel):
 
 
 SUBMITTED = _answer("Submitted", job=FullJob, created=bool, same_as=str | None)
-JOBS = _answer("Jobs", jobs=list[Job], next=int | None)
+JOBS = _answer("Jobs", jobs=list[Job], next=int | None, total=int | None)
 ATTEMPTS = _answer("Attempts", attempts=list[Attempt])
 EVENTS = _answer("Events", events=list[Event], done=bool)
 LOGS = _answer("Logs", chunks=list[LogChunk], cursor=str, done=bool)
-QUEUE = _answer("Queue", queue=list[QueueEntry])
+QUEUE = _answer("Queue", queue=list[QueueEntry], total=int)
 AGENTS = _answer("Agents", agents=list[AgentInfo])
 TOKENS = _answer("Tokens", tokens=list[Token])
 NEW_TOKEN = _answer("MadeToken", token=Token, secret=str)
@@ -214,7 +211,7 @@ class Asked(Body):
 
 
 class NewToken(Body):
-    user: Annotated[str, Field(pattern=_NAME)]
+    user: Annotated[str, Field(pattern=names.USER)]
     role: Annotated[Role, Field(strict=False)]
     name: Annotated[str, Field(max_length=200)] = ""
     ttl_seconds: Annotated[float, Field(gt=0, le=1e10)] | None = None
@@ -238,7 +235,7 @@ class NodeBody(Body):
 class Heartbeat(Body):
     """``held``: (job id, epoch) of the gangs whose share is missing from what the nodes have available."""
 
-    incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
+    incarnation: Annotated[str, Field(pattern=names.AGENT)]
     nodes: Annotated[list[NodeBody], Field(max_length=10_000)]
     held: Annotated[list[Annotated[tuple[str, _Epoch], Field(strict=False)]], Field(max_length=100_000)] = []
     detail: Document = {}
@@ -252,7 +249,7 @@ class LeaseRequest(Body):
     all that is told of the lease has to show it (header ``Lease-Secret``).
     """
 
-    incarnation: Annotated[str, Field(pattern=AGENT_NAME)]
+    incarnation: Annotated[str, Field(pattern=names.AGENT)]
     secret: Annotated[str, Field(min_length=32, max_length=LONGEST_SECRET)]
     ttl: Seconds
     wait: Wait = 0.0
@@ -261,7 +258,7 @@ class LeaseRequest(Body):
 class LeaseRenewal(Body):
     """One of many: whose lease it is, and how far its training is."""
 
-    job_id: Annotated[str, Field(pattern=JOB_ID)]
+    job_id: Annotated[str, Field(pattern=names.JOB_ID)]
     epoch: Annotated[int, Field(ge=1, le=LAST_EPOCH)]
     secret: Annotated[str, Field(max_length=LONGEST_SECRET)]
     progress: Document | None = None

@@ -28,7 +28,8 @@ class SyncState:
 
     ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification time (ns) of each file sent.
     ``model`` is the digest of the model that was sent, ``model_sending`` of the one of which ``model_files`` are sent
-    so far. ``refused``: what MLflow will never take. ``settled``: a fingerprint of the folder once all of it was sent.
+    so far. ``refused``: what MLflow will never take. ``deleted``: what somebody deleted in MLflow, so that nothing can
+    be sent, and how to restore it. ``settled``: a fingerprint of the folder once all of it was sent.
     """
 
     uri: str = ""
@@ -45,7 +46,7 @@ class SyncState:
     model_sending: str = ""
     model_files: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    deleted: bool = False
+    deleted: str = ""
     settled: str = ""
 
     @classmethod
@@ -110,9 +111,7 @@ def _count(names: tuple[str, ...], what: str) -> str:
 
 
 def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstanding:
-    """What is left to send. Nothing is where the run was deleted in MLflow: that was a person's decision."""
-    if state.deleted:
-        return Outstanding(False, (), (), False, 0, (), False, "")
+    """What is left to send."""
     tags = desired.all_tags()
     files = artifact_files(folder)
     return Outstanding(
@@ -135,6 +134,11 @@ def is_pending(folder: Path) -> bool:
     if state.settled and state.settled == fingerprint(folder):
         return False
     return bool(outstanding(folder, DesiredRun.load(folder), state))
+
+
+def can_still_be_sent(folder: Path) -> bool:
+    """``is_pending``, and nobody deleted in MLflow what it would be sent to."""
+    return is_pending(folder) and not SyncState.load(folder).deleted
 
 
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError)

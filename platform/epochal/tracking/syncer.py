@@ -39,7 +39,7 @@ from epochal.tracking.sync_state import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
     from mlflow.tracking import MlflowClient
 
 MAX_METRICS = 1000
@@ -58,7 +58,8 @@ class Synced:
     """What came of a ``sync``.
 
     ``left`` says what MLflow does not have yet and ``problem`` why; ``reachable`` is false where MLflow or its storage
-    failed. ``refused`` is what MLflow will never take.
+    failed, and ``deleted`` true where somebody deleted the run or its experiment there. ``refused`` is what MLflow will
+    never take.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class Synced:
     left: str
     problem: str
     reachable: bool = True
+    deleted: bool = False
     refused: tuple[str, ...] = ()
     experiment_id: str = ""
 
@@ -74,8 +76,8 @@ class Synced:
         return bool(self.left)
 
 
-class _RunDeletedError(Exception):
-    """Somebody deleted the run in MLflow."""
+class _DeletedError(Exception):
+    """Somebody deleted the run, or its experiment, in MLflow. What it lacks is sent once it is restored."""
 
 
 class _OutOfTimeError(Exception):
@@ -102,17 +104,20 @@ def sync(
         left = outstanding(folder, desired, state)
         if not mine:
             return _synced(state, left, BEING_SENT)
-        if not left and state.uri == uri and not state.deleted and state.settled:
+        if not left and state.uri == uri and state.settled:
             return _synced(state, left)
-        problem, reachable = "", True
+        problem, reachable, deleted = "", True, ""
         try:
             _send(Syncer(uri, folder, desired, state, until), client)
         except _OutOfTimeError:
             problem = "out of time"
+        except _DeletedError as error:
+            problem = deleted = str(error)
         except Exception as error:
             if not is_mlflow_failure(error):
                 raise
             problem, reachable = " ".join(str(error).split())[:500], False
+        state.deleted = deleted
         left = outstanding(folder, desired, state)
         state.settled = "" if left else fingerprint(folder)
         state.save(folder)
@@ -122,9 +127,11 @@ def sync(
 def _send(syncer: Syncer, client: MlflowClient | None) -> None:
     try:
         syncer.send(client or connect(syncer.uri))
-    except _RunDeletedError:
-        syncer.state.deleted = True
+    except _DeletedError:
+        raise
     except Exception as error:
+        if is_refused(error):
+            syncer.check_not_deleted()
         # The database behind the URI is another one than last time: send it everything.
         if not is_missing(error) or not syncer.lost_run():
             raise
@@ -140,6 +147,7 @@ def _synced(state: SyncState, left: Outstanding, problem: str = "", reachable: b
         left=str(left) if left else "",
         problem=problem if left else "",
         reachable=reachable,
+        deleted=bool(state.deleted),
         refused=tuple(state.refused),
     )
 
@@ -190,12 +198,13 @@ class Syncer:
 
     def _open_run(self) -> None:
         state = self.state
-        if state.deleted or (state.run_id and state.uri != self.uri):
-            if self.lost_run():
-                self.forget()
+        if state.run_id and (state.deleted or state.uri != self.uri):
+            if not self.lost_run():
+                self.check_not_deleted()
+            elif state.uri == self.uri:
+                raise _DeletedError("its run was deleted in MLflow, for good")
             else:
-                self._check_not_deleted()
-                state.deleted = False
+                self.forget()
         state.uri = self.uri
         if not state.run_id:
             state.save(self.folder)
@@ -208,6 +217,7 @@ class Syncer:
     def _find_or_create_experiment(self) -> str:
         name = self.desired.experiment
         if found := self._client.get_experiment_by_name(name):
+            _check_experiment(found)
             if EXPERIMENT_KIND not in found.tags:
                 self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
             return str(found.experiment_id)
@@ -312,7 +322,7 @@ class Syncer:
         except Exception as error:
             if not is_refused(error):
                 raise
-            self._check_not_deleted()
+            self.check_not_deleted()
             if len(entities) == 1:
                 self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {' '.join(str(error).split())[:200]}")
                 return
@@ -320,9 +330,16 @@ class Syncer:
             self._log_batch(kind, entities[:middle])
             self._log_batch(kind, entities[middle:])
 
-    def _check_not_deleted(self) -> None:
-        if self._client.get_run(self.state.run_id).info.lifecycle_stage == "deleted":
-            raise _RunDeletedError
+    def check_not_deleted(self) -> None:
+        """
+        Raises:
+            _DeletedError: the run is, or its experiment, and all its runs with it.
+        """
+        run_id = self.state.run_id
+        if run_id and self._client.get_run(run_id).info.lifecycle_stage == "deleted":
+            _check_experiment(self._client.get_experiment(self.state.experiment_id))
+            remedy = f"`mlflow runs restore --run-id {run_id}`"
+            raise _DeletedError(f"its run was deleted in MLflow: {remedy} brings it back")
 
     def _send_artifacts(self) -> None:
         root = artifacts_folder(self.folder)
@@ -333,3 +350,9 @@ class Syncer:
             self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
             self.state.artifacts[name] = stamp
             self._saved()
+
+
+def _check_experiment(found: Experiment) -> None:
+    if found.lifecycle_stage == "deleted":
+        remedy = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        raise _DeletedError(f"its experiment {found.name!r} was deleted in MLflow: {remedy} brings it back")

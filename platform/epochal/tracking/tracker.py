@@ -18,6 +18,8 @@ from epochal.tracking.syncer import Synced, sync
 EVERY_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
 
+_KEPT = "MLflow takes nothing more of this job; the training goes on, and everything is kept and sent once it does"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -121,7 +123,7 @@ class Tracker:
             problem = f"{type(error).__name__}: {error}"
             self._last = replace(self._last, left="something", problem=problem, reachable=False)
         self._synced_once = True
-        self._failures = 0 if self._last.reachable else self._failures + 1
+        self._failures = 0 if self._last.reachable and not self._last.deleted else self._failures + 1
         self._tell(before)
 
     def _tell(self, before: Synced | None) -> None:
@@ -133,6 +135,10 @@ class Tracker:
             )
         elif self._last.reachable and not was_reachable:
             self._notice(f"MLflow at {self._uri} answers again")
+        if self._last.deleted and not (before and before.deleted):
+            self._notice(f"{_KEPT} ({self._last.problem})")
+        elif before and before.deleted and self._last.reachable and not self._last.deleted:
+            self._notice("MLflow takes what there is of this job again")
         for refused in self._last.refused[len(before.refused) if before else 0 :]:
             self._notice(f"MLflow refuses to store {refused}")
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import Batch, DataInfo, Field
+from epochal.catalog.data import Batch, DataInfo, Field, Understood
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec, Optimizer, Resources
 from epochal.training.batch_norm import refuse_lone_samples
@@ -69,6 +69,8 @@ class Plan:
     train_samples: int
     validation_samples: int
     data_digest: str
+    understood: tuple[Understood, ...]
+    """What the dataset took each part of its files for."""
     steps_per_epoch: int
     total_steps: int
     epochs: float
@@ -99,6 +101,7 @@ def plan(spec: JobSpec, folder: Path) -> Plan:
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
         data_digest=data.digest,
+        understood=data.understood,
         steps_per_epoch=sampler.steps_per_epoch,
         total_steps=total_steps,
         epochs=total_steps / sampler.steps_per_epoch,

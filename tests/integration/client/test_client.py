@@ -13,7 +13,7 @@ from restartable_server import SPEC, PlayedAgent, RestartableServer
 
 from epochal.client import Client
 from epochal.client.jobs import JobCalls
-from epochal.errors import AuthError, ConflictError, ForbiddenError, NotFoundError, SpecError
+from epochal.errors import AuthError, ConflictError, ForbiddenError, NotFoundError, SpecError, UsageError
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, WhyKind
 
@@ -113,7 +113,7 @@ def test_a_job_is_named_by_id_beginning_or_name(client: Client, submit: Submit) 
     assert client.job("by-its-name").id == client.job(job.id[:-2]).id == job.id
     with pytest.raises(NotFoundError, match="by-its-name"):
         client.job("by-its-nam3")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(UsageError):
         client.job("../../tokens")
 
 

@@ -63,3 +63,9 @@ def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> No
     assert message.endswith("the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock' object")
     tags = DesiredRun.load(tmp_path / "job").tags
     assert (tags[FORMAT_TAG], tags[FALLBACK_TAG]) == ("none", failed.message)
+
+
+def test_what_mlflow_does_not_take_is_an_event(tmp_path: Path) -> None:
+    why = "its run was deleted in MLflow"
+    message, notices = told(tmp_path, lambda reporter: reporter._tracking.notice(why), "tracking")
+    assert notices == [message] == [why]

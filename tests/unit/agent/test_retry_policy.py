@@ -28,7 +28,8 @@ NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRAST
         (NO_ROOM, RUNNING, SERVICE, Decision(Action.REQUEUE, Reason.INTERRUPTED, "no room")),
         (NO_ROOM, RUNNING, FOREGROUND, Decision(Action.FINISH, Reason.PENDING_TIMEOUT, "no room")),
         (LOST, RUNNING, SERVICE, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
-        (LOST, STOPPING, SERVICE, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),  # the ledger obeys the stop
+        (LOST, STOPPING, SERVICE, Decision(Action.STOPPED, Reason.STOPPED_BY_USER, "rank 0")),
+        (Ending(Reason.COMPLETED), STOPPING, SERVICE, Decision(Action.FINISH, Reason.COMPLETED)),
         (LOST, RUNNING, LEAVING, Decision(Action.REQUEUE, Reason.INFRASTRUCTURE, "rank 0")),
         (LOST, RUNNING, FOREGROUND, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
         (NO_RAY, RUNNING, SERVICE, Decision(Action.REQUEUE, Reason.INTERRUPTED, "Ray was lost", lost=True)),
@@ -38,6 +39,16 @@ NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRAST
 )
 def test_the_decision(ending: Ending, state: JobState, terms: Terms, decision: Decision) -> None:
     assert next_action(ending, state, [], terms) == decision
+
+
+@pytest.mark.parametrize("hands_back", [True, False])
+@pytest.mark.parametrize("retry", [Retry(infra=0, oom=0, user=0), Retry(infra=3, oom=3, user=3)])
+@pytest.mark.parametrize("reason", [None, *sorted(set(Reason) - {Reason.COMPLETED})])
+def test_who_stops_or_pauses_a_job_sees_that_however_the_attempt_ended(
+    reason: Reason | None, retry: Retry, hands_back: bool
+) -> None:
+    decision = next_action(Ending(reason, "rank 1"), STOPPING, [], Terms(retry, hands_back))
+    assert (decision.action, decision.reason) == (Action.STOPPED, Reason.STOPPED_BY_USER)
 
 
 def test_a_budget_that_is_used_up_ends_the_job() -> None:

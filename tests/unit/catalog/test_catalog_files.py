@@ -100,7 +100,7 @@ def test_a_file_for_validation_shares_categories_and_scaling(table: Path) -> Non
         ({"path": "table.csv", "target": "answer", "exclude": ["other"]}, "no column 'other'"),
         ({"path": "table.csv", "target": "answer", "features": ["answer"]}, "no column is left"),
         ({"path": "table.csv", "target": "answer", "target_kind": "real"}, "is text, not a real value"),
-        ({"path": "holes.csv", "target": "b"}, "misses values of 'a' in 1 of 3 rows, 'b' in 2 of 3 rows"),
+        ({"path": "holes.csv", "target": "b"}, "misses values of the target 'b' in 2 of 3 rows (rows 2, 4)"),
         ({"path": "names.csv", "target": "b"}, "the text column 'a' has 101 different values"),
         ({"path": "header.csv", "target": "b"}, "has no rows"),
         ({"path": "ragged.csv", "target": "b"}, "cannot be read as a table"),
@@ -153,7 +153,7 @@ def test_arrays_that_cannot_be_used_say_why(tmp_path: Path, arrays: dict[str, An
 
 def test_a_file_that_is_no_npz_says_so(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_text("hello")
-    assert "is not an .npz file" in _refused("npz", tmp_path, path="data.npz")
+    assert "cannot be read as an .npz file" in _refused("npz", tmp_path, path="data.npz")
 
 
 def _images(root: Path, *classes: str, count: int = 5) -> None:

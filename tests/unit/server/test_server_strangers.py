@@ -47,6 +47,41 @@ def test_invented_methods_make_no_metrics_of_their_own(server: RunningServer) ->
     assert len(after.splitlines()) < len(before.splitlines()) + 4 * 20, "a histogram each for four routes"
 
 
+PAGES = ["/", "/index.html", "/static/app.js", "/healthz", "/readyz", f"{API}/jobs", f"{API}/overview", f"{API}/whoami"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_what_is_read_with_get_has_a_head(server: RunningServer, path: str) -> None:
+    head, get = (server.admin.request(method, server.url + path) for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+def test_a_head_is_counted_as_one(server: RunningServer) -> None:
+    server.admin.head("/jobs")
+    assert f'method="HEAD",route="{API}/jobs"' in server.admin.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", f"{API}/jobs", "HEAD, GET, POST"),
+        ("PATCH", f"{API}/jobs/x", "HEAD, GET"),
+        ("GET", f"{API}/jobs/x/stop", "POST"),
+        ("HEAD", f"{API}/jobs/x/stop", "POST"),
+        ("DELETE", f"{API}/tokens", "HEAD, GET, POST"),
+        ("PUT", f"{API}/tokens/x", "DELETE"),
+        ("GET", f"{API}/quotas/user/ada", "PUT, DELETE"),
+        ("DELETE", f"{API}/code/{'0' * 64}", "HEAD, GET, PUT"),
+        ("POST", "/", "HEAD, GET"),
+        ("POST", "/healthz", "HEAD, GET"),
+    ],
+)
+def test_what_is_allowed_is_told(server: RunningServer, method: str, path: str, allowed: str) -> None:
+    answer = server.admin.request(method, server.url + path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+
+
 class CountingLedger(Ledger):
     asked = 0
 

@@ -66,10 +66,6 @@ def test_files_being_written_are_not_artifacts(tmp_path: Path) -> None:
     assert list(artifact_files(tmp_path)) == ["x.txt"]
 
 
-def test_nothing_is_left_of_a_run_that_a_person_deleted(tmp_path: Path) -> None:
-    assert not outstanding(tmp_path, job(tmp_path), SyncState(run_id="r", deleted=True))
-
-
 def test_a_damaged_memory_means_sending_again(tmp_path: Path) -> None:
     job(tmp_path)
     (tmp_path / "sync_state.json").write_text('{"run_id": "r"')

@@ -46,6 +46,17 @@ def test_a_linear_model_costs_what_one_counts_by_hand() -> None:
     assert planned.cost.weights == planned.cost.gradients == 33 * 4
 
 
+def test_a_plan_tells_what_each_column_is_taken_for(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n1,red,p\n?,blue,q\n3,red,p\n4,red,q\n")
+    planned = _planned(tmp_path, data={"name": "csv", "params": {"path": "t.csv", "target": "y"}})
+    assert [(one["name"], one["taken_for"], one["missing"]) for one in planned.as_dict()["understood"]] == [
+        ("t.csv", "table", 0),
+        ("a", "number", 1),
+        ("b", "category", 0),
+        ("y", "target, class", 0),
+    ]
+
+
 def test_steps_epochs_and_the_last_short_batch() -> None:
     planned = _planned()
     assert (planned.train_samples, planned.validation_samples) == (100, 25)

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit, Understood
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Params
 from epochal.errors import EpochalError
@@ -66,7 +66,12 @@ def standardized(
 
 
 def loaded(
-    train: Arrays, validation: Arrays | None, source: str, digest: str, vocabulary: int | None = None
+    train: Arrays,
+    validation: Arrays | None,
+    source: str,
+    digest: str,
+    vocabulary: int | None = None,
+    understood: tuple[Understood, ...] = (),
 ) -> LoadedData:
     """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
 
@@ -80,7 +85,29 @@ def loaded(
         target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
     )
     rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
-    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source)
+    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood)
+
+
+def unheld(before: Tensor, after: Tensor) -> Tensor:
+    """Which values of a sample float32 cannot hold: those too large for it, and those that differ by so little beside
+    what they have in common that few of them stay apart. ``before`` is as read, ``after`` what is trained on.
+    """
+    before, after = before.reshape(len(before), -1), after.reshape(len(after), -1)
+    # A few at a time: whole arrays may leave no room for copies in float64.
+    return torch.cat(
+        [_unheld(*parts) for parts in zip(torch.split(before, 256, 1), torch.split(after, 256, 1), strict=True)]
+    )
+
+
+def _unheld(before: Tensor, after: Tensor) -> Tensor:
+    exact, held = before.double(), after.double()
+    deviation, largest = exact.std(dim=0, correction=0), exact.abs().amax(dim=0)
+    # Less than 1e-12 of what is common is what sums leave of equal numbers.
+    differs = (exact.amin(dim=0) != exact.amax(dim=0)) & ~(deviation < 1e-12 * largest)
+    constant = (held == held[0]).all(dim=0)
+    coarse = (held == exact.float().double()).all(dim=0) & (deviation < 8 * 2**-24 * largest)
+    same = (held == exact).all(dim=0)
+    return ~held.isfinite().all(dim=0) | (differs & ~same & (constant | coarse))
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

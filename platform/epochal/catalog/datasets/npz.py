@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData
-from epochal.catalog.datasets.files import existing
-from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded, standardized
+from epochal.catalog.data import LoadedData, Understood
+from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.in_memory import (
+    Arrays,
+    PartitionParams,
+    digest_of,
+    held_out,
+    loaded,
+    standardized,
+    unheld,
+)
 from epochal.catalog.entry import Dataset
 from epochal.errors import EpochalError
 
@@ -24,7 +32,7 @@ class NpzParams(PartitionParams):
     input_kind: Literal["real", "tokens"] = "real"
     """Whether `x` holds real values, or token ids of shape (samples, time)."""
     target_kind: Literal["class", "real"] | None = None
-    """null: class for whole numbers and booleans, real for others."""
+    """null: class for whole numbers, booleans and text, real for others."""
     scale: Annotated[float, Bounds(gt=0)] = 1.0
     """Real inputs are multiplied by this; 0.00392156862745098 takes bytes to 0..1."""
     standardize: bool = False
@@ -37,7 +45,7 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
     arrays = _read(path)
     numbered = _numbered(arrays, params, path)
     tensors = {
-        name: _input(array, params, path) if name in ("x", "x_val") else numbered[name][0]
+        name: _input(name, array, params, path) if name in ("x", "x_val") else numbered[name][0]
         for name, array in arrays.items()
     }
     classes = numbered["y"][1]
@@ -47,43 +55,108 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
     real = params.input_kind == "real"
     train, validation = standardized(*parts, input=params.standardize and real)
     vocabulary = None if real else 1 + max(int(tensors[name].max()) for name in tensors if name.startswith("x"))
-    return loaded(train, validation, source=str(path), digest=digest_of(tensors), vocabulary=vocabulary)
+    if params.standardize and real and unheld(parts[0].input, train.input).any():
+        raise EpochalError(
+            f"{path} (member x): found values that float32 cannot hold once standardised", "rescale them"
+        )
+    return loaded(train, validation, str(path), digest_of(tensors), vocabulary, _understood(arrays, classes))
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y", "x_val", "y_val") if name in file}
-            names = ", ".join(file.files)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise EpochalError(f"{path} is not an .npz file without pickled objects: {error}") from error
+    with reading(path, "an .npz file", _HINT), np.load(path, allow_pickle=False) as file:
+        arrays: dict[str, NDArray[Any]] = {}
+        for name in ("x", "y", "x_val", "y_val"):
+            with reading(f"{path} (member {name})", "an array without pickled objects", _HINT):
+                arrays.update({name: file[name]} if name in file else {})
+        names = ", ".join(file.files)
     for inputs, targets in (("x", "y"), ("x_val", "y_val")):
         if (inputs in arrays) != (targets in arrays) or "x" not in arrays:
-            raise EpochalError(f"{path} needs arrays x and y, and x_val with y_val; it has {names or 'none'}")
-        if inputs in arrays and (arrays[inputs].shape[:1] != arrays[targets].shape[:1] or not arrays[targets].size):
-            shapes = f"{arrays[inputs].shape} and {arrays[targets].shape}"
-            raise EpochalError(f"{path}: {inputs} and {targets} differ in length or are empty: {shapes}")
+            raise EpochalError(f"{path} needs arrays x and y, and x_val with y_val; it has {names or 'none'}", _HINT)
+        if inputs in arrays:
+            _check_pair(path, inputs, arrays[inputs], arrays[targets])
+            for name, first in ((inputs, arrays["x"]), (targets, arrays["y"])):
+                if arrays[name].shape[1:] != first.shape[1:]:
+                    told = f"found samples of shape {arrays[name].shape[1:]}, expected {first.shape[1:]}"
+                    raise EpochalError(f"{path} (member {name}): {told}, as in {name[0]}")
     return arrays
 
 
-def _input(array: NDArray[Any], params: NpzParams, path: Path) -> Tensor:
+_HINT = "write it with numpy.savez(FILE, x=x, y=y), of numbers, or of text for classes"
+
+
+def _check_pair(path: Path, inputs: str, x: NDArray[Any], y: NDArray[Any]) -> None:
+    targets = inputs.replace("x", "y")
+    if x.ndim < 1 or x.shape[:1] != y.shape[:1] or not y.size or not x.size:
+        raise EpochalError(f"{path}: {inputs} and {targets} differ in length or are empty: {x.shape} and {y.shape}")
+    for name, array, kinds, expected in ((inputs, x, "biuf", "numbers"), (targets, y, "biufUS", "numbers or text")):
+        if array.dtype.kind not in kinds:
+            raise EpochalError(f"{path} (member {name}): found {array.dtype}, expected {expected}", _HINT)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = np.argwhere(~np.isfinite(array))
+            raise EpochalError(
+                f"{path} (member {name}, row {bad[0][0]}): found {len(bad):,} values that are missing or not finite,"
+                " expected numbers",
+                "fill them in, or drop the samples",
+            )
+
+
+def _input(name: str, array: NDArray[Any], params: NpzParams, path: Path) -> Tensor:
+    """(samples, ...); one number a sample is one feature."""
     if params.input_kind == "real":
-        return torch.from_numpy(array.astype(np.float64 if params.standardize else np.float32)) * params.scale
-    if array.dtype.kind not in "iu" or array.min() < 0:
-        raise EpochalError(f"{path}: token ids are whole numbers from 0, and x holds {array.dtype}")
+        array = array.reshape(len(array), 1) if array.ndim == 1 else array
+        with np.errstate(over="ignore"):
+            values = torch.from_numpy(array.astype(np.float64 if params.standardize else np.float32)) * params.scale
+        if not params.standardize:
+            _refuse_unheld(path, name, array, values / params.scale)
+        return values
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.ndim < 2:
+        found = f"{array.dtype} of shape {array.shape} from {array.min()}"
+        raise EpochalError(f"{path} (member {name}): found {found}, expected token ids (samples, time), whole, from 0")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _numbered(arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path) -> dict[str, tuple[Tensor, int | None]]:
     """The targets; classes are numbered in the order of their values."""
     targets = {name: array for name, array in arrays.items() if name in ("y", "y_val")}
-    kind = params.target_kind or ("class" if targets["y"].dtype.kind in "iub" else "real")
-    if kind == "real":
-        return {name: (torch.from_numpy(array.astype(np.float32)), None) for name, array in targets.items()}
+    is_text = [array.dtype.kind in "US" for array in targets.values()]
+    if any(is_text) and (not all(is_text) or params.target_kind == "real"):
+        found = " and ".join(str(array.dtype) for array in targets.values())
+        raise EpochalError(f"{path} (member y): found {found}, expected numbers, or text in y and y_val", _HINT)
+    if (params.target_kind or ("class" if targets["y"].dtype.kind in "iubUS" else "real")) == "real":
+        reals = {}
+        for name, array in targets.items():
+            with np.errstate(over="ignore"):
+                reals[name] = torch.from_numpy(array.astype(np.float32))
+            _refuse_unheld(path, name, array, reals[name])
+        return {name: (tensor, None) for name, tensor in reals.items()}
     if targets["y"].ndim != 1:
-        raise EpochalError(f"{path}: classes have the shape (samples,), and y has {targets['y'].shape}")
+        shape = targets["y"].shape
+        raise EpochalError(f"{path}: classes have the shape (samples,), and y has {shape}", "save y.ravel()")
     classes = np.unique(np.concatenate(list(targets.values())))
     return {name: (torch.from_numpy(np.searchsorted(classes, array)), len(classes)) for name, array in targets.items()}
+
+
+def _refuse_unheld(path: Path, name: str, array: NDArray[Any], values: Tensor) -> None:
+    if array.dtype.itemsize < 4 or array.dtype == np.float32:  # float32 holds them all
+        return
+    if unheld(torch.from_numpy(array.astype(np.float64, copy=False)), values).any():
+        raise EpochalError(
+            f"{path} (member {name}): found values from {array.min():g} to {array.max():g}, which float32 cannot hold"
+            " or tell apart",
+            "subtract what they have in common, rescale them, or, for x, data.params.standardize: true",
+        )
+
+
+def _understood(arrays: dict[str, NDArray[Any]], classes: int | None) -> tuple[Understood, ...]:
+    target = "target, real" if classes is None else "target, class"
+    return tuple(
+        Understood(
+            name,
+            "input" if name.startswith("x") else target,
+            note=f"{array.dtype}, shape {array.shape}" + (f", {classes} classes" if classes and name == "y" else ""),
+        )
+        for name, array in arrays.items()
+    )
 
 
 ENTRY = Dataset(

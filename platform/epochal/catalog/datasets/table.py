@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData
+from epochal.catalog.data import LoadedData, Understood
 from epochal.catalog.datasets.files import existing
-from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded, standardized
+from epochal.catalog.datasets.in_memory import (
+    Arrays,
+    PartitionParams,
+    digest_of,
+    held_out,
+    loaded,
+    standardized,
+    unheld,
+)
+from epochal.catalog.datasets.table_file import Column, Table, TableFormat, read_table
 from epochal.catalog.entry import Dataset
-from epochal.errors import EpochalError, did_you_mean
+from epochal.errors import EpochalError
 
 MAX_CATEGORIES = 100
 """A text column with more values than this is rather a name or free text than a category."""
@@ -24,7 +33,7 @@ MAX_CATEGORIES = 100
 
 class TableParams(PartitionParams):
     path: Annotated[str, Bounds(min_length=1)]
-    """The file, .csv, .tsv or .parquet; relative to the spec's folder."""
+    """The file, .csv, .tsv or .parquet, text perhaps packed as .gz, .bz2 or .zst; relative to the spec's folder."""
     target: Annotated[str, Bounds(min_length=1)]
     """The column to predict."""
     target_kind: Literal["class", "real"] | None = None
@@ -33,149 +42,190 @@ class TableParams(PartitionParams):
     """The columns to predict from; null is all but the target."""
     exclude: list[str] = []
     """Columns to leave out, such as an id."""
+    categories: list[str] = []
+    """Columns to take as categories although they hold numbers, such as a postal code."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
     """A file for validation with the same columns; null holds out a share of `path` instead."""
     standardize: bool = True
     """Shift and scale numbers to mean 0 and standard deviation 1 of the training part."""
     standardize_target: bool = True
     """The same for a real target; mae and rmse are then in standard deviations."""
+    missing: list[str] | None = None
+    """What stands for a missing value; null: what pandas takes for one (empty, NA, n/a, null, NaN, ...), and ?, -, --,
+    ., .., which may be classes. A missing number becomes the mean of the training part, a missing
+    text a category of its own."""
+    delimiter: Annotated[str, Bounds(min_length=1, max_length=1)] | None = None
+    """null: comma, semicolon, tab or bar, by which the first row has the columns that are named here."""
+    encoding: Annotated[str, Bounds(min_length=1)] | None = None
+    """null: UTF-8, or what a byte order mark says. Any that Python knows: cp1252, utf-16, shift_jis, ..."""
+    decimal: Literal[".", ","] | None = None
+    """null: as the numbers of the file show it. The other one may then group thousands."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Columns by name, all of one length, without missing values."""
+class Feature:
+    """A column of every table as numbers: ``parts`` are (rows, values) each, ``labels`` say what a value is."""
 
-    path: Path
-    columns: dict[str, NDArray[Any]]
-
-    def column(self, name: str) -> NDArray[Any]:
-        if name not in self.columns:
-            raise EpochalError(f"{self.path} has no column {name!r}", did_you_mean(name, tuple(self.columns)))
-        return self.columns[name]
+    labels: tuple[str, ...]
+    parts: list[NDArray[Any]]
+    understood: Understood
 
 
 def build(params: TableParams, folder: Path) -> LoadedData:
     """input: (features,), text columns as one value a category; target: a class or one value."""
-    train = read_table(existing(params.path, folder))
-    other = read_table(existing(params.validation_path, folder)) if params.validation_path else None
-    names = _feature_names(params, train)
-    tables = [train] if other is None else [train, other]
-    for table in tables:
-        _refuse_missing(table, [*names, params.target])
-    parts = [
-        Arrays(inputs, *target) for inputs, target in zip(_inputs(tables, names), _targets(tables, params), strict=True)
+    missing = None if params.missing is None else tuple(params.missing)
+    format = TableFormat(params.delimiter, params.encoding, params.decimal, missing)
+    wanted = [params.target, *(params.features or ()), *params.exclude, *params.categories]
+    paths = [params.path, *([params.validation_path] if params.validation_path else [])]
+    tables = [read_table(existing(path, folder), format, wanted) for path in paths]
+    features = {name: _feature(tables, name, params) for name in _feature_names(params, tables[0])}
+    targets, classes, target = _targets(tables, params)
+    inputs = [
+        torch.from_numpy(np.concatenate([feature.parts[index] for feature in features.values()], axis=1, dtype=float))
+        for index in range(len(tables))
     ]
+    parts = [Arrays(*tensors, classes) for tensors in zip(inputs, targets, strict=True)]
     digest = digest_of(
         {f"{key}{index}": tensor for index, part in enumerate(parts) for key, tensor in part.batch().items()}
     )
-    first, second = (parts[0], parts[1]) if other is not None else held_out(parts[0], params)
-    real = parts[0].classes is None
-    first, second = standardized(first, second, params.standardize, params.standardize_target and real)
-    return loaded(first, second, source=str(train.path), digest=digest)
-
-
-def read_table(path: Path) -> Table:
-    """Read a file with types as pyarrow infers them.
-
-    Raises:
-        EpochalError: it is not a table, or is empty.
-    """
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    try:
-        if path.suffix in {".parquet", ".pq"}:
-            table = parquet.read_table(path)
-        else:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
-    except (pa.ArrowException, OSError) as error:
-        raise EpochalError(f"{path} cannot be read as a table: {error}") from error
-    if not table.num_rows:
-        raise EpochalError(f"{path} has no rows")
-    return Table(path, {name: _values(table.column(name)) for name in table.column_names})
-
-
-def _values(column: Any) -> NDArray[Any]:
-    """Numbers as float64 or int64, anything else as text; missing values as NaN or None."""
-    import pyarrow.types as kinds
-
-    kind = column.type
-    if kinds.is_boolean(kind) and not column.null_count:
-        return np.asarray(column.to_numpy(), dtype=bool)
-    if kinds.is_integer(kind) and not column.null_count:
-        return np.asarray(column.to_numpy(), dtype=np.int64)
-    if kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_decimal(kind):
-        return np.asarray(column.cast("float64").to_numpy(), dtype=np.float64)
-    return np.asarray([None if value in (None, "") else str(value) for value in column.to_pylist()], dtype=object)
+    labels = [label for feature in features.values() for label in feature.labels]
+    first, second = _filled(tables[0], labels, *(parts if len(parts) > 1 else held_out(parts[0], params)))
+    train, validation = standardized(first, second, params.standardize, params.standardize_target and classes is None)
+    for before, after in ((first, train), (second, validation)):
+        if before is not None and after is not None:
+            _refuse_unheld(tables[0].path, labels, before.input, after.input)
+            if classes is None:
+                _refuse_unheld(tables[0].path, [params.target], before.target, after.target)
+    taken = {name: feature.understood for name, feature in features.items()} | {params.target: target}
+    understood = (
+        *(Understood(table.path.name, "table", note=table.note) for table in tables),
+        *(taken.get(name, Understood(name, "left out")) for name in tables[0].cells.column_names),
+    )
+    return loaded(train, validation, source=str(tables[0].path), digest=digest, understood=understood)
 
 
 def _feature_names(params: TableParams, table: Table) -> list[str]:
-    table.column(params.target)
-    for name in [*(params.features or ()), *params.exclude]:
-        table.column(name)
+    for name in [params.target, *(params.features or ()), *params.exclude, *params.categories]:
+        table.named(name)
     left_out = {params.target, *params.exclude}
-    names = [name for name in params.features or table.columns if name not in left_out]
+    names = [name for name in params.features or table.cells.column_names if name not in left_out]
     if not names:
         raise EpochalError(f"{table.path}: no column is left to predict {params.target!r} from")
-    return names
+    return list(dict.fromkeys(names))
 
 
-def _refuse_missing(table: Table, names: list[str]) -> None:
-    missing = {name: _missing(table.column(name)) for name in names}
-    described = [f"{name!r} in {count} of {len(table.columns[name])} rows" for name, count in missing.items() if count]
-    if described:
-        raise EpochalError(
-            f"{table.path} misses values of {', '.join(described)}",
-            "fill them in, drop the rows, or exclude the column",
+def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
+    columns = _alike(tables, name, [table.column(name, text=name in params.categories) for table in tables])
+    missing = sum(len(column.missing) for column in columns)
+    notes = [column.note for column in columns if column.note]
+    if columns[0].is_text:
+        return _categories(tables[0].path, name, columns, missing)
+    if len(columns[0].missing) == len(columns[0].values):
+        hint = f"leave it out: data.params.exclude: [{name}]"
+        raise EpochalError(f"{tables[0].path} (column {name!r}): found no value, expected numbers or text", hint)
+    for table, column in zip(tables, columns, strict=True):
+        _refuse_infinite(table, name, column)
+        if len(column.missing):
+            notes.append(f"{table.rows(column.missing)} of {table.path.name} become the mean of the training part")
+    understood = Understood(name, "number", missing, "; ".join(dict.fromkeys(notes)))
+    return Feature((name,), [column.values[:, None] for column in columns], understood)
+
+
+def _alike(tables: list[Table], name: str, columns: list[Column]) -> list[Column]:
+    """The columns of the tables, which are either all numbers or all text; one without any value is as the others."""
+    kinds = [column.is_text for column in columns if len(column.missing) < len(column.values)]
+    if len(set(kinds)) > 1:
+        told = " and ".join(
+            f"{'text' if column.is_text else 'numbers'} in {table.path}"
+            for table, column in zip(tables, columns, strict=True)
         )
+        hint = f"mend it, or take it as text in both: data.params.categories: [{name}]"
+        raise EpochalError(f"column {name!r}: found {told}, expected the same in both", hint)
+    if not any(kinds):
+        return columns
+    return [c if c.is_text else replace(c, values=np.full(len(c.values), None, dtype=object)) for c in columns]
 
 
-def _missing(values: NDArray[Any]) -> int:
-    if values.dtype == object:
-        return sum(value is None for value in values)
-    return int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
-
-
-def _inputs(tables: list[Table], names: list[str]) -> list[Tensor]:
-    """(rows, features) of each table; categories are those of all tables together."""
-    encoded: list[list[NDArray[Any]]] = [[] for _ in tables]
-    for name in names:
-        columns = [table.column(name) for table in tables]
-        for parts, values in zip(encoded, _encoded(tables[0].path, name, columns), strict=True):
-            parts.append(values)
-    return [torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.float64)) for parts in encoded]
-
-
-def _encoded(path: Path, name: str, columns: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    if all(column.dtype != object for column in columns):
-        return [column[:, None] for column in columns]
-    texts = [column.astype(str) for column in columns]
+def _categories(path: Path, name: str, columns: list[Column], missing: int) -> Feature:
+    texts = [np.asarray(["" if value is None else value for value in column.values], dtype=str) for column in columns]
     categories = np.unique(np.concatenate(texts))
     if len(categories) > MAX_CATEGORIES:
         raise EpochalError(
             f"{path}: the text column {name!r} has {len(categories)} different values, more than {MAX_CATEGORIES}",
             f"leave it out: data.params.exclude: [{name}]",
         )
-    return [text[:, None] == categories[None, :] for text in texts]
+    note = f"{len(categories)} values: {_some([str(category) or '(missing)' for category in categories])}"
+    return Feature(
+        tuple(f"{name}={category}" for category in categories),
+        [text[:, None] == categories[None, :] for text in texts],
+        Understood(name, "category", missing, note),
+    )
 
 
-def _targets(tables: list[Table], params: TableParams) -> list[tuple[Tensor, int | None]]:
-    columns = [table.column(params.target) for table in tables]
-    kind = params.target_kind or ("real" if any(column.dtype.kind == "f" for column in columns) else "class")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _refuse_infinite(table: Table, name: str, column: Column) -> None:
+    if len(infinite := np.flatnonzero(np.isinf(column.values))):
+        raise EpochalError(
+            f"{table.path} (column {name!r}, {table.rows(infinite)}): found a number that is not finite",
+            "mend it, or drop the row",
+        )
+
+
+def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], int | None, Understood]:
+    """The target of each table, the number of its classes, and what it was taken for."""
+    name, as_text = params.target, params.target in params.categories
+    columns = [table.column(name, as_text, mixed=params.target_kind == "class", target=True) for table in tables]
+    for table, column in zip(tables, columns, strict=True):
+        if len(missing := column.missing):
+            raise EpochalError(
+                f"{table.path} misses values of the target {name!r} in {len(missing)} of {len(column.values)} rows"
+                f" ({table.rows(missing)})",
+                "fill them in or drop the rows; or say what stands for a missing value: data.params.missing",
+            )
+    columns = _alike(tables, name, columns)
+    kind = params.target_kind or ("real" if any(column.values.dtype.kind == "f" for column in columns) else "class")
+    values = [column.values.astype(str) if column.is_text else column.values for column in columns]
     if kind == "class":
-        return _class_numbers(columns)
-    if any(column.dtype == object for column in columns):
-        raise EpochalError(f"{tables[0].path}: the target {params.target!r} is text, not a real value")
-    return [(torch.from_numpy(column.astype(np.float64)), None) for column in columns]
+        classes, counts = np.unique(np.concatenate(values), return_counts=True)
+        shown = _some([f"{value} ({count:,})" for value, count in zip(classes, counts, strict=True)])
+        numbers = [torch.from_numpy(np.searchsorted(classes, value)) for value in values]
+        return numbers, len(classes), Understood(name, "target, class", note=f"{len(classes)} classes: {shown}")
+    if columns[0].is_text:
+        raise EpochalError(f"{tables[0].path}: the target {name!r} is text, not a real value")
+    for table, column in zip(tables, columns, strict=True):
+        _refuse_infinite(table, name, column)
+    reals = [torch.from_numpy(value.astype(np.float64)) for value in values]
+    return reals, None, Understood(name, "target, real", note=columns[0].note)
 
 
-def _class_numbers(columns: list[NDArray[Any]]) -> list[tuple[Tensor, int | None]]:
-    """Classes are numbered in the order of their values."""
-    if any(column.dtype == object for column in columns):
-        columns = [column.astype(str) for column in columns]
-    classes = np.unique(np.concatenate(columns))
-    return [(torch.from_numpy(np.searchsorted(classes, column)), len(classes)) for column in columns]
+def _filled(
+    table: Table, labels: list[str], first: Arrays, second: Arrays | None = None
+) -> tuple[Arrays, Arrays | None]:
+    """Missing numbers become the mean of the training part."""
+    means = first.input.nanmean(dim=0)
+    for index in means.isnan().nonzero().flatten().tolist():
+        raise EpochalError(
+            f"{table.path} (column {labels[index]!r}): found no value in the training part, expected some",
+            f"leave it out: data.params.exclude: [{labels[index]}]",
+        )
+
+    def fill(part: Arrays) -> Arrays:
+        return replace(part, input=torch.where(part.input.isnan(), means, part.input))
+
+    return fill(first), fill(second) if second is not None else None
+
+
+def _refuse_unheld(path: Path, labels: list[str], before: Tensor, after: Tensor) -> None:
+    for index in unheld(before, after).nonzero().flatten().tolist():
+        values = before.reshape(len(before), -1)[:, index]
+        raise EpochalError(
+            f"{path} (column {labels[index]!r}): found values from {values.min():g} to {values.max():g}, which float32"
+            " cannot hold or tell apart",
+            "standardise it (data.params.standardize, standardize_target), rescale it, or leave it out",
+        )
 
 
 ENTRY = Dataset(

@@ -81,14 +81,23 @@ def _show_jobs(client: Client, chosen: Filters, output: Output) -> None:
         states=chosen.states, name=chosen.name, user=chosen.user, queue=chosen.queue, limit=chosen.limit
     )
     show_jobs(found, client.now(), output)
+    render.part(len(found), found.total, f"--limit {found.total}")
 
 
 def _show_queue(client: Client, chosen: Filters, output: Output) -> None:
     from epochal.cli.job_view import queue_row
+    from epochal.client.jobs import LONGEST_QUEUE
 
-    entries = [entry for entry in client.queue() if chosen.fit(entry.job)][: chosen.limit]
+    every = client.queue(LONGEST_QUEUE if chosen.user or chosen.queue else chosen.limit)
+    fitting = [entry for entry in every if chosen.fit(entry.job)]
+    entries = fitting[: chosen.limit]
     if output in (Output.JSON, Output.YAML):
         render.records([entry.to_dict() for entry in entries], ["job"], output)
-        return
-    rows = [queue_row(entry, client.now()) for entry in entries]
-    render.records(rows, ["id", "position", "priority", "queue", "by", "waited", "why"], output, "jobs waiting")
+    else:
+        rows = [queue_row(entry, client.now()) for entry in entries]
+        render.records(rows, ["id", "position", "priority", "queue", "by", "waited", "why"], output, "jobs waiting")
+    if len(entries) < len(fitting):
+        render.part(len(entries), len(fitting), f"--limit {len(fitting)}")
+    elif len(every) < every.total:
+        rest = f"--limit {every.total}" if every.total <= LONGEST_QUEUE else "`epochal jobs --state QUEUED`"
+        render.part(len(every), every.total, rest)

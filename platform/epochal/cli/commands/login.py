@@ -29,8 +29,8 @@ def command(server: str, name: str | None, token_file: str | None) -> None:
     The token is asked for, tried, and kept in the home's config.yaml, which nobody else can read.
     """
     from epochal.client import Client
+    from epochal.client.checks import checked_url
     from epochal.client.contexts import Config, Context
-    from epochal.client.http import checked_url
     from epochal.settings import home
 
     url = checked_url(server)
@@ -46,18 +46,19 @@ def command(server: str, name: str | None, token_file: str | None) -> None:
 
 def _token(token_file: str | None) -> str:
     from epochal.client.address import read_token
+    from epochal.client.checks import checked_token
 
     if token_file and token_file != "-":
         return read_token(Path(token_file)) or ""
     if token_file is None and sys.stdin.isatty():
-        return str(click.prompt("Token", hide_input=True, err=True)).strip()
-    if token := sys.stdin.readline().strip():
-        return token
+        return checked_token(str(click.prompt("Token", hide_input=True, err=True)).strip(), "what was typed")
+    if token := sys.stdin.read().strip():
+        return checked_token(token, "what standard input holds")
     raise UsageError("no token", "`epochal login URL` asks for it on a terminal; --token-file reads it")
 
 
 def _warn_if_open(context: Context) -> None:
-    from epochal.client.http import stays_here
+    from epochal.client.checks import stays_here
 
     if context.server.startswith("http://") and not stays_here(context.server):
         render.warning(f"{context.server} is not encrypted: whoever sees the traffic can take the token")

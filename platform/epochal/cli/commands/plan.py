@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,8 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
     """Show what a job spec would run, without running it.
 
     Prints every value of the resolved spec with where it comes from, the size of the model, the cost of a step, the
-    number of steps and the resources of all workers together. Loads the data; the model takes no memory.
+    number of steps and the resources of all workers together, and what each column or array of your data is taken for.
+    Loads the data; the model takes no memory.
     """
     import sys
 
@@ -39,6 +41,10 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
+        if planned.understood:
+            rows = [{**asdict(one), "missing": one.missing or ""} for one in planned.understood]
+            render.records(rows, ["name", "taken_for", "missing", "note"], title="parts of the data")
+            render.text("")
         render.document({**_summary(planned), **_start(loaded.spec.env)})
     else:
         spec = loaded.spec.model_dump(mode="json")

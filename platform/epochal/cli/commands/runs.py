@@ -43,13 +43,16 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
     """List runs, the newest first, with their newest metrics."""
     from epochal.tracking.runs import list_runs
 
-    found = list_runs(recorded_at(), experiment, job, status, limit)
+    one_more = list_runs(recorded_at(), experiment, job, status, limit + 1)
+    found = one_more[:limit]
     if output in (Output.JSON, Output.YAML):
         render.records([_described(run) for run in found], ["id"], output)
-        return
-    metrics = _common_metrics(found)
-    rows = [{**_row(run), **{name: run.metrics.get(name) for name in metrics}} for run in found]
-    render.records(rows, ["id", "name", "status", "reason", "started", "duration", *metrics], output, "runs")
+    else:
+        metrics = _common_metrics(found)
+        rows = [{**_row(run), **{name: run.metrics.get(name) for name in metrics}} for run in found]
+        render.records(rows, ["id", "name", "status", "reason", "started", "duration", *metrics], output, "runs")
+    if len(one_more) > limit:
+        render.message(f"the newest {limit:,} are shown, and there are more: --limit {10 * limit}")
 
 
 @command.command("show")
@@ -114,8 +117,14 @@ def sync_command(timeout: float, output: Output) -> int:
     """Send to MLflow what could not be sent earlier, and say what is left."""
     from epochal.agent.reconcile import catch_up
     from epochal.settings import home, tracking_uri
+    from epochal.tracking.sync_state import SyncState
+    from epochal.tracking.tracker import pending_folders, sync_folders
 
-    results = catch_up(home(), tracking_uri(), timeout).synced
+    served = [folder for folder in pending_folders(home().served.storage) if SyncState.load(folder).uri]
+    results = {
+        **catch_up(home(), tracking_uri(), timeout).synced,
+        **sync_folders(tracking_uri(), served, timeout),
+    }
     rows: list[dict[str, Any]] = [
         {
             "job": job,

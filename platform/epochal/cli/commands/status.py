@@ -32,19 +32,24 @@ def command(client: Client, job: str | None, output: Output) -> None:
 
 def _one(client: Client, ref: str, output: Output) -> None:
     from epochal.cli.job_view import attempt_rows, facts, why_lines
-    from epochal.ledger.states import JobState
+    from epochal.ledger.states import EventKind, JobState
 
     job = client.job(ref)
     if output is Output.NAME:
         render.document({"id": job.id}, output)
         return
     attempts = client.attempts(job.id)
+    recorded = [event.message for event in client.events(job.id) if event.kind == EventKind.TRACKING]
     why = client.why(job.id) if job.state is JobState.QUEUED else None
     if output is not Output.TABLE:
-        detail = {"attempts": [one.to_dict() for one in attempts], "why": why.to_dict() if why else None}
+        detail = {
+            "attempts": [one.to_dict() for one in attempts],
+            "why": why.to_dict() if why else None,
+            "recorded": recorded,
+        }
         render.document({**job.to_dict(), **detail}, output)
         return
-    render.document(facts(job, attempts, client.now()))
+    render.document(facts(job, attempts, client.now()) | ({"MLflow": recorded[-1]} if recorded else {}))
     if why:
         render.message("\n".join(why_lines(why)))
     if attempts:

@@ -70,8 +70,9 @@ function answered() {
 function failed(problem) {
   if (problem instanceof Problem && problem.status === 401) return askForToken(problem);
   failures = Math.min(failures + 1, 5);
-  byId("link").dataset.state = "away";
-  setText(byId("link-text"), "not connected");
+  const isAnswered = problem instanceof Problem && problem.status > 0 && problem.status < 500;
+  byId("link").dataset.state = isAnswered ? "live" : "away";
+  setText(byId("link-text"), isAnswered ? "live" : "not connected");
   const since = answeredAt ? ` What is shown is ${duration((Date.now() - answeredAt) / 1000)} old.` : "";
   const text = problem instanceof Problem ? problem.text : `This page failed: ${problem}`;
   setText(byId("trouble"), text.charAt(0).toUpperCase() + text.slice(1) + "." + (problem.status ? "" : since));

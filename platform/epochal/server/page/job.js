@@ -48,6 +48,7 @@ export async function updateJob(signal) {
 function furnish(refresh) {
   for (const id of ["job-state", "job-actions", "job-live", "job-details", "job-events", "job-attempts", "logs"]) clear(byId(id));
   for (const id of ["job-title", "job-message", "job-spec"]) setText(byId(id), "");
+  byId("job-parts").hidden = true;
   byId("logs-rank").replaceChildren(el("option", { value: "" }, "all"));
   const parts = { state: pill(), buttons: actions(refresh), bar: progressBar(), chart: chart(), figures: el("dl", { class: "figures" }) };
   byId("job-state").append(parts.state.node);
@@ -62,6 +63,7 @@ function furnish(refresh) {
 
 function show(job, why) {
   const { state, buttons, bar, chart: curve, figures } = open.parts;
+  byId("job-parts").hidden = false;
   setText(byId("job-title"), job.name);
   state.update(job.state);
   buttons.update(job);

@@ -6,6 +6,8 @@ import { byId, cell, el, keep, setAttribute, setLink, setText } from "./dom.js";
 import { ago, amount, bytes, duration, figure, plural, seconds, whole, words } from "./format.js";
 import { actions, loss, pill, progressBar, rate, tell, timeLeft } from "./pieces.js";
 
+const ACTIVE = ["STARTING", "RUNNING", "STOPPING"];
+const OVER = ["SUCCEEDED", "FAILED", "STOPPED", "PAUSED"];
 const states = new Map();
 let refresh = () => {};
 
@@ -18,15 +20,25 @@ export function showOverview(data, query) {
   const now = seconds(data.now);
   const fits = matcher(query);
   announce([...data.running, ...data.recent]);
-  section("running", data.running, fits, (job) => job.id, runningRow, { now });
+  // Counted a moment before the lists are read.
+  const active = Math.max(data.running.length, countOf(ACTIVE, data.counts));
+  const ended = Math.max(data.recent.length, countOf(OVER, data.counts));
+  section("running", data.running, fits, (job) => job.id, runningRow, { now, more: active - data.running.length });
   section("queue", data.queue, (entry) => fits(entry.job), (entry) => entry.job.id, queueRow, { now, more: data.queued_more });
-  section("recent", data.recent.toSorted(byEnd), fits, (job) => job.id, recentRow, { now });
-  const more = data.queued_more;
-  byId("queue-more").hidden = !more;
-  setText(byId("queue-more"), `${plural(more, "more job")} behind these: epochal jobs --state QUEUED lists them all.`);
+  section("recent", data.recent.toSorted(byEnd), fits, (job) => job.id, recentRow, { now, more: ended - data.recent.length });
+  for (const [name, states, total, shown] of [
+    ["running", ACTIVE, active, data.running.length],
+    ["queue", ["QUEUED"], data.queue.length + data.queued_more, data.queue.length],
+    ["recent", OVER, ended, data.recent.length],
+  ]) {
+    const asked = states.map((state) => `--state ${state}`).join(" ");
+    byId(`${name}-more`).hidden = total <= shown;
+    setText(byId(`${name}-more`), `${plural(total - shown, "more job")} behind these: epochal jobs ${asked} --limit ${total} lists them all.`);
+  }
   showAgents(data.agents, now);
 }
 
+const countOf = (chosen, counts) => chosen.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
 const endOf = (job) => seconds(job.ended_at ?? job.entered_at);
 const byEnd = (one, other) => endOf(other) - endOf(one);
 

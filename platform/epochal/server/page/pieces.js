@@ -70,7 +70,7 @@ export function actions(done) {
   const node = el("div", { class: "actions" });
   let job = null;
   const buttons = ACTIONS.map((action) => {
-    const button = el("button", { type: "button", onclick: () => act(action, job, button, done) }, action.label);
+    const button = el("button", { type: "button", hidden: true, onclick: () => act(action, job, button, done) }, action.label);
     return { action, button };
   });
   node.append(...buttons.map(({ button }) => button));

@@ -7,20 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from epochal import __version__
+from epochal import __version__, names
 from epochal.ledger.values import Quota, QuotaKind, Token
 from epochal.server.auth import Admin, Reader
 from epochal.server.error_responses import answer
 from epochal.server.notifier import QUEUE
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
-from epochal.server.schemas import NEW_TOKEN, QUOTA_NAME, QUOTAS, TOKENS, WHOAMI, Limits, NewToken
+from epochal.server.schemas import NEW_TOKEN, QUOTAS, TOKENS, WHOAMI, Limits, NewToken
 from epochal.server.services import Deps
 
 router = APIRouter(route_class=CheckedRoute, tags=["administration"])
 
 TokenId = Annotated[str, Path(min_length=1, max_length=100)]
-QuotaName = Annotated[str, Path(pattern=QUOTA_NAME, description="A user or a queue; * is everyone without a quota.")]
+QuotaName = Annotated[str, Path(pattern=names.QUOTA, description="A user or a queue; * is everyone without a quota.")]
 
 
 @router.get("/whoami", responses=answers(WHOAMI))

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
+from epochal import names
 from epochal.ledger.capacity import Node
 from epochal.ledger.values import AgentInfo, Lease
 from epochal.server.auth import AgentRole, Reader, require_agent
@@ -14,12 +15,12 @@ from epochal.server.error_responses import answer
 from epochal.server.notifier import QUEUE, room_of
 from epochal.server.openapi import answers
 from epochal.server.requests import LeaseRoute
-from epochal.server.schemas import AGENT_NAME, AGENTS, Heartbeat, LeaseRequest
+from epochal.server.schemas import AGENTS, Heartbeat, LeaseRequest
 from epochal.server.services import Deps
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"])
 
-Name = Annotated[str, Path(pattern=AGENT_NAME)]
+Name = Annotated[str, Path(pattern=names.AGENT)]
 
 
 @router.get("/agents", responses=answers(AGENTS))

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from epochal.errors import NotFoundError
+from epochal.ledger.states import JobState
 from epochal.ledger.values import FullJob, Job, Role, Why
 from epochal.server.auth import Principal, Reader, Submitter, require_own
 from epochal.server.error_responses import answer
@@ -58,9 +59,13 @@ def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Servic
 
 @router.get("/jobs", responses=answers(JOBS))
 def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) -> Response:
-    """Jobs, newest first. `next`, where it is not null, is the `before` of the next page."""
+    """Jobs, newest first. `next`, where it is not null, is the `before` of the next page; the first page tells the
+    `total` then."""
     found, following = _page(services, chosen)
-    return answer({"jobs": [job.to_dict() for job in found], "next": following})
+    total = None
+    if following is not None and chosen.before is None:
+        total = services.ledger.job_count(chosen.state, name=chosen.name, submitted_by=chosen.user, queue=chosen.queue)
+    return answer({"jobs": [job.to_dict() for job in found], "next": following, "total": total})
 
 
 @router.get("/jobs/{ref}", responses=answers(FullJob, 404, 409))
@@ -85,9 +90,10 @@ def why(ref: Ref, _who: Reader, services: Deps) -> Response:
 
 @router.get("/queue", responses=answers(QUEUE))
 def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Response:
-    """The queued jobs in order, each with why it waits."""
+    """The queued jobs in order, each with why it waits; `total`, how many wait."""
     entries = services.ledger.queue(limit)
-    return answer({"queue": [entry.to_dict() for entry in entries]})
+    total = services.ledger.counts()[JobState.QUEUED] if len(entries) == limit else len(entries)
+    return answer({"queue": [entry.to_dict() for entry in entries], "total": max(total, len(entries))})
 
 
 @router.post("/jobs/{ref}/stop", responses=answers(Job, 404, 409, 413))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from epochal import names
 from epochal.errors import ConflictError, EpochalError, UsageError, as_document
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease, Renewal, Role
@@ -23,7 +24,7 @@ from epochal.server.services import Deps, Services
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"], dependencies=[Depends(requires(Role.AGENT, Role.ADMIN))])
 
-JobId = Annotated[str, Path(pattern=schemas.JOB_ID)]
+JobId = Annotated[str, Path(pattern=names.JOB_ID)]
 Epoch = Annotated[int, Path(ge=1, le=schemas.LAST_EPOCH)]
 _OF_LEASE = "What the lease was asked for with. That of another lease, or none, is refused (409)."
 Secret = Annotated[str, Header(alias="Lease-Secret", max_length=schemas.LONGEST_SECRET, description=_OF_LEASE)]

@@ -1,0 +1,311 @@
+"""A table's file as columns of numbers or text, by the readers and casts of pyarrow."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.catalog.datasets.files import reading
+from epochal.errors import EpochalError, did_you_mean
+
+MISSING = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+"""What pandas takes for a missing value."""
+MISSING_NUMBER = ("?", "-", "--", ".", "..")
+"""Missing values too, but not in a target of text: ``+`` and ``-`` are classes somewhere."""
+DELIMITERS = (",", ";", "\t", "|")
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+BLOCK_BYTES = 64 << 20
+"""What pyarrow reads at a time, and so the longest row."""
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *(
+        (mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+    ),  # before UTF-16, whose mark they start with
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """How to read a table of text; None is for what is to be detected."""
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    missing: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """``values`` are float64 (missing: NaN), int64, bool, or objects: text (missing: None)."""
+
+    values: NDArray[Any]
+    note: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        return self.values.dtype == object
+
+    @property
+    def missing(self) -> NDArray[Any]:
+        """Indices of the rows without a value."""
+        return np.flatnonzero([value is None for value in self.values] if self.is_text else np.isnan(self.values))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's cells, not yet taken for anything. ``first_row`` is the number that a viewer shows for the first."""
+
+    path: Path
+    cells: Any
+    format: TableFormat
+    first_row: int
+    note: str
+
+    def named(self, name: str) -> Any:
+        """The cells of a column.
+
+        Raises:
+            EpochalError: there is none of that name.
+        """
+        names = self.cells.column_names
+        if name not in names:
+            shown = ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+            hint = did_you_mean(name, tuple(names)) or "a wrong delimiter? data.params.delimiter sets it"
+            raise EpochalError(f"{self.path} has no column {name!r}; it has {shown}", hint)
+        return self.cells.column(name)
+
+    def column(self, name: str, text: bool = False, mixed: bool = False, target: bool = False) -> Column:
+        """The column ``name``, as text where ``text``, else as numbers where it holds numbers.
+
+        A column of numbers with some other cells is refused, unless it may be ``mixed``: then it is text.
+
+        Raises:
+            EpochalError: it is refused, or its type is neither numbers nor text.
+        """
+        import pyarrow.types as kinds
+
+        cells = self.named(name)
+        if not (kinds.is_string(cells.type) or kinds.is_large_string(cells.type)):
+            return _typed(self.path, name, cells, text)
+        return self._read(name, cells, text, mixed, target)
+
+    def rows(self, indices: Sequence[int] | NDArray[Any]) -> str:
+        """``row 34, 128``, or the first few of many."""
+        shown = ", ".join(str(self.first_row + int(index)) for index in indices[:5])
+        more = f" and {len(indices) - 5:,} more" if len(indices) > 5 else ""
+        return f"row{'s' if len(indices) > 1 else ''} {shown}{more}"
+
+    def _read(self, name: str, cells: Any, text: bool, mixed: bool, target: bool) -> Column:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        def without(marks: tuple[str, ...]) -> Any:
+            return pc.if_else(pc.is_in(trimmed, value_set=pa.array(marks, cells.type)), None, trimmed)
+
+        trimmed = pc.utf8_trim_whitespace(cells)
+        given = self.format.missing
+        found = without(given if given is not None else (*MISSING, *MISSING_NUMBER))
+        count = len(found) - found.null_count
+        if not text:
+            for decimal in _decimals(self.format.decimal):
+                numbers = _is_number(found, decimal)
+                if pc.all(numbers, min_count=0).as_py():
+                    return _numbers(found, decimal)
+            lower = pc.utf8_lower(found)
+            if (
+                count == len(found)
+                and pc.all(pc.is_in(lower, value_set=pa.array(["true", "false"], cells.type))).as_py()
+            ):
+                return Column(np.asarray(pc.equal(lower, "true").to_numpy(zero_copy_only=False), dtype=bool))
+            numbers = max((_is_number(found, mark) for mark in _decimals(self.format.decimal)), key=_true)
+            if 2 * _true(numbers) > count and not mixed:
+                others = np.flatnonzero(pc.fill_null(pc.invert(numbers), False).to_numpy(zero_copy_only=False))
+                shown = ", ".join(dict.fromkeys(repr(cells[int(index)].as_py())[:40] for index in others[:5]))
+                raise EpochalError(
+                    f"{self.path} (column {name!r}, {self.rows(others)}): found {shown}, expected a number, as in"
+                    f" {_true(numbers):,} of {count:,} cells",
+                    f"mend the cells; or, if they are missing values, data.params.missing: [{shown}]; or, if the"
+                    f" column holds categories, data.params.categories: [{name}]",
+                )
+        if target and given is None:
+            found = without(MISSING)
+        kept = pc.if_else(pc.is_null(found), None, cells)
+        return Column(np.asarray(kept.to_pylist(), dtype=object))
+
+
+def read_table(path: Path, format: TableFormat, named: Sequence[str]) -> Table:
+    """Read a file; ``named`` are columns that it should have, which tell its delimiter.
+
+    Raises:
+        EpochalError: it is not a table, or is empty.
+    """
+    from pyarrow import parquet
+
+    with reading(path, "a table", "mend the file, or what data.params says of it: delimiter, encoding"):
+        if path.suffix in {".parquet", ".pq"}:
+            cells, first_row, note = parquet.read_table(path), 1, "parquet"
+        else:
+            cells, format, note = _text_table(path, format, named)
+            first_row = 2
+    names = cells.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise EpochalError(
+            f"{path} (row 1): found {', '.join(map(repr, twice))} as the name of more than one column, expected"
+            " different names",
+            "rename all but one of them",
+        )
+    if not cells.num_rows:
+        raise EpochalError(f"{path} has no rows", "a table has its columns' names in the first row, and values below")
+    return Table(path, cells, format, first_row, f"{cells.num_rows:,} rows, {note}")
+
+
+def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[Any, TableFormat, str]:
+    """Every cell as text: what the columns hold is told by all their cells, not by the first."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    with path.open("rb") as file:
+        data = pa.input_stream(file, compression=COMPRESSIONS.get(path.suffix)).read()
+    encoding = format.encoding or _encoding(path, data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise EpochalError(
+            f"{path} (byte {error.start:,}): found {data[error.start : error.end]!r}, expected text in {encoding}",
+            "mend the file, or set another data.params.encoding",
+        ) from error
+    except LookupError as error:
+        raise EpochalError(f"{path}: {error}", "data.params.encoding is one that Python knows, as utf-8") from error
+    first = text[: 1 << 20]
+    delimiter = format.delimiter or _delimiter(first, named)
+    header = _header(first, delimiter)
+    cells = arrow_csv.read_csv(
+        io.BytesIO(data if encoding == "utf-8" else text.encode()),
+        # In one thread it can tell the row that it cannot read.
+        read_options=arrow_csv.ReadOptions(use_threads=False, block_size=min(max(len(data), 1 << 20), BLOCK_BYTES)),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), null_values=[]),
+    )
+    if cells.num_rows and "\n" in cells.column(cells.num_columns - 1)[-1].as_py() and text.count('"') % 2:
+        raise EpochalError(
+            f"{path} (row {cells.num_rows + 1}): found a quotation mark that is never closed, expected as many as open",
+            "mend the row; all that follows was taken for the text of its last cell",
+        )
+    decimal = format.decimal or _decimal(cells, delimiter)
+    note = f"delimiter {delimiter!r}, encoding {encoding}, decimal {decimal!r}"
+    decimals = format.decimal or f"{decimal}{'.' if decimal == ',' else ','}"
+    return cells, TableFormat(delimiter, encoding, decimals, format.missing), note
+
+
+def _encoding(path: Path, data: bytes) -> str:
+    """UTF-8, or what a byte order mark says. Nothing is guessed: the guesses differ in every letter that matters."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return encoding
+    if b"\0" in data:
+        hint = "save a spreadsheet as .csv or .parquet; of UTF-16 text, data.params.encoding: utf-16"
+        raise EpochalError(f"{path} (byte {data.index(0):,}): found a zero byte, expected text", hint)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        start, end = data.rfind(b"\n", 0, error.start) + 1, data.find(b"\n", error.start)
+        number = 1 + data.count(b"\n", 0, error.start)
+        line = data[start : end if end >= 0 else None].decode("cp1252", errors="replace").strip()[:80]
+        raise EpochalError(
+            f"{path} (line {number}): found {data[error.start : error.end]!r}, expected text in UTF-8",
+            f"save it as UTF-8, or set data.params.encoding; as cp1252 (Windows, western) the line reads {line!r}",
+        ) from error
+    return "utf-8"
+
+
+def _delimiter(text: str, named: Sequence[str]) -> str:
+    """The one by which the header has the most of the columns that the spec names."""
+    return max(DELIMITERS, key=lambda mark: len(set(named) & set(_header(text, mark))))
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    lines = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    return next((row for row in lines if row), [])
+
+
+def _decimals(marks: str | None) -> str:
+    return marks or ".,"
+
+
+def _decimal(cells: Any, delimiter: str) -> str:
+    """The decimal mark of the columns that can be read by one mark alone; ``1,037`` alone tells nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    comma = dot = comma_perhaps = False
+    for name in cells.column_names if len(set(cells.column_names)) == len(cells.column_names) else ():
+        trimmed = pc.utf8_trim_whitespace(cells.column(name).slice(0, 10_000))
+        found = pc.if_else(pc.is_in(trimmed, value_set=pa.array([*MISSING, *MISSING_NUMBER])), None, trimmed)
+        by_dot, by_comma = (pc.all(_is_number(found, mark), min_count=0).as_py() for mark in ".,")
+        dot |= by_dot and not by_comma
+        comma |= by_comma and not by_dot
+        comma_perhaps |= by_comma and bool(pc.any(pc.match_substring(found, ",")).as_py())
+    return "," if not dot and (comma or (comma_perhaps and delimiter == ";")) else "."
+
+
+def _is_number(cells: Any, decimal: str) -> Any:
+    import pyarrow.compute as pc
+
+    point, group = (r"\.", ",") if decimal == "." else (",", r"\.")
+    digits = rf"(\d+|[1-9]\d{{0,2}}([{group}' \x{{a0}}\x{{202f}}]\d{{3}})+)({point}\d*)?|{point}\d+"
+    return pc.match_substring_regex(cells, rf"^[+-]?({digits})([eE][+-]?\d+)?$")
+
+
+def _true(values: Any) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.sum(values).as_py() or 0)
+
+
+def _numbers(cells: Any, decimal: str) -> Column:
+    """Cells that are all numbers: int64 where they are whole, fit and none is missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = pc.replace_substring_regex(cells, r"^\+|[' \x{a0}\x{202f}" + ("," if decimal == "." else ".") + "]", "")
+    plain = pc.replace_substring(plain, decimal, ".")
+    changed = pc.and_(pc.not_equal(cells, plain), pc.invert(pc.starts_with(cells, "+")))
+    numbers = plain.cast(pa.float64())
+    note = ""
+    if pc.any(changed).as_py():
+        index = pc.index(changed, True).as_py()
+        note = f"{cells[index].as_py()!r} read as {numbers[index].as_py():.15g}"
+    if not cells.null_count and pc.all(pc.match_substring_regex(plain, r"^-?\d{1,18}$")).as_py():
+        return Column(np.asarray(plain.cast(pa.int64()).to_numpy(), dtype=np.int64), note)
+    return Column(np.asarray(numbers.to_numpy(), dtype=np.float64), note)
+
+
+def _typed(path: Path, name: str, cells: Any, text: bool) -> Column:
+    """A column of a file that knows its types."""
+    import pyarrow.types as kinds
+
+    kind = cells.type
+    if kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
+        hint = f"data.params.exclude: [{name}]"
+        raise EpochalError(f"{path} (column {name!r}): found {kind}, expected numbers or text", hint)
+    if not text:
+        if kinds.is_boolean(kind) and not cells.null_count:
+            return Column(np.asarray(cells.to_numpy(), dtype=bool))
+        if kinds.is_integer(kind) and kind != "uint64" and not cells.null_count:
+            return Column(np.asarray(cells.to_numpy(), dtype=np.int64))
+        if kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_decimal(kind) or kinds.is_null(kind):
+            return Column(np.asarray(cells.cast("float64", safe=False).to_numpy(), dtype=np.float64))
+    values = [None if value in (None, "") else str(value) for value in cells.to_pylist()]
+    return Column(np.asarray(values, dtype=object))
