@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_a_file_that_is_no_npz_says_so(tmp_path: Path) -> None:
 
 def _images(root: Path, *classes: str, count: int = 5) -> None:
     for label in classes:
-        (root / label).mkdir(parents=True)
+        (root / label).mkdir(parents=True, exist_ok=True)
         for index in range(count):
             Image.new("RGB", (6, 4), (200, 100, index)).save(root / label / f"{index}.png")
 
@@ -199,6 +200,72 @@ def test_image_folders_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     assert "two classes or more, and has 1" in _refused("image-folder", tmp_path, path="one")
     assert "eel has no images" in _refused("image-folder", tmp_path, path="empty")
     assert "lack: eel" in _refused("image-folder", tmp_path, path="apart")
+
+
+def test_what_systems_and_programs_leave_beside_pictures_is_no_sample(tmp_path: Path) -> None:
+    _images(tmp_path, "cat", "dog", count=3)
+    for leftover in ("._0.png", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (tmp_path / "cat" / leftover).write_bytes(b"x")
+    for folder in (".ipynb_checkpoints", "__MACOSX"):
+        _images(tmp_path / folder, "cat")
+        _images(tmp_path / "dog" / folder, "cat")
+    (tmp_path / "dog" / "0.png").rename(tmp_path / "dog" / "0.PNG")
+    (tmp_path / "dog" / "again").symlink_to(tmp_path / "dog")
+    data = _load("image-folder", tmp_path, path=".", validation=0.0)
+    assert len(data.train) == 6
+    assert [(one.name, one.taken_for, one.note) for one in data.understood] == [
+        ("cat", "class", "3 to train on, 0 to validate"),
+        ("dog", "class", "3 to train on, 0 to validate"),
+        ("4 others", "left out", ".DS_Store, ._0.png, Thumbs.db, notes.txt"),
+    ]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation", "dev"])
+def test_a_split_is_known_by_its_names_and_test_is_left_out(tmp_path: Path, val: str) -> None:
+    _images(tmp_path / "unpacked" / "Train", "cat", "dog", count=3)
+    _images(tmp_path / "unpacked" / val, "cat", count=2)
+    _images(tmp_path / "unpacked" / "test", "cat", "dog", count=9)
+    data = _load("image-folder", tmp_path, path=".")
+    assert (len(data.train), len(data.validation or ())) == (6, 2)
+    assert data.understood[-1].note == "test"
+
+
+def test_a_share_is_held_out_where_a_split_has_no_val(tmp_path: Path) -> None:
+    _images(tmp_path / "train", "cat", "dog", count=10)
+    data = _load("image-folder", tmp_path, path=".", validation=0.2)
+    assert (len(data.train), len(data.validation or ())) == (16, 4)
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (["cat/train", "cat/val", "dog/train", "dog/val"], "has train, val inside of a class"),
+        (["train", "valid", "test"], "has 0.png, 1.png in no folder of a class"),
+        (["cat", "dog", "."], "has 0.png, 1.png in no folder of a class"),
+        (["train/cat", "train/dog", "birds"], "has birds beside"),
+        (["."], "in no folder of a class"),
+        (["train/cat"], "and has 1: cat"),
+    ],
+)
+def test_a_layout_that_is_not_understood_is_refused_with_the_one_that_is(
+    tmp_path: Path, folders: list[str], said: str
+) -> None:
+    for folder in folders:
+        _images(tmp_path / "pets", folder, count=2)
+    message = _refused("image-folder", tmp_path, path="pets")
+    assert said in message
+    assert "pets/train/cat/01.png" in message
+
+
+def test_names_that_are_no_text_are_read_and_shown(tmp_path: Path) -> None:
+    _images(tmp_path, "cat", "dog", count=1)
+    os.rename(os.fsencode(tmp_path / "cat"), os.fsencode(tmp_path) + b"/caf\xe9")
+    os.rename(os.fsencode(tmp_path) + b"/caf\xe9/0.png", os.fsencode(tmp_path) + b"/caf\xe9/\xff.png")
+    data = _load("image-folder", tmp_path, path=".", validation=0.0)
+    assert len(_all(data.train)["input"]) == 2
+    assert data.understood[0].name == "caf\\xe9"
+    os.symlink(b"nowhere", os.fsencode(tmp_path) + b"/dog/\xfe.png")
+    assert "\\xfe.png cannot be read" in _refused("image-folder", tmp_path, path=".")
 
 
 def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:

@@ -129,11 +129,8 @@ def test_what_cannot_be_read_is_named_with_what_was_found(tmp_path: Path, conten
     assert caught.value.hint
 
 
-def test_too_many_pixels_are_refused_or_warned_of_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pixels_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (30, 30)).save(tmp_path / "big.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
-    with pytest.warns(Image.DecompressionBombWarning, match=r"big\.png: Image size"):
-        picture(tmp_path / "big.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.raises(EpochalError, match=r"big\.png .* too many pixels") as caught:
         picture(tmp_path / "big.png")
@@ -171,11 +168,11 @@ def test_a_damaged_copy_is_read_or_refused_by_name(
         del damaged[start:end]
     path = tmp_path / f"damaged.{kind}"
     path.write_bytes(damaged)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        refused: EpochalError | None = None
         try:
             ReadImage(((path, 0),), (4, 4), "rgb")(0)
-            told = [str(one.message) for one in caught]
         except EpochalError as error:
-            told = [str(error), f"{path}: {error.hint}"] if error.hint else [""]
-    assert all(str(path) in text for text in told)
+            refused = error
+    assert refused is None or (str(path) in str(refused) and refused.hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,15 +13,27 @@ import numpy as np
 import torch
 from pydantic import Field as Bounds
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit, Understood
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import PartitionParams
 from epochal.catalog.datasets.partition import partition
-from epochal.catalog.datasets.picture import picture
+from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
 from epochal.errors import EpochalError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+_PARTS = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation", "dev"},
+    "test": {"test", "testing"},
+}
+"""What folders of a split are called."""
+_LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
+_LAYOUT = """it is understood with the pictures of each class in a folder of its own:
+    pets/cat/01.png  pets/dog/01.png
+or split already, of which test is left out, and without val a share of train is held out:
+    pets/train/cat/01.png  pets/val/cat/02.png  pets/test/cat/03.png"""
 
 
 class ImageFolderParams(PartitionParams):
@@ -53,15 +67,24 @@ class ReadImage:
 
 def build(params: ImageFolderParams, folder: Path) -> LoadedData:
     """input: (channels, height, width) from 0 to 1; target: the class, in the order of the folders' names."""
-    root = existing(params.path, folder)
-    apart = next((root / name for name in ("val", "validation") if (root / name).is_dir()), None)
-    if apart is not None and (root / "train").is_dir():
-        classes = _classes(root / "train")
-        if unknown := sorted(set(_classes(apart)) - set(classes)):
-            raise EpochalError(f"{apart} has classes that the training images lack: {', '.join(unknown)}")
-        return _loaded(params, root, classes, _files(root / "train", classes), _files(apart, classes))
-    classes = _classes(root)
-    return _loaded(params, root, classes, *_held_out(_files(root, classes), params))
+    root = _with_classes(existing(params.path, folder))
+    parts = {name: path for path in _folders(root) for name, known in _PARTS.items() if path.name.lower() in known}
+    if "train" not in parts:
+        classes = _classes(root)
+        others: list[Path] = []
+        return _loaded(params, root, classes, *_held_out(_files(root, classes, others), params), others)
+    train = parts["train"]
+    others = [path for name, path in parts.items() if name == "test"]
+    if beside := [path for path in _folders(root) if path not in parts.values()]:
+        raise _not_understood(root, f"{_some(beside)} beside {shown(train)}: is it a class, or a part of the data?")
+    classes = _classes(train)
+    files = _files(train, classes, others)
+    if "val" not in parts:
+        return _loaded(params, root, classes, *_held_out(files, params), others)
+    apart = parts["val"]
+    if unknown := [path for path in _folders(apart) if path.name not in classes]:
+        raise EpochalError(f"{shown(apart)} has classes that the training images lack: {_some(unknown)}")
+    return _loaded(params, root, classes, files, _files(apart, classes, others, all_of_them=False), others)
 
 
 def _loaded(
@@ -70,6 +93,7 @@ def _loaded(
     classes: list[str],
     train: list[tuple[Path, int]],
     validation: list[tuple[Path, int]],
+    others: list[Path],
 ) -> LoadedData:
     height, width = params.size
     info = DataInfo(
@@ -81,25 +105,101 @@ def _loaded(
         return SampleSplit(len(files), ReadImage(tuple(files), (height, width), params.mode))
 
     return LoadedData(
-        split(train), split(validation) if validation else None, info, _digest(root, [*train, *validation]), str(root)
+        split(train),
+        split(validation) if validation else None,
+        info,
+        _digest(root, [*train, *validation]),
+        shown(root),
+        _understood(classes, train, validation, others),
     )
 
 
+def _understood(
+    classes: list[str], train: list[tuple[Path, int]], validation: list[tuple[Path, int]], others: list[Path]
+) -> tuple[Understood, ...]:
+    counts = [Counter(label for _, label in files) for files in (train, validation)]
+    found = [
+        Understood(
+            shown(Path(name)), "class", note=f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate"
+        )
+        for label, name in enumerate(classes)
+    ]
+    if others:
+        found.append(Understood(f"{len(others):,} others", "left out", note=_some(others)))
+    return tuple(found)
+
+
+def _with_classes(root: Path) -> Path:
+    """``root``, or the only folder in it, as archives are unpacked, where that has the classes."""
+    folders = _folders(root)
+    if len(folders) == 1 and len(_folders(folders[0])) > 1 and not any(map(_is_picture, root.iterdir())):
+        return folders[0]
+    return root
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_hidden(path))
+
+
+def _is_hidden(path: Path) -> bool:
+    """What systems and programs leave in folders, and no viewer shows."""
+    return path.name.startswith(".") or path.name in _LEFTOVERS
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not _is_hidden(path)
+
+
 def _classes(root: Path) -> list[str]:
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        raise EpochalError(f"{root} needs one folder for each of two classes or more, and has {len(classes)}")
-    return classes
+    folders = _folders(root)
+    if loose := sorted(filter(_is_picture, root.iterdir())):
+        raise _not_understood(root, f"{_some(loose)} in no folder of a class")
+    if len(folders) < 2:
+        count = f"{len(folders)}: {_some(folders)}" if folders else "none"
+        raise _not_understood(root, f"one folder for each of two classes or more, and has {count}", needs=True)
+    return [path.name for path in folders]
 
 
-def _files(root: Path, classes: list[str]) -> list[tuple[Path, int]]:
+def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool = True) -> list[tuple[Path, int]]:
+    """The pictures of each class, at any depth; what is none of them is added to the ``others``."""
     files: list[tuple[Path, int]] = []
     for label, name in enumerate(classes):
-        images = sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not images:
-            raise EpochalError(f"{root / name} has no images", f"known endings: {', '.join(sorted(SUFFIXES))}")
+        if not all_of_them and not (root / name).is_dir():
+            continue
+        found = list(_walk(root / name, set()))
+        parts = [path for path in _folders(root / name) if any(path.name.lower() in known for known in _PARTS.values())]
+        if parts:
+            raise _not_understood(root, f"{_some(parts)} inside of a class")
+        images = [path for path in found if _is_picture(path)]
+        others += [path for path in found if not _is_picture(path)]
+        if not images and all_of_them:
+            raise EpochalError(
+                f"{shown(root / name)} has no images",
+                f"delete the folder, if it is no class; known endings: {', '.join(sorted(SUFFIXES))}",
+            )
         files.extend((path, label) for path in images)
     return files
+
+
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files below, links followed, each folder once: a link may lead back to where it is."""
+    if (real := folder.resolve()) in seen:
+        return
+    seen.add(real)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not _is_hidden(path):
+            yield from _walk(path, seen)
+        elif not path.is_dir():
+            yield path
+
+
+def _some(paths: list[Path]) -> str:
+    names = ", ".join(shown(Path(path.name)) for path in paths[:5])
+    return names + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
+
+
+def _not_understood(root: Path, found: str, needs: bool = False) -> EpochalError:
+    return EpochalError(f"{shown(root)} {'needs' if needs else 'has'} {found}", _LAYOUT)
 
 
 def _held_out(
@@ -114,8 +214,16 @@ def _digest(root: Path, files: list[tuple[Path, int]]) -> str:
     """Of the files' names and sizes: reading every image would take longer than some trainings."""
     digest = sha256()
     for path, label in sorted(files):
-        digest.update(f"{path.relative_to(root).as_posix()}:{path.stat().st_size}:{label};".encode())
+        name = path.relative_to(root).as_posix()
+        digest.update(f"{name}:{_size(path)}:{label};".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise EpochalError(f"{shown(path)} cannot be read: {error.strerror}", "is it a link to nothing?") from error
 
 
 ENTRY = Dataset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def shown(path: Path) -> str:
 def picture(path: Path) -> Image:
     """The picture of ``path`` in RGB: turned as its EXIF data says, transparency laid over white, 16 bits as 8.
 
-    Of several frames or pages the first. What Pillow warns of is warned of with the file's name.
+    Of several frames or pages the first.
 
     Raises:
         EpochalError: it cannot be read, or does not say what is black and what is white; the file is named.
@@ -37,17 +36,12 @@ def picture(path: Path) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with Image.open(path) as opened:
-                seen = _opaque(ImageOps.exif_transpose(_in_8_bits(opened, path)))
+        with Image.open(path) as opened:
+            return _opaque(ImageOps.exif_transpose(_in_8_bits(opened, path)))
     except EpochalError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
-    for warning in caught:
-        warnings.warn(f"{shown(path)}: {warning.message}", warning.category, stacklevel=2)
-    return seen
 
 
 def _in_8_bits(image: Image, path: Path) -> Image:
