@@ -144,10 +144,11 @@ def test_everything_ends_with_a_killed_supervisor(run: Callable[..., Running], t
 
 def test_service_that_fails_is_tried_again_ever_later(run: Callable[..., Running]) -> None:
     running = run(small("a", "--fail", "7"))
-    found = running.until(lambda found: found["a"].restarts == 3, "three tries")
+    found = running.until(
+        lambda found: found["a"].restarts >= 3 and found["a"].state is ServiceState.WAITING, "three tries"
+    )
     assert found["a"].last_exit == 7
-    assert found["a"].state is ServiceState.WAITING
-    assert Path(found["a"].log).read_text().count("cannot go on") == 3
+    assert Path(found["a"].log).read_text().count("cannot go on") >= found["a"].restarts
 
 
 def test_deaf_service_is_killed_in_the_end(run: Callable[..., Running], tmp_path: Path) -> None:
