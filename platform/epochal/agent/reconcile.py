@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import psutil
 
@@ -16,8 +17,9 @@ from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.values import Attempt, Job
 from epochal.settings import Home
 from epochal.tracking.reconcile import JobFolders
+from epochal.tracking.sync_state import SyncState
 from epochal.tracking.syncer import Synced
-from epochal.tracking.tracker import sync_all
+from epochal.tracking.tracker import pending_folders, sync_folders
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,19 @@ def is_dead(agent: str) -> bool:
     return str(_created(int(parts[1]))) != parts[2]
 
 
-def catch_up(home: Home, tracking_uri: str, deadline_seconds: float) -> Reconciled:
+def catch_up(home: Home, tracking_uri: str, deadline_seconds: float, served: bool = False) -> Reconciled:
     """Jobs of processes that died become PAUSED and their runs KILLED; then everything unsent goes to MLflow.
 
-    ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well.
+    ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well. ``served``:
+    also of the jobs of ``epochal up``, as far as its agent has begun to send them.
     """
     interrupted: list[Attempt] = []
     if home.ledger.exists():
         with Ledger.open(home.ledger_url) as ledger:
             interrupted = settle_interrupted(ledger, home)
-    return Reconciled(tuple(interrupted), sync_all(tracking_uri, home.storage, deadline_seconds))
+    begun = (folder for folder in pending_folders(home.served.storage) if SyncState.load(folder).uri)
+    folders = chain(pending_folders(home.storage), begun if served else ())
+    return Reconciled(tuple(interrupted), sync_folders(tracking_uri, folders, deadline_seconds))
 
 
 def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:

@@ -39,11 +39,11 @@ class Reporter:
         self._lease = lease
         self._outbox = outbox
         self._tracking = tracking
-        tracking.notice = self._tracked
         self._observer = observer
         self._log = log
         self.progress: Progress | None = None
         self.saved: Saved | None = None
+        tracking.notice = self._tracked  # last: the tracker's thread may call it at once
 
     def started(self, world_size: int, ranks: Sequence[Started]) -> None:
         workers = {str(one.rank): f"{one.host}:{one.pid} {one.device}" for one in ranks}

@@ -117,14 +117,8 @@ def sync_command(timeout: float, output: Output) -> int:
     """Send to MLflow what could not be sent earlier, and say what is left."""
     from epochal.agent.reconcile import catch_up
     from epochal.settings import home, tracking_uri
-    from epochal.tracking.sync_state import SyncState
-    from epochal.tracking.tracker import pending_folders, sync_folders
 
-    served = [folder for folder in pending_folders(home().served.storage) if SyncState.load(folder).uri]
-    results = {
-        **catch_up(home(), tracking_uri(), timeout).synced,
-        **sync_folders(tracking_uri(), served, timeout),
-    }
+    results = catch_up(home(), tracking_uri(), timeout, served=True).synced
     rows: list[dict[str, Any]] = [
         {
             "job": job,
