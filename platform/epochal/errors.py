@@ -28,7 +28,7 @@ carry one over HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -318,3 +318,13 @@ def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     if 0 < len(known) <= 25:
         return f"known: {', '.join(sorted(known))}"
     return ""
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of many, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -11,6 +11,8 @@ USER = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 QUOTA = r"^([A-Za-z0-9][A-Za-z0-9._@-]{0,99}|\*)$"
 AGENT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,99}$"
+DIGEST = r"^[0-9a-f]{64}$"
+"""SHA-256 of what is named by it."""
 _ASKED_JOB = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
 """Wider than any job's name: for what is nearly one, the server knows the closest."""
 
@@ -23,7 +25,7 @@ _LOOKS = {
     "agent": (AGENT, f"an agent has {_LETTERS.format('. _ -')}"),
     "token": (AGENT, "`epochal token list` shows the ids of tokens"),
     "quota": (QUOTA, f"a quota's user or queue has {_LETTERS.format('. _ @ -')}; * is everybody else"),
-    "code package": (r"^[0-9a-f]{64}$", "code is named by its SHA-256"),
+    "code package": (DIGEST, "code is named by its SHA-256"),
 }
 """Kind -> the pattern of its names, and what to tell of it."""
 

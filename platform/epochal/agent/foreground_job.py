@@ -16,7 +16,7 @@ from epochal.agent.retention import Pruner
 from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
 from epochal.engine.connection import Connection
-from epochal.errors import ConflictError, EpochalError
+from epochal.errors import ConflictError, EpochalError, some
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home, Retention
@@ -119,8 +119,7 @@ class ForegroundJob:
         pruner = Pruner(self._ledger, self._home, self._retention, self._code_needed)
         kept = self._retention
         if deleted := [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]:
-            more = f" and {len(deleted) - 3} more" if len(deleted) > 3 else ""
-            self._observer.notice(f"deleted what is as old as --retain says: {', '.join(deleted[:3])}{more}")
+            self._observer.notice(f"deleted what is as old as --retain says: {some(deleted)}")
 
     def _code_needed(self) -> set[str]:
         """What jobs that may go on were submitted with: there is no other copy."""

@@ -61,7 +61,8 @@ def load_data(data: Component, folder: Path) -> LoadedData:
         return _called(LoadedData, data, "data", folder=folder)
     entry = DATASETS.get(data.name)
     params = validated(entry.params, data.params, "data.params")
-    with reading(folder / getattr(params, "path", data.name)):
+    path = getattr(params, "path", None)
+    with reading(folder / path if path else f"the dataset {data.name!r}"):
         return _placed("data", lambda: entry.build(params, folder))
 
 

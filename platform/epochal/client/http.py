@@ -15,7 +15,7 @@ import httpx
 
 from epochal.backoff import pause_after
 from epochal.client.checks import LOGIN, checked_token, checked_url, stays_here
-from epochal.client.strangers import explained
+from epochal.client.wrong_server import explained
 from epochal.errors import (
     AuthError,
     ConflictError,

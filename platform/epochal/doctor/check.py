@@ -44,9 +44,3 @@ def graded(name: str, value: float, limits: tuple[float, float], found: str, adv
     if value >= limits[1]:
         return ok(name, found)
     return (fail if value < limits[0] else warn)(name, found, advice)
-
-
-def some(names: list[str], shown: int = 3) -> str:
-    """The first of many, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from epochal.doctor.check import Check, fail, ok, some, warn
+from epochal.doctor.check import Check, fail, ok, warn
 from epochal.doctor.hardware import existing
+from epochal.errors import some
 from epochal.urls import is_loopback
 
 NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an earlier time

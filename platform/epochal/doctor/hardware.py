@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epochal.doctor.check import Check, fail, graded, ok, some, warn
+from epochal.doctor.check import Check, fail, graded, ok, warn
+from epochal.errors import some
 from epochal.units import Bytes
 
 GIB = 2**30

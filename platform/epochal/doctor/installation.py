@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
-from epochal.doctor.check import Check, fail, ok, some, warn
+from epochal.doctor.check import Check, fail, ok, warn
+from epochal.errors import some
 
 IMPORT_SECONDS = 120.0
 IMPORTS = ("torch", "ray", "mlflow", "sqlalchemy", "alembic", "optuna", "pyarrow", "sklearn", "safetensors", "psutil")

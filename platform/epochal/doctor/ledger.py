@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from epochal.doctor.check import Check, fail, ok, some, warn
-from epochal.errors import EpochalError, OlderLedgerError
+from epochal.doctor.check import Check, fail, ok, warn
+from epochal.errors import EpochalError, OlderLedgerError, some
 from epochal.settings import Home
 
 if TYPE_CHECKING:

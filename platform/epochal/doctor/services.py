@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epochal.doctor.check import Check, ok, some, warn
+from epochal.doctor.check import Check, ok, warn
 from epochal.doctor.ledger import jobs
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, some
 from epochal.local.orphans import find_orphans
 from epochal.local.port import holder_of, is_free
 from epochal.local.service_state import Services, ServiceState, ServiceStatus, read_services

@@ -213,8 +213,11 @@ def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
 
 def _queued(*which: ColumnElement[bool], limit: int | None = None) -> Select[Any]:
     """In their order."""
-    found = select(*_LIGHT).where(jobs.c.state == JobState.QUEUED, *which)
-    return found.order_by(jobs.c.priority.desc(), jobs.c.number).limit(limit)
+    return _in_turn(jobs.c.state == JobState.QUEUED, *which).limit(limit)
+
+
+def _in_turn(*which: ColumnElement[bool]) -> Select[Any]:
+    return select(*_LIGHT).where(*which).order_by(jobs.c.priority.desc(), jobs.c.number)
 
 
 def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] | None = None) -> list[Waiting]:
@@ -259,11 +262,7 @@ _ANSWERED = (
 )
 _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
 _FIRSTS = _first_of_each_kind()
-_NUMBERED = (
-    select(*_LIGHT)
-    .where(jobs.c.number.in_(bindparam("numbers", expanding=True)), _AT_HAND)
-    .order_by(jobs.c.priority.desc(), jobs.c.number)
-)
+_NUMBERED = _in_turn(jobs.c.number.in_(bindparam("numbers", expanding=True)), _AT_HAND)
 _STILL_WAITING = _queued(jobs.c.id == bindparam("job"), _AT_HAND)
 _LEASED = _leased()
 _LEASED_BY = _leased(or_(jobs.c.owner == bindparam("asking"), jobs.c.state == JobState.STOPPING))

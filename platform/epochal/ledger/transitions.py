@@ -15,8 +15,8 @@ from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
 FULL = select(*jobs.c, documents.c.spec, documents.c.origin).join(documents, documents.c.job_id == jobs.c.id)
-_FULL_OF = FULL.where(jobs.c.id == bindparam("this"))
 """Jobs with their documents."""
+_FULL_OF = FULL.where(jobs.c.id == bindparam("this"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, QueueEntry, Quota, Role, Token, Why
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
-DIGEST = r"^[0-9a-f]{64}$"
 LARGEST = 2**53 - 1
 LAST_EPOCH = 1_000_000_000
 LONGEST_SECRET = 200
@@ -196,7 +195,7 @@ class Submission(Body):
     spec: Document
     key: _Key | None = None
     """The client's own id for this submission: doing it again gives the same job."""
-    code: Annotated[str, Field(pattern=DIGEST)] | None = None
+    code: Annotated[str, Field(pattern=names.DIGEST)] | None = None
     """Digest of the code package, which was sent before."""
     command: Annotated[list[Text], Field(max_length=1000)] = []
     file: Text = ""

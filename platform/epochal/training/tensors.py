@@ -42,7 +42,7 @@ from torch.distributed.tensor import DTensor
 from torch.futures import Future
 from torch.optim import Optimizer
 
-from epochal.errors import CheckpointError
+from epochal.errors import CheckpointError, some
 
 Tensors = dict[str, Tensor]
 
@@ -144,9 +144,8 @@ def load(tensors: Tensors, folder: Path) -> None:
     shapes = stored(folder)
     wrong = [name for name, tensor in tensors.items() if shapes.get(name, (None,))[0] != tensor.shape]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(
-            f"{folder} does not fit: {', '.join(_compared(name, tensors, shapes) for name in wrong[:3])}{more}",
+            f"{folder} does not fit: {some([_compared(name, tensors, shapes) for name in wrong])}",
             "resume with the model and the optimizer that the checkpoint was written with",
         )
     _expect_no_group()

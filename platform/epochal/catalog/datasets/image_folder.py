@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +20,16 @@ from epochal.catalog.datasets.in_memory import PartitionParams
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 _PARTS = {
-    "train": {"train", "training"},
-    "val": {"val", "valid", "validation", "dev"},
-    "test": {"test", "testing"},
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What folders of a split are called."""
+"""What a split's folder of that name is, in any case of letters."""
 _LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 _LAYOUT = """it is understood with the pictures of each class in a folder of its own:
     pets/cat/01.png  pets/dog/01.png
@@ -68,7 +69,7 @@ class ReadImage:
 def build(params: ImageFolderParams, folder: Path) -> LoadedData:
     """input: (channels, height, width) from 0 to 1; target: the class, in the order of the folders' names."""
     root = _with_classes(existing(params.path, folder))
-    parts = {name: path for path in _folders(root) for name, known in _PARTS.items() if path.name.lower() in known}
+    parts = {_PARTS[path.name.lower()]: path for path in _folders(root) if _is_part(path)}
     if "train" not in parts:
         classes = _classes(root)
         others: list[Path] = []
@@ -76,14 +77,16 @@ def build(params: ImageFolderParams, folder: Path) -> LoadedData:
     train = parts["train"]
     others = [path for name, path in parts.items() if name == "test"]
     if beside := [path for path in _folders(root) if path not in parts.values()]:
-        raise _not_understood(root, f"{_some(beside)} beside {shown(train)}: is it a class, or a part of the data?")
+        raise _not_understood(
+            root, f"has {_names(beside)} beside {shown(train)}: is it a class, or a part of the data?"
+        )
     classes = _classes(train)
     files = _files(train, classes, others)
     if "val" not in parts:
         return _loaded(params, root, classes, *_held_out(files, params), others)
     apart = parts["val"]
     if unknown := [path for path in _folders(apart) if path.name not in classes]:
-        raise EpochalError(f"{shown(apart)} has classes that the training images lack: {_some(unknown)}")
+        raise EpochalError(f"{shown(apart)} has classes that the training images lack: {_names(unknown)}")
     return _loaded(params, root, classes, files, _files(apart, classes, others, all_of_them=False), others)
 
 
@@ -125,7 +128,7 @@ def _understood(
         for label, name in enumerate(classes)
     ]
     if others:
-        found.append(Understood(f"{len(others):,} others", "left out", note=_some(others)))
+        found.append(Understood(f"{len(others):,} others", "left out", note=_names(others)))
     return tuple(found)
 
 
@@ -138,25 +141,30 @@ def _with_classes(root: Path) -> Path:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_hidden(path))
+    with os.scandir(root) as entries:  # which knows what is a folder without a question for each file
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
 
 
-def _is_hidden(path: Path) -> bool:
+def _is_part(folder: Path) -> bool:
+    return folder.name.lower() in _PARTS
+
+
+def _is_hidden(name: str) -> bool:
     """What systems and programs leave in folders, and no viewer shows."""
-    return path.name.startswith(".") or path.name in _LEFTOVERS
+    return name.startswith(".") or name in _LEFTOVERS
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not _is_hidden(path)
+    return path.suffix.lower() in SUFFIXES and not _is_hidden(path.name)
 
 
 def _classes(root: Path) -> list[str]:
     folders = _folders(root)
     if loose := sorted(filter(_is_picture, root.iterdir())):
-        raise _not_understood(root, f"{_some(loose)} in no folder of a class")
+        raise _not_understood(root, f"has {_names(loose)} in no folder of a class")
     if len(folders) < 2:
-        count = f"{len(folders)}: {_some(folders)}" if folders else "none"
-        raise _not_understood(root, f"one folder for each of two classes or more, and has {count}", needs=True)
+        count = f"{len(folders)}: {_names(folders)}" if folders else "none"
+        raise _not_understood(root, f"needs one folder for each of two classes or more, and has {count}")
     return [path.name for path in folders]
 
 
@@ -166,10 +174,9 @@ def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool
     for label, name in enumerate(classes):
         if not all_of_them and not (root / name).is_dir():
             continue
-        found = list(_walk(root / name, set()))
-        parts = [path for path in _folders(root / name) if any(path.name.lower() in known for known in _PARTS.values())]
-        if parts:
-            raise _not_understood(root, f"{_some(parts)} inside of a class")
+        if parts := list(filter(_is_part, _folders(root / name))):
+            raise _not_understood(root, f"has {_names(parts)} inside of a class")
+        found = sorted(_walk(root / name))
         images = [path for path in found if _is_picture(path)]
         others += [path for path in found if not _is_picture(path)]
         if not images and all_of_them:
@@ -181,25 +188,22 @@ def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool
     return files
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """The files below, links followed, each folder once: a link may lead back to where it is."""
-    if (real := folder.resolve()) in seen:
-        return
-    seen.add(real)
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not _is_hidden(path):
-            yield from _walk(path, seen)
-        elif not path.is_dir():
-            yield path
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not _is_hidden(name))
+        yield from (Path(parent, name) for name in names if real not in seen)
+        seen.add(real)
 
 
-def _some(paths: list[Path]) -> str:
-    names = ", ".join(shown(Path(path.name)) for path in paths[:5])
-    return names + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
+def _names(paths: list[Path]) -> str:
+    return some([shown(Path(path.name)) for path in paths], 5)
 
 
-def _not_understood(root: Path, found: str, needs: bool = False) -> EpochalError:
-    return EpochalError(f"{shown(root)} {'needs' if needs else 'has'} {found}", _LAYOUT)
+def _not_understood(root: Path, why: str) -> EpochalError:
+    return EpochalError(f"{shown(root)} {why}", _LAYOUT)
 
 
 def _held_out(

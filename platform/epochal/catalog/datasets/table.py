@@ -25,7 +25,7 @@ from epochal.catalog.datasets.in_memory import (
 )
 from epochal.catalog.datasets.table_file import Column, Table, TableFormat, read_table
 from epochal.catalog.entry import Dataset
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, some
 
 MAX_CATEGORIES = 100
 """A text column with more values than this is rather a name or free text than a category."""
@@ -154,16 +154,12 @@ def _categories(path: Path, name: str, columns: list[Column], missing: int) -> F
             f"{path}: the text column {name!r} has {len(categories)} different values, more than {MAX_CATEGORIES}",
             f"leave it out: data.params.exclude: [{name}]",
         )
-    note = f"{len(categories)} values: {_some([str(category) or '(missing)' for category in categories])}"
+    note = f"{len(categories)} values: {some([str(category) or '(missing)' for category in categories], 8)}"
     return Feature(
         tuple(f"{name}={category}" for category in categories),
         [text[:, None] == categories[None, :] for text in texts],
         Understood(name, "category", missing, note),
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _refuse_infinite(table: Table, name: str, column: Column) -> None:
@@ -190,7 +186,7 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], in
     values = [column.values.astype(str) if column.is_text else column.values for column in columns]
     if kind == "class":
         classes, counts = np.unique(np.concatenate(values), return_counts=True)
-        shown = _some([f"{value} ({count:,})" for value, count in zip(classes, counts, strict=True)])
+        shown = some([f"{value} ({count:,})" for value, count in zip(classes, counts, strict=True)], 8)
         numbers = [torch.from_numpy(np.searchsorted(classes, value)) for value in values]
         return numbers, len(classes), Understood(name, "target, class", note=f"{len(classes)} classes: {shown}")
     if columns[0].is_text:

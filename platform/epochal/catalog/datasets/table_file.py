@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.catalog.datasets.files import reading
-from epochal.errors import EpochalError, did_you_mean
+from epochal.errors import EpochalError, did_you_mean, some
 
 MISSING = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
@@ -29,10 +29,10 @@ BLOCK_BYTES = 64 << 20
 """What pyarrow reads at a time, and so the longest row."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    *(
-        (mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-    ),  # before UTF-16, whose mark they start with
-    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it starts with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
 
@@ -81,7 +81,7 @@ class Table:
         """
         names = self.cells.column_names
         if name not in names:
-            shown = ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+            shown = some([repr(one) for one in names], 20)
             hint = did_you_mean(name, tuple(names)) or "a wrong delimiter? data.params.delimiter sets it"
             raise EpochalError(f"{self.path} has no column {name!r}; it has {shown}", hint)
         return self.cells.column(name)
@@ -111,15 +111,12 @@ class Table:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        def without(marks: tuple[str, ...]) -> Any:
-            return pc.if_else(pc.is_in(trimmed, value_set=pa.array(marks, cells.type)), None, trimmed)
-
         trimmed = pc.utf8_trim_whitespace(cells)
-        given = self.format.missing
-        found = without(given if given is not None else (*MISSING, *MISSING_NUMBER))
+        given, decimals = self.format.missing, self.format.decimal or ".,"
+        found = _without(trimmed, given if given is not None else (*MISSING, *MISSING_NUMBER))
         count = len(found) - found.null_count
         if not text:
-            for decimal in _decimals(self.format.decimal):
+            for decimal in decimals:
                 numbers = _is_number(found, decimal)
                 if pc.all(numbers, min_count=0).as_py():
                     return _numbers(found, decimal)
@@ -129,7 +126,7 @@ class Table:
                 and pc.all(pc.is_in(lower, value_set=pa.array(["true", "false"], cells.type))).as_py()
             ):
                 return Column(np.asarray(pc.equal(lower, "true").to_numpy(zero_copy_only=False), dtype=bool))
-            numbers = max((_is_number(found, mark) for mark in _decimals(self.format.decimal)), key=_true)
+            numbers = max((_is_number(found, mark) for mark in decimals), key=_true)
             if 2 * _true(numbers) > count and not mixed:
                 others = np.flatnonzero(pc.fill_null(pc.invert(numbers), False).to_numpy(zero_copy_only=False))
                 shown = ", ".join(dict.fromkeys(repr(cells[int(index)].as_py())[:40] for index in others[:5]))
@@ -140,7 +137,7 @@ class Table:
                     f" column holds categories, data.params.categories: [{name}]",
                 )
         if target and given is None:
-            found = without(MISSING)
+            found = _without(trimmed, MISSING)
         kept = pc.if_else(pc.is_null(found), None, cells)
         return Column(np.asarray(kept.to_pylist(), dtype=object))
 
@@ -240,24 +237,27 @@ def _header(text: str, delimiter: str) -> list[str]:
     return next((row for row in lines if row), [])
 
 
-def _decimals(marks: str | None) -> str:
-    return marks or ".,"
-
-
 def _decimal(cells: Any, delimiter: str) -> str:
     """The decimal mark of the columns that can be read by one mark alone; ``1,037`` alone tells nothing."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     comma = dot = comma_perhaps = False
     for name in cells.column_names if len(set(cells.column_names)) == len(cells.column_names) else ():
         trimmed = pc.utf8_trim_whitespace(cells.column(name).slice(0, 10_000))
-        found = pc.if_else(pc.is_in(trimmed, value_set=pa.array([*MISSING, *MISSING_NUMBER])), None, trimmed)
+        found = _without(trimmed, (*MISSING, *MISSING_NUMBER))
         by_dot, by_comma = (pc.all(_is_number(found, mark), min_count=0).as_py() for mark in ".,")
         dot |= by_dot and not by_comma
         comma |= by_comma and not by_dot
         comma_perhaps |= by_comma and bool(pc.any(pc.match_substring(found, ",")).as_py())
     return "," if not dot and (comma or (comma_perhaps and delimiter == ";")) else "."
+
+
+def _without(trimmed: Any, marks: Sequence[str]) -> Any:
+    """The cells, those that are one of the ``marks`` null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.is_in(trimmed, value_set=pa.array(marks, trimmed.type)), None, trimmed)
 
 
 def _is_number(cells: Any, decimal: str) -> Any:

@@ -10,14 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
+from epochal import names
 from epochal.server.auth import CodeReader, Submitter
 from epochal.server.openapi import Answers, answers
-from epochal.server.schemas import DIGEST
 from epochal.server.services import Deps
 
 router = APIRouter(tags=["code"])
 
-Digest = Annotated[str, Path(pattern=DIGEST, description="SHA-256 of the content, as lower-case hexadecimal digits.")]
+Digest = Annotated[
+    str, Path(pattern=names.DIGEST, description="SHA-256 of the content, as lower-case hexadecimal digits.")
+]
 _ZIP = "application/zip"
 _MEMORY = 2**20
 _KEEP_SECONDS = 120.0
