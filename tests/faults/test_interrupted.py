@@ -33,6 +33,7 @@ def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(
     job.wait_for_step(50)
     job.process.send_signal(signal.SIGINT)
     paused = job.finish()
+    assert "state" in paused, paused
     assert (paused["exit"], paused["state"], paused["reason"]) == (130, "PAUSED", "STOPPED_BY_USER"), paused
     assert run_status(paused) == "KILLED"
 
