@@ -20,6 +20,7 @@ IMPORTED_AS = {
 """Where a package's name is not that of its module."""
 
 NOT_IMPORTED = {
+    "httptools": "uvicorn parses HTTP with it, and installs it only on request",
     "psycopg": "SQLAlchemy loads it for postgresql+psycopg:// URLs",
     "s3fs": "fsspec loads it for s3:// URLs",
     "scikit-learn": "its data sets are read as files, without importing it",

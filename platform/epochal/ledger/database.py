@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,16 @@ from typing import Any
 import sqlalchemy.orm  # noqa: F401 - by the main thread, before one that imports mlflow meets a half-imported one
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.ledger.documents import encode
 
 BUSY_SECONDS = 15.0
 """How long a SQLite transaction waits for another process's."""
+
+IDLE_SECONDS = 0.25
+"""Less than any database takes to start again."""
 
 LIMITS = {
     "lock_timeout": 10_000,
@@ -60,6 +66,8 @@ class Database:
             self.url = _with_driver(make_url(url))
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        # On PostgreSQL each statement sees what is so when it begins, in a transaction as well: that would only cost.
+        self._reading = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         # SQLite makes waiting writers poll, up to 100 ms apart; threads of one process can queue instead.
         self._writers: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
 
@@ -78,8 +86,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads; on SQLite a snapshot."""
-        with mapped_errors(self.label), self.engine.connect() as connection, connection.begin():
+        """To read only; on SQLite a snapshot."""
+        with mapped_errors(self.label), self._reading.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
@@ -133,12 +141,31 @@ def _with_driver(url: URL) -> URL:
 def _server_engine(url: URL) -> Engine:
     if find_spec("psycopg") is None:
         raise UsageError("PostgreSQL needs the driver psycopg", "install it: pip install 'epochal[postgres]'")
-    # Pre-ping: after a restart of the database the pool's connections are dead, and the next caller must not notice.
     limits = [f"-c {name}={value}" for name, value in LIMITS.items()]
     theirs = url.query.get("options", ())
     options = " ".join([*limits, *([theirs] if isinstance(theirs, str) else theirs)])
     arguments = {"connect_timeout": 10, **_KEEPALIVES, "options": options}
-    return create_engine(url, json_serializer=encode, pool_pre_ping=True, connect_args=arguments)
+    engine = create_engine(url, json_serializer=encode, pool_use_lifo=True, connect_args=arguments)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_ping_if_idle, engine))
+    return engine
+
+
+def _note_use(connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    """After a restart of the database the pool's connections are dead, and the next caller must not notice.
+
+    What ``pool_pre_ping`` does, but not for one that was used just now: on a busy server that is every tenth question.
+    """
+    if time.monotonic() - record.info.get("used_at", math.inf) < IDLE_SECONDS:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise exc.InvalidatePoolError from error
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from epochal.errors import UnreachableError, UsageError
 from epochal.server.app import create_app
+from epochal.server.error_responses import error_response
 from epochal.server.services import Services
 from epochal.server.settings import ServerSettings
 from epochal.urls import http_url, is_loopback
@@ -22,8 +24,8 @@ from epochal.urls import http_url, is_loopback
 _BACKLOG = 512
 _GRACE_SECONDS = 3
 _LONGEST_HEAD = 2**20
-"""Bytes of a request's address and headers. What is longer is cut off without an answer of ours, so it is more than the
-longest parameter that is described, a log's cursor, takes where every character of it is escaped."""
+"""Bytes of a request's address and headers: more than the longest parameter that is described, a log's cursor, takes
+where every character of it is escaped."""
 _SWITCH_SECONDS = 0.0005
 """A call of the ledger gives the interpreter up at each of its statements, and on a busy server waits for it as long as
 this each time: with Python's own 5 ms a renewal of ten statements takes 50."""
@@ -54,6 +56,38 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
         raise UnreachableError("the server could not be started", "its log says why")
 
 
+class LimitedHead(HttpToolsProtocol):
+    """Refuses a request once its address and headers are longer than ``_LONGEST_HEAD``: the parser takes what comes.
+
+    What it refuses itself, an address of more than 64 KiB among it, is told in the shape of all our errors.
+    """
+
+    _head_is_whole = False
+    _received = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_is_whole, self._received = False, 0
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole = True
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._head_is_whole:
+            self._received += len(data)
+            if self._received > _LONGEST_HEAD:
+                self.send_400_response(f"its address and headers have more than {_LONGEST_HEAD:,} bytes")
+
+    def send_400_response(self, msg: str) -> None:
+        refused = error_response(UsageError(f"the request is not understood: {msg}"))
+        head = [(b"connection", b"close"), *refused.raw_headers]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(header) for header in head), b"", bytes(refused.body)]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """Runs an application of ``create_app``. When it stops, the long polls are answered first, then the rest."""
 
@@ -66,8 +100,7 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             lifespan="on",
             timeout_keep_alive=30,
-            http="h11",
-            h11_max_incomplete_event_size=_LONGEST_HEAD,
+            http=LimitedHead,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         super().__init__(config)

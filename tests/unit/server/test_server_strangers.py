@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -34,17 +36,53 @@ def test_the_body_of_a_stranger_is_not_even_read(server: RunningServer, path: st
         assert (answer.status, answer.getheader("Connection")) == (401, "close")
 
 
-def test_invented_methods_make_no_metrics_of_their_own(server: RunningServer) -> None:
+METHODS = ["COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "SEARCH", "UNLOCK", "REPORT", "MERGE", "PURGE", "LINK", "ACL"]
+MANY_HEADERS = b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000
+
+
+def test_methods_that_nothing_here_has_make_no_metrics_of_their_own(server: RunningServer) -> None:
     with httpx.Client(base_url=server.url) as anyone:
-        anyone.request("INVENTED", "/healthz")
+        anyone.request("TRACE", "/healthz")
         before = server.admin.get(f"{server.url}/metrics").text
-        for number in range(50):
-            for path in ("/healthz", "/nowhere", f"{API}/jobs", f"{API}/jobs/{number}"):
-                anyone.request(f"INVENTED{number}", path)
+        assert anyone.request("INVENTED", "/healthz").status_code == 400
+        for method in METHODS:
+            for path in ("/healthz", "/nowhere", f"{API}/jobs", f"{API}/jobs/x"):
+                assert anyone.request(method, path).status_code in (401, 404, 405)
         after = server.admin.get(f"{server.url}/metrics").text
-    assert "INVENTED" not in after
+    assert not any(f'"{method}"' in after for method in (*METHODS, "INVENTED"))
     assert 'method="other"' in after
     assert len(after.splitlines()) < len(before.splitlines()) + 4 * 20, "a histogram each for four routes"
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: ", MANY_HEADERS], ids=["address", "header", "headers"]
+)
+def test_a_head_without_end_is_refused(server: RunningServer, start: bytes) -> None:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(start + b"x" * (2**20 - len(start)))
+        connection.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(b"x")
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "more than 1,048,576 bytes" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"INVENTED / HTTP/1.1", b"GET /" + b"x" * 70_000 + b" HTTP/1.1", b"\x16\x03\x01", b"GET / HTTP/9.9"],
+    ids=["method", "address", "tls", "version"],
+)
+def test_what_is_no_request_is_told_so_in_our_words(server: RunningServer, request_line: bytes) -> None:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request_line + b"\r\nHost: x\r\n\r\n")
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "is not understood" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
 PAGES = ["/", "/index.html", "/static/app.js", "/healthz", "/readyz", f"{API}/jobs", f"{API}/overview", f"{API}/whoami"]
