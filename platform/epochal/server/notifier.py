@@ -159,10 +159,11 @@ class Notifier:
 
 
 def _has_more_room(before: AgentInfo, now: AgentInfo) -> bool:
-    """Whether a job may fit that did not. Other gangs in ``held`` may leave more free, or less."""
+    """Whether a job may fit that did not. A gang's share is counted from when it was leased, so a new one in ``held``
+    leaves no more than there was."""
     if now.seen_at - before.seen_at > ALIVE_SECONDS:
         return True  # it counted as gone
-    if (now.incarnation, now.storage, now.held) != (before.incarnation, before.storage, before.held):
+    if (now.incarnation, now.storage) != (before.incarnation, before.storage) or not {*before.held} <= {*now.held}:
         return True
     known = {node.id: node for node in before.nodes}
     return any(node.id not in known or _has_more(known[node.id], node) for node in now.nodes)

@@ -202,8 +202,9 @@ def test_a_heartbeat_wakes_its_agent_where_it_has_more_room() -> None:
             for name in ("a", "b")
         ]
         seen = []
-        for cpus in (4.0, 4.0, 1.0, 2.0):
-            agent = AgentInfo("a", "1", (replace(NODE, available={"CPU": cpus}),), (), {}, 0.0, 0.0, True)
+        for cpus, held in ((4.0, ""), (4.0, ""), (1.0, "x"), (2.0, "x"), (2.0, "xy"), (2.0, "y")):
+            gangs = tuple((job, 1) for job in held)
+            agent = AgentInfo("a", "1", (replace(NODE, available={"CPU": cpus}),), gangs, {}, 0.0, 0.0, True)
             notifier.heard(agent)
             await asyncio.sleep(0.05)
             seen.append(looks["a"])
@@ -215,7 +216,7 @@ def test_a_heartbeat_wakes_its_agent_where_it_has_more_room() -> None:
         await asyncio.gather(*polls)
         return seen
 
-    assert waits(scenario) == [2, 2, 2, 3, 4], "one that was away for long counted as gone"
+    assert waits(scenario) == [2, 2, 2, 3, 3, 4, 5], "one that was away for long counted as gone"
 
 
 def test_the_watcher_outlives_an_error_of_ours_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
