@@ -39,17 +39,17 @@ def _one(client: Client, ref: str, output: Output) -> None:
         render.document({"id": job.id}, output)
         return
     attempts = client.attempts(job.id)
-    recorded = [event.message for event in client.events(job.id) if event.kind == EventKind.TRACKING]
+    tracking = [event.message for event in client.events(job.id) if event.kind == EventKind.TRACKING]
     why = client.why(job.id) if job.state is JobState.QUEUED else None
     if output is not Output.TABLE:
         detail = {
             "attempts": [one.to_dict() for one in attempts],
             "why": why.to_dict() if why else None,
-            "recorded": recorded,
+            "tracking": tracking,
         }
         render.document({**job.to_dict(), **detail}, output)
         return
-    render.document(facts(job, attempts, client.now()) | ({"MLflow": recorded[-1]} if recorded else {}))
+    render.document(facts(job, attempts, client.now()) | ({"MLflow": tracking[-1]} if tracking else {}))
     if why:
         render.message("\n".join(why_lines(why)))
     if attempts:
