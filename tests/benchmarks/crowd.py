@@ -122,12 +122,14 @@ class Agent:
                 {"job_id": job_id, "epoch": epoch, "secret": secret, "progress": progress}
                 for (job_id, epoch), secret in self._running.items()
             ]
-            if leases:
-                asked = connection.ask("POST", "/leases/renew", {"ttl": LEASE_SECONDS, "leases": leases})
-                answer = await self._timed("renew", asked)
-                for one in answer["leases"] if answer else ():
-                    if "error" in one:
-                        self._note(409, "renew")
+            if not leases:
+                connection.close()
+                continue
+            body = {"ttl": LEASE_SECONDS, "leases": leases}
+            answer = await self._timed("renew", connection, "POST", "/leases/renew", body)
+            for one in answer["leases"] if answer else ():
+                if "error" in one:
+                    self._note(409, "renew")
 
     async def _beat(self, connection: Connection) -> None:
         free = CPUS - sum(self._held.values())
@@ -137,7 +139,7 @@ class Agent:
         self._told_free, self._told_held = free, set(self._held)
         node = {"id": "n", "host": self._name, "total": {"CPU": CPUS}, "available": {"CPU": free}}
         body = {"incarnation": "1", "nodes": [node], "held": [list(key) for key in self._held]}
-        await self._timed("heartbeat", connection.ask("PUT", f"/agents/{self._name}", body))
+        await self._timed("heartbeat", connection, "PUT", f"/agents/{self._name}", body)
         if has_more:
             self._heard_at = time.perf_counter()
 
@@ -163,7 +165,7 @@ class Agent:
         connection, key = Connection(self._url, self._token), (lease["job"]["id"], lease["epoch"])
         workers = lease["job"]["spec"]["resources"]["workers"]
         path, shown = f"/leases/{key[0]}/{key[1]}", {"Lease-Secret": secret}
-        await self._timed("running", connection.ask("POST", f"{path}/running", {"world_size": workers}, shown))
+        await self._timed("running", connection, "POST", f"{path}/running", {"world_size": workers}, shown)
         connection.close()
         self._running[key] = secret
         await asyncio.sleep(random.expovariate(1 / JOB_SECONDS))
@@ -173,17 +175,21 @@ class Agent:
             self._told_free += self._held[key]
             self._more_room_at = time.perf_counter()
         end = {"state": "SUCCEEDED", "reason": "COMPLETED"}
-        await self._timed("finish", connection.ask("POST", f"{path}/finish", end, shown))
+        await self._timed("finish", connection, "POST", f"{path}/finish", end, shown)
         if is_free:
             self._heard_at = time.perf_counter()
         del self._held[key]
         connection.close()
 
-    async def _timed(self, what: str, question: Any) -> Any:
-        began = time.perf_counter()
-        status, answer = await question
+    async def _timed(self, what: str, connection: Connection, *question: Any) -> Any:
+        """The answer; asked again, as agents do, where the server says that it has no time (503)."""
+        began, status, answer = time.perf_counter(), 503, None
+        while status == 503:
+            status, answer = await connection.ask(*question)
+            self._note(status, what)
+            if status == 503:
+                await asyncio.sleep(1)
         self._seen.took.setdefault(what, []).append(time.perf_counter() - began)
-        self._note(status, what)
         return answer if status == 200 else None
 
     def _note(self, status: int, what: str, good: tuple[int, ...] = (200,)) -> None:
