@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,18 @@ def write_spec(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def job_spec(steps: int = 30, global_batch_size: int = 64, checkpoint_every: int | None = None) -> dict[str, Any]:
+def job_spec(
+    steps: int = 30, global_batch_size: int = 64, checkpoint_every: int | None = None, hidden: Sequence[int] = ()
+) -> dict[str, Any]:
     """The training in ``peers/digits.py`` as a job spec.
 
     It validates and, without ``checkpoint_every``, saves at the end alone, as the peers do neither in between.
     """
+    cnn = {"name": "cnn", "params": {"channels": [32, 64], "activation": "gelu", "pool": "avg"}}
     return {
         "version": 1,
         "name": "digits-cnn",
-        "model": {"name": "cnn", "params": {"channels": [32, 64], "activation": "gelu", "pool": "avg"}},
+        "model": {"name": "mlp", "params": {"hidden": list(hidden)}} if hidden else cnn,
         "data": {"name": "digits"},
         "train": {
             "steps": steps,

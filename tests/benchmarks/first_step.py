@@ -38,10 +38,10 @@ def measure(rounds: int, quick: bool) -> Section:
 PROMISES = [
     Promise("warm, beside torchrun", "epochal warm", "torchrun", 0.25),
     Promise("warm, beside torchrun tuned", "epochal warm", "torchrun, tuned", 0.25),
-    Promise("submitted, beside torchrun", "epochal submit", "torchrun", 0.25),
-    Promise("submitted, beside torchrun tuned", "epochal submit", "torchrun, tuned", 0.25),
-    Promise("submitted, beside Ray Jobs + Ray Train", "epochal submit", "ray jobs", 0.1),
-    Promise("submitted, beside Ray Jobs + Ray Train tuned", "epochal submit", "ray jobs, tuned", 0.1),
+    Promise("submitted, beside torchrun", "epochal submit", "torchrun", 0.08),
+    Promise("submitted, beside torchrun tuned", "epochal submit", "torchrun, tuned", 0.08),
+    Promise("submitted, beside Ray Jobs + Ray Train", "epochal submit", "ray jobs", 0.02),
+    Promise("submitted, beside Ray Jobs + Ray Train tuned", "epochal submit", "ray jobs, tuned", 0.02),
     Promise("submitted, an agent has it", "epochal leased"),
     Promise("submitted, every worker runs", "epochal running", limit=0.1),
     Promise("warm, beside Ray Jobs + Ray Train", "epochal warm", "ray jobs", 0.1),
@@ -50,7 +50,7 @@ PROMISES = [
     Promise("cold, beside Ray Train tuned", "epochal cold", "ray train, tuned cold", 0.5),
     Promise("warm, beside Ray Train warm", "epochal warm", "ray train warm"),
     Promise("warm, beside Ray Train warm, tuned", "epochal warm", "ray train, tuned warm"),
-    Promise("cold, beside torchrun", "epochal cold", "torchrun"),
+    Promise("cold, beside torchrun", "epochal cold", "torchrun", 1.0),
 ]
 NOTES = [
     "warm: the second job of an agent in the same process, 5 s after the first one's end; submitted: the same through\n"

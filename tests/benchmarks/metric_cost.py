@@ -35,9 +35,9 @@ def measure(rounds: int, quick: bool) -> Section:
         "microseconds a metric; each figure is the median call of a process",
         raw,
         [
-            Promise("one metric", "epochal", limit=20),
+            Promise("one metric", "epochal", limit=5),
             Promise("one metric, mean call and the last flush in it", "epochal, all in"),
-            Promise("beside log_metric", "epochal", "mlflow sync", 0.001),
+            Promise("beside log_metric", "epochal", "mlflow sync", 0.0001),
             Promise("beside log_metric(synchronous=False)", "epochal", "mlflow async"),
             Promise("  until all has left the process", "epochal, all in", "mlflow async, all in"),
             Promise("beside log_batch of 1,000, a metric", "epochal", "mlflow log_batch"),

@@ -44,7 +44,7 @@ def measure(rounds: int, quick: bool) -> Section:
         },
     )
     promises = [
-        Promise("beside torchrun's own cold start", "epochal", "torchrun cold start", 1.0),
+        Promise("beside torchrun's own cold start", "epochal", "torchrun cold start", 0.3),
         Promise("beside torchrun --max-restarts", "epochal", "torchrun --max-restarts"),
         Promise("beside Ray Train's FailureConfig", "epochal", "ray train"),
         Promise("beside Ray Train's FailureConfig, tuned", "epochal", "ray train, tuned"),

@@ -26,6 +26,7 @@ SECTIONS = {
     "memory": "memory",
     "first-step": "first_step",
     "recovery": "recovery",
+    "checkpoint": "checkpoint_cost",
     "step-time": "step_time",
     "real-data": "real_data",
 }

@@ -29,8 +29,8 @@ def measure(rounds: int, quick: bool) -> Section:
         "seconds",
         raw,
         [
-            Promise("--help, beside bare Python", "epochal --help", "python -c pass", 5),
-            Promise("--help, beside Ray's", "epochal --help", "ray --help", 0.05),
+            Promise("--help, beside bare Python", "epochal --help", "python -c pass", 3),
+            Promise("--help, beside Ray's", "epochal --help", "ray --help", 0.02),
         ],
     )
 

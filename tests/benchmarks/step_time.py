@@ -52,8 +52,8 @@ def _beside_plain() -> list[Promise]:
         run, loop, plain, usual = (f"{who}, batch {batch}" for who in STARTS)
         for figure in FIGURES:
             found += [
-                Promise(f"epochal run, batch {batch}, {figure}", f"{run}, {figure}", f"{plain}, {figure}", 1.03),
-                Promise("  its loop alone under torchrun", f"{loop}, {figure}", f"{plain}, {figure}", 1.03),
+                Promise(f"epochal run, batch {batch}, {figure}", f"{run}, {figure}", f"{plain}, {figure}", 1.02),
+                Promise("  its loop alone under torchrun", f"{loop}, {figure}", f"{plain}, {figure}", 1.02),
                 Promise("  beside plain DDP with torch's DataLoader", f"{run}, {figure}", f"{usual}, {figure}"),
             ]
         found.append(Promise(f"epochal run, batch {batch}, opening's mean", f"{run}, opening", f"{plain}, opening"))

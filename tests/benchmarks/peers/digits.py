@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 class Options:
     """``loader``: ``tensors`` slices batches out of memory, ``dataloader`` is torch's own at its defaults.
 
+    ``hidden`` are the widths of a perceptron in place of the quickstart's network.
     ``arrays`` is a file of prepared tensors to read in place of scikit-learn, whose import takes a second.
     """
 
@@ -29,6 +31,7 @@ class Options:
     arrays: str | None = None
     checkpoints: str | None = None
     checkpoint_every: int = 20
+    hidden: tuple[int, ...] = ()
 
 
 class Classifier(nn.Sequential):
@@ -40,6 +43,19 @@ class Classifier(nn.Sequential):
             *(nn.Conv2d(32, 64, 3, padding="same"), nn.GELU(), nn.AvgPool2d(2)),
             *(nn.Flatten(), nn.Linear(256, 128), nn.GELU(), nn.Linear(128, 10)),
         )
+
+
+class Perceptron(nn.Sequential):
+    """Fully connected, as the catalog's ``mlp`` is, for something to save."""
+
+    def __init__(self, hidden: Sequence[int]) -> None:
+        widths = [64, *hidden]
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
+        super().__init__(nn.Flatten(), *layers, nn.Linear(widths[-1], 10))
+
+
+def network(options: Options) -> nn.Module:
+    return Perceptron(options.hidden) if options.hidden else Classifier()
 
 
 def load(options: Options) -> TensorDataset:

@@ -8,7 +8,7 @@ import sys
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from digits import Classifier, Options, batches, load, restore, save
+from digits import Options, batches, load, network, restore, save
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -16,7 +16,7 @@ def main(options: Options) -> None:
     dist.init_process_group("gloo")
     rank, world_size = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
-    model = DistributedDataParallel(Classifier())
+    model = DistributedDataParallel(network(options))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     stream = batches(load(options), options, rank, world_size)
     first = restore(options.checkpoints, model.module, optimizer) if options.checkpoints else 0
