@@ -210,7 +210,7 @@ class TestAttempt:
 class TestFencing:
     def test_lease_that_ran_out_can_be_renewed_until_someone_notices(self, ledger: Ledger) -> None:
         lease = running(ledger, ttl=0)
-        assert ledger.renew(lease, 60) is JobState.RUNNING
+        assert ledger.renew(lease, 60).state is JobState.RUNNING
         assert ledger.expire() == []
 
     def test_every_write_of_an_older_epoch_is_refused(self, ledger: Ledger) -> None:

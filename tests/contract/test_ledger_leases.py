@@ -11,7 +11,7 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
-from epochal.ledger.values import Job, Lease, LeaseKey, Renewal, WhyKind
+from epochal.ledger.values import Job, Lease, LeaseKey, Renewal, Renewed, WhyKind
 
 NODES = [Node("n", "n", {"CPU": 4.0}, {"CPU": 4.0})]
 INFRA = Reason.INFRASTRUCTURE
@@ -271,7 +271,7 @@ class TestToldTwice:
             submit(ledger)
         leases = [ledger.lease(agent, 60, secret=secret) for secret in secrets]
         ids = [lease.job_id for lease in leases if lease]
-        ledger.request_stop(ids[2])
+        ledger.request_stop(ids[2], grace=5.0)
         told = ledger.renew_all(
             [
                 Renewal(ids[2], 1, "s2"),
@@ -282,7 +282,7 @@ class TestToldTwice:
             ],
             600,
         )
-        assert [told[0], told[-1]] == [JobState.STOPPING, JobState.STARTING]
+        assert [told[0], told[-1]] == [Renewed(JobState.STOPPING, 5.0), Renewed(JobState.STARTING)]
         assert [type(one) for one in told[1:-1]] == [ConflictError, NotFoundError, StaleLeaseError]
         assert ledger.job(ids[0]).progress == {"step": 7}
         lasting = [(ledger.job(one).expires_at or 0.0) - ledger.now() for one in ids]

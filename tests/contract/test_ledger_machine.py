@@ -262,6 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert job.epoch == self.epochs[job.id]
         assert job.state.is_active == (job.owner is not None) == (job.expires_at is not None)
         assert (job.wanted is not None) == (job.state is JobState.STOPPING)
+        assert job.grace is None or job.state is JobState.STOPPING
         assert job.state.is_terminal == (job.ended_at is not None)
         if job.id in self.ended:
             assert job.state is self.ended[job.id], "a terminal state is final"

@@ -23,5 +23,5 @@ def test_open_ledger_outlives_a_restart_of_postgresql(postgres: Postgres) -> Non
                     call()
         finally:
             postgres.start()
-        assert ledger.renew(lease, 60) is JobState.STARTING
+        assert ledger.renew(lease, 60).state is JobState.STARTING
         assert {found.id for found in ledger.jobs()} == {job.id, lease.job_id}

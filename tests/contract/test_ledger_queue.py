@@ -124,7 +124,7 @@ def test_preemption(ledger: Ledger) -> None:
     assert asked.message == f"to make room for {urgent.id}"
     assert ledger.why(urgent.id).kind is WhyKind.STARTS_NEXT
     assert ledger.why(late.id).ahead == (urgent.id,)
-    assert ledger.renew(held, 60) is JobState.STOPPING
+    assert ledger.renew(held, 60).state is JobState.STOPPING
 
     assert ledger.lease(A, 60) is None, "asking again changes nothing"
     ledger.stopped(held)

@@ -18,11 +18,47 @@ class TestRequests:
         lease = running(ledger)
         job = ledger.request_stop(lease.job_id, "not needed")
         assert (job.state, job.wanted) == (JobState.STOPPING, JobState.STOPPED)
-        assert ledger.renew(lease, 60) is JobState.STOPPING
+        assert ledger.renew(lease, 60).state is JobState.STOPPING
         job = ledger.stopped(lease)
         assert (job.state, job.reason, job.message) == (JobState.STOPPED, Reason.STOPPED_BY_USER, "not needed")
         assert (job.wanted, ledger.attempts(job.id)[0].outcome) == (None, Outcome.STOPPED)
         assert ledger.stopped(lease) == job
+
+    @pytest.mark.parametrize(
+        ("asked", "graces"),
+        [
+            (("stop",), [30.0]),
+            (("pause 5",), [5.0]),
+            (("stop 0",), [0.0]),
+            (("stop", "stop 5", "stop 60", "stop 0"), [30.0, 5.0, 5.0, 0.0]),
+            (("pause 5", "stop"), [5.0, 5.0]),
+            (("pause 5", "stop 2"), [5.0, 2.0]),
+            (("preempt", "pause", "stop 0"), [None, 30.0, 0.0]),
+        ],
+    )
+    def test_the_least_grace_that_was_asked_for_counts(
+        self, ledger: Ledger, asked: tuple[str, ...], graces: list[float | None]
+    ) -> None:
+        lease = running(ledger)
+        told: list[float | None] = []
+        for one in asked:
+            verb, _, grace = one.partition(" ")
+            ask = ledger.preempt if verb == "preempt" else getattr(ledger, f"request_{verb}")
+            told.append(ask(lease.job_id, **({"grace": float(grace)} if grace else {})).grace)
+        assert told == graces
+        assert ledger.renew(lease, 60).grace == graces[-1]
+        events = [event.detail for event in ledger.events(lease.job_id) if event.kind.endswith("_requested")]
+        assert events[-1] == ({} if graces[-1] is None else {"grace": graces[-1]})
+        assert ledger.stopped(lease).grace is None
+
+    def test_nothing_is_killed_of_a_job_without_workers(self, ledger: Ledger) -> None:
+        assert ledger.request_pause(submit(ledger).id, grace=5.0).grace is None
+
+    def test_what_was_said_of_a_stop_is_kept_with_how_it_ended(self, ledger: Ledger) -> None:
+        lease = running(ledger)
+        ledger.request_stop(lease.job_id, "wrong data")
+        ledger.request_stop(lease.job_id, grace=0)
+        assert ledger.stopped(lease, "rank 1: killed").message == "wrong data; rank 1: killed"
 
     def test_stop_while_starting(self, ledger: Ledger) -> None:
         lease = leased(ledger)

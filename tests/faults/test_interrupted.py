@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def test_ctrl_c_saves_and_a_resumed_job_goes_on_exactly(
     monkeypatch.setattr("epochal.agent.foreground.connect", lambda *_, **__: nullcontext(NoCluster()))
     assert main(["run", "--resume", paused["job"]]) == 4
     assert "train.init_from" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("grace", "times"), [("1s", 1), ("10m", 2)])
+def test_ctrl_c_ends_a_training_that_is_stuck_after_its_grace_and_twice_at_once(
+    tmp_path: Path, grace: str, times: int
+) -> None:
+    stuck = tmp_path / "stuck"
+    changes = ("resources.workers=1", f"env.SLOW_WHILE={stuck}", "env.SLOW_SECONDS='1000'", "retry.infra=0")
+    job = Foreground.start(tmp_path, *SHORT_JOB, *(part for one in changes for part in ("-s", one)), "--grace", grace)
+    job.wait_for_step(20)
+    stuck.touch()
+    for _ in range(times):
+        time.sleep(1)
+        job.process.send_signal(signal.SIGINT)
+    paused = job.finish(60)
+    assert (paused["exit"], paused["state"], paused["reason"]) == (130, "PAUSED", "STOPPED_BY_USER"), paused
+    assert re.search(r"killed [01] s after .*; (steps \d+ to \d+ are not saved|saved up to step)", paused["message"])
 
 
 @pytest.mark.slow

@@ -297,6 +297,18 @@ def test_a_pause_is_heard_and_a_resume_goes_on(serve: Serve, ledger: Ledger, hom
 
 
 @pytest.mark.slow
+def test_a_stuck_job_is_paused_after_its_grace(serve: Serve, ledger: Ledger, home: Home, tmp_path: Path) -> None:
+    serve()
+    job = submit(ledger, ONE_WORKER, "retry.infra=0", f"env.SLOW_WHILE={tmp_path}/stuck", "env.SLOW_SECONDS='1000'")
+    wait_for_step(home, job, 20)
+    (tmp_path / "stuck").touch()
+    time.sleep(0.2)
+    ledger.request_pause(job.id, grace=1)
+    paused = in_state(ledger, job, JobState.PAUSED)
+    assert re.search(r"killed 1 s after .* step \d+; (steps \d+ to \d+ are not|saved up to step)", paused.message)
+
+
+@pytest.mark.slow
 def test_the_training_goes_on_while_the_ledger_is_away(
     serve: Serve, ledger: Ledger, home: Home, unbroken: Curve
 ) -> None:

@@ -247,6 +247,31 @@ def test_a_disk_that_hangs_is_a_hang_of_its_worker(cluster: Connection, tmp_path
     assert "in phase 'checkpoint' after step 5" in failed.message
 
 
+@pytest.mark.parametrize(
+    ("workers", "target", "phase", "step"),
+    [
+        (1, "leave_a_child", "train", 1),
+        pytest.param(2, "fail_after_a_while", "train", 5, marks=pytest.mark.slow),
+        pytest.param(2, "save_where_a_disk_hangs", "checkpoint", 5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_gang_that_does_not_end_within_its_grace_is_killed(
+    cluster: Connection, tmp_path: Path, workers: int, target: str, phase: str, step: int
+) -> None:
+    """The last rank is stuck, in a step or in its save, and the other one waits for it."""
+    events: list[Event] = []
+    payload = {"how": "sleep", "rank": workers - 1, "step": step}
+    with reserve(cluster, GangRequest("digits", (workers, workers)), WAIT) as place:
+        gang = Gang(place)
+        for event in gang.run(f"{TARGETS}:{target}", payload, tmp_path, 1):
+            events.append(event)
+            if isinstance(event, Heartbeat) and event.step == step:
+                gang.stop.request(0.5)
+    told = f"killed 0.5 s after it was asked to end, in phase {phase!r} after step {step}"
+    assert failure(events).message == told
+    assert all(gone(event.pid) for event in only(Started, events))
+
+
 def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp_path: Path) -> None:
     events = []
     for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):

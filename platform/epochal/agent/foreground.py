@@ -37,13 +37,14 @@ class Place:
 
 
 class Foreground:
-    """Runs one job to its end. ``interrupt`` may be called from a signal handler."""
+    """Runs one job to its end. ``interrupt`` and ``kill`` may be called from a signal handler."""
 
     def __init__(self, place: Place, observer: Observer) -> None:
         self._place = place
         self._observer = observer
         self._job: ForegroundJob | None = None
-        self._interrupted = threading.Event()
+        self._grace: float | None = None
+        self._killing = False
 
     def run(self, loaded: LoadedSpec, command: tuple[str, ...] = ()) -> Summary:
         """Submit the job and run it.
@@ -63,11 +64,20 @@ class Foreground:
         """
         return self._carry(lambda job: job.queue_again(ref), workers=0)
 
-    def interrupt(self) -> None:
-        """Have the job save its state and end. What takes time is done in a thread."""
-        self._interrupted.set()
+    def interrupt(self, grace: float) -> None:
+        """Have the job save its state and end; its workers are killed where they do not within ``grace`` seconds. What
+        takes time is done in a thread."""
+        self._grace = grace
         if self._job is not None:
-            threading.Thread(target=self._job.interrupt, daemon=True).start()
+            threading.Thread(target=self._job.interrupt, args=(grace,), daemon=True).start()
+
+    def kill(self) -> bool:
+        """Have its workers killed; False where there are none, or that was asked for before."""
+        if self._killing or self._job is None or not self._job.has_workers:
+            return False
+        self._killing = True
+        self.interrupt(0.0)
+        return True
 
     def _carry(self, queue: Callable[[ForegroundJob], None], workers: int) -> Summary:
         """``workers``: how many processes will be wanted, 0 where only the ledger knows.
@@ -85,7 +95,7 @@ class Foreground:
                     self._job = job = opening.result()
                     queue(job)
                     _keep_warm(cluster, job.workers)
-                    job.run(cluster, self._interrupted.is_set)
+                    job.run(cluster, lambda: self._grace)
                 return job.summary(began)
             finally:
                 if opening.exception() is None:

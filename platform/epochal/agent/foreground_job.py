@@ -63,25 +63,29 @@ class ForegroundJob:
     def _spec(self) -> JobSpec:
         return JobSpec.from_stored(dict(self._ledger.full_job(self._job.id).spec))
 
-    def run(self, cluster: Connection, interrupted: Callable[[], bool]) -> None:
-        """To its end, or until it was interrupted: ``interrupted`` tells whether that was asked for before."""
+    def run(self, cluster: Connection, interrupted: Callable[[], float | None]) -> None:
+        """To its end, or until it was interrupted: ``interrupted`` gives the grace where that was asked for before."""
         agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
             hint = f"`epochal status {self._job.id}` shows by whom"
             raise ConflictError(f"{self._job.id} was taken by someone else", hint)
         self._runner = JobRunner(agent, lease, self._observer)
-        if interrupted():
-            self.interrupt()
+        if (grace := interrupted()) is not None:
+            self.interrupt(grace)
         self._job = self._runner.run() or self._ledger.job(self._job.id)
         self._observer.state(self._job)
 
-    def interrupt(self) -> None:
+    @property
+    def has_workers(self) -> bool:
+        return self._runner is not None and self._runner.has_place
+
+    def interrupt(self, grace: float) -> None:
         """Have it save its state and end, to be PAUSED then; nothing where it does not run yet."""
         if self._runner is not None:
             with suppress(EpochalError):  # it has just ended, or the ledger does not answer: then its end pauses it
-                self._ledger.request_pause(self._job.id, "interrupted at the keyboard")
-            self._runner.interrupt()
+                self._ledger.request_pause(self._job.id, "interrupted at the keyboard", grace)
+            self._runner.interrupt(grace)
 
     def summary(self, began: float) -> Summary:
         """How it ended, once MLflow was sent what was left. ``began``: when the command did, by the monotonic clock."""

@@ -14,7 +14,7 @@ import yaml
 
 from epochal.agent.port import JobSource
 from epochal.engine.code import Package
-from epochal.errors import NotFoundError
+from epochal.errors import NotFoundError, UsageError
 from epochal.files import locked, write_atomically
 from epochal.ledger.values import FullJob, Job
 from epochal.settings import Home
@@ -45,6 +45,28 @@ def origin_of(job: FullJob) -> Origin:
     stored = dict(job.origin)
     command = tuple(stored.get("command") or ())
     return Origin(stored.get("folder") or "", stored.get("code"), command, stored.get("file") or "")
+
+
+def spec_of(job: FullJob) -> JobSpec:
+    """
+    Raises:
+        UsageError: the ledger holds a spec that this version cannot read, or a sweep.
+    """
+    try:
+        spec = JobSpec.from_stored(dict(job.spec))
+    except ValueError as error:
+        hint = "`epochal validate` says more about it; the agent may be older than the server"
+        raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
+    spec.require_no_sweep()
+    return spec
+
+
+def saved(folder: Path, done: int) -> str:
+    """What of a training that has done so many steps is in a checkpoint, in words."""
+    newest = max(checkpoint.steps(folder / checkpoint.FOLDER), default=0)
+    if done > newest:
+        return f"steps {newest + 1} to {done} are not saved"
+    return f"saved up to step {newest}" if newest else "nothing is saved"
 
 
 def storage_id(root: Path) -> str:

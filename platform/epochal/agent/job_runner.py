@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, auto
 from functools import partial
 from typing import TypeVar
@@ -30,11 +30,11 @@ from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place, reserve
 from epochal.engine.watchdog import limits_for
-from epochal.errors import CapacityError, EpochalError, UnreachableError, UsageError
+from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import EventKind, Reason
-from epochal.ledger.values import FullJob, Job, Lease
+from epochal.ledger.values import Job, Lease
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CLOSED_AS, artifacts_folder
@@ -143,9 +143,10 @@ class JobRunner:
             self._release()
         return job
 
-    def interrupt(self) -> None:
-        """Have the training save its state and end, as the job was asked to. Safe to call from another thread."""
-        self._enter(Phase.STOPPING)
+    def interrupt(self, grace: float | None) -> None:
+        """Have the training save its state and end, as the job was asked to; see ``Stop.request``. Safe to call from
+        another thread."""
+        self._enter(Phase.STOPPING, grace)
 
     def leave(self) -> None:
         """Have the training save its state and end; the job then queues again. Safe to call from another thread."""
@@ -170,9 +171,7 @@ class JobRunner:
     def _attempt(self, lease: Lease) -> Job | None:
         """One attempt, and what the ledger made of its end."""
         self._observer.state(lease.job)
-        outbox = self._outbox = Outbox(
-            self._source, lease, Listener(self._observer.state, partial(self._enter, Phase.STOPPING), self._taken)
-        )
+        outbox = self._outbox = Outbox(self._source, lease, Listener(self._observer.state, self.interrupt, self._taken))
         try:
             return self._see_through(lease, outbox)
         except BaseException as error:
@@ -234,7 +233,7 @@ class JobRunner:
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
         try:
-            self._spec = _spec_of(lease.job)
+            self._spec = job_folder.spec_of(lease.job)
             with _time_limit(self._spec, lease.job, partial(self._enter, Phase.TIMED_OUT)):
                 return self._explained(self._train(lease, self._spec, outbox))
         except CapacityError as error:
@@ -308,6 +307,9 @@ class JobRunner:
         if ending.reason is Reason.INFRASTRUCTURE and self._agent.hands_back and (lost := self._agent.cluster.lost()):
             self._agent.lost_ray(lost)
             return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer", lost=True)
+        if ending.failed and self._phase is Phase.STOPPING:
+            done = self.reporter.progress.step if self.reporter and self.reporter.progress else 0
+            return replace(ending, reason=None, message=f"{ending.message}; {job_folder.saved(self._folder, done)}")
         return ending
 
     @property
@@ -344,10 +346,10 @@ class JobRunner:
             failures += 1
             time.sleep(pause_after(failures))
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase, grace: float | None = None) -> None:
         """Have the training save its state and end."""
         self._phase = max(self._phase, phase)
-        self._stop.request()
+        self._stop.request(grace)
 
     def _taken(self, error: EpochalError) -> None:
         self._phase = Phase.LOST
@@ -359,20 +361,6 @@ class JobRunner:
         if place is not None:
             place.close()
         self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
-
-
-def _spec_of(job: FullJob) -> JobSpec:
-    """
-    Raises:
-        UsageError: the ledger holds a spec that this version cannot read, or a sweep.
-    """
-    try:
-        spec = JobSpec.from_stored(dict(job.spec))
-    except ValueError as error:
-        hint = "`epochal validate` says more about it; the agent may be older than the server"
-        raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
-    spec.require_no_sweep()
-    return spec
 
 
 @contextmanager

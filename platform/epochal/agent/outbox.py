@@ -33,11 +33,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listener:
-    """Called from the outbox's thread: ``changed`` with the job as it is now, ``stop`` once when it was asked to end,
-    ``lost`` when the lease is no longer ours: another attempt may be live, so everything of this one must end."""
+    """Called from the outbox's thread: ``changed`` with the job as it is now, ``stop`` whenever it is heard that it was
+    asked to end, with the grace that it has, ``lost`` when the lease is no longer ours: another attempt may be live, so
+    everything of this one must end."""
 
     changed: Callable[[Job], None]
-    stop: Callable[[], None]
+    stop: Callable[[float | None], None]
     lost: Callable[[EpochalError], None]
 
 
@@ -53,7 +54,6 @@ class Outbox:
         self._progress: Mapping[str, Any] | None = None
         self._changed = threading.Condition()
         self._over = threading.Event()
-        self._asked_to_stop = False
         self._renewed = time.monotonic()
         self._job: Job | None = None
         self._next: Lease | None = None
@@ -133,14 +133,14 @@ class Outbox:
         with self._changed:
             progress = self._progress
         try:
-            state = self._source.renew(self._lease, LEASE_SECONDS, progress)
+            renewed = self._source.renew(self._lease, LEASE_SECONDS, progress)
         finally:
             self._renewed = time.monotonic()
         with self._changed:
             if self._progress is progress:
                 self._progress = None
-        if state is JobState.STOPPING:
-            self._stop()
+        if renewed.state is JobState.STOPPING:
+            self._listener.stop(renewed.grace)
 
     def _call_next(self) -> None:
         with self._changed:
@@ -185,9 +185,4 @@ class Outbox:
             return
         self._listener.changed(job)
         if job.state is JobState.STOPPING:
-            self._stop()
-
-    def _stop(self) -> None:
-        if not self._asked_to_stop:
-            self._asked_to_stop = True
-            self._listener.stop()
+            self._listener.stop(job.grace)

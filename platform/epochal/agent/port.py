@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease
+from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
 
 
 class JobSource(Protocol):
@@ -35,7 +35,7 @@ class JobSource(Protocol):
         Asked once more with the same ``secret``, because no answer came, it gives the same lease.
         """
 
-    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> Renewed:
         """Keep the lease; STOPPING says that the job was asked to end."""
 
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:

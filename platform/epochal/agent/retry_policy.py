@@ -98,7 +98,7 @@ def next_action(ending: Ending, state: JobState, failed: Sequence[Reason], terms
     """
     reason, message = ending.reason, ending.message
     if state is JobState.STOPPING and reason is not Reason.COMPLETED:
-        return Decision(Action.STOPPED, Reason.STOPPED_BY_USER, message if ending.failed else "")
+        return Decision(Action.STOPPED, Reason.STOPPED_BY_USER, message if ending.failed or reason is None else "")
     if reason in (None, Reason.INTERRUPTED):
         action = Action.REQUEUE if terms.hands_back else Action.PAUSE
         return Decision(action, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)

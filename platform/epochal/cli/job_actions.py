@@ -8,36 +8,54 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
-from epochal.cli.connection import with_client
-from epochal.cli.options import output_option
+from epochal.cli.connection import connect, server_options
+from epochal.cli.options import grace_option, output_option
 from epochal.cli.render import Output
+from epochal.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochal.client import Client
     from epochal.ledger.states import JobState
     from epochal.ledger.values import Job
 
-Action = Callable[["Client", str, str], "Job"]
-"""Client, job, message -> the job as it is then."""
+Action = Callable[..., "Job"]
+"""Client, job, and by name what was asked for (``message``, and of what ends workers ``grace``) -> the job then."""
 
 
 def action_command(name: str, help_text: str, act: Action, settled: JobState | None = None) -> click.Command:
-    """A command that does one thing to each JOB it is given; ``--wait`` waits until they are ``settled``."""
+    """A command that does one thing to each JOB it is given. One that ends workers, to be ``settled`` then, is told
+    how long they have for that, and ``--wait`` waits for it."""
 
     @click.command(name, help=help_text)
     @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
     @click.option("-m", "--message", default="", help="Why; kept with the job's events.")
-    @with_client
+    @server_options
     @output_option()
-    def command(client: Client, jobs: tuple[str, ...], message: str, output: Output, waiting: bool = False) -> int:
-        done, code = each(jobs, lambda ref: act(client, ref, message), output)
-        if waiting and settled:
-            done = [client.wait(job.id, until=[settled]) for job in done]
+    def command(
+        jobs: tuple[str, ...],
+        server: str | None,
+        context: str | None,
+        output: Output,
+        waiting: bool = False,
+        now: bool = False,
+        **asked: Any,
+    ) -> int:
+        if now and asked["grace"] is not None:
+            raise UsageError("--now is --grace 0s: give one of them")
+        if now:
+            asked["grace"] = 0.0
+        with connect(server, context) as client:
+            done, code = each(jobs, lambda ref: act(client, ref, **asked), output)
+            if waiting and settled:
+                done = [client.wait(job.id, until=[settled]) for job in done]
         show(done, output)
         return code
 
     if settled:
-        command.params.append(click.Option(["--wait", "waiting"], is_flag=True, help=f"Wait until they are {settled}."))
+        command = grace_option(command)
+        command.params += [
+            click.Option(["--now"], is_flag=True, help="Kill the workers at once: what they have not saved is lost."),
+            click.Option(["--wait", "waiting"], is_flag=True, help=f"Wait until they are {settled}."),
+        ]
     return command
 
 
@@ -63,6 +81,7 @@ def show(jobs: Sequence[Job], output: Output) -> None:
     if output in (Output.JSON, Output.YAML):
         render.records([job.to_dict() for job in jobs], ["id"], output)
         return
-    rows: list[dict[str, Any]] = [{"id": job.id, "state": state(job)} for job in jobs]
+    rows: list[dict[str, Any]] = [{"id": job.id, "state": state(job), "message": job.message} for job in jobs]
     if rows:
-        render.records(rows, ["id", "state"], output, "jobs")
+        columns = ["id", "state", *(["message"] if any(job.message for job in jobs) else [])]
+        render.records(rows, columns, output, "jobs")

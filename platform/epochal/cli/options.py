@@ -10,6 +10,8 @@ from click.core import ParameterSource
 
 from epochal.cli.render import Output
 from epochal.errors import UsageError
+from epochal.ledger.values import GRACE_SECONDS, LONGEST_GRACE
+from epochal.units import Duration
 from epochal.urls import has_password
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,6 +49,24 @@ def set_option(command: Command) -> Command:
         "-s", "--set", "overrides", multiple=True, metavar="PATH=VALUE",
         help="Override a field of the spec, such as train.epochs=3. Repeatable.",
     )(command)  # fmt: skip
+
+
+def grace_option(command: Command) -> Command:
+    """``--grace DURATION``: the command gets ``grace: float | None``, in seconds."""
+    return click.option(
+        "--grace", metavar="DURATION", callback=lambda _ctx, _parameter, value: value and _grace(value),
+        help=f"How long workers may take to answer before they are killed, such as 5s.  [default: {GRACE_SECONDS:g}s]",
+    )(command)  # fmt: skip
+
+
+def _grace(text: str) -> float:
+    try:
+        grace = Duration.parse(text).seconds
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if grace > LONGEST_GRACE:
+        raise click.BadParameter(f"expected at most {Duration(LONGEST_GRACE)}: without it a job goes on to its end")
+    return grace
 
 
 def spec_argument(command: Command) -> Command:

@@ -146,21 +146,25 @@ class JobCalls:
                 job = self.job(job.id)
         return job
 
-    def stop(self, ref: str, message: str = "") -> Job:
-        """End a job for good. One that trains is STOPPING until its workers have ended.
+    def stop(self, ref: str, message: str = "", grace: float | None = None) -> Job:
+        """End a job for good. One that trains is STOPPING until its workers have ended, which save their state first.
+
+        Args:
+            grace: seconds after which the workers are killed where they have not begun to save, 0 at once; default: the
+                server's, 30. Asked again, the least counts.
 
         Raises:
             ConflictError: it has already succeeded or failed.
         """
-        return self._ask(ref, "stop", message, repeatable=True)
+        return self._ask(ref, "stop", message, grace, repeatable=True)
 
-    def pause(self, ref: str, message: str = "") -> Job:
-        """Have a job save its state and leave the cluster, or the queue, until ``resume``.
+    def pause(self, ref: str, message: str = "", grace: float | None = None) -> Job:
+        """Have a job save its state and leave the cluster, or the queue, until ``resume``; ``grace`` as for ``stop``.
 
         Raises:
             ConflictError: it has ended, or is being stopped.
         """
-        return self._ask(ref, "pause", message, repeatable=True)
+        return self._ask(ref, "pause", message, grace, repeatable=True)
 
     def resume(self, ref: str, message: str = "") -> Job:
         """Queue a PAUSED job again; it goes on from its newest checkpoint.
@@ -191,8 +195,9 @@ class JobCalls:
         found.total = answer.get("total", len(found))
         return found
 
-    def _ask(self, ref: str, verb: str, message: str, repeatable: bool = False) -> Job:
-        return Job.from_dict(self._http.post(_job(ref, verb), {"message": message}, repeatable))
+    def _ask(self, ref: str, verb: str, message: str, grace: float | None = None, repeatable: bool = False) -> Job:
+        body = {"message": message} | ({} if grace is None else {"grace": float(grace)})
+        return Job.from_dict(self._http.post(_job(ref, verb), body, repeatable))
 
     def _patiently(self, path: str, query: dict[str, Any], wait: float) -> Any:
         """A question that is asked again and again while the server is away, where somebody follows (``wait``)."""

@@ -17,7 +17,7 @@ from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease
+from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
 from epochal.names import in_path
 
 _PATIENCE = Patience(answer=10.0, outage=0.5)
@@ -69,7 +69,7 @@ class RemoteLedger:
         answer = self._http.json(Request("POST", path, body={**body, "secret": own}, wait=wait, repeatable=True))
         return None if answer is None else Lease.from_dict(answer)
 
-    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+    def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> Renewed:
         return self._renewals.renew(lease, ttl, progress)
 
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:

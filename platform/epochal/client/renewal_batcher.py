@@ -10,14 +10,13 @@ from typing import Any
 
 from epochal.client.http import Http, Request
 from epochal.errors import AuthError, EpochalError, UnreachableError, from_document
-from epochal.ledger.states import JobState
-from epochal.ledger.values import Held
+from epochal.ledger.values import Held, Renewed
 
 _GATHER_SECONDS = 0.03
 _MOST = 100
 """In one request, whose body may have 2 MiB."""
 
-_Asked = tuple[dict[str, Any], Future[JobState]]
+_Asked = tuple[dict[str, Any], Future[Renewed]]
 
 
 class RenewalBatcher:
@@ -28,8 +27,8 @@ class RenewalBatcher:
         self._lock = threading.Lock()
         self._waiting: dict[float, list[_Asked]] = {}
 
-    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None) -> JobState:
-        """The job's state. Raises what the server tells of this lease, and what keeps it from telling anything."""
+    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None) -> Renewed:
+        """How the job stands. Raises what the server tells of this lease, and what keeps it from telling anything."""
         body = {"job_id": lease.job_id, "epoch": lease.epoch, "secret": lease.secret, "progress": progress}
         asked: _Asked = (body, Future())
         with self._lock:
@@ -46,10 +45,10 @@ class RenewalBatcher:
     def _send(self, ttl: float, together: Sequence[_Asked]) -> None:
         body = {"ttl": ttl, "leases": [lease for lease, _ in together]}
         answers = [answer for _, answer in together]
-        pairs: list[tuple[Future[JobState], JobState | EpochalError]]
+        pairs: list[tuple[Future[Renewed], Renewed | EpochalError]]
         try:
             told = self._http.json(Request("POST", "/leases/renew", body=body, repeatable=True))["leases"]
-            found = [from_document(one["error"]) if "error" in one else JobState(one["state"]) for one in told]
+            found = [from_document(one["error"]) if "error" in one else Renewed.from_dict(one) for one in told]
             pairs = list(zip(answers, found, strict=True))
         except EpochalError as error:
             if len(together) > 1 and not isinstance(error, UnreachableError | AuthError):
@@ -60,8 +59,8 @@ class RenewalBatcher:
         except Exception as error:  # nobody is left waiting for ever
             odd = UnreachableError(f"{self._http.server} answers renewals oddly: {error!r}", "is it of this version?")
             pairs = [(answer, odd) for answer in answers]
-        for answer, state in pairs:
-            if isinstance(state, EpochalError):
-                answer.set_exception(state)
+        for answer, renewed in pairs:
+            if isinstance(renewed, EpochalError):
+                answer.set_exception(renewed)
             else:
-                answer.set_result(state)
+                answer.set_result(renewed)

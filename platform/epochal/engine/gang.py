@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ class Stop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requested = self._killed = False
+        self._grace = self._deadline = math.inf
         self._listeners: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
     @property
@@ -49,11 +51,23 @@ class Stop:
     def killed(self) -> bool:
         return self._killed
 
-    def request(self) -> None:
-        """Have them save their state first."""
-        self._requested = True
-        for requested, _ in self._heard():
-            requested()
+    @property
+    def overdue(self) -> float | None:
+        """The grace that is used up; None while it is not."""
+        return self._grace if time.monotonic() >= self._deadline else None
+
+    def request(self, grace: float | None = None) -> None:
+        """Have them save their state first; those that have not begun to after ``grace`` seconds are killed.
+
+        Asked again, the grace that ends first counts.
+        """
+        if grace is not None:
+            with self._lock:
+                self._grace, self._deadline = min(self._grace, grace), min(self._deadline, time.monotonic() + grace)
+        if not self._requested:
+            self._requested = True
+            for requested, _ in self._heard():
+                requested()
 
     def kill(self) -> None:
         """At once, without saving: a gang then tells of a failure."""
@@ -217,6 +231,8 @@ class _Flight:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        if (grace := self._stop.overdue) is not None and (late := self._watchdog.late(now, grace)) is not None:
+            self._suspect(late)
         if not self._failures and (lost := self._lost_node(now)) is not None:
             self._suspect(lost)
         if not self._failures and (hung := self._watchdog.hung(now)) is not None:

@@ -102,11 +102,26 @@ class Watchdog:
             return self._blame(behind, now)
         return None
 
-    def _blame(self, ranks: list[int], now: float) -> Failed:
+    def late(self, now: float, grace: float) -> Failed | None:
+        """The worker that keeps the gang from ending, once it was to do so within ``grace`` seconds; None while all
+        save their state, and get on with it."""
+        known = self._ranks.values()
+        saving = all(one.beat.phase == "checkpoint" for one in known)
+        if not known or (saving and any(now - one.progressed < grace for one in known)):
+            return None
+        rank = self._culprit(list(self._ranks), now)
+        beat = self._ranks[rank].beat
+        message = f"killed {grace:g} s after it was asked to end, in phase {beat.phase!r} after step {beat.step}"
+        return Failed(rank, FailureKind.HANG, message)
+
+    def _culprit(self, ranks: list[int], now: float) -> int:
         """The one not heard of for longest, where that differs by seconds; else the one furthest behind."""
-        rank = min(
+        return min(
             ranks, key=lambda rank: (-round((now - self._ranks[rank].heard) / 5), self._ranks[rank].position, rank)
         )
+
+    def _blame(self, ranks: list[int], now: float) -> Failed:
+        rank = self._culprit(ranks, now)
         known = self._ranks[rank]
         message = (
             f"no progress for {now - known.progressed:.0f} s in phase {known.beat.phase!r} after step"

@@ -43,7 +43,7 @@ from epochal.ledger.transitions import (
     to_attempt,
     to_job,
 )
-from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey, Renewal
+from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey, Renewal, Renewed
 from epochal.urls import without_password
 
 MOST_LOSSES = 3
@@ -66,21 +66,21 @@ class LeaseOperations:
         with self._database.read() as connection:
             return _shown(connection, job_id, epoch, secret)
 
-    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None = None) -> JobState:
+    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None = None) -> Renewed:
         """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
 
         A lease that ran out can be renewed as long as nobody has noticed.
         """
         with self._database.write() as connection:
             values = {"job": lease.job_id, "attempt": lease.epoch, "ttl": ttl, "told": progress}
-            state = connection.scalar(_RENEW, values)
-            if state is None:
+            row = connection.execute(_RENEW, values).first()
+            if row is None:
                 raise _stale(find(connection, lease.job_id), lease)
-            return JobState(state)
+            return Renewed(JobState(row.state), row.grace)
 
-    def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[JobState | EpochalError]:
+    def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[Renewed | EpochalError]:
         """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
-        answers: dict[Renewal, JobState | EpochalError] = {}
+        answers: dict[Renewal, Renewed | EpochalError] = {}
         with self._database.write() as connection:
             for renewal in sorted(renewals, key=attrgetter("job_id")):  # as all do who lock several jobs
                 try:
@@ -199,7 +199,7 @@ class LeaseOperations:
                 return job
             _require(job, lease)
             target, reason = job.wanted or JobState.STOPPED, job.reason or Reason.STOPPED_BY_USER
-            step = Step(EventKind.of(target), target, reason, message or job.message)
+            step = Step(EventKind.of(target), target, reason, "; ".join(filter(None, (job.message, message))))
             return _end_with(connection, job, step, reason)
 
     def expire(self, then: JobState = JobState.QUEUED, dead_agents: Collection[str] = ()) -> list[Attempt]:
@@ -280,7 +280,7 @@ def _renewal(*which: ColumnElement[bool]) -> Update:
     progress = func.coalesce(bindparam("told", type_=jobs.c.progress.type), jobs.c.progress)
     values = {"expires_at": now() + bindparam("ttl"), "updated_at": now(), "progress": progress}
     held = (jobs.c.id == bindparam("job"), jobs.c.epoch == bindparam("attempt"), jobs.c.state.in_(ACTIVE), *which)
-    return update(jobs).where(*held).values(values).returning(jobs.c.state)
+    return update(jobs).where(*held).values(values).returning(jobs.c.state, jobs.c.grace)
 
 
 _THIS = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
@@ -294,13 +294,13 @@ _RENEW_BY_SECRET = _renewal(exists().where(_THIS, attempts.c.secret == bindparam
 """Made once, as they are asked for all the time."""
 
 
-def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> JobState:
+def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> Renewed:
     job_id, epoch, secret = renewal.job_id, renewal.epoch, renewal.secret
     values = {"job": job_id, "attempt": epoch, "ttl": ttl, "told": renewal.progress, "digest": digest_of(secret)}
-    state = connection.scalar(_RENEW_BY_SECRET, values)
-    if state is None:
+    row = connection.execute(_RENEW_BY_SECRET, values).first()
+    if row is None:
         raise _stale(find(connection, job_id), _shown(connection, job_id, epoch, secret))
-    return JobState(state)
+    return Renewed(JobState(row.state), row.grace)
 
 
 def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:

@@ -87,6 +87,7 @@ jobs = Table(
     Column("experiment_id", Text),
     # What the queue policy asks of a job: of the queued jobs of a kind, it looks at the first.
     Column("kind", Text, Computed(_KIND, persisted=True)),
+    Column("grace", Double),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),

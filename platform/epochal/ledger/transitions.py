@@ -29,6 +29,7 @@ class Step:
     message: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
     wanted: JobState | None = None
+    grace: float | None = None
     key: str | None = None
     """Of what is recorded once, however often it is told."""
 
@@ -96,6 +97,7 @@ def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job
         "reason": step.reason,
         "message": text(step.message),
         "wanted": step.wanted,
+        "grace": step.grace,
         **BOOKKEEPING,
         **({} if target.is_active else {"owner": None, "expires_at": None}),
         **({"ended_at": now()} if target.is_terminal else {}),

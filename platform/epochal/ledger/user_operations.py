@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, exc, insert, select
@@ -16,7 +17,7 @@ from epochal.ledger.reading import find
 from epochal.ledger.states import EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import documents, jobs, now
 from epochal.ledger.transitions import FULL, Step, advance, annotate, full, locked, record, to_full_job, to_job
-from epochal.ledger.values import FullJob, Job
+from epochal.ledger.values import GRACE_SECONDS, FullJob, Job
 
 _ID_TRIES = 20
 
@@ -85,25 +86,22 @@ class UserOperations:
                     raise
         raise ConflictError(f"no free id for {columns['name']!r}: too many jobs of this name at once", "try again")
 
-    def request_stop(self, ref: str, message: str = "") -> Job:
-        """End a job for good. One with a live attempt becomes STOPPING until its agent has carried it out.
+    def request_stop(self, ref: str, message: str = "", grace: float = GRACE_SECONDS) -> Job:
+        """End a job for good. One with a live attempt becomes STOPPING until its agent has carried it out: its workers
+        save their state, and are killed where they have not ended after ``grace`` seconds. Of several the least counts.
 
         Raises:
             ConflictError: it has already succeeded or failed.
         """
-        return self._request(
-            ref, JobState.STOPPED, Step(EventKind.STOP_REQUESTED, reason=Reason.STOPPED_BY_USER, message=message)
-        )
+        return self._request(ref, JobState.STOPPED, EventKind.STOP_REQUESTED, message, grace)
 
-    def request_pause(self, ref: str, message: str = "") -> Job:
-        """Take a job off the cluster, or out of the queue, until ``resume``.
+    def request_pause(self, ref: str, message: str = "", grace: float = GRACE_SECONDS) -> Job:
+        """Take a job off the cluster, or out of the queue, until ``resume``; ``grace`` as for ``request_stop``.
 
         Raises:
             ConflictError: it has ended, or is being stopped for good.
         """
-        return self._request(
-            ref, JobState.PAUSED, Step(EventKind.PAUSE_REQUESTED, reason=Reason.STOPPED_BY_USER, message=message)
-        )
+        return self._request(ref, JobState.PAUSED, EventKind.PAUSE_REQUESTED, message, grace)
 
     def preempt(self, ref: str, message: str = "") -> Job:
         """Have a job checkpoint, leave the cluster and queue again, to make room for another.
@@ -126,7 +124,8 @@ class UserOperations:
                 raise ConflictError(f"{job.id} is {job.state}, not PAUSED", "only a PAUSED job can be resumed")
             return advance(connection, job, Step(EventKind.RESUMED, JobState.QUEUED, message=message), losses=0)
 
-    def _request(self, ref: str, wanted: JobState, step: Step) -> Job:
+    def _request(self, ref: str, wanted: JobState, kind: EventKind, message: str, grace: float) -> Job:
+        step = Step(kind, reason=Reason.STOPPED_BY_USER, message=message, grace=grace)
         with self._database.write() as connection:
             return _asked(connection, _locked(connection, ref), wanted, step)
 
@@ -138,17 +137,21 @@ def ask_to_leave(connection: Connection, identity: str, message: str) -> Job:
 
 
 def _asked(connection: Connection, job: Job, wanted: JobState, step: Step) -> Job:
-    if wanted in (job.state, job.wanted):
+    grace = min((one for one in (job.grace, step.grace) if one is not None), default=None)
+    step = replace(step, grace=grace, detail={} if grace is None else {"grace": grace})
+    if job.state is wanted or (job.wanted is wanted and job.grace == grace):
         return job
     if job.state is JobState.STOPPING:
         if job.wanted and stronger(job.wanted, wanted) is not wanted:
             raise ConflictError(f"{job.id} is STOPPING and will be {job.wanted}: it cannot become {wanted}")
-        return annotate(connection, job, step, wanted=wanted, reason=step.reason, message=step.message)
+        message = step.message or (job.message if job.wanted is wanted else "")
+        return annotate(connection, job, step, wanted=wanted, reason=step.reason, message=message, grace=grace)
     target = JobState.STOPPING if job.state.is_active else wanted
     if wanted is JobState.QUEUED and not job.state.is_active:
         raise ConflictError(f"{job.id} is {job.state}: it has nothing to give up")
-    asked = Step(step.kind, target, step.reason, step.message, wanted=wanted if target.is_active else None)
-    return advance(connection, job, asked)
+    if target.is_active:
+        return advance(connection, job, replace(step, state=target, wanted=wanted))
+    return advance(connection, job, replace(step, state=target, grace=None, detail={}))
 
 
 def _locked(connection: Connection, ref: str) -> Job:

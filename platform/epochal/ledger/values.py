@@ -63,6 +63,9 @@ class Job(Value):
     """It may be asked to leave, at a checkpoint, for a job of higher priority."""
     experiment_id: str | None = None
     """MLflow's id of the experiment that the run is in."""
+    grace: Seconds | None = None
+    """While STOPPING: how long its workers have from when their agent hears of it; then they are killed. None: as long
+    as it takes."""
 
     def pending_seconds(self, now: float) -> float:
         """Time in QUEUED and STARTING over all attempts, until ``now`` (the database's clock: ``Ledger.now``)."""
@@ -132,6 +135,10 @@ class Event(Value):
 LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews; agents renew theirs every two seconds."""
 
+GRACE_SECONDS = 30.0
+"""For workers that are asked to stop or pause, where whoever asks says nothing else."""
+LONGEST_GRACE = 86_400.0
+
 
 class Held(Protocol):
     """What the ledger wants to know of a lease: whose attempt at which job."""
@@ -180,6 +187,14 @@ class Renewal:
     epoch: int
     secret: str = field(repr=False)
     progress: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Renewed(Value):
+    """What a renewal is told: the job's state, where STOPPING says that it was asked to end, within ``grace``."""
+
+    state: JobState
+    grace: Seconds | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from epochal import names
 from epochal.ledger.states import EventKind, JobState, Reason
-from epochal.ledger.values import AgentInfo, Attempt, Event, FullJob, Job, QueueEntry, Quota, Role, Token, Why
+from epochal.ledger.values import (
+    GRACE_SECONDS,
+    LONGEST_GRACE,
+    AgentInfo,
+    Attempt,
+    Event,
+    FullJob,
+    Job,
+    QueueEntry,
+    Quota,
+    Renewed,
+    Role,
+    Token,
+    Why,
+)
 from epochal.server.log_store import CURSOR, LONGEST_CURSOR
 
 LARGEST = 2**53 - 1
@@ -69,7 +83,7 @@ TOKENS = _answer("Tokens", tokens=list[Token])
 NEW_TOKEN = _answer("MadeToken", token=Token, secret=str)
 QUOTAS = _answer("Quotas", quotas=list[Quota])
 WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
-RENEWED = _answer("Renewed", leases=list[_answer("State", state=JobState) | ErrorBody])  # type: ignore[misc]
+RENEWED = _answer("RenewedLeases", leases=list[Renewed | ErrorBody])
 NEXT = _answer("Next", next=int)
 STATUS = _answer("Status", status=Literal["ok"])
 READY = _answer("Ready", status=Literal["ok"], storage=str)
@@ -207,6 +221,12 @@ class Submission(Body):
 
 class Asked(Body):
     message: Text = ""
+
+
+class AskedToEnd(Asked):
+    """``grace``: how long its workers have to save their state, in seconds; then they are killed."""
+
+    grace: Annotated[float, Field(ge=0, le=LONGEST_GRACE)] = GRACE_SECONDS
 
 
 class NewToken(Body):

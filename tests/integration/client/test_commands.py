@@ -282,7 +282,7 @@ def test_stop_pause_resume_retry(run: Run, submit: Submit, client: Client) -> No
     job, other = submit("name=typed-a"), submit("name=typed-b")
     code, out, _ = run("pause", job.id, other.id, "-m", "both", "--wait")
     assert code == 0
-    assert re.search(rf"^{job.id} +PAUSED$", out, re.MULTILINE)
+    assert re.search(rf"^{job.id} +PAUSED +both$", out, re.MULTILINE)
     assert client.job(other.id).message == "both"
     assert run("resume", job.id, "-o", "name")[1] == f"{job.id}\n"
     assert run("stop", job.id, "--wait")[0] == 0
@@ -292,6 +292,17 @@ def test_stop_pause_resume_retry(run: Run, submit: Submit, client: Client) -> No
     again = run("retry", job.id, "-o", "name")[1].strip()
     assert client.job(again).origin["retry_of"] == job.id
     assert run("stop", "no-such-job")[0] == 3
+
+
+def test_a_stop_says_its_grace_which_a_later_one_shortens(run: Run, submit: Submit, agent: PlayedAgent) -> None:
+    lease = agent.lease(submit("name=typed-grace").id)
+    agent.ledger.running(lease, 1)
+    for options, grace in (([], 30), (["--grace", "5s"], 5), (["--grace", "1m"], 5), (["--now"], 0)):
+        code, out, _ = run("stop", lease.job_id, *options, "-o", "json")
+        (told,) = json.loads(out)
+        assert (code, told["state"], told["grace"]) == (0, "STOPPING", grace)
+    agent.ledger.stopped(lease, "rank 0: killed")
+    assert re.search(r"STOPPED +rank 0: killed$", run("stop", lease.job_id)[1], re.MULTILINE)
 
 
 def test_errors_say_what_to_do_and_exit_as_documented(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from epochal.errors import (
     UsageError,
 )
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
-from epochal.ledger.values import Job
+from epochal.ledger.values import Job, Renewed
 
 Submit = Callable[..., Job]
 
@@ -39,7 +39,7 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert lease.job.origin["folder"]
     assert agent.ledger.running(lease, 1, {"workers": {"0": "here"}}).state is JobState.RUNNING
     told = {"step": 3, "total_steps": 9, "metrics": {"train/loss": math.nan}}
-    assert agent.ledger.renew(lease, 30.0, told) is JobState.RUNNING
+    assert agent.ledger.renew(lease, 30.0, told).state is JobState.RUNNING
     progress = client.job(job.id).progress
     assert progress is not None
     assert progress["step"] == 3
@@ -111,8 +111,11 @@ def test_a_stop_reaches_the_agent_with_its_next_renewal(client: Client, agent: P
     job = submit("name=stopped-live")
     lease = agent.lease(job.id)
     agent.ledger.running(lease, 1)
-    assert client.stop(job.id).state is JobState.STOPPING
-    assert agent.ledger.renew(lease, 30.0) is JobState.STOPPING
+    assert agent.ledger.renew(lease, 30.0) == Renewed(JobState.RUNNING)
+    assert client.stop(job.id).grace == 30.0
+    assert agent.ledger.renew(lease, 30.0) == Renewed(JobState.STOPPING, 30.0)
+    assert client.stop(job.id, grace=0).grace == 0
+    assert agent.ledger.renew(lease, 30.0) == Renewed(JobState.STOPPING, 0.0)
     assert agent.ledger.stopped(lease).state is JobState.STOPPED
 
 
@@ -127,7 +130,7 @@ def test_renewals_of_many_threads_are_one_request_and_each_has_its_answer(
         asked = [
             threads.submit(agent.ledger.renew, lease, 30.0, {"step": number}) for number, lease in enumerate(leases)
         ]
-        assert [one.result() for one in asked[:3]] == [JobState.STARTING] * 3
+        assert [one.result().state for one in asked[:3]] == [JobState.STARTING] * 3
         assert isinstance(asked[3].exception(), StaleLeaseError)
     assert requests_for_renewals(agent) == before + 1
     assert [(client.job(lease.job_id).progress or {}).get("step") for lease in leases[:3]] == [0, 1, 2]
@@ -145,7 +148,7 @@ def test_progress_that_is_refused_costs_no_other_job_its_lease(
         refused = threads.submit(agent.ledger.renew, leases[0], 30.0, nested)
         kept = threads.submit(agent.ledger.renew, leases[1], 30.0, {"step": 5})
         assert isinstance(refused.exception(), UsageError)
-        assert kept.result() is JobState.STARTING
+        assert kept.result().state is JobState.STARTING
     assert client.job(leases[1].job_id).progress == {"step": 5}
 
 

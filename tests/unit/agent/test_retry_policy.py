@@ -29,6 +29,18 @@ NO_ROOM, LOST = Ending(Reason.PENDING_TIMEOUT, "no room"), Ending(Reason.INFRAST
         (NO_ROOM, RUNNING, FOREGROUND, Decision(Action.FINISH, Reason.PENDING_TIMEOUT, "no room")),
         (LOST, RUNNING, SERVICE, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),
         (LOST, STOPPING, SERVICE, Decision(Action.STOPPED, Reason.STOPPED_BY_USER, "rank 0")),
+        (
+            Ending(None, "rank 0: killed"),
+            STOPPING,
+            SERVICE,
+            Decision(Action.STOPPED, Reason.STOPPED_BY_USER, "rank 0: killed"),
+        ),
+        (
+            Ending(None, "rank 0: killed"),
+            RUNNING,
+            FOREGROUND,
+            Decision(Action.PAUSE, Reason.INTERRUPTED, "rank 0: killed"),
+        ),  # the ledger did not hear of Ctrl-C
         (Ending(Reason.COMPLETED), STOPPING, SERVICE, Decision(Action.FINISH, Reason.COMPLETED)),
         (LOST, RUNNING, LEAVING, Decision(Action.REQUEUE, Reason.INFRASTRUCTURE, "rank 0")),
         (LOST, RUNNING, FOREGROUND, Decision(Action.RETRY, Reason.INFRASTRUCTURE, "rank 0")),

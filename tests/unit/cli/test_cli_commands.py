@@ -43,6 +43,24 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("stop a-job --grace 5", "expected a duration with its unit"),
+        ("pause a-job --grace -5s", "expected a duration with its unit"),
+        ("run good.yaml --grace nan", "expected a duration with its unit"),
+        ("stop a-job --grace 2d", "expected at most 1d"),
+        ("stop a-job --grace 5s --now", "--now is --grace 0s: give one of them"),
+        ("pause a-job --now --grace 0s", "--now is --grace 0s: give one of them"),
+        ("resume a-job --now", "No such option"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_a_grace_that_is_none_is_refused(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("files")
 def test_every_problem_of_every_file_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "good.yaml", "wrong.yaml", "missing.yaml"]) == 2

@@ -7,6 +7,21 @@ import pytest
 from epochal.engine.gang import Stop
 
 
+@pytest.mark.parametrize(
+    ("graces", "overdue"),
+    [((), None), ((None,), None), ((60.0,), None), ((0.0,), 0.0), ((60.0, 0.0), 0.0), ((0.0, 60.0, None), 0.0)],
+)
+def test_the_grace_that_ends_first_counts_and_the_request_is_heard_once(
+    graces: tuple[float | None, ...], overdue: float | None
+) -> None:
+    stop, heard = Stop(), list[str]()
+    with stop.heard_by(lambda: heard.append("requested"), lambda: heard.append("killed")):
+        for grace in graces:
+            stop.request(grace)
+    assert stop.overdue == overdue
+    assert heard == ["requested"][: len(graces)]
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_whoever_comes_late_hears_it_too(before: bool) -> None:
     stop, heard = Stop(), list[str]()

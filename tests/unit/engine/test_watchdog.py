@@ -98,6 +98,36 @@ def test_those_who_wait_in_a_phase_with_a_longer_limit_do_not_hide_the_one_that_
     assert hung.rank == 1
 
 
+@pytest.mark.parametrize(
+    ("phases", "grace", "last_progress", "late"),
+    [
+        (("train", "train"), 5.0, 9.0, 1),  # stuck in its forward pass, and the other waits for it
+        (("setup", "setup"), 5.0, 9.0, 1),
+        (("checkpoint", "train"), 5.0, 9.0, 1),
+        (("checkpoint", "checkpoint"), 5.0, 9.0, None),  # saving, and it gets on
+        (("checkpoint", "checkpoint"), 5.0, 4.0, 1),  # where the disk hangs
+        (("checkpoint", "checkpoint"), 0.0, 10.0, 1),
+    ],
+)
+def test_who_was_asked_to_end_is_late_unless_all_save_and_get_on_with_it(
+    phases: tuple[Phase, Phase], grace: float, last_progress: float, late: int | None
+) -> None:
+    dog = watched(0, 1)
+    dog.heard(Heartbeat(0, phases[0], 6, 13), last_progress)
+    dog.heard(Heartbeat(1, phases[1], 6, 12), last_progress)
+    found = dog.late(10.0, grace)
+    assert (found.rank if found else None) == late
+    if found:
+        assert found.kind is FailureKind.HANG
+        assert found.message == f"killed {grace:g} s after it was asked to end, in phase {phases[1]!r} after step 6"
+
+
+def test_nobody_is_late_once_all_are_done() -> None:
+    dog = watched(0)
+    dog.finish(0)
+    assert dog.late(10.0, 0.0) is None
+
+
 def test_a_disk_that_hangs_is_a_hang_of_the_worker_whose_disk_it_is() -> None:
     """All wait for their saver: rank 2's for its disk, the others' for rank 2."""
     dog = watched(0, 1, 2)

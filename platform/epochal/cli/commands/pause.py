@@ -8,6 +8,6 @@ from epochal.ledger.states import JobState
 command = action_command(
     "pause",
     "Have each JOB save its state and leave the cluster, or the queue.\n\n`epochal resume` goes on exactly there.",
-    lambda client, ref, message: client.pause(ref, message),
+    lambda client, ref, **asked: client.pause(ref, **asked),
     settled=JobState.PAUSED,
 )

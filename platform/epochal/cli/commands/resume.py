@@ -7,5 +7,5 @@ from epochal.cli.job_actions import action_command
 command = action_command(
     "resume",
     "Queue each paused JOB again; it goes on from its newest checkpoint.",
-    lambda client, ref, message: client.resume(ref, message),
+    lambda client, ref, **asked: client.resume(ref, **asked),
 )

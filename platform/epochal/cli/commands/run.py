@@ -10,17 +10,20 @@ import click
 
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
-from epochal.cli.options import output_option, set_option
+from epochal.cli.options import grace_option, output_option, set_option
 from epochal.cli.progress import display
 from epochal.cli.render import Output
 from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
+from epochal.ledger.values import GRACE_SECONDS
 from epochal.settings import Retention
+from epochal.units import Duration
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
+    from epochal.agent.observer import Observer
     from epochal.agent.summary import Summary
 
 _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
@@ -36,6 +39,7 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
     envvar="EPOCHAL_RAY_ADDRESS",
     help="Use the Ray cluster there, of which this machine is a node.  [default: a private one]",
 )
+@grace_option
 @retain_option("checkpoints", "spools", "logs", "code", "events", "jobs")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
@@ -46,18 +50,24 @@ def command(
     resume: str | None,
     address: str | None,
     retention: Retention,
+    grace: float | None,
     output: Output,
     **switches: bool,
 ) -> int:
     """Train from the job spec FILE, here and now (`-` reads standard input).
 
-    Ray is started for it and ended again. Ctrl-C saves the state and ends; `epochal run --resume JOB` goes on exactly
-    there. Exit code: 0 it succeeded, 1 it failed, 2 the spec is wrong, 130 it was interrupted.
+    Ray is started for it and ended again. Ctrl-C saves the state and ends, and once more kills the workers;
+    `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec is wrong,
+    130 it was interrupted.
     """
     _check(source, overrides, resume)
     if switches["dry_run"]:
         return _dry_run(source or "", overrides, output)
-    summary = _run(source, overrides, resume, address, retention, switches["quiet"])
+    loaded = None if source is None else _load(source, overrides)
+    with display(live=render.is_terminal(sys.stderr), quiet=switches["quiet"]) as shown:
+        foreground = _foreground(address, retention, shown)
+        with _interruptible(foreground, GRACE_SECONDS if grace is None else grace):
+            summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
     _show(summary, output)
     return summary.exit_code
 
@@ -84,36 +94,25 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     return loaded
 
 
-def _run(
-    source: str | None,
-    overrides: tuple[str, ...],
-    resume: str | None,
-    address: str | None,
-    retention: Retention,
-    quiet: bool,
-) -> Summary:
-    loaded = None if source is None else _load(source, overrides)
+def _foreground(address: str | None, retention: Retention, shown: Observer) -> Foreground:
     from epochal import settings
     from epochal.agent.foreground import Foreground, Place
 
-    place = Place(settings.home(), settings.tracking_uri(), address, retention)
-    with display(live=render.is_terminal(sys.stderr), quiet=quiet) as shown:
-        foreground = Foreground(place, shown)
-        with _interruptible(foreground):
-            if loaded is None:
-                return foreground.resume(resume or "")
-            return foreground.run(loaded, tuple(sys.argv))
+    return Foreground(Place(settings.home(), settings.tracking_uri(), address, retention), shown)
 
 
-def _interruptible(foreground: Foreground) -> AbstractContextManager[None]:
-    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end, the second ends at once."""
+def _interruptible(foreground: Foreground, grace: float) -> AbstractContextManager[None]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and the end, the second kills the workers; where there are
+    none, or after that, it ends the command."""
 
     def ask() -> None:
-        render.message("saving the state and ending; once more ends at once, without saving")
-        foreground.interrupt()
+        within = f" within {Duration(grace)}" if grace else ""
+        render.message(f"saving the state and ending{within}; once more ends at once, without saving")
+        foreground.interrupt(grace)
 
     def end(_number: int) -> None:
-        raise KeyboardInterrupt
+        if not foreground.kill():
+            raise KeyboardInterrupt
 
     return first_asks(ask, end)
 

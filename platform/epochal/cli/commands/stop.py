@@ -7,7 +7,7 @@ from epochal.ledger.states import JobState
 
 command = action_command(
     "stop",
-    "End each JOB for good.\n\nOne that trains becomes STOPPING until its workers have ended. What it saved stays.",
-    lambda client, ref, message: client.stop(ref, message),
+    "End each JOB for good.\n\nOne that trains becomes STOPPING until its workers have saved their state and ended.",
+    lambda client, ref, **asked: client.stop(ref, **asked),
     settled=JobState.STOPPED,
 )

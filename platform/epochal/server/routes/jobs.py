@@ -17,7 +17,7 @@ from epochal.server.auth import Principal, Reader, Submitter, require_own
 from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
-from epochal.server.schemas import ATTEMPTS, JOBS, QUEUE, SUBMITTED, Asked, JobFilter, Submission
+from epochal.server.schemas import ATTEMPTS, JOBS, QUEUE, SUBMITTED, Asked, AskedToEnd, JobFilter, Submission
 from epochal.server.services import Deps, Services
 from epochal.server.spec_check import checked, require_code
 from epochal.spec.job import JobSpec
@@ -97,15 +97,17 @@ def queue(_who: Reader, services: Deps, limit: Annotated[int, Query(ge=1, le=10_
 
 
 @router.post("/jobs/{ref}/stop", responses=answers(Job, 404, 409, 413))
-def stop(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+def stop(ref: Ref, who: Submitter, services: Deps, body: AskedToEnd | None = None) -> Response:
     """End a job for good. One with workers is STOPPING until they have ended."""
-    return _change(services, who, ref, lambda job: services.ledger.request_stop(job.id, _said(body)))
+    asked = body or AskedToEnd()
+    return _change(services, who, ref, lambda job: services.ledger.request_stop(job.id, asked.message, asked.grace))
 
 
 @router.post("/jobs/{ref}/pause", responses=answers(Job, 404, 409, 413))
-def pause(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+def pause(ref: Ref, who: Submitter, services: Deps, body: AskedToEnd | None = None) -> Response:
     """Take a job off the cluster, or out of the queue, until it is resumed."""
-    return _change(services, who, ref, lambda job: services.ledger.request_pause(job.id, _said(body)))
+    asked = body or AskedToEnd()
+    return _change(services, who, ref, lambda job: services.ledger.request_pause(job.id, asked.message, asked.grace))
 
 
 @router.post("/jobs/{ref}/resume", responses=answers(Job, 404, 409, 413))

@@ -50,10 +50,11 @@ _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "b
 @router.post("/leases/renew", responses=answers(schemas.RENEWED, 413))
 def renew(body: schemas.Renewals, services: Deps) -> Response:
     """Keep leases for `ttl` seconds more: all of an agent's at once, each with its `secret`. For each in its order the
-    state of its job, where STOPPING says that it was asked to stop, or the error that it alone met."""
+    state of its job, where STOPPING says that it was asked to stop, within `grace` seconds where that is not null, or
+    the error that it alone met."""
     renewals = [Renewal(one.job_id, one.epoch, one.secret, one.progress) for one in body.leases]
     renewed = services.ledger.renew_all(renewals, body.ttl)
-    told = [{"error": as_document(one)} if isinstance(one, EpochalError) else {"state": one} for one in renewed]
+    told = [{"error": as_document(one)} if isinstance(one, EpochalError) else one.to_dict() for one in renewed]
     return answer({"leases": told})
 
 
