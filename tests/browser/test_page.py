@@ -133,7 +133,7 @@ class TestJob:
         at_training(page, own)
         end = logs.append(job_id, Stream(1, 0), 0, b"\x1b[32mepoch 1\x1b[0m\nhalf a li")
         logs.append(job_id, Stream(1, 1), 0, b"from the other\n")
-        page.wait(lambda: len(page.all("#logs .line")) == 2, "two whole lines")
+        page.wait(lambda: len(page.all("#logs .line")) == 3, "two whole lines, and what there is of the third")
         logs.append(job_id, Stream(1, 0), end, f"ne\n{EVIL}\n".encode())
         page.wait(lambda: len(page.all("#logs .line")) == 4, "the rest")
         lines = page.run("return [...document.querySelectorAll('#logs .line')].map(line => line.textContent)")

@@ -115,6 +115,7 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
     digest = hashlib.sha256(watched.canary.encode()).hexdigest()
     logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
     assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
+    assert [log.read_text().count("***") for log in logs] == [4, 4], "and prints it"
     assert "CANARY_SECRET" in json.dumps(dict(served.ledger.full_job(job_id).spec)), "its name is no secret"
 
     sessions = ray_folders(watched.agent)
@@ -123,3 +124,17 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
     leaks += files_with(secrets, watched.folder)
     assert leaks == []
     assert files_with({"the digest": digest}, watched.folder), "what is in a log is found"
+
+
+@pytest.mark.slow
+def test_a_secret_in_an_exception_turns_up_nowhere(watched: Watched) -> None:
+    served, secrets = watched.served, {"a secret": watched.canary}
+    job_id = served.commanded(str(JOB), "--set", "env.RAISES=please")
+    job = served.until_ended(job_id)
+    assert "No such file or directory: '/nowhere/***'" in job.message
+    run_id = served.until(lambda: served.ledger.job(job_id).run_id, "its run")
+    run = {"tracking_uri": served.tracking_uri, "run_id": run_id}
+    served.until(lambda: run_status(run) == "FAILED", "the run is closed")
+    assert "/nowhere/***" in (served.home.job(job_id) / "artifacts/failure.txt").read_text()
+    leaks = answers_with(served, secrets, job_id) + files_with(secrets, watched.folder, *ray_folders(watched.agent))
+    assert leaks == []

@@ -193,5 +193,21 @@ def attack(payload: str, context: WorkerContext) -> None:
 
 def flood(payload: dict[str, Any], context: WorkerContext) -> None:
     for index in range(200_000):
-        print(f"{index}%", end="\r")
+        print(index)
     print("done")
+
+
+def tell_secret(payload: str, context: WorkerContext) -> None:
+    """Print it in two pieces and by a child, and fail with it as ``payload`` says."""
+    secret = os.environ["GANG_SECRET"]
+    print(f"it is {secret[:5]}", end="", flush=True)
+    time.sleep(0.05)
+    print(secret[5:])
+    os.system("echo $GANG_SECRET")
+    if payload == "sigkill":
+        os.write(2, b"last words")
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        raise KeyError(secret)
+    except KeyError as error:
+        raise RuntimeError(f"cannot log in as {secret}" + "." * 30_000) from error

@@ -37,6 +37,7 @@ CREDENTIALS = {
     "MLFLOW_TRACKING_PASSWORD": "mlflowpw",
     "MLFLOW_TRACKING_TOKEN": "mlflowtoken",
 }
+SECRET = "it's-1/2 s3cret"
 _WAITING = ("ray::IDLE", "ray::hold")
 
 
@@ -48,9 +49,10 @@ def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(ray_home: Path) -> Iterator[Connection]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))  # where the workers find the targets
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)  # where the workers find the targets
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
+        patch.setenv("GANG_SECRET", SECRET)
         with connect(token_path=ray_home / "ray_token", cpus=3) as connection:
             yield connection
 
@@ -315,6 +317,20 @@ def test_a_flood_of_output_is_kept_within_bounds(cluster: Connection, tmp_path: 
     assert text.endswith("done\n")
     assert len(text) < 100_000
     assert (tmp_path / "logs/attempt-1/rank-0.log").stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize("how", ["raises", "sigkill"])
+def test_no_secret_leaves_its_worker(cluster: Connection, tmp_path: Path, how: str) -> None:
+    with reserve(cluster, GangRequest("digits", (1, 1), secrets=("GANG_SECRET",)), WAIT) as place:
+        events = run(place, "tell_secret", tmp_path, how)
+    failed = failure(events)
+    assert "s3cret" not in repr(events)
+    log = (tmp_path / "logs/attempt-1/rank-0.log").read_text()
+    assert log == "it is ***\n***\n" + ("last words" if how == "sigkill" else "")
+    if how == "raises":
+        assert failed.message.startswith("RuntimeError: cannot log in as ***...")
+        assert failed.traceback.startswith("...")
+        assert len(failed.traceback) == 20_000
 
 
 def test_too_big_and_too_busy(cluster: Connection, place: Place) -> None:

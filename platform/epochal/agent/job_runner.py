@@ -178,7 +178,7 @@ class JobRunner:
             # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
             self._release()
             why = f"the agent failed: {type(error).__name__}: {error}"
-            self._end(outbox, lease, Ending(Reason.INTERRUPTED, why, lost=True))
+            self._end(outbox, lease, Ending(Reason.INTERRUPTED, why, lost=True).redacted())
             outbox.wait(_LAST_WORD_SECONDS)
             raise
 
@@ -188,7 +188,7 @@ class JobRunner:
         if self._agent.hands_back:
             logs.start()
         try:
-            self.ending = self._outcome(lease, outbox)
+            self.ending = self._outcome(lease, outbox).redacted()
             if self.ending.reason is Reason.COMPLETED and self._place is not None and self.reporter is not None:
                 self._package(lease, self._place, self.reporter)
         finally:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
-from epochal.engine.log_tail import aside_of, start_of
+from epochal.engine.log_tail import read_from
 from epochal.errors import EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Held
 
 EVERY_SECONDS = 1.0
-CHUNK_BYTES = 512 * 1024
+IDLE_SECONDS = 0.5
+"""As long where nothing came: what is printed then is seen within a second."""
 
 _MAX_WAIT_SECONDS = 15.0
 _NAME = re.compile(r"rank-(\d+)\.log")
@@ -33,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LogShipper:
-    """Ships the logs of one attempt, about once a second between ``start`` and ``close``."""
+    """Ships the logs of one attempt, at most once a second between ``start`` and ``close``."""
 
     def __init__(self, source: JobSource, lease: Held, folder: Path) -> None:
         self._source = source
@@ -57,16 +58,18 @@ class LogShipper:
         """Ship no more by itself. What is left is for ``finish``."""
         self._closed.set()
 
-    def ship(self) -> None:
-        """Send what came since the last time.
+    def ship(self) -> bool:
+        """Send what came since the last time, and tell whether there was anything.
 
         Raises:
             UnreachableError: the source does not answer; nothing is lost, and the next call goes on.
         """
         with self._lock:
+            before = dict(self._sent)
             for rank, path in _logs(self._folder):
                 if rank not in self._given_up:
                     self._ship_one(rank, path)
+            return self._sent != before
 
     def finish(self) -> None:
         """``ship``, and leave a note that all of it was sent: the attempt is over."""
@@ -95,11 +98,10 @@ class LogShipper:
             self._source.note(self._lease, EventKind.LOGS_DELAYED, message, key=f"logs-delayed-{self._lease.epoch}")
 
     def _run(self) -> None:
-        failures, wait = 0, EVERY_SECONDS
+        failures, wait = 0, IDLE_SECONDS
         while not self._closed.wait(wait):
             try:
-                self.ship()
-                failures, wait = 0, EVERY_SECONDS
+                failures, wait = 0, EVERY_SECONDS if self.ship() else IDLE_SECONDS
             except EpochalError:
                 failures += 1
                 wait = pause_after(failures, 2 * EVERY_SECONDS, _MAX_WAIT_SECONDS)
@@ -149,32 +151,6 @@ def secret_of(folder: Path, attempt: int) -> str:
         return (attempt_logs(folder, attempt) / _SECRET).read_text(encoding="ascii")
     except FileNotFoundError:
         return ""
-
-
-def read_from(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
-    """What was printed from byte ``offset`` on, at most ``most`` of it; the log may have been set aside in between.
-
-    Empty where there is nothing yet, and where it is not kept any more.
-    """
-    begins = start_of(path)
-    if offset < begins:
-        return _part(aside_of(path), offset - begins, most)
-    data = _part(path, offset - begins, most)
-    # Set aside just now: what was read is of another place.
-    return data if start_of(path) == begins else b""
-
-
-def _part(path: Path, position: int, most: int) -> bytes:
-    """From ``position`` on; from the end where that is negative, and nothing where the file is shorter than that."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if position < -size or position > size:
-                return b""
-            file.seek(position if position >= 0 else size + position)
-            return file.read(most)
-    except FileNotFoundError:
-        return b""
 
 
 def _logs(folder: Path) -> Iterator[tuple[int, Path]]:

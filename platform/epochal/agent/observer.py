@@ -21,8 +21,8 @@ class Observer(Protocol):
     def saved(self, saved: Saved) -> None:
         """A checkpoint is complete."""
 
-    def log(self, rank: int, text: str) -> None:
-        """What a worker printed."""
+    def log(self, rank: int, text: str, begun: str = "") -> None:
+        """What a worker printed: whole lines, and what there is of one that it has begun."""
 
     def notice(self, text: str) -> None:
         """Something a person should read: a retry, a server that does not answer."""
@@ -40,7 +40,7 @@ class SilentObserver:
     def saved(self, saved: Saved) -> None:
         return
 
-    def log(self, rank: int, text: str) -> None:
+    def log(self, rank: int, text: str, begun: str = "") -> None:
         return
 
     def notice(self, text: str) -> None:

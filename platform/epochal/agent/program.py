@@ -29,8 +29,8 @@ class Tell(Protocol):
     def started(self, world_size: int, ranks: Sequence[Started]) -> None:
         """All of a gang's workers have started."""
 
-    def log(self, rank: int, text: str) -> None:
-        """What a worker printed."""
+    def log(self, rank: int, text: str, begun: str) -> None:
+        """What a worker printed: whole lines, and what there is of one that it has begun."""
 
     def report(self, report: Report) -> None:
         """What the training itself tells."""
@@ -53,6 +53,7 @@ def request_of(job: str, spec: JobSpec, code: Package | None) -> GangRequest:
         memory=resources.memory_per_worker,
         env=spec.env,
         package=code,
+        secrets=tuple(spec.secrets),
     )
 
 
@@ -81,7 +82,7 @@ class TrainProgram:
                     if len(started) == gang.world_size:
                         tell.started(gang.world_size, [started[rank] for rank in sorted(started)])
                 elif isinstance(event, Log):
-                    tell.log(event.rank, event.text)
+                    tell.log(event.rank, event.text, event.begun)
                 elif isinstance(event, Reported):
                     tell.report(event.report)
         if not results:
@@ -109,7 +110,7 @@ class PackageProgram:
                 if isinstance(event, Failed):
                     return Ending(Reason(event.kind), event.message, event.traceback)
                 if isinstance(event, Log):
-                    tell.log(event.rank, event.text)
+                    tell.log(event.rank, event.text, event.begun)
                 elif isinstance(event, Done):
                     return Ending(Reason.COMPLETED, result=event.result)
         return Ending(None, "its worker never started")
@@ -128,4 +129,4 @@ def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacat
         with reserve(place.connection, request, _ROOM_SECONDS) as room:
             return program.run(room, tell, stop)
     except Exception as error:
-        return Ending(Reason.INFRASTRUCTURE, f"{type(error).__name__}: {error}")
+        return Ending(Reason.INFRASTRUCTURE, f"{type(error).__name__}: {error}").redacted()

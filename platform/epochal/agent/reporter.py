@@ -50,8 +50,8 @@ class Reporter:
         self._outbox.tell(partial(self._source.running, self._lease, world_size, {"workers": workers}))
         self._tracking.update(tags={"epochal.world_size": str(world_size)})
 
-    def log(self, rank: int, text: str) -> None:
-        self._observer.log(rank, text)
+    def log(self, rank: int, text: str, begun: str) -> None:
+        self._observer.log(rank, text, begun)
 
     def report(self, report: Report) -> None:
         if isinstance(report, Progress):

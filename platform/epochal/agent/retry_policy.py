@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -11,6 +11,7 @@ from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
+from epochal.redaction import without_credentials
 from epochal.spec.job import Retry
 
 _BUDGET = {
@@ -48,6 +49,11 @@ class Ending:
     def failed(self) -> bool:
         """Whether the training itself failed: what may be tried again at once."""
         return self.reason not in _NO_FAILURE
+
+    def redacted(self) -> Ending:
+        """As it may be told, whatever a library has put into words."""
+        told = without_credentials(self.message)
+        return replace(self, message=told, traceback=without_credentials(self.traceback))
 
 
 _NO_FAILURE = (None, Reason.COMPLETED, Reason.TIMEOUT, Reason.PENDING_TIMEOUT, Reason.INTERRUPTED)

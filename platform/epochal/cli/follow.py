@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochal.cli import render
 from epochal.cli.job_view import why_lines
-from epochal.cli.log_lines import Line, Lines
+from epochal.cli.log_lines import BEGUN_SECONDS, Line, Lines
 from epochal.cli.progress import QuietDisplay
 from epochal.errors import ConflictError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind, JobState
@@ -98,7 +98,9 @@ class Follower:
             for chunk in page.chunks:
                 self._show(self._lines.of(chunk))
             if not page.chunks:
-                return
+                break
+        for _, rank, text in self._lines.begun(BEGUN_SECONDS):
+            self._display.log(rank, "", render.printable(text))
 
     def _last_logs(self) -> None:
         until = time.monotonic() + _LAST_LOGS_SECONDS

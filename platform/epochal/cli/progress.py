@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Self
 
 from epochal.agent.observer import SilentObserver
 from epochal.cli import render
+from epochal.cli.log_lines import Pace
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import Progress as RichProgress
 
     from epochal.ledger.values import Job
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 """Metrics shown beside the loss."""
+
+_WIDEST = 1000
+_SHOWN_RANKS = 8
+"""Characters shown of a line that a worker has begun, and of how many workers."""
 
 _DOING = {"validate": "validating", "checkpoint": "saving", "export": "saving the model"}
 """What is said of the phases that are not training."""
@@ -53,6 +60,7 @@ class PlainDisplay(QuietDisplay):
         self._told_step = -1
         self._next_line = 0.0
         self._rate = Rate()
+        self._paces: dict[int, Pace] = {}
 
     def state(self, job: Job) -> None:
         if job.state != self._told_state:
@@ -73,8 +81,10 @@ class PlainDisplay(QuietDisplay):
         )
         self._say("  ".join(filter(None, told)))
 
-    def log(self, rank: int, text: str) -> None:
+    def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
+            render.message(f"[rank {rank}] {line}")
+        for _, _, line in self._paces.setdefault(rank, Pace()).due([(0, rank, begun)] if begun else []):
             render.message(f"[rank {rank}] {line}")
 
     def _say(self, text: str) -> None:
@@ -82,15 +92,18 @@ class PlainDisplay(QuietDisplay):
 
 
 class LiveDisplay(QuietDisplay):
-    """One bar: epoch, step, loss, metrics, samples a second, time left."""
+    """One bar: epoch, step, loss, metrics, samples a second, time left; above it the lines that workers have begun."""
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
+        self._live: Live | None = None
+        self._begun: dict[int, str] = {}
         self._task: int | None = None
         self._rate = Rate()
 
     def __enter__(self) -> Self:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         self._bar = Progress(
@@ -100,17 +113,17 @@ class LiveDisplay(QuietDisplay):
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[metrics]}"),
             console=Console(stderr=True),
-            transient=True,
         )
-        self._bar.start()
+        self._live = Live(console=self._bar.console, get_renderable=self._rows, transient=True, refresh_per_second=10)
+        self._live.start()
         self._task = self._bar.add_task("starting", total=1, metrics="")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def state(self, job: Job) -> None:
         self._update(description="recording" if job.state.is_terminal else job.state.value.lower())
@@ -124,12 +137,21 @@ class LiveDisplay(QuietDisplay):
             metrics="  ".join([*described(progress), self._rate.eta(progress)]),
         )
 
-    def log(self, rank: int, text: str) -> None:
+    def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
+        self._begun = {**self._begun, rank: begun[:_WIDEST]}
 
     def notice(self, text: str) -> None:
         self._print(text)
+
+    def _rows(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        begun = sorted((rank, text) for rank, text in self._begun.items() if text)
+        rows = [Text(f"[rank {rank}] {text}", no_wrap=True, overflow="ellipsis") for rank, text in begun[:_SHOWN_RANKS]]
+        return Group(*rows, *([self._bar] if self._bar is not None else []))
 
     def _print(self, text: str) -> None:
         if self._bar is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,6 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochal.errors import EpochalError, Problem, SpecError
+
+_ROWS_BELOW = 8
 
 
 class Output(StrEnum):
@@ -79,6 +82,29 @@ def clear() -> None:
     """Begin again at the top of an empty terminal; nothing where stdout is none."""
     if is_terminal(sys.stdout):
         sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+
+
+class Below:
+    """A few lines at the end of what a terminal shows, drawn anew again and again. Between ``erase`` and ``draw`` other
+    lines are printed, which then stand above them."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def erase(self) -> None:
+        if self._rows:
+            up = f"\x1b[{self._rows - 1}A" if self._rows > 1 else ""
+            sys.stdout.write(f"\r{up}\x1b[J")
+        self._rows = 0
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Of many lines the last; of a long one its beginning."""
+        from rich.cells import set_cell_size
+
+        width, shown = shutil.get_terminal_size().columns - 1, lines[-_ROWS_BELOW:]
+        sys.stdout.write("\n".join(set_cell_size(line[:width], width).rstrip() for line in shown))
+        sys.stdout.flush()
+        self._rows = len(shown)
 
 
 def message(content: str) -> None:

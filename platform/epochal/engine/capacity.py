@@ -19,8 +19,8 @@ __all__ = ["Demand", "GangRequest", "Node", "check_possible", "does_not_fit_now"
 class GangRequest:
     """The workers of a job. ``workers`` are the least and the most; of a range the most that fit are formed.
 
-    ``memory`` is in bytes a worker. ``env`` is set in the workers' environment. ``package`` is put on their import
-    path.
+    ``memory`` is in bytes a worker. ``env`` is set in the workers' environment, ``secrets`` are names of what is in it
+    already. ``package`` is put on their import path.
     """
 
     job: str
@@ -30,6 +30,7 @@ class GangRequest:
     memory: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     package: Package | None = None
+    secrets: tuple[str, ...] = ()
 
     @property
     def demand(self) -> Demand:

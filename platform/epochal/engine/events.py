@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epochal.engine.failure import Failed, FailureKind
-from epochal.training.control import Phase, Report
+from epochal.redaction import Redactor
+from epochal.training.control import Phase, Prepared, Report, SetAside
 
-__all__ = ["Done", "Event", "Failed", "FailureKind", "Heartbeat", "Log", "Reported", "Started"]
+__all__ = ["Done", "Event", "Failed", "FailureKind", "Heartbeat", "Log", "Reported", "Started", "redacted"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Started:
     """A worker's process is there and about to call the target.
 
     ``created`` is when the process started (see ``process.created``): with ``pid`` it identifies the process, whatever
-    later gets the same number. ``store_address`` is the host and port of rank 0's store.
+    later gets the same number. ``store_address`` is the host and port of rank 0's store, ``relay`` the id and start of
+    the process that has its last words.
     """
 
     rank: int
@@ -26,6 +28,7 @@ class Started:
     host: str
     device: str
     store_address: tuple[str, int] | None = None
+    relay: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ class Reported:
 
 @dataclass(frozen=True)
 class Log:
-    """What a worker printed: whole lines, each with its line end."""
+    """What a worker printed: whole lines, each with its line end; ``begun`` is what there is of one after them."""
 
     rank: int
     text: str
+    begun: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,20 @@ class Done:
 
 
 Event = Started | Heartbeat | Reported | Log | Done | Failed
+
+_TRACEBACK_CHARACTERS = 20_000
+
+
+def redacted(event: Event, redactor: Redactor) -> Event:
+    """The event without secrets in what others have put into words, and its traceback's end where that is long."""
+    match event:
+        case Failed():
+            # In this order: half of a value is not known for one.
+            trace = redactor.text(event.traceback)[-_TRACEBACK_CHARACTERS:]
+            return replace(event, message=redactor.text(event.message), traceback=trace)
+        case Reported(report=Prepared() as report):
+            return replace(event, report=replace(report, source=redactor.text(report.source)))
+        case Reported(report=SetAside() as report):
+            return replace(event, report=replace(report, why=redactor.text(report.why)))
+        case _:
+            return event

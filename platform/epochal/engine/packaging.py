@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from epochal.catalog.build import build_model
+from epochal.redaction import Redactor
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.model import save_model
@@ -24,4 +25,6 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     samples, info = example.read(context.folder)
     model = build_model(JobSpec.from_stored(dict(spec)).model, info)
     weights.start_from(model, context.folder / weights.FILE)
-    return save_model(model, samples.numpy(), model_folder(context.folder)).tags
+    tags = save_model(model, samples.numpy(), model_folder(context.folder)).tags
+    redactor = Redactor.of_variables(spec.get("secrets", ()))  # in what a library says about the model
+    return {name: redactor.text(text) for name, text in tags.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from epochal.engine import relay
 from epochal.settings import CREDENTIALS
 from epochal.urls import without_password
 
@@ -53,28 +54,6 @@ def withhold_credentials() -> dict[str, str]:
         os.environ["MLFLOW_TRACKING_URI"] = without_password(uri)
         found["MLFLOW_TRACKING_URI"] = uri
     return found
-
-
-def capture_output(path: Path) -> None:
-    """Append everything this process and its children print from now on to ``path``.
-
-    On the level of file descriptors, so that what C libraries print is caught too; straight into the file and through
-    no pipe, which could fill up and block a thread that holds the interpreter's lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
 
 
 def lower_priority() -> None:
@@ -126,7 +105,10 @@ def created(process: psutil.Process) -> float:
 
 
 def kill_tree(pid: int, started: float) -> bool:
-    """SIGKILL the process and all below it; False where it is gone already, or its number is another process's now."""
+    """SIGKILL the process and all below it; False where it is gone already, or its number is another process's now.
+
+    Not what relays its output, which ends with it and has its last words.
+    """
     try:
         process = psutil.Process(pid)
         if created(process) != started:
@@ -136,7 +118,8 @@ def kill_tree(pid: int, started: float) -> bool:
         return False
     for member in family:
         with suppress(psutil.NoSuchProcess):
-            member.kill()
+            if member.name() != relay.NAME:
+                member.kill()
     return True
 
 

@@ -14,8 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from epochal.engine import process, wire
 from epochal.engine.assignment import Assignment
 from epochal.engine.capacity import GangRequest
-from epochal.engine.events import Done, Event, Failed, Started
+from epochal.engine.events import Done, Event, Failed, Started, redacted
 from epochal.engine.failure import FailureKind, of_exception, of_ray
+from epochal.redaction import Redactor
 
 _GONE_SECONDS = 10.0
 _EXIT_SECONDS = 2.0
@@ -25,14 +26,16 @@ def run(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterat
     """The task of one worker: its events, the last of them ``Done`` or ``Failed``.
 
     ``store_address`` is the host and port of rank 0's store. Rank 0 gets none: it makes one, and tells it as it starts.
+    No value of the job's secrets gets beyond here.
     """
+    redactor = Redactor.of_variables(assignment.request.secrets)
     try:
         from epochal.engine.worker import work  # and torch, which the driver does without
 
         for event in work(assignment, store_address):
-            yield wire.encode(event)
+            yield wire.encode(redacted(event, redactor))
     except Exception as error:
-        yield wire.encode(of_exception(assignment.rank, error, traceback.format_exc()))
+        yield wire.encode(redacted(of_exception(assignment.rank, error, traceback.format_exc()), redactor))
 
 
 # With max_calls the process serves this one task; it ends once its results are no longer referred to.
@@ -140,10 +143,11 @@ class Ranks:
         self._started.clear()
 
     def _await_end(self, workers: list[Started], seconds: float) -> None:
-        """Of those on this node; Ray tells no more about the others."""
+        """Of those on this node, and of their output; Ray tells no more about the others."""
         deadline = time.monotonic() + seconds
         mine = [one for one in workers if one.node_id == self._home]
-        while any(process.is_alive(one.pid, one.created) for one in mine) and time.monotonic() < deadline:
+        processes = [(one.pid, one.created) for one in mine] + [one.relay for one in mine if one.relay is not None]
+        while any(process.is_alive(*one) for one in processes) and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def _sigkill(self, workers: list[Started], seconds: float = _GONE_SECONDS) -> None:

@@ -36,7 +36,7 @@ def encode(event: Event) -> bytes:
 def decode(text: bytes) -> Event:
     """
     >>> decode(encode(Log(1, "epoch 3")))
-    Log(rank=1, text='epoch 3')
+    Log(rank=1, text='epoch 3', begun='')
 
     Raises:
         ValueError: this is no event.

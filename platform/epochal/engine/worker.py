@@ -30,6 +30,7 @@ from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
 from epochal.engine.log_tail import LogTail
+from epochal.engine.output import Output
 from epochal.files import locked
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
@@ -42,8 +43,6 @@ _STOP_POLL_SECONDS = 0.1
 FENCE_POLL_SECONDS = 0.25
 ALONE_SECONDS = 10.0
 """How long an attempt waits for the end of an older one, which has ``FENCE_POLL_SECONDS`` to find out about it."""
-
-_TRACEBACK_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class WorkerControl:
     """The training's link to the outside (``training.control.Control``), by way of the process's main thread."""
 
     def __init__(self, rank: int, marker: Path, events: queue.SimpleQueue[Event]) -> None:
-        self._rank = rank
+        self.rank = rank
         self._marker = marker
         self._events = events
         self._stop = False
@@ -98,18 +97,18 @@ class WorkerControl:
             self._growth += 1
 
     def report(self, report: Report) -> None:
-        self._events.put(Reported(self._rank, report))
+        self._events.put(Reported(self.rank, report))
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)
+        return Heartbeat(self.rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)
 
 
 def work(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterator[Event]:
     """The whole life of one worker: its events, the last of them ``Done`` or ``Failed``. See ``ranks.run``."""
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    _become(assignment, host)
+    output = _become(assignment, host)
     threading.Thread(target=_keep_apart, args=(assignment,), name="fence", daemon=True).start()
-    tail = LogTail(assignment.log_path, process.capture_output)
+    tail = LogTail(assignment.log_path)
     with ExitStack() as stack:
         store = None
         if store_address is None:
@@ -118,24 +117,25 @@ def work(assignment: Assignment, store_address: tuple[str, int] | None) -> Itera
             rendezvous = Rendezvous(*store_address, assignment.setup_seconds)
         device = torch.device("cuda", 0) if assignment.request.gpus else torch.device("cpu")
         node_id = ray.get_runtime_context().get_node_id()
-        created = process.created(psutil.Process())
+        created, relay = (process.created(psutil.Process(pid)) for pid in (os.getpid(), output.pid))
         offered = (rendezvous.host, rendezvous.port) if store is not None else None
-        yield Started(assignment.rank, os.getpid(), created, node_id, host, str(device), offered)
+        address = (output.pid, relay)
+        yield Started(assignment.rank, os.getpid(), created, node_id, host, str(device), offered, address)
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         worker = Worker(assignment.rank, assignment.world_size, assignment.local_rank, device)
         control = WorkerControl(assignment.rank, stop_marker(assignment.folder, assignment.attempt), events)
         context = WorkerContext(worker, assignment.folder, assignment.attempt, control, rendezvous, store)
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"] if assignment.request.gpus else []
         threading.Thread(target=_train, args=(assignment, context, gpus, events), name="training", daemon=True).start()
-        yield from _pass_on(events, control, tail, assignment.rank)
+        yield from _pass_on(events, control, tail, output)
 
 
-def _become(assignment: Assignment, host: str) -> None:
+def _become(assignment: Assignment, host: str) -> Output:
     """Make this process the worker: from here on it does nothing else, and it ends with its attempt."""
     process.taken.set()
     process.die_with_parent()
     process.heed_children()
-    process.capture_output(assignment.log_path)
+    output = Output(assignment.log_path, assignment.request.secrets)
     # Ray's own copy: it has moved the process's arguments, where the setproctitle package does not find them.
     raylet: Any = ray._raylet
     raylet.setproctitle(f"epochal:{assignment.request.job}:rank{assignment.rank}")
@@ -148,6 +148,7 @@ def _become(assignment: Assignment, host: str) -> None:
     # Else CUDA counts the fastest first, and Ray as NVML does.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.update(assignment.request.env)
+    return output
 
 
 def _keep_apart(assignment: Assignment) -> None:
@@ -195,8 +196,8 @@ def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], even
             result = json.loads(json.dumps(function(assignment.payload, context)))
         events.put(Done(rank, result))
     except BaseException as error:
-        trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
-        events.put(of_exception(rank, error, trace, system_killed=process.killed_for_memory() > killed))
+        killed_others = process.killed_for_memory() > killed
+        events.put(of_exception(rank, error, traceback.format_exc(), system_killed=killed_others))
 
 
 def _import_from(package: Package) -> Path:
@@ -210,9 +211,13 @@ def _import_from(package: Package) -> Path:
     return unpacked
 
 
-def _pass_on(events: queue.SimpleQueue[Event], control: WorkerControl, tail: LogTail, rank: int) -> Iterator[Event]:
+def _pass_on(
+    events: queue.SimpleQueue[Event], control: WorkerControl, tail: LogTail, output: Output
+) -> Iterator[Event]:
+    rank = control.rank
     beat = time.monotonic()
     event: Event | None = None
+    begun = ""
     while not isinstance(event, Done | Failed):
         try:
             event = events.get(timeout=_POLL_SECONDS)
@@ -220,8 +225,12 @@ def _pass_on(events: queue.SimpleQueue[Event], control: WorkerControl, tail: Log
             event = None
         now = time.monotonic()
         last = isinstance(event, Done | Failed)
-        if (last or now - beat >= HEARTBEAT_SECONDS) and (text := tail.read(final=last)):
-            yield Log(rank, text)
+        if last:
+            output.flush()
+        if last or now - beat >= HEARTBEAT_SECONDS:
+            before, (text, begun) = begun, tail.read(final=last)
+            if text or begun != before:
+                yield Log(rank, text, begun)
         if now - beat >= HEARTBEAT_SECONDS:
             beat = now
             yield control.heartbeat()

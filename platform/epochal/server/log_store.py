@@ -204,8 +204,8 @@ def _begun(data: bytes) -> int:
 
 
 def _last_lines(data: bytes, lines: int) -> bytes:
-    found = data.splitlines(keepends=True) if lines else []
-    return b"".join(found[-lines:]) if lines else b""
+    body, end = (data[:-1], data[-1:]) if data.endswith(b"\n") else (data, b"")
+    return b"\n".join(body.split(b"\n")[-lines:]) + end if lines else b""
 
 
 def _name(job_id: str, stream: Stream, piece: str) -> tuple[str, ...]:

@@ -246,7 +246,8 @@ class JobSpec(Section):
     """Environment variables of the workers. Not for secrets. With one that torch or the process reads when it starts
     (`TORCH_LOGS`, `OMP_*`, `KMP_*`, ...) the workers are new processes, which takes seconds longer than idle ones."""
     secrets: list[VariableName] = []
-    """Names of variables that the cluster provides; values are never stored or shown."""
+    """Names of variables that the cluster provides; values are never stored, and replaced by `***` in what workers
+    print and raise."""
     sweep: Sweep | None = None
 
     def require_no_sweep(self) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from epochal.agent import logs as logs_module
-from epochal.agent.logs import LogShipper, attempt_logs, read_from, unshipped
-from epochal.engine import log_tail
-from epochal.engine.log_tail import LogTail
+from epochal.agent.logs import LogShipper, attempt_logs, unshipped
+from epochal.engine import relay
+from epochal.engine.log_tail import read_from
+from epochal.engine.relay import LogFile
 from epochal.errors import StaleLeaseError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Lease
@@ -59,8 +59,7 @@ def prints(folder: Path, rank: int, data: bytes) -> Path:
 
 
 def test_every_rank_is_shipped_in_chunks(folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs_module, "CHUNK_BYTES", 7)
-    monkeypatch.setattr(logs_module.read_from, "__defaults__", (7,))
+    monkeypatch.setattr(read_from, "__defaults__", (7,))
     shelf, text = Shelf(), "größer als ein Stück\n".encode() * 10
     prints(folder, 0, text)
     prints(folder, 11, b"x\n")
@@ -96,34 +95,40 @@ def test_an_agent_that_starts_again_goes_on_where_the_other_side_is(folder: Path
 def test_a_log_that_was_set_aside_is_shipped_to_its_end(
     folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_tail, "FILE_BYTES", 50)
+    monkeypatch.setattr(relay, "FILE_BYTES", 50)
     shelf, whole = Shelf(), b""
     shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]
     path = prints(folder, 0, b"")
-    tail = LogTail(path, lambda path: path.touch())
+    log = LogFile(path)
     for index in range(30):
         line = f"line {index} of a long log\n".encode()
         whole += line
-        prints(folder, 0, line)
+        log.write(line)
         if index % 2:
             shipper.ship()
-        tail.read()
     shipper.ship()
     assert len(path.read_bytes()) < 100
     assert shelf.logs == {0: whole}
 
 
 def test_what_is_kept_nowhere_any_more_is_given_up(folder: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_tail, "FILE_BYTES", 10)
+    monkeypatch.setattr(relay, "FILE_BYTES", 10)
     shelf = Shelf()
     path = prints(folder, 0, b"")
-    tail = LogTail(path, lambda path: path.touch())
+    log = LogFile(path)
     for index in range(5):
-        prints(folder, 0, f"line number {index}\n".encode())
-        tail.read()
+        log.write(f"line number {index}\n".encode())
     assert read_from(path, 0) == b""
     LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
     assert shelf.logs == {}
+
+
+def test_it_tells_whether_there_was_anything_to_ship(folder: Path, lease: Lease) -> None:
+    shipper = LogShipper(Shelf(), lease, folder)  # type: ignore[arg-type]
+    assert not shipper.ship()
+    prints(folder, 0, b"a line that has no end yet")
+    assert shipper.ship()
+    assert not shipper.ship()
 
 
 def test_a_log_that_is_refused_does_not_stop_the_attempt(folder: Path, lease: Lease) -> None:

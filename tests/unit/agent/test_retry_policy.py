@@ -98,3 +98,10 @@ INFRA, HANG, OOM, USER = Reason.INFRASTRUCTURE, Reason.HANG, Reason.OUT_OF_MEMOR
 )
 def test_each_kind_of_failure_has_its_budget(failed: list[Reason], again: bool) -> None:
     assert may_retry(Retry(infra=2, oom=0, user=1), failed) is again
+
+
+def test_what_lets_in_elsewhere_is_not_told() -> None:
+    token = "ep_" + "x" * 43
+    ending = Ending(Reason.INFRASTRUCTURE, f"Illegal header value b'Bearer {token}'", f"Traceback: {token}", lost=True)
+    told = Ending(Reason.INFRASTRUCTURE, "Illegal header value b'Bearer ***'", "Traceback: ***", lost=True)
+    assert ending.redacted() == told

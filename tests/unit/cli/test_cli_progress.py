@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from epochal.cli.progress import PlainDisplay
+from epochal.cli.progress import LiveDisplay, PlainDisplay
 from epochal.ledger.states import JobState
 from epochal.training.control import Progress
 
@@ -37,3 +39,23 @@ def test_progress_comes_at_intervals_whatever_the_epoch_and_at_the_end(capsys: p
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("step ")[2].split()[0] for line in lines] == ["1/100", "100/100"]
     assert re.fullmatch(r"\d\d:\d\d:\d\d epoch 0/5  step 1/100  train/loss 2", lines[0])
+
+
+def test_a_line_that_has_begun_is_told_before_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = PlainDisplay()
+    for text, begun in (("one\n", ""), ("", "step 1"), ("", "step 2"), ("step 3\ntwo\n", ""), ("", "step 4")):
+        shown.log(0, text, begun)
+    lines = ["one", "step 1", "step 3", "two", "step 4"]
+    assert capsys.readouterr().err.splitlines() == [f"[rank 0] {line}" for line in lines]
+
+
+def test_a_terminal_shows_it_above_the_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with LiveDisplay() as shown:
+        shown.log(1, "one\n", "step 1 [x]" + "." * 100)
+        console = Console(file=io.StringIO(), width=60)
+        console.print(shown._rows())
+        assert console.file.getvalue().startswith("[rank 1] step 1 [x]....")  # type: ignore[attr-defined]
+        shown.log(1, "step 2\n")
+        assert "step" not in str(shown._rows().renderables)
+    assert "[rank 1] one\n[rank 1] step 2\n" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from epochal.cli.follow import progress_of
 from epochal.cli.job_view import bar, row, seconds, share, shortened, state, why_lines
-from epochal.cli.log_lines import Lines, seen
+from epochal.cli.log_lines import Lines, Pace
 from epochal.client.following import LogChunk, LogFilter
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import FullJob, Why, WhyKind
@@ -42,8 +42,40 @@ def test_what_has_no_newline_comes_at_the_end() -> None:
 
 
 def test_a_progress_bar_in_a_log_shows_its_last_state() -> None:
-    assert seen("10%\r 20%\r\x1b[32mdone\x1b[0m\r") == "done"
-    assert seen("plain") == "plain"
+    lines = Lines()
+    assert list(lines.of(chunk("10%\r 20%\r\x1b[32mdone\x1b[0m\r\nplain"))) == [(1, 0, "done")]
+
+
+def test_what_has_begun_is_told_rank_by_rank_and_by_how_long_it_waits() -> None:
+    now = [0.0]
+    lines = Lines(lambda: now[0])
+    assert list(lines.of(chunk("step 1"))) == []
+    now[0] = 1.0
+    assert list(lines.of(chunk("\rstep 2"))) == []
+    assert list(lines.of(chunk("a\nother", rank=1))) == [(1, 1, "a")]
+    assert lines.begun() == [(1, 0, "step 2"), (1, 1, "other")]
+    assert lines.begun(0.5) == [(1, 0, "step 2")]
+    assert list(lines.of(chunk("new", rank=1, attempt=2))) == [(1, 0, "step 2"), (1, 1, "other")], "these end"
+    assert lines.begun() == [(2, 1, "new")]
+
+
+def test_a_long_bar_does_not_grow() -> None:
+    lines = Lines()
+    for step in range(1000):
+        assert list(lines.of(chunk(f"\rstep {step} |{'#' * 100}|"))) == []
+    assert len(lines._begun[(1, 0)]) < 300
+
+
+def test_a_state_is_told_now_and_then_where_nothing_can_be_drawn_over() -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    told = []
+    for second in range(25):
+        now[0] = float(second)
+        told += [(second, text) for _, _, text in pace.due([(1, 0, f"step {second}"), (1, 1, "Loading")])]
+    assert told == [(0, "step 0"), (0, "Loading"), (10, "step 10"), (20, "step 20")]
+    assert pace.due([]) == []
+    assert pace.due([(1, 1, "Loading")]) == [(1, 1, "Loading")], "another line"
 
 
 def test_the_tail_counts_for_the_first_question_alone() -> None:

@@ -6,62 +6,67 @@ from pathlib import Path
 
 import pytest
 
-from epochal.engine import log_tail
-from epochal.engine.log_tail import LogTail, split_lines
+from epochal.engine import log_tail, relay
+from epochal.engine.log_tail import LogTail
+from epochal.engine.relay import LogFile
 
 
-def tail_of(path: Path) -> LogTail:
-    path.touch()
-    return LogTail(path, Path.touch)
+@pytest.fixture
+def log(tmp_path: Path) -> LogFile:
+    return LogFile(tmp_path / "log")
 
 
-def append(path: Path, text: str) -> None:
-    with path.open("a") as file:
-        file.write(text)
+@pytest.fixture
+def tail(tmp_path: Path, log: LogFile) -> LogTail:
+    return LogTail(tmp_path / "log")
 
 
-def test_whole_lines_only(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    tail = tail_of(path)
-    append(path, "one\ntwo")
-    assert tail.read() == "one\n"
-    assert tail.read() == ""
-    append(path, " and more\n")
-    assert tail.read() == "two and more\n"
-    append(path, "the end")
-    assert tail.read(final=True) == "the end\n"
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (["one\ntwo", "", " and more\n"], [("one\n", ""), ("", "two"), ("two and more\n", "")]),
+        (["Loading", "", "", " done\n"], [("", ""), ("", "Loading"), ("", "Loading"), ("Loading done\n", "")]),
+        (["10%", "\r50%", "\r100%\nnext"], [("", ""), ("", "50%"), ("100%\n", "")]),
+        (["\r10%\r", "\r20%\r"], [("", ""), ("", "20%")]),
+        (["\x1b[32mgreen\x1b[0m\r\n"], [("green\n", "")]),
+        (["n\xc3", "\xa9\n"], [("", ""), ("n\xe9\n", "")]),
+        (["\n\n"], [("\n\n", "")]),
+        ([""], [("", "")]),
+    ],
+)
+def test_lines_and_what_has_begun(log: LogFile, tail: LogTail, parts: list[str], told: list[tuple[str, str]]) -> None:
+    found = []
+    for part in parts:
+        log.write(part.encode("latin-1"))
+        found.append(tail.read())
+    assert found == told
 
 
-def test_a_progress_bar_is_shown_as_a_terminal_would() -> None:
-    assert split_lines("10%\r50%\r100%\nnext\r") == ("100%\n", "next")
+def test_what_has_no_end_ends_with_the_attempt(log: LogFile, tail: LogTail) -> None:
+    log.write(b"50%\rthe end")
+    assert tail.read(final=True) == ("the end\n", "")
+    assert tail.read(final=True) == ("", "")
 
 
-def test_what_was_there_before_is_not_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    append(path, "old\n")
-    tail = tail_of(path)
-    append(path, "new\n")
-    assert tail.read() == "new\n"
+def test_what_was_there_before_is_not_repeated(log: LogFile, tmp_path: Path) -> None:
+    log.write(b"old\n")
+    tail = LogTail(tmp_path / "log")
+    log.write(b"new\n")
+    assert tail.read() == ("new\n", "")
 
 
-def test_a_flood_is_cut_to_its_newest_part(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    tail = tail_of(path)
-    append(path, "x" * 79 + "\n")
-    append(path, ("y" * 79 + "\n") * 10_000)
-    text = tail.read()
+def test_a_flood_is_cut_to_its_newest_part(log: LogFile, tail: LogTail) -> None:
+    log.write(b"x" * 79 + b"\n")
+    log.write((b"y" * 79 + b"\n") * 10_000)
+    text, _ = tail.read()
     assert len(text) < log_tail.READ_BYTES + 300
     assert text.startswith("[783696 bytes not shown here")
-    assert tail.read() == ""
+    assert tail.read() == ("", "")
 
 
-def test_the_file_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_tail, "FILE_BYTES", 100)
-    path = tmp_path / "log"
-    tail = tail_of(path)
-    append(path, "z" * 200 + "\n")
-    assert tail.read() == "z" * 200 + "\n"
-    assert path.stat().st_size == 0
-    append(path, "after\n")
-    assert tail.read() == "after\n"
-    assert (tmp_path / "log.1").stat().st_size == 201
+def test_it_follows_a_log_that_is_set_aside(log: LogFile, tail: LogTail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "FILE_BYTES", 100)
+    log.write(b"z" * 200 + b"\n")
+    assert tail.read() == ("z" * 200 + "\n", "")
+    log.write(b"after\n")
+    assert tail.read() == ("after\n", "")

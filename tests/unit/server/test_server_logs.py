@@ -173,6 +173,13 @@ def test_tail_gives_the_last_lines_of_the_newest_attempt(store: LogStore) -> Non
     assert text_by_stream(found) == {(2, 0): "line 49998\nline 49999\n", (2, 1): "b\nc"}
 
 
+def test_a_progress_bar_is_one_line_of_the_tail(store: LogStore) -> None:
+    store.append(JOB, FIRST, 0, b"first\n" + b"".join(b"\rstep %d" % step for step in range(100)) + b"\r\nlast\n")
+    (text,) = text_by_stream(pages(store, LogQuestion(tail=2))).values()
+    assert text.startswith("\rstep 0\r")
+    assert text.endswith("\rstep 99\r\nlast\n")
+
+
 def test_tail_of_nothing_waits_for_what_comes(store: LogStore) -> None:
     store.append(JOB, FIRST, 0, b"before\n")
     page = next_page(store, JOB, LogQuestion(tail=0), is_over=False)

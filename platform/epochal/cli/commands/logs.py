@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from epochal.cli import render
 from epochal.cli.connection import with_client
+from epochal.cli.log_lines import BEGUN_SECONDS, Lines, Pace
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 
 if TYPE_CHECKING:
     from epochal.client import Client
+    from epochal.client.following import LogChunk
 
 
 @click.command()
@@ -37,30 +40,103 @@ def command(
 
     With `-o json`, one object a line.
     """
-    from epochal.cli.log_lines import Lines
+    from epochal.client.following import LogFilter
+    from epochal.client.http import MAX_WAIT
 
-    lines, silent = Lines(), True
-    show = _printer(output, with_rank=rank is None)
-    for chunk in client.logs(job, rank=rank, attempt=attempt, tail=tail, follow=follow):
-        silent = False
-        for line in lines.of(chunk):
-            show(*line)
-    for line in lines.rest():
-        show(*line)
+    printer = _printer(output, with_rank=rank is None)
+    identity = client.job(job).id if follow else job
+    chosen, cursor, silent = LogFilter(rank, attempt, tail), "", True
+    try:
+        while True:
+            page = client.log_page(identity, chosen, cursor, min(MAX_WAIT, printer.patience) if follow else 0.0)
+            cursor, silent = page.cursor, silent and not page.chunks
+            printer.show(page.chunks, follow)
+            if page.done or not (follow or page.chunks):
+                break
+    finally:
+        printer.close()
     if silent:
         render.message("its workers have printed nothing")
 
 
-def _printer(output: Output, with_rank: bool) -> Callable[[int, int, str], Any]:
+def _printer(output: Output, with_rank: bool) -> JsonPrinter:
     if output is Output.JSON:
-        return lambda attempt, rank, text: render.line({"attempt": attempt, "rank": rank, "text": text})
-    told: list[int] = []
+        return JsonPrinter()
+    return TerminalPrinter(with_rank) if render.is_terminal(sys.stdout) else PlainPrinter(with_rank)
 
-    def show(attempt: int, rank: int, text: str) -> None:
-        if attempt not in told:
-            if told:
+
+class JsonPrinter:
+    """Whole lines, each as an object."""
+
+    def __init__(self) -> None:
+        self.lines = Lines()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer may take."""
+        return float("inf")
+
+    def show(self, chunks: Iterable[LogChunk], live: bool) -> None:
+        """Print ``chunks``. ``live``: there is more to come, and what has begun is shown."""
+        for chunk in chunks:
+            for line in self.lines.of(chunk):
+                self.line(*line)
+
+    def close(self) -> None:
+        for line in self.lines.rest():
+            self.line(*line)
+
+    def line(self, attempt: int, rank: int, text: str) -> None:
+        render.line({"attempt": attempt, "rank": rank, "text": text})
+
+
+class PlainPrinter(JsonPrinter):
+    """For pipes and files: of a line that has not ended now and then what there is of it."""
+
+    def __init__(self, with_rank: bool) -> None:
+        super().__init__()
+        self._with_rank = with_rank
+        self._attempt = 0
+        self._pace = Pace()
+
+    @property
+    def patience(self) -> float:
+        return BEGUN_SECONDS if self.lines.begun() else float("inf")
+
+    def show(self, chunks: Iterable[LogChunk], live: bool) -> None:
+        super().show(chunks, live)
+        if live:
+            for line in self._pace.due(self.lines.begun(BEGUN_SECONDS)):
+                self.line(*line)
+
+    def line(self, attempt: int, rank: int, text: str) -> None:
+        if attempt != self._attempt:
+            if self._attempt:
                 render.message(f"--- attempt {attempt}")
-            told.append(attempt)
-        render.text(f"[rank {rank}] {render.printable(text)}" if with_rank else render.printable(text))
+            self._attempt = attempt
+        render.text(self.text(rank, text))
 
-    return show
+    def text(self, rank: int, text: str) -> str:
+        return f"[rank {rank}] {render.printable(text)}" if self._with_rank else render.printable(text)
+
+
+class TerminalPrinter(PlainPrinter):
+    """Draws the lines that have not ended below the others."""
+
+    def __init__(self, with_rank: bool) -> None:
+        super().__init__(with_rank)
+        self._below = render.Below()
+
+    @property
+    def patience(self) -> float:
+        return float("inf")
+
+    def show(self, chunks: Iterable[LogChunk], live: bool) -> None:
+        self._below.erase()
+        JsonPrinter.show(self, chunks, live)
+        if live:
+            self._below.draw([self.text(rank, text) for _, rank, text in self.lines.begun()])
+
+    def close(self) -> None:
+        self._below.erase()
+        super().close()

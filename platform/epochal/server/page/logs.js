@@ -7,8 +7,8 @@ const KEPT_LINES = 4000;
 const FIRST_LINES = 500;
 const WAIT_SECONDS = 20;
 const PAUSE_MS = 2000;
-// Colours and cursor movements of a terminal.
-const ESCAPES = /\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007]*\u0007/g;
+// What a terminal does not show, and what moves it within a line: as in terminal.py.
+const TOKENS = /([\r\b])|\u001b\[([0-9;?]*)[ -/]*([@-~])|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|([^\r\b\u001b]+|\u001b)/g;
 
 const pane = () => byId("logs");
 
@@ -16,7 +16,7 @@ export class LogReader {
   #id;
   #rank;
   #stop = new AbortController();
-  #unfinished = new Map();
+  #begun = new Map();
   #attempt = null;
 
   constructor(id, rank) {
@@ -55,26 +55,32 @@ export class LogReader {
     return `${jobPath(this.#id, "logs")}?${asked}`;
   }
 
-  /** A chunk may end in the middle of a line, whose rest comes with the next one of the same rank. */
+  /** A chunk may end in the middle of a line: what there is of it is shown, and drawn anew with the next one. */
   #add({ attempt, rank, text }) {
     const source = `${attempt}/${rank}`;
-    const lines = ((this.#unfinished.get(source) ?? "") + text).split("\n");
-    this.#unfinished.set(source, lines.pop());
-    this.#show(lines.map((line) => this.#line(attempt, rank, line)).flat());
+    const parts = text.split("\n");
+    const added = [];
+    let begun = this.#begun.get(source) ?? { text: "", line: null };
+    parts.forEach((part, index) => {
+      if (index) begun = { text: "", line: null };
+      begun.text = newest(begun.text + part);
+      if (!begun.text && index === parts.length - 1) return;
+      if (!begun.line) {
+        begun.line = el("span");
+        added.push(...this.#line(attempt, rank, begun.line));
+      }
+      setText(begun.line, shown(begun.text));
+    });
+    this.#begun.set(source, begun);
+    this.#show(added);
   }
 
   #flush() {
-    for (const [source, line] of this.#unfinished) {
-      const [attempt, rank] = source.split("/").map(Number);
-      if (line) this.#show(this.#line(attempt, rank, line));
-    }
-    this.#unfinished.clear();
     if (!pane().childElementCount) this.#show([el("div", { class: "divider" }, "no output")]);
   }
 
   #line(attempt, rank, text) {
-    const shown = text.replace(ESCAPES, "").split("\r").filter(Boolean).at(-1) ?? "";
-    const line = el("div", { class: "line" }, el("span", { class: "rank", "data-rank": rank % 8 }, String(rank)), shown);
+    const line = el("div", { class: "line" }, el("span", { class: "rank", "data-rank": rank % 8 }, String(rank)), text);
     const divided = attempt !== this.#attempt;
     this.#attempt = attempt;
     return divided ? [el("div", { class: "divider" }, `attempt ${attempt}`), line] : [line];
@@ -86,4 +92,24 @@ export class LogReader {
     while (box.childElementCount > KEPT_LINES) box.firstElementChild.remove();
     if (byId("logs-follow").checked) box.scrollTop = box.scrollHeight;
   }
+}
+
+/** What is left to see of a line: no colours, and of what was written over the newest state. */
+function shown(line) {
+  if (!/[\r\b\u001b]/.test(line)) return line;
+  const cells = [];
+  let at = 0;
+  for (const [, moves, parameters, verb, text] of line.matchAll(TOKENS)) {
+    if (text) for (const character of text) cells[at++] = character;
+    else if (moves) at = moves === "\r" ? 0 : Math.max(0, at - 1);
+    else if (verb === "K" && parameters === "2") cells.fill(" ");
+    else if (verb === "K" && ["", "0"].includes(parameters)) cells.length = Math.min(cells.length, at);
+  }
+  return line.includes("\r") ? cells.join("").replace(/ +$/, "") : cells.join("");
+}
+
+/** The beginning of a line that goes on, without what was written over. */
+function newest(line) {
+  const at = line.lastIndexOf("\r");
+  return at < 0 ? line : shown(line.slice(0, at)) + line.slice(at);
 }
