@@ -54,11 +54,12 @@ def test_every_sample_is_read_by_several_processes(tmp_path: Path, monkeypatch: 
         Image.new("RGB", (4, 4)).save(tmp_path / str(index % 2) / f"{index:02}.png")
     (tmp_path / "1" / "33.png").write_bytes(b"no picture")
     data = load_data(Component(name="image-folder", params={"path": ".", "size": [4, 4]}), tmp_path)
-    (expected,) = every_sample.read_all(data, 1, lambda more: None)
+    fields = {"input": data.info.input, "target": data.info.target}
+    (expected,) = every_sample.read_all(data, fields, 1, lambda more: None)
     monkeypatch.setattr(every_sample, "FEW", 10)
     told: list[int] = []
-    assert every_sample.read_all(data, 2, told.append) == (expected,)
+    assert every_sample.read_all(data, fields, 2, told.append) == (expected,)
     assert sum(told) == 70
     broken = LoadedData(SampleSplit(40, ending), None, pieces.data().info, "0", "mine")
     with pytest.raises(EpochalError, match="a process that read the data has died"):
-        every_sample.read_all(broken, 2, lambda more: None)
+        every_sample.read_all(broken, fields, 2, lambda more: None)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from epochal.catalog.data import LoadedData, targets_of
 from epochal.catalog.task import Task, TellsMetrics
-from epochal.errors import CodeError, Problem, SpecError, did_you_mean
+from epochal.errors import CodeError, Problem, SpecError
 from epochal.spec.job import JobSpec
+from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
         CodeError: the user's task cannot make its metrics.
     """
     left_out = _unmeasurable(data, task)
-    problems = [*_too_few(spec, data), *_wrong_targets(data), *_wrong_metrics(spec, data, task, left_out)]
+    # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
+    targets = _wrong_targets(data) if isinstance(task, TellsMetrics) else ()
+    problems = [*_too_few(spec, data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -96,24 +99,13 @@ def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
 
 
 def _wrong_metrics(spec: JobSpec, data: LoadedData, task: Task, left_out: Mapping[str, str]) -> Iterator[Problem]:
-    named = _named(task)
-    names = ["train/loss", "val/loss", *(f"val/{name}" for name in named or ())]
-    for path, wanted in (("objective", spec.objective), ("train.early_stopping", spec.train.early_stopping)):
-        if wanted is None or wanted.metric == "train/loss":
-            continue
-        metric, name = wanted.metric, wanted.metric.removeprefix("val/")
-        problem, hint = "", ""
-        if metric not in names and (named is not None or metric.startswith("train/")):
-            problem, hint = f"there is no metric {metric!r}", _add(task, name) or did_you_mean(metric, tuple(names))
-        elif not data.validation:
-            unset = spec.data.params.get("validation") == 0
-            problem = f"{metric} needs validation data, and there is none"
-            problem += ": data.params.validation is 0" if unset else " in this dataset"
-            hint = "hold some out (data.params.validation: 0.2), or take train/loss"
-        elif name in left_out:
-            problem, hint = f"{metric} cannot be computed: {left_out[name]}", "hold out more, or take another metric"
-        if problem:
-            yield Problem(f"{path}.metric", problem, value=metric, hint=hint)
+    sections = zip(WAITING, (spec.objective, spec.train.early_stopping), strict=True)
+    absent = "" if data.validation else "this dataset has no sample for it"
+    if absent and spec.data.params.get("validation") == 0:
+        absent = "data.params.validation is 0"
+    known = task.known_metrics if isinstance(task, TellsMetrics) else ()
+    wanted = {path: section.metric for path, section in sections if section is not None}
+    return unmet(wanted, Given(_named(task), known, absent, left_out))
 
 
 def _named(task: Task) -> Sequence[str] | None:
@@ -129,9 +121,3 @@ def _named(task: Task) -> Sequence[str] | None:
         raise CodeError(told, "it returns a torchmetrics.MetricCollection") from error
     plain = all(kind.__module__.startswith("torchmetrics.") and ".wrappers." not in kind.__module__ for kind in kinds)
     return [str(name) for name in metrics] if plain else None
-
-
-def _add(task: Task, name: str) -> str:
-    if not isinstance(task, TellsMetrics) or name not in task.known_metrics:
-        return ""
-    return f"add it: task.params.metrics: [{', '.join([*task.metric_names, name])}]"

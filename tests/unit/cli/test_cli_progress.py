@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from epochal.cli.progress import PlainDisplay
+from epochal.cli import render
+from epochal.cli.progress import PlainDisplay, counted
 from epochal.ledger.states import JobState
 from epochal.training.control import Progress
 
@@ -37,3 +38,17 @@ def test_progress_comes_at_intervals_whatever_the_epoch_and_at_the_end(capsys: p
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("step ")[2].split()[0] for line in lines] == ["1/100", "100/100"]
     assert re.fullmatch(r"\d\d:\d\d:\d\d epoch 0/5  step 1/100  train/loss 2", lines[0])
+
+
+def test_what_is_counted_is_a_bar_on_a_terminal_and_nothing_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted("reading the data", 3) as tell:
+        tell(3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(render, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with counted("reading the data", 3) as tell:
+        tell(3)
+    assert re.search(r"reading the data.*3/3", capsys.readouterr().err)

@@ -61,7 +61,7 @@ def goal(metric: str) -> dict[str, str]:
             "a,y\n1,yes\n2,no\n",
             spec(objective=goal("val/loss")),
             "objective.metric",
-            "val/loss needs validation data, and there is none in this dataset",
+            "val/loss needs validation data, and there is none: this dataset has no sample for it",
         ),
         (SEEN, spec(objective=goal("val/acuracy")), "objective.metric", "'val/acuracy' .*did you mean 'val/accuracy'"),
         (SEEN, spec(objective=goal("val/f1")), "objective.metric", r"add it: task.params.metrics: \[accuracy, f1\]"),
@@ -211,6 +211,14 @@ def test_metrics_of_a_task_of_the_users_own_are_asked_for() -> None:
     with pytest.raises(CodeError, match=r"Broken\.metrics\(\) failed: ValueError: no such metric"):
         check(job, pieces.data(), Broken())
     assert check(job, pieces.data(), Classwise()) == Checked(), "only computing it tells its names"
+
+
+def test_a_task_of_the_users_own_decides_what_a_target_may_be() -> None:
+    data = made([-100, 0, 0], classes=2)
+    job = spec(train={"global_batch_size": 1})
+    assert check(job, data, pieces.Classification()) == Checked()
+    with pytest.raises(SpecError, match="not classes from 0 to 1: sample 0 has -100"):
+        check(job, data, build_task(None, job.data, data.info))
 
 
 NETS = """

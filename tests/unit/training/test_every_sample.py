@@ -17,12 +17,19 @@ from PIL import Image
 from epochal.catalog.build import load_data
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit, TensorSplit
 from epochal.cli.main import main
+from epochal.spec.job import JobSpec
 from epochal.spec.section import Component
 from epochal.training import every_sample
 from epochal.training.every_sample import BadSample, read_all, read_once
 
 INFO = DataInfo(Field((2,)), Field((), torch.int64, 3))
+FIELDS = {"input": INFO.input, "target": INFO.target}
 PICTURES = Component(name="image-folder", params={"path": "pets", "validation": 0})
+
+
+def spec(data: Component, task: str | None = None) -> JobSpec:
+    tree = {"version": 1, "name": "t", "model": {"name": "mlp"}, "data": data.model_dump(), "train": {"epochs": 1}}
+    return JobSpec.model_validate({**tree, "task": {"name": task} if task else None})
 
 
 def sound() -> Batch:
@@ -59,7 +66,7 @@ def fails(index: int) -> Batch:
 def test_bad_samples_are_named(split: TensorSplit | SampleSplit, bad: list[tuple[int, str]]) -> None:
     told: list[int] = []
     data = LoadedData(TensorSplit(sound()), split, INFO, "d", "made up")
-    assert read_all(data, 8, told.append) == tuple(BadSample("validation", *one) for one in bad)
+    assert read_all(data, FIELDS, 8, told.append) == tuple(BadSample("validation", *one) for one in bad)
     assert sum(told) == 80
 
 
@@ -93,7 +100,7 @@ def test_the_result_is_kept_by_the_digest_and_only_what_was_bad_is_read_again(tm
 
     def read() -> tuple[tuple[BadSample, ...], int]:
         counting = Counted(data.train)
-        found = read_once(replace(data, train=counting), PICTURES, tmp_path / "kept", 1, lambda more: None)
+        found = read_once(replace(data, train=counting), spec(PICTURES), tmp_path / "kept", 1, lambda more: None)
         return found, counting.read
 
     (first,), reads = read()
@@ -114,9 +121,16 @@ def test_data_of_the_users_own_is_read_each_time(tmp_path: Path) -> None:
     counting = Counted(TensorSplit(sound()))
     data = LoadedData(counting, None, INFO, "1", "mine")
     for _ in range(2):
-        assert read_once(data, Component(name="mine:load"), tmp_path / "kept", 1, lambda more: None) == ()
+        assert read_once(data, spec(Component(name="mine:load")), tmp_path / "kept", 1, lambda more: None) == ()
     assert counting.read == 80
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_task_of_the_users_own_decides_what_a_target_may_be(tmp_path: Path) -> None:
+    data = LoadedData(changed("target", 5, -100), None, INFO, "d", "made up")
+    own, ours = (spec(Component(name="digits"), task) for task in ("mine:Task", None))
+    assert read_once(data, own, tmp_path, 1, lambda more: None) == ()
+    assert [one.sample for one in read_once(data, ours, tmp_path, 1, lambda more: None)] == [5]
 
 
 def test_what_no_process_can_be_given_is_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,13 +140,12 @@ def test_what_no_process_can_be_given_is_read_here(monkeypatch: pytest.MonkeyPat
         return fails(index)
 
     data = LoadedData(SampleSplit(40, read), None, INFO, "1", "mine")
-    assert [bad.sample for bad in read_all(data, 2, lambda more: None)] == [7, 33]
+    assert [bad.sample for bad in read_all(data, FIELDS, 2, lambda more: None)] == [7, 33]
 
 
 def test_plan_lists_bad_samples_and_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged, job = pets(tmp_path), tmp_path / "job.yaml"
-    spec = {"version": 1, "name": "pets", "model": {"name": "mlp"}, "data": PICTURES.model_dump()}
-    job.write_text(yaml.safe_dump({**spec, "train": {"epochs": 1}}))
+    job.write_text(yaml.safe_dump(spec(PICTURES).model_dump(mode="json", exclude_unset=True)))
     assert main(["plan", str(job), "--data"]) == 2
     told = capsys.readouterr()
     assert str(damaged) in told.out

@@ -66,7 +66,7 @@ def _bad_samples(data: LoadedData, loaded: LoadedSpec, total: int) -> tuple[BadS
     from epochal.training.every_sample import read_once
 
     with counted("reading the data", total) as tell:
-        return read_once(data, loaded.spec.data, home().read_data, os.cpu_count() or 1, tell)
+        return read_once(data, loaded.spec, home().read_data, os.cpu_count() or 1, tell)
 
 
 def _show_bad(bad: Sequence[BadSample], total: int, output: Output) -> None:
