@@ -39,8 +39,8 @@ class Problem:
     """One thing wrong with a job spec.
 
     ``path`` is dotted (``train.optimizer.lr``), empty for the spec as a whole. ``line`` and ``column`` count from 1;
-    for a missing key they are those of its section. Where the value does not come from the file they are None, and
-    ``origin`` says where from: ``--set`` or ``default``.
+    for a missing key they are those of its section, and what only the data shows has no column. Where the value does
+    not come from the file both are None, and ``origin`` says where from: ``--set`` or ``default``.
     """
 
     path: str
@@ -52,7 +52,8 @@ class Problem:
     origin: str = ""
 
     def __str__(self) -> str:
-        where = f"line {self.line}, column {self.column}" if self.line is not None else self.origin
+        place = f"line {self.line}" + (f", column {self.column}" if self.column is not None else "")
+        where = place if self.line is not None else self.origin
         parts = [part for part in (where, self.path, self.message) if part]
         hint = f" ({self.hint})" if self.hint else ""
         return f"{': '.join(parts)}{hint}"

@@ -59,6 +59,11 @@ class Home:
         return self.storage / "jobs" / job_id
 
     @property
+    def read_data(self) -> Path:
+        """Which samples of a dataset were found bad, by its digest."""
+        return self.root / "data"
+
+    @property
     def served(self) -> Home:
         """The home of a server and its agents: apart, since a job of `epochal run` is no server's to give away."""
         return Home(self.root / "server")

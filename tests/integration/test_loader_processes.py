@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import psutil
+import pytest
 import torch
+from PIL import Image
 
 import training_pieces as pieces
+from epochal.catalog.build import load_data
+from epochal.catalog.data import Batch, LoadedData, SampleSplit
+from epochal.errors import EpochalError
+from epochal.spec.section import Component
+from epochal.training import every_sample
 from epochal.training.loader import Loader, start_early
 from epochal.training.sampler import Sampler
 
@@ -31,3 +41,25 @@ def test_the_process_that_loader_processes_come_from_can_be_started_before_they_
     assert next(batches).size == 4
     batches.close()
     assert servers() == early
+
+
+def ending(index: int) -> Batch:
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_every_sample_is_read_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(70):
+        (tmp_path / str(index % 2)).mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / str(index % 2) / f"{index:02}.png")
+    (tmp_path / "1" / "33.png").write_bytes(b"no picture")
+    data = load_data(Component(name="image-folder", params={"path": ".", "size": [4, 4]}), tmp_path)
+    fields = {"input": data.info.input, "target": data.info.target}
+    (expected,) = every_sample.read_all(data, fields, 1, lambda more: None)
+    monkeypatch.setattr(every_sample, "FEW", 10)
+    told: list[int] = []
+    assert every_sample.read_all(data, fields, 2, told.append) == (expected,)
+    assert sum(told) == 70
+    broken = LoadedData(SampleSplit(40, ending), None, pieces.data().info, "0", "mine")
+    with pytest.raises(EpochalError, match="a process that read the data has died"):
+        every_sample.read_all(broken, fields, 2, lambda more: None)

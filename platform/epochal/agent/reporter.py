@@ -17,7 +17,7 @@ from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
 from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.training.control import Prepared, Progress, Report, Saved, SetAside
+from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
 
 
 class Reporter:
@@ -43,6 +43,7 @@ class Reporter:
         self._log = log
         self.progress: Progress | None = None
         self.saved: Saved | None = None
+        self._notes: list[str] = []
         tracking.notice = self._tracked  # last: the tracker's thread may call it at once
 
     def started(self, world_size: int, ranks: Sequence[Started]) -> None:
@@ -60,6 +61,8 @@ class Reporter:
             self._saved(report)
         elif isinstance(report, SetAside):
             self._set_aside(report)
+        elif isinstance(report, Noted):
+            self._noted(report.note)
         elif isinstance(report, Prepared):
             self._tracking.update(
                 dataset=DatasetUsed(report.dataset, report.digest, report.source),
@@ -94,6 +97,13 @@ class Reporter:
         detail = {"step": found.step, "path": found.path}
         kind, key = EventKind.CHECKPOINT_DAMAGED, f"damaged-{found.path}"
         self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
+
+    def _noted(self, note: str) -> None:
+        self._notes.append(note)
+        self._observer.notice(note)
+        key = f"noted-{self._lease.epoch}-{len(self._notes)}"
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.NOTED, note, key=key))
+        self._tracking.update(tags={"epochal.notes": "; ".join(self._notes)})
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress

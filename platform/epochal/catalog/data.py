@@ -84,6 +84,8 @@ class SampleSplit:
 
     size: int
     read: Callable[[int], Batch]
+    targets: Tensor | None = None
+    """Those of all samples, where they are known without reading any."""
 
     def __len__(self) -> int:
         return self.size
@@ -93,6 +95,13 @@ class SampleSplit:
             return {name: tensor[:0] for name, tensor in self.fetch([0]).items()}
         batch: Batch = default_collate([self.read(index) for index in indices])
         return batch
+
+
+def targets_of(split: Split) -> Tensor | None:
+    """The targets of all samples in their order, where that takes no reading."""
+    if isinstance(split, TensorSplit):
+        return split.tensors.get("target")
+    return split.targets if isinstance(split, SampleSplit) else None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from epochal.catalog.schema_model import model_of
 from epochal.catalog.validation import problems_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
 from epochal.spec.job import LrSchedule, Optimizer
+from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -110,17 +111,44 @@ class _Named:
 def _check(tree: Mapping[str, Any]) -> list[Problem]:
     with_code = tree.get("code") is not None
     problems = [problem for named in _named(tree) for problem in _problems(named, with_code)]
-    return [*problems, *_sharded_but_whole(tree)]
+    return [*problems, *_sharded_but_whole(tree), *_waits_in_vain(tree)]
 
 
 def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """An optimizer that needs whole matrices beside a strategy that shards them."""
-    name = _at(tree, "train.optimizer.name")
-    known = _index()["optimizer"].get(name) if isinstance(name, str) else None
+    known = _entry_at(tree, "optimizer", "train.optimizer.name")
     if known and "whole_matrices" in known.needs and _at(tree, "resources.strategy") == "fsdp":
-        message = f"{name} needs whole matrices, and resources.strategy fsdp shards them"
+        message = f"{known.name} needs whole matrices, and resources.strategy fsdp shards them"
         hint = f"use strategy: ddp, or an optimizer such as {Optimizer().name}"
-        yield Problem("train.optimizer.name", message, value=name, hint=hint)
+        yield Problem("train.optimizer.name", message, value=known.name, hint=hint)
+
+
+def _waits_in_vain(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """A metric that is waited for and that no validation will give, as far as that is known without the data."""
+    wanted = {path: metric for path in WAITING if isinstance(metric := _at(tree, f"{path}.metric"), str)}
+    dataset = _entry_at(tree, "dataset", "data.name")
+    task = _entry_at(tree, "task", "task.name")
+    if task is None and dataset is not None and dataset.task is not None and _at(tree, "task.name") is None:
+        task = _index()["task"][dataset.task]
+    absent = "data.params.validation is 0" if dataset is not None and _holds_nothing_out(tree, dataset) else ""
+    schema = task.params.get("properties", {}).get("metrics", {}) if task is not None else {}
+    known = next((one["items"].get("enum", []) for one in (schema, *schema.get("anyOf", ())) if "items" in one), [])
+    chosen = _at(tree, "task.params.metrics")
+    names = chosen if isinstance(chosen, list) else schema.get("default") or known
+    told = [name for name in names if isinstance(name, str)] if known else None
+    yield from unmet(wanted, Given(told, known, absent))
+
+
+def _holds_nothing_out(tree: Mapping[str, Any], dataset: IndexEntry) -> bool:
+    """Whether there is no validation data for certain: some datasets may find it apart, in their files."""
+    parameters = dataset.params.get("properties", {})
+    apart = "path" in parameters and ("validation_path" not in parameters or _at(tree, "data.params.validation_path"))
+    return _at(tree, "data.params.validation") == 0 and not apart
+
+
+def _entry_at(tree: Mapping[str, Any], kind: Kind, path: str) -> IndexEntry | None:
+    name = _at(tree, path)
+    return _index()[kind].get(name) if isinstance(name, str) else None
 
 
 def _named(tree: Mapping[str, Any]) -> Iterator[_Named]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch
+from epochal.errors import EpochalError
 
 if TYPE_CHECKING:  # only a validation has to wait for its import
     from torchmetrics import MetricCollection
@@ -42,3 +45,35 @@ class Task(Protocol):
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics (without prefix) for a validation pass; ``update(outputs, batch["target"])`` feeds them."""
+
+
+@runtime_checkable
+class TellsMetrics(Protocol):
+    """What a task may tell of its metrics without making them, which takes a second's import."""
+
+    metric_names: Sequence[str]
+    """Those of ``metrics()``."""
+    known_metrics: Sequence[str]
+    """Those that ``task.params.metrics`` may name."""
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        """Metrics that cannot be computed on that many validation samples with those targets, each with the reason.
+
+        ``targets`` are None where they are not known.
+        """
+
+
+def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:
+    """A model's ``outputs`` in that ``shape``, (batch, ...).
+
+    Raises:
+        EpochalError: they are no tensor, or have more or fewer values a sample.
+    """
+    expected = f"({', '.join(['batch', *map(str, shape[1:])])})"
+    if not isinstance(outputs, Tensor):
+        told = f"the model gives a {type(outputs).__name__}, and {task} needs a tensor {expected}"
+        raise EpochalError(told, "return the tensor from its forward")
+    if outputs.shape[:1] != tuple(shape[:1]) or outputs.numel() != prod(shape):
+        told = f"the model gives {tuple(outputs.shape)} for {shape[0]} samples, and {task} needs {expected}"
+        raise EpochalError(told, "build its last layer with info.target.width outputs")
+    return outputs.reshape(shape)

@@ -141,7 +141,8 @@ def problems(failure: SpecError, content: str) -> None:
 
 def problem_line(source: str, problem: Problem) -> str:
     """One problem as compilers print it: ``file:line:column: path: message (hint)``."""
-    where = f"{source}:{problem.line}:{problem.column}" if problem.line is not None else problem.origin or source
+    place = ":".join(str(one) for one in (source, problem.line, problem.column) if one is not None)
+    where = place if problem.line is not None else problem.origin or source
     parts = [part for part in (where, problem.path, problem.message) if part]
     hint = f" ({problem.hint})" if problem.hint else ""
     return f"{': '.join(parts)}{hint}"

@@ -15,7 +15,7 @@ from epochal.spec.job import JobSpec
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.training import example
-from epochal.training.control import Prepared, Progress
+from epochal.training.control import Noted, Prepared, Progress
 from epochal.training.fit import FitResult, fit
 from epochal.training.loader import start_early
 from epochal.training.process_group import join
@@ -41,6 +41,8 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
             stack.enter_context(_sampler(context))
         if context.worker.is_first:
             context.control.report(_prepared(setup))
+            for note in setup.checked.notes:
+                context.control.report(Noted(note))
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
         result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
     if context.worker.is_first and result.weights is not None:

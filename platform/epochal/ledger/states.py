@@ -109,6 +109,7 @@ class EventKind(StrEnum):
     CHECKPOINT_DAMAGED = "checkpoint_damaged"
     MODEL_NOT_PACKAGED = "model_not_packaged"
     LOGS_DELAYED = "logs_delayed"
+    NOTED = "noted"
     TRACKING = "tracking"
     STOP_REQUESTED = "stop_requested"
     PAUSE_REQUESTED = "pause_requested"

@@ -52,6 +52,15 @@ class LoadedSpec:
     folder: FilePath
     origins: dict[str, str]
 
+    def placed(self, error: SpecError) -> SpecError:
+        """An ``error`` about this spec, found later, with the lines of its values in the file."""
+        return SpecError(self.source, tuple(map(self._at_its_line, error.problems)))
+
+    def _at_its_line(self, problem: Problem) -> Problem:
+        origin = self.origins.get(problem.path) or self.origins.get(f"{problem.path}.name", "")
+        file, _, line = origin.rpartition(":")
+        return replace(problem, line=int(line)) if file else replace(problem, origin=origin)
+
 
 def load_spec(source: str | FilePath, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> LoadedSpec:
     """Read the spec in the file ``source`` (``-`` is standard input), with ``path=value`` overrides.

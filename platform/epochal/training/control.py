@@ -56,7 +56,14 @@ class SetAside:
     why: str
 
 
-Report = Prepared | Progress | Saved | SetAside
+@dataclass(frozen=True)
+class Noted:
+    """What a person should know of the job, such as a metric that is left out."""
+
+    note: str
+
+
+Report = Prepared | Progress | Saved | SetAside | Noted
 
 
 class Control(Protocol):

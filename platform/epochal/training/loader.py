@@ -76,7 +76,7 @@ class Loader:
             sampler=requests,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            multiprocessing_context=_loader_processes(),
+            multiprocessing_context=loader_processes(),
             collate_fn=_as_it_is,
             # Torch draws a seed for its processes, and would from the generator that the training goes on with.
             generator=torch.Generator(),
@@ -123,12 +123,12 @@ def _pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 def start_early() -> None:
     """Start the process that loader processes are forked from. Returns at once: it imports torch meanwhile."""
-    _loader_processes()
+    loader_processes()
     forkserver.ensure_running()
 
 
-def _loader_processes() -> BaseContext:
-    """Not forked from this process, which has threads (gloo, Ray, the tracker) that may hold locks."""
+def loader_processes() -> BaseContext:
+    """How they are started: not forked from this process, whose threads (gloo, Ray, the tracker) may hold locks."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["epochal.training.loader"])
     return context

@@ -8,13 +8,13 @@ from collections.abc import Generator, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from epochal.errors import NonFiniteLossError
+from epochal.errors import NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
 from epochal.training.batch_norm import refuse_lone_samples
 from epochal.training.checkpoint import Manifest
-from epochal.training.control import Control, Phase, Progress, Saved
+from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
@@ -55,6 +55,7 @@ class Loop:
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.state = TrainState.of(spec)
         self.stopped = False
+        self._noted: set[str] = set()
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
         self._clock = clock_for(worker.device)
         self._window_length = 1
@@ -174,15 +175,28 @@ class Loop:
         self.recorder.log(closed.records[-1].step, closed.performance(), closed.records[-1].timestamp)
 
     def _validate(self) -> None:
-        state = self.state
+        """After the last step nothing that goes wrong here may undo the training."""
+        state, done = self.state, self.state.step >= self.total_steps
         measured: dict[str, float] = {}
         self.strategy.settle()
         if self.setup.data.validation is not None:
-            measured = self._validation.run(lambda: self.control.tick("validate", state.step))
+            measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
+            for name, why in self._validation.failed.items():
+                self._note(f"val/{name} is left out: {why}")
         self._validate_timer.restart()
         self.recorder.log(state.step, {**measured, "epoch": state.step / self.sampler.steps_per_epoch})
-        state.judge({"train/loss": self._last_loss, **measured})
+        try:
+            state.judge({"train/loss": self._last_loss, **measured})
+        except TrainingError as error:
+            if not done:
+                raise
+            self._note(str(error))
         self._progress("validate", {})
+
+    def _note(self, text: str) -> None:
+        if self.worker.is_first and text not in self._noted:
+            self._noted.add(text)
+            self.control.report(Noted(text))
 
     @cached_property
     def _validation(self) -> Validation:
@@ -190,7 +204,7 @@ class Loop:
         split = self.setup.data.validation or self.setup.data.train
         loader = Loader(split, self.worker.device, self.spec.data.loader_workers, train.seed)
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
-        return Validation(self.setup.task, loader, self.strategy, self.stepper.precision, batch_size)
+        return Validation(self.setup, loader, self.strategy, self.stepper.precision, batch_size)
 
     @property
     def _new_best_to_keep(self) -> bool:

@@ -12,13 +12,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import Batch, DataInfo, Field, Understood
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Understood
 from epochal.catalog.task import Task
+from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec, Optimizer, Resources
 from epochal.training.batch_norm import refuse_lone_samples
+from epochal.training.check import check
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.step import loss_of
+from epochal.training.trial import MAX_FLOPS, MAX_PARAMETERS, blaming, try_out
 from epochal.training.weights import freeze
 
 
@@ -78,25 +81,33 @@ class Plan:
     cost: Cost
     workers: Workers
     resources: Total
+    notes: tuple[str, ...]
+    """What a person should know beforehand: metrics that are left out, and the like."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def plan(spec: JobSpec, folder: Path) -> Plan:
-    """Load the data, build the model without memory, and count.
+def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
+    """Load the data where it is not ``loaded``, build the model without memory, count, and try two samples.
 
     ``folder`` is what relative paths of the data start from. The user's own code must be on the import path.
 
     Raises:
-        SpecError, NotFoundError, CodeError: something that the spec names cannot be built.
+        SpecError, NotFoundError, CodeError: something that the spec names cannot be built, or could not be trained.
     """
-    data = load_data(spec.data, folder)
+    data = loaded or load_data(spec.data, folder)
     task = build_task(spec.task, spec.data, data.info)
+    checked = check(spec, data, task)
     sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
-    cost = measure(spec, data.info, task, sampler)
+    with blaming("model", "cannot be trained on this data"):
+        cost = measure(spec, data.info, task, sampler)
+    if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
+        tried = try_out(spec, data, task, folder)
+    else:
+        tried = ("the model is too large to be tried with samples of the data here",)
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
@@ -109,6 +120,7 @@ def plan(spec: JobSpec, folder: Path) -> Plan:
         cost=cost,
         workers=_workers(spec, batch, cost),
         resources=_total(spec.resources),
+        notes=(*checked.notes, *tried),
     )
 
 
@@ -121,7 +133,9 @@ def measure(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler) -> Cost
     batch = min(sampler.global_batch_size, sampler.size)
     try:
         return _measured(spec, info, task, sampler, batch, torch.device("meta"))
-    except RuntimeError:
+    except EpochalError:
+        raise
+    except Exception:
         few = min(2, batch)
         cost = _measured(spec, info, task, sampler, few, torch.device("cpu"))
         return Cost(**{**asdict(cost), "flops": cost.flops * batch // few})
@@ -130,7 +144,8 @@ def measure(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler) -> Cost
 def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, samples: int, device: torch.device) -> Cost:
     with device:
         model = build_model(spec.model, info)
-    freeze(model, spec.train.freeze)
+    with blaming("train.freeze", "cannot be applied"):
+        freeze(model, spec.train.freeze)
     refuse_lone_samples(model, sampler, spec.train, spec.resources.max_workers)
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
+from epochal.training.check import Checked, check
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,27 @@ class Setup:
     data: LoadedData
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     lr_factor: Callable[[int, int], float]
+    checked: Checked = field(default_factory=Checked)
 
 
 def prepare(spec: JobSpec, folder: Path) -> Setup:
     """Build what ``spec`` names; ``folder`` is what relative paths of the data start from.
 
     The model's initial weights depend on the seed alone, so that every worker builds the same.
+
+    Raises:
+        SpecError, NotFoundError, CodeError: something cannot be built, or could not be trained.
     """
     data = load_data(spec.data, folder=folder)
     seeding.start(spec.train.seed)
+    model = build_model(spec.model, data.info)
+    task = build_task(spec.task, spec.data, data.info)
     return Setup(
         spec=spec,
-        model=build_model(spec.model, data.info),
-        task=build_task(spec.task, spec.data, data.info),
+        model=model,
+        task=task,
         data=data,
         optimizer=partial(build_optimizer, spec.train.optimizer),
         lr_factor=partial(lr_factor, spec.train.lr_schedule),
+        checked=check(spec, data, task),
     )

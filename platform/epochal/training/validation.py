@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from epochal.catalog.task import Task
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
 from epochal.training.precision import Precision
+from epochal.training.setup import Setup
 from epochal.training.step import loss_of
 
 if TYPE_CHECKING:  # a second's import, which the first step must not wait for
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
+
+_log = logging.getLogger(__name__)
 
 
 class Validation:
-    """Passes over the validation split. ``tick`` is called after each batch."""
+    """Passes over the validation split. ``tick`` is called after each batch.
 
-    def __init__(self, task: Task, loader: Loader, strategy: Strategy, precision: Precision, batch_size: int) -> None:
-        self._task = task
+    A metric that fails is left out, and the others go on: ``failed`` says of each why.
+    """
+
+    def __init__(self, setup: Setup, loader: Loader, strategy: Strategy, precision: Precision, batch_size: int) -> None:
+        self.failed: dict[str, str] = {}
+        self._task = setup.task
+        self._left_out = setup.checked.left_out
         self._loader = loader
         self._strategy = strategy
         self._precision = precision
@@ -32,21 +40,50 @@ class Validation:
         # Metrics that keep their samples cannot be gathered from a worker that has none: so few go to every worker.
         self._shared = len(loader.split) >= strategy.worker.world_size
 
-    def run(self, tick: Callable[[], None]) -> dict[str, float]:
+    def run(self, tick: Callable[[], None], forgiving: bool = False) -> dict[str, float]:
         """``val/loss`` and ``val/<metric>`` of the model as it is, the same numbers on every worker.
 
-        No sample counts twice: workers with fewer samples are not given more to make up for it.
+        No sample counts twice: workers with fewer samples are not given more to make up for it. A ``forgiving`` one
+        gives nothing where a worker cannot go through its samples; not so where workers run the model in lockstep.
         """
         module = self._strategy.module
-        metrics = self._task.metrics().to(self._strategy.worker.device)
+        metrics = self._metrics()
+        names = [str(name) for name in metrics.keys(keep_base=True)]
         module.eval()
+        broken = ""
         try:
             totals = self._update(metrics, tick)
+        except Exception as error:
+            if not forgiving or self._strategy.lockstep:
+                raise
+            broken, totals = _said(error), torch.zeros(2, dtype=torch.float64)
+            _log.warning("the validation failed", exc_info=True)
         finally:
             module.train()
-        loss, weight = (self._strategy.sum(totals) if self._shared else totals).tolist()
+        wrong = torch.tensor([broken != "", *(name in self.failed for name in names)], dtype=torch.float64)
+        # Of few samples that go to every worker, loss and weight grow alike.
+        loss, weight, breaks, *fails = self._strategy.sum(torch.cat([totals, wrong])).tolist()
+        if breaks:
+            self.failed["loss"] = broken or "another worker could not go through its samples"
+            return {}
+        for name, failed in zip(names, fails, strict=True):
+            if failed:
+                self.failed.setdefault(name, "it failed on another worker, whose log says why")
+                metrics.pop(name)
         # As in training: where nothing counts the loss is zero, not 0 / 0.
         return self._agreed({"loss": loss / (weight or 1.0), **self._computed(metrics)})
+
+    def _metrics(self) -> MetricCollection:
+        """Fresh ones, each by itself: groups that share a state would fail together."""
+        from torchmetrics import MetricCollection
+
+        made = self._task.metrics().to(self._strategy.worker.device)
+        kept: dict[str, Metric | MetricCollection] = {
+            str(name): metric
+            for name, metric in made.items(keep_base=True, copy_state=False)
+            if name not in self._left_out and name not in self.failed
+        }
+        return MetricCollection(kept, prefix=made.prefix, postfix=made.postfix, compute_groups=False)
 
     @torch.no_grad()
     def _update(self, metrics: MetricCollection, tick: Callable[[], None]) -> Tensor:
@@ -57,11 +94,21 @@ class Validation:
                 with self._precision.forward():
                     loss = self._strategy.run(partial(loss_of, self._task, self._strategy.module, loaded.batch))
             if loaded.size:
-                metrics.update(_full(loss.outputs), loaded.batch["target"])
+                self._each(metrics, "update", _full(loss.outputs), loaded.batch["target"])
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
             tick()
         return totals.cpu()
+
+    def _each(self, metrics: MetricCollection, method: Literal["update", "compute"], *arguments: Tensor) -> None:
+        """Call the ``method`` of each metric that has not failed yet."""
+        for name, metric in metrics.items(keep_base=True, copy_state=False):
+            if name not in self.failed:
+                try:
+                    getattr(metric, method)(*arguments)
+                except Exception as error:
+                    _log.warning("the metric val/%s failed", name, exc_info=True)
+                    self.failed[str(name)] = _said(error)
 
     def _batches(self) -> Iterable[Loaded]:
         worker = self._strategy.worker
@@ -75,7 +122,10 @@ class Validation:
             metric.sync_on_compute = self._shared
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
-            values = metrics.compute()
+            self._each(metrics, "compute")  # which keeps the values
+        for name in [name for name in self.failed if name in metrics]:
+            metrics.pop(name)
+        values = metrics.compute()
         return {name: float(value) for name, value in values.items() if torch.as_tensor(value).numel() == 1}
 
     def _agreed(self, values: dict[str, float]) -> dict[str, float]:
@@ -86,3 +136,7 @@ class Validation:
 
 def _full(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.is_floating_point() else outputs
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -96,6 +96,21 @@ def test_several_specs_or_none(run: Run, tmp_path: Path, spec: str, client: Clie
     assert run("submit", spec, other, "--follow")[0] == 2
 
 
+def test_what_could_not_be_trained_is_not_queued(run: Run, client: Client, tmp_path: Path) -> None:
+    before = len(client.jobs(limit=1000))
+    (tmp_path / "t.csv").write_text("a,y\n" + "1,yes\n" * 9)
+    data = {"name": "csv", "params": {"path": "t.csv", "target": "y"}}
+    one = written(tmp_path / "one.yaml", data=data, model={"name": "mlp"}, task={"name": "classification"})
+    code, out, err = run("submit", one)
+    assert (code, out, len(client.jobs(limit=1000))) == (2, "", before)
+    assert re.search(r"one\.yaml:\d+: data: the target y has one class", err)
+    assert run("submit", one, "--no-check")[0] == 0
+    (tmp_path / "t.csv").unlink()
+    code, _, err = run("submit", one)
+    assert code == 0
+    assert "not checked with its data: t.csv is not on this machine" in err
+
+
 def test_a_dry_run_sends_nothing(run: Run, spec: str, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(client.jobs(limit=1000))
     monkeypatch.delenv("EPOCHAL_SERVER")
@@ -371,7 +386,7 @@ def test_commands_load_nothing_of_the_cluster_s(submit: Submit, agent: PlayedAge
     kept = tmp_path / "token"
     kept.write_text(os.environ["EPOCHAL_TOKEN"])
     commands = [
-        ["submit", spec], ["submit", spec, "--dry-run"], ["jobs"], ["jobs", "--waiting"], ["status"],
+        ["submit", spec, "--no-check"], ["submit", spec, "--dry-run"], ["jobs"], ["jobs", "--waiting"], ["status"],
         ["status", job.id], ["why", job.id], ["logs", job.id, "-f"], ["events", job.id, "-f"], ["pause", paused.id],
         ["resume", paused.id], ["stop", paused.id], ["retry", paused.id],
         ["login", os.environ["EPOCHAL_SERVER"], "--token-file", str(kept)], ["config", "list"], ["config", "show"],

@@ -16,7 +16,7 @@ from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.training.control import SetAside
+from epochal.training.control import Noted, SetAside
 
 SPEC = JobSpec.model_validate(
     {"version": 1, "name": "told", "model": {"name": "mlp"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
@@ -69,3 +69,10 @@ def test_what_mlflow_does_not_take_is_an_event(tmp_path: Path) -> None:
     why = "its run was deleted in MLflow"
     message, notices = told(tmp_path, lambda reporter: reporter._tracking.notice(why), "tracking")
     assert notices == [message] == [why]
+
+
+def test_what_a_worker_notes_is_an_event_and_stands_with_the_run(tmp_path: Path) -> None:
+    why = "val/r2 is left out: it needs two validation samples, and there is one"
+    message, notices = told(tmp_path, lambda reporter: reporter.report(Noted(why)), "noted")
+    assert notices == [message] == [why]
+    assert DesiredRun.load(tmp_path / "job").tags["epochal.notes"] == why

@@ -50,6 +50,49 @@ def test_each_mistake_is_found_at_its_path(changes: dict[str, Any], path: str) -
     assert list(_found(**changes)) == [path]
 
 
+def goal(metric: str) -> dict[str, str]:
+    return {"metric": metric, "mode": "max"}
+
+
+HELD_OUT = {"path": "t.csv", "target": "y", "validation": 0, "validation_path": "v.csv"}
+NONE_HELD_OUT = {"path": "t.csv", "target": "y", "validation": 0}
+F1 = {"name": "classification", "params": {"metrics": ["f1"]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": goal("val/acuracy")}, "there is no metric 'val/acuracy'"),
+        ({"objective": goal("val/mae")}, "there is no metric 'val/mae'"),
+        ({"objective": goal("val/accuracy"), "task": F1}, "there is no metric 'val/accuracy'"),
+        (
+            {"objective": goal("train/accuracy"), "task": {"name": "mine:Task"}, "code": {}},
+            "there is no metric 'train/",
+        ),
+        (
+            {"objective": goal("val/loss"), "data": {"name": "digits", "params": {"validation": 0}}},
+            "val/loss needs validation data, and there is none: data.params.validation is 0",
+        ),
+        (
+            {"objective": goal("val/loss"), "data": {"name": "csv", "params": NONE_HELD_OUT}},
+            "val/loss needs validation",
+        ),
+        ({"objective": goal("train/loss"), "data": {"name": "csv", "params": NONE_HELD_OUT}}, ""),
+        ({"objective": goal("val/loss"), "data": {"name": "csv", "params": HELD_OUT}}, ""),
+        ({"objective": goal("val/loss"), "data": {"name": "npz", "params": {"path": "t", "validation": 0}}}, ""),
+        ({"objective": goal("val/r2"), "data": {"name": "diabetes"}}, ""),
+        ({"objective": goal("val/f1"), "task": F1}, ""),
+        ({"objective": goal("val/any"), "data": {"name": "csv", "params": HELD_OUT}}, ""),
+        ({"objective": goal("val/any"), "task": {"name": "mine:Task"}, "code": {}}, ""),
+    ],
+)
+def test_a_metric_that_is_waited_for_in_vain_is_told_without_the_data(changes: dict[str, Any], message: str) -> None:
+    stopping = {"train": {"early_stopping": changes["objective"]}}
+    for path, found in (("objective", _found(**changes)), ("train.early_stopping", _found(**{**changes, **stopping}))):
+        assert bool(found) == bool(message)
+        assert found.get(f"{path}.metric", "").startswith(message)
+
+
 def test_all_mistakes_are_found_at_once() -> None:
     found = _found(model={"name": "mlp", "params": {"depth": 3, "dropout": 2}}, data={"name": "csv"})
     assert set(found) == {"model.params.depth", "model.params.dropout", "data.params.path", "data.params.target"}

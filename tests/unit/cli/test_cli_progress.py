@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from epochal.cli.progress import LiveDisplay, PlainDisplay
+from epochal.cli import render
+from epochal.cli.progress import LiveDisplay, PlainDisplay, counted
 from epochal.ledger.states import JobState
 from epochal.training.control import Progress
 
@@ -59,3 +60,17 @@ def test_a_terminal_shows_it_above_the_bar(capsys: pytest.CaptureFixture[str], m
         shown.log(1, "step 2\n")
         assert "step" not in str(shown._rows().renderables)
     assert "[rank 1] one\n[rank 1] step 2\n" in capsys.readouterr().err
+
+
+def test_what_is_counted_is_a_bar_on_a_terminal_and_nothing_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted("reading the data", 3) as tell:
+        tell(3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(render, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with counted("reading the data", 3) as tell:
+        tell(3)
+    assert re.search(r"reading the data.*3/3", capsys.readouterr().err)

@@ -10,13 +10,14 @@ import pytest
 from epochal.engine import wire
 from epochal.engine.events import Done, Event, Failed, FailureKind, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import Evidence
-from epochal.training.control import Prepared, Progress, Report, Saved, SetAside
+from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
 
 REPORTS: list[Report] = [
     Progress("train", 10, 100, 0, 2.0, {"train/loss": 0.1 + 0.2, "perf/samples_per_second": math.inf}),
     Saved(10, "checkpoints/step-00000010", "d1", {"val/loss": 0.5}, best=True),
     Prepared("digits", "d2", "sklearn", 1437, 360, 650),
     SetAside(10, "checkpoints/step-00000010.damaged", "__0_0.distcp is damaged"),
+    Noted("val/r2 is left out"),
 ]
 EVENTS: list[Event] = [
     Started(0, 17, 1234.5, "n1", "10.0.0.1", "cuda:0", ("10.0.0.1", 4242)),

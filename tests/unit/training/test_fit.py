@@ -13,16 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torchmetrics import Metric, MetricCollection
 
 import training_pieces as pieces
 from epochal.catalog.build import build_optimizer
-from epochal.catalog.data import Batch
+from epochal.catalog.data import Batch, SampleSplit
 from epochal.catalog.optimizers import OPTIMIZERS
 from epochal.errors import CheckpointError, NonFiniteLossError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, window
-from epochal.training.control import NullControl, Phase, Progress, Report
+from epochal.training.control import Noted, NullControl, Phase, Progress, Report
 from epochal.training.fit import FitResult, fit
 from epochal.training.setup import prepare
 from epochal.training.worker import Worker
@@ -164,6 +165,87 @@ def test_unknown_metric_ends_the_training(tmp_path: Path) -> None:
     stopping = {"metric": "val/acuracy", "mode": "max"}
     with pytest.raises(TrainingError, match="val/acuracy"):
         train(pieces.spec(early_stopping=stopping), tmp_path)
+
+
+class Unlucky(Metric):
+    """Fails in ``update`` or in ``compute``; the tests ask for both."""
+
+    full_state_update = False
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def update(self, outputs: torch.Tensor, target: torch.Tensor) -> None:
+        if self.where == "update":
+            raise ValueError("no sample of class 2")
+
+    def compute(self) -> torch.Tensor:
+        raise ValueError("no sample of class 2")
+
+
+class UnluckyTask(pieces.Classification):
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def metrics(self) -> MetricCollection:
+        metrics = super().metrics()
+        metrics.add_metrics({"unlucky": Unlucky(self.where)})
+        return metrics
+
+
+@pytest.mark.parametrize("where", ["update", "compute"])
+def test_a_metric_that_fails_is_left_out_and_said_once(tmp_path: Path, where: str) -> None:
+    recorder, control = MemoryRecorder(), Watched()
+    setup = pieces.setup(pieces.spec(epochs=3), task=UnluckyTask(where))
+    result = fit(setup, Worker(), tmp_path, recorder, control)
+    assert result.state == "completed"
+    assert [step for step, _ in recorder.history["val/accuracy"]] == [4, 8, 12]
+    assert "val/unlucky" not in recorder.history
+    told = [report.note for report in control.reports if isinstance(report, Noted)]
+    assert told == ["val/unlucky is left out: ValueError: no sample of class 2"]
+
+
+def test_a_metric_that_fails_and_is_waited_for_ends_the_training_unless_it_is_done(tmp_path: Path) -> None:
+    stopping = {"metric": "val/unlucky", "mode": "max"}
+    with pytest.raises(TrainingError, match="val/unlucky"):
+        train(pieces.spec(early_stopping=stopping), tmp_path / "early", task=UnluckyTask("compute"))
+    late = pieces.spec(early_stopping=stopping, validate_every="9ep")
+    result, _ = train(late, tmp_path / "late", task=UnluckyTask("compute"))
+    assert (result.state, result.weights) == ("completed", "model/weights.safetensors")
+
+
+def unreadable(index: int) -> Batch:
+    raise OSError("val/7.png is cut off")
+
+
+@pytest.mark.parametrize("every", ["1ep", "2ep", "9ep"])
+def test_a_validation_that_fails_after_the_last_step_does_not_undo_the_training(tmp_path: Path, every: str) -> None:
+    control, data = Watched(), pieces.data()
+    broken = SampleSplit(4, unreadable)
+    setup = pieces.setup(pieces.spec(epochs=2, validate_every=every), data=replace(data, validation=broken))
+    if every == "1ep":
+        with pytest.raises(OSError, match="cut off"):
+            fit(setup, Worker(), tmp_path, MemoryRecorder(), control)
+        return
+    result = fit(setup, Worker(), tmp_path, MemoryRecorder(), control)
+    assert (result.step, result.weights) == (8, "model/weights.safetensors")
+    assert list(result.metrics) == ["train/loss"]
+    told = [report.note for report in control.reports if isinstance(report, Noted)]
+    assert told == ["val/loss is left out: OSError: val/7.png is cut off"]
+
+
+@pytest.mark.parametrize("metrics", [["mae", "r2", "rmse"], ["r2"]])
+def test_a_metric_that_cannot_be_computed_does_not_end_the_training(tmp_path: Path, metrics: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n0.0,0.0\n0.1,1.5\n0.2,3.0\n0.3,4.5\n0.4,6.0\n")
+    data = {"name": "csv", "params": {"path": "t.csv", "target": "y"}}
+    task = {"name": "regression", "params": {"metrics": metrics}}
+    tree = {"version": 1, "name": "t", "model": {"name": "mlp"}, "data": data, "task": task, "train": {"epochs": 2}}
+    recorder, control = MemoryRecorder(), Watched()
+    fit(prepare(JobSpec.model_validate(tree), tmp_path), Worker(), tmp_path, recorder, control)
+    measured = [name for name in sorted(recorder.history) if name.startswith("val/")]
+    assert measured == ["val/loss", *(f"val/{name}" for name in metrics if name != "r2")]
+    assert not [report for report in control.reports if isinstance(report, Noted)], "it was said at the start"
 
 
 def test_without_validation_data_the_training_loss_is_what_is_known(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def _loaded(
     )
 
     def split(files: list[tuple[Path, int]]) -> SampleSplit:
-        return SampleSplit(len(files), ReadImage(tuple(files), (height, width), params.mode))
+        read = ReadImage(tuple(files), (height, width), params.mode)
+        return SampleSplit(len(files), read, torch.tensor([label for _, label in files]))
 
     return LoadedData(
         split(train),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss
+from epochal.catalog.task import Loss, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -19,26 +20,33 @@ from epochal.spec.section import Choice
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
+Name = Literal["accuracy", "top5", "f1", "precision", "recall", "auroc"]
+
 
 class ClassificationParams(Params):
     loss: Choice = Choice(name="cross_entropy")
     """A loss over classes and its parameters; `epochal losses` lists them."""
-    metrics: Annotated[list[Literal["accuracy", "top5", "f1", "precision", "recall", "auroc"]], Field(min_length=1)] = [
-        "accuracy"
-    ]
+    metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy"]
     """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes."""
 
 
 class Classification:
     """Outputs (batch, classes) against class numbers (batch,)."""
 
+    known_metrics = get_args(Name)
+
     def __init__(self, loss: ChosenLoss, metrics: list[str], classes: int) -> None:
         self._loss = loss
-        self._metrics = metrics
+        self.metric_names = tuple(metrics)
         self._classes = classes
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        return self._loss.of(model(batch["input"]), batch["target"])
+        target = batch["target"]
+        return self._loss.of(fitting(model(batch["input"]), (len(target), self._classes), "classification"), target)
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        one = samples < 2 or (targets is not None and len(torch.unique(targets)) < 2)
+        return {"auroc": "it needs two classes among the validation samples, and there is one"} if one else {}
 
     def metrics(self) -> MetricCollection:
         with lean_torchmetrics():
@@ -55,7 +63,7 @@ class Classification:
             "auroc": lambda: of.MulticlassAUROC(**macro, thresholds=200),  # binned, so that its state stays small
         }
         # No compute groups: they form at the first update, and a worker without samples would not form them.
-        return MetricCollection({name: known[name]() for name in self._metrics}, compute_groups=False)
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
 
 
 def build(params: ClassificationParams, info: DataInfo) -> Classification:

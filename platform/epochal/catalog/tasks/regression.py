@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss
+from epochal.catalog.task import Loss, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -33,13 +33,22 @@ class RegressionParams(Params):
 class Regression:
     """Outputs of the target's shape against real values (batch, ...)."""
 
+    known_metrics = get_args(Metric)
+
     def __init__(self, loss: ChosenLoss, metrics: Sequence[Metric]) -> None:
         self._loss = loss
-        self._metrics = metrics
+        self.metric_names = tuple(metrics)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        return self._loss.of(model(batch["input"]).reshape(target.shape), target)
+        return self._loss.of(fitting(model(batch["input"]), target.shape, "regression"), target)
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        if samples < 2:
+            return {"r2": "it needs two validation samples, and there is one"}
+        if targets is not None and (targets == targets[0]).all():
+            return {"r2": "it needs validation targets that differ, and all are the same"}
+        return {}
 
     def metrics(self) -> MetricCollection:
         with lean_torchmetrics():
@@ -52,7 +61,7 @@ class Regression:
             "r2": of.R2Score,
         }
         # No compute groups: they form at the first update, and a worker without samples would not form them.
-        return MetricCollection({name: known[name]() for name in self._metrics}, compute_groups=False)
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
 
 
 def build(params: RegressionParams, info: DataInfo) -> Regression:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +10,33 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import output_option, set_option, spec_argument
+from epochal.cli.progress import counted
 from epochal.cli.render import Output
+from epochal.errors import SpecError
 
 if TYPE_CHECKING:
+    from epochal.catalog.data import LoadedData
     from epochal.spec import LoadedSpec
+    from epochal.training.every_sample import BadSample
     from epochal.training.plan import Plan
 
 
 @click.command()
 @spec_argument
 @set_option
+@click.option("--data", "all_data", is_flag=True, help="Read every sample once, and list those that are bad.")
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
-def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
+def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Output) -> int:
     """Show what a job spec would run, without running it.
 
     Prints every value of the resolved spec with where it comes from, the size of the model, the cost of a step, the
     number of steps and the resources of all workers together, and what each column or array of your data is taken for.
-    Loads the data; the model takes no memory.
+    Loads the data, and runs two samples through the model where that takes no more than a second; a larger model takes
+    no memory. What could not be trained is refused, as its workers would. Exit code: 0 it can be trained, 2 it cannot.
     """
     import sys
 
+    from epochal.catalog.build import load_data
     from epochal.catalog.index import check
     from epochal.spec import load_spec
     from epochal.training.plan import plan
@@ -37,7 +44,41 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
     loaded = load_spec(source, overrides, (check,))
     if loaded.spec.code is not None:
         sys.path.insert(0, str(loaded.folder / loaded.spec.code.dir))
-    planned = plan(loaded.spec, loaded.folder)
+    try:
+        data = load_data(loaded.spec.data, loaded.folder)
+        total = sum(len(split) for _, split in data.splits())
+        if all_data and (bad := _bad_samples(data, loaded, total)):
+            _show_bad(bad, total, output)
+            return 2
+        planned = plan(loaded.spec, loaded.folder, data)
+    except SpecError as error:
+        raise loaded.placed(error) from error
+    _show(planned, loaded, {"data": {"samples": total, "bad": []}} if all_data else {}, output)
+    if all_data:
+        render.message(f"all of the {total:,} samples can be read")
+    return 0
+
+
+def _bad_samples(data: LoadedData, loaded: LoadedSpec, total: int) -> tuple[BadSample, ...]:
+    import os
+
+    from epochal.settings import home
+    from epochal.training.every_sample import read_once
+
+    with counted("reading the data", total) as tell:
+        return read_once(data, loaded.spec, home().read_data, os.cpu_count() or 1, tell)
+
+
+def _show_bad(bad: Sequence[BadSample], total: int, output: Output) -> None:
+    rows = [asdict(one) for one in bad]
+    if output is Output.TABLE:
+        render.records(rows, ["split", "sample", "reason"], title="samples that cannot be trained on")
+        render.message(f"{len(bad):,} of {total:,} samples cannot be trained on: mend them, or take them out")
+    else:
+        render.document({"data": {"samples": total, "bad": rows}}, output)
+
+
+def _show(planned: Plan, loaded: LoadedSpec, read: Mapping[str, Any], output: Output) -> None:
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
@@ -46,9 +87,11 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
             render.records(rows, ["name", "taken_for", "missing", "note"], title="parts of the data")
             render.text("")
         render.document({**_summary(planned), **_start(loaded.spec.env)})
+        for note in planned.notes:
+            render.message(f"note: {note}")
     else:
         spec = loaded.spec.model_dump(mode="json")
-        render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict()}, output)
+        render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict(), **read}, output)
 
 
 def _values(loaded: LoadedSpec) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epochal.client.client import Submitted
     from epochal.client.submission import Submission
     from epochal.ledger.values import Job
+    from epochal.spec.load import LoadedSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Attached:
 @click.option("--key", help="Your own id for this submission: submitting again with it gives the same job.")
 @click.option("-f", "--follow", is_flag=True, help="Show progress and logs until the job ends. Ctrl-C detaches.")
 @click.option("--wait", "waiting", is_flag=True, help="Wait until the jobs have ended. Ctrl-C detaches.")
+@click.option("--no-check", is_flag=True, help="Do not look at the data here; the workers do, once they start.")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print what would be sent; send nothing.")
 @server_options
 @output_option()
@@ -47,18 +49,21 @@ def command(
     overrides: tuple[str, ...],
     name: str | None,
     key: str | None,
+    no_check: bool,
     dry_run: bool,
     output: Output,
     **how: Any,
 ) -> int:
     """Queue a job from each job spec FILE (`-` reads standard input).
 
-    Nothing is queued where one of them is wrong. Exit code: 0 they are queued (with --follow or --wait: they
+    Nothing is queued where one of them is wrong, or could not be trained, as `plan` tells, where this machine has its
+    data and torch. Exit code: 0 they are queued (with --follow or --wait: they
     succeeded), 1 a job failed or was stopped, 2 a spec is wrong.
     """
     attached = Attached(**how)
     _check(files, name, key, attached)
-    prepared = _prepared(files, (*overrides, *([f"name={name}"] if name else [])))
+    look = not (no_check or dry_run)
+    prepared = _prepared(files, (*overrides, *([f"name={name}"] if name else [])), look)
     if dry_run:
         return _show_prepared(prepared, output)
     with connect(attached.server, attached.context) as client:
@@ -77,8 +82,8 @@ def _check(files: Sequence[str], name: str | None, key: str | None, attached: At
         raise UsageError("standard input can be read once")
 
 
-def _prepared(files: Sequence[str], overrides: Sequence[str]) -> list[Submission]:
-    """All of them, or none with every problem of every file."""
+def _prepared(files: Sequence[str], overrides: Sequence[str], look: bool) -> list[Submission]:
+    """All of them, or none with every problem of every file; ``look`` at their data, too."""
     from epochal.client.submission import load, prepare
     from epochal.settings import home
 
@@ -86,6 +91,8 @@ def _prepared(files: Sequence[str], overrides: Sequence[str]) -> list[Submission
     for file in files:
         try:
             loaded.append(load(file, overrides))
+            if look:
+                _look(loaded[-1])
         except SpecError as error:
             wrong.append(error)
     for one in wrong[:-1]:
@@ -97,6 +104,41 @@ def _prepared(files: Sequence[str], overrides: Sequence[str]) -> list[Submission
         if submission.skipped:
             render.warning(f"not shipped, since they look like secrets: {', '.join(submission.skipped)}")
     return prepared
+
+
+def _look(loaded: LoadedSpec) -> None:
+    """Refuse what its workers would refuse, as far as this machine can tell."""
+    spec = loaded.spec
+    if why := _out_of_reach(loaded):
+        render.message(f"{loaded.source}: not checked with its data: {why}")
+        return
+    from epochal.catalog.build import build_task, is_import_path, load_data
+    from epochal.training.check import check
+    from epochal.training.plan import plan
+
+    try:
+        data = load_data(spec.data, loaded.folder)
+        if is_import_path(spec.model.name):
+            check(spec, data, build_task(spec.task, spec.data, data.info))
+        else:
+            plan(spec, loaded.folder, data)
+    except SpecError as error:
+        raise loaded.placed(error) from error
+
+
+def _out_of_reach(loaded: LoadedSpec) -> str:
+    """Why its data cannot be looked at here; empty where it can."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = loaded.spec
+    if any(":" in one.name for one in (spec.data, spec.task) if one is not None):
+        return "it is read by code of your own, which `epochal plan` runs"
+    if find_spec("torch") is None:
+        return "torch is not installed here"
+    paths = [spec.data.params.get(name) for name in ("path", "validation_path")]
+    away = [one for one in paths if isinstance(one, str) and not (loaded.folder / Path(one).expanduser()).exists()]
+    return f"{away[0]} is not on this machine" if away else ""
 
 
 def _show_prepared(prepared: Sequence[Submission], output: Output) -> int:

@@ -1,0 +1,123 @@
+"""What spec, data and task tell before a training: the same for `plan`, `submit` and each worker at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from epochal.catalog.data import LoadedData, targets_of
+from epochal.catalog.task import Task, TellsMetrics
+from epochal.errors import CodeError, Problem, SpecError
+from epochal.spec.job import JobSpec
+from epochal.spec.wanted_metrics import WAITING, Given, unmet
+
+
+@dataclass(frozen=True)
+class Checked:
+    """``left_out`` are metrics (without ``val/``) that cannot be computed on the validation data there is, each with
+    the reason; ``notes`` is what a person should know beforehand."""
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
+    """
+    Raises:
+        SpecError: with everything for which the training would end, or come to nothing.
+        CodeError: the user's task cannot make its metrics.
+    """
+    left_out = _unmeasurable(data, task)
+    # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
+    targets = _wrong_targets(data) if isinstance(task, TellsMetrics) else ()
+    problems = [*_too_few(spec, data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    if problems:
+        raise SpecError("the job spec", tuple(problems))
+    told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
+    return Checked(left_out, (*told, *_notes(spec, data)))
+
+
+def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
+    samples, workers = len(data.train), spec.resources.max_workers
+    if not samples:
+        yield Problem("data", "there are no training samples")
+    elif samples < workers:
+        message = f"expected at most {samples}, a training sample for each, got {workers}"
+        yield Problem("resources.workers", message, value=workers)
+
+
+def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
+    samples, batch = len(data.train), spec.train.global_batch_size
+    if samples < batch:
+        yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
+    validated, workers = len(data.validation or ()), spec.resources.max_workers
+    if 0 < validated < workers:
+        yield f"there are {validated} validation samples for {workers} workers: each goes through all of them"
+
+
+def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
+    """As far as the targets are known without reading samples."""
+    target, seen = data.info.target, {}
+    for part, split in data.splits():
+        values = targets_of(split)
+        if values is None or not len(values):
+            continue
+        seen[part] = values
+        wrong = ~torch.isfinite(values) if target.classes is None else (values < 0) | (values >= target.classes)
+        if len(rows := wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()):
+            expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
+            found = values[rows[0]].tolist()
+            count = f"{len(rows):,} of {len(values):,} targets of the {part} samples"
+            message = f"{count} are not {expected}: sample {rows[0]} has {found}"
+            yield Problem("data", message, hint="mend them, or drop the samples")
+    if target.classes is not None and not target.shape and "train" in seen:
+        yield from _wrong_classes(data, seen["train"], seen.get("validation"))
+
+
+def _wrong_classes(data: LoadedData, train: Tensor, validation: Tensor | None) -> Iterator[Problem]:
+    known = torch.unique(train)
+    if len(known) < 2:
+        name = next((f" {one.name}" for one in data.understood if one.taken_for.startswith("target")), "")
+        hint = "is it the right column or file? classification needs two classes or more"
+        yield Problem("data", f"the target{name} has one class: there is nothing to tell apart", hint=hint)
+    if validation is not None and len(rows := (~torch.isin(validation, known)).nonzero().flatten()):
+        message = (
+            f"{len(rows):,} of {len(validation):,} validation samples are of classes that no training sample has:"
+            f" sample {rows[0]} is of class {validation[rows[0]]}"
+        )
+        yield Problem("data", message, hint="add such samples to the training part, or drop these")
+
+
+def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
+    if not isinstance(task, TellsMetrics) or data.validation is None:
+        return {}
+    told = task.unmeasurable(len(data.validation), targets_of(data.validation))
+    return {name: why for name, why in told.items() if name in task.metric_names}
+
+
+def _wrong_metrics(spec: JobSpec, data: LoadedData, task: Task, left_out: Mapping[str, str]) -> Iterator[Problem]:
+    sections = zip(WAITING, (spec.objective, spec.train.early_stopping), strict=True)
+    absent = "" if data.validation else "this dataset has no sample for it"
+    if absent and spec.data.params.get("validation") == 0:
+        absent = "data.params.validation is 0"
+    known = task.known_metrics if isinstance(task, TellsMetrics) else ()
+    wanted = {path: section.metric for path, section in sections if section is not None}
+    return unmet(wanted, Given(_named(task), known, absent, left_out))
+
+
+def _named(task: Task) -> Sequence[str] | None:
+    """The names of the task's metrics; None where only computing them tells, as a metric may give several values."""
+    if isinstance(task, TellsMetrics):
+        return task.metric_names
+    try:
+        metrics = task.metrics()
+        kinds = {type(metric) for metric in metrics.values(copy_state=False)}
+    except Exception as error:
+        name = type(task).__name__
+        told = f"task.name: {name}.metrics() failed: {type(error).__name__}: {error}"
+        raise CodeError(told, "it returns a torchmetrics.MetricCollection") from error
+    plain = all(kind.__module__.startswith("torchmetrics.") and ".wrappers." not in kind.__module__ for kind in kinds)
+    return [str(name) for name in metrics] if plain else None
