@@ -34,7 +34,7 @@ from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import EventKind, Reason
-from epochal.ledger.values import Job, Lease
+from epochal.ledger.values import GRACE_SECONDS, Job, Lease
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CLOSED_AS, artifacts_folder
@@ -234,7 +234,7 @@ class JobRunner:
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
         try:
             self._spec = job_folder.spec_of(lease.job)
-            with _time_limit(self._spec, lease.job, partial(self._enter, Phase.TIMED_OUT)):
+            with _time_limit(self._spec, lease.job, partial(self._enter, Phase.TIMED_OUT, GRACE_SECONDS)):
                 return self._explained(self._train(lease, self._spec, outbox))
         except CapacityError as error:
             if self._is_ending:
@@ -299,17 +299,19 @@ class JobRunner:
 
     def _explained(self, ending: Ending) -> Ending:
         """The ending with what this agent knows about it."""
-        if ending.reason is None and self._phase is Phase.TIMED_OUT:
-            limit = self._spec.limits.max_duration if self._spec else ""
-            return Ending(Reason.TIMEOUT, f"limits.max_duration of {limit} is used up", result=ending.result)
-        if ending.reason is None and self._phase is Phase.LEAVING:
-            return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
         if ending.reason is Reason.INFRASTRUCTURE and self._agent.hands_back and (lost := self._agent.cluster.lost()):
             self._agent.lost_ray(lost)
             return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer", lost=True)
-        if ending.failed and self._phase is Phase.STOPPING:
+        if ending.failed and self._phase in (Phase.STOPPING, Phase.TIMED_OUT):
             done = self.reporter.progress.step if self.reporter and self.reporter.progress else 0
-            return replace(ending, reason=None, message=f"{ending.message}; {job_folder.saved(self._folder, done)}")
+            told = f"{ending.message}; {job_folder.saved(self._folder, done)}"
+            ending = replace(ending, reason=None, message=told)
+        if ending.reason is None and self._phase is Phase.TIMED_OUT:
+            limit = self._spec.limits.max_duration if self._spec else ""
+            told = "; ".join(filter(None, (f"limits.max_duration of {limit} is used up", ending.message)))
+            return replace(ending, reason=Reason.TIMEOUT, message=told)
+        if ending.reason is None and self._phase is Phase.LEAVING:
+            return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
         return ending
 
     @property

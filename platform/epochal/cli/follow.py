@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import queue
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -12,16 +15,19 @@ from epochal.cli import render
 from epochal.cli.job_view import why_lines
 from epochal.cli.log_lines import BEGUN_SECONDS, Line, Lines
 from epochal.cli.progress import QuietDisplay
+from epochal.client.following import LogChunk
 from epochal.errors import ConflictError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind, JobState
 from epochal.training.control import Progress
 
 if TYPE_CHECKING:
     from epochal.client import Client
-    from epochal.ledger.values import Event, Job
+    from epochal.ledger.values import Event, FullJob, Job
 
-_LOOK_SECONDS = 1.0
-"""How often progress and logs are asked for; a change of state is told at once."""
+    _News = Event | LogChunk | Exception | threading.Thread
+
+_LOOK_SECONDS = 2.0
+"""How often progress is asked for, of which agents tell as often; changes of state and logs come by themselves."""
 _WHY_AFTER, _WHY_EVERY = 3.0, 15.0
 """Seconds in the queue after which the reason is asked for, and how often again."""
 _LAST_LOGS_SECONDS = 10.0
@@ -29,17 +35,21 @@ _LAST_LOGS_SECONDS = 10.0
 
 
 class Follower:
-    """Tells ``display`` what happens to one job until it has ended."""
+    """Tells ``display`` what happens to one job until it has ended.
+
+    Events and logs come over connections of their own, each read by a thread; only progress has to be asked for.
+    """
 
     def __init__(self, client: Client, job_id: str, display: QuietDisplay, with_logs: bool = True) -> None:
         self._client = client
         self._job_id = job_id
         self._display = display
+        self._with_logs = with_logs
         self._lines = Lines()
-        self._cursor = ""
-        self._logs_done = not with_logs
+        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._told_why = ""
         self._ask_why_at = time.monotonic() + _WHY_AFTER
+        self._look_at = 0.0
         self._told_progress: Mapping[str, Any] | None = None
 
     def follow(self) -> Job:
@@ -48,22 +58,61 @@ class Follower:
         Raises:
             UnreachableError: it did not answer for minutes.
         """
-        job, after = self._client.job(self._job_id), 0
-        while True:
-            page = self._client.event_page(self._job_id, after, _LOOK_SECONDS)
-            after = page.last(after)
-            for event in page.events:
-                self._tell(job, event)
+        job, until = self._client.job(self._job_id), math.inf
+        events = self._listen(self._client.events(self._job_id, follow=True))
+        open_ends = {events}
+        if self._with_logs:
+            open_ends.add(self._listen(self._client.logs(self._job_id, follow=True)))
+        while open_ends and time.monotonic() < until:
+            with suppress(queue.Empty):
+                item = self._news.get(timeout=BEGUN_SECONDS / 2)
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, threading.Thread):
+                    open_ends.discard(item)
+                    until = time.monotonic() + _LAST_LOGS_SECONDS if item is events else until
+                elif isinstance(item, LogChunk):
+                    self._show(self._lines.of(item))
+                else:
+                    self._tell(job, item)
+                    self._look_at = 0.0
+            for _, rank, text in self._lines.begun(BEGUN_SECONDS):
+                self._display.log(rank, "", render.printable(text))
             with suppress(UnreachableError):
-                job = self._client.job(self._job_id)
-                self._look(job)
-            if page.done and job.state.is_terminal:
-                self._last_logs()
-                return job
+                job = self._looked(job)
+        self._show(self._lines.rest())
+        return job if job.state.is_terminal else self._client.job(self._job_id)
+
+    def _listen(self, source: Iterator[Event | LogChunk]) -> threading.Thread:
+        """Have a thread put what ``source`` gives among the news, and itself at the end."""
+
+        def listen() -> None:
+            try:
+                for item in source:
+                    self._news.put(item)
+            except Exception as error:
+                self._news.put(error)
+            self._news.put(thread)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        return thread
+
+    def _looked(self, job: FullJob) -> FullJob:
+        """The job as it is now, where an event has told of it or it may have got on."""
+        if self._news.empty() and (not self._look_at or (job.state.is_active and time.monotonic() >= self._look_at)):
+            job = self._client.job(self._job_id)
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+            if job.progress and job.progress != self._told_progress and (told := progress_of(job.progress)):
+                self._told_progress = job.progress
+                self._display.progress(told)
+        if job.state is JobState.QUEUED:
+            self._say_why(job)
+        return job
 
     def _tell(self, job: Job, event: Event) -> None:
         """One line for a change of state, and the message where a person should read why."""
-        if event.kind == EventKind.TRACKING:
+        if event.kind in (EventKind.NOTED, EventKind.TRACKING):
             self._display.notice(render.printable(event.message))
         if event.previous is not event.state:
             self._display.state(replace(job, state=event.state))
@@ -71,14 +120,6 @@ class Follower:
                 self._display.notice(render.printable(event.message))
         if event.state is JobState.PAUSED and event.previous is not JobState.PAUSED:
             self._display.notice(f"it goes on with `epochal resume {job.id}`")
-
-    def _look(self, job: Job) -> None:
-        if job.state is JobState.QUEUED:
-            self._say_why(job)
-        if job.progress and job.progress != self._told_progress and (told := progress_of(job.progress)):
-            self._told_progress = job.progress
-            self._display.progress(told)
-        self._print_logs()
 
     def _say_why(self, job: Job) -> None:
         """Why it still waits, when that is something new."""
@@ -90,23 +131,6 @@ class Follower:
             if why != self._told_why:
                 self._told_why = why
                 self._display.notice(render.printable(why))
-
-    def _print_logs(self, wait: float = 0.0) -> None:
-        while not self._logs_done:
-            page = self._client.log_page(self._job_id, None, self._cursor, wait)
-            self._cursor, self._logs_done = page.cursor, page.done
-            for chunk in page.chunks:
-                self._show(self._lines.of(chunk))
-            if not page.chunks:
-                break
-        for _, rank, text in self._lines.begun(BEGUN_SECONDS):
-            self._display.log(rank, "", render.printable(text))
-
-    def _last_logs(self) -> None:
-        until = time.monotonic() + _LAST_LOGS_SECONDS
-        while not self._logs_done and time.monotonic() < until:
-            self._print_logs(_LOOK_SECONDS)
-        self._show(self._lines.rest())
 
     def _show(self, lines: Iterable[Line]) -> None:
         for _, rank, text in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Client(JobCalls, AdministrationCalls):
         self.address = find_address(server, context)
         self._http = Http(self.address.server, token or self.address.token)
         self._notice = notice or (lambda _text: None)
+        self._away = threading.Lock()
 
     @property
     def server(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -37,6 +38,8 @@ class JobCalls:
 
     _http: Http
     _notice: Callable[[str], None]
+    _away: threading.Lock
+    """Held by a thread that waits for the server to answer again."""
 
     def job(self, ref: str) -> FullJob:
         """One job, with its spec.
@@ -206,10 +209,18 @@ class JobCalls:
             return self._http.json(request)
         with suppress(UnreachableError):
             return self._http.json(request)
-        self._notice(f"{self._http.server} does not answer; trying again for {_OUTAGE_SECONDS / 60:.0f} minutes")
-        answer = self._http.json(replace(request, outage=_OUTAGE_SECONDS))
-        self._notice(f"{self._http.server} answers again")
-        return answer
+        says = self._away.acquire(blocking=False)  # one of the threads that notice it
+        try:
+            if says:
+                minutes = f"{_OUTAGE_SECONDS / 60:.0f} minutes"
+                self._notice(f"{self._http.server} does not answer; trying again for {minutes}")
+            answer = self._http.json(replace(request, outage=_OUTAGE_SECONDS))
+            if says:
+                self._notice(f"{self._http.server} answers again")
+            return answer
+        finally:
+            if says:
+                self._away.release()
 
 
 def _job(ref: str, *parts: str) -> str:

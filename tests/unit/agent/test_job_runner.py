@@ -10,8 +10,8 @@ from ray.exceptions import RaySystemError
 from ray.util.placement_group import PlacementGroup
 
 from epochal.agent.in_process import LedgerSource
-from epochal.agent.job_folder import ensure
-from epochal.agent.job_runner import Agent, JobRunner
+from epochal.agent.job_folder import ensure, saved
+from epochal.agent.job_runner import Agent, JobRunner, Phase
 from epochal.agent.observer import SilentObserver
 from epochal.agent.outbox import Outbox
 from epochal.agent.progress import ProgressLog
@@ -20,12 +20,15 @@ from epochal.agent.retry_policy import Ending
 from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, Place
 from epochal.engine.warm import WarmPool
+from epochal.files import write_atomically
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Event, Job, Lease
 from epochal.settings import home
+from epochal.spec.job import JobSpec
 from epochal.spec.load import load_spec
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.model import FORMAT_TAG
+from epochal.training.checkpoint import name_of
 
 JOBS = Path(__file__).parents[3] / "jobs"
 SWEEP = JOBS / "sweeps" / "digits-cnn.yaml"
@@ -51,6 +54,56 @@ def run_by(runner: type[JobRunner], path: Path, cluster: Connection, hands_back:
         ended = runner(agent, lease, SilentObserver()).run()
         assert ended is not None
         return ended, ledger.events(job.id)
+
+
+class Stuck(JobRunner):
+    """Its workers are asked to end, and are killed."""
+
+    asked: str
+
+    def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
+        self._source.running(lease, 1)
+        if self.asked == "time":
+            self._enter(Phase.TIMED_OUT)
+        else:
+            getattr(self._source, self.asked)(lease.job_id)
+            self.interrupt(0.0)
+        return Ending(Reason.HANG, "rank 0: killed")
+
+
+@pytest.mark.parametrize("hands_back", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "state", "reason"),
+    [
+        ("request_stop", JobState.STOPPED, Reason.STOPPED_BY_USER),
+        ("request_pause", JobState.PAUSED, Reason.STOPPED_BY_USER),
+        ("time", JobState.FAILED, Reason.TIMEOUT),
+    ],
+)
+def test_a_job_ends_as_it_was_asked_to_though_its_workers_do_not(
+    monkeypatch: pytest.MonkeyPatch, asked: str, state: JobState, reason: Reason, hands_back: bool
+) -> None:
+    monkeypatch.setattr(Stuck, "asked", asked, raising=False)
+    ended, events = run_by(Stuck, JOBS / "quickstart.yaml", NO_CLUSTER, hands_back)
+    assert (ended.state, ended.reason) == (state, reason)
+    assert ended.message.endswith("rank 0: killed; nothing is saved")
+    assert [event.kind for event in events].count("leased") == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "done", "told"),
+    [
+        ([], 0, "nothing is saved"),
+        ([], 12, "steps 1 to 12 are not saved"),
+        ([7, 14], 20, "steps 15 to 20 are not saved"),
+        ([7, 14], 14, "saved up to step 14"),
+        ([7, 14], 0, "saved up to step 14"),
+    ],
+)
+def test_what_is_saved_is_said(tmp_path: Path, steps: list[int], done: int, told: str) -> None:
+    for step in steps:
+        write_atomically(tmp_path / "checkpoints" / name_of(step) / "manifest.json", "{}")
+    assert saved(tmp_path, done) == told
 
 
 class Trained(JobRunner):
