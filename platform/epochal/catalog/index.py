@@ -132,7 +132,9 @@ def _waits_in_vain(tree: Mapping[str, Any]) -> Iterator[Problem]:
         task = _index()["task"][dataset.task]
     absent = "data.params.validation is 0" if dataset is not None and _holds_nothing_out(tree, dataset) else ""
     schema = task.params.get("properties", {}).get("metrics", {}) if task is not None else {}
-    known = next((one["items"].get("enum", []) for one in (schema, *schema.get("anyOf", ())) if "items" in one), [])
+    known: list[str] = next(
+        (one["items"].get("enum", []) for one in (schema, *schema.get("anyOf", ())) if "items" in one), []
+    )
     chosen = _at(tree, "task.params.metrics")
     names = chosen if isinstance(chosen, list) else schema.get("default") or known
     told = [name for name in names if isinstance(name, str)] if known else None

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from epochal.catalog.data import LoadedData, targets_of
 from epochal.catalog.task import Task, TellsMetrics
@@ -32,12 +31,13 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     """
     left_out = _unmeasurable(data, task)
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
-    targets = _wrong_targets(data) if isinstance(task, TellsMetrics) else ()
+    decides = not isinstance(task, TellsMetrics)
+    targets = () if decides else _wrong_targets(data)
     problems = [*_too_few(spec, data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
-    return Checked(left_out, (*told, *_notes(spec, data)))
+    return Checked(left_out, (*told, *_notes(spec, data), *(() if decides else _unseen(data))))
 
 
 def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
@@ -58,14 +58,22 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
         yield f"there are {validated} validation samples for {workers} workers: each goes through all of them"
 
 
+def _unseen(data: LoadedData) -> Iterator[str]:
+    train, held_out = targets_of(data.train), targets_of(data.validation) if data.validation else None
+    if data.info.target.classes is None or train is None or held_out is None:
+        return
+    if len(rows := (~torch.isin(held_out, train)).flatten().nonzero().flatten()):
+        told = f"{len(rows):,} of {len(held_out):,} validation samples are of classes that no training sample has"
+        yield f"{told}: sample {rows[0]} is of class {held_out.flatten()[rows[0]]}"
+
+
 def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
     """As far as the targets are known without reading samples."""
-    target, seen = data.info.target, {}
+    target = data.info.target
     for part, split in data.splits():
         values = targets_of(split)
         if values is None or not len(values):
             continue
-        seen[part] = values
         wrong = ~torch.isfinite(values) if target.classes is None else (values < 0) | (values >= target.classes)
         if len(rows := wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()):
             expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
@@ -73,22 +81,11 @@ def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
             count = f"{len(rows):,} of {len(values):,} targets of the {part} samples"
             message = f"{count} are not {expected}: sample {rows[0]} has {found}"
             yield Problem("data", message, hint="mend them, or drop the samples")
-    if target.classes is not None and not target.shape and "train" in seen:
-        yield from _wrong_classes(data, seen["train"], seen.get("validation"))
-
-
-def _wrong_classes(data: LoadedData, train: Tensor, validation: Tensor | None) -> Iterator[Problem]:
-    known = torch.unique(train)
-    if len(known) < 2:
+    train = targets_of(data.train)
+    if target.classes is not None and not target.shape and train is not None and len(torch.unique(train)) == 1:
         name = next((f" {one.name}" for one in data.understood if one.taken_for.startswith("target")), "")
         hint = "is it the right column or file? classification needs two classes or more"
         yield Problem("data", f"the target{name} has one class: there is nothing to tell apart", hint=hint)
-    if validation is not None and len(rows := (~torch.isin(validation, known)).nonzero().flatten()):
-        message = (
-            f"{len(rows):,} of {len(validation):,} validation samples are of classes that no training sample has:"
-            f" sample {rows[0]} is of class {validation[rows[0]]}"
-        )
-        yield Problem("data", message, hint="add such samples to the training part, or drop these")
 
 
 def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:

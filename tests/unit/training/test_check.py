@@ -44,7 +44,6 @@ def goal(metric: str) -> dict[str, str]:
     ("table", "job", "path", "message"),
     [
         ("a,y\n1,yes\n2,yes\n3,yes\n4,yes\n5,yes\n", spec(), "data", "the target y has one class"),
-        (SEEN, spec({"validation_path": "held.csv"}), "data", "1 of 2 validation samples are of classes that no"),
         (
             SEEN,
             spec({"validation": 0}, objective=goal("val/accuracy")),
@@ -128,6 +127,12 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ),
         (
             SEEN,
+            spec({"validation_path": "held.csv"}),
+            [],
+            ["1 of 2 validation samples are of classes that no training sample has: sample 1 is of class 0"],
+        ),
+        (
+            SEEN,
             spec(train={"global_batch_size": 64}),
             [],
             ["train.global_batch_size is 64, and there are 8 training samples: each step takes all"],
@@ -144,6 +149,7 @@ def test_what_can_be_trained_is_not_refused_and_what_differs_is_noted(
     tmp_path: Path, table: str, job: JobSpec, left_out: list[str], notes: list[str]
 ) -> None:
     (tmp_path / "t.csv").write_text(table)
+    (tmp_path / "held.csv").write_text(HELD_OUT)
     checked = prepare(job, tmp_path).checked
     assert (list(checked.left_out), list(checked.notes)) == (left_out, notes)
     assert list(plan(job, tmp_path).notes) == notes
