@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(ray_home: Path) -> Iterator[Connection]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(HERE))  # where the workers find the targets
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        )  # where the workers find the targets
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
         with connect(token_path=ray_home / "ray_token", cpus=3) as connection:
@@ -203,12 +206,14 @@ def until_stopped(gang: Gang, folder: Path, attempt: int) -> tuple[float, list[E
     [
         ("exception", 1, FailureKind.USER_ERROR),
         pytest.param("memory", 0, FailureKind.OUT_OF_MEMORY, marks=pytest.mark.slow),
-        pytest.param("exit", 1, FailureKind.INFRASTRUCTURE, marks=pytest.mark.slow),
+        pytest.param("exit", 1, FailureKind.USER_ERROR, marks=pytest.mark.slow),
     ],
 )
 def test_the_first_failing_rank_is_named(place: Place, tmp_path: Path, how: str, rank: int, kind: FailureKind) -> None:
     failed = failure(run(place, "fail_after_a_while", tmp_path, {"how": how, "rank": rank}))
     assert (failed.rank, failed.kind) == (rank, kind)
+    if how == "exit":
+        assert re.search(r"your code ended .* os\._exit\(3\) \(gang_targets\.py, line \d+: os", failed.message)
     if how == "exception":
         assert failed.message == "ValueError: the labels do not match"
         assert "gang_targets.py" in failed.traceback

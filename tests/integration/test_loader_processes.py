@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import psutil
+import pytest
 import torch
 
 import training_pieces as pieces
-from epochal.training.loader import Loader, start_early
+from epochal.catalog.data import Split
+from epochal.errors import CodeError
+from epochal.training.loader import Loader, _Reader, _request, start_early
 from epochal.training.sampler import Sampler
 
 
@@ -31,3 +37,27 @@ def test_the_process_that_loader_processes_come_from_can_be_started_before_they_
     assert next(batches).size == 4
     batches.close()
     assert servers() == early
+
+
+class Ending(Split):
+    """A dataset that ends the process which reads from it."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __len__(self) -> int:
+        return 8
+
+    def fetch(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        if self.how == "sys.exit":
+            sys.exit(5)
+        if self.how == "os._exit":
+            os._exit(5)
+        return {}
+
+
+@pytest.mark.parametrize("how", ["sys.exit", "os._exit"])
+def test_a_dataset_that_ends_its_process_is_an_error_that_names_the_line(how: str) -> None:
+    reader = _Reader(Ending(how))  # as in a loader process, which torch takes 5 s to end after an exception
+    with pytest.raises(CodeError, match=rf"your code ended the interpreter.*line \d+: {how}\(5\)"):
+        reader[_request([0], 1)]

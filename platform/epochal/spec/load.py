@@ -52,6 +52,11 @@ class LoadedSpec:
     folder: FilePath
     origins: dict[str, str]
 
+    @property
+    def code_folder(self) -> FilePath:
+        """The folder of the code that it ships; its own where it ships none."""
+        return self.folder / self.spec.code.dir if self.spec.code else self.folder
+
 
 def load_spec(source: str | FilePath, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> LoadedSpec:
     """Read the spec in the file ``source`` (``-`` is standard input), with ``path=value`` overrides.

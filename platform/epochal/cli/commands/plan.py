@@ -10,6 +10,7 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import output_option, set_option, spec_argument
+from epochal.cli.own_code import check_code, own_code
 from epochal.cli.render import Output
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ def command(source: str, overrides: tuple[str, ...], output: Output) -> None:
     number of steps and the resources of all workers together, and what each column or array of your data is taken for.
     Loads the data; the model takes no memory.
     """
-    import sys
-
     from epochal.catalog.index import check
     from epochal.spec import load_spec
     from epochal.training.plan import plan
 
     loaded = load_spec(source, overrides, (check,))
-    if loaded.spec.code is not None:
-        sys.path.insert(0, str(loaded.folder / loaded.spec.code.dir))
-    planned = plan(loaded.spec, loaded.folder)
+    check_code(loaded)
+    with own_code(loaded.code_folder if loaded.spec.code else None):
+        _show(loaded, plan(loaded.spec, loaded.folder), output)
+
+
+def _show(loaded: LoadedSpec, planned: Plan, output: Output) -> None:
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
