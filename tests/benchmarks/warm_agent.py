@@ -55,7 +55,7 @@ def main(spec: Path, jobs: int) -> None:
         for _ in range(jobs):
             time.sleep(PAUSE_SECONDS)
             print(f"submitted {time.time()!r}", flush=True)
-            job = submit(ledger, home, load_spec(spec, (), [check]), (), observer.notice)
+            job = submit(ledger, home, load_spec(spec, (), [check]), ())
             lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
             assert lease is not None
             runner = JobRunner(agent, lease, observer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,12 +206,14 @@ def until_stopped(gang: Gang, folder: Path, attempt: int) -> tuple[float, list[E
     [
         ("exception", 1, FailureKind.USER_ERROR),
         pytest.param("memory", 0, FailureKind.OUT_OF_MEMORY, marks=pytest.mark.slow),
-        pytest.param("exit", 1, FailureKind.INFRASTRUCTURE, marks=pytest.mark.slow),
+        pytest.param("exit", 1, FailureKind.USER_ERROR, marks=pytest.mark.slow),
     ],
 )
 def test_the_first_failing_rank_is_named(place: Place, tmp_path: Path, how: str, rank: int, kind: FailureKind) -> None:
     failed = failure(run(place, "fail_after_a_while", tmp_path, {"how": how, "rank": rank}))
     assert (failed.rank, failed.kind) == (rank, kind)
+    if how == "exit":
+        assert re.search(r"your code ended .* os\._exit\(3\) \(gang_targets\.py, line \d+: os", failed.message)
     if how == "exception":
         assert failed.message == "ValueError: the labels do not match"
         assert "gang_targets.py" in failed.traceback

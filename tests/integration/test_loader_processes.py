@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,11 +13,11 @@ from PIL import Image
 
 import training_pieces as pieces
 from epochal.catalog.build import load_data
-from epochal.catalog.data import Batch, LoadedData, SampleSplit
-from epochal.errors import EpochalError
+from epochal.catalog.data import Batch, LoadedData, SampleSplit, Split
+from epochal.errors import CodeError, EpochalError
 from epochal.spec.section import Component
 from epochal.training import every_sample
-from epochal.training.loader import Loader, start_early
+from epochal.training.loader import Loader, _Reader, _request, start_early
 from epochal.training.sampler import Sampler
 
 
@@ -63,3 +64,27 @@ def test_every_sample_is_read_by_several_processes(tmp_path: Path, monkeypatch: 
     broken = LoadedData(SampleSplit(40, ending), None, pieces.data().info, "0", "mine")
     with pytest.raises(EpochalError, match="a process that read the data has died"):
         every_sample.read_all(broken, fields, 2, lambda more: None)
+
+
+class Ending(Split):
+    """A dataset that ends the process which reads from it."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __len__(self) -> int:
+        return 8
+
+    def fetch(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        if self.how == "sys.exit":
+            sys.exit(5)
+        if self.how == "os._exit":
+            os._exit(5)
+        return {}
+
+
+@pytest.mark.parametrize("how", ["sys.exit", "os._exit"])
+def test_a_dataset_that_ends_its_process_is_an_error_that_names_the_line(how: str) -> None:
+    reader = _Reader(Ending(how))  # as in a loader process, which torch takes 5 s to end after an exception
+    with pytest.raises(CodeError, match=rf"your code ended the interpreter.*line \d+: {how}\(5\)"):
+        reader[_request([0], 1)]

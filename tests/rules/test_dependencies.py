@@ -7,6 +7,8 @@ import tomllib
 
 from code_base import ROOT, Module, modules
 
+from epochal.engine.hidden import OURS
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {
@@ -37,6 +39,11 @@ def names(*lists: list[str]) -> set[str]:
 
 
 FOR_USERS = names(PROJECT["dependencies"], *(requirements for extra, requirements in EXTRAS.items() if extra != "dev"))
+
+
+def test_what_a_users_module_must_not_hide_is_what_we_import() -> None:
+    imported = {IMPORTED_AS.get(name, name) for name in FOR_USERS - NOT_IMPORTED.keys()}
+    assert imported | {"epochal"} == OURS
 
 
 def test_every_declared_dependency_is_imported() -> None:

@@ -49,7 +49,7 @@ class ForegroundJob:
         self._ledger.close()
 
     def submit(self, loaded: LoadedSpec, command: tuple[str, ...]) -> None:
-        self._job = submit(self._ledger, self._home, loaded, command, self._observer.notice)
+        self._job = submit(self._ledger, self._home, loaded, command)
 
     def queue_again(self, ref: str) -> None:
         self._job = _queued_again(self._ledger, ref)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from epochal.agent.job_folder import Origin, weights_named, write_desired_run
-from epochal.engine.code import Package, pack
+from epochal.engine.code import pack
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Job
 from epochal.settings import Home
@@ -16,9 +15,7 @@ from epochal.spec.load import LoadedSpec
 from epochal.tracking.environment import write_environment
 
 
-def submit(
-    ledger: Ledger, home: Home, loaded: LoadedSpec, command: tuple[str, ...], warn: Callable[[str], None]
-) -> Job:
+def submit(ledger: Ledger, home: Home, loaded: LoadedSpec, command: tuple[str, ...]) -> Job:
     """Pack the code, queue the job, and write down what it was submitted with.
 
     Raises:
@@ -26,7 +23,7 @@ def submit(
         NotFoundError: ``train.init_from`` names nothing that is there.
     """
     spec = with_weights_found(loaded.spec, ledger, home, loaded.folder)
-    package = _packed(home, loaded, warn)
+    package = pack(loaded.code_folder, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
     origin = Origin(str(loaded.folder), package.digest if package else None, command, loaded.source)
     job = ledger.submit(
         spec.model_dump(mode="json"),
@@ -35,7 +32,7 @@ def submit(
         origin=asdict(origin),
     )
     folder = home.job(job.id)
-    write_desired_run(folder, job, spec, write_environment(folder, _code_folder(loaded), command))
+    write_desired_run(folder, job, spec, write_environment(folder, loaded.code_folder, command))
     return job
 
 
@@ -47,16 +44,3 @@ def with_weights_found(spec: JobSpec, ledger: Ledger, home: Home, folder: Path) 
     path = weights_named(named, folder, ledger.job, home)
     train = spec.train.model_copy(update={"init_from": str(path)})
     return spec.model_copy(update={"train": train})
-
-
-def _code_folder(loaded: LoadedSpec) -> Path:
-    return loaded.folder / loaded.spec.code.dir if loaded.spec.code else loaded.folder
-
-
-def _packed(home: Home, loaded: LoadedSpec, warn: Callable[[str], None]) -> Package | None:
-    if loaded.spec.code is None:
-        return None
-    package = pack(_code_folder(loaded), home.packages, loaded.spec.code.exclude)
-    if package.skipped:
-        warn(f"not shipped, since they look like secrets: {', '.join(package.skipped)}")
-    return package

@@ -24,6 +24,7 @@ from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
 from epochal.catalog.validation import validated
 from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean
+from epochal.own_code import place
 from epochal.spec.job import LrSchedule
 from epochal.spec.job import Optimizer as OptimizerChoice
 from epochal.spec.section import Component
@@ -144,7 +145,8 @@ def import_object(target: str, path: str) -> Any:
         if not hasattr(found, name):
             public = tuple(key for key in vars(found) if not key.startswith("_")) if hasattr(found, "__dict__") else ()
             hint = did_you_mean(name, public) or _CODE_HINT
-            raise CodeError(f"{path}: {target}: {module_name} has no {name!r}", hint)
+            file = getattr(found, "__file__", None)  # another's, where a name is taken
+            raise CodeError(f"{path}: {target}: {module_name}{f' ({file})' if file else ''} has no {name!r}", hint)
         found = getattr(found, name)
     return found
 
@@ -156,7 +158,8 @@ def _import_failure(module_name: str, error: Exception) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and (module_name == missing or module_name.startswith(f"{missing}.")):
         return f"there is no module {missing!r}"
-    return f"importing {module_name} failed: {type(error).__name__}: {error}"
+    where = place(error)
+    return f"importing {module_name} failed{f' ({where})' if where else ''}: {type(error).__name__}: {error}"
 
 
 def _called(wanted: type[BuiltT], component: Component, path: str, **offered: Any) -> BuiltT:

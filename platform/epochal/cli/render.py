@@ -5,12 +5,15 @@ Rich is imported only to draw on a terminal, PyYAML only to print YAML.
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any
@@ -30,6 +33,10 @@ class Output(StrEnum):
     NAME = "name"
 
 
+_DATA: ContextVar[IO[str] | None] = ContextVar("data", default=None)
+"""Where data goes while ``sys.stdout`` is not ours."""
+
+
 def records(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Output = Output.TABLE, title: str = ""
 ) -> None:
@@ -41,13 +48,13 @@ def records(
     if output in (Output.JSON, Output.YAML):
         _structured(list(rows), output)
     elif output is Output.NAME:
-        _lines(sys.stdout, (_cell(row.get(columns[0])) for row in rows))
+        _lines(_out(), (_cell(row.get(columns[0])) for row in rows))
     elif not rows:
         message(f"no {title or 'rows'}")
-    elif is_terminal(sys.stdout):
+    elif is_terminal(_out()):
         _rich_table(rows, columns, title)
     else:
-        _lines(sys.stdout, _aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
+        _lines(_out(), _aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
 
 
 def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
@@ -55,16 +62,16 @@ def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
     if output in (Output.JSON, Output.YAML):
         _structured(mapping, output)
     elif output is Output.NAME:
-        _lines(sys.stdout, [_cell(next(iter(mapping.values()), ""))])
+        _lines(_out(), [_cell(next(iter(mapping.values()), ""))])
     else:
         pairs = [[_cell(key), _cell(value)] for key, value in _flat(mapping)]
-        shown = [[_styled(key, "1", sys.stdout), value] for key, value in pairs] if is_terminal(sys.stdout) else pairs
-        _lines(sys.stdout, _aligned(shown))
+        shown = [[_styled(key, "1", _out()), value] for key, value in pairs] if is_terminal(_out()) else pairs
+        _lines(_out(), _aligned(shown))
 
 
 def text(content: str) -> None:
     """Print ``content`` on stdout as it is, with a newline after it."""
-    _lines(sys.stdout, [content.removesuffix("\n")])
+    _lines(_out(), [content.removesuffix("\n")])
 
 
 def part(shown: int, total: int, rest: str) -> None:
@@ -78,10 +85,33 @@ def line(mapping: Mapping[str, Any]) -> None:
     text(json.dumps(plain(mapping), ensure_ascii=False))
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within the block standard output is this module's alone. What else is printed goes to standard error: also what
+    goes to file descriptor 1, which C code and child processes write to, and what is printed as the process ends.
+    """
+    stdout = sys.stdout
+    stdout.flush()
+    with open(os.dup(1), "w", encoding=stdout.encoding, errors=stdout.errors) as kept:
+        token = _DATA.set(kept if stdout is sys.__stdout__ else stdout)  # a test's, or a caller's, is no descriptor
+        os.dup2(2, 1)
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, stdout):
+                with suppress(Exception):  # the block's code may have put anything in its place
+                    stream.flush()
+            sys.stdout = stdout
+            os.dup2(kept.fileno(), 1)
+            _DATA.reset(token)
+            atexit.register(os.dup2, 2, 1)  # called before what the block's code has registered
+
+
 def clear() -> None:
     """Begin again at the top of an empty terminal; nothing where stdout is none."""
-    if is_terminal(sys.stdout):
-        sys.stdout.write("\x1b[H\x1b[2J\x1b[3J")
+    if is_terminal(_out()):
+        _out().write("\x1b[H\x1b[2J\x1b[3J")
 
 
 class Below:
@@ -173,6 +203,10 @@ def plain(value: Any) -> Any:
     return value if finite or value is None or type(value) in (bool, int, str) else str(value)
 
 
+def _out() -> IO[str]:
+    return _DATA.get() or sys.stdout
+
+
 def _excerpt(line: str, number: int, column: int, width: int = 100) -> list[str]:
     """The source line and a caret below ``column``; of a long line the part around it."""
     start = max(0, column - width // 2) if len(line) > width else 0
@@ -247,7 +281,7 @@ def _rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title
         table.add_column(_header(name), justify="right" if numeric and index else "left", overflow="fold")
     for cells in _cells(rows, columns):
         table.add_row(*map(Text, cells))
-    Console(file=sys.stdout).print(table)
+    Console(file=_out()).print(table)
 
 
 def _styled(content: str, code: str, stream: IO[str]) -> str:

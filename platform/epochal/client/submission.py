@@ -48,9 +48,9 @@ class Submission:
         return str(self.spec["name"])
 
     @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that were not packed because they look like secrets."""
-        return self.package.skipped if self.package else ()
+    def warnings(self) -> tuple[str, ...]:
+        """About the code: what was not packed because it looks like a secret, which modules have others' names."""
+        return self.package.warnings if self.package else ()
 
     def document(self, key: str) -> dict[str, Any]:
         """The body of ``POST /jobs``."""
@@ -90,9 +90,8 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
     """
     loaded.spec.require_no_sweep()
     typed = without_values(sys.argv if command is None else command)
-    code = loaded.folder / loaded.spec.code.dir if loaded.spec.code else loaded.folder
-    package = pack(code, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
-    state = git_state(code)
+    package = pack(loaded.code_folder, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
+    state = git_state(loaded.code_folder)
     return Submission(
         spec=loaded.spec.model_dump(mode="json"),
         written=loaded.spec.model_dump(mode="json", exclude_unset=True),

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pathspec import GitIgnoreSpec
 
-from epochal.errors import CodeError
+from epochal.engine.hidden import check_modules
+from epochal.errors import CodeError, some
 from epochal.units import Bytes
 
 MAX_BYTES = 50 * 1024 * 1024
 MAX_FILES = 20_000
+MAX_NAME = 800
+"""Bytes of a file's name with its folders: a worker's system takes 4096 with all above them, or 1024 (macOS)."""
+
+_SHOWN = 120
+_DRIVE = re.compile("[A-Za-z]:")
 _LEAVE_OUT = "add data and weights to code.exclude or .gitignore; they belong in a dataset or in the storage root"
+_RENAME = "rename them, or leave them out with code.exclude"
 _MAX_DIRECTORY = 8 * 2**20
+_ENTRY_BYTES = 46
 _LONGEST_END = 2**16 + 22
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _UNREADABLE = (
@@ -42,45 +51,78 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What of a folder is shipped: files by their names in the package, ``size`` in bytes together.
+
+    ``warnings`` are for the user: what was left out because it looks like a secret, what hides other modules.
+    """
+
+    files: Mapping[str, Path]
+    size: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Package:
     """A folder's code as one zip file. ``digest`` (SHA-256, hex) is of the content, so equal folders share one.
 
-    ``size`` is in bytes, before compression; ``skipped`` are files left out because they look like secrets.
+    ``size`` is in bytes, before compression; ``warnings`` as in ``Contents``.
     """
 
     digest: str
     path: Path
     files: tuple[str, ...]
     size: int
-    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def pack(folder: Path, into: Path, exclude: Iterable[str] = ()) -> Package:
-    """Pack ``folder`` as ``<into>/<digest>.zip``, where that does not exist already.
+def contents(folder: Path, exclude: Iterable[str] = ()) -> Contents:
+    """What of ``folder`` is shipped.
 
     Left out is what ``.gitignore`` files say, version control, caches, virtual environments, what looks like a secret,
     and ``exclude`` (patterns as in .gitignore).
 
     Raises:
-        CodeError: there is no such folder, it has more than 50 MiB to ship, or a link in it leads out of it.
+        CodeError: there is no such folder, it has more than 50 MiB to ship, a file of it cannot be read or has a name
+            that no package may have, a link in it leads out of it, or it has a module by the name of one of ours.
     """
     if not folder.is_dir():
         raise CodeError(f"there is no folder {folder}", "code.dir is relative to the job spec")
     root = folder.resolve()
     files: dict[str, Path] = {}
     skipped: list[str] = []
-    for path in _walk(root, root, [_spec(exclude), _spec(_ALWAYS_IGNORED)]):
-        name = path.relative_to(root).as_posix()
-        if _SECRETS.match_file(name):
-            skipped.append(name)
-        else:
-            files[name] = _inside(path, root)
-    size = _check_size(files)
-    digest = _digest(files)
+    try:
+        for path in _walk(root, root, [_spec(exclude), _spec(_ALWAYS_IGNORED)]):
+            name = path.relative_to(root).as_posix()
+            if _SECRETS.match_file(name):
+                skipped.append(name)
+            else:
+                files[name] = _inside(path, root)
+        size = _check_size(files)
+    except OSError as error:
+        raise _unreadable(error) from error
+    if refused := [f"{_shown(name)} {why}" for name in sorted(files) if (why := refused_name(name))]:
+        raise CodeError(f"the code in {folder} has files that cannot be shipped: {some(refused, 5)}", _RENAME)
+    secrets = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
+    return Contents(files, size, (*([secrets] if skipped else []), *check_modules(files)))
+
+
+def pack(folder: Path, into: Path, exclude: Iterable[str] = ()) -> Package:
+    """Pack what ``contents`` finds as ``<into>/<digest>.zip``, where that does not exist already.
+
+    Raises:
+        CodeError: as ``contents``; or a file changes while it is packed.
+    """
+    found = contents(folder, exclude)
+    try:
+        digests = _digests(found.files)
+    except OSError as error:
+        raise _unreadable(error) from error
+    digest = _combined(digests)
     target = into / f"{digest}.zip"
     if not target.exists():
-        _write(files, target)
-    return Package(digest, target, tuple(sorted(files)), size, tuple(sorted(skipped)))
+        _write(found.files, digests, target)
+    return Package(digest, target, tuple(sorted(found.files)), found.size, found.warnings)
 
 
 def unpack(path: Path, digest: str, cache: Path) -> Path:
@@ -96,7 +138,8 @@ def unpack(path: Path, digest: str, cache: Path) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=f".{digest[:12]}-", dir=cache))
     try:
         _extract(path, draft)
-        found = _digest({file.relative_to(draft).as_posix(): file for file in draft.rglob("*") if file.is_file()})
+        files = {file.relative_to(draft).as_posix(): file for file in draft.rglob("*") if file.is_file()}
+        found = _combined(_digests(files))
         if found != digest:
             raise CodeError(f"the code package {path} is damaged: its content has digest {found}, not {digest}")
         _move(draft, target)
@@ -119,6 +162,40 @@ def verify(package: IO[bytes], digest: str) -> None:
         raise CodeError(f"the code package sent cannot be read: {error}") from error
     if found != digest:
         raise CodeError(f"the code package sent is not the one named: its content has digest {found}, not {digest}")
+
+
+def refused_name(name: str) -> str:
+    """Why no package may have a file of that name, which is relative and has slashes; empty where it may.
+
+    What every worker's system takes is shipped as it is, colons, dots and spaces at an end included.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name == ".":
+        return "does not stay in its folder"
+    if "\\" in name or _DRIVE.match(name):
+        return "leads elsewhere on Windows (a backslash, or a letter and a colon at its beginning)"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return "has a control character in its name"
+    try:
+        if len(name.encode()) > MAX_NAME:
+            return f"has a name of more than {MAX_NAME} bytes"
+    except UnicodeEncodeError:
+        return "has a name that is no text (UTF-8)"
+    return ""
+
+
+def _shown(name: str) -> str:
+    """A name with what a terminal cannot show escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    text = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _unreadable(error: OSError) -> CodeError:
+    where = _shown(os.fspath(error.filename or "a file"))
+    return CodeError(
+        f"the code cannot be packed: {where}: {error.strerror}", "let it be read, or add it to code.exclude"
+    )
 
 
 def _spec(lines: Iterable[str]) -> tuple[str, GitIgnoreSpec]:
@@ -159,11 +236,13 @@ def _inside(path: Path, root: Path) -> Path:
     return real
 
 
-def _check_size(files: dict[str, Path]) -> int:
+def _check_size(files: Mapping[str, Path]) -> int:
     sizes = {name: path.stat().st_size for name, path in files.items()}
     total = sum(sizes.values())
     if len(files) > MAX_FILES:
         raise CodeError(f"the code has {len(files):,} files, more than {MAX_FILES:,}", _LEAVE_OUT)
+    if sum(_ENTRY_BYTES + len(os.fsencode(name)) for name in files) > _MAX_DIRECTORY:
+        raise CodeError("the names of the code's files are too long, all of them together", _LEAVE_OUT)
     if total > MAX_BYTES:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
         listed = ", ".join(f"{name} ({Bytes(sizes[name]).human()})" for name in largest)
@@ -174,8 +253,8 @@ def _check_size(files: dict[str, Path]) -> int:
     return total
 
 
-def _digest(files: dict[str, Path]) -> str:
-    return _combined({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()})
+def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def _combined(digests: dict[str, str]) -> str:
@@ -194,16 +273,23 @@ def _content_digest(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
     return content.hexdigest()
 
 
-def _write(files: dict[str, Path], target: Path) -> None:
+def _write(files: Mapping[str, Path], digests: Mapping[str, str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name].read_bytes())
-    draft.replace(target)
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in sorted(files):
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                content = files[name].read_bytes()
+                if hashlib.sha256(content).hexdigest() != digests[name]:
+                    hint = "pack it once nothing writes to it, or add it to code.exclude"
+                    raise CodeError(f"{name} changed while the code was packed", hint)
+                archive.writestr(entry, content)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _extract(path: Path, into: Path) -> None:
@@ -241,13 +327,12 @@ def _checked(archive: zipfile.ZipFile, shown: str) -> list[zipfile.ZipInfo]:
 
 
 def _check_entry(entry: zipfile.ZipInfo, shown: str) -> None:
-    name = PurePosixPath(entry.filename)
     mode = entry.external_attr >> 16
     plain = entry.filename and not entry.is_dir() and (not stat.S_IFMT(mode) or stat.S_ISREG(mode))
-    plain = plain and entry.compress_type in _COMPRESSIONS and not entry.flag_bits & 1  # 1: encrypted
-    inside = not name.is_absolute() and ".." not in name.parts and str(name) == entry.filename != "."
-    if not plain or not inside or "\\" in entry.filename or ":" in entry.filename.split("/")[0]:
+    if not plain or entry.compress_type not in _COMPRESSIONS or entry.flag_bits & 1:  # 1: encrypted
         raise CodeError(f"the code package {shown} has an entry that is refused: {entry.filename!r}")
+    if why := refused_name(entry.filename):
+        raise CodeError(f"the code package {shown} has an entry that is refused: {entry.filename!r} {why}")
 
 
 def _move(draft: Path, target: Path) -> None:

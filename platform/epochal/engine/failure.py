@@ -11,6 +11,7 @@ from typing import NamedTuple
 import ray.exceptions as rx
 
 from epochal.errors import NonFiniteError
+from epochal.own_code import ended
 
 
 class FailureKind(StrEnum):
@@ -173,6 +174,9 @@ def of_exception(rank: int, error: BaseException, traceback: str, system_killed:
 
     ``system_killed``: the system has killed a process for want of memory while this training ran.
     """
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        said, said.__cause__ = ended(error), error
+        error = said
     causes = [(cause, each) for each in _chain(error) if (cause := _cause(each)) is not None]
     kind, evidence, name, text = FailureKind.USER_ERROR, Evidence.EXCEPTION, type(error).__name__, str(error).strip()
     if causes:

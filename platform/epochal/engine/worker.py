@@ -32,6 +32,7 @@ from epochal.engine.failure import of_exception
 from epochal.engine.log_tail import LogTail
 from epochal.engine.output import Output
 from epochal.files import locked
+from epochal.own_code import exits_told
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
 from epochal.training.process_group import Rendezvous, serve
@@ -183,21 +184,25 @@ def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], even
     killed = process.killed_for_memory()
     with process.warming_up:
         pass
+
+    def fail(error: BaseException, trace: str) -> None:
+        events.put(of_exception(rank, error, trace, system_killed=process.killed_for_memory() > killed))
+
     try:
-        # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
-        torch.set_num_threads(assignment.request.threads)
-        if assignment.request.gpus:
-            gpu.check(gpus)
-        if assignment.request.package is not None:
-            context = replace(context, code=_import_from(assignment.request.package))
-        with process.made_to_stay():
-            function: Any = resolve(assignment.target)
-        with _alone(assignment):
-            result = json.loads(json.dumps(function(assignment.payload, context)))
-        events.put(Done(rank, result))
+        with exits_told(lambda error: fail(error, "".join(traceback.format_stack()))):
+            # torch was imported before OMP_NUM_THREADS was set, and OpenMP keeps the number by thread.
+            torch.set_num_threads(assignment.request.threads)
+            if assignment.request.gpus:
+                gpu.check(gpus)
+            if assignment.request.package is not None:
+                context = replace(context, code=_import_from(assignment.request.package))
+            with process.made_to_stay():
+                function: Any = resolve(assignment.target)
+            with _alone(assignment):
+                result = json.loads(json.dumps(function(assignment.payload, context)))
+            events.put(Done(rank, result))
     except BaseException as error:
-        killed_others = process.killed_for_memory() > killed
-        events.put(of_exception(rank, error, traceback.format_exc(), system_killed=killed_others))
+        fail(error, traceback.format_exc())
 
 
 def _import_from(package: Package) -> Path:

@@ -52,6 +52,11 @@ class LoadedSpec:
     folder: FilePath
     origins: dict[str, str]
 
+    @property
+    def code_folder(self) -> FilePath:
+        """The folder of the code that it ships; its own where it ships none."""
+        return self.folder / self.spec.code.dir if self.spec.code else self.folder
+
     def placed(self, error: SpecError) -> SpecError:
         """An ``error`` about this spec, found later, with the lines of its values in the file."""
         return SpecError(self.source, tuple(map(self._at_its_line, error.problems)))

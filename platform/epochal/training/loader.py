@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from epochal.catalog.data import Batch, Split
+from epochal.own_code import not_ended
 from epochal.training import seeding
 from epochal.training.sampler import Share, part
 
@@ -94,7 +95,8 @@ class _Reader(Dataset[Any]):
         # A batch's random numbers depend on its place in the training alone: not on which process reads it, nor on
         # where the training was resumed.
         seeding.start(request.seed)
-        return self.split.fetch(request.indices), request.size, request.global_size
+        with not_ended():  # otherwise torch would say no more than that this process is gone
+            return self.split.fetch(request.indices), request.size, request.global_size
 
 
 def _requests(shares: Iterable[Share], seed: int, rank: int) -> Iterator[_Request]:

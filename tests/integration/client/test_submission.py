@@ -82,7 +82,7 @@ def test_defaults_are_filled_in_for_the_reader_and_not_sent() -> None:
     assert submission.name == "small"
     assert submission.spec["train"]["precision"] == "fp32"
     assert submission.spec["priority"] == 50
-    assert (submission.package, submission.skipped) == (None, ())
+    assert (submission.package, submission.warnings) == (None, ())
     assert submission.document("k")["code"] is None
 
 
@@ -91,7 +91,7 @@ def test_code_and_its_repository_go_along(project: Path) -> None:
     assert submission.package is not None
     assert submission.package.path.exists()
     assert set(submission.package.files) == {"job.yaml", "net.py"}
-    assert submission.skipped == (".env",)
+    assert submission.warnings == ("not shipped, since they look like secrets: .env",)
     assert submission.tags["epochal.code_digest"] == submission.package.digest
     assert submission.tags["mlflow.source.git.dirty"] == "true"
     assert "+new = 1" in submission.git_diff

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 import zipfile
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from epochal.engine import code
-from epochal.engine.code import pack, unpack
+from epochal.engine.code import pack, unpack, verify
 from epochal.errors import CodeError
 
 
@@ -54,7 +56,7 @@ def test_ignore_rules_and_secrets(project: Path, tmp_path: Path) -> None:
         "nets/small.py",
         "other/scratch/a.py",
     )
-    assert package.skipped == (".env", "keys/id_rsa")
+    assert package.warnings == ("not shipped, since they look like secrets: .env, keys/id_rsa",)
     assert package.path == tmp_path / "out" / f"{package.digest}.zip"
 
 
@@ -100,6 +102,96 @@ def test_links(project: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CodeError, match="no folder"):
         pack(tmp_path / "nowhere", tmp_path / "out")
+
+
+LONG = "/".join(["d" * 200] * 4)
+SHIPPED = [
+    "run_12:30:05.log", "1:30.log", "ab:c/d:e.txt", "logs/2024-01-01T12:30.log", "dot.", "space ", "folder. /file", " ",
+    "caf\u00e9.py", "\u540d\u524d.txt", "a%20b#c?.txt", "it's \"quoted\"", "con", "x" * 250 + ".txt", LONG[:-4],
+    "...", "~", "-rf", ";", "aaa" + "/b" * 90, "*", "$HOME", "\u202egnp.exe",
+]  # fmt: skip
+REFUSED = {
+    "a\\b": "backslash", "folder/c:\\d": "backslash", "\\": "backslash", "c:evil": "a letter and a colon",
+    "Z:/a": "a letter and a colon", "new\nline": "control", "tab\there": "control", "bell\x07": "control",
+    "escape\x1b[2J": "control", "delete\x7f": "control", "caf\udce9.png": "no text", "\udcff/\udcfe": "no text",
+    LONG: "more than 800 bytes", "/".join(["\u540d" * 80] * 4): "more than 800 bytes",
+}  # fmt: skip
+
+
+def written(folder: Path, name: str) -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(os.fsencode(name))
+    return folder
+
+
+@pytest.mark.parametrize("name", SHIPPED, ids=lambda name: ascii(name)[:30])
+def test_a_name_that_is_packed_is_unpacked(name: str, tmp_path: Path) -> None:
+    package = pack(written(tmp_path / "source", name), tmp_path / "out")
+    with package.path.open("rb") as sent:
+        verify(sent, package.digest)
+    folder = unpack(package.path, package.digest, tmp_path / "cache")
+    assert (folder / name).read_bytes() == os.fsencode(name)
+
+
+@pytest.mark.parametrize("name", REFUSED, ids=lambda name: ascii(name)[:30])
+def test_a_name_that_would_not_be_unpacked_is_not_packed(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CodeError, match=REFUSED[name]) as caught:
+        pack(written(tmp_path / "source", name), tmp_path / "out")
+    assert caught.value.message.isprintable()
+    assert "code.exclude" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    pack(tmp_path / "source", tmp_path / "out", exclude=["*"])
+    if "no text" not in REFUSED[name]:  # which no zip file holds
+        sent = io.BytesIO()
+        with zipfile.ZipFile(sent, "w") as archive:
+            archive.writestr(name, b"x")
+        with pytest.raises(CodeError, match=REFUSED[name]):
+            verify(sent, "0" * 64)
+
+
+def test_names_that_differ_by_case_are_two(tmp_path: Path) -> None:
+    source = written(written(tmp_path / "source", "Readme.md"), "README.md")
+    package = pack(source, tmp_path / "out")
+    folder = unpack(package.path, package.digest, tmp_path / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "Readme.md"]
+
+
+def test_every_name_that_is_refused_is_told_at_once(tmp_path: Path) -> None:
+    source = written(written(tmp_path / "source", "a\\b"), "c\nd")
+    with pytest.raises(CodeError, match=r"a\\b leads elsewhere.*, c\\nd has a control character"):
+        pack(source, tmp_path / "out")
+
+
+def test_names_too_long_all_together_are_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "_MAX_DIRECTORY", 300)
+    with pytest.raises(CodeError, match="names of the code's files are too long"):
+        pack(project, tmp_path / "out")
+
+
+def test_a_file_that_changes_meanwhile_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def grows(path: Path) -> bytes:
+        content = read(path)
+        if path.name == "keep.log":
+            path.write_bytes(content + b"one more line\n")
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", grows)
+    with pytest.raises(CodeError, match=r"keep\.log changed"):
+        pack(project, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)  # root may read everything
+    with pytest.raises(CodeError, match=r"/project/.*: Permission denied"):
+        pack(project, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["/etc/evil", "../evil", "a/../../evil", "a\\..\\evil", "c:/evil", "folder/"])

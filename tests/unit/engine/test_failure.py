@@ -6,6 +6,7 @@ import errno
 import gc
 import inspect
 import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -110,6 +111,7 @@ TEXTS = [
 OF_THE_JOB = [
     ValueError("shapes differ"),
     SystemExit(1),
+    KeyboardInterrupt(),
     FileNotFoundError(errno.ENOENT, "No such file"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
     RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"),
@@ -189,6 +191,19 @@ def test_gloo_itself_where_a_peer_is_gone_and_where_it_is_late() -> None:
         failed = failure_of(lost)
         assert (failed.kind, failed.evidence) == (INFRA, BROKEN), failed.message
         assert text in failed.message
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), SystemExit("no GPU"), SystemExit(), KeyboardInterrupt()], ids=repr)
+def test_code_that_ends_the_interpreter_is_named(error: BaseException) -> None:
+    try:
+        raise error
+    except BaseException as caught:
+        failed = of_exception(1, caught, "trace")
+    assert failed.kind is USER
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    assert re.search(rf"your code ended the interpreter by {text} \(.*test_failure\.py, line \d+: ra", failed.message)
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert of_exception(1, error, "trace").kind is MEMORY
 
 
 def test_an_error_that_hides_its_context_on_purpose_is_its_own() -> None:

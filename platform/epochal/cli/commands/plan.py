@@ -10,6 +10,7 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import output_option, set_option, spec_argument
+from epochal.cli.own_code import check_code, own_code
 from epochal.cli.progress import counted
 from epochal.cli.render import Output
 from epochal.errors import SpecError
@@ -34,16 +35,19 @@ def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Out
     Loads the data, and runs two samples through the model where that takes no more than a second; a larger model takes
     no memory. What could not be trained is refused, as its workers would. Exit code: 0 it can be trained, 2 it cannot.
     """
-    import sys
-
-    from epochal.catalog.build import load_data
     from epochal.catalog.index import check
     from epochal.spec import load_spec
-    from epochal.training.plan import plan
 
     loaded = load_spec(source, overrides, (check,))
-    if loaded.spec.code is not None:
-        sys.path.insert(0, str(loaded.folder / loaded.spec.code.dir))
+    check_code(loaded)
+    with own_code(loaded.code_folder if loaded.spec.code else None):
+        return _planned(loaded, all_data, output)
+
+
+def _planned(loaded: LoadedSpec, all_data: bool, output: Output) -> int:
+    from epochal.catalog.build import load_data
+    from epochal.training.plan import plan
+
     try:
         data = load_data(loaded.spec.data, loaded.folder)
         total = sum(len(split) for _, split in data.splits())

@@ -11,6 +11,7 @@ import click
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
 from epochal.cli.options import grace_option, output_option, set_option
+from epochal.cli.own_code import check_code
 from epochal.cli.progress import display
 from epochal.cli.render import Output
 from epochal.cli.retention import retain_option
@@ -91,6 +92,7 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
 
     loaded = load_spec(source, overrides, [check])
     loaded.spec.require_no_sweep()
+    check_code(loaded)
     return loaded
 
 

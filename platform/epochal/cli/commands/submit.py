@@ -101,8 +101,8 @@ def _prepared(files: Sequence[str], overrides: Sequence[str], look: bool) -> lis
         raise wrong[-1]
     prepared = [prepare(one, home()) for one in loaded]
     for submission in prepared:
-        if submission.skipped:
-            render.warning(f"not shipped, since they look like secrets: {', '.join(submission.skipped)}")
+        for text in submission.warnings:
+            render.warning(text)
     return prepared
 
 

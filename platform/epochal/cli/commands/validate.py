@@ -9,10 +9,11 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import output_option, set_option
+from epochal.cli.own_code import check_code
 from epochal.cli.render import Output
 
 if TYPE_CHECKING:
-    from epochal.spec import Check
+    from epochal.spec import Check, LoadedSpec
 
 
 @click.command()
@@ -40,6 +41,7 @@ def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, 
     try:
         text = read(file)
         loaded = load_text(text, Path(file).absolute(), overrides, _checks(), shown)
+        _check_code(loaded)
     except SpecError as error:
         if not quiet:
             render.problems(error, text.decode("utf-8-sig", "replace"))
@@ -49,6 +51,15 @@ def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, 
     if loaded.spec.sweep is not None:
         render.warning(f"{shown}: {NO_SWEEPS}")
     return {"file": shown, "valid": True, "name": loaded.spec.name, "problems": []}
+
+
+def _check_code(loaded: LoadedSpec) -> None:
+    from epochal.errors import CodeError, Problem, SpecError
+
+    try:
+        check_code(loaded)
+    except CodeError as error:
+        raise SpecError(loaded.source, (Problem("code", error.message, hint=error.hint),)) from error
 
 
 def _checks() -> tuple[Check, ...]:

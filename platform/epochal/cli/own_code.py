@@ -1,0 +1,74 @@
+"""The user's own code in a command's process: what it prints is not the command's output, nor its end the command's."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochal.cli import render
+from epochal.errors import CodeError, EpochalError
+from epochal.own_code import ended, not_ended, place
+
+if TYPE_CHECKING:
+    from epochal.spec.load import LoadedSpec
+
+
+def check_code(loaded: LoadedSpec) -> None:
+    """Tell what is odd about the code that a spec ships.
+
+    Raises:
+        CodeError: it cannot be shipped.
+    """
+    if loaded.spec.code is not None:
+        from epochal.engine.code import contents
+
+        for text in contents(loaded.code_folder, loaded.spec.code.exclude).warnings:
+            render.warning(text)
+
+
+class _Pressed(KeyboardInterrupt):
+    """Ctrl-C, as against code that raises what it would."""
+
+
+@contextmanager
+def own_code(folder: Path | None) -> Iterator[None]:
+    """Within the block code from ``folder`` may be imported and run; standard output is that of ``render`` alone.
+
+    Raises:
+        CodeError: the code raises, or would end the process; it names the line.
+    """
+    if folder is not None:
+        sys.path.insert(0, str(folder))
+    with render.apart(), _told_apart():
+        try:
+            with not_ended():
+                yield
+        except (EpochalError, _Pressed):
+            raise
+        except KeyboardInterrupt as error:
+            raise ended(error) from error
+        except Exception as error:
+            if not (where := place(error)):
+                raise
+            raise CodeError(f"your code failed ({where}): {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Within the block Ctrl-C raises ``_Pressed``, where nobody has seen to it otherwise."""
+
+    def press(_number: int, _frame: object) -> None:
+        raise _Pressed
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
