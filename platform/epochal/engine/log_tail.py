@@ -51,12 +51,17 @@ class LogTail:
         return f"[{skipped} bytes not shown here; all of it is in {self._path}]\n{text}" if skipped else text
 
     def _set_aside(self) -> None:
-        """Between the two renames there is no log: who finds one finds the right place of its beginning too."""
+        """Between the two renames there is no log: who finds one finds the right place of its beginning too.
+
+        Where the disk is full the log just grows on.
+        """
         aside = aside_of(self._path)
-        begins = start_of(self._path) + self._path.stat().st_size
-        os.replace(self._path, aside)
         draft = aside.with_name(f".{self._path.name}.start")
-        draft.write_text(str(begins))
+        try:
+            draft.write_text(str(start_of(self._path) + self._path.stat().st_size))
+        except OSError:
+            return
+        os.replace(self._path, aside)
         os.replace(draft, _start_path(self._path))
         self._rotate(self._path)
         self._offset = 0
