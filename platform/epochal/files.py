@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,30 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
     ``mode`` (less the umask) is the draft's too: what is private is so from its first byte on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}")  # without the name, which may be as long as can be
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         draft.replace(path)
-    except BaseException:
+    except BaseException as error:
         draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write: a full disk
+            error.filename = str(path)
+        raise
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder, where there is none.
+
+    Raises:
+        OSError: it cannot be made, or no file can be made in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        error.filename = str(folder)
         raise
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from epochal.errors import UsageError
+
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
 _DAY = 86_400.0
@@ -34,7 +36,7 @@ class Home:
 
     @property
     def ledger_url(self) -> str:
-        return f"sqlite:///{self.ledger}"
+        return sqlite_url(self.ledger)
 
     @property
     def storage(self) -> Path:
@@ -43,7 +45,7 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        return sqlite_url(self.root / "mlflow.db")
 
     @property
     def artifacts(self) -> Path:
@@ -122,15 +124,44 @@ DEFAULT_RETENTION = Retention()
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Home:
-    """``EPOCHAL_HOME``, else the platform's folder for user data."""
+    """``EPOCHAL_HOME``, else the platform's folder for user data.
+
+    Raises:
+        UsageError: there is no such folder, or its name is no text, which databases cannot have in their URLs.
+    """
+    hint = "set EPOCHAL_HOME to another folder"
+    try:
+        root = _root(environ)
+    except RuntimeError as error:
+        raise UsageError(f"the folder of `~` is not known: {error}", hint) from error
+    if not is_text(str(root)):
+        raise UsageError(f"the home {str(root)!a} is not UTF-8", hint)
+    return Home(root)
+
+
+def _root(environ: Mapping[str, str]) -> Path:
     if configured := environ.get("EPOCHAL_HOME"):
-        return Home(Path(configured).expanduser().absolute())
+        return Path(configured).expanduser().absolute()
     if sys.platform == "darwin":
-        return Home(Path.home() / "Library" / "Application Support" / "epochal")
+        return Path.home() / "Library" / "Application Support" / "epochal"
     data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Home(Path(data) / "epochal")
+    return Path(data) / "epochal"
+
+
+def is_text(path: str) -> bool:
+    """Whether the bytes of a path are UTF-8. Python has others as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
     """Where runs are recorded: ``MLFLOW_TRACKING_URI``, else a SQLite file in the home."""
     return environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri
+
+
+def sqlite_url(path: Path) -> str:
+    """SQLAlchemy's URL of a SQLite file, whatever its name holds.
+
+    >>> sqlite_url(Path("/data/100% mine?/ledger.db"))
+    'sqlite:////data/100%25%20mine%3F/ledger.db'
+    """
+    return path.absolute().as_uri().replace("file://", "sqlite:///", 1)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from urllib.parse import parse_qs, urlsplit
 
 LOOPBACK = "127.0.0.1"
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(
+    # As it should be, or with a bare `/`, `?` or `#` in the password: what follows a colon is no port then.
+    r"(?<=://)(?:[^/?#\s]*@|[^/?#\s@\[]*:(?!\d*(?:[/?#\s]|$))\S*@)"
+)
+_SECRET_PARAMETERS = re.compile(
+    r"(?i)(?<=[?&;])((?:ssl)?password|passwd|pwd|secret|token|(?:api|access|secret)_?key)=[^&;#\s'\"]*"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -44,17 +49,16 @@ def has_password(url: str) -> bool:
     >>> has_password("postgresql://ada@db/epochal")
     False
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # not a URL
-        return False
-    return bool(parts.password) or "password" in parse_qs(parts.query)
+    named = _CREDENTIALS.search(url)
+    return (named is not None and ":" in named[0]) or _SECRET_PARAMETERS.search(url) is not None
 
 
-def without_password(url: str) -> str:
-    """The URL without the user and the password in it.
+def without_password(text: str) -> str:
+    """The URL, or a text with URLs in it, without users and passwords: what may be printed, logged, sent or stored.
 
     >>> without_password("https://ada:secret@mlflow.example.org/team")
     'https://mlflow.example.org/team'
+    >>> without_password("cannot open postgresql://db/epochal?password=secret&sslmode=require")
+    'cannot open postgresql://db/epochal?password=***&sslmode=require'
     """
-    return _CREDENTIALS.sub("", url)
+    return _SECRET_PARAMETERS.sub(r"\1=***", _CREDENTIALS.sub("", text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epochal.urls import is_loopback, without_password
+from epochal.urls import has_password, is_loopback, without_password
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
@@ -24,7 +24,38 @@ def test_what_others_reach(host: str) -> None:
         ("https://ada:secret@mlflow/x@y", "https://mlflow/x@y"),
         ("https://token@mlflow", "https://mlflow"),
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("sqlite:////data/a:b@c/mlflow.db", "sqlite:////data/a:b@c/mlflow.db"),
+        ("http://ada:pass@word@mlflow:5000", "http://mlflow:5000"),
+        ("http://ada:pass/wo#rd?@mlflow:5000/x", "http://mlflow:5000/x"),
+        ("http://:secret@mlflow/", "http://mlflow/"),
+        ("http://[::1]:5000/x@y", "http://[::1]:5000/x@y"),
+        ("http://mlflow:5000/x@y", "http://mlflow:5000/x@y"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
+        ("postgresql+psycopg://ada:s%40@/x?host=/run", "postgresql+psycopg:///x?host=/run"),
+        ("postgresql://db/x?user=ada&password=secret", "postgresql://db/x?user=ada&password=***"),
+        ("postgresql://db/x?sslpassword=secret&x=1", "postgresql://db/x?sslpassword=***&x=1"),
+        ("s3://bucket?secret_key=a&access_key=b#c", "s3://bucket?secret_key=***&access_key=***#c"),
+        ("https://mlflow/?TOKEN=a", "https://mlflow/?TOKEN=***"),
+        ("https://mlflow/?tokens=3", "https://mlflow/?tokens=3"),
+        ("no answer from http://ada:a@m/ (http://ada:b@m/api)", "no answer from http://m/ (http://m/api)"),
+        ("write to ada@example.org", "write to ada@example.org"),
+        ("not a URL: //ada:secret", "not a URL: //ada:secret"),
     ],
 )
 def test_a_password_is_not_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("http://mlflow:5000/x@y", False),
+        ("http://ada@mlflow", False),
+        ("http://ada:secret@mlflow", True),
+        ("http://ada:se/cret@mlflow", True),
+        ("postgresql://db/x?password=secret", True),
+        ("postgresql://db/x?sslmode=require", False),
+    ],
+)
+def test_which_have_one(url: str, has: bool) -> None:
+    assert has_password(url) == has

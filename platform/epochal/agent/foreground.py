@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochal.engine.connection import Connection, connect
+from epochal.files import require_writable
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Foreground:
         The job is queued only once there is a cluster: one that nobody takes would wait in the ledger for ever.
         """
         began = time.monotonic()
-        self._place.home.root.mkdir(parents=True, exist_ok=True)
+        require_writable(self._place.home.root)
         with ThreadPoolExecutor(1) as beside:
             opening = beside.submit(self._open)
             try:

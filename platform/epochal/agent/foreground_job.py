@@ -25,6 +25,7 @@ from epochal.spec.load import LoadedSpec
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_all
+from epochal.urls import without_password
 
 _SYNC_OTHERS_SECONDS = 10.0
 
@@ -110,7 +111,7 @@ class ForegroundJob:
             seconds=round(time.monotonic() - began, 2),
             run_id=synced.run_id,
             experiment_id=synced.experiment_id,
-            tracking_uri=self._tracking_uri,
+            tracking_uri=without_password(self._tracking_uri),
             experiment=self._spec.experiment_name,
             unsent=synced.left,
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),

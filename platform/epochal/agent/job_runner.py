@@ -23,7 +23,7 @@ from epochal.agent.program import PackageProgram, TrainProgram, package, request
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
-from epochal.agent.run_tracking import RunTracking
+from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
@@ -47,6 +47,9 @@ NO_ROOM_SECONDS = 2.0
 
 _LAST_LOGS_SECONDS = 30.0
 """How long the end of an attempt waits for a log store that does not answer."""
+
+_FULL_SECONDS = 20.0
+"""How long the end of a job in the foreground waits for its ledger, whose disk is full: nobody else looks after it."""
 
 _LAST_WORD_SECONDS = 5.0
 _TRACEBACK_CHARACTERS = 20_000
@@ -164,14 +167,19 @@ class JobRunner:
     def settle(self, job: Job) -> RunTracking | None:
         """Write down how the job stands, in the desired run; what can be closed now. None where there is no run."""
         if job.state in CLOSED_AS and self._spec is not None:
-            with _as_far_as_the_disk_allows(job.id):
+            with as_far_as_the_disk_allows(self._folder):
                 self._tracked(self._spec).settle(job)
         return self.tracking
 
     def _attempt(self, lease: Lease) -> Job | None:
         """One attempt, and what the ledger made of its end."""
         self._observer.state(lease.job)
-        outbox = self._outbox = Outbox(self._source, lease, Listener(self._observer.state, self.interrupt, self._taken))
+        outbox = self._outbox = Outbox(
+            self._source,
+            lease,
+            Listener(self._observer.state, self.interrupt, self._taken),
+            patience=None if self._agent.hands_back else _FULL_SECONDS,
+        )
         try:
             return self._see_through(lease, outbox)
         except BaseException as error:
@@ -209,7 +217,7 @@ class JobRunner:
         self._observer.notice("packaging the model for MLflow")
         vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
         program = PackageProgram(lease.job.spec, self._folder, lease.epoch)
-        with _as_far_as_the_disk_allows(lease.job_id):
+        with as_far_as_the_disk_allows(self._folder):
             reporter.packaged(package(place, program, reporter, self._stop, vacated))
 
     def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
@@ -241,7 +249,7 @@ class JobRunner:
                 return self._explained(Ending(None))
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
-            if not self._agent.hands_back:
+            if not self._agent.hands_back and not isinstance(error, OSError):
                 raise
             if self._is_ending and isinstance(error, UnreachableError):
                 return self._explained(Ending(None))
@@ -254,6 +262,8 @@ class JobRunner:
         self._release()
         if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
             return Ending(Reason.USER_ERROR, f"{error}; {error.hint}" if error.hint else str(error), trace)
+        if isinstance(error, OSError):  # no disk space, for instance
+            return Ending(Reason.INFRASTRUCTURE, text, trace)
         _logger.error("%s: the agent failed\n%s", self._lease.job_id, trace)
         return Ending(Reason.INFRASTRUCTURE, f"the agent failed: {text}", trace)
 
@@ -320,7 +330,7 @@ class JobRunner:
 
     def _end(self, outbox: Outbox, lease: Lease, ending: Ending) -> None:
         if ending.traceback:
-            with _as_far_as_the_disk_allows(lease.job_id):
+            with as_far_as_the_disk_allows(self._folder):
                 write_atomically(artifacts_folder(self._folder) / "failure.txt", ending.traceback)
         outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
@@ -363,15 +373,6 @@ class JobRunner:
         if place is not None:
             place.close()
         self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
-
-
-@contextmanager
-def _as_far_as_the_disk_allows(job_id: str) -> Iterator[None]:
-    """A full disk must not keep the ledger from hearing how a job ended; housekeeping writes the rest down later."""
-    try:
-        yield
-    except OSError as error:
-        _logger.warning("%s: its folder cannot be written: %s", job_id, error)
 
 
 @contextmanager

@@ -44,9 +44,13 @@ class Listener:
 
 
 class Outbox:
-    """Carries what ``tell`` is given to the ledger, and keeps the lease, until ``end`` was carried out."""
+    """Carries what ``tell`` is given to the ledger, and keeps the lease, until ``end`` was carried out.
 
-    def __init__(self, source: JobSource, lease: Lease, listener: Listener) -> None:
+    ``patience``: for how many seconds a ledger that is away is asked once there is an end to tell; None: for ever.
+    """
+
+    def __init__(self, source: JobSource, lease: Lease, listener: Listener, patience: float | None = None) -> None:
+        self._patience = patience
         self._source = source
         self._lease = lease
         self._listener = listener
@@ -58,6 +62,7 @@ class Outbox:
         self._renewed = time.monotonic()
         self._job: Job | None = None
         self._next: Lease | None = None
+        self._untold: UnreachableError | None = None
         self._thread = threading.Thread(target=self._run, name=f"outbox-{lease.job_id}", daemon=True)
         self._thread.start()
 
@@ -84,8 +89,16 @@ class Outbox:
         return self._over.is_set()
 
     def wait(self, seconds: float | None = None) -> Job | None:
-        """The job as the end has left it; None where the lease was lost, or the time is up."""
+        """The job as the end has left it; None where the lease was lost, or the time is up.
+
+        Raises:
+            UnreachableError: ``patience`` is used up.
+        """
         self._over.wait(seconds)
+        if self._untold is not None:
+            job = self._lease.job_id
+            hint = f"make room on its disk, or start it; then `epochal run --resume {job}`"
+            raise UnreachableError(f"how {job} ended cannot be written down: {self._untold}", hint)
         return self._job
 
     @property
@@ -102,6 +115,9 @@ class Outbox:
         except (ConflictError, NotFoundError) as error:
             self._over.set()
             self._listener.lost(error)
+        except UnreachableError as error:
+            self._untold = error
+            self._over.set()
         except Exception as error:
             _logger.exception("%s cannot be told how its attempt goes", self._lease.job_id)
             self._over.set()
@@ -167,6 +183,7 @@ class Outbox:
         The lease is renewed in between, but not once its end may have been heard, and only its answer got lost.
         """
         refused = failures = 0
+        began = time.monotonic()
         while True:
             try:
                 return call()
@@ -174,6 +191,8 @@ class Outbox:
                 raise
             except EpochalError as error:
                 refused += not isinstance(error, _AWAY)
+                if isinstance(error, UnreachableError) and self._gives_up(began):
+                    raise
                 if refused >= _TRIES:
                     _logger.warning("%s: the ledger refuses what it is told: %s", self._lease.job_id, error)
                     return None
@@ -181,6 +200,10 @@ class Outbox:
             time.sleep(pause_after(failures))
             if renews:
                 self._renew_when_due()
+
+    def _gives_up(self, began: float) -> bool:
+        ending = self._decide is not None and self._patience is not None
+        return ending and time.monotonic() - began >= (self._patience or 0.0)
 
     def _heed(self, job: Job | None) -> None:
         if job is None:

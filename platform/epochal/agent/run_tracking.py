@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,20 @@ from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import Tracker
 
 _LEAVE_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def as_far_as_the_disk_allows(folder: Path) -> Iterator[None]:
+    """A full disk must not end a training, nor keep the ledger from hearing how a job ended.
+
+    What the desired run lacks is written with its next change, and at the latest by housekeeping.
+    """
+    try:
+        yield
+    except OSError as error:
+        _logger.warning("%s cannot be written: %s", folder, error)
 
 
 class RunTracking:
@@ -52,17 +68,19 @@ class RunTracking:
 
     def update(self, **changes: Any) -> None:
         """Change the desired run (see ``DesiredRun.changed``)."""
-        if self._tracker:
-            self._desired = self._tracker.update(**changes)
-        else:
-            self._desired = self._desired.changed(**changes)
-            self._desired.save(self._folder)
+        with as_far_as_the_disk_allows(self._folder):
+            if self._tracker:
+                self._tracker.update(**changes)
+            else:
+                self._desired = self._desired.changed(**changes)
+                self._desired.save(self._folder)
 
     def checkpoint(self, pointer: CheckpointPointer) -> None:
-        if self._tracker:
-            self._tracker.checkpoint(pointer)
-        else:
-            note_checkpoint(self._folder, pointer)
+        with as_far_as_the_disk_allows(self._folder):
+            if self._tracker:
+                self._tracker.checkpoint(pointer)
+            else:
+                note_checkpoint(self._folder, pointer)
 
     def settle(self, job: Job) -> None:
         """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
+from epochal import settings
 from epochal.cli import render
-from epochal.cli.table import COMMANDS, help_text
-from epochal.errors import EpochalError, UsageError, did_you_mean
+from epochal.cli.table import COMMANDS, STANDARD_OUTPUT, help_text
+from epochal.errors import EpochalError, UnreachableError, UsageError, did_you_mean
 from epochal.registry import resolve
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Commands(click.Group):
@@ -59,7 +65,7 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _usage(error, arguments)
     except EpochalError as error:
-        return _expected(error, arguments)
+        return tell(error, arguments)
     return int(code or 0)
 
 
@@ -70,10 +76,37 @@ def _usage(error: click.ClickException, arguments: list[str]) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "epochal"
-    return _expected(UsageError(error.format_message(), f"`{command} --help` shows how it is used"), arguments)
+    return tell(UsageError(error.format_message(), f"`{command} --help` shows how it is used"), arguments)
 
 
-def _expected(error: EpochalError, arguments: list[str]) -> int:
+def tell_of_file(error: OSError, arguments: list[str]) -> int:
+    """Tell of a file, or of standard output, that cannot be read or written, wherever that was; the exit code.
+
+    Raises:
+        OSError: this one, where it is about no file: a bug.
+    """
+    if error.filename is None and error.errno not in _FULL:
+        raise error
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    return tell(UnreachableError(f"{name}: {error.strerror}", _remedy(error.errno, name)), arguments)
+
+
+def _remedy(number: int | None, name: str) -> str:
+    if name == STANDARD_OUTPUT:
+        return "what the command does is done; have its output go elsewhere"
+    home, path = settings.home().root, Path(name)
+    if number in _FULL:
+        place = path if path.is_absolute() else home
+        return f"make room on the disk of {place}, and type the command again; `epochal doctor` shows what is free"
+    if number in _TOO_MANY:
+        return "allow more open files: `ulimit -n 65536`"
+    if path.is_relative_to(home) or home.is_relative_to(path):
+        return "set EPOCHAL_HOME to a folder that you can write"
+    return "look at that path and its permissions, and type the command again"
+
+
+def tell(error: EpochalError, arguments: list[str]) -> int:
+    """Print the error, in the format that was asked for; its exit code."""
     render.error(error, render.Output.JSON if _wants_json(arguments) else render.Output.TABLE)
     return error.exit_code
 

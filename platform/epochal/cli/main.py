@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
-from epochal.cli.table import help_text
+from epochal.cli.table import STANDARD_OUTPUT, help_text
 
 
 def main(args: list[str] | None = None) -> int:
     """Run one command and return its exit code; every expected error becomes one message on stderr."""
     arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+    _open_standard_streams()
+    failed: OSError | None = None
     try:
         code = _run(arguments)
+    except OSError as error:
+        failed = error
+    try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _reader_is_gone()
-    return code
+    except OSError as error:
+        failed = error
+        failed.filename = STANDARD_OUTPUT
+    if failed is None:
+        return code
+    if failed.filename == STANDARD_OUTPUT:  # what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(failed, BrokenPipeError):  # `epochal ... | head` has seen enough
+        return 1
+    from epochal.cli.dispatch import tell_of_file
+
+    return tell_of_file(failed, arguments)
 
 
 def version_text() -> str:
@@ -46,10 +61,18 @@ def _printed(content: str) -> int:
     return 0
 
 
-def _reader_is_gone() -> int:
-    """`epochal ... | head`: what is still buffered has nowhere to go, so give it to /dev/null without a word."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _open_standard_streams() -> None:
+    """Of those that are closed (`>&-`) the next file would get the number: what libraries print would land in it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115 - to write to it is an error
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
 
 
 if __name__ == "__main__":

@@ -47,12 +47,12 @@ def pages() -> Pages:
     from epochal.local.service_state import read_services
     from epochal.settings import DEFAULT_MLFLOW_PORT, home, tracking_uri
     from epochal.tracking.pages import web
-    from epochal.urls import LOOPBACK, http_url
+    from epochal.urls import LOOPBACK, http_url, without_password
 
     uri, services = tracking_uri(), read_services(home().services)
     if root := web(uri):
         return Pages(root, True)
-    if services.running and uri == services.options.get("tracking_uri") and services.url("mlflow"):
+    if services.running and without_password(uri) == services.options.get("tracking_uri") and services.url("mlflow"):
         return Pages(services.url("mlflow"), True)
     return Pages(http_url(LOOPBACK, DEFAULT_MLFLOW_PORT), False)
 

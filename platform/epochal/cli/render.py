@@ -18,6 +18,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any
 
+from epochal.cli.table import STANDARD_OUTPUT
+
 if TYPE_CHECKING:
     from epochal.errors import EpochalError, Problem, SpecError
 
@@ -291,6 +293,13 @@ def _styled(content: str, code: str, stream: IO[str]) -> str:
 
 
 def _lines(stream: IO[str], lines: Iterator[str] | Sequence[str]) -> None:
-    for line in lines:
-        stream.write(f"{line}\n")
-    stream.flush()
+    """What cannot be said on standard error must not stop what is going on: there is nobody to tell."""
+    try:
+        for line in lines:
+            stream.write(f"{line}\n")
+        stream.flush()
+    except OSError as error:
+        if stream is not sys.stderr:
+            error.filename = STANDARD_OUTPUT
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -56,6 +56,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 
 COMMANDS = {name: target for section in SECTIONS.values() for name, (target, _) in section.items()}
 
+STANDARD_OUTPUT = "standard output"
+"""The file's name in an ``OSError`` about it."""
+
 _HELP = """\
 Usage: epochal COMMAND [OPTIONS] [ARGS]...
 

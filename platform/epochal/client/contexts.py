@@ -54,7 +54,10 @@ class Config:
                 stored = yaml.safe_load(file) or {}
         except FileNotFoundError:
             return cls()
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except OSError as error:
+            hint = "set EPOCHAL_HOME to a folder that you can write"
+            raise UsageError(f"{path} cannot be read: {error.strerror}", hint) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from error
         config = cls._of(stored, path)
         if stat.S_IMODE(mode) & 0o077 and any(context.token for context in config.contexts.values()):

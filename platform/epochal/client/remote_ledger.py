@@ -19,6 +19,7 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
 from epochal.names import in_path
+from epochal.urls import without_password
 
 _PATIENCE = Patience(answer=10.0, outage=0.5)
 _CODE_SECONDS = 120.0
@@ -76,7 +77,7 @@ class RemoteLedger:
         return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})
 
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
-        body = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
+        body = {"run_id": run_id, "tracking_uri": without_password(tracking_uri), "experiment_id": experiment_id}
         return self._job(lease, "run", body)
 
     def saved(self, lease: Lease, step: int, path: str) -> None:

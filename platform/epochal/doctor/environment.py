@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import tempfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from epochal.doctor.check import Check, fail, ok, warn
 from epochal.doctor.hardware import existing
 from epochal.errors import some
-from epochal.urls import is_loopback
+from epochal.urls import is_loopback, without_password
 
 NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an earlier time
 DRIFT_SECONDS = 2.0
@@ -105,7 +104,7 @@ def look(home: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Check]
 
 
 def _harmless(name: str, value: str) -> str:
-    return "***" if name == "RAY_AUTH_TOKEN" else re.sub(r"//[^/@]*@", "//***@", value)
+    return "***" if name == "RAY_AUTH_TOKEN" else without_password(value)
 
 
 def _measured_host_name() -> Check:

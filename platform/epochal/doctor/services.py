@@ -16,6 +16,7 @@ from epochal.local.service_state import Services, ServiceState, ServiceStatus, r
 from epochal.local.services import describe_exit
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.connection import is_sqlite, sqlite_path
+from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.server.reconciler import Finding
@@ -95,7 +96,8 @@ def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> It
         from epochal.server.reconciler import Reconciler
     except ImportError:  # the check of the ledger says so
         return
-    uri = str(services.options.get("mlflow_url", tracking_uri)) if services.running else tracking_uri
+    served = str(services.options.get("mlflow_url", "")) if services.running else ""
+    uri = tracking_uri if served in ("", without_password(tracking_uri)) else served
     # Looking into a database that is not there would make it.
     settings = _Settings(None if is_sqlite(uri) and not sqlite_path(uri).exists() else uri)
     try:

@@ -24,6 +24,7 @@ from epochal.engine.aftermath import watch
 from epochal.engine.capacity import Node, nodes_of
 from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
+from epochal.files import write_atomically
 
 CONNECT_SECONDS = 5.0
 
@@ -122,12 +123,9 @@ def connect(
 
 def ensure_token(path: Path) -> Path:
     """The file of the Ray token, made with mode 0600 where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
+        write_atomically(draft, secrets.token_hex(32), 0o600)
         try:
             os.link(draft, path)  # refuses where another process was first
         except FileExistsError:

@@ -166,7 +166,10 @@ def of_ray(rank: int, error: BaseException) -> Failed:
     if isinstance(error, rx.UserCodeException):  # raised before the worker's own code could tell of it
         return Failed(rank, FailureKind.USER_ERROR, str(error).strip().rpartition("\n")[2], str(error))
     kinds = (RAY_KINDS[known] for known in type(error).__mro__ if known in RAY_KINDS)
-    return Failed(rank, next(kinds, FailureKind.INFRASTRUCTURE), _ray_message(error))
+    kind = next(kinds, FailureKind.INFRASTRUCTURE)
+    if isinstance(error, rx.RayTaskError) and (cause := _cause(error)) is not None:
+        kind = cause.kind  # beside its training: it could not open its log, for instance
+    return Failed(rank, kind, _ray_message(error))
 
 
 def of_exception(rank: int, error: BaseException, traceback: str, system_killed: bool = False) -> Failed:

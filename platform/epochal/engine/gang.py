@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,19 @@ class Gang:
             for rank, seat in enumerate(self.seats)
         ]
         try:
-            with self.stop.heard_by(marker.touch, ranks.strike):
+            with self.stop.heard_by(partial(_mark, marker, ranks.strike), ranks.strike):
                 yield from _Flight(self, ranks, assignments)
         finally:
             ranks.kill()
             self.place.connection.warm.rested()
+
+
+def _mark(marker: Path, strike: Callable[[], None]) -> None:
+    """Have the workers save their state and end. Where the disk is too full to tell them, it is too full to save."""
+    try:
+        marker.touch()
+    except OSError:
+        strike()
 
 
 class _Flight:

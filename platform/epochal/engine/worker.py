@@ -162,7 +162,8 @@ def _keep_apart(assignment: Assignment) -> None:
         time.sleep(FENCE_POLL_SECONDS)
         with suppress(OSError):  # the storage is away for a moment
             newer = newer_attempt(assignment.folder, assignment.attempt)
-    os.write(2, f"attempt {newer} has begun elsewhere: attempt {assignment.attempt} ends\n".encode())
+    with suppress(OSError):  # its disk is full
+        os.write(2, f"attempt {newer} has begun elsewhere: attempt {assignment.attempt} ends\n".encode())
     process.kill_tree(os.getpid(), process.created(psutil.Process()))
 
 
@@ -175,7 +176,8 @@ def _alone(assignment: Assignment) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if assignment.rank == 0 and not stack.enter_context(locked(training_lock(assignment.folder), ALONE_SECONDS)):
-            os.write(2, f"an older attempt has not ended within {ALONE_SECONDS:g} s\n".encode())
+            with suppress(OSError):
+                os.write(2, f"an older attempt has not ended within {ALONE_SECONDS:g} s\n".encode())
         yield
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.ledger.documents import encode
+from epochal.urls import without_password
 
 BUSY_SECONDS = 15.0
 """How long a SQLite transaction waits for another process's."""
@@ -62,7 +63,7 @@ class Database:
     """One database. Threads may share it; a forked child must open its own."""
 
     def __init__(self, url: str) -> None:
-        with mapped_errors(url):
+        with mapped_errors(without_password(url)):
             self.url = _with_driver(make_url(url))
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
@@ -113,7 +114,7 @@ def mapped_errors(where: str) -> Iterator[None]:
 
 
 def _meaning(error: exc.SQLAlchemyError, where: str) -> EpochalError | None:
-    detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    detail = without_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
     if isinstance(getattr(error, "orig", None), sqlite3.DatabaseError) and type(error) is exc.DatabaseError:
         return EpochalError(
             f"the ledger {where} is not a usable database: {detail}",

@@ -12,7 +12,7 @@ from epochal.local.credentials import AGENT, agent_token_path
 from epochal.local.service_plan import Plan, Probe, ServicePlan
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.server import plan_server
-from epochal.urls import LOOPBACK, http_url, is_loopback
+from epochal.urls import LOOPBACK, http_url, is_loopback, without_password
 
 DRAIN_SECONDS = 180.0
 """How long the agent may take to save its jobs and hand them back."""
@@ -69,7 +69,7 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
         mlflow_url = mlflow.url
         services.append(mlflow)
     services += [_server(home, port, mlflow_url), _agent(home, port, options, mlflow_url)]
-    where = {"mlflow_url": mlflow_url, "tracking_uri": tracking_uri}
+    where = {"mlflow_url": without_password(mlflow_url), "tracking_uri": without_password(tracking_uri)}
     return Plan(home.services, tuple(services), {**asdict(options), **where})
 
 
@@ -118,4 +118,6 @@ def _agent(home: Home, port: int, options: Options, mlflow_url: str) -> ServiceP
 
 
 def _environment(home: Home, mlflow_url: str) -> dict[str, str]:
-    return {"EPOCHAL_HOME": str(home.root), "MLFLOW_TRACKING_URI": mlflow_url}
+    """The plan is written to a file: a URI with a password is not in it, but comes from where `up` has it."""
+    tracking = {} if without_password(mlflow_url) != mlflow_url else {"MLFLOW_TRACKING_URI": mlflow_url}
+    return {"EPOCHAL_HOME": str(home.root), **tracking}

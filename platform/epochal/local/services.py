@@ -16,7 +16,7 @@ import psutil
 
 from epochal.engine.process import created, is_alive
 from epochal.errors import ConflictError, UnreachableError
-from epochal.files import is_locked, write_atomically
+from epochal.files import is_locked, require_writable, write_atomically
 from epochal.local.credentials import ensure_agent_token
 from epochal.local.health import ask
 from epochal.local.local_plan import Options, local_plan
@@ -67,7 +67,8 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
         UnreachableError: one does not start; then nothing is left running.
     """
     began, folder = time.monotonic(), home.services
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    require_writable(home.root)
+    folder.mkdir(exist_ok=True, mode=0o700)
     with hold(folder / "up.lock", _LOCK_SECONDS, "another `epochal up` does not come to an end"):
         already = is_locked(supervisor_lock(folder))
         if already:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from epochal.files import write_atomically
@@ -76,8 +77,9 @@ class Supervisor:
         statuses = tuple(service.status for service in self._services)
         found = Services(True, os.getpid(), self._started_at, self._plan.options, statuses)
         if found != self._published:
-            write_atomically(state_path(self._plan.folder), found.to_json())
-            self._published = found
+            with suppress(OSError):  # a full disk ends no service: it is written once there is room
+                write_atomically(state_path(self._plan.folder), found.to_json())
+                self._published = found
 
 
 def main(plan_file: Path) -> None:

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from epochal.errors import UnreachableError
+from epochal.settings import sqlite_url
+from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_SQLITE = "sqlite:///"
 REQUEST_TIMEOUT_SECONDS = "10"
 _PAGE = 1000
 
@@ -68,11 +70,12 @@ def experiment_names(client: MlflowClient) -> dict[str, str]:
 
 
 def is_sqlite(uri: str) -> bool:
-    return uri.startswith(_SQLITE)
+    return uri.startswith("sqlite:")
 
 
 def sqlite_path(uri: str) -> Path:
-    return Path(uri.removeprefix(_SQLITE))
+    """As SQLAlchemy reads it; see ``settings.sqlite_url``."""
+    return Path(unquote(uri.partition("?")[0].removeprefix("sqlite:///")))
 
 
 def artifact_root(uri: str) -> Path:
@@ -94,20 +97,26 @@ def prepare_sqlite(uri: str) -> None:
     It is made under a temporary name and moved into place, so that neither a kill nor a second process leaves a
     half-migrated database behind.
     """
+    if not is_sqlite(uri):
+        return
+    quiet_mlflow()
+    from mlflow.store.db import utils
+
+    # It makes a folder of the URL's text, where that is another than the one that it means; ours is there already.
+    utils._make_parent_dirs_if_sqlite = lambda db_uri: None
     with _making:
-        if is_sqlite(uri) and not sqlite_path(uri).exists():
+        if not sqlite_path(uri).exists():
             _make_sqlite(uri)
 
 
 def _make_sqlite(uri: str) -> None:
-    quiet_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     target = sqlite_path(uri)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=target.parent) as folder:
         path = Path(folder) / "new.db"
-        store = SqlAlchemyStore(f"{_SQLITE}{path}", artifact_root(uri).absolute().as_uri())  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(sqlite_url(path), artifact_root(uri).absolute().as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
         try:
             os.link(path, target)
@@ -151,9 +160,13 @@ def answering(uri: str) -> Iterator[None]:
         raise unreachable(uri, error) from error
 
 
+def described(error: Exception) -> str:
+    """What an error says, on one line. Those of MLflow's client hold the whole URL that was asked for."""
+    return without_password(" ".join(str(error).split()))
+
+
 def unreachable(uri: str, error: Exception) -> UnreachableError:
-    text = " ".join(str(error).split())
     return UnreachableError(
-        f"the MLflow tracking server at {uri} does not answer: {text[:300]}",
+        f"the MLflow tracking server at {without_password(uri)} does not answer: {described(error)[:300]}",
         "check MLFLOW_TRACKING_URI, or start the server; `epochal ui` opens the local one",
     )

@@ -12,6 +12,7 @@ half a line, which readers never see.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -61,7 +62,8 @@ class MetricSpool:
     attempt, is skipped. So an attempt that resumes from a checkpoint and repeats steps leaves one curve. ``repeat``
     keeps every value instead, for samples of the machine, where one step may last longer than a sample.
 
-    A disk that is full costs no step: lines are kept in memory and a warning is logged.
+    A disk that is full costs no step: lines are kept in memory and a warning is logged. As long as it takes them not,
+    ``sync`` and ``close`` raise: no checkpoint, and no end of the training, may be there without its metrics.
     """
 
     def __init__(self, folder: Path, name: str, *, repeat: bool = False) -> None:
@@ -110,6 +112,7 @@ class MetricSpool:
         self._unwritten = self._write(data)
 
     def sync(self) -> None:
+        self._require_written()
         try:
             sync(self.path, parents=3)
         except OSError as error:
@@ -123,6 +126,10 @@ class MetricSpool:
             self._unwritten = self._write(self._unwritten + self._mark())
         self._file.close()
         self.sync()
+
+    def _require_written(self) -> None:
+        if self._unwritten:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _write(self, data: bytes) -> bytes:
         """Write ``data``; returns what the disk did not take."""

@@ -16,9 +16,17 @@ class Recorder(Protocol):
         """Everything logged so far survives a SIGKILL after this returns (no network involved)."""
 
     def sync(self) -> None:
-        """Everything flushed so far survives a loss of power after this returns. May be called from any thread."""
+        """Everything flushed so far survives a loss of power after this returns. May be called from any thread.
 
-    def close(self) -> None: ...
+        Raises:
+            OSError: it could not be written.
+        """
+
+    def close(self) -> None:
+        """
+        Raises:
+            OSError: what was logged could not be written.
+        """
 
 
 class NullRecorder:

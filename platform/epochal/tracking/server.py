@@ -19,7 +19,7 @@ from typing import IO, Self
 from epochal.errors import ConflictError, UnreachableError, UsageError
 from epochal.settings import DEFAULT_MLFLOW_PORT
 from epochal.tracking.connection import is_sqlite
-from epochal.urls import LOOPBACK, http_url
+from epochal.urls import LOOPBACK, http_url, without_password
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -41,7 +41,8 @@ def plan_server(uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT)
         UsageError: ``uri`` is a tracking server itself, or another kind of store.
     """
     if not is_sqlite(uri):
-        raise UsageError(f"the runs are at {uri}, not in a file of this machine", f"open {uri} in a browser")
+        shown = without_password(uri)
+        raise UsageError(f"the runs are at {shown}, not in a file of this machine", f"open {shown} in a browser")
     command = (sys.executable, "-W", "ignore", "-m", "epochal.tracking.serve", uri, host, str(port))
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

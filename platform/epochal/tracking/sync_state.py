@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -15,6 +15,7 @@ from typing import Any
 from epochal.files import locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
 from epochal.tracking.metric_spool import segments, whole_size
+from epochal.urls import without_password
 
 _FILE = "sync_state.json"
 _LOCK = ".sync.lock"
@@ -26,10 +27,11 @@ _logger = logging.getLogger(__name__)
 class SyncState:
     """The syncer's memory. Losing it costs time, not truth: what is sent again changes nothing in MLflow.
 
-    ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification time (ns) of each file sent.
-    ``model`` is the digest of the model that was sent, ``model_sending`` of the one of which ``model_files`` are sent
-    so far. ``refused``: what MLflow will never take. ``deleted``: what somebody deleted in MLflow, so that nothing can
-    be sent, and how to restore it. ``settled``: a fingerprint of the folder once all of it was sent.
+    ``uri`` is without its password. ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification
+    time (ns) of each file sent. ``model`` is the digest of the model that was sent, ``model_sending`` of the one of
+    which ``model_files`` are sent so far. ``refused``: what MLflow will never take. ``deleted``: what somebody deleted
+    in MLflow, so that nothing can be sent, and how to restore it. ``settled``: a fingerprint of the folder once all of
+    it was sent.
     """
 
     uri: str = ""
@@ -57,7 +59,9 @@ class SyncState:
             return cls()
         if not isinstance(stored, dict):
             return cls()
-        return cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
+        state = cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
+        state.uri = without_password(state.uri)  # earlier versions kept it
+        return state
 
     def forget_status(self) -> None:
         """Have what says how the run stands sent again: the server's reconciler may have changed it in MLflow."""
@@ -69,11 +73,12 @@ class SyncState:
         write_atomically(folder / _FILE, json.dumps(asdict(self)))
 
 
-def newest_experiment(storages: Iterable[Path], uris: Container[str]) -> str | None:
+def newest_experiment(storages: Iterable[Path], uris: Iterable[str]) -> str | None:
     """MLflow's id of the experiment that jobs under these storage roots were sent to last, to one of ``uris``."""
     found = sorted((path.stat().st_mtime, path.parent) for root in storages for path in root.glob(f"jobs/*/{_FILE}"))
     sent = (SyncState.load(folder) for _, folder in reversed(found))
-    return next((one.experiment_id for one in sent if one.experiment_id and one.uri in uris), None)
+    known = {without_password(uri) for uri in uris}
+    return next((one.experiment_id for one in sent if one.experiment_id and one.uri in known), None)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from epochal.tracking.connection import (
     artifact_location,
     connect,
+    described,
     error_code,
     is_missing,
     is_mlflow_failure,
@@ -37,6 +38,7 @@ from epochal.tracking.sync_state import (
     outstanding,
     unsent_segments,
 )
+from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -97,6 +99,16 @@ def sync(
         NotFoundError: there is no desired run in ``folder``.
     """
     desired = DesiredRun.load(folder)
+    try:
+        return _sync(uri, desired, folder, client, until, afresh)
+    except OSError as error:  # the disk of the folder is full, or away
+        state = SyncState.load(folder)
+        return _synced(state, outstanding(folder, desired, state), described(error), reachable=False)
+
+
+def _sync(
+    uri: str, desired: DesiredRun, folder: Path, client: MlflowClient | None, until: float | None, afresh: bool
+) -> Synced:
     with folder_lock(folder) as mine:
         state = SyncState.load(folder)
         if afresh:
@@ -104,7 +116,7 @@ def sync(
         left = outstanding(folder, desired, state)
         if not mine:
             return _synced(state, left, BEING_SENT)
-        if not left and state.uri == uri and state.settled:
+        if not left and state.uri == without_password(uri) and state.settled:
             return _synced(state, left)
         problem, reachable, deleted = "", True, ""
         try:
@@ -116,7 +128,7 @@ def sync(
         except Exception as error:
             if not is_mlflow_failure(error):
                 raise
-            problem, reachable = " ".join(str(error).split())[:500], False
+            problem, reachable = described(error)[:500], False
         state.deleted = deleted
         left = outstanding(folder, desired, state)
         state.settled = "" if left else fingerprint(folder)
@@ -157,6 +169,7 @@ class Syncer:
 
     def __init__(self, uri: str, folder: Path, desired: DesiredRun, state: SyncState, until: float | None) -> None:
         self.uri = uri
+        self._named = without_password(uri)
         self.folder = folder
         self.desired = desired
         self.state = state
@@ -179,7 +192,7 @@ class Syncer:
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
-        self.state.__dict__.update(SyncState(uri=self.uri).__dict__)
+        self.state.__dict__.update(SyncState(uri=self._named).__dict__)
 
     def lost_run(self) -> bool:
         """Whether the run that we remember is not there."""
@@ -198,14 +211,14 @@ class Syncer:
 
     def _open_run(self) -> None:
         state = self.state
-        if state.run_id and (state.deleted or state.uri != self.uri):
+        if state.run_id and (state.deleted or state.uri != self._named):
             if not self.lost_run():
                 self.check_not_deleted()
-            elif state.uri == self.uri:
+            elif state.uri == self._named:
                 raise _DeletedError("its run was deleted in MLflow, for good")
             else:
                 self.forget()
-        state.uri = self.uri
+        state.uri = self._named
         if not state.run_id:
             state.save(self.folder)
             state.experiment_id = self._find_or_create_experiment()
@@ -324,7 +337,7 @@ class Syncer:
                 raise
             self.check_not_deleted()
             if len(entities) == 1:
-                self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {' '.join(str(error).split())[:200]}")
+                self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {described(error)[:200]}")
                 return
             middle = len(entities) // 2
             self._log_batch(kind, entities[:middle])

@@ -46,7 +46,10 @@ class SystemSampler:
         """Take a last sample and close the recorder."""
         self._stopped.set()
         self._thread.join()
-        self._recorder.close()
+        try:
+            self._recorder.close()
+        except OSError as error:  # no reason for a training to fail
+            _logger.warning("the last system metrics of this node are lost: %s", error)
 
     def sample(self) -> dict[str, float]:
         """The values now, by full metric name."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from epochal.backoff import pause_after
+from epochal.tracking.connection import described
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
 from epochal.tracking.sync_state import SyncState, can_be_sent
 from epochal.tracking.syncer import Synced, sync
+from epochal.urls import without_password
 
 EVERY_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
@@ -119,8 +122,9 @@ class Tracker:
             # Between two attempts someone else may have changed what the run says.
             self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
         except Exception as error:
-            _logger.exception("the tracker failed; what it has not sent stays in %s", self._folder)
-            problem = f"{type(error).__name__}: {error}"
+            trace = without_password(traceback.format_exc())
+            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace)
+            problem = f"{type(error).__name__}: {described(error)}"
             self._last = replace(self._last, left="something", problem=problem, reachable=False)
         self._synced_once = True
         self._failures = 0 if self._last.reachable and not self._last.deleted else self._failures + 1
@@ -130,11 +134,11 @@ class Tracker:
         was_reachable = before is None or before.reachable
         if was_reachable and not self._last.reachable:
             self._notice(
-                f"MLflow at {self._uri} cannot be reached; the training goes on, and everything is kept and sent later "
-                f"({self._last.problem})"
+                f"MLflow at {without_password(self._uri)} cannot be reached; the training goes on, and everything is"
+                f" kept and sent later ({self._last.problem})"
             )
         elif self._last.reachable and not was_reachable:
-            self._notice(f"MLflow at {self._uri} answers again")
+            self._notice(f"MLflow at {without_password(self._uri)} answers again")
         if self._last.deleted and not (before and before.deleted):
             self._notice(f"{_KEPT} ({self._last.problem})")
         elif before and before.deleted and self._last.reachable and not self._last.deleted:
@@ -167,7 +171,7 @@ def sync_folders(uri: str, folders: Iterable[Path], deadline_seconds: float = 20
     down: dict[str, str] = {}
     for folder in folders:
         state = SyncState.load(folder)
-        target = state.uri or uri
+        target = uri if state.uri in ("", without_password(uri)) else state.uri
         if target in down or time.monotonic() > until:
             problem = down.get(target, "out of time")
             results[folder.name] = Synced(state.run_id, "", "something", problem, reachable=target not in down)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import uuid
 from collections.abc import Callable
@@ -120,6 +121,8 @@ class Saver:
             self._save(snapshot)
         except BaseException as error:
             self._error = error
+            if self._writing is not None:  # on a full disk the ledger and the next attempt need the room
+                shutil.rmtree(self._writing, ignore_errors=True)
 
     def _save(self, snapshot: Snapshot) -> None:
         self._raise_unless_finite(snapshot)

@@ -139,8 +139,11 @@ def export(module: nn.Module, job: Path, first: bool) -> Path:
         whole = {
             name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
         }
-        save_file(whole, temporary)
-        sync(temporary)
-        temporary.replace(file)
+        try:
+            save_file(whole, temporary)
+            sync(temporary)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)  # on a full disk the ledger needs the room
         sync(file.parent, parents=2)
     return file

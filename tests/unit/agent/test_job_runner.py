@@ -42,9 +42,22 @@ def test_a_sweep_that_is_in_the_ledger_already_is_not_trained_as_one_job() -> No
     assert "sweeps cannot be run yet" in ended.message
 
 
+def test_a_folder_that_cannot_be_written_is_the_machine_s_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = tmp_path / "job.yaml"
+    spec.write_text(f"{(JOBS / 'quickstart.yaml').read_text()}\nretry: {{infra: 0}}\n")
+    home().storage.mkdir(parents=True)
+    (home().storage / "jobs").write_text("in the way")
+    ended, _ = run_by(JobRunner, spec, NO_CLUSTER, hands_back=False)
+    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.INFRASTRUCTURE)
+    assert "NotADirectoryError" in ended.message
+    assert "Traceback" not in caplog.text
+
+
 def run_by(runner: type[JobRunner], path: Path, cluster: Connection, hands_back: bool) -> tuple[Job, list[Event]]:
     """A job as that runner leaves it, and its events."""
-    home().root.mkdir(parents=True)
+    home().root.mkdir(parents=True, exist_ok=True)
     with LedgerSource.open(home().ledger_url) as ledger:
         spec = load_spec(path).spec
         job = ledger.submit(spec.model_dump(mode="json"), name=spec.name)

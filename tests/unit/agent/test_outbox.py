@@ -201,6 +201,24 @@ def test_what_the_ledger_refuses_does_not_hold_up_the_rest(ledger: Ledger, sourc
     assert kinds(ledger, lease.job_id) == WHOLE
 
 
+@pytest.mark.parametrize("patience", [0.0, 0.1])
+def test_an_end_that_cannot_be_written_down_is_given_up_where_nobody_else_waits(
+    ledger: Ledger, source: FlakySource, lease: Lease, patience: float
+) -> None:
+    source.away.set()
+    heard = Heard()
+    outbox = Outbox(source, lease, heard.listener, patience)
+    outbox.tell(partial(source.running, lease, 1, {}))
+    until(lambda: source.refused > 3, "a ledger that is away is waited for as long as the training runs")
+    assert not outbox.is_over
+    outbox.end(partial(decide, source, lease, Ending(Reason.COMPLETED), TERMS))
+    with pytest.raises(UnreachableError, match="cannot be written down: the server is away") as caught:
+        outbox.wait(10)
+    assert f"`epochal run --resume {lease.job_id}`" in caught.value.hint
+    assert heard.lost == []
+    assert ledger.job(lease.job_id).state is JobState.STARTING
+
+
 class StoreIsAway(LedgerSource):
     """A server that answers, and whose log store does not."""
 

@@ -14,7 +14,7 @@ from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.agent.run_tracking import RunTracking
 from epochal.ledger.states import Reason
 from epochal.spec.job import JobSpec, Retry
-from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.desired_run import CheckpointPointer, DesiredRun
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.training.control import Noted, SetAside
 
@@ -63,6 +63,18 @@ def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> No
     assert message.endswith("the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock' object")
     tags = DesiredRun.load(tmp_path / "job").tags
     assert (tags[FORMAT_TAG], tags[FALLBACK_TAG]) == ("none", failed.message)
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    tracking = RunTracking("sqlite:///unused", job, "digits-1", SPEC, lambda text: None)
+    job.rename(tmp_path / "away")
+    job.write_text("in the way")
+    tracking.update(tags={"first": "1"})
+    tracking.checkpoint(CheckpointPointer(8, "checkpoints/step-00000008", "ab"))
+    job.unlink()
+    tracking.update(tags={"second": "2"})
+    assert DesiredRun.load(job).tags.items() >= {"first": "1", "second": "2"}.items()
 
 
 def test_what_mlflow_does_not_take_is_an_event(tmp_path: Path) -> None:

@@ -108,6 +108,16 @@ TEXTS = [
 ]  # fmt: skip
 """What torch, CUDA, NCCL and gloo say, as seen here or in reports to their makers; each with its row's verdict."""
 
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(errno.ENOSPC, "No space left on device"), INFRA), (ValueError("shapes differ"), FailureKind.USER_ERROR)],
+)
+def test_a_worker_that_fails_beside_its_training(error: Exception, kind: FailureKind) -> None:
+    failed = of_ray(2, rx.RayTaskError("work", f"Traceback ...\n{type(error).__name__}: {error}", error))
+    assert (failed.rank, failed.kind) == (2, kind)
+
+
 OF_THE_JOB = [
     ValueError("shapes differ"),
     SystemExit(1),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from epochal.engine.gang import Stop
+from epochal.engine.gang import Stop, _mark
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,12 @@ def test_whoever_comes_late_hears_it_too(before: bool) -> None:
         assert heard == ["requested", "killed"]
     stop.kill()
     assert heard == ["requested", "killed"], "it listens no more"
+
+
+@pytest.mark.parametrize(("writable", "heard"), [(True, []), (False, ["struck"])])
+def test_who_cannot_be_told_to_save_is_ended(tmp_path: Path, writable: bool, heard: list[str]) -> None:
+    struck: list[str] = []
+    marker = tmp_path / "stop" if writable else tmp_path / "missing" / "stop"
+    _mark(marker, lambda: struck.append("struck"))
+    assert struck == heard
+    assert marker.exists() == writable

@@ -167,10 +167,21 @@ def test_a_full_disk_loses_nothing_in_memory(tmp_path: Path, caplog: pytest.LogC
         for step in range(3):
             writer.log(step, {"loss": float(step)})
             writer.flush()
+        with pytest.raises(OSError, match="No space left on device"):
+            writer.sync()
     writer._file = file
     writer.close()
     assert curve(tmp_path, "loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_disk_that_stays_full_does_not_pass_for_one_that_took_it_all(tmp_path: Path) -> None:
+    writer = MetricSpool(tmp_path, "a")
+    writer._file.close()
+    writer._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the spool closes it
+    writer.log(0, {"loss": 1.0})
+    with pytest.raises(OSError, match=r"No space left on device.*a\.jsonl"):
+        writer.close()
 
 
 @pytest.mark.parametrize("count", [1, 5])

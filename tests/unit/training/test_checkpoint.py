@@ -52,6 +52,18 @@ def test_why_it_cannot_be_written_is_told(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def test_one_that_cannot_be_written_leaves_the_room_it_took(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            save(tmp_path, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
 def test_only_complete_ones_are_seen(tmp_path: Path) -> None:
     save(tmp_path, 3)
     folder = tmp_path / "checkpoints"

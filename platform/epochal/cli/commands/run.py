@@ -20,7 +20,6 @@ from epochal.errors import UsageError
 from epochal.ledger.values import GRACE_SECONDS
 from epochal.settings import Retention
 from epochal.units import Duration
-from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
@@ -150,6 +149,6 @@ def _table(summary: Summary) -> dict[str, Any]:
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",
-        "tracking": without_password(summary.tracking_uri),
+        "tracking": summary.tracking_uri,
     }
     return {name: value for name, value in shown.items() if value not in ("", None)}

@@ -25,10 +25,12 @@ def command(port: int, host: str, without_password: bool) -> int:
     Where `epochal up` runs, its MLflow has them already: this says where, and returns.
     """
     from epochal.errors import UsageError
+    from epochal.files import require_writable
     from epochal.settings import home, tracking_uri
     from epochal.tracking.server import TrackingServer
     from epochal.urls import is_loopback
 
+    require_writable(home().root)
     uri, there = tracking_uri(), pages()
     if there.served:
         render.message("MLflow runs already, and has the runs of this machine at")

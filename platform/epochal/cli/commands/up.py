@@ -12,7 +12,6 @@ from epochal.cli import render
 from epochal.cli.mlflow_pages import first_page
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
-from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.local.service_state import Services
@@ -66,7 +65,7 @@ def _where(services: Services) -> dict[str, str]:
     started = datetime.fromtimestamp(services.started_at).astimezone()
     return {
         "server": services.url("server"),
-        "mlflow": first_page(without_password(str(services.options["mlflow_url"]))),
+        "mlflow": first_page(str(services.options["mlflow_url"])),
         "logs": str(Path(services["server"].log).parent),
         "since": f"{started:%Y-%m-%d %H:%M:%S}",
     }
