@@ -313,9 +313,12 @@ class WarmPool:
         return self._target if cpus else 0
 
     def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
-        """Wait until every task of the round holds its process, or ``make_way`` has taken them over."""
+        """Wait until every task of the round holds its process, or ``make_way`` has taken them over.
+
+        A pool that was closed before it held any has nobody to take them over, and Ray ends next.
+        """
         deadline = time.monotonic() + _ROUND_SECONDS
-        while not mine.complete and time.monotonic() < deadline and self._holding is mine:
+        while not (mine.complete or self._closed) and time.monotonic() < deadline and self._holding is mine:
             ready = mine.wait(0.1)
             with self._changed:
                 if self._holding is not mine:

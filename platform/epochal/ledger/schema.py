@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    exc,
+    insert,
+    inspect,
+    select,
+    text,
+)
 
 from epochal.errors import ConflictError, OlderLedgerError
-from epochal.ledger.database import Database
+from epochal.ledger.database import Database, mapped_errors
 from epochal.ledger.migrations import HEAD, VERSION_TABLE
 from epochal.ledger.tables import metadata
 
@@ -81,11 +94,15 @@ def _refuse_newer(found: str) -> None:
 
 def _use_wal(database: Database) -> None:
     """Write-ahead logging, so that readers and the writer do not wait for each other. The file remembers it."""
-    connection = database.engine.raw_connection()  # outside a transaction, where alone the mode can be changed
-    try:
-        connection.cursor().execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
+    statement = "PRAGMA journal_mode = WAL"
+    with mapped_errors(database.label):
+        connection = database.engine.raw_connection()  # outside a transaction, where alone the mode can be changed
+        try:
+            connection.cursor().execute(statement)
+        except sqlite3.OperationalError as error:
+            raise exc.OperationalError(statement, None, error) from error
+        finally:
+            connection.close()
 
 
 def _lock(connection: Connection) -> None:

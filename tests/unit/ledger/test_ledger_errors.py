@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from epochal.errors import EpochalError, StaleLeaseError, UnreachableError, Usag
 from epochal.ledger import database, user_operations
 from epochal.ledger.database import ERRORS, Database, mapped_errors
 from epochal.ledger.ledger import Ledger
+from epochal.settings import sqlite_url
 
 BUGS = {
     exc.DataError, exc.IntegrityError, exc.InternalError, exc.NotSupportedError, exc.ProgrammingError,
@@ -103,3 +105,18 @@ def test_stale_lease_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(StaleLeaseError("digits-1", 1, 2, "RUNNING")))
     assert str(error) == "attempt 1 of digits-1 is over: the job is RUNNING with attempt 2"
     assert error.exit_code == 4
+
+
+@pytest.mark.parametrize("room", [0, 100, 4096, 20_000, 60_000])
+def test_a_new_ledger_that_finds_no_room(tmp_path: Path, room: int) -> None:
+    """A file may not grow further: like a disk that is full."""
+    url = sqlite_url(tmp_path / "ledger.db")
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(UnreachableError, match="cannot use the ledger"):
+            Ledger.open(url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Ledger.open(url) as ledger:
+        assert ledger.jobs() == []
