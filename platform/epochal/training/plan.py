@@ -15,9 +15,10 @@ from epochal.catalog.build import build_model, build_optimizer, build_task, load
 from epochal.catalog.data import Batch, DataInfo, Field, Understood
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec, Optimizer, Resources
-from epochal.training.batch_norm import refuse_lone_samples
+from epochal.training.batch_norm import refuse_shares
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
+from epochal.training.shares import refuse_dependent
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze
 
@@ -97,6 +98,7 @@ def plan(spec: JobSpec, folder: Path) -> Plan:
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     cost = measure(spec, data.info, task, sampler)
+    refuse_dependent(spec, data, cost.parameters)
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
@@ -131,7 +133,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     with device:
         model = build_model(spec.model, info)
     freeze(model, spec.train.freeze)
-    refuse_lone_samples(model, sampler, spec.train, spec.resources.max_workers)
+    resources = spec.resources
+    refuse_shares(model, sampler, spec.train, range(resources.min_workers, resources.max_workers + 1))
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with FlopCounterMode(display=False) as counter:
@@ -157,8 +160,9 @@ def _gathered(spec: JobSpec, model: nn.Module) -> int:
     its weights, fetched and unpacked while the next is fetched; its gradients, their copy in fp32 to be summed, and the
     worker's part of the sum, half of it at the most.
     """
-    from epochal.training.sharding import BLOCK_PARAMETERS, blocks  # a second's import
+    from epochal.training.sharding import BLOCK_PARAMETERS, blocks, refuse_unshardable  # a second's import
 
+    refuse_unshardable(model)
     width = DTYPES.get(spec.train.precision, torch.float32).itemsize
     seen: set[nn.Parameter] = set()
     greatest = 0

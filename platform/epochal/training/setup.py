@@ -15,6 +15,7 @@ from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
+from epochal.training.shares import refuse_dependent
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,17 @@ def prepare(spec: JobSpec, folder: Path) -> Setup:
     """Build what ``spec`` names; ``folder`` is what relative paths of the data start from.
 
     The model's initial weights depend on the seed alone, so that every worker builds the same.
+
+    Raises:
+        SpecError: the result would depend on the number of workers.
     """
     data = load_data(spec.data, folder=folder)
     seeding.start(spec.train.seed)
+    model = build_model(spec.model, data.info)
+    refuse_dependent(spec, data, sum(parameter.numel() for parameter in model.parameters()))
     return Setup(
         spec=spec,
-        model=build_model(spec.model, data.info),
+        model=model,
         task=build_task(spec.task, spec.data, data.info),
         data=data,
         optimizer=partial(build_optimizer, spec.train.optimizer),
