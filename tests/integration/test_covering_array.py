@@ -12,6 +12,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import dependent_models as models
 import training_pieces as pieces
 from covering_array import QUICK, STEPS, Case, array, spec_of
 from epochal.catalog.build import build_optimizer
@@ -55,6 +56,8 @@ MODELS = {
     "unused parameter": Unused,
     "tied weights": Tied,
     "frozen part": pieces.mlp,
+    "branches": models.EveryThird,
+    "bank": models.MemoryBank,
 }
 
 
@@ -70,8 +73,8 @@ def both(worker: Worker, case: Case, folder: Path) -> tuple[dict[int, float], di
         setup = pieces.setup(
             spec,
             MODELS[case["model"]],
-            # A batch norm cannot take the single sample that is left over of 25.
-            data=pieces.data(26 if case["model"] == "batch norm" else 25),
+            # A batch norm cannot take the single sample that is left over of 25, nor one that a worker has of 26.
+            data=pieces.data(28 if case["model"] == "batch norm" else 25),
             optimizer=partial(build_optimizer, spec.train.optimizer),
         )
         fit(setup, worker, folder / where, recorder, NullControl(), resume=True)

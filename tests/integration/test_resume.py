@@ -106,10 +106,11 @@ def test_stopped_in_mid_epoch_goes_on_exactly(gang: TestGang, tmp_path: Path, ki
 
 @pytest.mark.parametrize("kind", [(2, "ddp"), (2, "fsdp")])
 def test_frozen_and_accumulating_goes_on_exactly(gang: TestGang, tmp_path: Path, kind: tuple[int, str]) -> None:
-    job = pieces.spec(epochs=3, global_batch_size=5, freeze=["0.*"], micro_batch_size=2, precision="fp16")
-    unbroken = run(gang, kind, job, tmp_path / "unbroken", build=pieces.normed_mlp)
-    stopped = run(gang, kind, job, tmp_path / "broken", {"stop_after": 6}, build=pieces.normed_mlp)
-    resumed = run(gang, kind, job, tmp_path / "broken", build=pieces.normed_mlp)
+    job = pieces.spec(epochs=3, global_batch_size=5, freeze=["1.*"], micro_batch_size=2, precision="fp16",
+                      batch_norm="local")  # fmt: skip
+    unbroken = run(gang, kind, job, tmp_path / "unbroken", build=pieces.normed_cnn)
+    stopped = run(gang, kind, job, tmp_path / "broken", {"stop_after": 6}, build=pieces.normed_cnn)
+    resumed = run(gang, kind, job, tmp_path / "broken", build=pieces.normed_cnn)
     assert losses(resumed)
     assert losses(stopped) | losses(resumed) == losses(unbroken)
 

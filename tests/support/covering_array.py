@@ -31,7 +31,7 @@ Pair = tuple[Item, Item]
 AXES: Axes = {
     "strategy": ("one worker", "ddp", "fsdp"),
     "optimizer": tuple(entry.name for entry in entries("optimizer")),
-    "model": ("plain", "batch norm", "dropout", "unused parameter", "tied weights", "frozen part"),
+    "model": ("plain", "batch norm", "dropout", "unused parameter", "tied weights", "frozen part", "branches", "bank"),
     "precision": ("fp32", "bf16", "fp16"),
     "accumulation": ("no", "yes"),
     "clipping": ("no", "yes"),
@@ -44,12 +44,19 @@ AXES: Axes = {
 QUICK: Axes = {**AXES, "optimizer": ("adamw", "sgd"), "compile": ("no",)}
 """What the suite without its slow tests covers."""
 
+_TRAIN_OF: dict[str, dict[str, Any]] = {
+    "frozen part": {"freeze": ["0.*"]},
+    "branches": {"find_unused_parameters": True},
+    "bank": {"varying_buffers": ["bank"]},
+}
+"""What the spec says of a model."""
+
 _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "strategy": lambda value: (
         {"resources": {"workers": 1}} if value == "one worker" else {"resources": {"workers": 2, "strategy": value}}
     ),
     "optimizer": lambda value: {"train": {"optimizer": {"name": value, "lr": 0.01}}},
-    "model": lambda value: {"train": {"freeze": ["0.*"]}} if value == "frozen part" else {},
+    "model": lambda value: {"train": _TRAIN_OF[value]} if value in _TRAIN_OF else {},
     "precision": lambda value: {
         "train": {"precision": value},
         # What fp16 asks for. The tests compute it on CPU, as torch does too.
@@ -76,6 +83,8 @@ def document(case: Case) -> dict[str, Any]:
     for axis, value in case.items():
         for section, fields in _FIELDS[axis](value).items():
             tree[section] = {**tree.get(section, {}), **fields}
+    if case.get("model") == "batch norm" and case.get("accumulation") == "yes":
+        tree["train"]["batch_norm"] = "local"  # as it has to be
     return tree
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from epochal.catalog.architectures import ARCHITECTURES
@@ -23,7 +24,7 @@ from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
 from epochal.catalog.validation import validated
-from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean
+from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean, some
 from epochal.own_code import place
 from epochal.spec.job import LrSchedule
 from epochal.spec.job import Optimizer as OptimizerChoice
@@ -40,10 +41,17 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
     Raises:
         NotFoundError: no architecture has that name.
         SpecError: the parameters are wrong, or do not fit the data.
-        CodeError: the user's class cannot be imported or makes no ``nn.Module``.
+        CodeError: the user's class cannot be imported, makes no ``nn.Module``, or one that waits for its first batch.
     """
     if is_import_path(model.name):
-        return _called(nn.Module, model, "model", info=info)
+        built = _called(nn.Module, model, "model", info=info)
+        waiting = [name for name, one in (*built.named_parameters(), *built.named_buffers()) if is_lazy(one)]
+        if waiting:
+            raise CodeError(
+                f"model.name: {model.name!r} has no size for {some(waiting)} before its first batch",
+                "give sizes in place of nn.Lazy modules: info.input.shape is the shape of a sample",
+            )
+        return built
     entry = ARCHITECTURES.get(model.name)
     return _placed("model", lambda: entry.build(validated(entry.params, model.params, "model.params"), info))
 

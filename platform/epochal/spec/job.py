@@ -89,7 +89,7 @@ class Train(Section):
     """What the forward pass computes in; weights stay in fp32. fp16 scales the loss."""
     batch_norm: Literal["sync", "local"] = "sync"
     """Whose samples batch norms take their statistics of: `sync` those of all workers, so that the result does not
-    depend on their number, for two messages a layer and step; `local` each worker its own."""
+    depend on their number, for two messages a layer and step; `local` those of one forward pass on one worker."""
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
@@ -106,6 +106,9 @@ class Train(Section):
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""
+    varying_buffers: list[str] = []
+    """Buffers that a forward pass writes from the samples of its worker, as shell patterns over their names (`bank.*`):
+    each forward pass begins with the first worker's, so that the result depends on the number of workers."""
     freeze: list[str] = []
     """Parameters that are not trained, as shell patterns over their names: `features.*`."""
 

@@ -61,15 +61,18 @@ def micro_within_global(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("train.micro_batch_size", message, value=micro)
 
 
-def local_norm_needs_workers(spec: JobSpec) -> Iterator[Problem]:
-    if spec.train.batch_norm == "local" and spec.resources.max_workers == 1:
-        yield Problem("train.batch_norm", "local lets workers differ, and there is one", value="local",
-                      hint="raise resources.workers, or use sync")  # fmt: skip
+def local_norm_needs_parts(spec: JobSpec) -> Iterator[Problem]:
+    train = spec.train
+    if train.batch_norm == "local" and train.micro_batch_size is None and spec.resources.max_workers == 1:
+        yield Problem("train.batch_norm", "local lets workers and micro-batches differ, and there is one",
+                      value="local",
+                      hint="raise resources.workers, set train.micro_batch_size, or use sync")  # fmt: skip
 
 
 def unused_parameters_are_ddps(spec: JobSpec) -> Iterator[Problem]:
     if spec.train.find_unused_parameters and spec.resources.strategy == "fsdp":
-        yield Problem("train.find_unused_parameters", "is for ddp; fsdp does not look for them", value=True,
+        told = "finds branches that a step leaves out under ddp, and fsdp does not look for them"
+        yield Problem("train.find_unused_parameters", told, value=True,
                       hint="remove it, or use ddp")  # fmt: skip
 
 
@@ -170,7 +173,7 @@ RULES: tuple[Rule, ...] = (
     Rule(one_length, reads=("train.epochs", "train.steps", "sweep.space")),
     Rule(a_sample_for_each_worker, reads=("train.global_batch_size", "resources.workers")),
     Rule(micro_within_global, reads=("train.micro_batch_size", "train.global_batch_size")),
-    Rule(local_norm_needs_workers, reads=("train.batch_norm", "resources.workers")),
+    Rule(local_norm_needs_parts, reads=("train.batch_norm", "train.micro_batch_size", "resources.workers")),
     Rule(unused_parameters_are_ddps, reads=("train.find_unused_parameters", "resources.strategy")),
     Rule(best_needs_an_objective, reads=("checkpoint.keep.best", "objective")),
     Rule(fsdp_needs_workers, reads=("resources.strategy", "resources.workers")),

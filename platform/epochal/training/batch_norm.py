@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from epochal.errors import Problem, SpecError
 from epochal.spec.job import Train
-from epochal.training.sampler import Sampler
+from epochal.training.sampler import Sampler, micro_batches
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -141,32 +142,41 @@ def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
     return new
 
 
-def refuse_lone_samples(model: nn.Module, sampler: Sampler, train: Train, world_size: int) -> None:
-    """Make the first forward pass fail where a later one would leave a batch norm a single value a channel.
+def refuse_shares(model: nn.Module, sampler: Sampler, train: Train, counts: Collection[int]) -> None:
+    """Make the first forward pass fail where, with one of these numbers of workers, a batch norm could not do its work:
+    it would have a single value a channel in a later pass, or a part of the global batch in each.
 
-    A lone worker would fail there, an epoch later; several would go on, with a variance of zero in the running
-    statistics. Whether there is one value a channel only the norm's input tells: a picture has as many as pixels.
+    A lone worker would fail at a single value, an epoch later; several would go on, with a variance of zero in the
+    running statistics. Whether there is one value a channel only the norm's input tells: a picture has as many as
+    pixels.
     """
-    fewest = sampler.fewest(world_size, train.micro_batch_size, together=train.batch_norm == "sync")
-    if fewest > 1:
-        return
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.register_forward_pre_hook(partial(_refuse, sampler, train, fewest))
+    together = train.batch_norm == "sync"
+    whole = min(sampler.global_batch_size, sampler.size)
+    split = together and any(micro_batches(whole, count, train.micro_batch_size) > 1 for count in counts)
+    fewest = None if split else min(sampler.fewest(count, train.micro_batch_size, together) for count in counts)
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (fewest is None or fewest <= 1):
+            module.register_forward_pre_hook(partial(_refuse, name, sampler, train, fewest))
 
 
-def _refuse(sampler: Sampler, train: Train, fewest: int, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    if not norm.training or fewest * inputs[0].shape[2:].numel() > 1:
+def _refuse(
+    name: str, sampler: Sampler, train: Train, fewest: int | None, norm: nn.Module, inputs: tuple[Tensor, ...]
+) -> None:
+    """``fewest`` are the samples of the smallest forward pass; None where the batch is split, in which case the number
+    does not matter."""
+    if not norm.training or (fewest is not None and fewest * inputs[0].shape[2:].numel() > 1):
         return
-    cannot = "a single sample, which a batch norm cannot normalise"
-    if train.batch_norm == "local":
-        left = cannot if fewest else "no sample"
-        problem = Problem("train.batch_norm", f"leaves a worker {left}", value="local",
-                          hint="use sync, or another train.global_batch_size")  # fmt: skip
-    elif 1 in (sampler.size % sampler.global_batch_size, sampler.global_batch_size, sampler.size):
+    cannot = f"a single sample, which the batch norm {name or type(norm).__name__} cannot normalise"
+    if fewest is None:
+        told = f"splits the batch that the batch norm {name or type(norm).__name__} normalises: the number of workers"
+        problem = Problem("train.micro_batch_size", f"{told} would decide into how many parts",
+                          value=train.micro_batch_size, hint="remove it, or set train.batch_norm to local, which takes "
+                          "each forward pass on each worker for itself")  # fmt: skip
+    elif train.batch_norm == "local":
+        left = cannot if fewest else f"no sample for the batch norm {name or type(norm).__name__}"
+        problem = Problem("train.batch_norm", f"leaves a forward pass of a worker {left}", value="local",
+                          hint="use sync, or another train.global_batch_size or micro_batch_size")  # fmt: skip
+    else:
         problem = Problem("train.global_batch_size", f"leaves a batch of {cannot}", value=sampler.global_batch_size,
                           hint=f"take one that leaves more of {sampler.size:,} samples")  # fmt: skip
-    else:
-        problem = Problem("train.micro_batch_size", f"leaves a forward pass {cannot}", value=train.micro_batch_size,
-                          hint="raise it")  # fmt: skip
     raise SpecError("the job spec", (problem,))

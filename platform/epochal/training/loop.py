@@ -12,7 +12,7 @@ from epochal.errors import NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
-from epochal.training.batch_norm import refuse_lone_samples
+from epochal.training.batch_norm import refuse_shares
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
@@ -72,7 +72,7 @@ class Loop:
         weights.freeze(model, train.freeze)
         self.strategy.wrap(model)
         self.strategy.module.train()
-        refuse_lone_samples(self.strategy.module, self.sampler, train, self.worker.world_size)
+        refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
         trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
         return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 

@@ -7,6 +7,7 @@ takes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
@@ -18,10 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_leaves
 
-from epochal.errors import TrainingError
+from epochal.errors import TrainingError, some
 from epochal.spec.job import Train
 from epochal.training.batch_norm import running_statistics, synchronised
 from epochal.training.worker import Worker
+from epochal.training.written import refuse_apart, varying
 
 Result = TypeVar("Result")
 
@@ -62,9 +64,20 @@ class Strategy(Protocol):
     def broadcast(self, values: Tensor) -> Tensor:
         """The first worker's ``values``, in place."""
 
+    def reduced(self) -> None:
+        """After the last backward pass of a step, before it changes the parameters.
+
+        Raises:
+            TrainingError: the workers have not all that they need of each other, or are no longer the same.
+        """
+
     def settle(self) -> None:
         """Before the model is used for anything but training: give every worker the mean of the running statistics that
-        ``batch_norm: local`` let drift apart. The training goes on as if that had not been done."""
+        ``batch_norm: local`` let drift apart. The training goes on as if that had not been done.
+
+        Raises:
+            TrainingError: a buffer differs between workers.
+        """
 
     def barrier(self) -> None: ...
 
@@ -81,6 +94,7 @@ class Single:
         self.train = train
 
     def wrap(self, model: nn.Module) -> None:
+        varying(model, self.train.varying_buffers)
         self.module = model.to(self.worker.device)
         if self.train.compile:
             compile_in_place(self.module)
@@ -100,6 +114,9 @@ class Single:
     def broadcast(self, values: Tensor) -> Tensor:
         return values
 
+    def reduced(self) -> None:
+        return
+
     def settle(self) -> None:
         return
 
@@ -113,6 +130,8 @@ class Many(Single):
     def __init__(self, worker: Worker, train: Train) -> None:
         super().__init__(worker, train)
         self.gradient_scale = float(worker.world_size)
+        self._varying: tuple[str, ...] = ()
+        self._compared = False
 
     def sum(self, values: Tensor) -> Tensor:
         dist.all_reduce(values)
@@ -122,8 +141,30 @@ class Many(Single):
         dist.broadcast(values, src=0)
         return values
 
-    @torch.no_grad()
+    def reduced(self) -> None:
+        if not self._compared:
+            self._compared = True
+            refuse_apart(self.module, self._varying, self.sum, self.worker, trained=True)
+
     def settle(self) -> None:
+        self._average()
+        self._spread()
+        refuse_apart(self.module, self._varying, self.sum, self.worker, trained=False)
+
+    def _prepare(self, model: nn.Module) -> nn.Module:
+        """The model on its device, with batch norms as the spec wants them."""
+        self._varying = varying(model, self.train.varying_buffers)
+        device = self.worker.device
+        return (synchronised(model, device) if self.train.batch_norm == "sync" else model).to(device)
+
+    @torch.no_grad()
+    def _spread(self) -> None:
+        """Give every worker the first one's ``train.varying_buffers``."""
+        for name in self._varying:
+            self.broadcast(self.module.get_buffer(name))
+
+    @torch.no_grad()
+    def _average(self) -> None:
         if self.train.batch_norm == "sync" or not (running := running_statistics(self.module)):
             return
         packed = self.sum(torch.cat(running)) / self.worker.world_size
@@ -133,10 +174,6 @@ class Many(Single):
     def barrier(self) -> None:
         # A sum, because NCCL's barrier has to guess a device.
         dist.all_reduce(torch.zeros(1))
-
-    def _with_batch_norm(self, model: nn.Module) -> nn.Module:
-        """The model with batch norms as the spec wants them."""
-        return synchronised(model, self.worker.device) if self.train.batch_norm == "sync" else model
 
 
 class Computation(nn.Module):
@@ -161,8 +198,7 @@ class DDP(Many):
     _accumulates = False
 
     def wrap(self, model: nn.Module) -> None:
-        device = self.worker.device
-        self.module = self._with_batch_norm(model).to(device)
+        self.module = self._prepare(model)
         if self.train.compile:
             compile_in_place(self.module)
         self._looked = self.train.find_unused_parameters
@@ -171,6 +207,7 @@ class DDP(Many):
     def run(self, compute: Callable[[], Result]) -> Result:
         if not torch.is_grad_enabled():
             return compute()
+        self._spread()
         if not self._looked:
             self._looked = True
             first = compute()
@@ -188,22 +225,34 @@ class DDP(Many):
         finally:
             self._accumulates = False
 
+    def reduced(self) -> None:
+        super().reduced()
+        # At once: the next forward pass would say so after the parameters have changed, while the others wait.
+        with self._telling():
+            self._replica.reducer._rebuild_buckets()
+
     def _replicated(self, compute: Callable[[], Result]) -> Result:
+        with self._telling(), self._replica.no_sync() if self._accumulates else nullcontext():
+            result: Result = self._replica(compute)
+        return result
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Name the parameters whose gradients DDP waits for."""
         try:
-            with self._replica.no_sync() if self._accumulates else nullcontext():
-                result: Result = self._replica(compute)
+            yield
         except RuntimeError as error:
             if "Expected to have finished reduction in the prior iteration" not in str(error):
                 raise
+            names = self._replica.names_in(str(error))
             raise TrainingError(
-                "parameters that got a gradient in the first step got none in a later one",
-                "set train.find_unused_parameters to true, which looks for them in every step",
+                f"{some(names) or 'parameters'} got a gradient in the first step, and none in a later one",
+                "set train.find_unused_parameters to true, which looks for such in every step",
             ) from error
-        return result
 
     def _some_unused(self, result: Any) -> bool:
         """Whether any worker's loss leaves parameters out. To look in every step costs a message each."""
-        used = _behind(result)
+        used = behind(result)
         unused = used is not None and any(one.requires_grad and one not in used for one in self.module.parameters())
         return bool(self.sum(torch.tensor(float(unused))))
 
@@ -233,6 +282,13 @@ class _Replica(DistributedDataParallel):
         parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
         return parameters[::-1], sparse[::-1]
 
+    def names_in(self, message: str) -> list[str]:
+        """The parameters that a message of DDP's names by their place."""
+        names = [name for name, one in self.module.named_parameters() if one.requires_grad][::-1]
+        places = re.search(r"Parameter indices which did not receive grad for rank \d+: ([\d ]+)", message)
+        found = [names[int(place)] for place in places.group(1).split()] if places else []
+        return [name.removeprefix("module.") for name in reversed(found)]
+
     def release(self) -> None:
         """Leave the parameters to another replica."""
         self.reducer._remove_autograd_hooks()
@@ -259,7 +315,7 @@ def compile_in_place(module: nn.Module) -> None:
     module.forward = torch.compile(call)
 
 
-def _behind(result: Any) -> set[Tensor] | None:
+def behind(result: Any) -> set[Tensor] | None:
     """The parameters that tensors in ``result`` depend on, None where their graph does not say."""
     found: set[Tensor] = set()
     seen: set[Any] = set()

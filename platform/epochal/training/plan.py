@@ -16,10 +16,11 @@ from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Understood
 from epochal.catalog.task import Task
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec, Optimizer, Resources
-from epochal.training.batch_norm import refuse_lone_samples
+from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
+from epochal.training.shares import refuse_dependent
 from epochal.training.step import loss_of
 from epochal.training.trial import MAX_FLOPS, MAX_PARAMETERS, blaming, try_out
 from epochal.training.weights import freeze
@@ -104,6 +105,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
+    refuse_dependent(spec, data, cost.parameters)
     if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
         tried = try_out(spec, data, task, folder)
     else:
@@ -146,7 +148,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
         model = build_model(spec.model, info)
     with blaming("train.freeze", "cannot be applied"):
         freeze(model, spec.train.freeze)
-    refuse_lone_samples(model, sampler, spec.train, spec.resources.max_workers)
+    counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
+    refuse_shares(model, sampler, spec.train, counts)
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with FlopCounterMode(display=False) as counter:
@@ -172,8 +175,9 @@ def _gathered(spec: JobSpec, model: nn.Module) -> int:
     its weights, fetched and unpacked while the next is fetched; its gradients, their copy in fp32 to be summed, and the
     worker's part of the sum, half of it at the most.
     """
-    from epochal.training.sharding import BLOCK_PARAMETERS, blocks  # a second's import
+    from epochal.training.sharding import BLOCK_PARAMETERS, blocks, refuse_unshardable  # a second's import
 
+    refuse_unshardable(model)
     width = DTYPES.get(spec.train.precision, torch.float32).itemsize
     seen: set[nn.Parameter] = set()
     greatest = 0

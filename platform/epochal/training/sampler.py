@@ -51,10 +51,10 @@ class Sampler:
         found = full
         for size in {full, self.size % self.global_batch_size or full}:
             count = micro_batches(size, world_size, micro_batch_size)
-            shares = [end - start for start, end in (part(size, rank, world_size) for rank in range(world_size))]
-            # The last pass of a step is the smallest: the first ones get what does not divide.
-            last = [end - start for start, end in (part(share, count - 1, count) for share in shares)]
-            found = min(found, sum(last) if together else min(last))
+            share, rest = divmod(size, world_size)
+            # The last worker's share and the last pass of a step are the smallest: the first get what does not divide.
+            least, others = share // count, (share + 1) // count
+            found = min(found, rest * others + (world_size - rest) * least if together else least)
         return found
 
     def position(self, step: int) -> Position:

@@ -16,6 +16,7 @@ from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
 from epochal.training.check import Checked, check
+from epochal.training.shares import refuse_dependent
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ def prepare(spec: JobSpec, folder: Path) -> Setup:
     The model's initial weights depend on the seed alone, so that every worker builds the same.
 
     Raises:
-        SpecError, NotFoundError, CodeError: something cannot be built, or could not be trained.
+        SpecError, NotFoundError, CodeError: something cannot be built, could not be trained, or its result would depend
+            on the number of workers.
     """
     data = load_data(spec.data, folder=folder)
     seeding.start(spec.train.seed)
     model = build_model(spec.model, data.info)
+    refuse_dependent(spec, data, sum(parameter.numel() for parameter in model.parameters()))
     task = build_task(spec.task, spec.data, data.info)
     return Setup(
         spec=spec,

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
 
+from epochal.errors import Problem, SpecError
 from epochal.spec.job import Train
 from epochal.training.parallel import Computation, Many, passed_over
 from epochal.training.precision import DTYPES
@@ -44,7 +45,8 @@ class FSDP(Many):
 
     def wrap(self, model: nn.Module) -> None:
         device = self.worker.device
-        self.module = self._with_batch_norm(model).to(device)
+        refuse_unshardable(model)
+        self.module = self._prepare(model)
         # The outermost is the computation of the loss: the task may call any part of the model.
         self._computation = Computation(self.module)
         mesh = init_device_mesh(device.type, (self.worker.world_size,))
@@ -61,6 +63,8 @@ class FSDP(Many):
             fully_shard(part, mesh=mesh, mp_policy=_policy(dtype))
 
     def run(self, compute: Callable[[], Result]) -> Result:
+        if torch.is_grad_enabled():
+            self._spread()
         result: Result = self._computation(compute)
         return result
 
@@ -84,6 +88,26 @@ def _keep_norms(part: nn.Module, mesh: DeviceMesh) -> None:
 def _is_whole(module: nn.Module) -> bool:
     parameters = list(module.parameters())
     return bool(parameters) and not any(isinstance(one, DTensor) for one in parameters)
+
+
+def refuse_unshardable(model: nn.Module) -> None:
+    """Tell of a parameter that one worker and ddp can train, and fsdp cannot shard.
+
+    Raises:
+        SpecError: it is a scalar, not contiguous, or of another dtype than most.
+    """
+    parameters = dict(model.named_parameters())
+    ((usual, _),) = Counter(one.dtype for one in parameters.values()).most_common(1)
+    for name, one in parameters.items():
+        if not one.dim():
+            told, hint = f"cannot shard {name}, a scalar", "give it one dimension, or use ddp"
+        elif not one.is_contiguous():
+            told, hint = f"cannot shard {name}, which is not contiguous", "call .contiguous() on its value, or use ddp"
+        elif one.dtype != usual:
+            told, hint = f"cannot shard {name}, of {one.dtype} beside {usual}", "make them one dtype, or use ddp"
+        else:
+            continue
+        raise SpecError("the job spec", (Problem("resources.strategy", told, value="fsdp", hint=hint),))
 
 
 def blocks(model: nn.Module, least: int) -> list[nn.Module]:

@@ -70,6 +70,7 @@ class Stepper:
             with self.strategy.accumulating():
                 passes.append(self._backward(batch, loaded.global_size))
         passes.append(self._backward(last, loaded.global_size))
+        self.strategy.reduced()
         loss = passes[0][0] if count == 1 else torch.stack([loss for loss, _ in passes]).sum()
         weights = [weight for _, weight in passes if weight is not None]
         if not weights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -114,14 +114,19 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """
     parameters = dict(model.named_parameters())
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in parameters):
+        if not matching(parameters, [pattern]):
             raise TrainingError(f"freeze: no parameter matches {pattern!r}", did_you_mean(pattern, tuple(parameters)))
-    frozen = tuple(name for name in parameters if any(fnmatchcase(name, pattern) for pattern in patterns))
+    frozen = matching(parameters, patterns)
     for name in frozen:
         parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise TrainingError("freeze leaves no parameter to train")
     return frozen
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that match one of the shell ``patterns``."""
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def export(module: nn.Module, job: Path, first: bool) -> Path:

@@ -133,7 +133,7 @@ def test_a_batch_norm_that_would_see_a_single_sample_is_refused_at_the_first_ste
         fit(pieces.setup(pieces.spec(), pieces.normed_mlp), Worker(), tmp_path, recorder, NullControl())
     assert [problem.path for problem in caught.value.problems] == ["train.global_batch_size"]
     assert "train/loss" not in recorder.history
-    with pytest.raises(SpecError, match="leaves a forward pass a single sample"):
+    with pytest.raises(SpecError, match="splits the batch that the batch norm 1 normalises"):
         train(pieces.spec(micro_batch_size=1), tmp_path, build=pieces.normed_mlp, data=pieces.data(26))
     train(pieces.spec(), tmp_path, build=pieces.normed_cnn)  # a sample has many pixels
 
