@@ -352,12 +352,9 @@ def test_an_elastic_place_takes_what_is_free_and_runs_a_function_on_every_worker
         assert second.world_size == 1
     place.close()
     request = GangRequest("elastic", (2, 3), cpus=0.5, env={"GREETING": "hello"})
-    begun = time.perf_counter()
     with reserve(cluster, request, WAIT) as third:
         assert third.world_size == 3
-        formed = time.perf_counter()
         events = run(third, "add_up", tmp_path, {"x": [1]})
-        print(f"formed in {formed - begun:.3f} s, all of it in {time.perf_counter() - begun:.3f} s")
     results = {event.rank: event.result for event in events if isinstance(event, Done)}
     assert set(results) == {0, 1, 2}
     for rank, result in results.items():

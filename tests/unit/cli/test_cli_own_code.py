@@ -18,6 +18,7 @@ import atexit, ctypes, logging, os, signal, sys, threading
 import torch
 from math import prod
 from torch import nn
+from torchmetrics import MetricCollection
 from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
 from epochal.catalog.task import Loss
 
@@ -34,7 +35,7 @@ class Task:
         outputs = model(batch["input"])
         return Loss(outputs.sum() * 0, None, outputs)
     def metrics(self):
-        return {{}}
+        return MetricCollection([])
 
 class Net(nn.Module):
     def __init__(self, info):
