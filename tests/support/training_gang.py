@@ -56,7 +56,8 @@ class TestGang:
             for pipe in pipes[1:]:
                 pipe.send(rendezvous)
         replies = _replies(pipes)
-        if len(replies) < world_size:
+        # After an error a process may hang where torch takes its process group apart.
+        if len(replies) < world_size or not all(pipe.poll(GRACE) and pipe.recv() is None for pipe in pipes):
             self._kill()
             self._start()
         errors = [replies[pipe].error if pipe in replies else None for pipe in pipes]
@@ -118,6 +119,7 @@ def _serve_calls(pipe: Connection) -> None:
                 pipe.send(Reply(function(worker, *args), None, ""))
         except BaseException as error:
             pipe.send(Reply(None, error, f"rank {worker.rank}: {traceback.format_exc()}"))
+        pipe.send(None)
 
 
 @contextlib.contextmanager

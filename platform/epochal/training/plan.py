@@ -20,7 +20,7 @@ from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
-from epochal.training.shares import refuse_dependent
+from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
 from epochal.training.step import loss_of
 from epochal.training.trial import MAX_FLOPS, MAX_PARAMETERS, blaming, try_out
 from epochal.training.weights import freeze
@@ -105,7 +105,8 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
-    refuse_dependent(spec, data, cost.parameters)
+    if cost.parameters <= MOST_PARAMETERS:
+        refuse_dependent(spec, data, build_model(spec.model, data.info), task)
     if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
         tried = try_out(spec, data, task, folder)
     else:

@@ -48,8 +48,8 @@ def prepare(spec: JobSpec, folder: Path) -> Setup:
     data = load_data(spec.data, folder=folder)
     seeding.start(spec.train.seed)
     model = build_model(spec.model, data.info)
-    refuse_dependent(spec, data, sum(parameter.numel() for parameter in model.parameters()))
     task = build_task(spec.task, spec.data, data.info)
+    refuse_dependent(spec, data, model, task)
     return Setup(
         spec=spec,
         model=model,

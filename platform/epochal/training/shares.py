@@ -8,6 +8,7 @@ one batch and as two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
-from epochal.catalog.build import build_model, build_task
 from epochal.catalog.data import Batch, LoadedData
 from epochal.catalog.task import Task
 from epochal.errors import Problem, SpecError, some
@@ -52,8 +52,8 @@ class Habits:
     """Parameters that get a gradient from some forward passes only."""
 
 
-def refuse_dependent(spec: JobSpec, data: LoadedData, parameters: int) -> None:
-    """Refuse what would make the result depend on the number of workers. ``parameters`` are those of the model.
+def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
+    """Refuse what would make the result depend on the number of workers. ``model`` is on the CPU, and stays as it is.
 
     Raises:
         SpecError: one problem for each kind, with the names of what causes it.
@@ -63,15 +63,18 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, parameters: int) -> None:
     batch = min(sampler.global_batch_size, sampler.size)
     counts = range(resources.min_workers, resources.max_workers + 1)
     split = any(micro_batches(batch, count, train.micro_batch_size) > 1 for count in counts)
-    if not (split or resources.max_workers > 1) or parameters > MOST_PARAMETERS or sampler.size < 4:
+    if not (split or resources.max_workers > 1) or sampler.size < 4:
+        return
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST_PARAMETERS:
         return
 
-    def build() -> tuple[nn.Module, Task]:
-        model = build_model(spec.model, data.info)
-        freeze(model, train.freeze)
-        return model, build_task(spec.task, spec.data, data.info)
+    def copied() -> tuple[nn.Module, Task]:
+        # Not built once more: a constructor of the user's own may print, or take long.
+        copy = deepcopy(model)
+        freeze(copy, train.freeze)
+        return copy, task
 
-    habits = observe(build, data.train.fetch(sampler.order(0)[:4].tolist()))
+    habits = observe(copied, data.train.fetch(sampler.order(0)[:4].tolist()))
     if found := tuple(problems(habits, spec, split)):
         raise SpecError("the job spec", found)
 
