@@ -21,9 +21,7 @@ from epochal.tracking.connection import connect
 from epochal.tracking.desired_run import artifacts_folder
 from epochal.tracking.runs import list_runs
 from epochal.tracking.syncer import sync
-from odd_names import NOT_TEXT, ODD_NAMES
-
-every_name = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+from odd_names import NOT_TEXT, every_name, home_named
 
 
 def spec_in(folder: Path, table: str) -> Path:
@@ -47,9 +45,7 @@ def spec_in(folder: Path, table: str) -> Path:
 def test_a_spec_with_code_and_data_of_that_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = tmp_path / "place" / name
-    home.mkdir(parents=True)
-    monkeypatch.setenv("EPOCHAL_HOME", str(home))
+    home = home_named(name, tmp_path, monkeypatch)
     path = spec_in(home, name)
     for words in (["validate"], ["run", "--dry-run"], ["submit", "--dry-run"], ["plan"]):
         assert main([*words, str(path)]) == 0, capsys.readouterr().err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 ODD_NAMES = {
     "space": "my runs ",
@@ -28,3 +31,13 @@ ODD_NAMES = {
 
 NOT_TEXT = os.fsdecode(b"r\xe9sultats")
 """As Latin-1 has it; Python's str of it holds a lone surrogate."""
+
+every_name = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+
+
+def home_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in a folder of that name, in a folder with nothing else in it."""
+    home = tmp_path / "place" / name
+    home.mkdir(parents=True)
+    monkeypatch.setenv("EPOCHAL_HOME", str(home))
+    return home

@@ -14,18 +14,14 @@ from epochal.files import write_atomically
 from epochal.server.storage import Storage
 from epochal.settings import sqlite_url
 from epochal.tracking.connection import artifact_location, is_sqlite, sqlite_path
-from odd_names import NOT_TEXT, ODD_NAMES
-
-every_name = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+from odd_names import NOT_TEXT, ODD_NAMES, every_name, home_named
 
 
 @every_name
 def test_a_home_of_that_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = tmp_path / "place" / name
-    home.mkdir(parents=True)
-    monkeypatch.setenv("EPOCHAL_HOME", str(home))
+    home = home_named(name, tmp_path, monkeypatch)
     monkeypatch.chdir(home)
     assert main(["db", "upgrade"]) == 0
     assert main(["db", "backup", "copy.db"]) == 0

@@ -28,7 +28,7 @@ from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, Spec
 from epochal.own_code import place
 from epochal.spec.job import LrSchedule
 from epochal.spec.job import Optimizer as OptimizerChoice
-from epochal.spec.section import Component
+from epochal.spec.section import Component, is_import_path
 
 BuiltT = TypeVar("BuiltT")
 
@@ -131,11 +131,6 @@ def lr_factor(choice: LrSchedule, step: int, total: int) -> float:
     if step < warmup:
         return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
     return entry.build(params, step - warmup, after)
-
-
-def is_import_path(name: str) -> bool:
-    """Whether ``name`` means the user's own code: ``module:attribute``."""
-    return ":" in name
 
 
 def import_object(target: str, path: str) -> Any:

@@ -33,6 +33,11 @@ class Field:
         """Outputs a model needs to predict this field: the classes, else the number of values."""
         return self.classes if self.classes is not None else prod(self.shape)
 
+    def wrong_rows(self, values: Tensor) -> Tensor:
+        """The rows of ``values`` (batch, *shape) with one that is no class, or not finite: (rows,)."""
+        wrong = ~torch.isfinite(values) if self.classes is None else (values < 0) | (values >= self.classes)
+        return wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()
+
     def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """A random tensor (batch, *shape) of this field's type."""
         if self.dtype.is_floating_point:

@@ -20,6 +20,7 @@ from epochal.catalog.schema_model import model_of
 from epochal.catalog.validation import problems_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
 from epochal.spec.job import LrSchedule, Optimizer
+from epochal.spec.section import is_import_path
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
@@ -178,7 +179,7 @@ def _choice(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
 
 
 def _problems(named: _Named, with_code: bool) -> list[Problem]:
-    if ":" in named.name and named.kind in _OWN_CODE:
+    if is_import_path(named.name) and named.kind in _OWN_CODE:
         return _own_code_problems(named, with_code)
     known = _index()[named.kind]
     if named.name in known:

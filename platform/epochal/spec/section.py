@@ -38,6 +38,11 @@ class Component(Section):
     """The entry's own parameters; `epochal models NAME` describes them."""
 
 
+def is_import_path(name: str) -> bool:
+    """Whether the name of an entry means the user's own code: ``module:attribute``."""
+    return ":" in name
+
+
 class Choice(Section):
     """A catalog entry by name, its parameters beside it: ``{name: adamw, lr: 1e-3, weight_decay: 0.01}``."""
 

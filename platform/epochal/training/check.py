@@ -74,8 +74,7 @@ def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
         values = targets_of(split)
         if values is None or not len(values):
             continue
-        wrong = ~torch.isfinite(values) if target.classes is None else (values < 0) | (values >= target.classes)
-        if len(rows := wrong.reshape(len(wrong), -1).any(dim=1).nonzero().flatten()):
+        if len(rows := target.wrong_rows(values)):
             expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
             found = values[rows[0]].tolist()
             count = f"{len(rows):,} of {len(values):,} targets of the {part} samples"

@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from epochal.catalog.build import is_import_path
 from epochal.catalog.data import Field, LoadedData, Split, TensorSplit
 from epochal.errors import EpochalError
 from epochal.files import write_atomically
 from epochal.spec.job import JobSpec
-from epochal.spec.section import Component
+from epochal.spec.section import Component, is_import_path
 from epochal.training.loader import loader_processes
 
 CHUNK = 32
@@ -162,7 +161,7 @@ def _wrong(name: str, values: Tensor, field: Field) -> Iterable[tuple[int, str]]
         told = f"the {name} has the shape {tuple(values.shape[1:])}, expected {field.shape}"
         return [(row, told) for row in range(len(values))]
     if field.classes is not None:
-        bad, told = (values < 0) | (values >= field.classes), f"the {name} is not from 0 to {field.classes - 1}"
+        told = f"the {name} is not from 0 to {field.classes - 1}"
     else:
-        bad, told = ~torch.isfinite(values), f"the {name} has a value that is missing or not finite"
-    return [(row, told) for row in bad.reshape(len(bad), -1).any(dim=1).nonzero().flatten().tolist()]
+        told = f"the {name} has a value that is missing or not finite"
+    return [(row, told) for row in field.wrong_rows(values).tolist()]

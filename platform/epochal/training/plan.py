@@ -16,6 +16,7 @@ from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Understood
 from epochal.catalog.task import Task
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec, Optimizer, Resources
+from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check
 from epochal.training.precision import DTYPES
@@ -105,12 +106,14 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
+    tried: tuple[str, ...] = ("the model is too large to be tried with samples of the data here",)
     if cost.parameters <= MOST_PARAMETERS:
-        refuse_dependent(spec, data, build_model(spec.model, data.info), task)
-    if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
-        tried = try_out(spec, data, task, folder)
-    else:
-        tried = ("the model is too large to be tried with samples of the data here",)
+        seeding.start(spec.train.seed)
+        with blaming("model", "cannot be built"):
+            model = build_model(spec.model, data.info)
+        refuse_dependent(spec, data, model, task)
+        if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
+            tried = try_out(spec, data, model, task, folder)
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,

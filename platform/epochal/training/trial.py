@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
-import epochal
-from epochal.catalog.build import build_model, is_import_path
 from epochal.catalog.data import LoadedData, Split
 from epochal.catalog.task import Task
 from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError
+from epochal.own_code import place
 from epochal.spec.job import JobSpec
-from epochal.training import seeding
+from epochal.spec.section import is_import_path
 from epochal.training.step import loss_of
 from epochal.training.weights import start_from
 
@@ -25,8 +23,8 @@ MAX_FLOPS = 10**10
 """A model that has more, or takes more for a sample, is not tried: it should take a second at most."""
 
 
-def try_out(spec: JobSpec, data: LoadedData, task: Task, folder: Path) -> tuple[str, ...]:
-    """Train on two samples and validate with two; what is to be said of it.
+def try_out(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> tuple[str, ...]:
+    """Train the ``model``, on the CPU, on two samples and validate with two; what is to be said of it.
 
     ``folder`` is what a relative ``train.init_from`` starts from; one that is a job's is not looked at.
 
@@ -34,7 +32,7 @@ def try_out(spec: JobSpec, data: LoadedData, task: Task, folder: Path) -> tuple[
         SpecError: the model, or the task, cannot take them.
     """
     try:
-        _run(spec, data, task, folder)
+        _run(spec, data, model.train(), task, folder)
     except SpecError as error:
         if not (is_import_path(spec.model.name) and spec.resources.gpus_per_worker):
             raise
@@ -42,10 +40,7 @@ def try_out(spec: JobSpec, data: LoadedData, task: Task, folder: Path) -> tuple[
     return ()
 
 
-def _run(spec: JobSpec, data: LoadedData, task: Task, folder: Path) -> None:
-    seeding.start(spec.train.seed)
-    with blaming("model", "cannot be built"):
-        model = build_model(spec.model, data.info).train()
+def _run(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> None:
     start = spec.train.init_from
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
@@ -84,16 +79,6 @@ def blaming(path: str, what: str) -> Generator[None]:
     except EpochalError as error:
         raise SpecError("the job spec", (Problem(path, error.message, hint=error.hint),)) from error
     except Exception as error:
-        told = f"{what}: {type(error).__name__}: {error}{_where(error)}"
+        where = place(error)
+        told = f"{what}: {type(error).__name__}: {error}{f' ({where})' if where else ''}"
         raise SpecError("the job spec", (Problem(path, told),)) from error
-
-
-def _where(error: Exception) -> str:
-    """The innermost line that is neither Epochal's nor installed."""
-    others = (str(Path(epochal.__file__).parent), sysconfig.get_path("stdlib"), "<")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(others) and "site-packages" not in frame.filename
-    ]
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

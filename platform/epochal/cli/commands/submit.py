@@ -112,7 +112,8 @@ def _look(loaded: LoadedSpec) -> None:
     if why := _out_of_reach(loaded):
         render.message(f"{loaded.source}: not checked with its data: {why}")
         return
-    from epochal.catalog.build import build_task, is_import_path, load_data
+    from epochal.catalog.build import build_task, load_data
+    from epochal.spec.section import is_import_path
     from epochal.training.check import check
     from epochal.training.plan import plan
 
@@ -131,8 +132,10 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     from importlib.util import find_spec
     from pathlib import Path
 
+    from epochal.spec.section import is_import_path
+
     spec = loaded.spec
-    if any(":" in one.name for one in (spec.data, spec.task) if one is not None):
+    if any(is_import_path(one.name) for one in (spec.data, spec.task) if one is not None):
         return "it is read by code of your own, which `epochal plan` runs"
     if find_spec("torch") is None:
         return "torch is not installed here"
