@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torchrun
-from contender import Contender, workspace
+from contender import WORKERS, Contender, workspace
 from measure import Promise, Section, interleave
 from steps import Worker, running, wait_for
 
@@ -22,28 +22,40 @@ MANY = 1_000_000
 LOOP = Path(__file__).parent / "epochal_loop.py"
 
 
+WAYS = ("epochal", "epochal, waited for", "torch.save")
+CORES = {"a core free": 1, "no core free": WORKERS}
+"""How many workers, of a core each, train on this machine."""
+
+
 def measure(rounds: int, quick: bool) -> Section:
     windows = 2 if quick else 6
-    raw = interleave(rounds, {who: partial(_added, who, windows) for who in ("epochal", "synchronous")})
-    promises = [
-        Promise("a checkpoint, beside a synchronous one", "epochal", "synchronous", 0.1),
-        Promise("seconds of steps that it adds", "epochal"),
-        Promise("a step without one", "epochal, a step", "synchronous, a step"),
-    ]
+    contenders = {f"{way}, {cores}": partial(_added, way, cores, windows) for cores in CORES for way in WAYS}
+    raw = interleave(rounds, contenders)
+    promises = []
+    for cores in CORES:
+        ours, waited, plain = (f"{way}, {cores}" for way in WAYS)
+        limit = 0.1 if cores == "a core free" else None
+        promises += [
+            Promise(f"{cores}: a checkpoint, beside itself waited for", ours, waited, limit),
+            Promise("  beside a plain torch.save", ours, plain),
+            Promise("  a step without one", f"{ours}, a step", f"{plain}, a step"),
+        ]
     note = (
-        f"both: rank 0 and rank 1 on one core each, a checkpoint every {EVERY} steps, the mean over {windows} of them"
+        f"a checkpoint every {EVERY} steps, the mean over {windows} of them. A core free: one worker, on one thread,\n"
+        "as where GPUs compute. No core free: two workers need both wholly, and what is written takes them from the\n"
+        "steps. torch.save does not wait for the disk and writes no digest."
     )
     return Section("checkpoint", "seconds", raw, promises, [note])
 
 
-def _added(who: str, windows: int) -> Mapping[str, float]:
-    with_one, without = (_step_seconds(who, windows, saves) for saves in (True, False))
-    return {who: (with_one - without) * EVERY, f"{who}, a step": without}
+def _added(way: str, cores: str, windows: int) -> Mapping[str, float]:
+    with_one, without = (_step_seconds(way, CORES[cores], windows, saves) for saves in (True, False))
+    return {f"{way}, {cores}": (with_one - without) * EVERY, f"{way}, {cores}, a step": without}
 
 
-def _step_seconds(who: str, windows: int, saves: bool) -> float:
+def _step_seconds(way: str, workers: int, windows: int, saves: bool) -> float:
     """The mean, from the first checkpoint on: that one pays for what is made once."""
-    with workspace() as (folder, env), _started(who, folder, env, saves) as contender:
+    with workspace() as (folder, env), _started(way, workers, folder, env, saves) as contender:
         last = EVERY * (windows + 1) + 1
         find = partial(_of_rank_0_at, contender.steps, last)
         worker = wait_for(f"step {last}", find, contender.alive)
@@ -56,10 +68,12 @@ def _of_rank_0_at(folder: Path, step: int) -> Worker | None:
     return worker if worker is not None and worker.newest.number >= step else None
 
 
-def _started(who: str, folder: Path, env: Mapping[str, str], saves: bool) -> Contender:
+def _started(way: str, workers: int, folder: Path, env: Mapping[str, str], saves: bool) -> Contender:
     options: dict[str, Any] = {"steps": MANY, "hidden": HIDDEN}
-    if who == "epochal":
-        return torchrun.launch(folder, env, LOOP, options | ({"checkpoint_every": EVERY} if saves else {}))
+    saving: dict[str, Any] = {"checkpoint_every": EVERY} if saves else {}
+    if way != "torch.save":
+        waits = {"waits": True} if way == "epochal, waited for" else {}
+        return torchrun.launch(folder, env, LOOP, options | saving | waits, workers=workers)
     (folder / "checkpoints").mkdir()
-    saving = {"checkpoints": str(folder / "checkpoints"), "checkpoint_every": EVERY} if saves else {}
-    return torchrun.start(folder, env, **options, **saving)
+    saving |= {"checkpoints": str(folder / "checkpoints")} if saves else {}
+    return torchrun.start(folder, env, workers=workers, **options, **saving)

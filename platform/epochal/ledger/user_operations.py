@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, exc, insert, select
+from sqlalchemy import Connection, bindparam, exc, insert, select
 
 from epochal.errors import ConflictError
 from epochal.ledger.database import Database
@@ -20,6 +20,14 @@ from epochal.ledger.transitions import FULL, Step, advance, annotate, full, lock
 from epochal.ledger.values import GRACE_SECONDS, FullJob, Job
 
 _ID_TRIES = 20
+
+_SAME_FINISHED = (
+    select(jobs)
+    .where(jobs.c.spec_digest == bindparam("spec"), jobs.c.code_digest.is_not_distinct_from(bindparam("code")))
+    .where(jobs.c.state == JobState.SUCCEEDED)
+    .order_by(jobs.c.number.desc())
+    .limit(1)
+)
 
 
 class UserOperations:
@@ -54,10 +62,8 @@ class UserOperations:
 
     def same_finished(self, spec_digest: str, code_digest: str | None) -> Job | None:
         """The newest job of this very spec and shipped code that has SUCCEEDED; None where there is none."""
-        same = (jobs.c.spec_digest == spec_digest) & jobs.c.code_digest.is_not_distinct_from(code_digest)
-        query = select(jobs).where(same, jobs.c.state == JobState.SUCCEEDED).order_by(jobs.c.number.desc()).limit(1)
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_SAME_FINISHED, {"spec": spec_digest, "code": code_digest}).first()
             return to_job(row) if row else None
 
     def retry_job(self, ref: str, submitted_by: str, message: str = "") -> FullJob:
@@ -189,13 +195,15 @@ def _told(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
     return {"spec": spec, "spec_digest": digest(spec), "origin": origin, **columns_of(spec, origin)}
 
 
+_TIMES = {"submitted_at": now(), "entered_at": now(), "updated_at": now()}
+_FRESH = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds": 0.0, "ran_seconds": 0.0}
+_QUEUED = insert(jobs).values(_TIMES | _FRESH).returning(jobs)
+
+
 def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> FullJob:
-    fresh = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds": 0.0, "ran_seconds": 0.0}
-    times = {"submitted_at": now(), "entered_at": now(), "updated_at": now()}
     heavy = {name: columns[name] for name in ("spec", "origin")}
     light = {name: value for name, value in columns.items() if name not in heavy}
-    statement = insert(jobs).values({**light, **fresh, **times, "id": identity}).returning(jobs)
-    job = to_job(connection.execute(statement).one())
-    connection.execute(insert(documents).values(heavy | {"job_id": identity}))
+    job = to_job(connection.execute(_QUEUED, {**light, "id": identity}).one())
+    connection.execute(insert(documents), heavy | {"job_id": identity})
     record(connection, job, None, Step(EventKind.SUBMITTED, message=message))
     return full(connection, job)

@@ -214,15 +214,15 @@ class Loop:
         self.control.tick("checkpoint", self.state.step)
         # No gap in the curve: what led here survives whatever this checkpoint survives (see ``Saver``).
         self.recorder.flush()
-        saved = self.saver.start(self._snapshot())
+        self._tell(self.saver.wait())  # before the next copy is made, or two of them would be held
+        self.saver.start(self._snapshot())
         self.state.saved = self.state.step
         self._save_timer.restart()
-        self._tell(saved)
 
     def _snapshot(self) -> Snapshot:
         state = self.state
         self.strategy.settle()
-        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer)
+        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker)
         manifest = Manifest(
             step=state.step,
             epoch=self.sampler.position(state.step).epoch,

@@ -34,7 +34,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of everything a checkpoint holds; ``generators`` are this worker's, the rest is the same on all.
+    """A copy of what one worker writes of a checkpoint; ``tensors`` and ``generators`` are its own, the rest is the
+    same on all.
 
     ``trained``: the model's tensors that have to be finite, beside the optimizer's.
     """
@@ -49,9 +50,9 @@ class Snapshot:
 class Saver:
     """Saves snapshots one at a time, on a thread of its own and over a process group of its own.
 
-    Every worker has one and gives it the same snapshots in the same order. ``progress`` is told of every stage that is
-    done (True), and while a caller waits of files that grow (False): nothing where the disk hangs, or another worker.
-    What the first worker's ``recorder`` has flushed is on the disk before a checkpoint is.
+    Every worker has one and gives it its part of the same snapshots in the same order. ``progress`` is told of every
+    stage that is done (True), and while a caller waits of files that grow (False): nothing where the disk hangs, or
+    another worker. What the first worker's ``recorder`` has flushed is on the disk before a checkpoint is.
     """
 
     def __init__(
@@ -75,14 +76,12 @@ class Saver:
         self._error: BaseException | None = None
         self._done: list[Saved] = []
 
-    def start(self, snapshot: Snapshot) -> list[Saved]:
-        """Begin to save; waits for the one before and returns it, as ``wait`` does."""
-        before = self.wait()
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin to save. Nothing is being saved any more: see ``wait``."""
         if self._worker.world_size > 1 and self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=SAVE_TIMEOUT)
         self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
-        return before
 
     def finished(self) -> list[Saved]:
         """What was completed since the last call; empty on all workers but the first.

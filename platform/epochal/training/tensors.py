@@ -43,6 +43,7 @@ from torch.futures import Future
 from torch.optim import Optimizer
 
 from epochal.errors import CheckpointError, some
+from epochal.training.worker import Worker
 
 Tensors = dict[str, Tensor]
 
@@ -172,19 +173,37 @@ def _compared(name: str, tensors: Tensors, shapes: Mapping[str, tuple[torch.Size
     return f"{name} is {tuple(shapes[name][0])}, not {wanted}" if name in shapes else f"{name} {wanted} is missing"
 
 
-def capture(module: nn.Module, optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """A copy on CPU of the state: the tensors by name, and what in the optimizer's state is not a tensor.
+def capture(module: nn.Module, optimizer: Optimizer, worker: Worker) -> tuple[Tensors, dict[str, Any]]:
+    """A copy on CPU of this worker's part of the state: tensors by name, and what in the optimizer's state is none.
 
-    A sharded model's tensors stay shards. Hyperparameters are not state: they come from the job spec.
+    That is its shard of each tensor that is sharded, and a share of the tensors that every worker has whole.
+    Hyperparameters are not state: they come from the job spec.
     """
     options = StateDictOptions(flatten_optimizer_state_dict=True)
     state = {
         **{MODEL + name: value for name, value in get_model_state_dict(module, options=options).items()},
         **_optimizer_state(get_optimizer_state_dict(module, optimizer, options=options)),
     }
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    mine = _share({name: value.nbytes for name, value in tensors.items() if not isinstance(value, DTensor)}, worker)
     # A copy of each, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU.
-    tensors = {name: value.detach().to("cpu", copy=True) for name, value in state.items() if isinstance(value, Tensor)}
-    return tensors, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    copies = {
+        name: value.detach().to("cpu", copy=True)
+        for name, value in tensors.items()
+        if name in mine or isinstance(value, DTensor)
+    }
+    return copies, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def _share(sizes: Mapping[str, int], worker: Worker) -> set[str]:
+    """The names that fall to ``worker`` where all divide the same ``sizes``, in bytes, as evenly as they go."""
+    shares: list[set[str]] = [set() for _ in range(worker.world_size)]
+    loads = [0] * worker.world_size
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = loads.index(min(loads))
+        shares[least].add(name)
+        loads[least] += sizes[name]
+    return shares[worker.rank]
 
 
 def trained(module: nn.Module) -> frozenset[str]:

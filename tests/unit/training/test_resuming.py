@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import time
+import weakref
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,13 +180,48 @@ def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
     optimizer = pieces.adamw(model.parameters())
     model(torch.ones(2, pieces.FEATURES)).sum().backward()
     optimizer.step()
-    captured, plain = tensors.capture(model, optimizer)
+    captured, plain = tensors.capture(model, optimizer, Worker())
     tensors.save(captured, tmp_path, None)
     other = LatePooler()
     fresh = pieces.adamw(other.parameters())
     tensors.restore(other, fresh, tmp_path, plain)
     assert {len(fresh.state[parameter]) for parameter in other.body.parameters()} == {3}
     assert not any(parameter in fresh.state for part in (other.pooler, other.unused) for parameter in part.parameters())
+
+
+def test_workers_copy_a_share_each_of_what_all_have() -> None:
+    model = nn.Sequential(*(nn.Linear(8, width) for width in (8, 8, 16, 4)))
+    optimizer = pieces.adamw(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones(parameter.shape)
+    optimizer.step()
+    whole, _ = tensors.capture(model, optimizer, Worker())
+    parts = [tensors.capture(model, optimizer, Worker(rank, 3))[0] for rank in range(3)]
+    assert Counter(name for part in parts for name in part) == Counter(list(whole))
+    sizes = [sum(value.nbytes for value in part.values()) for part in parts]
+    assert max(sizes) - min(sizes) <= max(value.nbytes for value in whole.values())
+
+
+def test_one_copy_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    living: list[int] = []
+
+    def seen(*state: Any) -> Any:
+        living.append(sum(one() is not None for one in held))
+        captured, plain = capture(*state)
+        held.extend(weakref.ref(value) for value in captured.values())
+        return captured, plain
+
+    def slow(file: Path) -> str:
+        time.sleep(0.02)
+        return digest(file)
+
+    capture, digest = tensors.capture, checkpoint.digest
+    monkeypatch.setattr(tensors, "capture", seen)
+    monkeypatch.setattr(checkpoint, "digest", slow)
+    train(pieces.spec(epochs=1, checkpoint__every="1steps"), tmp_path)
+    assert len(living) >= 3
+    assert not any(living)
 
 
 class OnAnotherDevice(nn.Parameter):
@@ -206,7 +244,7 @@ def test_snapshot_shares_nothing_with_the_training() -> None:
         optimizer.step()
 
     step()
-    captured, _ = tensors.capture(model, optimizer)
+    captured, _ = tensors.capture(model, optimizer, Worker())
     before = {name: tensor.clone() for name, tensor in captured.items()}
     step()
     torch.testing.assert_close(captured, before, rtol=0, atol=0)

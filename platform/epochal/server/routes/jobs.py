@@ -20,7 +20,6 @@ from epochal.server.requests import CheckedRoute
 from epochal.server.schemas import ATTEMPTS, JOBS, QUEUE, SUBMITTED, Asked, AskedToEnd, JobFilter, Submission
 from epochal.server.services import Deps, Services
 from epochal.server.spec_check import checked, require_code
-from epochal.spec.job import JobSpec
 
 router = APIRouter(route_class=CheckedRoute, tags=["jobs"])
 
@@ -34,14 +33,14 @@ _SUBMITTED = answers(SUBMITTED, 404, 409, 413, 422, status=201)
 @router.post("/jobs", status_code=201, responses={**_SUBMITTED, 200: {"model": SUBMITTED}})
 async def submit(body: Submission, request: Request, who: Submitter, services: Deps) -> Response:
     """Queue a job. With a key that was used before, gives the job of that time (200), and queues nothing."""
-    spec = await run_in_threadpool(checked, body.spec)
-    require_code(spec, body.code)
     if body.code and not await services.storage_threads.run(partial(services.code.holds, body.code)):
         raise NotFoundError("code package", body.code, hint=f"send it first: PUT /api/v1/code/{body.code}")
-    return await run_in_threadpool(_submitted, body, spec, who, services, request.state.request_id)
+    return await run_in_threadpool(_submitted, body, who, services, request.state.request_id)
 
 
-def _submitted(body: Submission, spec: JobSpec, who: Principal, services: Services, request_id: str) -> Response:
+def _submitted(body: Submission, who: Principal, services: Services, request_id: str) -> Response:
+    spec = checked(body.spec)
+    require_code(spec, body.code)
     job = services.ledger.submit(
         spec.model_dump(mode="json"),
         name=spec.name,
