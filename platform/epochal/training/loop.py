@@ -22,6 +22,7 @@ from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.setup import Setup
 from epochal.training.step import Stepper
+from epochal.training.tensors import Tensors
 from epochal.training.train_state import TrainState
 from epochal.training.validation import Validation
 from epochal.training.window import Closed, ControlFlags, Window, clock_for
@@ -55,6 +56,7 @@ class Loop:
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.state = TrainState.of(spec)
         self.stopped = False
+        self._copies: Tensors = {}
         self._noted: set[str] = set()
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
         self._clock = clock_for(worker.device)
@@ -214,7 +216,7 @@ class Loop:
         self.control.tick("checkpoint", self.state.step)
         # No gap in the curve: what led here survives whatever this checkpoint survives (see ``Saver``).
         self.recorder.flush()
-        self._tell(self.saver.wait())  # before the next copy is made, or two of them would be held
+        self._tell(self.saver.wait())  # it writes the copy that is overwritten next
         self.saver.start(self._snapshot())
         self.state.saved = self.state.step
         self._save_timer.restart()
@@ -222,7 +224,8 @@ class Loop:
     def _snapshot(self) -> Snapshot:
         state = self.state
         self.strategy.settle()
-        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker)
+        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker, self._copies)
+        self._copies = captured
         manifest = Manifest(
             step=state.step,
             epoch=self.sampler.position(state.step).epoch,

@@ -173,26 +173,39 @@ def _compared(name: str, tensors: Tensors, shapes: Mapping[str, tuple[torch.Size
     return f"{name} is {tuple(shapes[name][0])}, not {wanted}" if name in shapes else f"{name} {wanted} is missing"
 
 
-def capture(module: nn.Module, optimizer: Optimizer, worker: Worker) -> tuple[Tensors, dict[str, Any]]:
+def capture(module: nn.Module, optimizer: Optimizer, worker: Worker, before: Tensors) -> tuple[Tensors, dict[str, Any]]:
     """A copy on CPU of this worker's part of the state: tensors by name, and what in the optimizer's state is none.
 
-    That is its shard of each tensor that is sharded, and a share of the tensors that every worker has whole.
-    Hyperparameters are not state: they come from the job spec.
+    That is its shard of each tensor that is sharded, and a share of the tensors that every worker has whole. The copy
+    that was taken ``before`` is overwritten, since fresh memory costs more time than the copying. Hyperparameters are
+    not state: they come from the job spec.
     """
     options = StateDictOptions(flatten_optimizer_state_dict=True)
     state = {
         **{MODEL + name: value for name, value in get_model_state_dict(module, options=options).items()},
         **_optimizer_state(get_optimizer_state_dict(module, optimizer, options=options)),
     }
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
     mine = _share({name: value.nbytes for name, value in tensors.items() if not isinstance(value, DTensor)}, worker)
-    # A copy of each, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU.
     copies = {
-        name: value.detach().to("cpu", copy=True)
+        name: _copy(value, before.get(name))
         for name, value in tensors.items()
         if name in mine or isinstance(value, DTensor)
     }
     return copies, {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+
+
+def _copy(value: Tensor, before: Tensor | None) -> Tensor:
+    """Of any tensor, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU."""
+    if before is None or before.shape != value.shape or before.dtype != value.dtype:
+        return value.to("cpu", copy=True)
+    _local(before).copy_(_local(value))
+    return before
+
+
+def _local(value: Tensor) -> Tensor:
+    """This worker's, of a tensor that is sharded."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _share(sizes: Mapping[str, int], worker: Worker) -> set[str]:
@@ -220,7 +233,7 @@ def first_not_finite(captured: Tensors, trained: Collection[str]) -> str:
     """
     for name, value in captured.items():
         if name in trained or name.startswith(OPTIMIZER):
-            local = value.to_local() if isinstance(value, DTensor) else value
+            local = _local(value)
             if local.numel() and local.is_floating_point():
                 low, high = local.aminmax()  # NaN wherever there is one
                 if not (math.isfinite(low) and math.isfinite(high)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import time
-import weakref
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +179,7 @@ def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
     optimizer = pieces.adamw(model.parameters())
     model(torch.ones(2, pieces.FEATURES)).sum().backward()
     optimizer.step()
-    captured, plain = tensors.capture(model, optimizer, Worker())
+    captured, plain = tensors.capture(model, optimizer, Worker(), {})
     tensors.save(captured, tmp_path, None)
     other = LatePooler()
     fresh = pieces.adamw(other.parameters())
@@ -195,33 +194,45 @@ def test_workers_copy_a_share_each_of_what_all_have() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones(parameter.shape)
     optimizer.step()
-    whole, _ = tensors.capture(model, optimizer, Worker())
-    parts = [tensors.capture(model, optimizer, Worker(rank, 3))[0] for rank in range(3)]
+    whole, _ = tensors.capture(model, optimizer, Worker(), {})
+    parts = [tensors.capture(model, optimizer, Worker(rank, 3), {})[0] for rank in range(3)]
     assert Counter(name for part in parts for name in part) == Counter(list(whole))
     sizes = [sum(value.nbytes for value in part.values()) for part in parts]
     assert max(sizes) - min(sizes) <= max(value.nbytes for value in whole.values())
 
 
-def test_one_copy_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[weakref.ref[torch.Tensor]] = []
-    living: list[int] = []
+def test_each_copy_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only once that one is written: a slow disk changes nothing in what is saved."""
+    places: list[dict[str, int]] = []
 
     def seen(*state: Any) -> Any:
-        living.append(sum(one() is not None for one in held))
         captured, plain = capture(*state)
-        held.extend(weakref.ref(value) for value in captured.values())
+        places.append({name: value.data_ptr() for name, value in captured.items()})
         return captured, plain
 
-    def slow(file: Path) -> str:
+    def slow(*given: Any, **more: Any) -> None:
         time.sleep(0.02)
-        return digest(file)
+        save(*given, **more)
 
-    capture, digest = tensors.capture, checkpoint.digest
+    capture, save = tensors.capture, tensors.save
+    job = pieces.spec(epochs=1, checkpoint__every="1steps", checkpoint__keep={"latest": 9})
+    train(job, tmp_path / "quick")
     monkeypatch.setattr(tensors, "capture", seen)
-    monkeypatch.setattr(checkpoint, "digest", slow)
-    train(pieces.spec(epochs=1, checkpoint__every="1steps"), tmp_path)
-    assert len(living) >= 3
-    assert not any(living)
+    monkeypatch.setattr(tensors, "save", slow)
+    train(job, tmp_path / "slow")
+    assert len(places) >= 3
+    assert all(place == places[0] for place in places)
+    assert _saved(tmp_path / "slow") == _saved(tmp_path / "quick")
+
+
+def _saved(job: Path) -> dict[str, str]:
+    folder = job / checkpoint.FOLDER
+    return {
+        f"{step} {name}": digest
+        for step in checkpoint.steps(folder)
+        for name, digest in checkpoint.read(folder / checkpoint.name_of(step)).files.items()
+        if name.endswith(".distcp")
+    }
 
 
 class OnAnotherDevice(nn.Parameter):
@@ -244,7 +255,7 @@ def test_snapshot_shares_nothing_with_the_training() -> None:
         optimizer.step()
 
     step()
-    captured, _ = tensors.capture(model, optimizer, Worker())
+    captured, _ = tensors.capture(model, optimizer, Worker(), {})
     before = {name: tensor.clone() for name, tensor in captured.items()}
     step()
     torch.testing.assert_close(captured, before, rtol=0, atol=0)
