@@ -53,8 +53,9 @@ test-all: setup  ## every test, one after the other; those that need root are sk
 bench: setup  ## the promises of the design, measured beside their peers
 	$(PY) tests/benchmarks/run.py
 
-index: setup  ## write the catalog's index, from its entries
+index: setup  ## write the catalog's index, from its entries, and MLflow's tables, from its migrations
 	$(PY) -m epochal.catalog.generate
+	$(PY) -m epochal.tracking.mlflow_schema
 
 docs: setup  ## write the spec reference and what works together, from the spec and its rules
 	$(PY) -m epochal.spec.reference

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from epochal.errors import UnreachableError
 from epochal.settings import sqlite_url
+from epochal.tracking import mlflow_schema
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
 
 def prepare_sqlite(uri: str) -> None:
-    """Make the SQLite file of a tracking URI where there is none (about a second of migrations).
+    """Make the SQLite file of a tracking URI where there is none.
 
     It is made under a temporary name and moved into place, so that neither a kill nor a second process leaves a
     half-migrated database behind.
@@ -116,6 +117,7 @@ def _make_sqlite(uri: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=target.parent) as folder:
         path = Path(folder) / "new.db"
+        mlflow_schema.fill(path)
         store = SqlAlchemyStore(sqlite_url(path), artifact_root(uri).absolute().as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
         try:
