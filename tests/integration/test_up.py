@@ -19,6 +19,7 @@ from epochal.local.port import is_free
 from epochal.local.service_state import MARK, Services, read_services
 from epochal.settings import home
 from epochal.urls import free_port
+from odd_names import home_named
 from polling import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,7 @@ def test_from_nothing_to_a_finished_job_and_back_to_nothing(here: Here) -> None:
     assert again.returncode == 0
     assert "up already" in again.stderr
     assert services.url("server") in again.stdout
+    assert str(home().token) in again.stdout
     ui = here.epochal("ui")
     assert ui.returncode == 0
     assert ui.stdout.startswith(f"{services.url('mlflow')}/#/experiments")
@@ -151,3 +153,24 @@ def test_job_that_runs_is_saved_by_down_and_goes_on_after_up(here: Here) -> None
     entered = [event["state"] for event in events if event["state"] != event["previous"]]
     assert entered.count("RUNNING") == 2
     assert entered.count("QUEUED") == 2, "it was submitted once, and handed back once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my runs #1 %20", "it's Прогоны-é-測", "x" * 200], ids=["marks", "letters", "long"])
+def test_in_a_home_of_an_odd_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    home_named(name, tmp_path, monkeypatch)
+    here: Here = request.getfixturevalue("here")
+    here.up(cpus=1)
+    options = ["-s", "train.epochs=1", "-s", "resources.workers=1"]
+    job = here.epochal("submit", QUICKSTART, *options, "--wait", "-o", "name")
+    assert job.returncode == 0, job.stderr
+    found = here.job(job.stdout.strip())
+    assert found["state"] == "SUCCEEDED"
+    assert here.epochal("logs", found["id"]).returncode == 0
+    runs = json.loads(here.epochal("runs", "list", "-o", "json").stdout)
+    assert [run["id"] for run in runs] == [found["run_id"]]
+    down = here.epochal("down")
+    assert down.returncode == 0, down.stderr
+    assert here.processes() == []

@@ -11,6 +11,7 @@ import click
 import pytest
 from code_base import DOCS, ROOT
 from markdown import DOCUMENTS, anchors, commands, links, sections
+from told_commands import SOURCES, VALUE, commands_in
 
 from epochal.cli.dispatch import cli
 from epochal.ledger.states import EventKind
@@ -18,17 +19,6 @@ from epochal.spec import reference
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CLI = sections(DOCS / "cli.md")
-SOURCES = sorted(
-    path
-    for pattern in (
-        "platform/epochal/**/*.py",
-        "platform/epochal/server/page/*.[hj]*",
-        "helm/**/*.[ty]*",
-        "jobs/*.yaml",
-    )
-    for path in ROOT.glob(pattern)
-    if "epochal " in path.read_text(encoding="utf-8")
-)
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 
@@ -56,8 +46,6 @@ def shown(parameter: click.Parameter) -> str:
 
 
 ANY = ("...", "COMMAND")
-VALUE = "X"
-"""Stands for what a message fills in: a job, an option with its value."""
 COMMANDS = dict(every_command(cli, "epochal"))
 
 
@@ -111,19 +99,6 @@ def assert_parses(words: list[str], line: str) -> None:
     assert isinstance(command, click.Group) or set(left) <= {VALUE}, line
     needed = [one.name for one in command.params if isinstance(one, click.Argument) and one.required]
     assert not given or not [name for name in needed if not values.get(name or "")], line
-
-
-def commands_in(source: Path) -> list[str]:
-    """Those in backquotes, and those that the page, a chart's notes or a YAML file shows by themselves."""
-    text = source.read_text(encoding="utf-8")
-    if source.suffix == ".py":
-        found = re.findall(r"(?<!`)`(epochal [^`]+)`(?!`)", re.sub(r'"\n\s*f?"', "", text))
-    else:
-        text = re.sub(r"[`<>]", "\n", text)
-        found = re.findall(
-            r"(?:^|[\s\"'])(epochal [a-z].*?)(?: lists | to | with | writes |[.;,:]?$)", text, re.MULTILINE
-        )
-    return [re.sub(r"\$?\{\{?[^{}]*\}\}?", VALUE, command.replace("\n", " ")) for command in found]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)

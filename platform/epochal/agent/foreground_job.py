@@ -69,7 +69,7 @@ class ForegroundJob:
         agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
-            hint = f"`epochal status {self._job.id}` shows by whom"
+            hint = f"wait until it has ended there; then `epochal run --resume {self._job.id}`, if it was PAUSED"
             raise ConflictError(f"{self._job.id} was taken by someone else", hint)
         self._runner = JobRunner(agent, lease, self._observer)
         if (grace := interrupted()) is not None:

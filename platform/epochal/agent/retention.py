@@ -7,11 +7,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
 from epochal.errors import ConflictError, NotFoundError
+from epochal.files import write_atomically
 from epochal.settings import Home, Retention
 from epochal.tracking.desired_run import forget_checkpoints
 from epochal.tracking.metric_spool import spool_folder
@@ -19,6 +21,7 @@ from epochal.tracking.sync_state import can_still_be_sent
 from epochal.training import checkpoint
 
 EVERY_SECONDS = 3600.0
+ENDED = "ended"
 _DOOMED = ".pruned-"
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +37,6 @@ class Pruner:
         self._home = home
         self._retention = retention
         self._needed = needed
-        self._ended: dict[str, float] = {}
 
     def prune(self) -> Iterator[str]:
         """Delete what is older than its kind is kept; what that was.
@@ -60,7 +62,7 @@ class Pruner:
         there = {
             kind: (path, seconds) for kind, (path, seconds) in kept.items() if seconds is not None and path.is_dir()
         }
-        if not there or (ended := self._ended_at(folder.name)) is None:
+        if not there or (ended := self._ended_at(folder)) is None:
             return
         for kind, (path, seconds) in there.items():
             if time.time() - ended < seconds or (kind == "spools" and can_still_be_sent(folder)):
@@ -72,17 +74,22 @@ class Pruner:
                 forget_checkpoints(folder)
             yield f"{kind} of {folder.name}"
 
-    def _ended_at(self, job_id: str) -> float | None:
-        """When the job came to its final state; None where it may go on, or is none of this source's."""
-        if job_id not in self._ended:
-            try:
-                job = self._source.job(job_id)
-            except (NotFoundError, ConflictError):
-                return None
-            if job.id != job_id or not job.state.is_terminal:
-                return None
-            self._ended[job_id] = job.entered_at
-        return self._ended[job_id]
+    def _ended_at(self, folder: Path) -> float | None:
+        """When the job came to its final state; None where it may go on, or is none of this source's.
+
+        It is noted in the folder, for when the source has forgotten the job.
+        """
+        note = folder / ENDED
+        with suppress(FileNotFoundError):
+            return float(note.read_text(encoding="ascii"))
+        try:
+            job = self._source.job(folder.name)
+        except (NotFoundError, ConflictError):
+            return None
+        if job.id != folder.name or not job.state.is_terminal:
+            return None
+        write_atomically(note, str(job.entered_at))
+        return job.entered_at
 
     def _packages(self) -> Iterator[str]:
         """Code by when a job last started from it: who starts from it again fetches it again, if that is possible."""

@@ -23,7 +23,8 @@ def submit(ledger: Ledger, home: Home, loaded: LoadedSpec, command: tuple[str, .
         NotFoundError: ``train.init_from`` names nothing that is there.
     """
     spec = with_weights_found(loaded.spec, ledger, home, loaded.folder)
-    package = pack(loaded.code_folder, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
+    code, has_loaders = loaded.spec.code, loaded.spec.data.loader_workers > 0
+    package = pack(loaded.code_folder, home.packages, code.exclude, has_loaders) if code else None
     origin = Origin(str(loaded.folder), package.digest if package else None, command, loaded.source)
     job = ledger.submit(
         spec.model_dump(mode="json"),

@@ -26,7 +26,8 @@ def check_code(loaded: LoadedSpec) -> None:
     if loaded.spec.code is not None:
         from epochal.engine.code import contents
 
-        for text in contents(loaded.code_folder, loaded.spec.code.exclude).warnings:
+        has_loaders = loaded.spec.data.loader_workers > 0
+        for text in contents(loaded.code_folder, loaded.spec.code.exclude, has_loaders).warnings:
             render.warning(text)
 
 

@@ -31,8 +31,6 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
         if "jobs" in kinds and kept.jobs != kept.jobs_at_least and any(one.startswith("jobs=") for one in given):
             age = _FOR_EVER if kept.jobs_at_least is None else f"for {Duration(kept.jobs_at_least)}"
             render.warning(f"the ledger keeps jobs {age}, because it does so as long as anything else of them is kept")
-        if "jobs" not in kinds:
-            _warn_of_forgotten(kept)
         return kept
 
     defaults = ", ".join(f"{kind}={Duration(_DEFAULTS[kind])}" for kind in kinds)
@@ -40,16 +38,6 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
         "--retain", "retention", metavar="KIND=AGE", multiple=True, envvar="EPOCHAL_RETAIN", callback=parse,
         help=f"How long what ended jobs left is kept, or {_FOR_EVER}; repeatable.  [default: {defaults}]",
     )  # fmt: skip
-
-
-def _warn_of_forgotten(kept: Retention) -> None:
-    """A server is asked whether a job has ended; of one that it has forgotten nothing is deleted."""
-    known = DEFAULT_RETENTION.jobs_at_least or 0.0
-    for kind, age in (("checkpoints", kept.checkpoints), ("spools", kept.spools), ("logs", kept.logs)):
-        if age is not None and age > known:
-            told = f"`--retain {kind}={Duration(age)}`"
-            render.warning(f"a server that is not told forgets jobs after {Duration(known)}, and the {kind} of those"
-                           f" are never deleted: give it {told} too")  # fmt: skip
 
 
 def _require_among(kinds: tuple[str, ...], given: tuple[str, ...], command: str) -> None:

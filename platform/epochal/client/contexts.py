@@ -17,7 +17,7 @@ from typing import Any, Self
 import yaml
 
 from epochal.client.checks import checked_token, checked_url
-from epochal.errors import NotFoundError, UsageError
+from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.files import write_atomically
 
 
@@ -47,6 +47,7 @@ class Config:
 
         Raises:
             UsageError: it is not such a file, or others than its owner can read the tokens in it.
+            UnreachableError: the system does not let it be read.
         """
         try:
             with path.open(encoding="utf-8") as file:
@@ -56,7 +57,7 @@ class Config:
             return cls()
         except OSError as error:
             hint = "set EPOCHAL_HOME to a folder that you can write"
-            raise UsageError(f"{path} cannot be read: {error.strerror}", hint) from error
+            raise UnreachableError(f"{path} cannot be read: {error.strerror}", hint) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from error
         config = cls._of(stored, path)

@@ -38,7 +38,7 @@ _CONNECT_SECONDS = 5.0
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
-_IS_IT_UP = "is it running? `epochal up` starts one here; `epochal config list` shows where commands go"
+_IS_IT_UP = "is it running? `epochal up` starts one here; `epochal config show` tells where commands go"
 
 
 @dataclass(frozen=True)

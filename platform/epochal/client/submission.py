@@ -90,7 +90,8 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
     """
     loaded.spec.require_no_sweep()
     typed = without_values(sys.argv if command is None else command)
-    package = pack(loaded.code_folder, home.packages, loaded.spec.code.exclude) if loaded.spec.code else None
+    code, has_loaders = loaded.spec.code, loaded.spec.data.loader_workers > 0
+    package = pack(loaded.code_folder, home.packages, code.exclude, has_loaders) if code else None
     state = git_state(loaded.code_folder)
     return Submission(
         spec=loaded.spec.model_dump(mode="json"),

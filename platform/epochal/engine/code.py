@@ -76,15 +76,16 @@ class Package:
     warnings: tuple[str, ...] = ()
 
 
-def contents(folder: Path, exclude: Iterable[str] = ()) -> Contents:
-    """What of ``folder`` is shipped.
+def contents(folder: Path, exclude: Iterable[str] = (), has_loaders: bool = False) -> Contents:
+    """What of ``folder`` is shipped; ``has_loaders``: workers start processes that read the data.
 
     Left out is what ``.gitignore`` files say, version control, caches, virtual environments, what looks like a secret,
     and ``exclude`` (patterns as in .gitignore).
 
     Raises:
         CodeError: there is no such folder, it has more than 50 MiB to ship, a file of it cannot be read or has a name
-            that no package may have, a link in it leads out of it, or it has a module by the name of one of ours.
+            that no package may have, a link in it leads out of it, or it has a module by the name of one that workers,
+            or those processes, import.
     """
     if not folder.is_dir():
         raise CodeError(f"there is no folder {folder}", "code.dir is relative to the job spec")
@@ -104,16 +105,16 @@ def contents(folder: Path, exclude: Iterable[str] = ()) -> Contents:
     if refused := [f"{_shown(name)} {why}" for name in sorted(files) if (why := refused_name(name))]:
         raise CodeError(f"the code in {folder} has files that cannot be shipped: {some(refused, 5)}", _RENAME)
     secrets = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
-    return Contents(files, size, (*([secrets] if skipped else []), *check_modules(files)))
+    return Contents(files, size, (*([secrets] if skipped else []), *check_modules(files, has_loaders)))
 
 
-def pack(folder: Path, into: Path, exclude: Iterable[str] = ()) -> Package:
+def pack(folder: Path, into: Path, exclude: Iterable[str] = (), has_loaders: bool = False) -> Package:
     """Pack what ``contents`` finds as ``<into>/<digest>.zip``, where that does not exist already.
 
     Raises:
         CodeError: as ``contents``; or a file changes while it is packed.
     """
-    found = contents(folder, exclude)
+    found = contents(folder, exclude, has_loaders)
     try:
         digests = _digests(found.files)
     except OSError as error:

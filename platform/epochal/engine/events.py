@@ -30,6 +30,11 @@ class Started:
     store_address: tuple[str, int] | None = None
     relay: tuple[int, float] | None = None
 
+    @property
+    def processes(self) -> list[tuple[int, float]]:
+        """Id and start of the worker's process, and of that which has its last words."""
+        return [(self.pid, self.created), *([] if self.relay is None else [self.relay])]
+
 
 @dataclass(frozen=True)
 class Heartbeat:

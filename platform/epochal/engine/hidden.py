@@ -17,23 +17,34 @@ OURS = frozenset({
 """Epochal, and what it imports of what it depends on (a test compares)."""
 
 _PYTHONS = sys.stdlib_module_names | {"test"}
+_FOLDER_OF_TESTS = "test"
+"""Python's own module of this name is imported by nobody, and many have such a folder."""
 _YOURS = "these files of your code have the names"
-_EITHER = "a worker may import either, and a process that it starts (`data.loader_workers`) fails if it needs Python's"
+_EITHER = "a worker may import either, and a process that it starts fails if it needs Python's"
+_RENAME = "rename them, or leave them out with code.exclude"
 
 
-def check_modules(files: Mapping[str, Path]) -> tuple[str, ...]:
+def check_modules(files: Mapping[str, Path], has_loaders: bool = False) -> tuple[str, ...]:
     """Warnings about modules at the top of a package with these ``files`` that have the name of another's.
 
+    ``has_loaders``: workers start processes that read the data.
+
     Raises:
-        CodeError: it is one that the workers themselves import.
+        CodeError: it is one that the workers themselves import, or the processes that they start.
     """
     modules = _modules(files)
     if ours := [file for name, file in modules.items() if name in OURS]:
         raise CodeError(
             f"the workers would import these files of your code in place of what they are made of: {some(ours, 5)}",
-            "rename them, or leave them out with code.exclude",
+            _RENAME,
         )
     python = [file for name, file in modules.items() if name in _PYTHONS]
+    if has_loaders and (hiding := [file for file in python if file != modules.get(_FOLDER_OF_TESTS)]):
+        raise CodeError(
+            f"the processes that read the data would import these files of your code in place of Python's own modules:"
+            f" {some(hiding, 5)}",
+            f"{_RENAME}, or set data.loader_workers to 0",
+        )
     others = [f"{file} ({where})" for name, file in modules.items() if (where := _elsewhere(name, files))]
     return (
         *([f"{_YOURS} of Python's own modules: {some(python, 5)}; {_EITHER}"] if python else []),

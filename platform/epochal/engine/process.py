@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -121,6 +122,19 @@ def kill_tree(pid: int, started: float) -> bool:
             if member.name() != relay.NAME:
                 member.kill()
     return True
+
+
+def await_end(processes: Iterable[tuple[int, float]], seconds: float) -> None:
+    """Wait, up to ``seconds``, until none of them is there; each is its id and when it started."""
+    left, deadline = list(processes), time.monotonic() + seconds
+    while any(is_alive(*one) for one in left) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def end(processes: Sequence[tuple[int, float]], seconds: float) -> None:
+    """``kill_tree`` of the first, and wait until neither it nor the others, which end with it, are there."""
+    kill_tree(*processes[0])
+    await_end(processes, seconds)
 
 
 def is_alive(pid: int, started: float) -> bool:

@@ -40,7 +40,7 @@ def run(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterat
 
 # With max_calls the process serves this one task; it ends once its results are no longer referred to.
 _RUN = ray.remote(max_retries=0, max_calls=1, num_returns="streaming")(run)
-_KILL = ray.remote(num_cpus=0, max_retries=0)(process.kill_tree)
+_END = ray.remote(num_cpus=0, max_retries=0)(process.end)
 
 
 class Ranks:
@@ -143,21 +143,19 @@ class Ranks:
         self._started.clear()
 
     def _await_end(self, workers: list[Started], seconds: float) -> None:
-        """Of those on this node, and of their output; Ray tells no more about the others."""
-        deadline = time.monotonic() + seconds
-        mine = [one for one in workers if one.node_id == self._home]
-        processes = [(one.pid, one.created) for one in mine] + [one.relay for one in mine if one.relay is not None]
-        while any(process.is_alive(*one) for one in processes) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        """Of those on this node; ``_sigkill`` waits for the others."""
+        mine = [worker for worker in workers if worker.node_id == self._home]
+        process.await_end([one for worker in mine for one in worker.processes], seconds)
 
     def _sigkill(self, workers: list[Started], seconds: float = _GONE_SECONDS) -> None:
-        """Directly where they are on this node, through a task on theirs otherwise, which is waited for."""
+        """Directly where they are on this node, through a task on theirs otherwise. That is waited for: it ends with
+        the worker, when all that this printed is in its log."""
         pending = []
         for worker in workers:
             if worker.node_id == self._home:
                 process.kill_tree(worker.pid, worker.created)
             else:
                 affinity = NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
-                pending.append(_KILL.options(scheduling_strategy=affinity).remote(worker.pid, worker.created))
+                pending.append(_END.options(scheduling_strategy=affinity).remote(worker.processes, _GONE_SECONDS))
         if pending:
             ray.wait(pending, num_returns=len(pending), timeout=seconds)

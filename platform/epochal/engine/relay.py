@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from epochal.engine.rows import Rows
 from epochal.redaction import SHORTEST, Redactor, unreplaced
 from epochal.terminal import covers
 
@@ -178,7 +179,7 @@ def relay(source: int, log: LogFile, redactor: Redactor, worker: int) -> None:
 
     For each byte on standard input, all that was printed before is written, and a byte on standard output says so.
     """
-    lines, poll = Lines(), select.poll()
+    rows, lines, poll = Rows(), Lines(), select.poll()
     poll.register(source, select.POLLIN)
     poll.register(0, select.POLLIN)
     is_open = True
@@ -188,9 +189,10 @@ def relay(source: int, log: LogFile, redactor: Redactor, worker: int) -> None:
         ended = os.getppid() != worker or (0 in ready and not asked)
         is_open = not ended and ready.get(source) != select.POLLHUP
         data = _read(source, whole=asked or not is_open)
-        kept = lines.feed(redactor.feed(data), time.monotonic())
+        kept = lines.feed(rows.feed(redactor.feed(data)), time.monotonic())
         if asked or not is_open:
-            kept += lines.feed(redactor.flush(), time.monotonic()) + lines.flush()
+            rest = rows.feed(redactor.flush()) + rows.flush()
+            kept += lines.feed(rest, time.monotonic()) + lines.flush()
         if kept or log.waits:
             log.write(kept)
         if asked:

@@ -142,7 +142,8 @@ class _Play:
         there = [one.agent for one in self.clusters if one.storage == job.storage]
         who = f"agents there: {', '.join(there[:AHEAD])}, with no node now" if there else "no agent there is known"
         message = f"its checkpoints are in the storage {job.storage}; {who}"
-        change = f"start {there[0] if there else 'an agent'} there; `epochal stop`, then `retry` begins anew elsewhere"
+        anew = f"`epochal stop {job.id}`, then `epochal retry {job.id}` begins anew elsewhere"
+        change = f"start {there[0] if there else 'an agent'} there; {anew}"
         return Why(WhyKind.OTHER_STORAGE, message, change=change)
 
 

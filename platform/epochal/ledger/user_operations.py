@@ -76,7 +76,8 @@ class UserOperations:
         with self._database.read() as connection:
             job = full(connection, find(connection, ref))
         if not job.state.is_terminal:
-            hint = "`epochal resume` goes on with it" if job.state is JobState.PAUSED else "stop it first, or wait"
+            goes_on = f"`epochal resume {job.id}` goes on with it; "
+            hint = f"{goes_on if job.state is JobState.PAUSED else ''}`epochal stop {job.id}` ends it"
             raise ConflictError(f"{job.id} is {job.state}: only a job that has ended can be retried", hint)
         who = {"name": job.name, "key": None, "priority": job.priority, "submitted_by": submitted_by}
         return self._submit({**who, **_told(job.spec, {**job.origin, "retry_of": job.id})}, message)
@@ -127,7 +128,8 @@ class UserOperations:
         with self._database.write() as connection:
             job = _locked(connection, ref)
             if job.state is not JobState.PAUSED:
-                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", "only a PAUSED job can be resumed")
+                again = f"`epochal retry {job.id}` runs it once more, as a new job" if job.state.is_terminal else ""
+                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", again or "nothing has to be resumed")
             return advance(connection, job, Step(EventKind.RESUMED, JobState.QUEUED, message=message), losses=0)
 
     def _request(self, ref: str, wanted: JobState, kind: EventKind, message: str, grace: float) -> Job:

@@ -13,7 +13,8 @@ import pytest
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
-from epochal.agent.retention import Pruner
+from epochal.agent.retention import ENDED, Pruner
+from epochal.errors import NotFoundError
 from epochal.ledger.states import JobState, Reason
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec
@@ -66,7 +67,7 @@ def prune(ledger: LedgerSource, home: Home, retention: Retention, *needed: str) 
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} - {ENDED}
 
 
 @pytest.mark.parametrize("state", [state for state in JobState if state not in (JobState.STARTING, JobState.STOPPING)])
@@ -95,6 +96,19 @@ def test_each_kind_for_itself(ledger: LedgerSource, home: Home) -> None:
     folder = job_in(JobState.SUCCEEDED, ledger, home)
     assert prune(ledger, home, Retention(checkpoints=None, spools=3600, logs=0)) == [f"logs of {folder.name}"]
     assert names(folder) == (PRUNED | KEPT) - {"logs"}
+
+
+def test_what_is_kept_for_longer_than_its_job_is_known_is_deleted_all_the_same(
+    ledger: LedgerSource, home: Home
+) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    prune(ledger, home, DEFAULT_RETENTION)
+    list(ledger.prune(0.0, 0.0))
+    with pytest.raises(NotFoundError):
+        ledger.job(folder.name)
+    assert prune(ledger, home, DEFAULT_RETENTION) == []
+    assert len(prune(ledger, home, AT_ONCE)) == len(PRUNED)
+    assert names(folder) == KEPT
 
 
 def test_folders_of_other_ledgers_are_left_alone(ledger: LedgerSource, home: Home) -> None:

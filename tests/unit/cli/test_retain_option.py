@@ -46,16 +46,3 @@ def test_the_variable_names_kinds_of_any_command() -> None:
 
     assert CliRunner().invoke(agent, env={"EPOCHAL_RETAIN": "events=7d logs=1d"}).exit_code == 0
     assert seen == [Retention(logs=86_400, events=7 * 86_400)]
-
-
-@pytest.mark.parametrize(("given", "warned"), [("checkpoints=400d", True), ("checkpoints=365d", False)])
-def test_an_agent_says_what_its_server_has_to_keep_too(given: str, warned: bool) -> None:
-    """The agent asks the server whether a job has ended, and the server forgets it after a year."""
-
-    @click.command()
-    @retain_option("checkpoints", "spools", "logs", "code")
-    def agent(retention: Retention) -> None:
-        assert retention == retention_of((given,))
-
-    done = CliRunner().invoke(agent, ["--retain", given], catch_exceptions=False)
-    assert ("give it `--retain checkpoints=400d` too" in done.stderr) is warned

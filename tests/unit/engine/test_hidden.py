@@ -26,11 +26,11 @@ NOBODYS = [
 ]  # fmt: skip
 
 
-def warnings(folder: Path, *names: str) -> tuple[str, ...]:
+def warnings(folder: Path, *names: str, has_loaders: bool = False) -> tuple[str, ...]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    return contents(folder).warnings
+    return contents(folder, has_loaders=has_loaders).warnings
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -44,6 +44,18 @@ def test_what_a_worker_is_made_of_is_not_hidden(name: str, tmp_path: Path) -> No
 def test_a_module_of_pythons_name_is_told(name: str, tmp_path: Path) -> None:
     (text,) = warnings(tmp_path, "nets.py", name)
     assert f"have the names of Python's own modules: {name}; a worker may import either" in text
+
+
+@pytest.mark.parametrize("name", [one for one in OF_PYTHON if one != "test.py"])
+def test_a_module_of_pythons_name_is_refused_where_workers_start_processes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CodeError, match=f"in place of Python's own modules: {name}") as caught:
+        warnings(tmp_path, "nets.py", "test/__init__.py", name, has_loaders=True)
+    assert "data.loader_workers" in caught.value.hint
+
+
+def test_a_folder_of_tests_is_nobodys_trouble(tmp_path: Path) -> None:
+    (text,) = warnings(tmp_path, "nets.py", "test/__init__.py", has_loaders=True)
+    assert "test/__init__.py" in text
 
 
 @pytest.mark.parametrize("name", NOBODYS)

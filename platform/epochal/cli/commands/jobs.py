@@ -99,5 +99,6 @@ def _show_queue(client: Client, chosen: Filters, output: Output) -> None:
     if len(entries) < len(fitting):
         render.part(len(entries), len(fitting), f"--limit {len(fitting)}")
     elif len(every) < every.total:
-        rest = f"--limit {every.total}" if every.total <= LONGEST_QUEUE else "`epochal jobs --state QUEUED`"
+        longer = every.total > LONGEST_QUEUE
+        rest = f"`epochal jobs --state QUEUED --limit {every.total}`" if longer else f"--limit {every.total}"
         render.part(len(every), every.total, rest)

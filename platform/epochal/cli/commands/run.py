@@ -74,7 +74,7 @@ def command(
 
 def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -> None:
     if (source is None) == (resume is None):
-        raise UsageError("give a job spec, or --resume with a job", "`epochal run jobs/quickstart.yaml`")
+        raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
     if resume is not None and overrides:
         raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
 

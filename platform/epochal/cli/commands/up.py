@@ -41,7 +41,7 @@ def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: i
     if came.already:
         render.message("the services are up already")
     else:
-        render.message(f"up after {came.seconds:.1f} s; `epochal submit jobs/quickstart.yaml --follow` runs a job")
+        render.message(f"up after {came.seconds:.1f} s; `epochal submit FILE --follow` runs the job spec FILE")
     _warn_if_commands_go_elsewhere(came.services.url("server"))
     render.document(_where(came.services) if output is Output.TABLE else came.services.to_dict(), output)
     return 0
@@ -62,9 +62,12 @@ def _warn_if_commands_go_elsewhere(here: str) -> None:
 
 
 def _where(services: Services) -> dict[str, str]:
+    from epochal.settings import home
+
     started = datetime.fromtimestamp(services.started_at).astimezone()
     return {
         "server": services.url("server"),
+        "token": str(home().token),
         "mlflow": first_page(str(services.options["mlflow_url"])),
         "logs": str(Path(services["server"].log).parent),
         "since": f"{started:%Y-%m-%d %H:%M:%S}",
