@@ -127,6 +127,9 @@ class TestJob:
         own.server.ledger.note(own.training, EventKind.WAITING, detail={"step": 440})
         page.wait(lambda: "step=440" in page.texts("#job-events li")[0], "the new event")
         assert len(page.all("#job-events li")) == 5
+        assert "MLflow" not in page.text("#job-details")
+        own.server.ledger.note(own.training, EventKind.TRACKING, "its run was deleted in MLflow: restore it")
+        page.wait(lambda: "MLflow its run was deleted in MLflow: restore it" in page.text("#job-details"), "the remedy")
 
     def test_logs_follow_line_by_line(self, page: Page, own: Invented) -> None:
         logs, job_id = own.server.services.logs, own.training.job_id

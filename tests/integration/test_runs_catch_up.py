@@ -19,10 +19,10 @@ NOBODY = "http://127.0.0.1:9"
 
 @pytest.fixture
 def folder() -> Path:
-    """A job's folder, of which a tracking server that is away has nothing yet."""
+    """A job's folder, whose run is on a tracking server that is away."""
     folder = home().job("digits-cnn-1")
     DesiredRun.of("digits-cnn-1", load_spec(QUICKSTART).spec).save(folder)
-    SyncState(uri=NOBODY).save(folder)
+    SyncState(uri=NOBODY, run_id="r").save(folder)
     return folder
 
 
@@ -30,7 +30,8 @@ def test_what_mlflow_does_not_have_yet_is_said(folder: Path, capsys: pytest.Capt
     assert recorded_at() == home().tracking_uri
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("warning: MLflow does not have the run")
+    assert told.err.startswith("warning: MLflow does not have ")
+    assert f"MLflow at {NOBODY} cannot be reached" in told.err
     assert "of digits-cnn-1 yet" in told.err
     assert "`epochal runs sync` sends it" in told.err
 

@@ -174,7 +174,7 @@ def test_the_server_is_down_before_during_and_after(stopped_mlflow_server: Track
     assert "cannot be reached" in notices[0]
     server.start()
     until(lambda: tracker.last.reachable and not tracker.last.pending, "everything is sent")
-    assert "answers again" in notices[1]
+    assert notices[1] == "MLflow takes what there is of this job again"
     assert curve(connect(server.url), tracker.run_id, "train/loss")[-1] == (299, loss(299))
     server.kill()
     train(job, 300, 600, attempt=2)
@@ -282,13 +282,13 @@ def test_a_deleted_run_stays_deleted_until_it_is_restored(any_uri: str, job: Pat
         assert synced.problem == (
             f"its run was deleted in MLflow: `mlflow runs restore --run-id {run_id}` brings it back"
         )
-    assert SyncState.load(job).deleted == synced.problem
+    assert SyncState.load(job).problem == synced.problem
     assert not can_still_be_sent(job)
     client.restore_run(run_id)
     assert sync(any_uri, job).run_id == run_id
     assert len(curve(client, run_id, "train/loss")) == 20
     assert not list(pending_folders(job.parent.parent))
-    assert SyncState.load(job).deleted == ""
+    assert SyncState.load(job).problem == ""
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -323,7 +323,7 @@ def test_a_tracker_tells_once_of_what_was_deleted_and_when_it_is_restored(any_ur
     until(lambda: told, "it was told of")
     time.sleep(0.2)
     assert len(told) == 1
-    assert "MLflow takes nothing more of this job" in told[0]
+    assert "what MLflow lacks of this job is kept" in told[0]
     assert f"mlflow runs restore --run-id {tracker.run_id}" in told[0]
     client.restore_run(tracker.run_id)
     until(lambda: told[1:], "it goes on")

@@ -114,6 +114,8 @@ class ForegroundJob:
             tracking_uri=without_password(self._tracking_uri),
             experiment=self._spec.experiment_name,
             unsent=synced.left,
+            problem=synced.problem,
+            refused=runner.ending.refusal and not (progress and progress.step),
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
             best=result.get("best"),
             model=str(model) if model.exists() else None,

@@ -12,7 +12,9 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
+from epochal.agent.run_tracking import secret_path
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
+from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.tracking.reconcile import JobFolders
 
@@ -60,6 +62,7 @@ class Housekeeper:
                 break
         self._folders.close_desired_runs()
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
+        self._folders.tell_news(self._tell)
 
     def _run(self) -> None:
         wait = 0.0
@@ -91,6 +94,15 @@ class Housekeeper:
                 continue
             lease = LeaseKey(job.id, attempt, self._agent.name, secret_of(folder, attempt))
             LogShipper(self._agent.source, lease, folder).finish()
+
+    def _tell(self, job_id: str, news: str) -> bool:
+        """Whether it could be told: by the secret of the newest attempt, where this agent has kept it."""
+        job = self._job(job_id)
+        if job is None or not (kept := secret_path(self._agent.home.job(job_id), job.epoch)).exists():
+            return False
+        lease = LeaseKey(job.id, job.epoch, self._agent.name, kept.read_text(encoding="ascii"))
+        self._agent.source.note(lease, EventKind.TRACKING, news, key=f"tracking-{job.epoch}-{time.time()}")
+        return True
 
     def _idle(self, job_id: str) -> Job | None:
         job = self._job(job_id)

@@ -74,7 +74,8 @@ class TrainProgram:
         with closing(gang.run(TRAIN, self.payload, self.folder, self.attempt)) as events:
             for event in events:
                 if isinstance(event, Failed):
-                    return Ending(Reason(event.kind), f"rank {event.rank}: {event.message}", event.traceback)
+                    said = f"rank {event.rank}: {event.message}"
+                    return Ending(Reason(event.kind), said, event.traceback, refusal=event.refusal)
                 if isinstance(event, Done):
                     results[event.rank] = event.result
                 elif isinstance(event, Started):

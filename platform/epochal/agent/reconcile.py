@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 import psutil
 
@@ -43,19 +43,22 @@ def is_dead(agent: str) -> bool:
     return str(_created(int(parts[1]))) != parts[2]
 
 
-def catch_up(home: Home, tracking_uri: str, deadline_seconds: float, served: bool = False) -> Reconciled:
+def catch_up(home: Home, tracking_uri: str, deadline_seconds: float, served_at: str | None = None) -> Reconciled:
     """Jobs of processes that died become PAUSED and their runs KILLED; then everything unsent goes to MLflow.
 
-    ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well. ``served``:
-    also of the jobs of ``epochal up``, as far as its agent has begun to send them.
+    ``deadline_seconds`` is for MLflow alone. Nothing is done, and mlflow not imported, where all is well.
+    ``served_at``: also of the jobs of ``epochal up``, which go there, as far as its agent has begun to send them.
     """
+    until = time.monotonic() + deadline_seconds
     interrupted: list[Attempt] = []
     if home.ledger.exists():
         with Ledger.open(home.ledger_url) as ledger:
             interrupted = settle_interrupted(ledger, home)
-    begun = (folder for folder in pending_folders(home.served.storage) if SyncState.load(folder).uri)
-    folders = chain(pending_folders(home.storage), begun if served else ())
-    return Reconciled(tuple(interrupted), sync_folders(tracking_uri, folders, deadline_seconds))
+    synced = sync_folders(tracking_uri, pending_folders(home.storage), deadline_seconds)
+    if served_at is not None:
+        begun = (folder for folder in pending_folders(home.served.storage) if SyncState.load(folder).uri)
+        synced |= sync_folders(served_at, begun, until - time.monotonic())
+    return Reconciled(tuple(interrupted), synced)
 
 
 def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:

@@ -81,9 +81,10 @@ class Reporter:
         self._tracking.update(tags={FORMAT_TAG: "none", FALLBACK_TAG: ending.message})
 
     def _tracked(self, message: str) -> None:
-        self._observer.notice(message)
+        """From the tracker's thread, and not by the outbox, which may be over before MLflow has been asked at all."""
         key = f"tracking-{self._lease.epoch}-{time.time()}"
-        self._outbox.tell(partial(self._source.note, self._lease, EventKind.TRACKING, message, key=key))
+        self._source.note(self._lease, EventKind.TRACKING, message, key=key)
+        self._observer.notice(message)
 
     def _saved(self, saved: Saved) -> None:
         self.saved = saved

@@ -36,7 +36,7 @@ class Ending:
 
     ``reason`` is None where the training stopped because it was asked to, PENDING_TIMEOUT where there was no room for
     it, INTERRUPTED where the agent gave it up. ``message`` names the first failing rank; ``result`` is what the first
-    worker returned; ``lost``: Ray, or the agent itself, went down with it.
+    worker returned; ``lost``: Ray, or the agent itself, went down with it; ``refusal``: see ``Failed``.
     """
 
     reason: Reason | None
@@ -44,6 +44,7 @@ class Ending:
     traceback: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
     lost: bool = False
+    refusal: bool = False
 
     @property
     def failed(self) -> bool:

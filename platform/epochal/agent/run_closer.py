@@ -10,10 +10,12 @@ from contextlib import suppress
 from queue import Queue
 
 from epochal.agent.port import JobSource
-from epochal.agent.run_tracking import RunTracking
+from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows, secret_path
 from epochal.errors import EpochalError
+from epochal.files import write_atomically
 from epochal.ledger.values import Lease
 from epochal.tracking.connection import connect
+from epochal.tracking.sync_state import has_news
 
 _logger = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ class RunCloser:
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
         known = tracking.run_id if tracking.told else ""
         synced = tracking.close()
+        if synced.pending or has_news(tracking.folder):
+            with as_far_as_the_disk_allows(tracking.folder):
+                write_atomically(secret_path(tracking.folder, lease.epoch), lease.secret, mode=0o600)
         if synced.run_id and synced.run_id != known:
             with suppress(EpochalError):  # it has gone on elsewhere, which has told its run
                 self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)

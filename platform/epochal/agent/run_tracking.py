@@ -31,6 +31,12 @@ def as_far_as_the_disk_allows(folder: Path) -> Iterator[None]:
         _logger.warning("%s cannot be written: %s", folder, error)
 
 
+def secret_path(folder: Path, attempt: int) -> Path:
+    """Where the secret of an attempt's lease is kept while MLflow lacks something of its run: housekeeping, which sends
+    that later, tells the ledger with it."""
+    return folder / f".tracking-secret-{attempt}"
+
+
 class RunTracking:
     """Writes the desired run in the job's folder, and starts the thread that tells MLflow once the training runs.
 
@@ -39,7 +45,7 @@ class RunTracking:
 
     def __init__(self, uri: str, folder: Path, job_id: str, spec: JobSpec, notice: Callable[[str], None]) -> None:
         self.uri = uri
-        self._folder = folder
+        self.folder = folder
         self.notice = notice
         """Told in words when MLflow takes nothing, or not everything, of the run, and when it does again."""
         self._tracker: Tracker | None = None
@@ -53,7 +59,7 @@ class RunTracking:
     def start(self) -> None:
         """Begin to tell MLflow, in the background. Calling it again does nothing."""
         if self._tracker is None:
-            self._tracker = Tracker(self.uri, self._folder, self._tell)
+            self._tracker = Tracker(self.uri, self.folder, self._tell)
 
     def _tell(self, text: str) -> None:
         self.notice(text)
@@ -68,19 +74,19 @@ class RunTracking:
 
     def update(self, **changes: Any) -> None:
         """Change the desired run (see ``DesiredRun.changed``)."""
-        with as_far_as_the_disk_allows(self._folder):
+        with as_far_as_the_disk_allows(self.folder):
             if self._tracker:
                 self._tracker.update(**changes)
             else:
                 self._desired = self._desired.changed(**changes)
-                self._desired.save(self._folder)
+                self._desired.save(self.folder)
 
     def checkpoint(self, pointer: CheckpointPointer) -> None:
-        with as_far_as_the_disk_allows(self._folder):
+        with as_far_as_the_disk_allows(self.folder):
             if self._tracker:
                 self._tracker.checkpoint(pointer)
             else:
-                note_checkpoint(self._folder, pointer)
+                note_checkpoint(self.folder, pointer)
 
     def settle(self, job: Job) -> None:
         """Write down how the job stands; nothing is sent yet. A job that waits for an attempt keeps its run open."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from epochal.errors import SpecError
 from epochal.ledger.states import JobState
 
 
@@ -13,7 +14,8 @@ from epochal.ledger.states import JobState
 class Summary:
     """The end of a job, or of this stretch of it.
 
-    ``run_id`` is empty while MLflow has not answered yet; ``unsent`` then says what is kept for later. ``metrics`` are
+    ``run_id`` is empty while MLflow has not answered yet; ``unsent`` then says what is kept for later, and ``problem``
+    why. ``refused``: the workers found the spec, the data or the code wrong before the first step. ``metrics`` are
     the newest values, ``best`` is the objective's best value and its step. ``model`` is the folder of the final model,
     in MLflow's format; ``checkpoint`` that of the newest checkpoint of this attempt.
     """
@@ -29,6 +31,8 @@ class Summary:
     experiment: str
     experiment_id: str = ""
     unsent: str = ""
+    problem: str = ""
+    refused: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     model: str | None = None
@@ -39,7 +43,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 succeeded, 130 paused or stopped on request, 1 failed."""
+        """0 succeeded, 130 paused or stopped on request, 2 refused, 1 failed."""
         if self.state == JobState.SUCCEEDED:
             return 0
-        return 130 if self.state in (JobState.PAUSED, JobState.STOPPED) else 1
+        failed = SpecError.exit_code if self.refused else 1
+        return 130 if self.state in (JobState.PAUSED, JobState.STOPPED) else failed

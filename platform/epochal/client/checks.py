@@ -39,9 +39,12 @@ def _wrong_with(server: str) -> tuple[str, str] | None:
         return "it is empty", _SUCH_AS
     if not server.isprintable() or any(character.isspace() for character in server):
         return "it has a space, a line break or a control character in it", _SUCH_AS
+    if server[0] in "'\"<[(":
+        return "it stands in quotes or brackets", "give the URL alone"
     scheme, sign, _ = server.partition("://")
     if not sign:
-        return "it does not begin with http:// or https://", f"try http://{re.split(r'[?#@]', server)[0]}"
+        host = re.sub(r"(?i)^https?[:/]+", "", re.split(r"[?#@]", server)[0])
+        return "it does not begin with http:// or https://", f"try http://{host}"
     if scheme.lower() not in ("http", "https"):
         return f"{scheme}:// is not http:// or https://", _SUCH_AS
     return _wrong_with_host(server)

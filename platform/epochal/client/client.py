@@ -83,7 +83,10 @@ class Client(JobCalls, AdministrationCalls):
     def server(self) -> str:
         return self._http.server
 
-    def validate(self, spec: Source, overrides: Sequence[str] = ()) -> JobSpec:
+    def __getstate__(self) -> object:
+        raise TypeError("a Client cannot be pickled, nor its token: make one in each process")
+
+    def validate(self, spec: Source, overrides: str | Sequence[str] = ()) -> JobSpec:
         """Check a spec without submitting it; what it says with every default filled in.
 
         Raises:
@@ -93,7 +96,9 @@ class Client(JobCalls, AdministrationCalls):
 
         return load(spec, overrides).spec
 
-    def prepare(self, spec: Source, overrides: Sequence[str] = (), command: Sequence[str] | None = None) -> Submission:
+    def prepare(
+        self, spec: Source, overrides: str | Sequence[str] = (), command: Sequence[str] | None = None
+    ) -> Submission:
         """All that ``submit`` would send, without sending it.
 
         Raises:
@@ -105,11 +110,14 @@ class Client(JobCalls, AdministrationCalls):
 
         return prepare(load(spec, overrides), home(), command)
 
-    def submit(self, spec: Source | Submission, overrides: Sequence[str] = (), *, key: str | None = None) -> Submitted:
+    def submit(
+        self, spec: Source | Submission, overrides: str | Sequence[str] = (), *, key: str | None = None
+    ) -> Submitted:
         """Queue a job, with the code that its spec ships.
 
         Args:
-            spec: a file, a mapping as in such a file, or what ``prepare`` made.
+            spec: a file, a mapping as in such a file (numbers and arrays of numpy, paths, enums, dataclasses and
+                pydantic models are taken for what they stand for), or what ``prepare`` made.
             overrides: ``path=value``, such as ``train.epochs=3``.
             key: your own id of this submission: doing it again with the same key gives the same job. Without one,
                 each call queues a job, and exactly one, even where the answer gets lost on its way.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -28,6 +29,7 @@ from epochal.errors import (
     from_document,
 )
 from epochal.ledger.documents import encode
+from epochal.ledger.json_values import not_understood
 from epochal.redaction import without_credentials
 
 API = "/api/v1"
@@ -83,8 +85,14 @@ class Http:
         headers = {"Authorization": f"Bearer {checked_token(token)}"} if token else {}
         # A proxy that the environment names for the outside world cannot reach this machine's loopback.
         trusts = not stays_here(self.server)
-        self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
+        try:
+            self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+            said = without_credentials(f"{type(error).__name__}: {error}")
+            hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            raise UsageError(f"proxy or certificates of the environment cannot be used: {said}", hint) from error
         self._clock: tuple[float, float] | None = None
+        self._is_closed = False
         self._is_known = False
         """Whether an answer of Epochal's has come from there."""
 
@@ -96,14 +104,14 @@ class Http:
         return self.json(Request("POST", path, body=body or {}, repeatable=repeatable))
 
     def json(self, request: Request) -> Any:
-        """The answer's JSON; None for an empty answer.
+        """The answer's JSON; None where the server says that there is none (204).
 
         Raises:
             UnreachableError: no answer, or one that no Epochal server gives.
             EpochalError: the error that the server tells.
         """
         response = self.send(request)
-        return self.decoded(response) if response.content else None
+        return None if response.status_code == HTTPStatus.NO_CONTENT else self.decoded(response)
 
     def send(self, request: Request) -> httpx.Response:
         """The answer to ``request``. Raises as ``json`` does."""
@@ -136,6 +144,7 @@ class Http:
         return told + time.monotonic() - at
 
     def close(self) -> None:
+        self._is_closed = True
         self._http.close()
 
     def documents(self, request: Request) -> Iterator[Any]:
@@ -160,6 +169,8 @@ class Http:
             return self._http.send(self._built(request, request.wait))
 
     def _built(self, request: Request, pause: float) -> httpx.Request:
+        if self._is_closed:
+            raise UsageError("this client was closed", "make another: Client()")
         query = {name: value for name, value in request.query.items() if value is not None}
         if request.wait:
             query["wait"] = request.wait
@@ -180,8 +191,8 @@ class Http:
             raise foreign(error, self.server) from error
 
     def _answered(self, response: httpx.Response, answers: frozenset[int]) -> httpx.Response:
-        if told := response.headers.get("Date"):
-            self._clock = (parsedate_to_datetime(told).timestamp(), time.monotonic())
+        with suppress(KeyError, ValueError):
+            self._clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         if response.is_success or response.status_code in answers:
             return response
         raise self.refusal(response)
@@ -202,12 +213,21 @@ class Http:
 
     def _parsed(self, text: str) -> Any:
         try:
-            document = json.loads(text)
+            document = json.loads(text, object_hook=_Answer)
         except ValueError:
+            document = None
+        if not isinstance(document, _Answer):
             error = UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP)
             raise explained(error, self.server) from None
         self._is_known = True
         return document
+
+
+class _Answer(dict[str, Any]):
+    """An object of the server's, in which nothing is missed without a word."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise not_understood(f"{key!r} is missing in it")
 
 
 def sendable(value: Any) -> Any:
@@ -244,4 +264,8 @@ def _by_status(response: httpx.Response, server: str) -> EpochalError:
     # Of ours, even a bug has a document, and so has what is not there.
     away = response.status_code >= 500 or response.status_code == HTTPStatus.NOT_FOUND or response.is_redirect
     other = UnreachableError(said, _IS_IT_UP) if away else EpochalError(said)
+    if response.is_redirect:
+        there = without_credentials(re.split(r"[?#]", response.headers.get("Location", "nowhere"))[0])
+        hint = f"where that is the server's own address, name it as --server: {there.partition(API)[0]}"
+        other = UnreachableError(f"{said}, and sends on to {there}", hint)
     return kinds.get(response.status_code, lambda: other)()

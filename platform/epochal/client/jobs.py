@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar
 
 from epochal.client.following import EventPage, LogChunk, LogFilter, LogPage
 from epochal.client.http import MAX_WAIT, Http, Request
-from epochal.errors import UnreachableError
+from epochal.client.plain import seconds_of
+from epochal.errors import UnreachableError, UsageError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
 from epochal.names import checked_name, in_path
@@ -25,6 +27,8 @@ _OUTAGE_SECONDS = 600.0
 
 
 Entry = TypeVar("Entry")
+
+Seconds = float | timedelta
 
 
 class Listed(list[Entry]):
@@ -53,14 +57,14 @@ class JobCalls:
     def jobs(
         self,
         *,
-        states: Collection[JobState | str] = (),
+        states: JobState | str | Collection[JobState | str] = (),
         name: str | None = None,
         user: str | None = None,
         queue: str | None = None,
         limit: int = _PAGE,
     ) -> Listed[Job]:
         """Jobs, newest first, at most ``limit``; how many there are is its ``total``."""
-        wanted = [JobState(str(state).upper()).value for state in states]
+        wanted = [_state(state) for state in ([states] if isinstance(states, str) else states)]
         for kind, asked in (("job", name), ("user", user), ("queue", queue)):
             if asked is not None:
                 checked_name(kind, asked)
@@ -135,13 +139,13 @@ class JobCalls:
         query = (chosen or LogFilter()).query(cursor)
         return LogPage.from_dict(self._patiently(_job(ref, "logs"), query, wait))
 
-    def wait(self, ref: str, timeout: float | None = None, until: Collection[JobState] = ()) -> Job:
+    def wait(self, ref: str, timeout: Seconds | None = None, until: Collection[JobState] = ()) -> Job:
         """The job once it has ended, or is in a state of ``until``; as it is after ``timeout`` seconds, if not before.
 
         A paused job has not ended.
         """
         job, after = self.job(ref), 0
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        deadline = time.monotonic() + seconds_of(timeout) if timeout is not None else float("inf")
         while not (job.state.is_terminal or job.state in until) and (left := deadline - time.monotonic()) > 0:
             page = self.event_page(job.id, after, min(MAX_WAIT, left))
             after = page.last(after)
@@ -149,7 +153,7 @@ class JobCalls:
                 job = self.job(job.id)
         return job
 
-    def stop(self, ref: str, message: str = "", grace: float | None = None) -> Job:
+    def stop(self, ref: str, message: str = "", grace: Seconds | None = None) -> Job:
         """End a job for good. One that trains is STOPPING until its workers have ended, which save their state first.
 
         Args:
@@ -161,7 +165,7 @@ class JobCalls:
         """
         return self._ask(ref, "stop", message, grace, repeatable=True)
 
-    def pause(self, ref: str, message: str = "", grace: float | None = None) -> Job:
+    def pause(self, ref: str, message: str = "", grace: Seconds | None = None) -> Job:
         """Have a job save its state and leave the cluster, or the queue, until ``resume``; ``grace`` as for ``stop``.
 
         Raises:
@@ -198,8 +202,8 @@ class JobCalls:
         found.total = answer.get("total", len(found))
         return found
 
-    def _ask(self, ref: str, verb: str, message: str, grace: float | None = None, repeatable: bool = False) -> Job:
-        body = {"message": message} | ({} if grace is None else {"grace": float(grace)})
+    def _ask(self, ref: str, verb: str, message: str, grace: Seconds | None = None, repeatable: bool = False) -> Job:
+        body = {"message": message} | ({} if grace is None else {"grace": seconds_of(grace)})
         return Job.from_dict(self._http.post(_job(ref, verb), body, repeatable))
 
     def _patiently(self, path: str, query: dict[str, Any], wait: float) -> Any:
@@ -221,6 +225,13 @@ class JobCalls:
         finally:
             if says:
                 self._away.release()
+
+
+def _state(name: str) -> str:
+    known = [state.value for state in JobState]
+    if str(name).upper() not in known:
+        raise UsageError(f"no job can be {str(name)!r}", f"one of {', '.join(known)}")
+    return str(name).upper()
 
 
 def _job(ref: str, *parts: str) -> str:

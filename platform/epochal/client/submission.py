@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from epochal.catalog.index import check
+from epochal.client.plain import plain
 from epochal.engine.code import Package, pack
+from epochal.errors import UsageError
 from epochal.settings import Home
 from epochal.spec.load import LoadedSpec, load_spec, load_text
 from epochal.tracking.git import GitState, git_state
 from epochal.tracking.software import describe_software, without_values
 
-Source = str | Path | Mapping[str, Any] | LoadedSpec
-"""A job spec: its file (``-`` is standard input), the mapping that such a file holds, or one that was loaded."""
+Source = str | os.PathLike[str] | Mapping[str, Any] | BaseModel | LoadedSpec
+"""A job spec: its file (``-`` is standard input), the mapping that such a file holds, a model or dataclass of the same
+shape, or one that was loaded."""
 
 MAX_DIFF_BYTES = 256 * 1024
 
@@ -67,18 +72,31 @@ class Submission:
         }
 
 
-def load(source: Source, overrides: Sequence[str] = ()) -> LoadedSpec:
+class _Dumper(yaml.SafeDumper):
+    """Text in quotes, whatever it looks like: ``1e-3`` is a number to our parser and text to PyYAML."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
     """A spec, checked against the catalog too; ``overrides`` as ``path=value``.
 
     Raises:
         SpecError: with every problem.
+        UsageError: it is nothing that could be a spec.
     """
+    changes = [overrides] if isinstance(overrides, str) else overrides
     if isinstance(source, LoadedSpec):
         return source
-    if isinstance(source, Mapping):
-        text = yaml.safe_dump(dict(source), sort_keys=False)
-        return load_text(text, Path.cwd() / "spec", overrides, [check], shown="spec")
-    return load_spec(source, overrides, [check])
+    if isinstance(source, str | os.PathLike):
+        return load_spec(os.fspath(source), changes, [check])
+    written = plain(source, "spec")
+    if not isinstance(written, dict):
+        said = f"a spec is a file or a mapping, and not {type(source).__name__}"
+        raise UsageError(said, "such as client.submit('job.yaml')")
+    text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
+    return load_text(text, Path.cwd() / "spec", changes, [check], shown="spec")
 
 
 def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None) -> Submission:

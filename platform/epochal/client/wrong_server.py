@@ -7,12 +7,14 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from epochal.client.checks import stays_here
 from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.settings import DEFAULT_SERVER_PORT
+from epochal.urls import without_password
 
 _SECONDS = 2.0
 _OF_A_STRANGER = frozenset({200, 404, 405, 501})
@@ -27,6 +29,9 @@ def explained(error: EpochalError, server: str) -> EpochalError:
     """What is behind an error of a call to ``server``, from which no answer of Epochal's has come; else ``error``."""
     parts = urlsplit(server)
     causes = list(_causes(error))
+    if (proxy := _proxy(parts)) and any(isinstance(cause, httpx.TransportError) for cause in causes):
+        hint = f"name {parts.hostname} in NO_PROXY where it is reached without one"
+        return UnreachableError(f"{server} does not answer by way of the proxy {proxy}: {error.message}", hint)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return UnreachableError(f"{server} does not answer: no host is called {parts.hostname!r}", _WHERE)
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
@@ -46,6 +51,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
+
+
+def _proxy(parts: SplitResult) -> str | None:
+    """The proxy that the environment names for this address."""
+    host, proxies = parts.hostname or "", getproxies()
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    return None if not named or stays_here(parts.geturl()) or proxy_bypass(host) else without_password(named)
 
 
 def _refused(parts: SplitResult, hint: str) -> str:

@@ -47,14 +47,23 @@ def ledger_clock(newest: float | None, now: float) -> Check:
     return warn("ledger clock", f"the newest change is dated {newest - now:.0f} s later than now", advice)
 
 
-def unsent(folders: list[str], deleted: dict[str, str]) -> Check:
-    """``folders``: jobs of which MLflow does not have everything; ``deleted``: why it takes nothing of these."""
-    if deleted:
-        found = some([f"{job}: {why}" for job, why in deleted.items()])
-        return warn("tracking", f"MLflow takes nothing more of {found}", "then `epochal runs sync` sends what is kept")
+def unsent(folders: dict[str, str]) -> Check:
+    """``folders``: jobs of which MLflow does not have everything, and what it said the last time; empty: nothing."""
     if not folders:
         return ok("tracking", "MLflow has everything")
-    return warn("tracking", f"not all of {some(folders)} is in MLflow yet", "the next `epochal run` sends it")
+    if why := [f"{job}: {problem}" for job, problem in folders.items() if problem]:
+        found = f"MLflow lacks something of {len(folders)} job{'s' if len(folders) > 1 else ''}: {some(why)}"
+        return warn("tracking", found, "once that is mended, `epochal runs sync` sends what is kept")
+    return warn("tracking", f"not all of {some(list(folders))} is in MLflow yet", "`epochal runs sync` sends it")
+
+
+def refused(folders: dict[str, list[str]]) -> Check:
+    """``folders``: jobs with something that MLflow will never take, and what that is."""
+    if not folders:
+        return ok("refused by MLflow", "nothing")
+    found = some([f"{one} of {job}" for job, refused in folders.items() for one in refused])
+    advice = "it is in the folder of the job; MLflow takes other names and values, in the next job"
+    return warn("refused by MLflow", found, advice)
 
 
 def damaged(folders: dict[str, str]) -> Check:
@@ -73,30 +82,30 @@ def look(home: Home) -> Iterator[Check]:
     else:
         yield ok("ledger (run)", "no jobs yet")
     here, served = _folders(home.storage), _folders(home.served.storage)
-    deleted = here.deleted | served.deleted
-    yield unsent([job for job in here.pending if job not in deleted], deleted)
+    yield unsent(here.pending | served.pending)
+    yield refused(here.refused | served.refused)
     yield damaged(here.unreadable | served.unreadable)
 
 
 class _Folders(NamedTuple):
-    """Jobs of which MLflow does not have everything; of these the ones deleted there, and folders that nobody can
-    read, each with the reason."""
+    """See the checks."""
 
-    pending: list[str]
-    deleted: dict[str, str]
+    pending: dict[str, str]
+    refused: dict[str, list[str]]
     unreadable: dict[str, str]
 
 
 def _folders(storage: Path) -> _Folders:
     from epochal.tracking.sync_state import UNREADABLE, SyncState, is_pending
 
-    found = _Folders([], {}, {})
+    found = _Folders({}, {}, {})
     for folder in sorted((storage / "jobs").glob("*")):
         try:
+            state = SyncState.load(folder)
             if is_pending(folder):
-                found.pending.append(folder.name)
-                if deleted := SyncState.load(folder).deleted:
-                    found.deleted[folder.name] = deleted
+                found.pending[folder.name] = state.problem
+            if state.refused:
+                found.refused[folder.name] = state.refused
         except (*UNREADABLE, EpochalError) as error:
             found.unreadable[str(folder)] = f"{type(error).__name__}: {error}"
     return found

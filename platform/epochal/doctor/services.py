@@ -16,7 +16,6 @@ from epochal.local.service_state import Services, ServiceState, ServiceStatus, r
 from epochal.local.services import describe_exit
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.connection import is_sqlite, sqlite_path
-from epochal.urls import without_password
 
 if TYPE_CHECKING:
     from epochal.server.reconciler import Finding
@@ -67,8 +66,11 @@ def service(one: ServiceStatus, now: float) -> Check:
 
 def reconciler(findings: list[Finding], tended: bool) -> Check:
     """``tended``: a server is there that does it by itself."""
+    deleted = some([f"{one.job_id}: {one.message}" for one in findings if one.kind == "deleted"])
+    findings = [one for one in findings if one.kind != "deleted"]
     if not findings:
-        return ok("reconciler", "the ledger, MLflow and what is in storage agree")
+        agreed = "the ledger, MLflow and what is in storage agree"
+        return ok("reconciler", f"{agreed}, but for what somebody deleted: {deleted}" if deleted else agreed)
     found = some([f"{one.job_id or one.kind}: {one.message}" for one in findings])
     if tended:
         return ok("reconciler", f"it is about to reconcile {found}")
@@ -96,8 +98,7 @@ def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> It
         from epochal.server.reconciler import Reconciler
     except ImportError:  # the check of the ledger says so
         return
-    served = str(services.options.get("mlflow_url", "")) if services.running else ""
-    uri = tracking_uri if served in ("", without_password(tracking_uri)) else served
+    uri = services.tracked_at(tracking_uri)
     # Looking into a database that is not there would make it.
     settings = _Settings(None if is_sqlite(uri) and not sqlite_path(uri).exists() else uri)
     try:

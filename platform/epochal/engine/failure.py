@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import ray.exceptions as rx
 
-from epochal.errors import NonFiniteError
+from epochal.errors import EpochalError, NonFiniteError, SpecError
 from epochal.own_code import ended
 
 
@@ -37,13 +37,15 @@ class Evidence(IntEnum):
 
 @dataclass(frozen=True)
 class Failed:
-    """One worker's failure. ``traceback`` is empty where there was no Python error to trace."""
+    """One worker's failure. ``traceback`` is empty where there was no Python error to trace; ``refusal``: the spec, the
+    data or the code is wrong, and Epochal says so."""
 
     rank: int
     kind: FailureKind
     message: str
     traceback: str = ""
     evidence: Evidence = Evidence.DEATH
+    refusal: bool = False
 
 
 def first_failure(failures: Iterable[Failed]) -> Failed:
@@ -191,7 +193,8 @@ def of_exception(rank: int, error: BaseException, traceback: str, system_killed:
             kind, text = FailureKind.OUT_OF_MEMORY, f"{text} (the system killed a process for want of memory)"
         if source is not error and str(source).strip() not in text:
             text = f"{text} (because of {type(source).__name__}: {str(source).strip()})"
-    return Failed(rank, kind, f"{name}: {text}" if text else name, traceback, evidence)
+    refusal = isinstance(error, EpochalError) and error.exit_code == SpecError.exit_code
+    return Failed(rank, kind, f"{name}: {text}" if text else name, traceback, evidence, refusal)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, WithJsonSchema
 
+from epochal.errors import UnreachableError
+
 
 def iso(seconds: float) -> str:
     """
@@ -34,7 +36,15 @@ Time = Annotated[
 ]
 """Seconds since 1970; in JSON ISO 8601 text, to the millisecond."""
 
+_SHOWN = 3
+
 Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), return_type=float)]
+
+
+def not_understood(why: str) -> UnreachableError:
+    """Of an answer that came from a server of another version, or from something else."""
+    hint = "is the server of another version than this client (`epochal version`)?"
+    return UnreachableError(f"the server's answer is not understood: {why}", hint)
 
 
 class Value:
@@ -52,12 +62,13 @@ class Value:
         """What ``to_dict`` gave. Keys that this version does not know are ignored, missing ones take their defaults.
 
         Raises:
-            ValueError: a value without a default is missing, or not of its field's kind.
+            UnreachableError: a value without a default is missing, or not of its field's kind.
         """
         try:
             value: Self = _adapter(cls).validate_python(document)  # type: ignore[arg-type]  # classes are hashable
         except ValidationError as error:
-            raise ValueError(f"not a {cls.__name__}: {error}") from error
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:_SHOWN])
+            raise not_understood(f"it is not a {cls.__name__} ({wrong})") from error
         return value
 
 

@@ -140,13 +140,16 @@ class LeaseOperations:
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
-        """Record an event; by a lease only as long as it is held. With a ``key`` of the job's, once."""
+        """Record an event; by a lease only as long as it is held, but for what MLflow takes of the newest attempt,
+        which may be known only afterwards. With a ``key`` of the job's, once."""
         step = Step(EventKind(kind), message=message, detail=detail or {}, key=key)
         with self._database.write() as connection:
             if isinstance(about, Job | str):
                 job = _locked(connection, find(connection, about if isinstance(about, str) else about.id).id)
             else:
-                job = _held(connection, about)
+                job = _locked(connection, about.job_id)
+                if step.kind is not EventKind.TRACKING or job.epoch != about.epoch:
+                    _require(job, about)
             known = (events.c.job_id == job.id) & (events.c.key == key)
             if key is not None and connection.scalar(select(events.c.id).where(known)) is not None:
                 return job

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from epochal.errors import ConflictError
 from epochal.files import is_locked, locked
+from epochal.urls import without_password
 
 MARK = "EPOCHAL_SERVICES"
 """The environment variable that every process of the services inherits: the folder of their state."""
@@ -77,6 +78,12 @@ class Services:
     def url(self, name: str) -> str:
         """Where a service listens; empty where there is none of that name."""
         return self[name].url if name in self else ""
+
+    def tracked_at(self, tracking_uri: str) -> str:
+        """Where the agent of these services sends runs: ``tracking_uri``, with its password, unless they were started
+        with another one."""
+        served = str(self.options.get("mlflow_url", "")) if self.running else ""
+        return tracking_uri if served in ("", without_password(tracking_uri)) else served
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,6 +23,7 @@ from epochal.ledger.values import LEASE_SECONDS
 from epochal.server.renewals import Renewals
 from epochal.server.run_reconciler import RunReconciler
 from epochal.settings import home
+from epochal.tracking.reconcile import DELETED
 
 _logger = logging.getLogger(__name__)
 
@@ -154,6 +155,10 @@ class Reconciler:
             for folder in self._runs.unsent():
                 yield Finding("spool", folder.name, f"{folder} holds what MLflow does not have yet")
             for one in self._runs.differences():
+                if one.found == DELETED:
+                    restore = f"`mlflow runs restore --run-id {one.run_id}` brings it back"
+                    yield Finding(DELETED, one.job_id, f"its run was deleted in MLflow: {restore}")
+                    continue
                 yield Finding("run", one.job_id, f"its run {one.run_id} is {one.found}: should be {one.truth.status}")
         except EpochalError as error:
             yield Finding("tracking", "", str(error))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from epochal.errors import ConflictError, NotFoundError, UnreachableError
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import Job
-from epochal.tracking.reconcile import RUN_STATUS, Difference, JobFolders, Truth, correct, differences
+from epochal.tracking.reconcile import DELETED, RUN_STATUS, Difference, JobFolders, Truth, correct, differences
 
 _RECENT = 200
 """How many of the newest jobs that have ended are looked at, once each. Of older ones only a run that is open still."""
@@ -34,7 +34,7 @@ class RunReconciler:
         self._has_runs = False
 
     def differences(self) -> list[Difference]:
-        """The runs that say something else than the ledger, and may be corrected now.
+        """The runs that say something else than the ledger, and may be corrected now, and those that somebody deleted.
 
         Raises:
             UnreachableError: the ledger or the tracking server does not answer.
@@ -47,7 +47,7 @@ class RunReconciler:
         known = {job.run_id: job.id for job in (*running, *looked_at) if job.run_id}
         now = self._ledger.now()
         found = differences(self._uri, known, lambda job, run: self._truth(job, run, now))
-        wrong = {one.job_id for one in found}
+        wrong = {one.job_id for one in found if one.found != DELETED}
         agreed = {job.id for job in looked_at if job.id not in wrong and self._is_settled(job, now)}
         self._agreed = self._agreed.intersection(job.id for job in over) | agreed
         return found
@@ -58,6 +58,8 @@ class RunReconciler:
         Raises:
             UnreachableError: the ledger or the tracking server does not answer.
         """
+        if difference.found == DELETED:  # by a person, who can restore it
+            return False
         if self._truth(difference.job_id, difference.run_id, self._ledger.now()) != difference.truth:
             return False
         correct(self._uri, difference)
@@ -79,6 +81,7 @@ class RunReconciler:
                 problem = synced.problem
             elif not synced.pending:
                 yield job_id, "what was left of its metrics was sent to MLflow"
+        self._folders.tell_news(lambda job_id, news: self._ledger.note(job_id, EventKind.TRACKING, news))
         if problem:
             raise UnreachableError(f"what is left in storage cannot be sent to MLflow: {problem}")
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from epochal.errors import UnreachableError
 from epochal.settings import sqlite_url
 from epochal.tracking import mlflow_schema
-from epochal.urls import without_password
+from epochal.tracking.obstacle import ArtifactError, BlockedError, obstacle_of
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -147,7 +147,7 @@ def is_mlflow_failure(error: Exception) -> bool:
 
     # SQLAlchemy's own errors come out of MLflow unwrapped while it opens a database.
     foreign = type(error).__module__.split(".")[0] in {"sqlalchemy", "sqlite3", "urllib3"}
-    return foreign or isinstance(error, MlflowException | RequestException | OSError)
+    return foreign or isinstance(error, MlflowException | RequestException | OSError | BlockedError | ArtifactError)
 
 
 @contextmanager
@@ -162,13 +162,8 @@ def answering(uri: str) -> Iterator[None]:
         raise unreachable(uri, error) from error
 
 
-def described(error: Exception) -> str:
-    """What an error says, on one line. Those of MLflow's client hold the whole URL that was asked for."""
-    return without_password(" ".join(str(error).split()))
-
-
 def unreachable(uri: str, error: Exception) -> UnreachableError:
+    found = obstacle_of(uri, error)
     return UnreachableError(
-        f"the MLflow tracking server at {without_password(uri)} does not answer: {described(error)[:300]}",
-        "check MLFLOW_TRACKING_URI, or start the server; `epochal ui` opens the local one",
+        found.said, f"{found.remedy}; `epochal ui` opens the local one" if found.whole else found.remedy
     )

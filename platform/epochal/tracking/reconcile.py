@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from epochal.tracking.connection import answering, connect, experiment_names, is_missing
 from epochal.tracking.desired_run import CLOSED_AS, JOB_ID_TAG, REASON_TAG, DesiredRun, closed_by, desired_run_time
-from epochal.tracking.sync_state import can_be_sent, is_pending, readable
+from epochal.tracking.sync_state import can_be_sent, has_news, is_pending, readable, tell_news
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_folders
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RUN_STATUS: Mapping[str, str] = MappingProxyType({**CLOSED_AS, "QUEUED": "SCHEDULED", "RUNNING": "RUNNING"})
 """What a run should say, by its job's state. A job that is STARTING or STOPPING is between two of them."""
 
+DELETED = "deleted"
 _OPEN = ("RUNNING", "SCHEDULED")
 _PAGE = 500
 _PARENT_TAG = "mlflow.parentRunId"
@@ -74,11 +76,17 @@ class JobFolders:
             _close(folder, job)
         return sync_folders(uri, [folder for folder, _ in unsent], deadline_seconds)
 
+    def tell_news(self, tell: Callable[[str, str], object]) -> None:
+        """Have ``tell`` called with a job's id and what its ledger has not heard yet of how MLflow takes its run."""
+        for folder, _ in self._left():
+            with readable(folder):
+                tell_news(folder, partial(tell, folder.name))
+
     def _unsent(self) -> list[tuple[Path, Job]]:
         return [(folder, job) for folder, job in self._left() if can_be_sent(folder)]
 
     def _left(self) -> Iterator[tuple[Path, Job]]:
-        """Those with an open desired run, or something to send. Whose job it is, is only asked of these."""
+        """Those with an open desired run, or something to send or to tell. Whose job it is, is only asked of these."""
         for path in sorted(self._storage.glob("jobs/*")):
             if self._is_left(path) and (job := self._idle(path.name)) is not None:
                 yield path, job
@@ -88,7 +96,7 @@ class JobFolders:
             changed = desired_run_time(folder)
             if changed in (None, self._done_with.get(folder.name)):
                 return False
-            if DesiredRun.load(folder).status == "RUNNING" or is_pending(folder):
+            if DesiredRun.load(folder).status == "RUNNING" or is_pending(folder) or has_news(folder):
                 return True
             # Of the thousands that ended long ago none is read again; one that was only paused is, once it is resumed.
             self._done_with[folder.name] = changed
@@ -122,7 +130,8 @@ class Difference:
 
 
 def differences(uri: str, known: Mapping[str, str], truth: Callable[[str, str], Truth | None]) -> list[Difference]:
-    """The runs whose status is not the truth: of those that MLflow holds to be open, and of the ``known`` ones.
+    """The runs whose status is not the truth: of those that MLflow holds to be open, and of the ``known`` ones, of
+    which those that somebody deleted are ``DELETED``.
 
     Args:
         known: job ids by run id.
@@ -186,11 +195,11 @@ def _entry(run: Run) -> _Found:
 
 
 def _status(client: MlflowClient, run_id: str) -> str | None:
-    """The run's status; None where this server has no such run, or somebody deleted it."""
+    """The run's status, ``DELETED`` where somebody deleted it; None where this server has no such run."""
     try:
         info = client.get_run(run_id).info
     except Exception as error:
         if is_missing(error):
             return None
         raise
-    return None if info.lifecycle_stage == "deleted" else str(info.status)
+    return DELETED if info.lifecycle_stage == "deleted" else str(info.status)

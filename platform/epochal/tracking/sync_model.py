@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from epochal.tracking.desired_run import JOB_ID_TAG, model_folder
 from epochal.tracking.metric_spool import last_steps
+from epochal.tracking.obstacle import ArtifactError
 from epochal.tracking.sync_state import SyncState, model_digest
 
 MODEL_TAG = "epochal.model_digest"
@@ -36,6 +38,20 @@ def send_model(client: Any, folder: Path, state: SyncState, saved: Callable[[], 
     saved()
 
 
+@contextmanager
+def storing(path: Path, name: str) -> Iterator[None]:
+    """
+    Raises:
+        ArtifactError: the store did not take the file; what the libraries of stores raise has no common class.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not path.exists():  # replaced, or its checkpoint deleted, meanwhile
+            raise
+        raise ArtifactError(name) from error
+
+
 def _find(client: Any, state: SyncState, digest: str) -> str | None:
     found = client.search_logged_models(
         [state.experiment_id],
@@ -58,7 +74,8 @@ def _upload(client: Any, source: Path, state: SyncState, saved: Callable[[], Non
         if name == "MLmodel" or name in state.model_files:
             continue
         parent = Path(name).parent.as_posix()
-        client.log_model_artifact(state.model_id, str(path), None if parent == "." else parent)
+        with storing(path, f"model/{name}"):
+            client.log_model_artifact(state.model_id, str(path), None if parent == "." else parent)
         state.model_files.append(name)
         saved()
     description = yaml.safe_load((source / "MLmodel").read_text())
@@ -67,7 +84,8 @@ def _upload(client: Any, source: Path, state: SyncState, saved: Callable[[], Non
     with tempfile.TemporaryDirectory() as folder:
         completed = Path(folder) / "MLmodel"
         completed.write_text(yaml.safe_dump(description))
-        client.log_model_artifact(model_id, str(completed))
+        with storing(completed, "model/MLmodel"):
+            client.log_model_artifact(model_id, str(completed))
 
 
 def _attach(client: Any, state: SyncState, step: int) -> None:

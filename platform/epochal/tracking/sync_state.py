@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -15,6 +15,7 @@ from typing import Any
 from epochal.files import locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
 from epochal.tracking.metric_spool import segments, whole_size
+from epochal.tracking.obstacle import Obstacle
 from epochal.urls import without_password
 
 _FILE = "sync_state.json"
@@ -29,9 +30,10 @@ class SyncState:
 
     ``uri`` is without its password. ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification
     time (ns) of each file sent. ``model`` is the digest of the model that was sent, ``model_sending`` of the one of
-    which ``model_files`` are sent so far. ``refused``: what MLflow will never take. ``deleted``: what somebody deleted
-    in MLflow, so that nothing can be sent, and how to restore it. ``settled``: a fingerprint of the folder once all of
-    it was sent.
+    which ``model_files`` are sent so far. ``refused``: what MLflow will never take. ``obstacle``: the kind of what kept
+    it from taking the rest, the last time; ``problem``: that in words, with the remedy; ``deleted``: whether it is that
+    somebody deleted the run or its experiment. ``told`` and ``told_refused``: of which obstacle, and how much of what
+    was refused, the job's ledger has heard. ``settled``: a fingerprint of the folder once all of it was sent.
     """
 
     uri: str = ""
@@ -48,7 +50,11 @@ class SyncState:
     model_sending: str = ""
     model_files: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    deleted: str = ""
+    obstacle: str = ""
+    problem: str = ""
+    deleted: bool = False
+    told: str = ""
+    told_refused: int = 0
     settled: str = ""
 
     @classmethod
@@ -69,8 +75,25 @@ class SyncState:
             self.status = ""
             self.tags.pop(REASON_TAG, None)
 
+    def met(self, obstacle: Obstacle | None) -> None:
+        """What keeps MLflow from taking the rest; None where it took what there was."""
+        self.obstacle, self.problem = (obstacle.kind, str(obstacle)) if obstacle else ("", "")
+        self.deleted = obstacle is not None and obstacle.deleted
+
+    def news(self) -> Iterator[str]:
+        """What the job's ledger has not heard yet of how MLflow takes its run."""
+        if self.obstacle not in ("", self.told):
+            yield f"{self.problem}. Until then what MLflow lacks of this job is kept; it is sent once that is mended"
+        elif self.told and not self.obstacle:
+            yield "MLflow takes what there is of this job again"
+        yield from (f"MLflow refuses to store {one}" for one in self.refused[self.told_refused :])
+
     def save(self, folder: Path) -> None:
         write_atomically(folder / _FILE, json.dumps(asdict(self)))
+
+
+def sync_state_path(folder: Path) -> Path:
+    return folder / _FILE
 
 
 def newest_experiment(storages: Iterable[Path], uris: Iterable[str]) -> str | None:
@@ -144,6 +167,22 @@ def is_pending(folder: Path) -> bool:
 def can_still_be_sent(folder: Path) -> bool:
     """``is_pending``, and nobody deleted in MLflow what it would be sent to."""
     return is_pending(folder) and not SyncState.load(folder).deleted
+
+
+def has_news(folder: Path) -> bool:
+    return any(SyncState.load(folder).news())
+
+
+def tell_news(folder: Path, tell: Callable[[str], object]) -> None:
+    """Have ``tell`` called with what was not told yet; where it raises, or gives False, that is told another time."""
+    with folder_lock(folder) as mine:
+        state = SyncState.load(folder)
+        if not mine or not (news := list(state.news())):
+            return
+        if not all(tell(message) is not False for message in news):
+            return
+        state.told, state.told_refused = state.obstacle, len(state.refused)
+        state.save(folder)
 
 
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from epochal.tracking.connection import (
     artifact_location,
     connect,
-    described,
     error_code,
     is_missing,
     is_mlflow_failure,
@@ -28,7 +27,8 @@ from epochal.tracking.connection import (
 )
 from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
 from epochal.tracking.metric_spool import Point, read_lines
-from epochal.tracking.sync_model import send_model
+from epochal.tracking.obstacle import BlockedError, Obstacle, described, no_mlflow, obstacle_of, status_of
+from epochal.tracking.sync_model import send_model, storing
 from epochal.tracking.sync_state import (
     Outstanding,
     SyncState,
@@ -36,6 +36,7 @@ from epochal.tracking.sync_state import (
     fingerprint,
     folder_lock,
     outstanding,
+    sync_state_path,
     unsent_segments,
 )
 from epochal.urls import without_password
@@ -59,15 +60,17 @@ BEING_SENT = "another process is sending it"
 class Synced:
     """What came of a ``sync``.
 
-    ``left`` says what MLflow does not have yet and ``problem`` why; ``reachable`` is false where MLflow or its storage
-    failed, and ``deleted`` true where somebody deleted the run or its experiment there. ``refused`` is what MLflow will
-    never take.
+    ``left`` says what MLflow does not have yet and ``problem`` why, with the remedy; ``obstacle`` is the kind of what
+    keeps MLflow from taking it, empty where it is only a matter of time. ``reachable`` is false where nothing of any
+    job can be sent there now, and ``deleted`` true where somebody deleted the run or its experiment. ``refused`` is
+    what MLflow will never take.
     """
 
     run_id: str
     model_id: str
     left: str
     problem: str
+    obstacle: str = ""
     reachable: bool = True
     deleted: bool = False
     refused: tuple[str, ...] = ()
@@ -76,10 +79,6 @@ class Synced:
     @property
     def pending(self) -> bool:
         return bool(self.left)
-
-
-class _DeletedError(Exception):
-    """Somebody deleted the run, or its experiment, in MLflow. What it lacks is sent once it is restored."""
 
 
 class _OutOfTimeError(Exception):
@@ -102,8 +101,8 @@ def sync(
     try:
         return _sync(uri, desired, folder, client, until, afresh)
     except OSError as error:  # the disk of the folder is full, or away
-        state = SyncState.load(folder)
-        return _synced(state, outstanding(folder, desired, state), described(error), reachable=False)
+        state, obstacle = SyncState.load(folder), obstacle_of(uri, error)
+        return _synced(state, outstanding(folder, desired, state), str(obstacle), obstacle)
 
 
 def _sync(
@@ -118,29 +117,29 @@ def _sync(
             return _synced(state, left, BEING_SENT)
         if not left and state.uri == without_password(uri) and state.settled:
             return _synced(state, left)
-        problem, reachable, deleted = "", True, ""
+        problem, obstacle = "", None
         try:
             _send(Syncer(uri, folder, desired, state, until), client)
+            state.met(None)
         except _OutOfTimeError:
             problem = "out of time"
-        except _DeletedError as error:
-            problem = deleted = str(error)
         except Exception as error:
             if not is_mlflow_failure(error):
                 raise
-            problem, reachable = described(error)[:500], False
-        state.deleted = deleted
+            obstacle = obstacle_of(uri, error)
+            problem = str(obstacle)
+            state.met(obstacle)
+        state.uri = state.uri or without_password(uri)
         left = outstanding(folder, desired, state)
         state.settled = "" if left else fingerprint(folder)
         state.save(folder)
-        return _synced(state, left, problem, reachable)
+        return _synced(state, left, problem, obstacle)
 
 
 def _send(syncer: Syncer, client: MlflowClient | None) -> None:
+    client = client or connect(syncer.uri)
     try:
-        syncer.send(client or connect(syncer.uri))
-    except _DeletedError:
-        raise
+        syncer.send(client)
     except Exception as error:
         if is_refused(error):
             syncer.check_not_deleted()
@@ -148,18 +147,19 @@ def _send(syncer: Syncer, client: MlflowClient | None) -> None:
         if not is_missing(error) or not syncer.lost_run():
             raise
         syncer.forget()
-        syncer.send(client or connect(syncer.uri))
+        syncer.send(client)
 
 
-def _synced(state: SyncState, left: Outstanding, problem: str = "", reachable: bool = True) -> Synced:
+def _synced(state: SyncState, left: Outstanding, problem: str = "", obstacle: Obstacle | None = None) -> Synced:
     return Synced(
         run_id=state.run_id,
         experiment_id=state.experiment_id,
         model_id=state.model_id,
         left=str(left) if left else "",
         problem=problem if left else "",
-        reachable=reachable,
-        deleted=bool(state.deleted),
+        obstacle=obstacle.kind if obstacle else "",
+        reachable=obstacle is None or not obstacle.whole,
+        deleted=state.deleted,
         refused=tuple(state.refused),
     )
 
@@ -192,7 +192,7 @@ class Syncer:
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
-        self.state.__dict__.update(SyncState(uri=self._named).__dict__)
+        self.state.__dict__.update(SyncState(uri=self._named, told=self.state.told).__dict__)
 
     def lost_run(self) -> bool:
         """Whether the run that we remember is not there."""
@@ -215,7 +215,9 @@ class Syncer:
             if not self.lost_run():
                 self.check_not_deleted()
             elif state.uri == self._named:
-                raise _DeletedError("its run was deleted in MLflow, for good")
+                remedy = f"remove {sync_state_path(self.folder)} to have it recorded in a new run"
+                said = "its run was deleted in MLflow, for good"
+                raise BlockedError(Obstacle("deleted for good", said, remedy, deleted=True))
             else:
                 self.forget()
         state.uri = self._named
@@ -223,6 +225,8 @@ class Syncer:
             state.save(self.folder)
             state.experiment_id = self._find_or_create_experiment()
             run = self._find_run() or self._create_run()
+            if not run.info.run_id:
+                raise BlockedError(no_mlflow(self.uri, "it gives a run no id"))
             state.run_id, state.status = run.info.run_id, run.info.status
             state.params, state.tags = list(run.data.params), dict(run.data.tags)
         self._saved()
@@ -230,6 +234,8 @@ class Syncer:
     def _find_or_create_experiment(self) -> str:
         name = self.desired.experiment
         if found := self._client.get_experiment_by_name(name):
+            if found.name != name:
+                raise BlockedError(no_mlflow(self.uri, f"asked for the experiment {name!r}, it gives {found.name!r}"))
             _check_experiment(found)
             if EXPERIMENT_KIND not in found.tags:
                 self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
@@ -255,7 +261,7 @@ class Syncer:
         return self._client.create_run(  # type: ignore[no-any-return]
             self.state.experiment_id,
             start_time=int(self.desired.start_time * 1000),
-            tags=self.desired.all_tags(),
+            tags={JOB_ID_TAG: self.desired.job_id},  # the others are sent one by one where MLflow refuses any
             run_name=self.desired.name,
         )
 
@@ -333,10 +339,13 @@ class Syncer:
         try:
             self._client.log_batch(self.state.run_id, **{kind: entities}, synchronous=True)
         except Exception as error:
-            if not is_refused(error):
+            is_too_large = status_of(error) == "413"
+            if not is_refused(error) and not is_too_large:
                 raise
             self.check_not_deleted()
             if len(entities) == 1:
+                if is_too_large or "must be in the 'active' state" in str(error):  # restored a moment ago
+                    raise
                 self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {described(error)[:200]}")
                 return
             middle = len(entities) // 2
@@ -346,13 +355,13 @@ class Syncer:
     def check_not_deleted(self) -> None:
         """
         Raises:
-            _DeletedError: the run is, or its experiment, and all its runs with it.
+            BlockedError: the run is deleted, or its experiment, and all its runs with it.
         """
         run_id = self.state.run_id
         if run_id and self._client.get_run(run_id).info.lifecycle_stage == "deleted":
             _check_experiment(self._client.get_experiment(self.state.experiment_id))
-            remedy = f"`mlflow runs restore --run-id {run_id}`"
-            raise _DeletedError(f"its run was deleted in MLflow: {remedy} brings it back")
+            remedy = f"`mlflow runs restore --run-id {run_id}` brings it back"
+            raise BlockedError(Obstacle("deleted run", "its run was deleted in MLflow", remedy, deleted=True))
 
     def _send_artifacts(self) -> None:
         root = artifacts_folder(self.folder)
@@ -360,12 +369,14 @@ class Syncer:
             if self.state.artifacts.get(name) == stamp:
                 continue
             parent = Path(name).parent.as_posix()
-            self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
+            with storing(root / name, name):
+                self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
             self.state.artifacts[name] = stamp
             self._saved()
 
 
 def _check_experiment(found: Experiment) -> None:
     if found.lifecycle_stage == "deleted":
-        remedy = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
-        raise _DeletedError(f"its experiment {found.name!r} was deleted in MLflow: {remedy} brings it back")
+        remedy = f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
+        said = f"its experiment {found.name!r} was deleted in MLflow"
+        raise BlockedError(Obstacle("deleted experiment", said, remedy, deleted=True))

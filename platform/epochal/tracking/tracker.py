@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from epochal.backoff import pause_after
-from epochal.tracking.connection import described
+from epochal.errors import EpochalError
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
-from epochal.tracking.sync_state import SyncState, can_be_sent
+from epochal.tracking.obstacle import described
+from epochal.tracking.sync_state import SyncState, can_be_sent, tell_news
 from epochal.tracking.syncer import Synced, sync
 from epochal.urls import without_password
 
 EVERY_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
-
-_KEPT = "MLflow takes nothing more of this job; the training goes on, and everything is kept and sent once it does"
 
 _logger = logging.getLogger(__name__)
 
@@ -29,8 +28,9 @@ _logger = logging.getLogger(__name__)
 class Tracker:
     """Syncs ``folder`` with the tracking server at ``uri``, about once a second, less often while that is down.
 
-    The folder must hold a ``DesiredRun``. No method raises because of MLflow. ``notice`` is told once when the server
-    does not answer, and once when it does again; it is called from the tracker's thread.
+    The folder must hold a ``DesiredRun``. No method raises because of MLflow. ``notice`` is told once when MLflow does
+    not take what it is sent, and why, and once when it does again; it is called from the tracker's thread, and again
+    where it raised because nobody could be told.
     """
 
     def __init__(
@@ -117,7 +117,6 @@ class Tracker:
         return pause_after(self._failures, 2 * self._every, MAX_WAIT_SECONDS) if self._failures else self._every
 
     def _sync(self, until: float | None) -> None:
-        before = self._last if self._synced_once else None
         try:
             # Between two attempts someone else may have changed what the run says.
             self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
@@ -127,24 +126,11 @@ class Tracker:
             problem = f"{type(error).__name__}: {described(error)}"
             self._last = replace(self._last, left="something", problem=problem, reachable=False)
         self._synced_once = True
-        self._failures = 0 if self._last.reachable and not self._last.deleted else self._failures + 1
-        self._tell(before)
-
-    def _tell(self, before: Synced | None) -> None:
-        was_reachable = before is None or before.reachable
-        if was_reachable and not self._last.reachable:
-            self._notice(
-                f"MLflow at {without_password(self._uri)} cannot be reached; the training goes on, and everything is"
-                f" kept and sent later ({self._last.problem})"
-            )
-        elif self._last.reachable and not was_reachable:
-            self._notice(f"MLflow at {without_password(self._uri)} answers again")
-        if self._last.deleted and not (before and before.deleted):
-            self._notice(f"{_KEPT} ({self._last.problem})")
-        elif before and before.deleted and self._last.reachable and not self._last.deleted:
-            self._notice("MLflow takes what there is of this job again")
-        for refused in self._last.refused[len(before.refused) if before else 0 :]:
-            self._notice(f"MLflow refuses to store {refused}")
+        self._failures = self._failures + 1 if self._last.obstacle or not self._last.reachable else 0
+        try:
+            tell_news(self._folder, self._notice)
+        except (EpochalError, OSError) as error:  # told with the next sync, or by whoever looks after the folder then
+            _logger.info("%s has not heard how MLflow takes its run: %s", self._folder.name, error)
 
 
 def pending_folders(storage: Path) -> Iterator[Path]:
@@ -163,15 +149,15 @@ def sync_all(uri: str, storage: Path, deadline_seconds: float = 20.0) -> dict[st
 def sync_folders(uri: str, folders: Iterable[Path], deadline_seconds: float = 20.0) -> dict[str, Synced]:
     """Send what is left in these jobs' folders, by job id.
 
-    A job is sent to where it was sent before, else to ``uri``. A server that does not answer is not asked again for
-    the jobs that follow.
+    A job is sent to where its run is, else to ``uri``. A server that does not answer is not asked again for the jobs
+    that follow.
     """
     until = time.monotonic() + deadline_seconds
     results: dict[str, Synced] = {}
     down: dict[str, str] = {}
     for folder in folders:
         state = SyncState.load(folder)
-        target = uri if state.uri in ("", without_password(uri)) else state.uri
+        target = state.uri if state.run_id and state.uri != without_password(uri) else uri
         if target in down or time.monotonic() > until:
             problem = down.get(target, "out of time")
             results[folder.name] = Synced(state.run_id, "", "something", problem, reachable=target not in down)

@@ -11,9 +11,10 @@ from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.logs import attempt_logs
+from epochal.agent.run_tracking import secret_path
 from epochal.engine.connection import Connection
 from epochal.errors import UnreachableError
-from epochal.ledger.states import JobState, Reason
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import Held
 from epochal.settings import Home
 from epochal.tracking.desired_run import DesiredRun
@@ -72,3 +73,29 @@ def test_a_log_store_that_is_away_keeps_no_run_open(tmp_path: Path) -> None:
         agent = Agent("a", ledger, cast("Connection", None), home, "sqlite://")
         Housekeeper(agent, set[str], set[str]).tidy()
     assert DesiredRun.load(folder).status == "FAILED"
+
+
+@pytest.mark.parametrize("has_secret", [True, False])
+def test_what_became_of_a_run_after_its_attempt_is_told_once_by_who_has_its_secret(
+    tmp_path: Path, has_secret: bool
+) -> None:
+    home = Home(tmp_path)
+    with LedgerSource.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1}, name="digits")
+        lease = ledger.lease("a", 30, job.id, "s3cret")
+        assert lease is not None
+        ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR)
+        folder = kept(home, job.id)
+        if has_secret:
+            secret_path(folder, lease.epoch).write_text(lease.secret)
+        state = SyncState.load(folder)
+        state.told = "away"
+        state.refused = ["metric ../bad: no name"]
+        state.save(folder)
+        keeper = Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str])
+        for _ in range(2):
+            keeper.tidy()
+        told = [event.message for event in ledger.events(job.id) if event.kind == EventKind.TRACKING]
+    again = "MLflow takes what there is of this job again"
+    assert told == ([again, "MLflow refuses to store metric ../bad: no name"] if has_secret else [])
+    assert (SyncState.load(folder).told == "") is has_secret

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.observer import SilentObserver
 from epochal.agent.outbox import Listener, Outbox
@@ -12,7 +14,8 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.agent.run_tracking import RunTracking
-from epochal.ledger.states import Reason
+from epochal.errors import StaleLeaseError
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
@@ -81,6 +84,26 @@ def test_what_mlflow_does_not_take_is_an_event(tmp_path: Path) -> None:
     why = "its run was deleted in MLflow"
     message, notices = told(tmp_path, lambda reporter: reporter._tracking.notice(why), "tracking")
     assert notices == [message] == [why]
+
+
+def test_what_mlflow_does_not_take_is_an_event_once_the_attempt_is_over_too(tmp_path: Path) -> None:
+    """A short training ends before MLflow has been asked at all."""
+    notices = Notices()
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
+        lease = ledger.lease("agent/1", 30, job.id)
+        assert lease is not None
+        outbox = Outbox(ledger, lease, Listener(lambda job: None, lambda grace: None, lambda error: None))
+        tracking = RunTracking("sqlite:///unused", tmp_path / "job", job.id, SPEC, notices.notice)
+        Reporter(ledger, lease, outbox, tracking, notices, ProgressLog())
+        ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR)
+        tracking.notice("its experiment was deleted in MLflow")
+        with pytest.raises(StaleLeaseError):
+            ledger.note(lease, EventKind.NOTED, "too late")
+        (event,) = [event for event in ledger.events(job.id) if event.kind == EventKind.TRACKING]
+        outbox.end(lambda: lambda: ledger.job(job.id))
+        outbox.wait(10)
+    assert notices.texts == [event.message]
 
 
 def test_what_a_worker_notes_is_an_event_and_stands_with_the_run(tmp_path: Path) -> None:

@@ -99,9 +99,11 @@ FINDING = Finding("lease", "digits-1", "agent-1 did not renew its lease")
         (ledger.lost_leases([]), OK),
         (ledger.lost_leases(["digits-1"]), WARN),
         (ledger.paused(["digits-1"]), OK),
-        (ledger.unsent([], {}), OK),
-        (ledger.unsent(["digits-1"], {}), WARN),
-        (ledger.unsent([], {"digits-1": "its run was deleted in MLflow"}), WARN),
+        (ledger.unsent({}), OK),
+        (ledger.unsent({"digits-1": ""}), WARN),
+        (ledger.unsent({"digits-1": "its run was deleted in MLflow"}), WARN),
+        (ledger.refused({}), OK),
+        (ledger.refused({"digits-1": ["metric ../bad: no name"]}), WARN),
         (ledger.ledger_clock(None, NOW), OK),
         (ledger.ledger_clock(NOW - 1, NOW), OK),
         (ledger.ledger_clock(NOW + 60, NOW), WARN),
@@ -170,7 +172,7 @@ def test_secrets_are_named_and_not_shown() -> None:
 
 def test_many_names_are_cut() -> None:
     several = [f"job-{n}" for n in range(9)]
-    assert ledger.unsent(several, {}).found.startswith("not all of job-0, job-1, job-2 and 6 more")
+    assert ledger.unsent(dict.fromkeys(several, "")).found.startswith("not all of job-0, job-1, job-2 and 6 more")
 
 
 def test_counts_of_jobs() -> None:

@@ -29,7 +29,7 @@ from epochal.engine.failure import (
     of_exception,
     of_ray,
 )
-from epochal.errors import CheckpointError, DeviceError, NonFiniteLossError
+from epochal.errors import CheckpointError, CodeError, DeviceError, NonFiniteLossError, Problem, SpecError, UsageError
 
 
 def test_the_map_is_complete() -> None:
@@ -243,3 +243,19 @@ def test_the_dead_worker_is_to_blame_and_not_those_whose_collective_broke() -> N
     assert first_failure([broken, wrapped, dead, later]) is dead
     assert first_failure([broken, wrapped]) is wrapped
     assert first_failure([broken]) is broken
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (SpecError("the job spec", (Problem("data", "the target has one class"),)), True),
+        (CodeError("no module named nets"), True),
+        (UsageError("table.csv (row 7): no number"), True),
+        (CheckpointError("damaged"), False),
+        (ValueError("shapes differ"), False),
+        (NonFiniteLossError(3, 0, float("nan")), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_epochal_itself_refuses_is_told_apart(error: Exception, refused: bool) -> None:
+    assert of_exception(1, error, "").refusal is refused

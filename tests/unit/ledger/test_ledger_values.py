@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.errors import UnreachableError
 from epochal.ledger import ids
 from epochal.ledger.capacity import Node
 from epochal.ledger.documents import MESSAGE_LIMIT, digest, encode, text
@@ -127,5 +128,5 @@ def test_value_of_another_version_is_read_as_far_as_it_is_known() -> None:
 
 @pytest.mark.parametrize("document", [{}, {"kind": "NO_ROOM_NOW"}, {"kind": "MOODY", "message": ""}])
 def test_what_is_no_such_value_is_refused(document: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="Why"):
+    with pytest.raises(UnreachableError, match="it is not a Why"):
         Why.from_dict(document)

@@ -57,8 +57,8 @@ def command(
     """Train from the job spec FILE, here and now (`-` reads standard input).
 
     Ray is started for it and ended again. Ctrl-C saves the state and ends, and once more kills the workers;
-    `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec is wrong,
-    130 it was interrupted.
+    `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec, its data
+    or its code is wrong, and nothing was trained, 130 it was interrupted.
     """
     _check(source, overrides, resume)
     if switches["dry_run"]:
@@ -126,7 +126,8 @@ def _show(summary: Summary, output: Output) -> None:
         return
     render.document(_table(summary))
     if summary.unsent:
-        render.warning(f"MLflow does not have everything yet ({summary.unsent}); the next `epochal` command sends it")
+        why = f" ({summary.problem})" if summary.problem else ""
+        render.warning(f"MLflow does not have {summary.unsent} yet{why}; `epochal runs sync` sends it")
     if summary.state == "PAUSED":
         render.message(f"go on with `epochal run --resume {summary.job}`")
     elif summary.run_id:

@@ -114,11 +114,13 @@ def compare_command(runs: tuple[str, ...], output: Output) -> None:
 @click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds to try for.")
 @output_option()
 def sync_command(timeout: float, output: Output) -> int:
-    """Send to MLflow what could not be sent earlier, and say what is left."""
+    """Send to MLflow what could not be sent earlier, and say what is left, and why."""
     from epochal.agent.reconcile import catch_up
+    from epochal.local.service_state import read_services
     from epochal.settings import home, tracking_uri
 
-    results = catch_up(home(), tracking_uri(), timeout, served=True).synced
+    uri = tracking_uri()
+    results = catch_up(home(), uri, timeout, read_services(home().services).tracked_at(uri)).synced
     rows: list[dict[str, Any]] = [
         {
             "job": job,
@@ -134,6 +136,9 @@ def sync_command(timeout: float, output: Output) -> int:
         render.message("nothing was waiting to be sent")
         return 0
     render.records(rows, ["job", "run", "sent", "left", "problem"], output, "jobs")
+    for job, synced in results.items():
+        for one in synced.refused:
+            render.warning(f"MLflow refuses to store {one}; it stays in the folder of {job}")
     return 5 if any(row["left"] for row in rows) else 0
 
 

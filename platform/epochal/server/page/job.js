@@ -40,9 +40,9 @@ export async function updateJob(signal) {
   const why = job.state === "QUEUED" ? await request(jobPath(id, "why"), { signal }) : null;
   if (open?.id !== id) return;
   open.logs ??= new LogReader(id, byId("logs-rank").value);
+  showEvents(events.events);
   show(job, why);
   showAttempts(attempts);
-  showEvents(events.events);
 }
 
 function furnish(refresh) {
@@ -107,6 +107,7 @@ function details(job) {
     Ended: job.ended_at ? clock(job.ended_at) : null,
     Agent: job.owner,
     Run: job.run_id ? { text: job.run_id.slice(0, 8), address: open.pages?.run } : null,
+    MLflow: open.tracking,
     Experiment: open.pages?.runs ? { text: "all its runs", address: open.pages.runs } : null,
     File: job.origin?.file,
     Code: job.origin?.code ? String(job.origin.code).slice(0, 12) : null,
@@ -167,6 +168,7 @@ function showEvents(events) {
   const list = byId("job-events");
   for (const event of events) {
     open.lastEvent = event.id;
+    if (event.kind === "tracking") open.tracking = event.message;
     const change = event.previous && event.previous !== event.state ? `${words(event.previous)} → ${words(event.state)}` : "";
     const said = [change, words(event.reason), event.message, short(event.detail)].filter(Boolean).join(" · ");
     list.prepend(el("li", {},

@@ -1,4 +1,5 @@
-"""What an agent tells about a job that it leased. Once the attempt is over, all but its logs is refused (409)."""
+"""What an agent tells about a job that it leased. Once the attempt is over, all but its logs, its run
+and what MLflow takes of that is refused (409)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""What MLflow will never take, what is cut to what it takes, and what people change in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tracked_job import curve, finish, make_job, train
+
+from epochal.doctor import ledger as doctor
+from epochal.doctor.check import Status
+from epochal.settings import home
+from epochal.tracking.connection import connect
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.metric_spool import MetricSpool
+from epochal.tracking.runs import list_runs
+from epochal.tracking.syncer import sync
+from epochal.tracking.tracker import Tracker
+
+REFUSED = {
+    "metric-up": ("metrics", "../bad"),
+    "metric-slashes": ("metrics", "train//loss"),
+    "metric-root": ("metrics", "/loss"),
+    "metric-dot": ("metrics", "."),
+    "param-up": ("params", "../bad"),
+    "tag-up": ("tags", "../bad"),
+    "tag-root": ("tags", "/team"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_mlflow_will_never_take_is_said_and_stops_nothing_else(case: str, sqlite_uri: str) -> None:
+    kind, name = REFUSED[case]
+    told: list[str] = []
+    folder = make_job(home().storage, case)
+    if kind == "metrics":
+        spool = MetricSpool(folder, "another")
+        spool.log(1, {name: 1.0})
+        spool.close()
+    else:
+        record = DesiredRun.load(folder)
+        record.changed(**{kind: {**getattr(record, kind), name: "x"}}).save(folder)
+    train(folder, 0, 20)
+    tracker = Tracker(sqlite_uri, folder, told.append)
+    assert not tracker.close(30).pending
+    assert len(curve(connect(sqlite_uri), tracker.run_id, "train/loss")) == 20
+    (message,) = told
+    assert message.startswith(f"MLflow refuses to store {kind[:-1]} {name}: ")
+    (found,) = [check for check in doctor.look(home()) if check.name == "refused by MLflow"]
+    assert found.status is Status.WARN
+    assert f"{kind[:-1]} {name}" in found.found
+    assert case in found.found
+
+
+LONG = {
+    "metric": ("metrics", "m" * 400, 1.0),
+    "param": ("params", "p" * 400, "v" * 9000),
+    "tag": ("tags", "t" * 400, "v" * 9000),
+    "odd-metric": ("metrics", "loss:é%#?[0]", 1.0),
+    "odd-param": ("params", "é:%#?[0]", "\x00 \n é"),
+    "odd-tag": ("tags", "é:%#?[0]", "\n é"),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_what_is_too_long_or_odd_is_cut_to_what_mlflow_takes(case: str, sqlite_uri: str, tmp_path: Path) -> None:
+    kind, name, value = LONG[case]
+    folder = make_job(tmp_path, case)
+    if kind == "metrics":
+        spool = MetricSpool(folder, "another")
+        spool.log(1, {name: value})
+        spool.close()
+    else:
+        record = DesiredRun.load(folder)
+        record.changed(**{kind: {name: value}}).save(folder)
+    synced = sync(sqlite_uri, folder)
+    assert not synced.pending
+    assert synced.refused == ()
+    (run,) = list_runs(sqlite_uri)
+    assert getattr(run, kind)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda client, run_id: client.set_terminated(run_id, "FAILED"),
+        lambda client, run_id: client.update_run(run_id, name="another"),
+        lambda client, run_id: client.set_tag(run_id, "mlflow.runName", ""),
+        lambda client, run_id: client.set_tag(run_id, "epochal.job_id", "of-another"),
+        lambda client, run_id: client.rename_experiment(client.get_run(run_id).info.experiment_id, f"r-{run_id}"),
+        lambda client, run_id: client.log_param(run_id, "train.lr.mine", "5"),
+    ],
+    ids=["ended", "renamed", "no-name", "tag-changed", "experiment-renamed", "param-added"],
+)
+def test_what_people_change_in_a_run_keeps_nothing_from_it(sqlite_uri: str, tmp_path: Path, change: object) -> None:
+    folder = make_job(tmp_path, "changed")
+    train(folder, 0, 20)
+    run_id = sync(sqlite_uri, folder).run_id
+    client = connect(sqlite_uri)
+    change(client, run_id)  # type: ignore[operator]
+    train(folder, 20, 40)
+    finish(folder)
+    synced = sync(sqlite_uri, folder)
+    assert (synced.left, synced.problem, synced.run_id) == ("", "", run_id)
+    assert len(curve(client, run_id, "train/loss")) == 40
+    assert client.get_run(run_id).info.status == "FINISHED"
