@@ -14,6 +14,7 @@ from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.values import Job, LeaseKey
+from epochal.redaction import said
 from epochal.tracking.reconcile import JobFolders
 
 EVERY_SECONDS = 60.0
@@ -54,7 +55,7 @@ class Housekeeper:
             try:
                 self._ship(folder)
             except OSError as error:
-                _logger.warning("the logs in %s cannot be shipped: %s", folder, error)
+                _logger.warning("the logs in %s cannot be shipped: %s", folder, said(error))
             except UnreachableError as error:  # perhaps the log store alone, which what follows can do without
                 _logger.info("logs wait for the server: %s", error)
                 break

@@ -28,7 +28,7 @@ from epochal.errors import (
     from_document,
 )
 from epochal.ledger.documents import encode
-from epochal.redaction import without_credentials
+from epochal.redaction import said
 
 API = "/api/v1"
 MAX_WAIT = 30.0
@@ -223,12 +223,12 @@ def sendable(value: Any) -> Any:
 
 def foreign(error: Exception, server: str) -> EpochalError:
     """An error of httpx as one of ours."""
-    said = without_credentials(str(error))
+    told = said(error)
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return UsageError(f"{server!r} is not the URL of a server: {said}", "such as http://127.0.0.1:8700")
+        return UsageError(f"{server!r} is not the URL of a server: {told}", "such as http://127.0.0.1:8700")
     if isinstance(error, httpx.TimeoutException):
         return UnreachableError(f"{server} did not answer in time ({type(error).__name__})", _IS_IT_UP)
-    return UnreachableError(f"{server} does not answer: {said or type(error).__name__}", _IS_IT_UP)
+    return UnreachableError(f"{server} does not answer: {told}", _IS_IT_UP)
 
 
 def _by_status(response: httpx.Response, server: str) -> EpochalError:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, WithJsonSchema
 
+from epochal.redaction import said
+
 
 def iso(seconds: float) -> str:
     """
@@ -57,7 +59,7 @@ class Value:
         try:
             value: Self = _adapter(cls).validate_python(document)  # type: ignore[arg-type]  # classes are hashable
         except ValidationError as error:
-            raise ValueError(f"not a {cls.__name__}: {error}") from error
+            raise ValueError(f"not a {cls.__name__}: {said(error)}") from error
         return value
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from epochal.errors import UnreachableError
+from epochal.redaction import said
 from epochal.settings import sqlite_url
 from epochal.urls import without_password
 
@@ -162,7 +163,7 @@ def answering(uri: str) -> Iterator[None]:
 
 def described(error: Exception) -> str:
     """What an error says, on one line. Those of MLflow's client hold the whole URL that was asked for."""
-    return without_password(" ".join(str(error).split()))
+    return " ".join(said(error).split())
 
 
 def unreachable(uri: str, error: Exception) -> UnreachableError:

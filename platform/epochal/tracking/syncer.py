@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epochal.redaction import said
 from epochal.tracking.connection import (
     artifact_location,
     connect,
@@ -124,7 +125,7 @@ def _sync(
         except _OutOfTimeError:
             problem = "out of time"
         except _DeletedError as error:
-            problem = deleted = str(error)
+            problem = deleted = said(error)
         except Exception as error:
             if not is_mlflow_failure(error):
                 raise

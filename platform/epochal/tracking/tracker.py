@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from epochal.backoff import pause_after
-from epochal.tracking.connection import described
+from epochal.redaction import named, trace
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
 from epochal.tracking.sync_state import SyncState, can_be_sent
 from epochal.tracking.syncer import Synced, sync
@@ -122,9 +121,8 @@ class Tracker:
             # Between two attempts someone else may have changed what the run says.
             self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
         except Exception as error:
-            trace = without_password(traceback.format_exc())
-            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace)
-            problem = f"{type(error).__name__}: {described(error)}"
+            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace())
+            problem = " ".join(named(error).split())
             self._last = replace(self._last, left="something", problem=problem, reachable=False)
         self._synced_once = True
         self._failures = 0 if self._last.reachable and not self._last.deleted else self._failures + 1
