@@ -14,6 +14,7 @@ from traceback import FrameSummary
 from typing import Any, NoReturn
 
 from epochal.errors import CodeError
+from epochal.redaction import named
 
 _HINT = "raise an exception instead; what is for a script alone belongs below `if __name__ == '__main__':`"
 _PACKAGES = {"site-packages", "dist-packages"}
@@ -34,7 +35,7 @@ def place(error: BaseException) -> str:
 
 def ended(error: BaseException) -> CodeError:
     """What a ``SystemExit`` or ``KeyboardInterrupt`` says that the user's own code has raised."""
-    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    text = named(error)
     return _ended(text, traceback.extract_tb(error.__traceback__))
 
 

@@ -10,7 +10,7 @@ from typing import Self
 MASK = b"***"
 
 _OWN = ("EPOCHAL_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_TOKENS = re.compile(r"\bep_[A-Za-z0-9_-]{20,}|(?<=Bearer )[A-Za-z0-9+/=._~-]{16,}")
+_TOKENS = re.compile(r"\bep_[A-Za-z0-9_-]{20,}|(?<=Bearer )[A-Za-z0-9+/=._~-]{16,}|(?<=Basic )[A-Za-z0-9+/=]{8,}")
 
 SHORTEST = 4
 """Characters. What is shorter is in every other line by chance."""
@@ -93,6 +93,34 @@ def without_credentials(text: str) -> str:
 
     named = Redactor.of_variables(_OWN).text(without_password(text))
     return _TOKENS.sub(MASK.decode(), named)
+
+
+def said(error: BaseException) -> str:
+    """What an exception of somebody else's says, as it may be told; its class where it says nothing.
+
+    >>> said(ValueError("cannot open postgresql://ada:hunter2@db/epochal")), said(KeyError())
+    ('cannot open postgresql://db/epochal', 'KeyError')
+    """
+    return without_credentials(str(error)).strip() or type(error).__name__
+
+
+def named(error: BaseException) -> str:
+    """As ``said``, with its class, unless it is one of ours, which speak for themselves.
+
+    >>> named(KeyError("width")), named(KeyError())
+    ("KeyError: 'width'", 'KeyError')
+    """
+    from epochal.errors import EpochalError
+
+    name, text = type(error).__name__, said(error)
+    return text if text == name or isinstance(error, EpochalError) else f"{name}: {text}"
+
+
+def trace() -> str:
+    """The traceback of the exception that is handled, as it may be told."""
+    from traceback import format_exc
+
+    return without_credentials(format_exc())
 
 
 def unreplaced(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.errors import UsageError
+from epochal.redaction import said
 
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
@@ -133,7 +134,7 @@ def home(environ: Mapping[str, str] = os.environ) -> Home:
     try:
         root = _root(environ)
     except RuntimeError as error:
-        raise UsageError(f"the folder of `~` is not known: {error}", hint) from error
+        raise UsageError(f"the folder of `~` is not known: {said(error)}", hint) from error
     if not is_text(str(root)):
         raise UsageError(f"the home {str(root)!a} is not UTF-8", hint)
     return Home(root)

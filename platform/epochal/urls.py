@@ -13,7 +13,11 @@ _CREDENTIALS = re.compile(
     r"(?<=://)(?:[^/?#\s]*@|[^/?#\s@\[]*:(?!\d*(?:[/?#\s]|$))\S*@)"
 )
 _SECRET_PARAMETERS = re.compile(
-    r"(?i)(?<=[?&;])((?:ssl)?password|passwd|pwd|secret|token|(?:api|access|secret)_?key)=[^&;#\s'\"]*"
+    # Of a query, signed URLs included; and of other addresses and settings (`host=db password=...`), by names that
+    # have no other meaning: `eos_token=2` is none.
+    r"(?i)((?<=[?&;])(?:pwd|secret|token|sig|x-amz-(?:signature|credential|security-token))"
+    r"|(?<!\w)(?:\w+_)?(?:(?:ssl)?password|passwd|(?:api|access|secret)_?(?:access_?)?key"
+    r"|(?:access|auth|session|refresh)_?token))=[^&;#\s'\"]*"
 )
 
 

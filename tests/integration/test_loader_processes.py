@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -86,5 +87,6 @@ class Ending(Split):
 @pytest.mark.parametrize("how", ["sys.exit", "os._exit"])
 def test_a_dataset_that_ends_its_process_is_an_error_that_names_the_line(how: str) -> None:
     reader = _Reader(Ending(how))  # as in a loader process, which torch takes 5 s to end after an exception
-    with pytest.raises(CodeError, match=rf"your code ended the interpreter.*line \d+: {how}\(5\)"):
-        reader[_request([0], 1)]
+    answer = reader[_request([0], 1)]
+    assert isinstance(answer, CodeError)
+    assert re.match(rf"your code ended the interpreter.*line \d+: {how}\(5\)", str(answer))

@@ -16,6 +16,7 @@ from epochal.agent.run_tracking import secret_path
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
+from epochal.redaction import said
 from epochal.tracking.reconcile import JobFolders
 
 EVERY_SECONDS = 60.0
@@ -56,7 +57,7 @@ class Housekeeper:
             try:
                 self._ship(folder)
             except OSError as error:
-                _logger.warning("the logs in %s cannot be shipped: %s", folder, error)
+                _logger.warning("the logs in %s cannot be shipped: %s", folder, said(error))
             except UnreachableError as error:  # perhaps the log store alone, which what follows can do without
                 _logger.info("logs wait for the server: %s", error)
                 break

@@ -17,6 +17,7 @@ from epochal.engine.code import Package
 from epochal.errors import NotFoundError, UsageError
 from epochal.files import locked, write_atomically
 from epochal.ledger.values import FullJob, Job
+from epochal.redaction import said
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import DesiredRun, artifacts_folder, desired_run_path
@@ -56,7 +57,7 @@ def spec_of(job: FullJob) -> JobSpec:
         spec = JobSpec.from_stored(dict(job.spec))
     except ValueError as error:
         hint = "`epochal validate` says more about it; the agent may be older than the server"
-        raise UsageError(f"this agent cannot read the job's spec: {error}", hint) from error
+        raise UsageError(f"this agent cannot read the job's spec: {said(error)}", hint) from error
     spec.require_no_sweep()
     return spec
 

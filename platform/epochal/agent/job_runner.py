@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from epochal.files import write_atomically
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import GRACE_SECONDS, Job, Lease
+from epochal.redaction import named, trace
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CLOSED_AS, artifacts_folder
@@ -185,7 +185,7 @@ class JobRunner:
         except BaseException as error:
             # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
             self._release()
-            why = f"the agent failed: {type(error).__name__}: {error}"
+            why = f"the agent failed: {named(error)}"
             self._end(outbox, lease, Ending(Reason.INTERRUPTED, why, lost=True).redacted())
             outbox.wait(_LAST_WORD_SECONDS)
             raise
@@ -196,7 +196,7 @@ class JobRunner:
         if self._agent.hands_back:
             logs.start()
         try:
-            self.ending = self._outcome(lease, outbox).redacted()
+            self.ending = self._outcome(lease, outbox).redacted(self._spec.secrets if self._spec else ())
             if self.ending.reason is Reason.COMPLETED and self._place is not None and self.reporter is not None:
                 self._package(lease, self._place, self.reporter)
         finally:
@@ -257,15 +257,14 @@ class JobRunner:
 
     def _broken(self, error: Exception) -> Ending:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
-        text = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()[-_TRACEBACK_CHARACTERS:]
+        text, traced = named(error), trace()[-_TRACEBACK_CHARACTERS:]
         self._release()
         if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
-            return Ending(Reason.USER_ERROR, f"{error}; {error.hint}" if error.hint else str(error), trace)
+            return Ending(Reason.USER_ERROR, f"{text}; {error.hint}" if error.hint else text, traced)
         if isinstance(error, OSError):  # no disk space, for instance
-            return Ending(Reason.INFRASTRUCTURE, text, trace)
-        _logger.error("%s: the agent failed\n%s", self._lease.job_id, trace)
-        return Ending(Reason.INFRASTRUCTURE, f"the agent failed: {text}", trace)
+            return Ending(Reason.INFRASTRUCTURE, text, traced)
+        _logger.error("%s: the agent failed\n%s", self._lease.job_id, traced)
+        return Ending(Reason.INFRASTRUCTURE, f"the agent failed: {text}", traced)
 
     def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
         job = lease.job

@@ -20,6 +20,7 @@ from epochal.errors import EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Held
+from epochal.redaction import said
 
 EVERY_SECONDS = 1.0
 IDLE_SECONDS = 0.5
@@ -51,7 +52,7 @@ class LogShipper:
         try:
             write_atomically(self._folder / _SECRET, self._lease.secret, mode=0o600)
         except OSError as error:
-            _logger.warning("what is not shipped of %s by its end will not be: %s", self._lease.job_id, error)
+            _logger.warning("what is not shipped of %s by its end will not be: %s", self._lease.job_id, said(error))
         threading.Thread(target=self._run, name=f"logs-{self._lease.job_id}", daemon=True).start()
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class LogShipper:
                 failures += 1
                 wait = pause_after(failures, 2 * EVERY_SECONDS, _MAX_WAIT_SECONDS)
             except OSError as error:
-                _logger.warning("the logs of %s cannot be read: %s", self._lease.job_id, error)
+                _logger.warning("the logs of %s cannot be read: %s", self._lease.job_id, said(error))
                 wait = _MAX_WAIT_SECONDS
 
     def _ship_one(self, rank: int, path: Path) -> None:

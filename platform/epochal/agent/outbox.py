@@ -19,7 +19,7 @@ from epochal.backoff import pause_after
 from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
-from epochal.redaction import without_credentials
+from epochal.redaction import named
 
 RENEW_SECONDS = 2.0
 """Between two renewals: as long as it takes until progress is seen, or a stop is noticed."""
@@ -121,7 +121,7 @@ class Outbox:
         except Exception as error:
             _logger.exception("%s cannot be told how its attempt goes", self._lease.job_id)
             self._over.set()
-            what = without_credentials(f"{type(error).__name__}: {error}")
+            what = named(error)
             self._listener.lost(EpochalError(f"the agent failed: {what}"))
 
     def _rest(self) -> None:

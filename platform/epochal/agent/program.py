@@ -16,6 +16,7 @@ from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
 from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.ledger.states import Reason
+from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.training.control import Phase, Report
 
@@ -130,4 +131,4 @@ def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacat
         with reserve(place.connection, request, _ROOM_SECONDS) as room:
             return program.run(room, tell, stop)
     except Exception as error:
-        return Ending(Reason.INFRASTRUCTURE, f"{type(error).__name__}: {error}").redacted()
+        return Ending(Reason.INFRASTRUCTURE, named(error)).redacted()

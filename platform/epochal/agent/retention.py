@@ -14,6 +14,7 @@ from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
 from epochal.errors import ConflictError, NotFoundError
 from epochal.files import write_atomically
+from epochal.redaction import said
 from epochal.settings import Home, Retention
 from epochal.tracking.desired_run import forget_checkpoints
 from epochal.tracking.metric_spool import spool_folder
@@ -48,7 +49,7 @@ class Pruner:
             try:
                 yield from self._of_job(folder)
             except (OSError, ValueError, TypeError) as error:  # a damaged folder holds up no other
-                _logger.warning("%s cannot be pruned: %s", folder, error)
+                _logger.warning("%s cannot be pruned: %s", folder, said(error))
         yield from self._packages()
 
     def _of_job(self, folder: Path) -> Iterator[str]:

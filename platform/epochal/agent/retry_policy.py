@@ -11,7 +11,7 @@ from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
-from epochal.redaction import without_credentials
+from epochal.redaction import Redactor, without_credentials
 from epochal.spec.job import Retry
 
 _BUDGET = {
@@ -51,10 +51,11 @@ class Ending:
         """Whether the training itself failed: what may be tried again at once."""
         return self.reason not in _NO_FAILURE
 
-    def redacted(self) -> Ending:
-        """As it may be told, whatever a library has put into words."""
-        told = without_credentials(self.message)
-        return replace(self, message=told, traceback=without_credentials(self.traceback))
+    def redacted(self, secrets: Sequence[str] = ()) -> Ending:
+        """As it may be told, whatever a library has put into words: also without the values of these variables."""
+        redactor = Redactor.of_variables(secrets)
+        told, traced = (redactor.text(without_credentials(text)) for text in (self.message, self.traceback))
+        return replace(self, message=told, traceback=traced)
 
 
 _NO_FAILURE = (None, Reason.COMPLETED, Reason.TIMEOUT, Reason.PENDING_TIMEOUT, Reason.INTERRUPTED)

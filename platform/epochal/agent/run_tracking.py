@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.ledger.values import Job
+from epochal.redaction import said
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, closed_by, desired_run_path, note_checkpoint
 from epochal.tracking.syncer import Synced
@@ -28,7 +29,7 @@ def as_far_as_the_disk_allows(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _logger.warning("%s cannot be written: %s", folder, error)
+        _logger.warning("%s cannot be written: %s", folder, said(error))
 
 
 def secret_path(folder: Path, attempt: int) -> Path:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, LoadedData
 from epochal.catalog.datasets import DATASETS
-from epochal.catalog.datasets.files import reading
+from epochal.catalog.datasets.files import naming_warnings, reading
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
@@ -26,6 +26,7 @@ from epochal.catalog.tasks import TASKS
 from epochal.catalog.validation import validated
 from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean, some
 from epochal.own_code import place
+from epochal.redaction import named, said
 from epochal.spec.job import LrSchedule
 from epochal.spec.job import Optimizer as OptimizerChoice
 from epochal.spec.section import Component, is_import_path
@@ -71,8 +72,13 @@ def load_data(data: Component, folder: Path) -> LoadedData:
     entry = DATASETS.get(data.name)
     params = validated(entry.params, data.params, "data.params")
     path = getattr(params, "path", None)
-    with reading(folder / path if path else f"the dataset {data.name!r}"):
-        return _placed("data", lambda: entry.build(params, folder))
+    source = folder / path if path else f"the dataset {data.name!r}"
+
+    def read() -> LoadedData:
+        with reading(source), naming_warnings(source):
+            return entry.build(params, folder)
+
+    return _placed("data", read)
 
 
 def build_task(task: Component | None, data: Component, info: DataInfo) -> Task:
@@ -112,7 +118,7 @@ def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter])
     try:
         return entry.build(params, parameters, choice.lr)
     except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
-        raise _refused("train.optimizer", str(error)) from None
+        raise _refused("train.optimizer", said(error)) from None
 
 
 def lr_factor(choice: LrSchedule, step: int, total: int) -> float:
@@ -162,7 +168,7 @@ def _import_failure(module_name: str, error: Exception) -> str:
     if missing and (module_name == missing or module_name.startswith(f"{missing}.")):
         return f"there is no module {missing!r}"
     where = place(error)
-    return f"importing {module_name} failed{f' ({where})' if where else ''}: {type(error).__name__}: {error}"
+    return f"importing {module_name} failed{f' ({where})' if where else ''}: {named(error)}"
 
 
 def _called(wanted: type[BuiltT], component: Component, path: str, **offered: Any) -> BuiltT:
@@ -175,8 +181,8 @@ def _called(wanted: type[BuiltT], component: Component, path: str, **offered: An
     try:
         signature(target).bind(**arguments)
     except TypeError as error:
-        known = ", ".join(name for name in takes if name not in offered)
-        raise _refused(f"{path}.params", f"{component.name}: {error}", f"it takes: {known or 'nothing'}") from None
+        known = ", ".join(name for name in takes if name not in offered) or "nothing"
+        raise _refused(f"{path}.params", f"{component.name}: {said(error)}", f"it takes: {known}") from None
     built = target(**arguments)
     if not isinstance(built, wanted):
         raise CodeError(f"{path}.name: {component.name} made {type(built).__name__}, and has to make {wanted.__name__}")

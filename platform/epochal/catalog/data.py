@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+
+from epochal.catalog.datasets.files import reading
+from epochal.errors import EpochalError, some
 
 Batch = dict[str, Tensor]
 """Tensors by field name; the first dimension of each is the sample."""
@@ -96,10 +99,42 @@ class SampleSplit:
         return self.size
 
     def fetch(self, indices: Sequence[int]) -> Batch:
+        """
+        Raises:
+            EpochalError: a sample cannot be read, or is unlike the others; it is named.
+        """
         if not len(indices):  # a worker's share of a small batch may be empty, yet its shapes are needed
             return {name: tensor[:0] for name, tensor in self.fetch([0]).items()}
-        batch: Batch = default_collate([self.read(index) for index in indices])
+        samples = [self._sample(index) for index in indices]
+        with reading(f"the samples {some([str(index) for index in indices])}", "one batch", _MEND):
+            try:
+                batch: Batch = default_collate(samples)
+            except Exception:
+                _refuse_unlike(samples, indices)
+                raise
         return batch
+
+    def _sample(self, index: int) -> Batch:
+        with reading(f"sample {index}", hint=_MEND):
+            return self.read(index)
+
+
+_MEND = "mend it, or take it out; `epochal plan --data` lists every sample that is bad"
+
+
+def _refuse_unlike(samples: Sequence[Batch], indices: Sequence[int]) -> None:
+    expected = _layout(samples[0])
+    for index, sample in zip(indices, samples, strict=True):
+        if (found := _layout(sample)) != expected:
+            where = f"sample {index}: found {found}, expected {expected}, as in sample {indices[0]}"
+            raise EpochalError(where, _MEND)
+
+
+def _layout(sample: Any) -> str:
+    if not isinstance(sample, Mapping):
+        return f"a {type(sample).__name__}"
+    fields = (f"{name} {tuple(value.shape)}" for name, value in sample.items() if isinstance(value, Tensor))
+    return ", ".join(fields) or "no tensor"
 
 
 def targets_of(split: Split) -> Tensor | None:
@@ -124,6 +159,7 @@ class LoadedData:
     """A dataset ready for training.
 
     ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input.
+    ``doubts`` reads what takes some time, for `plan`, and says what a person should look at before a training.
     """
 
     train: Split
@@ -132,6 +168,7 @@ class LoadedData:
     digest: str
     source: str
     understood: tuple[Understood, ...] = ()
+    doubts: Callable[[], Iterable[str]] = tuple
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

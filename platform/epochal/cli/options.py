@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from epochal.cli.render import Output
 from epochal.errors import UsageError
 from epochal.ledger.values import GRACE_SECONDS, LONGEST_GRACE
+from epochal.redaction import said
 from epochal.units import Duration
 from epochal.urls import has_password
 
@@ -63,7 +64,7 @@ def _grace(text: str) -> float:
     try:
         grace = Duration.parse(text).seconds
     except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.BadParameter(said(error)) from error
     if grace > LONGEST_GRACE:
         raise click.BadParameter(f"expected at most {Duration(LONGEST_GRACE)}: without it a job goes on to its end")
     return grace

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from epochal.cli import render
 from epochal.errors import CodeError, EpochalError
 from epochal.own_code import ended, not_ended, place
+from epochal.redaction import named
 
 if TYPE_CHECKING:
     from epochal.spec.load import LoadedSpec
@@ -55,7 +56,7 @@ def own_code(folder: Path | None) -> Iterator[None]:
         except Exception as error:
             if not (where := place(error)):
                 raise
-            raise CodeError(f"your code failed ({where}): {type(error).__name__}: {error}") from error
+            raise CodeError(f"your code failed ({where}): {named(error)}") from error
 
 
 @contextmanager

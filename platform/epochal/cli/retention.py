@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from epochal.cli import render
+from epochal.redaction import said
 from epochal.settings import DEFAULT_RETENTION, Retention
 from epochal.units import Duration
 
@@ -60,5 +61,5 @@ def retention(given: tuple[str, ...]) -> Retention:
         try:
             ages[kind] = None if age == _FOR_EVER else Duration.parse(age).seconds
         except ValueError as error:
-            raise click.BadParameter(f"{one!r}: {error}, or {_FOR_EVER}") from error
+            raise click.BadParameter(f"{one!r}: {said(error)}, or {_FOR_EVER}") from error
     return Retention(**ages)

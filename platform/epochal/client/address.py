@@ -17,6 +17,7 @@ from typing import Any
 from epochal.client.checks import checked_token, checked_url, stays_here
 from epochal.client.contexts import Config
 from epochal.errors import UnreachableError, UsageError
+from epochal.redaction import said
 from epochal.settings import Home, home
 
 TOKEN_VARIABLE = "EPOCHAL_TOKEN"
@@ -77,7 +78,7 @@ def read_token(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the token in {path} cannot be read: {error}") from error
+        raise UsageError(f"the token in {path} cannot be read: {said(error)}") from error
     if not token:
         raise UsageError(f"{path} holds no token: it is empty")
     return checked_token(token, f"what {path} holds")

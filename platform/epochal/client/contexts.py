@@ -19,6 +19,7 @@ import yaml
 from epochal.client.checks import checked_token, checked_url
 from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.files import write_atomically
+from epochal.redaction import said
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Config:
         except OSError as error:
             hint = "set EPOCHAL_HOME to a folder that you can write"
             raise UnreachableError(f"{path} cannot be read: {error.strerror}", hint) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date that there is not, for one
+            hint = "mend it, or move it away: `epochal login` writes a new one"
+            raise UsageError(f"{path} cannot be read: {said(error)}", hint) from error
         config = cls._of(stored, path)
         if stat.S_IMODE(mode) & 0o077 and any(context.token for context in config.contexts.values()):
             raise UsageError(f"{path} holds tokens, and others can read it", f"chmod 600 {path}")
@@ -69,7 +71,7 @@ class Config:
     def _of(cls, stored: Any, path: Path) -> Self:
         try:
             contexts = {
-                str(name): Context(str(name), checked_url(str(fields["server"])), _token(str(name), fields, path))
+                str(name): Context(str(name), _server(str(name), fields, path), _token(str(name), fields, path))
                 for name, fields in stored.get("contexts", {}).items()
             }
             return cls(contexts, stored.get("current"))
@@ -111,6 +113,13 @@ class Config:
         gone = self.context(name).name
         left = {other: context for other, context in self.contexts.items() if other != gone}
         return Config(left, None if self.current == gone else self.current)
+
+
+def _server(name: str, fields: Mapping[str, Any], path: Path) -> str:
+    try:
+        return checked_url(str(fields["server"]))
+    except UsageError as error:
+        raise UsageError(f"{path} (context {name}): {error}", error.hint) from error
 
 
 def _token(name: str, fields: Mapping[str, Any], path: Path) -> str | None:

@@ -30,7 +30,7 @@ from epochal.errors import (
 )
 from epochal.ledger.documents import encode
 from epochal.ledger.json_values import not_understood
-from epochal.redaction import without_credentials
+from epochal.redaction import named, said, without_credentials
 
 API = "/api/v1"
 MAX_WAIT = 30.0
@@ -88,9 +88,8 @@ class Http:
         try:
             self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-            said = without_credentials(f"{type(error).__name__}: {error}")
             hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-            raise UsageError(f"proxy or certificates of the environment cannot be used: {said}", hint) from error
+            raise UsageError(f"proxy or certificates of the environment cannot be used: {named(error)}", hint) from error
         self._clock: tuple[float, float] | None = None
         self._is_closed = False
         self._is_known = False
@@ -243,12 +242,12 @@ def sendable(value: Any) -> Any:
 
 def foreign(error: Exception, server: str) -> EpochalError:
     """An error of httpx as one of ours."""
-    said = without_credentials(str(error))
+    told = said(error)
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return UsageError(f"{server!r} is not the URL of a server: {said}", "such as http://127.0.0.1:8700")
+        return UsageError(f"{server!r} is not the URL of a server: {told}", "such as http://127.0.0.1:8700")
     if isinstance(error, httpx.TimeoutException):
         return UnreachableError(f"{server} did not answer in time ({type(error).__name__})", _IS_IT_UP)
-    return UnreachableError(f"{server} does not answer: {said or type(error).__name__}", _IS_IT_UP)
+    return UnreachableError(f"{server} does not answer: {told}", _IS_IT_UP)
 
 
 def _by_status(response: httpx.Response, server: str) -> EpochalError:

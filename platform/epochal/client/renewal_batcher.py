@@ -11,6 +11,7 @@ from typing import Any
 from epochal.client.http import Http, Request
 from epochal.errors import AuthError, EpochalError, UnreachableError, from_document
 from epochal.ledger.values import Held, Renewed
+from epochal.redaction import named
 
 _GATHER_SECONDS = 0.03
 _MOST = 100
@@ -57,7 +58,8 @@ class RenewalBatcher:
                 return
             pairs = [(answer, error) for answer in answers]
         except Exception as error:  # nobody is left waiting for ever
-            odd = UnreachableError(f"{self._http.server} answers renewals oddly: {error!r}", "is it of this version?")
+            told = f"{self._http.server} answers renewals oddly: {named(error)}"
+            odd = UnreachableError(told, "is it of this version?")
             pairs = [(answer, odd) for answer in answers]
         for answer, renewed in pairs:
             if isinstance(renewed, EpochalError):

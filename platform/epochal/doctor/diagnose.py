@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from epochal.doctor import environment, hardware, installation, ledger
 from epochal.doctor.check import Check, fail, ok
 from epochal.errors import EpochalError
+from epochal.redaction import said
 from epochal.settings import Home
 
 Look = Callable[[], Iterator[Check]]
@@ -57,4 +58,4 @@ def _guarded(name: str, look: Look) -> Iterator[Check]:
     try:
         yield from look()
     except (OSError, EpochalError) as error:
-        yield fail(name, f"cannot be looked at: {error}", "run it as the user who runs the jobs")
+        yield fail(name, f"cannot be looked at: {said(error)}", "run it as the user who runs the jobs")

@@ -12,6 +12,7 @@ from pathlib import Path
 from epochal.doctor.check import Check, fail, ok, warn
 from epochal.doctor.hardware import existing
 from epochal.errors import some
+from epochal.redaction import said
 from epochal.urls import is_loopback, without_password
 
 NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an earlier time
@@ -127,7 +128,7 @@ def _loopback_error() -> str:
                     client.sendall(b"epochal")
                     return "" if accepted.recv(7) else "what was sent did not arrive"
     except OSError as error:
-        return str(error)
+        return said(error)
 
 
 def _measured_ports() -> Iterator[Check]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from epochal.doctor.check import Check, fail, graded, ok, warn
 from epochal.errors import some
+from epochal.redaction import said
 from epochal.units import Bytes
 
 GIB = 2**30
@@ -161,7 +162,7 @@ def measured_home(home: Path) -> Check:
         with tempfile.TemporaryFile(dir=existing(home)) as file:
             file.write(b"epochal")
     except OSError as error:
-        return writable(home, error.strerror or str(error))
+        return writable(home, error.strerror or said(error))
     return writable(home, "" if existing(home).is_dir() else "it is a file")
 
 
@@ -189,11 +190,11 @@ def measured_gpus() -> Gpus:
         return Gpus()
     except pynvml.NVMLError as error:
         loaded = Path("/proc/driver/nvidia").exists()
-        return Gpus(problem=f"the NVIDIA driver does not answer: {error}") if loaded else Gpus()
+        return Gpus(problem=f"the NVIDIA driver does not answer: {said(error)}") if loaded else Gpus()
     try:
         return _ask_driver(pynvml)
     except pynvml.NVMLError as error:
-        return Gpus(problem=f"the NVIDIA driver does not describe its GPUs: {error}")
+        return Gpus(problem=f"the NVIDIA driver does not describe its GPUs: {said(error)}")
     finally:
         pynvml.nvmlShutdown()
 

@@ -25,6 +25,7 @@ from epochal.engine.capacity import Node, nodes_of
 from epochal.engine.warm import WarmPool
 from epochal.errors import UnreachableError
 from epochal.files import write_atomically
+from epochal.redaction import said
 
 CONNECT_SECONDS = 5.0
 
@@ -200,7 +201,7 @@ def _start(folder: Path, cpus: int | None) -> None:
             )
     except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         hint = f"`epochal doctor` checks ports, memory and shared memory; Ray's logs were in {folder}"
-        raise UnreachableError(f"Ray does not start on this machine: {error}", hint) from error
+        raise UnreachableError(f"Ray does not start on this machine: {said(error)}", hint) from error
     finally:
         os.environ.update(withheld)
 
@@ -226,7 +227,7 @@ def _join(address: str) -> None:
         raise UnreachableError(f"{address!r} is no Ray address", "give host:port, such as 10.0.0.5:6379") from error
     except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         hint = "this machine has to be a node of that cluster (`ray start --address`), with the same Ray and Python"
-        raise UnreachableError(f"cannot join the Ray cluster at {address}: {error}", hint) from error
+        raise UnreachableError(f"cannot join the Ray cluster at {address}: {said(error)}", hint) from error
 
 
 def _answers(address: str, canonical: str) -> None:
@@ -239,7 +240,7 @@ def _answers(address: str, canonical: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         hint = "check the address and that `ray start --head` runs there; leave the address out for a private Ray"
-        raise UnreachableError(f"no Ray cluster answers at {address}: {error}", hint) from error
+        raise UnreachableError(f"no Ray cluster answers at {address}: {said(error)}", hint) from error
 
 
 def own_address(candidates: Iterable[str]) -> str | None:

@@ -12,6 +12,7 @@ import ray.exceptions as rx
 
 from epochal.errors import EpochalError, NonFiniteError, SpecError
 from epochal.own_code import ended
+from epochal.redaction import named, said
 
 
 class FailureKind(StrEnum):
@@ -127,12 +128,14 @@ CAUSES = (
     # killed by the system, for want of memory: nobody else does.
     Cause(_MEMORY, _OWN, "MemoryError"),
     Cause(_MEMORY, _OWN, "OutOfMemoryError"),
-    Cause(_MEMORY, _OWN, "RuntimeError", "DefaultCPUAllocator: (can't allocate|not enough) memory"),
+    # As told by what read a sample in a loader process, from which the exception itself does not come.
+    Cause(_MEMORY, _OWN, "EpochalError", r"cannot be read.*: \w*MemoryError\b"),
+    Cause(_MEMORY, _OWN, "Exception", "DefaultCPUAllocator: (can't allocate|not enough) memory"),
     Cause(_MEMORY, _OWN, "RuntimeError", "CUDA (driver )?error: out of memory"),
     Cause(_MEMORY, _OWN, "RuntimeError", "CU(BLAS|SOLVER|SPARSE|DNN)_STATUS_ALLOC_FAILED"),
     Cause(_MEMORY, _OWN, "RuntimeError", r"DataLoader worker .* is killed by signal: Killed"),
     Cause(_MEMORY, _OWN, "RuntimeError", "DataLoader worker .* out of shared memory"),
-    Cause(_MEMORY, _OWN, "RuntimeError", "unable to (mmap|allocate shared memory).*Cannot allocate"),
+    Cause(_MEMORY, _OWN, "Exception", "unable to (mmap|allocate shared memory).*Cannot allocate"),
     # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
     Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
     Cause(_INFRA, _OWN, "DeviceError"),
@@ -166,7 +169,8 @@ _LOADER_GONE = re.compile("DataLoader worker .* exited unexpectedly")
 def of_ray(rank: int, error: BaseException) -> Failed:
     """What an error that Ray raised for a worker's task says about the worker."""
     if isinstance(error, rx.UserCodeException):  # raised before the worker's own code could tell of it
-        return Failed(rank, FailureKind.USER_ERROR, str(error).strip().rpartition("\n")[2], str(error))
+        told = said(error)
+        return Failed(rank, FailureKind.USER_ERROR, told.rpartition("\n")[2], told)
     kinds = (RAY_KINDS[known] for known in type(error).__mro__ if known in RAY_KINDS)
     kind = next(kinds, FailureKind.INFRASTRUCTURE)
     if isinstance(error, rx.RayTaskError) and (cause := _cause(error)) is not None:
@@ -180,10 +184,10 @@ def of_exception(rank: int, error: BaseException, traceback: str, system_killed:
     ``system_killed``: the system has killed a process for want of memory while this training ran.
     """
     if isinstance(error, SystemExit | KeyboardInterrupt):
-        said, said.__cause__ = ended(error), error
-        error = said
+        told, told.__cause__ = ended(error), error
+        error = told
     causes = [(cause, each) for each in _chain(error) if (cause := _cause(each)) is not None]
-    kind, evidence, name, text = FailureKind.USER_ERROR, Evidence.EXCEPTION, type(error).__name__, str(error).strip()
+    kind, evidence, name, text = FailureKind.USER_ERROR, Evidence.EXCEPTION, type(error).__name__, said(error)
     if causes:
         cause, source = max(causes, key=lambda found: found[0].evidence)
         kind, evidence = cause.kind, cause.evidence
@@ -191,10 +195,10 @@ def of_exception(rank: int, error: BaseException, traceback: str, system_killed:
             rank = source.rank  # every worker raises the same one
         if system_killed and _LOADER_GONE.search(str(source)):
             kind, text = FailureKind.OUT_OF_MEMORY, f"{text} (the system killed a process for want of memory)"
-        if source is not error and str(source).strip() not in text:
-            text = f"{text} (because of {type(source).__name__}: {str(source).strip()})"
+        if source is not error and said(source) not in text:
+            text = f"{text} (because of {named(source)})"
     refusal = isinstance(error, EpochalError) and error.exit_code == SpecError.exit_code
-    return Failed(rank, kind, f"{name}: {text}" if text else name, traceback, evidence, refusal)
+    return Failed(rank, kind, f"{name}: {text}" if text != name else name, traceback, evidence, refusal)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -217,12 +221,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _cause(error: BaseException) -> Cause | None:
     names = {known.__name__ for known in type(error).__mro__}
-    text = str(error)
+    text = said(error)
     return next((row for row in CAUSES if row.of in names and re.search(row.text, text, re.DOTALL)), None)
 
 
 def _ray_message(error: BaseException) -> str:
     if isinstance(error, rx.WorkerCrashedError):
         return "the worker's process died (killed by a signal, by the system for want of memory, or crashed)"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name, first = type(error).__name__, said(error).splitlines()[0]
+    return f"{name}: {first}" if first != name else name

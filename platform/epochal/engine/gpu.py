@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from epochal.errors import DeviceError
+from epochal.redaction import said
 
 
 def check(assigned: Sequence[str]) -> None:
@@ -27,7 +28,7 @@ def check(assigned: Sequence[str]) -> None:
         used = str(torch.cuda.get_device_properties(0).uuid)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f"a GPU is reserved for this worker, and torch sees none: {str(error).strip()}",
+            f"a GPU is reserved for this worker, and torch sees none: {said(error)}",
             "`epochal doctor` on the node shows its driver and its GPUs",
         ) from error
     expected = expected_uuid(assigned, _uuids())

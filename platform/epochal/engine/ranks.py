@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from epochal.engine.assignment import Assignment
 from epochal.engine.capacity import GangRequest
 from epochal.engine.events import Done, Event, Failed, Started, redacted
 from epochal.engine.failure import FailureKind, of_exception, of_ray
-from epochal.redaction import Redactor
+from epochal.redaction import Redactor, said, trace
 
 _GONE_SECONDS = 10.0
 _EXIT_SECONDS = 2.0
@@ -35,7 +34,7 @@ def run(assignment: Assignment, store_address: tuple[str, int] | None) -> Iterat
         for event in work(assignment, store_address):
             yield wire.encode(redacted(event, redactor))
     except Exception as error:
-        yield wire.encode(redacted(of_exception(assignment.rank, error, traceback.format_exc()), redactor))
+        yield wire.encode(redacted(of_exception(assignment.rank, error, trace()), redactor))
 
 
 # With max_calls the process serves this one task; it ends once its results are no longer referred to.
@@ -93,10 +92,10 @@ class Ranks:
             event = wire.receive(self._streams[rank])
         except ray.exceptions.RayError as error:
             del self._streams[rank]
-            return of_ray(rank, error)
+            return redacted(of_ray(rank, error), Redactor.of_variables(self._request.secrets))
         except ValueError as error:
             del self._streams[rank]
-            return Failed(rank, FailureKind.USER_ERROR, f"what the worker told is {error}")
+            return Failed(rank, FailureKind.USER_ERROR, f"what the worker told is {said(error)}")
         if event is None:
             del self._streams[rank]
             return Failed(rank, FailureKind.INFRASTRUCTURE, "the worker ended without a result")

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from ray.core.generated.common_pb2 import ErrorType, RayException  # type: ignore[attr-defined]
 
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
+from epochal.redaction import said
 
 _KINDS: dict[str, TypeAdapter[Event]] = {
     kind.__name__: TypeAdapter(kind) for kind in (Started, Heartbeat, Reported, Log, Done, Failed)
@@ -45,7 +46,7 @@ def decode(text: bytes) -> Event:
         kind, fields = json.loads(text)
         return _KINDS[kind].validate_python(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"no event: {text[:200]!r} ({error})") from error
+        raise ValueError(f"no event: {text[:200]!r} ({said(error)})") from error
 
 
 def receive(stream: Any) -> Event | None:

@@ -33,6 +33,7 @@ from epochal.engine.log_tail import LogTail
 from epochal.engine.output import Output
 from epochal.files import locked
 from epochal.own_code import exits_told
+from epochal.redaction import trace
 from epochal.registry import resolve
 from epochal.training.control import Phase, Report
 from epochal.training.process_group import Rendezvous, serve
@@ -204,7 +205,7 @@ def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], even
                 result = json.loads(json.dumps(function(assignment.payload, context)))
             events.put(Done(rank, result))
     except BaseException as error:
-        fail(error, traceback.format_exc())
+        fail(error, trace())
 
 
 def _import_from(package: Package) -> Path:

@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.ledger.documents import encode
+from epochal.redaction import said
 from epochal.urls import without_password
 
 BUSY_SECONDS = 15.0
@@ -114,7 +115,7 @@ def mapped_errors(where: str) -> Iterator[None]:
 
 
 def _meaning(error: exc.SQLAlchemyError, where: str) -> EpochalError | None:
-    detail = without_password(str(getattr(error, "orig", None) or error).strip().splitlines()[0])
+    detail = said(getattr(error, "orig", None) or error).splitlines()[0]
     if isinstance(getattr(error, "orig", None), sqlite3.DatabaseError) and type(error) is exc.DatabaseError:
         return EpochalError(
             f"the ledger {where} is not a usable database: {detail}",

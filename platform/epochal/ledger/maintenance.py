@@ -19,6 +19,7 @@ from epochal.ledger.schema import prepare, version
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import attempts, events, jobs, quotas
 from epochal.ledger.values import News
+from epochal.redaction import said
 from epochal.urls import without_password
 
 _WINDOW = 256
@@ -122,7 +123,8 @@ def _back_up(database: Database, path: Path) -> None:
         unfinished.replace(path)
     except (OSError, sqlite3.Error) as error:
         unfinished.unlink(missing_ok=True)
-        raise UnreachableError(f"cannot write the backup {path}: {error}", "is its disk full or read-only?") from error
+        hint = "is its disk full or read-only?"
+        raise UnreachableError(f"cannot write the backup {path}: {said(error)}", hint) from error
 
 
 def _copy(database: Database, path: Path) -> None:

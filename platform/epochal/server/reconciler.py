@@ -20,6 +20,7 @@ from typing import Protocol
 from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import LEASE_SECONDS
+from epochal.redaction import said
 from epochal.server.renewals import Renewals
 from epochal.server.run_reconciler import RunReconciler
 from epochal.settings import home
@@ -178,7 +179,7 @@ class Reconciler:
                 self._failing.add(part)
                 # One of ours says all in its text; anything else is a fault of this program.
                 unexpected = None if isinstance(error, EpochalError) else error
-                _logger.warning("the reconciler's %s failed, and goes on: %s", part, error, exc_info=unexpected)
+                _logger.warning("the reconciler's %s failed, and goes on: %s", part, said(error), exc_info=unexpected)
         else:
             if part in self._failing:
                 self._failing.discard(part)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.errors import UsageError
+from epochal.redaction import said
 from epochal.settings import DEFAULT_RETENTION, DEFAULT_SERVER_PORT, Retention
 
 _OTHERS = 0o077
@@ -49,7 +50,7 @@ def file_secret(path: Path, single_user: bool) -> str:
     except FileNotFoundError:
         return _made(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+        raise UsageError(f"the token file {path} cannot be read: {said(error)}") from error
 
 
 def _read(path: Path, refused: int) -> str:

@@ -19,6 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from epochal.errors import UnreachableError, UsageError
+from epochal.redaction import said
 from epochal.urls import without_password
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -40,9 +41,7 @@ class Storage:
                 self._files, root = LocalFileSystem(), Path(url).expanduser().absolute()
         except (ValueError, ImportError) as error:
             expected = "expected a folder, or an fsspec URL whose file system is installed"
-            raise UsageError(
-                f"{without_password(url)!r} cannot be used as storage: {without_password(str(error))}", expected
-            ) from error
+            raise UsageError(f"{without_password(url)!r} cannot be used as storage: {said(error)}", expected) from error
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._files, LocalFileSystem)
         if self._is_local:
@@ -161,9 +160,7 @@ class Storage:
         except Exception as error:
             if not isinstance(error, OSError) and not _is_foreign(error):
                 raise
-            raise UnreachableError(
-                f"the storage does not do what it should: {without_password(str(error))}", _HINT
-            ) from error
+            raise UnreachableError(f"the storage does not do what it should: {said(error)}", _HINT) from error
 
 
 def _is_foreign(error: Exception) -> bool:

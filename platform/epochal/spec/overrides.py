@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epochal.errors import Problem, SpecError
+from epochal.redaction import said
 from epochal.spec.source import MAX_DEPTH, parse_value
 from epochal.spec.tree import Node
 
@@ -22,7 +23,7 @@ def apply(tree: Node, overrides: Sequence[str]) -> tuple[Node, list[Problem]]:
         try:
             tree = _put(tree, override)
         except (ValueError, IndexError) as error:
-            problems.append(Problem(override.partition("=")[0][:200], str(error), origin=ORIGIN))
+            problems.append(Problem(override.partition("=")[0][:200], said(error), origin=ORIGIN))
         except SpecError as error:
             message = f"{error.problems[0].message}; put text with special characters in quotes"
             problems.append(Problem(override.partition("=")[0][:200], message, origin=ORIGIN))

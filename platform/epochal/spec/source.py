@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import yaml
 
 from epochal.errors import Problem, SpecError
+from epochal.redaction import said
 from epochal.spec.tree import SET, Node, Path, Place, dotted
 
 MAX_BYTES = 2**20
@@ -54,7 +55,7 @@ def read(source: str | FilePath) -> bytes:
         with open(source, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else said(error)
         raise SpecError(str(source), (Problem("", f"cannot be read: {reason}"),)) from error
 
 

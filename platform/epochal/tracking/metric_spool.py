@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from epochal.files import sync
+from epochal.redaction import said
 
 FLUSH_SECONDS = 0.5
 """Buffered lines are written at least this often while metrics come in, so that curves are live."""
@@ -92,7 +93,7 @@ class MetricSpool:
             try:
                 number = float(value)
             except (TypeError, ValueError, RuntimeError) as error:
-                self._warn(name, f"metric {name!r} is not a number and is left out: {error}")
+                self._warn(name, f"metric {name!r} is not a number and is left out: {said(error)}")
                 continue
             text = repr(number) if number - number == 0.0 else json.dumps(number)
             parts.append((keys.get(name) or self._key(name)) + text)
@@ -116,7 +117,7 @@ class MetricSpool:
         try:
             sync(self.path, parents=3)
         except OSError as error:
-            self._warn("sync", f"{self.path} may not survive a loss of power: {error}")
+            self._warn("sync", f"{self.path} may not survive a loss of power: {said(error)}")
 
     def close(self) -> None:
         if self._file.closed:
@@ -137,7 +138,7 @@ class MetricSpool:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            self._warn("", f"{self.path} cannot be written, metrics are kept in memory: {error}")
+            self._warn("", f"{self.path} cannot be written, metrics are kept in memory: {said(error)}")
         return data
 
     def _mark(self) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from epochal.redaction import named
 from epochal.tracking.connection import quiet_mlflow
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _save(
         _save_as("pt2", module, example, folder, arguments)
     except Exception as error:  # torch.export raises many kinds, and none of them is the user's mistake
         _save_as("pickle", module, example, folder, arguments)
-        return "pickle", f"torch.export: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return "pickle", f"torch.export: {' '.join(named(error).split())[:300]}"
     return "pt2", ""
 
 

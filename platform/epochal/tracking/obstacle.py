@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from epochal.redaction import said
 from epochal.urls import without_password
 
 _WORDS = 300
@@ -137,7 +138,7 @@ def no_mlflow(uri: str, found: str) -> Obstacle:
 
 def described(error: BaseException) -> str:
     """What an error says, on one line. Those of MLflow's client hold the whole URL that was asked for."""
-    return without_password(" ".join(str(error).split()))
+    return " ".join(said(error).split())
 
 
 def status_of(error: Exception) -> str:
@@ -148,8 +149,8 @@ def status_of(error: Exception) -> str:
 
 
 def _words(error: BaseException) -> str:
-    found = _CAUSE.search(said := described(error))
-    return (found[1] if found else said)[:_WORDS]
+    found = _CAUSE.search(words := described(error))
+    return (found[1] if found else words)[:_WORDS]
 
 
 def _fits(row: _Row, error: Exception) -> bool:

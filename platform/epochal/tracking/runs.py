@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochal.errors import NotFoundError, UsageError, did_you_mean
+from epochal.redaction import said
 from epochal.tracking.connection import (
     answering,
     connect,
@@ -264,5 +265,5 @@ def _answering(uri: str) -> Iterator[None]:
             yield
         except Exception as error:
             if is_refused(error):
-                raise UsageError(f"MLflow does not accept this: {error}") from error
+                raise UsageError(f"MLflow does not accept this: {said(error)}") from error
             raise

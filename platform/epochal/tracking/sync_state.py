@@ -65,7 +65,10 @@ class SyncState:
             return cls()
         if not isinstance(stored, dict):
             return cls()
-        state = cls(**{name: value for name, value in stored.items() if name in cls.__dataclass_fields__})
+        state = cls()
+        for name, value in stored.items():
+            if name in cls.__dataclass_fields__ and type(value) is type(getattr(state, name)):  # else it is damaged
+                setattr(state, name, value)
         state.uri = without_password(state.uri)  # earlier versions kept it
         return state
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import psutil
 
+from epochal.redaction import said
 from epochal.tracking.recorder import Recorder
 
 EVERY_SECONDS = 5.0
@@ -49,7 +50,7 @@ class SystemSampler:
         try:
             self._recorder.close()
         except OSError as error:  # no reason for a training to fail
-            _logger.warning("the last system metrics of this node are lost: %s", error)
+            _logger.warning("the last system metrics of this node are lost: %s", said(error))
 
     def sample(self) -> dict[str, float]:
         """The values now, by full metric name."""
@@ -71,7 +72,7 @@ class SystemSampler:
             try:
                 self._recorder.log(self._step(), self.sample())
             except (psutil.Error, OSError) as error:
-                _logger.warning("no more system metrics of this node: %s", error)
+                _logger.warning("no more system metrics of this node: %s", said(error))
                 return
             if last:
                 return

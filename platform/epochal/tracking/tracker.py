@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 from epochal.backoff import pause_after
 from epochal.errors import EpochalError
+from epochal.redaction import named, trace
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
-from epochal.tracking.obstacle import described
 from epochal.tracking.sync_state import SyncState, can_be_sent, tell_news
 from epochal.tracking.syncer import Synced, sync
 from epochal.urls import without_password
@@ -121,9 +120,8 @@ class Tracker:
             # Between two attempts someone else may have changed what the run says.
             self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
         except Exception as error:
-            trace = without_password(traceback.format_exc())
-            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace)
-            problem = f"{type(error).__name__}: {described(error)}"
+            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace())
+            problem = " ".join(named(error).split())
             self._last = replace(self._last, left="something", problem=problem, reachable=False)
         self._synced_once = True
         self._failures = self._failures + 1 if self._last.obstacle or not self._last.reachable else 0

@@ -10,6 +10,7 @@ import torch
 from epochal.catalog.data import LoadedData, targets_of
 from epochal.catalog.task import Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError
+from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
@@ -113,7 +114,7 @@ def _named(task: Task) -> Sequence[str] | None:
         kinds = {type(metric) for metric in metrics.values(copy_state=False)}
     except Exception as error:
         name = type(task).__name__
-        told = f"task.name: {name}.metrics() failed: {type(error).__name__}: {error}"
+        told = f"task.name: {name}.metrics() failed: {named(error)}"
         raise CodeError(told, "it returns a torchmetrics.MetricCollection") from error
     plain = all(kind.__module__.startswith("torchmetrics.") and ".wrappers." not in kind.__module__ for kind in kinds)
     return [str(name) for name in metrics] if plain else None

@@ -19,6 +19,7 @@ from typing import Any
 
 from epochal.errors import CheckpointError, CheckpointFormatError
 from epochal.files import sync
+from epochal.redaction import said
 from epochal.spec.job import Keep, Objective
 from epochal.training.best import Best
 
@@ -82,7 +83,7 @@ def read(path: Path) -> Manifest:
     try:
         return Manifest.parse((path / MANIFEST).read_text(), path)
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} has no sound {MANIFEST}: {error}") from error
+        raise CheckpointError(f"{path} has no sound {MANIFEST}: {said(error)}") from error
 
 
 def verify(path: Path, manifest: Manifest, names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from epochal.catalog.data import Field, LoadedData, Split, TensorSplit
 from epochal.errors import EpochalError
 from epochal.files import write_atomically
+from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.section import Component, is_import_path
 from epochal.training.loader import loader_processes
@@ -148,8 +149,7 @@ def bad_of(split: Split, fields: Fields, indices: Sequence[int]) -> list[tuple[i
     except Exception as error:
         if len(indices) > 1:
             return [bad for index in indices for bad in bad_of(split, fields, [index])]
-        known = isinstance(error, EpochalError)
-        return [(indices[0], str(error) if known else f"{type(error).__name__}: {error}")]
+        return [(indices[0], named(error))]
     first: dict[int, str] = {}
     for row, reason in wrong:
         first.setdefault(row, reason)

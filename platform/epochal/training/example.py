@@ -14,6 +14,7 @@ from torch import Tensor
 from epochal.catalog.data import DataInfo, Field, LoadedData
 from epochal.errors import CheckpointError
 from epochal.files import write_atomically
+from epochal.redaction import said
 
 FILE = Path("model") / "example.safetensors"
 
@@ -38,7 +39,7 @@ def read(job: Path) -> tuple[Tensor, DataInfo]:
             described = json.loads(file.metadata()["info"])
             return file.get_tensor("input"), DataInfo(_field(*described["input"]), _field(*described["target"]))
     except Exception as error:  # safetensors raises a kind of its own
-        raise CheckpointError(f"{job / FILE} cannot be read: {error}") from error
+        raise CheckpointError(f"{job / FILE} cannot be read: {said(error)}") from error
 
 
 def _field(shape: list[int], dtype: str, classes: int | None) -> Field:

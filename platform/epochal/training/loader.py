@@ -13,7 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from epochal.catalog.data import Batch, Split
+from epochal.errors import EpochalError
 from epochal.own_code import not_ended
+from epochal.redaction import trace
 from epochal.training import seeding
 from epochal.training.sampler import Share, part
 
@@ -82,7 +84,10 @@ class Loader:
             # Torch draws a seed for its processes, and would from the generator that the training goes on with.
             generator=torch.Generator(),
         )
-        for read, size, global_size in reader:
+        for answer in reader:
+            if isinstance(answer, EpochalError):
+                raise answer
+            read, size, global_size = answer
             batch = {name: tensor[:size].to(self.device, non_blocking=True) for name, tensor in read.items()}
             yield Loaded(batch, size, global_size)
 
@@ -91,12 +96,16 @@ class _Reader(Dataset[Any]):
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, request: _Request) -> tuple[Batch, int, int]:
+    def __getitem__(self, request: _Request) -> tuple[Batch, int, int] | EpochalError:
         # A batch's random numbers depend on its place in the training alone: not on which process reads it, nor on
         # where the training was resumed.
         seeding.start(request.seed)
-        with not_ended():  # otherwise torch would say no more than that this process is gone
-            return self.split.fetch(request.indices), request.size, request.global_size
+        try:
+            with not_ended():  # otherwise torch would say no more than that this process is gone
+                return self.split.fetch(request.indices), request.size, request.global_size
+        except EpochalError as error:  # of what is raised here torch would put the traceback into the message
+            error.add_note(f"In a loader process:\n{trace()}")
+            return error
 
 
 def _requests(shares: Iterable[Share], seed: int, rank: int) -> Iterator[_Request]:

@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._pytree import tree_leaves
 
 from epochal.errors import TrainingError, some
+from epochal.redaction import said
 from epochal.spec.job import Train
 from epochal.training.batch_norm import running_statistics, synchronised
 from epochal.training.worker import Worker
@@ -242,9 +243,10 @@ class DDP(Many):
         try:
             yield
         except RuntimeError as error:
-            if "Expected to have finished reduction in the prior iteration" not in str(error):
+            told = said(error)
+            if "Expected to have finished reduction in the prior iteration" not in told:
                 raise
-            names = self._replica.names_in(str(error))
+            names = self._replica.names_in(told)
             raise TrainingError(
                 f"{some(names) or 'parameters'} got a gradient in the first step, and none in a later one",
                 "set train.find_unused_parameters to true, which looks for such in every step",

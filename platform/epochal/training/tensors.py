@@ -43,6 +43,7 @@ from torch.futures import Future
 from torch.optim import Optimizer
 
 from epochal.errors import CheckpointError, some
+from epochal.redaction import said
 from epochal.training.worker import Worker
 
 Tensors = dict[str, Tensor]
@@ -86,7 +87,7 @@ class _Reader(FileSystemReader):
         try:
             metadata: Metadata = _IndexUnpickler(io.BytesIO((Path(self.path) / ".metadata").read_bytes())).load()
         except (OSError, pickle.UnpicklingError, EOFError) as error:
-            raise CheckpointError(f"the index of {self.path} cannot be read: {error}") from error
+            raise CheckpointError(f"the index of {self.path} cannot be read: {said(error)}") from error
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata

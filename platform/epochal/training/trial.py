@@ -13,6 +13,7 @@ from epochal.catalog.data import LoadedData, Split
 from epochal.catalog.task import Task
 from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError
 from epochal.own_code import place
+from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.section import is_import_path
 from epochal.training.step import loss_of
@@ -80,5 +81,5 @@ def blaming(path: str, what: str) -> Generator[None]:
         raise SpecError("the job spec", (Problem(path, error.message, hint=error.hint),)) from error
     except Exception as error:
         where = place(error)
-        told = f"{what}: {type(error).__name__}: {error}{f' ({where})' if where else ''}"
+        told = f"{what}: {named(error)}{f' ({where})' if where else ''}"
         raise SpecError("the job spec", (Problem(path, told),)) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from epochal.redaction import named
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
 from epochal.training.precision import Precision
@@ -56,7 +57,7 @@ class Validation:
         except Exception as error:
             if not forgiving or self._strategy.lockstep:
                 raise
-            broken, totals = _said(error), torch.zeros(2, dtype=torch.float64)
+            broken, totals = named(error), torch.zeros(2, dtype=torch.float64)
             _log.warning("the validation failed", exc_info=True)
         finally:
             module.train()
@@ -108,7 +109,7 @@ class Validation:
                     getattr(metric, method)(*arguments)
                 except Exception as error:
                     _log.warning("the metric val/%s failed", name, exc_info=True)
-                    self.failed[str(name)] = _said(error)
+                    self.failed[str(name)] = named(error)
 
     def _batches(self) -> Iterable[Loaded]:
         worker = self._strategy.worker
@@ -136,7 +137,3 @@ class Validation:
 
 def _full(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.is_floating_point() else outputs
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

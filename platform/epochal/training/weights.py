@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from epochal.errors import CheckpointError, TrainingError, did_you_mean
 from epochal.files import sync
+from epochal.redaction import said
 from epochal.training import checkpoint, tensors
 
 FILE = Path("model") / "weights.safetensors"
@@ -85,7 +86,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as safetensors: {said(error)}") from error
 
 
 def _of_job(folder: Path) -> Path:

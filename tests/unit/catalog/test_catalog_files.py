@@ -257,6 +257,59 @@ def test_a_layout_that_is_not_understood_is_refused_with_the_one_that_is(
     assert "pets/train/cat/01.png" in message
 
 
+@pytest.mark.parametrize(
+    ("copies", "said"),
+    [
+        ({}, []),
+        ({"train/cat/1.png": "train/cat/0.png"}, []),
+        (
+            {"val/cat/1.png": "train/cat/0.png"},
+            ["on both sides of the split: train/cat/0.png and val/cat/1.png"],
+        ),
+        ({"train/dog/1.png": "train/cat/0.png"}, ["in two classes: train/cat/0.png and train/dog/1.png"]),
+        (
+            {"val/dog/1.png": "train/cat/0.png"},
+            [
+                "in two classes: train/cat/0.png and val/dog/1.png",
+                "on both sides of the split: train/cat/0.png and val/dog/1.png",
+            ],
+        ),
+        (
+            {f"val/cat/{index}.png": f"train/cat/{index}.png" for index in range(7)},
+            [
+                "on both sides of the split: "
+                + ", ".join(f"train/cat/{index}.png and val/cat/{index}.png" for index in range(5))
+                + " and 2 more"
+            ],
+        ),
+    ],
+    ids=["none", "one class", "split", "classes", "both", "many"],
+)
+def test_the_same_picture_in_two_places_is_told_with_both_names(
+    tmp_path: Path, copies: dict[str, str], said: list[str]
+) -> None:
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for index in range(7):
+                noise = Image.frombytes("RGB", (6, 6), f"{part} {label} {index}".encode().ljust(108))
+                noise.save(tmp_path / part / label / f"{index}.png", compress_level=0)  # all of one size
+    for copy, original in copies.items():
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    data = _load("image-folder", tmp_path, path=".")
+    assert list(data.doubts()) == [f"the same picture is {one}" for one in said]
+
+
+def test_a_picture_that_is_linked_or_gone_does_not_stop_the_look(tmp_path: Path) -> None:
+    _images(tmp_path, "cat", "dog", count=3)
+    (tmp_path / "dog" / "9.png").symlink_to(tmp_path / "cat" / "0.png")
+    data = _load("image-folder", tmp_path, path=".", validation=0)
+    (tmp_path / "dog" / "1.png").unlink()
+    told = list(data.doubts())
+    assert told[0].startswith("the same picture is in two classes: ")
+    assert "cat/0.png and dog/" in told[0]
+
+
 def test_names_that_are_no_text_are_read_and_shown(tmp_path: Path) -> None:
     _images(tmp_path, "cat", "dog", count=1)
     os.rename(os.fsencode(tmp_path / "cat"), os.fsencode(tmp_path) + b"/caf\xe9")

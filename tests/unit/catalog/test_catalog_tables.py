@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pyarrow import parquet
 
 from epochal.catalog.build import load_data
 from epochal.catalog.data import Batch, LoadedData, Split, Understood
@@ -89,6 +83,85 @@ def test_marks_of_decimals_and_thousands(
         assert f" read as {expected[0]:.15g}" in _taken(data)["a"].note
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["10%", "12 %", "5.5%"], [10, 12, 5.5]),
+        (["-3%", "+5%", "1,200%"], [-3, 5, 1200]),
+        (["$1,200", "$5", "-$3"], [1200, 5, -3]),
+        (["$ 5", "$0.50", "$7"], [5, 0.5, 7]),
+        (["€5", "6 €", "7\u00a0€"], [5, 6, 7]),
+        (["€1.200,50", "€2,75", "€3"], [1200.5, 2.75, 3]),
+        (["£5", "£6", "£1 200"], [5, 6, 1200]),
+        (["¥5", "x", "y"], None),
+        (["5‰", "7‰", "1‰"], [5, 7, 1]),
+        (["$", "$$", "$$$"], None),
+        (["5%%", "6%%", "7%%"], None),
+        (["3$5", "4$5", "5$5"], None),
+    ],
+)
+def test_numbers_with_one_sign_are_numbers_and_it_is_told(
+    tmp_path: Path, cells: list[str], expected: list[float] | None
+) -> None:
+    rows = [f'"{cell}",{"pq"[index % 2]}' for index, cell in enumerate(cells)]
+    data = _load(tmp_path, "\n".join(["a,y", *rows]), standardize=False)
+    taken = _taken(data)["a"]
+    if expected is None:
+        assert (taken.taken_for, data.info.input.shape) == ("category", (3,))
+    else:
+        assert _values(data) == pytest.approx(expected)
+        assert (taken.taken_for, taken.note) == ("number", f"{cells[0]!r} read as {expected[0]:.15g}")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["10%", "12%", "5"], "(column 'a', row 4): found '5', expected a number with %, as in 2 of 3 cells"),
+        (["10", "12", "5%"], "(column 'a', row 4): found '5%', expected a number, as in 2 of 3 cells"),
+        (["$5", "€6", "$7"], "(column 'a', row 3): found '€6', expected a number with $"),
+        (["$5", "€6"], "expected a number with"),
+        (["¥5", "₹6", "x"], "(column 'a', rows 3, 4): found '₹6', 'x', expected a number with ¥"),
+        (["$5", "free", "$7"], "(column 'a', row 3): found 'free', expected a number with $"),
+    ],
+)
+def test_signs_that_differ_are_refused_and_never_categories(tmp_path: Path, cells: list[str], said: str) -> None:
+    rows = [f"{cell},{'pq'[index % 2]}" for index, cell in enumerate(cells)]
+    with pytest.raises(EpochalError) as caught:
+        _load(tmp_path, "\n".join(["a,y", *rows]))
+    assert said in str(caught.value)
+
+
+def test_a_target_with_a_sign_is_real(tmp_path: Path) -> None:
+    data = _load(tmp_path, "a,y\n1,$10\n2,$20\n3,$10\n")
+    assert data.info.target.classes is None
+    assert _taken(data)["y"].note == "'$10' read as 10"
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        (["2024-01-01", "2024-01-02", "2024-01-02 10:00"], "dates, each a category"),
+        (["31/12/2024", "1.1.2025", "2/1/2025"], "dates, each a category"),
+        (["5 kg", "6 kg", "7kg"], "numbers with a unit"),
+        (["yes", "no", "yes"], "2 values: no, yes"),
+        (["A-1-2", "B", "2024"], "3 values: 2024, A-1-2, B"),
+    ],
+)
+def test_text_that_may_be_meant_for_numbers_is_noted(tmp_path: Path, cells: list[str], note: str) -> None:
+    data = _load(tmp_path, "\n".join(["a,y", *(f"{cell},{'pq'[index % 2]}" for index, cell in enumerate(cells))]))
+    taken = _taken(data)["a"]
+    assert taken.taken_for == "category"
+    assert note in taken.note
+    assert ("; " in taken.note) == ("values" not in note)
+
+
+def test_more_dates_than_categories_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    rows = [f"{2000 + index % 25}-{1 + index // 25 % 12}-{1 + index % 7},{'pq'[index % 2]}" for index in range(300)]
+    with pytest.raises(EpochalError) as caught:
+        _load(tmp_path, "\n".join(["a,y", *rows]))
+    assert "make a number of the dates" in str(caught.value)
+
+
 @pytest.mark.parametrize("mark", ["", "?", "NA", "n/a", "N/A", "null", "NULL", "NaN", "None", "-", ".", " ? ", "#N/A"])
 def test_a_missing_number_becomes_the_mean_and_is_told(tmp_path: Path, mark: str) -> None:
     data = _load(tmp_path, f"a,b,y\n1,1,p\n{mark},2,q\n5,3,p\n")
@@ -132,6 +205,13 @@ def test_what_a_table_was_taken_for(tmp_path: Path) -> None:
         ("y", "target, real"),
     ]
     assert data.understood[0].note == "3 rows, delimiter ',', encoding utf-8, decimal '.'"
+
+
+def test_a_column_without_a_name_is_asked_about(tmp_path: Path) -> None:
+    content = ",a,y\n0,5,p\n1,6,q\n2,9,p\n"  # as pandas writes the numbers of the rows
+    assert "data.params.exclude: ['']" in _taken(_load(tmp_path, content))["(no name)"].note
+    left = _load(tmp_path, content, exclude=[""])
+    assert (_taken(left)["(no name)"].taken_for, left.info.input.shape) == ("left out", (1,))
 
 
 def test_line_breaks_in_quotes_are_read_in_files_of_any_size(tmp_path: Path) -> None:
@@ -232,71 +312,3 @@ def test_arrays_that_cannot_be_read_right_are_refused_by_member(tmp_path: Path, 
 def test_whatever_a_reader_raises_names_the_file() -> None:
     with pytest.raises(EpochalError, match="a/b cannot be read: KeyError: 'z'"), reading(Path("a/b")):
         {}["z"]
-
-
-def _csv_bytes(columns: dict[str, list[Any]]) -> bytes:
-    rows = zip(*columns.values(), strict=True)
-    return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]).encode()
-
-
-def _parquet_bytes(columns: dict[str, list[Any]]) -> bytes:
-    file = io.BytesIO()
-    parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), file)
-    return file.getvalue()
-
-
-def _npz_bytes(columns: dict[str, list[Any]]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **{name: np.array(values) for name, values in columns.items()})  # type: ignore[arg-type]
-    return file.getvalue()
-
-
-WRITERS: dict[str, tuple[str, Callable[[dict[str, list[Any]]], bytes], dict[str, Any]]] = {
-    "t.csv": ("csv", _csv_bytes, {"target": "y"}),
-    "t.parquet": ("csv", _parquet_bytes, {"target": "y"}),
-    "d.npz": ("npz", _npz_bytes, {}),
-}
-CELLS = st.sampled_from(["", "?", "1,5", "x", '"', "NaN", "1e999", "-0", "é", "\0", "9" * 30, "true", "\n"])
-
-
-@st.composite
-def _damaged(draw: st.DrawFn, write: Callable[[dict[str, list[Any]]], bytes]) -> bytes:
-    """A good file with its columns changed, then its bytes."""
-    columns: dict[str, list[Any]] = {"x": [index / 2 for index in range(8)], "y": list("ppqqppqq")}
-    for name in draw(st.lists(st.sampled_from(["x", "y"]), unique=True)):
-        values = columns.pop(name)
-        new = draw(st.sampled_from([name, name, "x", "Y", "", "x_val"]))
-        columns[new] = draw(
-            st.sampled_from([values, [""] * 8, [True] * 8, [10**17] * 8, draw(st.lists(CELLS, min_size=8, max_size=8))])
-        )
-    content = bytearray(write(columns))
-    for _ in range(draw(st.integers(0, 3))):
-        start, length = draw(st.integers(0, len(content))), draw(st.integers(0, 40))
-        match draw(st.sampled_from(["flip", "cut", "double", "end"])):
-            case "flip" if start < len(content):
-                content[start] ^= draw(st.integers(1, 255))
-            case "cut":
-                del content[start : start + length]
-            case "double":
-                content[start:start] = content[start : start + length]
-            case "end":
-                del content[start:]
-    return bytes(content)
-
-
-@pytest.mark.parametrize("name", WRITERS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(draw=st.data())
-def test_a_damaged_file_is_read_or_refused_by_name(tmp_path: Path, name: str, draw: st.DataObject) -> None:
-    dataset, write, params = WRITERS[name]
-    path = tmp_path / name
-    path.write_bytes(draw.draw(_damaged(write)))
-    refusal = ""
-    try:
-        data = load_data(Component(name=dataset, params={"path": name, **params}), tmp_path)
-    except EpochalError as error:
-        refusal = str(error)
-    if refusal:
-        assert str(path) in refusal
-    else:
-        assert all(tensor.isfinite().all() for _, split in data.splits() for tensor in _batch(split).values())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from epochal.catalog.datasets.image_folder import ReadImage
 from epochal.catalog.datasets.picture import picture
@@ -137,42 +136,65 @@ def test_too_many_pixels_are_refused_by_name(tmp_path: Path, monkeypatch: pytest
     assert "800 pixels" in caught.value.hint
 
 
-def _good() -> list[tuple[str, bytes]]:
-    made = []
-    rgb = Image.merge("RGB", [Image.linear_gradient("L").resize((16, 12))] * 3)
-    deep = Image.fromarray(np.arange(192, dtype=np.uint16).reshape(12, 16) * 300)
-    kinds = ((rgb, "png"), (rgb, "jpeg"), (rgb, "gif"), (rgb, "bmp"), (rgb, "webp"), (rgb, "ppm"))
-    for image, kind in (*kinds, (rgb, "tiff"), (deep, "png"), (deep, "tiff")):
-        file = io.BytesIO()
-        image.save(file, kind, exif=_turned().getexif()) if kind in ("jpeg", "webp") else image.save(file, kind)
-        made.append((kind, file.getvalue()))
-    return made
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+RED_IS_BLUE = SRGB.replace(b"rXYZ", b"    ").replace(b"bXYZ", b"rXYZ").replace(b"    ", b"bXYZ")
+"""Of a screen whose red light and blue light are exchanged."""
+BLUE_SEEN = (0, 0, 255)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(_good()), st.data())
-def test_a_damaged_copy_is_read_or_refused_by_name(
-    tmp_path: Path, good: tuple[str, bytes], data: st.DataObject
+@pytest.mark.parametrize(
+    ("mode", "colour", "kind", "profile", "seen"),
+    [
+        ("RGB", (255, 0, 0), "png", None, (255, 0, 0)),
+        ("RGB", (255, 0, 0), "png", SRGB, (255, 0, 0)),
+        ("RGB", (255, 0, 0), "png", RED_IS_BLUE, BLUE_SEEN),
+        ("RGB", (255, 0, 0), "jpeg", RED_IS_BLUE, BLUE_SEEN),
+        ("RGB", (255, 0, 0), "tiff", RED_IS_BLUE, BLUE_SEEN),
+        ("RGB", (255, 0, 0), "webp", RED_IS_BLUE, BLUE_SEEN),
+        ("P", (255, 0, 0), "png", RED_IS_BLUE, BLUE_SEEN),
+        ("RGBA", (255, 0, 0, 255), "png", RED_IS_BLUE, BLUE_SEEN),
+        ("RGBA", (255, 0, 0, 0), "png", RED_IS_BLUE, (255, 255, 255)),
+        ("L", 77, "png", SRGB, (77, 77, 77)),
+        ("LA", (77, 255), "png", SRGB, (77, 77, 77)),
+    ],
+)
+def test_colours_are_those_of_the_profile(
+    tmp_path: Path, mode: str, colour: Any, kind: str, profile: bytes | None, seen: tuple[int, int, int]
 ) -> None:
-    kind, content = good
-    damaged = bytearray(content)
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8), "flipped"):
-        damaged[place] ^= data.draw(st.integers(1, 255), "by")
-    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 2), "part"))
-    how = data.draw(st.sampled_from(["flipped", "cut", "doubled", "without"]), "how")
-    if how == "cut":
-        del damaged[end:]
-    elif how == "doubled":
-        damaged[end:end] = damaged[start:end]
-    elif how == "without":
-        del damaged[start:end]
-    path = tmp_path / f"damaged.{kind}"
-    path.write_bytes(damaged)
+    image = Image.new("RGB", (8, 8), colour).convert("P") if mode == "P" else Image.new(mode, (8, 8), colour)
+    image.save(tmp_path / "a", kind, icc_profile=profile)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        refused: EpochalError | None = None
-        try:
-            ReadImage(((path, 0),), (4, 4), "rgb")(0)
-        except EpochalError as error:
-            refused = error
-    assert refused is None or (str(path) in str(refused) and refused.hint)
+        warnings.simplefilter("error")
+        found = np.asarray(picture(tmp_path / "a")).astype(int)
+    assert np.abs(found - seen).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        (SRGB[:200], "cannot"),
+        (b"no profile", "cannot open profile"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "it is for LAB, and the picture is in RGB"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_left_out_and_said_by_name(tmp_path: Path, profile: bytes, said: str) -> None:
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "a.png", icc_profile=profile)
+    with pytest.warns(UserWarning, match=rf"a\.png: its colour profile is left out.*{said}"):
+        assert picture(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_pillow_warns_of_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (30, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    with pytest.warns(Image.DecompressionBombWarning, match=r"large\.png: Image size \(900 pixels\) exceeds"):
+        picture(tmp_path / "large.png")
+
+
+def test_reading_pictures_does_not_make_python_forget_what_it_has_warned_of(tmp_path: Path) -> None:
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            picture(tmp_path / "a.png")
+            warnings.warn("once is enough", stacklevel=1)
+    assert [str(one.message) for one in told] == ["once is enough"]

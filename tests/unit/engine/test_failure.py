@@ -29,7 +29,16 @@ from epochal.engine.failure import (
     of_exception,
     of_ray,
 )
-from epochal.errors import CheckpointError, CodeError, DeviceError, NonFiniteLossError, Problem, SpecError, UsageError
+from epochal.errors import (
+    CheckpointError,
+    CodeError,
+    DeviceError,
+    EpochalError,
+    NonFiniteLossError,
+    Problem,
+    SpecError,
+    UsageError,
+)
 
 
 def test_the_map_is_complete() -> None:
@@ -62,6 +71,7 @@ TEXTS = [
     (NonFiniteLossError(7, 1, float("nan")), FailureKind.NON_FINITE_LOSS, OWN),
     (DeviceError("this worker computes on GPU aaaa, and Ray has given it bbbb"), INFRA, OWN),
     (MemoryError(), MEMORY, OWN),
+    (EpochalError("sample 7 cannot be read: _ArrayMemoryError: Unable to allocate 7.28 TiB for an array"), MEMORY, OWN),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"), MEMORY, OWN),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
                   "to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"), MEMORY, OWN),

@@ -49,6 +49,9 @@ def fails(index: int) -> Batch:
     return {"input": torch.ones(width), "target": torch.tensor(0)}
 
 
+FAILS = fails.__code__.co_firstlineno
+
+
 @pytest.mark.parametrize(
     ("split", "bad"),
     [
@@ -59,7 +62,10 @@ def fails(index: int) -> Batch:
         (changed("target", 5, -1), [(5, "the target is not from 0 to 2")]),
         (
             SampleSplit(40, fails),
-            [(7, "the input has the shape (3,), expected (2,)"), (33, "OSError: part-33.bin: cut off")],
+            [
+                (7, "the input has the shape (3,), expected (2,)"),
+                (33, f"sample 33 cannot be read: part-33.bin: cut off ({Path(__file__).name}, line {FAILS + 2})"),
+            ],
         ),
     ],
 )
@@ -157,4 +163,6 @@ def test_plan_lists_bad_samples_and_exits_with_2(tmp_path: Path, capsys: pytest.
     assert main(["plan", str(job), "--data", "-o", "json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["data"] == {"samples": 5, "bad": []}
+    doubt = "the same picture is in two classes: cat/0.png and dog/0.png, cat/2.png and dog/2.png"
+    assert doubt in json.loads(told.out)["plan"]["notes"]
     assert "all of the 5 samples can be read" in told.err

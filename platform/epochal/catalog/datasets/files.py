@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from epochal.errors import EpochalError
+from epochal.own_code import place
+from epochal.redaction import named, said
 
 
 def existing(path: str, folder: Path) -> Path:
@@ -32,5 +37,33 @@ def reading(
     except EpochalError:
         raise
     except Exception as error:
-        found = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
-        raise EpochalError(f"{path} cannot be read{expected and f' as {expected}'}: {found}", hint) from error
+        found = said(error) if isinstance(error, OSError | ValueError) else named(error)
+        where = f" ({line})" if (line := place(error)) else ""
+        raise EpochalError(f"{path} cannot be read{expected and f' as {expected}'}: {found}{where}", hint) from error
+
+
+_read: ContextVar[str] = ContextVar("the name of what is being read", default="")
+
+
+@contextmanager
+def naming_warnings(path: Path | str) -> Generator[None]:
+    """What libraries warn of within the block, and the user's filters let through, is shown with ``path`` before it.
+
+    Not by ``warnings.catch_warnings``: each use of it makes Python forget what was shown already, so that what is to be
+    shown once would be, in a training, in every step.
+    """
+    before = warnings.showwarning
+
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+        name = _read.get()
+        if isinstance(message, Warning) and name not in str(message):
+            message.args = (f"{name}: {message}",)
+        before(message, *rest, **more)
+
+    token = _read.set(str(path))
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+        _read.reset(token)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -115,6 +117,7 @@ def _loaded(
         _digest(root, [*train, *validation]),
         shown(root),
         _understood(classes, train, validation, others),
+        partial(_doubts, root, train, validation),
     )
 
 
@@ -131,6 +134,41 @@ def _understood(
     if others:
         found.append(Understood(f"{len(others):,} others", "left out", note=_names(others)))
     return tuple(found)
+
+
+def _doubts(root: Path, train: list[tuple[Path, int]], validation: list[tuple[Path, int]]) -> Iterator[str]:
+    """Pictures, byte by byte the same, that are in two classes, or on both sides of the split."""
+    labels, held_out = dict([*train, *validation]), {path for path, _ in validation}
+    groups = [list(labels)]
+    for content in (_size, _start, _whole):
+        groups = [alike for group in groups for alike in _grouped(group, content)]
+    pairs: dict[str, list[str]] = {"in two classes": [], "on both sides of the split": []}
+    for alike in groups:
+        for where, kind in zip(pairs, (labels.__getitem__, held_out.__contains__), strict=True):
+            if other := next((path for path in alike if kind(path) != kind(alike[0])), None):
+                pairs[where].append(" and ".join(shown(path.relative_to(root)) for path in (alike[0], other)))
+    for where, found in pairs.items():
+        if found:
+            yield f"the same picture is {where}: {some(found, 5)}"
+
+
+def _grouped(files: list[Path], content: Callable[[Path], object]) -> list[list[Path]]:
+    """Those of which there are two or more with the same ``content``. What cannot be read is told by who needs it."""
+    groups: dict[object, list[Path]] = {}
+    for path in files:
+        with suppress(EpochalError, OSError):
+            groups.setdefault(content(path), []).append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()
 
 
 def _with_classes(root: Path) -> Path:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epochal.catalog.datasets.files import naming_warnings
 from epochal.errors import EpochalError
+from epochal.redaction import said
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageCms import ImageCmsTransform
 
 BACKGROUND = "white"
 """What transparent pictures are laid over, as paper is under print."""
@@ -26,9 +32,8 @@ def shown(path: Path) -> str:
 
 
 def picture(path: Path) -> Image:
-    """The picture of ``path`` in RGB: turned as its EXIF data says, transparency laid over white, 16 bits as 8.
-
-    Of several frames or pages the first.
+    """The picture of ``path`` in sRGB: turned as its EXIF data says, its colours as its profile says, transparency laid
+    over white, 16 bits as 8. Of several frames or pages the first.
 
     Raises:
         EpochalError: it cannot be read, or does not say what is black and what is white; the file is named.
@@ -36,8 +41,8 @@ def picture(path: Path) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
-            return _opaque(ImageOps.exif_transpose(_in_8_bits(opened, path)))
+        with naming_warnings(shown(path)), Image.open(path) as opened:
+            return _opaque(ImageOps.exif_transpose(_in_8_bits(opened, path)), path)
     except EpochalError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
@@ -62,6 +67,7 @@ def _in_8_bits(image: Image, path: Path) -> Image:
     if "transparency" in image.info:
         shallow.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
     shallow.getexif().update(image.getexif())
+    shallow.info["icc_profile"] = image.info.get("icc_profile")
     return shallow
 
 
@@ -75,13 +81,59 @@ def _refuse_unless_unit_floats(image: Image, values: np.ndarray, path: Path) -> 
     )
 
 
-def _opaque(image: Image) -> Image:
+def _opaque(image: Image, path: Path) -> Image:
     from PIL import Image
 
     if not image.has_transparency_data:
+        return _in_srgb(image, path)
+    layer = image.convert("LA" if image.mode in _GREY else "RGBA")
+    seen = _in_srgb(layer, path)
+    seen.putalpha(layer.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", seen.size, BACKGROUND), seen).convert("RGB")
+
+
+_GREY = ("1", "L", "LA", "La")
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+"""How Pillow holds the colours of a profile's colour space."""
+
+
+def _in_srgb(image: Image, path: Path) -> Image:
+    """Without its transparency."""
+    if not (profile := image.info.get("icc_profile")):
         return image.convert("RGB")
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+    from PIL.ImageCms import PyCMSError
+
+    held = "L" if image.mode in _GREY else image.mode if image.mode in ("CMYK", "LAB") else "RGB"
+    try:
+        mode, transform = _to_srgb(profile)
+        if mode != held and (mode, held) != ("RGB", "L"):
+            raise PyCMSError(f"it is for {mode}, and the picture is in {held}")
+    except (PyCMSError, OSError, ValueError) as error:
+        told = f"{shown(path)}: its colour profile is left out, as viewers do: {said(error)}"
+        warnings.warn(told, stacklevel=2)  # with the name, or Python would tell of the first file only
+        return image.convert("RGB")
+    seen = image.convert(mode)
+    return seen.convert("RGB") if transform is None else transform.apply(seen)
+
+
+@lru_cache(maxsize=8)
+def _to_srgb(profile: bytes) -> tuple[str, ImageCmsTransform | None]:
+    """The mode that a colour profile is for, and what makes sRGB of it; None where it is sRGB by another name."""
+    from PIL import Image, ImageCms
+
+    theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = theirs.profile.xcolor_space.strip()
+    if space not in _MODES:
+        raise ImageCms.PyCMSError(f"it is for colours in {space}")
+    mode = _MODES[space]
+    transform = ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode in ("RGB", "L"):
+        step = np.arange(0, 256, 17, dtype=np.uint8)
+        probe = Image.fromarray(np.stack(np.meshgrid(step, step, step), -1).reshape(64, 64, 3)).convert(mode)
+        shift = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
+        if np.abs(shift).max() <= 2:
+            return mode, None
+    return mode, transform
 
 
 def _unreadable(path: Path, error: Exception) -> EpochalError:
@@ -91,7 +143,7 @@ def _unreadable(path: Path, error: Exception) -> EpochalError:
     if isinstance(error, Image.DecompressionBombError):
         most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
         return EpochalError(
-            f"{name}: it has too many pixels: {error}", f"make it smaller: up to {most} pixels are read"
+            f"{name}: it has too many pixels: {said(error)}", f"make it smaller: up to {most} pixels are read"
         )
     if isinstance(error, FileNotFoundError | PermissionError):
         return EpochalError(f"{name}: {error.strerror}", "every worker must see the same files, and may read them")

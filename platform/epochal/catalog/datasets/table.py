@@ -23,7 +23,7 @@ from epochal.catalog.datasets.in_memory import (
     standardized,
     unheld,
 )
-from epochal.catalog.datasets.table_file import Column, Table, TableFormat, read_table
+from epochal.catalog.datasets.table_file import DATES, Column, Table, TableFormat, read_table
 from epochal.catalog.entry import Dataset
 from epochal.errors import EpochalError, some
 
@@ -96,7 +96,8 @@ def build(params: TableParams, folder: Path) -> LoadedData:
             _refuse_unheld(tables[0].path, labels, before.input, after.input)
             if classes is None:
                 _refuse_unheld(tables[0].path, [params.target], before.target, after.target)
-    taken = {name: feature.understood for name, feature in features.items()} | {params.target: target}
+    taken = {"": Understood("(no name)", "left out")}
+    taken |= {name: feature.understood for name, feature in features.items()} | {params.target: target}
     understood = (
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name, Understood(name, "left out")) for name in tables[0].cells.column_names),
@@ -118,8 +119,10 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
     columns = _alike(tables, name, [table.column(name, text=name in params.categories) for table in tables])
     missing = sum(len(column.missing) for column in columns)
     notes = [column.note for column in columns if column.note]
+    if not name:
+        notes.append("is it the numbers of the rows, which tell nothing? leave it out: data.params.exclude: ['']")
     if columns[0].is_text:
-        return _categories(tables[0].path, name, columns, missing)
+        return _categories(tables[0].path, name, columns, notes)
     if len(columns[0].missing) == len(columns[0].values):
         hint = f"leave it out: data.params.exclude: [{name}]"
         raise EpochalError(f"{tables[0].path} (column {name!r}): found no value, expected numbers or text", hint)
@@ -127,7 +130,7 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
         _refuse_infinite(table, name, column)
         if len(column.missing):
             notes.append(f"{table.rows(column.missing)} of {table.path.name} become the mean of the training part")
-    understood = Understood(name, "number", missing, "; ".join(dict.fromkeys(notes)))
+    understood = Understood(name or "(no name)", "number", missing, "; ".join(dict.fromkeys(notes)))
     return Feature((name,), [column.values[:, None] for column in columns], understood)
 
 
@@ -146,19 +149,20 @@ def _alike(tables: list[Table], name: str, columns: list[Column]) -> list[Column
     return [c if c.is_text else replace(c, values=np.full(len(c.values), None, dtype=object)) for c in columns]
 
 
-def _categories(path: Path, name: str, columns: list[Column], missing: int) -> Feature:
+def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) -> Feature:
     texts = [np.asarray(["" if value is None else value for value in column.values], dtype=str) for column in columns]
     categories = np.unique(np.concatenate(texts))
     if len(categories) > MAX_CATEGORIES:
         raise EpochalError(
             f"{path}: the text column {name!r} has {len(categories)} different values, more than {MAX_CATEGORIES}",
-            f"leave it out: data.params.exclude: [{name}]",
+            f"{'make a number of the dates, or ' if DATES in notes else ''}leave it out: data.params.exclude: [{name}]",
         )
-    note = f"{len(categories)} values: {some([str(category) or '(missing)' for category in categories], 8)}"
+    told = f"{len(categories)} values: {some([str(category) or '(missing)' for category in categories], 8)}"
+    missing = sum(len(column.missing) for column in columns)
     return Feature(
         tuple(f"{name}={category}" for category in categories),
         [text[:, None] == categories[None, :] for text in texts],
-        Understood(name, "category", missing, note),
+        Understood(name or "(no name)", "category", missing, "; ".join(dict.fromkeys([told, *notes]))),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from epochal.catalog.datasets.files import reading
 from epochal.errors import EpochalError, did_you_mean, some
+from epochal.redaction import said
 
 MISSING = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
@@ -23,6 +24,12 @@ MISSING = (
 """What pandas takes for a missing value."""
 MISSING_NUMBER = ("?", "-", "--", ".", "..")
 """Missing values too, but not in a target of text: ``+`` and ``-`` are classes somewhere."""
+DATES = "dates, each a category: a number, such as the days since the first, would keep their order"
+LOOKS = {
+    DATES: r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([ T].*)?$",
+    "numbers with a unit, each a category: take the unit off to have numbers": r"^[+-]?\d[\d.,]*\s*\p{L}{1,5}$",
+}
+"""What a column of text may be meant for, and how it looks then."""
 DELIMITERS = (",", ";", "\t", "|")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 BLOCK_BYTES = 64 << 20
@@ -116,30 +123,33 @@ class Table:
         found = _without(trimmed, given if given is not None else (*MISSING, *MISSING_NUMBER))
         count = len(found) - found.null_count
         if not text:
+            sign, plain = _without_sign(found)
             for decimal in decimals:
-                numbers = _is_number(found, decimal)
-                if pc.all(numbers, min_count=0).as_py():
-                    return _numbers(found, decimal)
+                if pc.all(_is_number(plain, decimal), min_count=0).as_py():
+                    return _numbers(found, plain, sign, decimal)
             lower = pc.utf8_lower(found)
             if (
                 count == len(found)
                 and pc.all(pc.is_in(lower, value_set=pa.array(["true", "false"], cells.type))).as_py()
             ):
                 return Column(np.asarray(pc.equal(lower, "true").to_numpy(zero_copy_only=False), dtype=bool))
-            numbers = max((_is_number(found, mark) for mark in decimals), key=_true)
-            if 2 * _true(numbers) > count and not mixed:
+            numbers = max((_is_number(plain, mark) for mark in decimals), key=_true)
+            alike = max(_true(_is_number(_bare(found), mark)) for mark in decimals)
+            if 2 * alike > count and not mixed:
                 others = np.flatnonzero(pc.fill_null(pc.invert(numbers), False).to_numpy(zero_copy_only=False))
                 shown = ", ".join(dict.fromkeys(repr(cells[int(index)].as_py())[:40] for index in others[:5]))
                 raise EpochalError(
-                    f"{self.path} (column {name!r}, {self.rows(others)}): found {shown}, expected a number, as in"
-                    f" {_true(numbers):,} of {count:,} cells",
+                    f"{self.path} (column {name!r}, {self.rows(others)}): found {shown}, expected a number"
+                    f"{sign and f' with {sign}'}, as in {_true(numbers):,} of {count:,} cells",
                     f"mend the cells; or, if they are missing values, data.params.missing: [{shown}]; or, if the"
                     f" column holds categories, data.params.categories: [{name}]",
                 )
+        looks = [note for note, form in LOOKS.items() if pc.all(pc.match_substring_regex(found, form)).as_py()]
+        note = looks[0] if looks and count else ""
         if target and given is None:
             found = _without(trimmed, MISSING)
         kept = pc.if_else(pc.is_null(found), None, cells)
-        return Column(np.asarray(kept.to_pylist(), dtype=object))
+        return Column(np.asarray(kept.to_pylist(), dtype=object), note)
 
 
 def read_table(path: Path, format: TableFormat, named: Sequence[str]) -> Table:
@@ -184,7 +194,8 @@ def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[
             "mend the file, or set another data.params.encoding",
         ) from error
     except LookupError as error:
-        raise EpochalError(f"{path}: {error}", "data.params.encoding is one that Python knows, as utf-8") from error
+        hint = "data.params.encoding is one that Python knows, as utf-8"
+        raise EpochalError(f"{path}: {said(error)}", hint) from error
     first = text[: 1 << 20]
     delimiter = format.delimiter or _delimiter(first, named)
     header = _header(first, delimiter)
@@ -245,7 +256,8 @@ def _decimal(cells: Any, delimiter: str) -> str:
     for name in cells.column_names if len(set(cells.column_names)) == len(cells.column_names) else ():
         trimmed = pc.utf8_trim_whitespace(cells.column(name).slice(0, 10_000))
         found = _without(trimmed, (*MISSING, *MISSING_NUMBER))
-        by_dot, by_comma = (pc.all(_is_number(found, mark), min_count=0).as_py() for mark in ".,")
+        _, plain = _without_sign(found)
+        by_dot, by_comma = (pc.all(_is_number(plain, mark), min_count=0).as_py() for mark in ".,")
         dot |= by_dot and not by_comma
         comma |= by_comma and not by_dot
         comma_perhaps |= by_comma and bool(pc.any(pc.match_substring(found, ",")).as_py())
@@ -258,6 +270,32 @@ def _without(trimmed: Any, marks: Sequence[str]) -> Any:
     import pyarrow.compute as pc
 
     return pc.if_else(pc.is_in(trimmed, value_set=pa.array(marks, trimmed.type)), None, trimmed)
+
+
+_SIGNS = r"%‰\p{Sc}"  # of all currencies
+
+
+def _without_sign(cells: Any) -> tuple[str, Any]:
+    """The sign that most numbers have, such as ``%`` or ``$`` (none: empty), and the cells without it. Those with
+    another one, or with none beside some that have one, are empty then: they count something else.
+    """
+    import pyarrow.compute as pc
+
+    if not pc.any(pc.match_substring_regex(cells, f"[{_SIGNS}]")).as_py():
+        return "", cells
+    signs = pc.replace_substring_regex(cells, f"[^{_SIGNS}]", "")
+    counts = signs.filter(pc.match_substring_regex(cells, r"\d")).value_counts().to_pylist()
+    sign = max(counts, key=lambda one: one["counts"], default={"values": ""})["values"]
+    if len(sign) != 1:
+        return "", cells
+    return sign, pc.if_else(pc.equal(signs, sign), _bare(cells, rf"\x{{{ord(sign):x}}}"), "")
+
+
+def _bare(cells: Any, sign: str = f"[{_SIGNS}]") -> Any:
+    import pyarrow.compute as pc
+
+    space = r"[\s\x{a0}\x{202f}]*"
+    return pc.replace_substring_regex(cells, rf"^([+-]?){space}{sign}{space}|{space}{sign}$", r"\1")
 
 
 def _is_number(cells: Any, decimal: str) -> Any:
@@ -274,20 +312,22 @@ def _true(values: Any) -> int:
     return int(pc.sum(values).as_py() or 0)
 
 
-def _numbers(cells: Any, decimal: str) -> Column:
-    """Cells that are all numbers: int64 where they are whole, fit and none is missing."""
+def _numbers(cells: Any, unsigned: Any, sign: str, decimal: str) -> Column:
+    """Cells that are all numbers: int64 where they are whole, fit, none is missing and none has a sign, which is that
+    of a quantity. ``unsigned`` are the cells without it.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    plain = pc.replace_substring_regex(cells, r"^\+|[' \x{a0}\x{202f}" + ("," if decimal == "." else ".") + "]", "")
+    plain = pc.replace_substring_regex(unsigned, r"^\+|[' \x{a0}\x{202f}" + ("," if decimal == "." else ".") + "]", "")
     plain = pc.replace_substring(plain, decimal, ".")
-    changed = pc.and_(pc.not_equal(cells, plain), pc.invert(pc.starts_with(cells, "+")))
+    changed = pc.not_equal(pc.replace_substring_regex(cells, r"^\+", ""), plain)
     numbers = plain.cast(pa.float64())
     note = ""
     if pc.any(changed).as_py():
         index = pc.index(changed, True).as_py()
         note = f"{cells[index].as_py()!r} read as {numbers[index].as_py():.15g}"
-    if not cells.null_count and pc.all(pc.match_substring_regex(plain, r"^-?\d{1,18}$")).as_py():
+    if not sign and not cells.null_count and pc.all(pc.match_substring_regex(plain, r"^-?\d{1,18}$")).as_py():
         return Column(np.asarray(plain.cast(pa.int64()).to_numpy(), dtype=np.int64), note)
     return Column(np.asarray(numbers.to_numpy(), dtype=np.float64), note)
 
@@ -308,4 +348,4 @@ def _typed(path: Path, name: str, cells: Any, text: bool) -> Column:
         if kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_decimal(kind) or kinds.is_null(kind):
             return Column(np.asarray(cells.cast("float64", safe=False).to_numpy(), dtype=np.float64))
     values = [None if value in (None, "") else str(value) for value in cells.to_pylist()]
-    return Column(np.asarray(values, dtype=object))
+    return Column(np.asarray(values, dtype=object), DATES if kinds.is_temporal(kind) else "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from epochal.cli import render
+from epochal.cli.own_log import log_to_stderr
 from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError
@@ -64,7 +65,7 @@ def command(
 
     if address is not None and cpus is not None:
         raise UsageError("--cpus is for a private Ray: a cluster that is joined has what its nodes say")
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+    log_to_stderr(_LOG_FORMAT)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     place, found = settings.home().served, find_address(server)
     token = read_token(token_file) if token_file is not None else found.token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +55,7 @@ def _planned(loaded: LoadedSpec, all_data: bool, output: Output) -> int:
             _show_bad(bad, total, output)
             return 2
         planned = plan(loaded.spec, loaded.folder, data)
+        planned = replace(planned, notes=(*planned.notes, *data.doubts()))
     except SpecError as error:
         raise loaded.placed(error) from error
     _show(planned, loaded, {"data": {"samples": total, "bad": []}} if all_data else {}, output)

@@ -9,6 +9,7 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
+from epochal.cli.own_log import log_to_stderr
 from epochal.cli.retention import retain_option
 from epochal.settings import DEFAULT_SERVER_PORT, Retention
 
@@ -64,7 +65,7 @@ def command(  # the options say what each is for
     from epochal.settings import home
     from epochal.urls import is_loopback
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     here = home()
     settings = ServerSettings(

@@ -12,6 +12,7 @@ from epochal.cli.connection import with_client
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 from epochal.errors import UsageError
+from epochal.redaction import said
 
 if TYPE_CHECKING:
     from epochal.client import Client
@@ -73,7 +74,7 @@ def _seconds(ttl: str | None) -> float | None:
     try:
         return Duration.parse(ttl).seconds
     except ValueError as error:
-        raise UsageError(f"--ttl {ttl}: {error}") from error
+        raise UsageError(f"--ttl {ttl}: {said(error)}") from error
 
 
 def _row(token: dict[str, Any]) -> dict[str, Any]:
