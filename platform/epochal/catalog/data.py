@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from epochal.catalog.understood import Understood
+
 Batch = dict[str, Tensor]
 """Tensors by field name; the first dimension of each is the sample."""
 
@@ -110,20 +112,11 @@ def targets_of(split: Split) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Understood:
-    """What a dataset took a part of its files for: a column, an array, a class. ``plan`` prints it."""
-
-    name: str
-    taken_for: str
-    missing: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class LoadedData:
     """A dataset ready for training.
 
-    ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input.
+    ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input;
+    ``classes`` are the names of the target's, by their numbers, where they have any.
     """
 
     train: Split
@@ -132,6 +125,7 @@ class LoadedData:
     digest: str
     source: str
     understood: tuple[Understood, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

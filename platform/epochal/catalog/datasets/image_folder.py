@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from pydantic import Field as Bounds
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit, Understood
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import PartitionParams
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -115,6 +116,7 @@ def _loaded(
         _digest(root, [*train, *validation]),
         shown(root),
         _understood(classes, train, validation, others),
+        classes=tuple(shown(Path(name)) for name in classes),
     )
 
 
