@@ -313,9 +313,10 @@ _KINDS = _kinds(EpochalError)
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     """A hint naming the closest of ``known``, or all of them where none is close and they are few."""
-    close = get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    close = get_close_matches(name.lower(), known, n=max(1, len(known)), cutoff=0.6)
     if close:
-        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+        more = f", or one of {len(close) - 3:,} more" if len(close) > 3 else ""
+        return f"did you mean {' or '.join(repr(match) for match in close[:3])}{more}?"
     if 0 < len(known) <= 25:
         return f"known: {', '.join(sorted(known))}"
     return ""

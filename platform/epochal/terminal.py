@@ -1,8 +1,9 @@
-"""What a terminal shows of a line that is written over: progress bars, colours."""
+"""What a terminal shows: of a line that is written over (progress bars, colours), and of a table."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 _TOKENS = re.compile(
     r"(?P<moves>[\r\b])"
@@ -58,3 +59,10 @@ def covers(newer: str, older: str) -> bool:
     if _CLEARS.search(newer):
         return True
     return not _CLEARS.search(older) and len(shown(newer)) >= len(shown(older))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Cells padded to columns two spaces apart; the last column is not padded."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

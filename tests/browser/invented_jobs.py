@@ -7,9 +7,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from epochal.catalog.understood import Understood
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
+from epochal.training.data_summary import MOST_SHOWN, ClassCount, DataSummary
 from running_server import RunningServer
 
 EVIL = "<script>document.title = 'taken over'</script>"
@@ -18,6 +20,33 @@ NODES = [
     Node("n2", "gpu-02", {"CPU": 16, "GPU": 4, "memory": 64 * 2**30}, {"CPU": 8, "GPU": 2, "memory": 41.5 * 2**30}),
 ]
 MLFLOW = "http://mlflow.example:5000"
+DATA = DataSummary(
+    dataset="csv",
+    source="/data/plants/2026 survey.csv",
+    digest="d1",
+    train_samples=24_210,
+    validation_samples=6053,
+    understood=(
+        Understood("2026 survey.csv", "table", note="30,263 rows, delimiter ';', encoding utf-8, decimal ','"),
+        Understood("plot", "left out"),
+        Understood("height", "number", 1204, "row 34, 128, 131, 240, 402 and 1,199 more become the mean"),
+        Understood("soil", "category", note="4 values: clay, loam, sand, silt"),
+        Understood(EVIL, "number"),
+        *(Understood(f"band_{number}", "number") for number in range(120)),
+        Understood("species", "target, class", note="7 classes"),
+    ),
+    classes=tuple(
+        ClassCount(name, train, round(train / 4))
+        for name, train in (
+            ("ash", 9120), ("beech", 8800), ("hornbeam and other broad-leaved trees of the hills", 4205), ("oak", 1820),
+            ("pine", 240), ("rowan", 25), ("yew", 0),
+        )
+    ),
+    notes=(
+        "1 of 6,053 validation samples are of classes that no training sample has: sample 17 is of class 6",
+        "val/auroc is left out: it needs two classes among the validation samples",
+    ),
+)  # fmt: skip
 
 
 @dataclass
@@ -46,6 +75,7 @@ def progress(step: int, total: int = 1000, epochs: float = 5.0) -> dict[str, Any
         "phase": "train", "step": step, "total_steps": total, "epoch": int(step / total * epochs), "epochs": epochs,
         "metrics": {"train/loss": losses[-1][1], "val/accuracy": 0.9131, "val/loss": 0.2931},
         "samples_per_second": 20433.1, "eta_seconds": (total - step) * 0.11, "loss_history": losses[-60:],
+        "loss_values": len(losses), "more_metrics": 3,
     }  # fmt: skip
 
 
@@ -66,6 +96,7 @@ def invent(server: RunningServer) -> Invented:
     ledger.heartbeat("cluster-a", "1", NODES, [], {})
     ledger.heartbeat("lab-laptop", "1", [Node("n3", "192.168.1.20", {"CPU": 2}, {"CPU": 2})], [], {})
     training = _runs(server, submit("training", "digits-cnn"), progress(430))
+    ledger.set_data(training, DATA.first(MOST_SHOWN).to_dict())
     _runs(server, submit("evil", EVIL, "ben"), progress(60, 400))
     _runs(
         server, submit("large", "resnet50-imagenet-baseline", "ben", spec=spec("research")), progress(700, 90000, 90.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from invented_jobs import Invented
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
@@ -123,3 +124,20 @@ class Page:
         shot = {"captureBeyondViewport": True, "clip": clip}
         picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", shot)["data"]
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture))
+
+
+def at_list(page: Page, invented: Invented, person: str = "anna") -> Page:
+    page.open(invented.server.url, invented.secrets[person])
+    page.wait(lambda: person in page.text("#user") and page.all("#running > tr"), "the running jobs")
+    return page
+
+
+def at_training(page: Page, invented: Invented) -> Page:
+    page.open(invented.server.url, invented.secrets["anna"], invented.training.job_id)
+    page.wait(lambda: page.text("#job-title") == "digits-cnn", "the job")
+    return page
+
+
+def sideways(page: Page) -> bool:
+    """Whether one would have to scroll sideways."""
+    return bool(page.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth"))

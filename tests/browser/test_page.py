@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from invented_jobs import EVIL, MLFLOW, Invented, progress
-from page import Page
+from page import Page, at_list, at_training, sideways
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -18,18 +18,6 @@ from epochal.server.log_store import Stream
 def signed_in(page: Page, shared: Invented) -> Page:
     """Anna looks at the list."""
     return at_list(page, shared)
-
-
-def at_list(page: Page, invented: Invented, person: str = "anna") -> Page:
-    page.open(invented.server.url, invented.secrets[person])
-    page.wait(lambda: person in page.text("#user") and page.all("#running > tr"), "the running jobs")
-    return page
-
-
-def at_training(page: Page, invented: Invented) -> Page:
-    page.open(invented.server.url, invented.secrets["anna"], invented.training.job_id)
-    page.wait(lambda: page.text("#job-title") == "digits-cnn", "the job")
-    return page
 
 
 def state(invented: Invented, purpose: str) -> JobState:
@@ -300,8 +288,3 @@ def test_it_fits_the_screen(name: str, kind: dict[str, bool], open_page: Callabl
     page.shoot(f"{name}-job")
     assert not sideways(page)
     assert page.complaints() == []
-
-
-def sideways(page: Page) -> bool:
-    """Whether one would have to scroll sideways."""
-    return bool(page.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth"))

@@ -174,6 +174,19 @@ class TestAttempt:
         job = ledger.job(lease.job_id)
         assert (job.run_id, job.tracking_uri) == ("run-1", "http://mlflow")
 
+    def test_what_the_data_was_taken_for_is_that_of_the_newest_attempt(self, ledger: Ledger) -> None:
+        lease = leased(ledger)
+        assert ledger.full_job(lease.job_id).data is None
+        for samples in (3, 4):
+            ledger.set_data(lease, {"train_samples": samples})
+        assert ledger.full_job(lease.job_id).data == {"train_samples": 4}
+        ledger.retry(lease, Reason.INFRASTRUCTURE)
+        with pytest.raises(StaleLeaseError):
+            ledger.set_data(lease, {})
+        again = ledger.lease("agent-1", 60, lease.job_id)
+        assert again is not None
+        assert again.job.data == {"train_samples": 4}
+
     def test_password_of_the_tracking_server_is_not_kept(self, ledger: Ledger) -> None:
         lease = leased(ledger)
         for _ in range(2):

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -175,14 +174,13 @@ def test_jobs_run_side_by_side_and_their_runs_are_closed(
     client = MlflowClient(tracking_uri)
     for job in jobs:
         assert (job.progress or {})["step"] == 60
-        run_id = until(partial(run_of, ledger, job), "the run is told")
+        run_id = until(lambda job=job: ledger.job(job.id).run_id, "the run is told")
         until(lambda run_id=run_id: client.get_run(run_id).info.status == "FINISHED", "the run is closed")
         assert client.get_run(run_id).data.tags["epochal.job_id"] == job.id
+        until(lambda run_id=run_id: "data.json" in str(client.list_artifacts(run_id)), "what the data was taken for")
+        told = ledger.full_job(job.id).data or {}
+        assert sum(one["train"] for one in told["classes"]) == told["train_samples"] > 0
         assert DesiredRun.load(home.job(job.id)).status == "FINISHED"
-
-
-def run_of(ledger: Ledger, job: Job) -> str | None:
-    return ledger.job(job.id).run_id
 
 
 @pytest.mark.slow

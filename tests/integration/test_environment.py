@@ -58,6 +58,11 @@ def test_a_dirty_one_without_its_secrets(repository: Path) -> None:
     assert state is not None
     assert state.dirty
     assert state.untracked == ("new.py",)
+    for number in range(102):
+        (repository / f"o{number:03}.py").touch()
+    many = git_state(repository)
+    assert many is not None
+    assert many.untracked[-2:] == ("o098.py", "... and 3 more")
     changed = {line.split(" b/")[1] for line in state.diff.splitlines() if line.startswith("diff --git")}
     assert changed == {"net.py", "tokenizer.py"}
 

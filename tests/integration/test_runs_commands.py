@@ -98,6 +98,22 @@ def test_a_list_that_is_cut_off_says_so(
     assert (len(json.loads(told.out)), told.err) == (int(limit), said)
 
 
+METRICS_LEFT_OUT = {
+    "list": "2 of 3 metrics are shown; the rest: `epochal runs show RUN --all`, or -o json",
+    "list -o name": "",
+    "list -o json": "",
+    "show job-1": "2 of 3 metrics are shown; the rest: --all",
+    "show job-1 --all": "",
+    "compare job-1 job-3": "3 of 4 metrics are shown; the rest: those of machines, with -o json",
+}
+
+
+def test_metrics_that_are_left_out_are_counted(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, said in METRICS_LEFT_OUT.items():
+        assert main(["runs", *typed.split()]) == 0
+        assert [line for line in capsys.readouterr().err.splitlines() if "are shown" in line] == [said] * bool(said)
+
+
 def test_show_finds_a_run_by_id_prefix_job_and_name(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name, job in ((runs["job-1"], "job-1"), (runs["job-1"][:12], "job-1"), ("job-2", "job-2"), ("cnn", "job-2")):
         assert json.loads(output(capsys, "show", name, "-o", "json"))["job"] == job

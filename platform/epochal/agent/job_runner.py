@@ -31,6 +31,7 @@ from epochal.engine.place import Place, reserve
 from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
+from epochal.ledger import documents
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import GRACE_SECONDS, Job, Lease
@@ -52,7 +53,6 @@ _FULL_SECONDS = 20.0
 """How long the end of a job in the foreground waits for its ledger, whose disk is full: nobody else looks after it."""
 
 _LAST_WORD_SECONDS = 5.0
-_TRACEBACK_CHARACTERS = 20_000
 
 T = TypeVar("T")
 
@@ -257,7 +257,7 @@ class JobRunner:
 
     def _broken(self, error: Exception) -> Ending:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
-        text, traced = named(error), trace()[-_TRACEBACK_CHARACTERS:]
+        text, traced = named(error), documents.text(trace())
         self._release()
         if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
             return Ending(Reason.USER_ERROR, f"{text}; {error.hint}" if error.hint else text, traced)

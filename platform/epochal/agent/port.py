@@ -44,6 +44,9 @@ class JobSource(Protocol):
     def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run, and MLflow's id of its experiment."""
 
+    def set_data(self, lease: Lease, data: Mapping[str, Any]) -> None:
+        """What the attempt took its data for."""
+
     def saved(self, lease: Lease, step: int, path: str) -> None:
         """A checkpoint is complete."""
 

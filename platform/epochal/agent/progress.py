@@ -22,13 +22,14 @@ class ProgressLog:
     >>> log.add(Progress("train", 10, 30, 0, 3.0, {"train/loss": 2.0}), now=0.0)
     >>> log.add(Progress("train", 20, 30, 1, 3.0, {"train/loss": 1.0}), now=5.0)
     >>> document = log.document()
-    >>> document["eta_seconds"], document["loss_history"]
-    (5.0, [[10, 2.0], [20, 1.0]])
+    >>> document["eta_seconds"], document["loss_history"], document["loss_values"]
+    (5.0, [[10, 2.0], [20, 1.0]], 2)
     """
 
     def __init__(self) -> None:
         self._newest: Progress | None = None
         self._losses: list[tuple[int, float]] = []
+        self._loss_values = 0
         self._pace: deque[tuple[float, int]] = deque()
 
     def add(self, progress: Progress, now: float) -> None:
@@ -40,11 +41,13 @@ class ProgressLog:
         loss = progress.metrics.get("train/loss", math.nan)
         if math.isfinite(loss) and (not self._losses or progress.step > self._losses[-1][0]):
             self._losses.append((progress.step, loss))
+            self._loss_values += 1
             if len(self._losses) > 4 * POINTS:
                 self._losses = [*self._losses[:-1:2], self._losses[-1]]
 
     def document(self) -> dict[str, Any]:
-        """JSON types; empty before the first report."""
+        """JSON types; empty before the first report. ``more_metrics`` counts those that are left out, ``loss_values``
+        those of which ``loss_history`` has a part."""
         newest = self._newest
         if newest is None:
             return {}
@@ -56,9 +59,11 @@ class ProgressLog:
             "epoch": newest.epoch,
             "epochs": round(newest.epochs, 3),
             "metrics": dict(list(metrics.items())[:_METRICS]),
+            "more_metrics": max(0, len(metrics) - _METRICS),
             "samples_per_second": metrics.get("perf/samples_per_second"),
             "eta_seconds": self._eta(newest),
             "loss_history": [[step, float(f"{loss:.6g}")] for step, loss in thinned(self._losses)],
+            "loss_values": self._loss_values,
         }
 
     def _eta(self, newest: Progress) -> float | None:

@@ -15,9 +15,10 @@ from epochal.agent.run_tracking import RunTracking
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
-from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed
+from epochal.tracking.desired_run import CheckpointPointer
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
+from epochal.training.data_summary import MOST_SHOWN
 
 
 class Reporter:
@@ -64,10 +65,9 @@ class Reporter:
         elif isinstance(report, Noted):
             self._noted(report.note)
         elif isinstance(report, Prepared):
-            self._tracking.update(
-                dataset=DatasetUsed(report.dataset, report.digest, report.source),
-                tags={"epochal.parameters": str(report.parameters)},
-            )
+            self._tracking.prepared(report.data, report.parameters)
+            told = report.data.first(MOST_SHOWN).to_dict()
+            self._outbox.tell(partial(self._source.set_data, self._lease, told))
 
     def packaged(self, ending: Ending) -> None:
         """What came of packaging the model."""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from epochal.files import write_atomically
 from epochal.ledger.values import Job
 from epochal.redaction import said
 from epochal.spec.job import JobSpec
-from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, closed_by, desired_run_path, note_checkpoint
+from epochal.tracking.desired_run import (
+    CheckpointPointer,
+    DatasetUsed,
+    DesiredRun,
+    artifacts_folder,
+    closed_by,
+    desired_run_path,
+    note_checkpoint,
+)
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import Tracker
+from epochal.training.data_summary import DataSummary
 
 _LEAVE_SECONDS = 5.0
 
@@ -81,6 +92,16 @@ class RunTracking:
             else:
                 self._desired = self._desired.changed(**changes)
                 self._desired.save(self.folder)
+
+    def prepared(self, data: DataSummary, parameters: int) -> None:
+        """What is trained: the data, as the run's dataset and as artifacts, and the model's size."""
+        self.update(
+            dataset=DatasetUsed(data.dataset, data.digest, data.source), tags={"epochal.parameters": str(parameters)}
+        )
+        artifacts = artifacts_folder(self.folder)
+        with as_far_as_the_disk_allows(self.folder):
+            write_atomically(artifacts / "data.json", json.dumps(data.to_dict(), indent=1))
+            write_atomically(artifacts / "data.txt", data.text())
 
     def checkpoint(self, pointer: CheckpointPointer) -> None:
         with as_far_as_the_disk_allows(self.folder):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from epochal.catalog.datasets.files import reading
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 Batch = dict[str, Tensor]
@@ -145,21 +146,12 @@ def targets_of(split: Split) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Understood:
-    """What a dataset took a part of its files for: a column, an array, a class. ``plan`` prints it."""
-
-    name: str
-    taken_for: str
-    missing: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class LoadedData:
     """A dataset ready for training.
 
-    ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input.
-    ``doubts`` reads what takes some time, for `plan`, and says what a person should look at before a training.
+    ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input;
+    ``classes`` are the names of the target's, by their numbers, where they have any. ``doubts`` reads what takes some
+    time, for `plan`, and says what a person should look at before a training.
     """
 
     train: Split
@@ -169,6 +161,7 @@ class LoadedData:
     source: str
     understood: tuple[Understood, ...] = ()
     doubts: Callable[[], Iterable[str]] = tuple
+    classes: tuple[str, ...] = ()
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

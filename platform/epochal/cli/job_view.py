@@ -59,6 +59,7 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
         "attempts": len(attempts),
         "checkpoint": next((_checkpoint(one) for one in reversed(attempts) if one.checkpoint_at), ""),
         "agent": job.owner,
+        "data": _data(job.data),
         "run": job.run_id,
         "page": page_of(job.tracking_uri, job.run_id, job.experiment_id),
         "tracking": job.tracking_uri,
@@ -83,6 +84,14 @@ def attempt_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for one in attempts
     ]
+
+
+def _data(data: Mapping[str, Any] | None) -> str:
+    if data is None:
+        return ""
+    told = f"{data['train_samples']:,} samples to train on, {data['validation_samples']:,} to validate on"
+    classes = len(data["classes"]) + data["more_classes"]
+    return f"{told}, {classes:,} classes" if classes else told
 
 
 def _checkpoint(attempt: Attempt) -> str:
@@ -158,9 +167,9 @@ def moment(at: float) -> datetime:
 
 
 def shortened(message: str) -> str:
-    """Its first line, cut to fit a table."""
-    first = message.partition("\n")[0]
-    return first if len(first) <= _MESSAGE else f"{first[: _MESSAGE - 3]}..."
+    """Its first line, cut to fit a table; dots say that there is more."""
+    first, more, _ = message.strip().partition("\n")
+    return f"{first[: _MESSAGE - 3]}..." if more or len(first) > _MESSAGE else first
 
 
 def _epochs(progress: Mapping[str, Any]) -> str:
@@ -170,4 +179,6 @@ def _epochs(progress: Mapping[str, Any]) -> str:
 def _metrics(progress: Mapping[str, Any] | None) -> dict[str, str]:
     metrics = (progress or {}).get("metrics") or {}
     named = sorted(name for name in metrics if not name.startswith(("system/", "perf/")))
-    return {name: f"{float(metrics[name]):.5g}" for name in named}
+    shown = {name: f"{float(metrics[name]):.5g}" for name in named}
+    left_out = (progress or {}).get("more_metrics")
+    return shown | ({"more metrics": f"{left_out}: `epochal runs show` has all"} if left_out else {})

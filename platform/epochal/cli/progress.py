@@ -154,6 +154,8 @@ class LiveDisplay(QuietDisplay):
 
         begun = sorted((rank, text) for rank, text in self._begun.items() if text)
         rows = [Text(f"[rank {rank}] {text}", no_wrap=True, overflow="ellipsis") for rank, text in begun[:_SHOWN_RANKS]]
+        if len(begun) > _SHOWN_RANKS:
+            rows.append(Text(f"... and {len(begun) - _SHOWN_RANKS:,} more ranks"))
         return Group(*rows, *([self._bar] if self._bar is not None else []))
 
     def _print(self, text: str) -> None:
@@ -188,8 +190,11 @@ class Rate:
 def described(progress: Progress) -> list[str]:
     """Loss, the newest validation metrics and throughput, as ``name value``."""
     metrics = progress.metrics
-    names = ["train/loss", *[name for name in metrics if name.startswith("val/")][:_SHOWN]]
+    validation = [name for name in metrics if name.startswith("val/")]
+    names = ["train/loss", *validation[:_SHOWN]]
     shown = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
+    if len(validation) > _SHOWN:
+        shown.append(f"+{len(validation) - _SHOWN} val/")
     if "perf/samples_per_second" in metrics:
         shown.append(f"{metrics['perf/samples_per_second']:,.0f} samples/s")
     if progress.phase in _DOING:

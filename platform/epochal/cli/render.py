@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any
 
 from epochal.cli.table import STANDARD_OUTPUT
+from epochal.terminal import aligned
 
 if TYPE_CHECKING:
     from epochal.errors import EpochalError, Problem, SpecError
@@ -56,7 +57,7 @@ def records(
     elif is_terminal(_out()):
         _rich_table(rows, columns, title)
     else:
-        _lines(_out(), _aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
+        _lines(_out(), aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
 
 
 def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
@@ -68,7 +69,7 @@ def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
     else:
         pairs = [[_cell(key), _cell(value)] for key, value in _flat(mapping)]
         shown = [[_styled(key, "1", _out()), value] for key, value in pairs] if is_terminal(_out()) else pairs
-        _lines(_out(), _aligned(shown))
+        _lines(_out(), aligned(shown))
 
 
 def text(content: str) -> None:
@@ -76,10 +77,10 @@ def text(content: str) -> None:
     _lines(_out(), [content.removesuffix("\n")])
 
 
-def part(shown: int, total: int, rest: str) -> None:
+def part(shown: int, total: int, rest: str, what: str = "") -> None:
     """Say, where not everything is shown, how much there is and what shows the rest."""
     if shown < total:
-        message(f"{shown:,} of {total:,} are shown; the rest: {rest}")
+        message(f"{shown:,} of {total:,} {what}{' ' if what else ''}are shown; the rest: {rest}")
 
 
 def line(mapping: Mapping[str, Any]) -> None:
@@ -130,10 +131,12 @@ class Below:
         self._rows = 0
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Of many lines the last; of a long one its beginning."""
+        """Of many lines the last, and how many there are more; of a long one its beginning."""
         from rich.cells import set_cell_size
 
-        width, shown = shutil.get_terminal_size().columns - 1, lines[-_ROWS_BELOW:]
+        width, shown = shutil.get_terminal_size().columns - 1, list(lines[-_ROWS_BELOW:])
+        if len(lines) > _ROWS_BELOW:
+            shown.insert(0, f"... {len(lines) - _ROWS_BELOW:,} more above")
         sys.stdout.write("\n".join(set_cell_size(line[:width], width).rstrip() for line in shown))
         sys.stdout.flush()
         self._rows = len(shown)
@@ -262,13 +265,6 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Cells padded to columns two spaces apart; the last column is not padded."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:

@@ -25,7 +25,7 @@ class LogChunk:
 
 @dataclass(frozen=True)
 class LogFilter:
-    """Which logs: of one rank, of one attempt (both: all), and of each only the last ``tail`` lines."""
+    """Which logs: of one rank, of one attempt (both: all), and only the last ``tail`` lines of each, of the newest."""
 
     rank: int | None = None
     attempt: int | None = None

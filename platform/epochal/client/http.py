@@ -89,7 +89,7 @@ class Http:
             self._http = httpx.Client(base_url=f"{self.server}{API}", headers=headers, trust_env=trusts)
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
             hint = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-            raise UsageError(f"proxy or certificates of the environment cannot be used: {named(error)}", hint) from error
+            raise UsageError(f"the proxy or certificates that are set cannot be used: {named(error)}", hint) from error
         self._clock: tuple[float, float] | None = None
         self._is_closed = False
         self._is_known = False

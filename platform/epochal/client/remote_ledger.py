@@ -80,6 +80,9 @@ class RemoteLedger:
         body = {"run_id": run_id, "tracking_uri": without_password(tracking_uri), "experiment_id": experiment_id}
         return self._job(lease, "run", body)
 
+    def set_data(self, lease: Lease, data: Mapping[str, Any]) -> None:
+        self._tell(lease, "data", {"data": dict(data)})
+
     def saved(self, lease: Lease, step: int, path: str) -> None:
         self._tell(lease, "saved", {"step": step, "path": path})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from epochal.engine.failure import Failed, FailureKind
+from epochal.ledger import documents
 from epochal.redaction import Redactor
 from epochal.training.control import Phase, Prepared, Report, SetAside
 
@@ -86,18 +87,16 @@ class Done:
 
 Event = Started | Heartbeat | Reported | Log | Done | Failed
 
-_TRACEBACK_CHARACTERS = 20_000
-
 
 def redacted(event: Event, redactor: Redactor) -> Event:
-    """The event without secrets in what others have put into words, and its traceback's end where that is long."""
+    """The event without secrets in what others have put into words; of a long traceback the beginning and the end."""
     match event:
         case Failed():
             # In this order: half of a value is not known for one.
-            trace = redactor.text(event.traceback)[-_TRACEBACK_CHARACTERS:]
+            trace = documents.text(redactor.text(event.traceback))
             return replace(event, message=redactor.text(event.message), traceback=trace)
         case Reported(report=Prepared() as report):
-            return replace(event, report=replace(report, source=redactor.text(report.source)))
+            return replace(event, report=replace(report, data=report.data.worded(redactor.text)))
         case Reported(report=SetAside() as report):
             return replace(event, report=replace(report, why=redactor.text(report.why)))
         case _:

@@ -15,7 +15,9 @@ from epochal.spec.job import JobSpec
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.training import example
+from epochal.training.check import summarized
 from epochal.training.control import Noted, Prepared, Progress
+from epochal.training.data_summary import MOST, tidy
 from epochal.training.fit import FitResult, fit
 from epochal.training.loader import start_early
 from epochal.training.process_group import join
@@ -83,13 +85,8 @@ def _sampler(context: WorkerContext) -> Any:
 
 
 def _prepared(setup: Setup) -> Prepared:
-    data = setup.data
     return Prepared(
-        dataset=setup.spec.data.name,
-        digest=data.digest,
-        source=data.source,
-        train_samples=len(data.train),
-        validation_samples=len(data.validation) if data.validation is not None else 0,
+        data=summarized(setup.spec.data.name, setup.data, setup.checked.notes).first(MOST).worded(tidy),
         parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from epochal.errors import some
 from epochal.ledger.capacity import (
     Demand,
     Node,
@@ -140,7 +141,7 @@ class _Play:
 
     def _far_from_storage(self, job: Waiting) -> Why:
         there = [one.agent for one in self.clusters if one.storage == job.storage]
-        who = f"agents there: {', '.join(there[:AHEAD])}, with no node now" if there else "no agent there is known"
+        who = f"agents there: {some(there, AHEAD)}, with no node now" if there else "no agent there is known"
         message = f"its checkpoints are in the storage {job.storage}; {who}"
         anew = f"`epochal stop {job.id}`, then `epochal retry {job.id}` begins anew elsewhere"
         change = f"start {there[0] if there else 'an agent'} there; {anew}"

@@ -29,7 +29,7 @@ from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeas
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason, stronger
-from epochal.ledger.tables import agents, attempts, events, jobs, now
+from epochal.ledger.tables import agents, attempts, documents, events, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
     BOOKKEEPING,
@@ -121,6 +121,12 @@ class LeaseOperations:
             if said == {name: getattr(job, name) for name in said}:
                 return job
             return annotate(connection, job, Step(EventKind.RUN_SET, detail=said), **said)
+
+    def set_data(self, lease: Held, data: Mapping[str, Any]) -> None:
+        """What the attempt took its data for."""
+        with self._database.write() as connection:
+            job = _held(connection, lease)
+            connection.execute(update(documents).where(documents.c.job_id == job.id).values(data=dict(data)))
 
     def saved(self, lease: Held, step: int, path: str) -> None:
         """A checkpoint is complete. It is kept with the attempt as its newest: an event each would be thousands."""

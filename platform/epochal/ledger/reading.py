@@ -164,16 +164,17 @@ def find(connection: Connection, ref: str) -> Job:
     starts = jobs.c.id.startswith(ref, autoescape=True)
     found = [to_job(row) for row in connection.execute(newest.where(starts).limit(_SHOWN + 1))] if ref else []
     if len(found) > 1:
-        raise _ambiguous(ref, found)
+        count = connection.execute(select(func.count()).select_from(jobs).where(starts)).scalar_one()
+        raise _ambiguous(ref, found, count)
     if not found:
         raise _unknown(connection, ref)
     return found[0]
 
 
-def _ambiguous(ref: str, found: list[Job]) -> ConflictError:
+def _ambiguous(ref: str, found: list[Job], count: int) -> ConflictError:
     shown = ", ".join(f"{job.id} ({job.state})" for job in found[:_SHOWN])
-    more = ", ..." if len(found) > _SHOWN else ""
-    return ConflictError(f"{ref!r} fits several jobs: {shown}{more}", "give more of the id")
+    more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
+    return ConflictError(f"{ref!r} fits several jobs: {shown}{more}", "give more of the id; `epochal jobs` lists them")
 
 
 def _unknown(connection: Connection, ref: str) -> NotFoundError:

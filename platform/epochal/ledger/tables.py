@@ -103,8 +103,9 @@ documents = Table(
     Column("job_id", Text, ForeignKey("jobs.id", name="documents_job"), primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("origin", JSON, nullable=False),
+    Column("data", JSON(none_as_null=True)),
 )
-"""What of a job is big and never changes, apart from its row, which every renewal of a lease writes again."""
+"""What of a job is big and hardly changes, apart from its row, which every renewal of a lease writes again."""
 
 attempts = Table(
     "attempts",

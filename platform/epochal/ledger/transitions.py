@@ -14,7 +14,8 @@ from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome,
 from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
-FULL = select(*jobs.c, documents.c.spec, documents.c.origin).join(documents, documents.c.job_id == jobs.c.id)
+_DOCUMENTS = (documents.c.spec, documents.c.origin, documents.c.data)
+FULL = select(*jobs.c, *_DOCUMENTS).join(documents, documents.c.job_id == jobs.c.id)
 """Jobs with their documents."""
 _FULL_OF = FULL.where(jobs.c.id == bindparam("this"))
 

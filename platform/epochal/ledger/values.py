@@ -87,6 +87,8 @@ class FullJob(Job):
     spec: Mapping[str, Any]
     origin: Mapping[str, Any]
     """What the submitter wrote down for whoever runs the job: its file, and where its data and its code are."""
+    data: Mapping[str, Any] | None = None
+    """What the newest attempt took its data for (``training.data_summary.DataSummary``), once it has read it."""
 
 
 @dataclass(frozen=True)

@@ -111,4 +111,5 @@ _SEE = "GET /api/v1/openapi.json describes every request"
 def _told(problems: Sequence[Any]) -> str:
     """Without the values: a secret may be among them."""
     shown = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems[:_SHOWN_PROBLEMS]]
-    return "; ".join(shown) + ("; ..." if len(problems) > _SHOWN_PROBLEMS else "")
+    more = len(problems) - _SHOWN_PROBLEMS
+    return "; ".join(shown) + (f"; and {more:,} more problems" if more > 0 else "")

@@ -299,6 +299,10 @@ class RunOf(Body):
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
+class DataOf(Body):
+    data: Document
+
+
 class SavedAt(Body):
     step: Annotated[int, Field(ge=0, le=LARGEST)]
     path: Annotated[str, Field(max_length=2000)]

@@ -11,6 +11,7 @@ from epochal.urls import without_password
 
 MAX_DIFF_BYTES = 1024 * 1024
 _GIT_SECONDS = 10.0
+_MOST = 100
 _SECRET_FILES = (
     ".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.tfvars", "id_rsa*", "id_ed25519*",
     "id_ecdsa*", "*secret*", "*credential*", "*password*", "*_token", "*_token.*", "*.token", ".netrc", ".npmrc",
@@ -23,7 +24,8 @@ _SECRET_FILES = (
 class GitState:
     """``commit`` and ``branch`` (empty where detached) of a repository; ``diff`` is what differs from the commit.
 
-    ``untracked`` names the files that git does not know, the first hundred of them. ``truncated``: the diff went on.
+    ``untracked`` names the files that git does not know: the first hundred, and how many more there are.
+    ``truncated``: the diff went on.
     """
 
     commit: str
@@ -51,12 +53,13 @@ def git_state(folder: Path) -> GitState | None:
     diff = _git(folder, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ".", *excluded)
     status = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".")
     untracked = tuple(line[3:] for line in status.splitlines() if line.startswith("??"))
+    more = len(untracked) - _MOST
     return GitState(
         commit=commit,
         branch=_git(folder, "symbolic-ref", "--quiet", "--short", "HEAD").strip(),
         url=without_password(_git(folder, "config", "--get", "remote.origin.url").strip()),
         dirty=bool(status.strip()),
-        untracked=untracked[:100],
+        untracked=(*untracked[:_MOST], *([f"... and {more:,} more"] if more > 0 else [])),
         diff=diff,
         truncated=len(diff.encode()) >= MAX_DIFF_BYTES,
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epochal.errors import NotFoundError, UsageError, did_you_mean
+from epochal.errors import NotFoundError, UsageError, did_you_mean, some
 from epochal.redaction import said
 from epochal.tracking.connection import (
     answering,
@@ -131,11 +131,14 @@ def get_run(uri: str, name: str) -> RunInfo:
     runs = list(_search(uri, "", None, _SEARCHED))
     matches = [run for run in runs if run.id.startswith(name) or (run.job and run.job.startswith(name))]
     if len(matches) > 1 and name not in {run.id for run in matches}:
-        shown = ", ".join(f"{run.short_id} ({run.name})" for run in matches[:5])
+        shown = some([f"{run.short_id} ({run.name})" for run in matches], 5)
         raise UsageError(f"{len(matches)} runs begin with {name!r}: {shown}", "give more of the id")
     if not matches:
         known = tuple(dict.fromkeys(part for run in runs for part in (run.name, run.short_id, run.job) if part))
-        raise NotFoundError("run", name, known, did_you_mean(name, known) or "`epochal runs list` shows them")
+        hint = did_you_mean(name, known) or "`epochal runs list` shows them"
+        older = f"; one older than the newest {_SEARCHED:,} is found by its job's whole id, or its name"
+        hint += older if len(runs) == _SEARCHED else ""
+        raise NotFoundError("run", name, known, hint)
     return next((run for run in matches if run.id == name), matches[0])
 
 

@@ -13,6 +13,7 @@ from epochal.errors import CodeError, Problem, SpecError
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
+from epochal.training.data_summary import ClassCount, DataSummary
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,37 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
     return Checked(left_out, (*told, *_notes(spec, data), *(() if decides else _unseen(data))))
+
+
+def summarized(dataset: str, data: LoadedData, notes: Sequence[str] = ()) -> DataSummary:
+    """What the ``data`` of this name was taken for, from what is known of it without reading samples."""
+    classes = _classes(data)
+    return DataSummary(
+        dataset=dataset,
+        source=data.source,
+        digest=data.digest,
+        train_samples=len(data.train),
+        validation_samples=len(data.validation) if data.validation is not None else 0,
+        # A class that is counted is not told twice.
+        understood=tuple(one for one in data.understood if not classes or one.taken_for != "class"),
+        classes=classes,
+        notes=tuple(notes),
+    )
+
+
+def _classes(data: LoadedData) -> tuple[ClassCount, ...]:
+    target = data.info.target
+    counts: list[list[int]] = []
+    if target.shape or target.classes is None:
+        return ()
+    for split in (data.train, data.validation):
+        values = targets_of(split) if split is not None else torch.empty(0)
+        if values is None:
+            return ()
+        known = values[(values >= 0) & (values < target.classes)]
+        counts.append(torch.bincount(known.long(), minlength=target.classes).tolist())
+    names = data.classes if len(data.classes) == target.classes else map(str, range(target.classes))
+    return tuple(map(ClassCount, names, *counts))
 
 
 def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from epochal.training.data_summary import DataSummary
+
 Phase = Literal["setup", "train", "validate", "checkpoint", "export"]
 
 SETUP_SECONDS = 900.0
@@ -36,13 +38,9 @@ class Saved:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the first worker built: the dataset it read, its sizes in samples, and the model's parameters."""
+    """What the first worker built: the data it read, and how many parameters the model has."""
 
-    dataset: str
-    digest: str
-    source: str
-    train_samples: int
-    validation_samples: int
+    data: DataSummary
     parameters: int
 
 

@@ -12,13 +12,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Understood
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData
 from epochal.catalog.task import Task
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec, Optimizer, Resources
 from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
-from epochal.training.check import check
+from epochal.training.check import check, summarized
+from epochal.training.data_summary import ClassCount
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
@@ -76,6 +78,8 @@ class Plan:
     data_digest: str
     understood: tuple[Understood, ...]
     """What the dataset took each part of its files for."""
+    classes: tuple[ClassCount, ...]
+    """Of the target, with their samples, where those can be counted without reading any."""
     steps_per_epoch: int
     total_steps: int
     epochs: float
@@ -101,6 +105,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     data = loaded or load_data(spec.data, folder)
     task = build_task(spec.task, spec.data, data.info)
     checked = check(spec, data, task)
+    summary = summarized(spec.data.name, data)
     sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
@@ -118,7 +123,8 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
         data_digest=data.digest,
-        understood=data.understood,
+        understood=summary.understood,
+        classes=summary.classes,
         steps_per_epoch=sampler.steps_per_epoch,
         total_steps=total_steps,
         epochs=total_steps / sampler.steps_per_epoch,

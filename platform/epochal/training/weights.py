@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from epochal.errors import CheckpointError, TrainingError, did_you_mean
+from epochal.errors import CheckpointError, TrainingError, did_you_mean, some
 from epochal.files import sync
 from epochal.redaction import said
 from epochal.training import checkpoint, tensors
@@ -45,7 +45,7 @@ class Matched:
         }
         for label, names in labels.items():
             if names:
-                parts.append(f"{len(names)} {label}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+                parts.append(f"{len(names)} {label}: {some(names, 5)}")
         return "; ".join(parts)
 
 
@@ -60,7 +60,7 @@ def start_from(model: nn.Module, path: Path) -> Matched:
     shared = own.keys() & given.keys()
     fitting = {name: given[name] for name in own if name in shared and given[name].shape == own[name].shape}
     if not fitting:
-        raise CheckpointError(f"no weight in {path} fits the model: it has {', '.join(list(given)[:3])}, ...")
+        raise CheckpointError(f"no weight in {path} fits the model: it has {some(list(given))}")
     model.load_state_dict(fitting, strict=False)
     matched = Matched(
         loaded=tuple(fitting),

@@ -44,6 +44,8 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert progress is not None
     assert progress["step"] == 3
     assert agent.ledger.set_run(lease, "run-1", "http://mlflow").run_id == "run-1"
+    agent.ledger.set_data(lease, {"train_samples": 9})
+    assert client.job(job.id).data == {"train_samples": 9}
     agent.ledger.saved(lease, 3, "checkpoints/step-3")
     for _ in range(2):
         agent.ledger.note(lease, EventKind.WAITING, "x" * 30_000, {"step": 3}, key="waiting-1")

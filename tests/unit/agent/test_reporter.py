@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.agent.run_tracking import RunTracking
+from epochal.catalog.understood import Understood
 from epochal.errors import StaleLeaseError
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.spec.job import JobSpec, Retry
-from epochal.tracking.desired_run import CheckpointPointer, DesiredRun
+from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed, DesiredRun, artifacts_folder
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.training.control import Noted, SetAside
+from epochal.tracking.sync_state import artifact_files
+from epochal.training.control import Noted, Prepared, SetAside
+from epochal.training.data_summary import ClassCount, DataSummary
 
 SPEC = JobSpec.model_validate(
     {"version": 1, "name": "told", "model": {"name": "mlp"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
@@ -66,6 +70,23 @@ def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> No
     assert message.endswith("the model was not packaged for MLflow: TypeError: cannot pickle '_thread.lock' object")
     tags = DesiredRun.load(tmp_path / "job").tags
     assert (tags[FORMAT_TAG], tags[FALLBACK_TAG]) == ("none", failed.message)
+
+
+def test_what_the_data_was_taken_for_is_kept_whole_with_the_run_and_its_beginning_with_the_job(tmp_path: Path) -> None:
+    parts = tuple(Understood(f"c{number}", "number") for number in range(150))
+    data = DataSummary("csv", "/data/t.csv", "d1", 12, 3, parts, (ClassCount("no", 7, 2), ClassCount("yes", 5, 1)))
+    told(tmp_path, lambda reporter: reporter.report(Prepared(data, 650)), "leased")
+    artifacts = artifacts_folder(tmp_path / "job")
+    assert json.loads((artifacts / "data.json").read_text()) == json.loads(json.dumps(data.to_dict()))
+    assert (artifacts / "data.txt").read_text() == data.text()
+    assert set(artifact_files(tmp_path / "job")) == {"data.json", "data.txt"}
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        kept = ledger.full_job(ledger.jobs()[0].id).data
+    assert kept is not None
+    assert (len(kept["understood"]), kept["more_understood"], kept["classes"][1]["train"]) == (100, 50, 5)
+    run = DesiredRun.load(tmp_path / "job")
+    assert run.dataset == DatasetUsed("csv", "d1", "/data/t.csv")
+    assert run.tags["epochal.parameters"] == "650"
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:

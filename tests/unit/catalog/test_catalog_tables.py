@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from epochal.catalog.build import load_data
-from epochal.catalog.data import Batch, LoadedData, Split, Understood
+from epochal.catalog.data import Batch, LoadedData, Split
 from epochal.catalog.datasets.files import reading
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
 from epochal.spec.section import Component
 

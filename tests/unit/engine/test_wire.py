@@ -7,15 +7,22 @@ from typing import get_args
 
 import pytest
 
+from epochal.catalog.understood import Understood
 from epochal.engine import wire
 from epochal.engine.events import Done, Event, Failed, FailureKind, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import Evidence
 from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
+from epochal.training.data_summary import ClassCount, DataSummary
 
 REPORTS: list[Report] = [
     Progress("train", 10, 100, 0, 2.0, {"train/loss": 0.1 + 0.2, "perf/samples_per_second": math.inf}),
     Saved(10, "checkpoints/step-00000010", "d1", {"val/loss": 0.5}, best=True),
-    Prepared("digits", "d2", "sklearn", 1437, 360, 650),
+    Prepared(
+        DataSummary(
+            "digits", "sklearn", "d2", 1437, 360, (Understood("a", "input", 2),), (ClassCount("0", 9, 1),), ("so",), 7
+        ),
+        650,
+    ),
     SetAside(10, "checkpoints/step-00000010.damaged", "__0_0.distcp is damaged"),
     Noted("val/r2 is left out"),
 ]

@@ -55,6 +55,10 @@ def test_a_plan_tells_what_each_column_is_taken_for(tmp_path: Path) -> None:
         ("b", "category", 0),
         ("y", "target, class", 0),
     ]
+    assert list(planned.as_dict()["classes"]) == [
+        {"name": "p", "train": 2, "validation": 0},
+        {"name": "q", "train": 2, "validation": 0},
+    ]
 
 
 def test_steps_epochs_and_the_last_short_batch() -> None:

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from pydantic import Field as Bounds
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit, Understood
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import PartitionParams
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -117,7 +118,8 @@ def _loaded(
         _digest(root, [*train, *validation]),
         shown(root),
         _understood(classes, train, validation, others),
-        partial(_doubts, root, train, validation),
+        doubts=partial(_doubts, root, train, validation),
+        classes=tuple(shown(Path(name)) for name in classes),
     )
 
 

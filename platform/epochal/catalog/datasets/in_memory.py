@@ -11,9 +11,10 @@ import torch
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit, Understood
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Params
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
 
 
@@ -72,8 +73,9 @@ def loaded(
     digest: str,
     vocabulary: int | None = None,
     understood: tuple[Understood, ...] = (),
+    classes: tuple[str, ...] = (),
 ) -> LoadedData:
-    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
+    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids, ``classes`` are the target's by name.
 
     Raises:
         EpochalError: there are no training samples.
@@ -85,7 +87,7 @@ def loaded(
         target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
     )
     rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
-    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood)
+    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood, classes=classes)
 
 
 def unheld(before: Tensor, after: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData, Understood
+from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.files import existing, reading
 from epochal.catalog.datasets.in_memory import (
     Arrays,
@@ -23,6 +23,7 @@ from epochal.catalog.datasets.in_memory import (
     unheld,
 )
 from epochal.catalog.entry import Dataset
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
 
 
@@ -43,12 +44,12 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
     """input: (...) as in ``x``; target: a class, or (...) as in ``y``."""
     path = existing(params.path, folder)
     arrays = _read(path)
-    numbered = _numbered(arrays, params, path)
+    numbered, names = _numbered(arrays, params, path)
     tensors = {
-        name: _input(name, array, params, path) if name in ("x", "x_val") else numbered[name][0]
+        name: _input(name, array, params, path) if name in ("x", "x_val") else numbered[name]
         for name, array in arrays.items()
     }
-    classes = numbered["y"][1]
+    classes = len(names) or None
     whole = Arrays(tensors["x"], tensors["y"], classes)
     apart = Arrays(tensors["x_val"], tensors["y_val"], classes) if "x_val" in tensors else None
     parts = (whole, apart) if apart is not None else held_out(whole, params)
@@ -59,7 +60,8 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
         raise EpochalError(
             f"{path} (member x): found values that float32 cannot hold once standardised", "rescale them"
         )
-    return loaded(train, validation, str(path), digest_of(tensors), vocabulary, _understood(arrays, classes))
+    understood = _understood(arrays, classes)
+    return loaded(train, validation, str(path), digest_of(tensors), vocabulary, understood, classes=names)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -115,8 +117,10 @@ def _input(name: str, array: NDArray[Any], params: NpzParams, path: Path) -> Ten
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _numbered(arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path) -> dict[str, tuple[Tensor, int | None]]:
-    """The targets; classes are numbered in the order of their values."""
+def _numbered(
+    arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The targets, and the names of their classes, which are numbered in the order of their values."""
     targets = {name: array for name, array in arrays.items() if name in ("y", "y_val")}
     is_text = [array.dtype.kind in "US" for array in targets.values()]
     if any(is_text) and (not all(is_text) or params.target_kind == "real"):
@@ -128,12 +132,13 @@ def _numbered(arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path) ->
             with np.errstate(over="ignore"):
                 reals[name] = torch.from_numpy(array.astype(np.float32))
             _refuse_unheld(path, name, array, reals[name])
-        return {name: (tensor, None) for name, tensor in reals.items()}
+        return reals, ()
     if targets["y"].ndim != 1:
         shape = targets["y"].shape
         raise EpochalError(f"{path}: classes have the shape (samples,), and y has {shape}", "save y.ravel()")
     classes = np.unique(np.concatenate(list(targets.values())))
-    return {name: (torch.from_numpy(np.searchsorted(classes, array)), len(classes)) for name, array in targets.items()}
+    numbers = {name: torch.from_numpy(np.searchsorted(classes, array)) for name, array in targets.items()}
+    return numbers, tuple(map(str, classes))
 
 
 def _refuse_unheld(path: Path, name: str, array: NDArray[Any], values: Tensor) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData, Understood
+from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import (
     Arrays,
@@ -25,6 +25,7 @@ from epochal.catalog.datasets.in_memory import (
 )
 from epochal.catalog.datasets.table_file import DATES, Column, Table, TableFormat, read_table
 from epochal.catalog.entry import Dataset
+from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 MAX_CATEGORIES = 100
@@ -79,7 +80,8 @@ def build(params: TableParams, folder: Path) -> LoadedData:
     paths = [params.path, *([params.validation_path] if params.validation_path else [])]
     tables = [read_table(existing(path, folder), format, wanted) for path in paths]
     features = {name: _feature(tables, name, params) for name in _feature_names(params, tables[0])}
-    targets, classes, target = _targets(tables, params)
+    targets, names, target = _targets(tables, params)
+    classes = len(names) or None
     inputs = [
         torch.from_numpy(np.concatenate([feature.parts[index] for feature in features.values()], axis=1, dtype=float))
         for index in range(len(tables))
@@ -102,7 +104,7 @@ def build(params: TableParams, folder: Path) -> LoadedData:
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name, Understood(name, "left out")) for name in tables[0].cells.column_names),
     )
-    return loaded(train, validation, source=str(tables[0].path), digest=digest, understood=understood)
+    return loaded(train, validation, str(tables[0].path), digest, understood=understood, classes=names)
 
 
 def _feature_names(params: TableParams, table: Table) -> list[str]:
@@ -174,8 +176,8 @@ def _refuse_infinite(table: Table, name: str, column: Column) -> None:
         )
 
 
-def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], int | None, Understood]:
-    """The target of each table, the number of its classes, and what it was taken for."""
+def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], tuple[str, ...], Understood]:
+    """The target of each table, the names of its classes, and what it was taken for."""
     name, as_text = params.target, params.target in params.categories
     columns = [table.column(name, as_text, mixed=params.target_kind == "class", target=True) for table in tables]
     for table, column in zip(tables, columns, strict=True):
@@ -192,13 +194,17 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], in
         classes, counts = np.unique(np.concatenate(values), return_counts=True)
         shown = some([f"{value} ({count:,})" for value, count in zip(classes, counts, strict=True)], 8)
         numbers = [torch.from_numpy(np.searchsorted(classes, value)) for value in values]
-        return numbers, len(classes), Understood(name, "target, class", note=f"{len(classes)} classes: {shown}")
+        return (
+            numbers,
+            tuple(map(str, classes)),
+            Understood(name, "target, class", note=f"{len(classes)} classes: {shown}"),
+        )
     if columns[0].is_text:
         raise EpochalError(f"{tables[0].path}: the target {name!r} is text, not a real value")
     for table, column in zip(tables, columns, strict=True):
         _refuse_infinite(table, name, column)
     reals = [torch.from_numpy(value.astype(np.float64)) for value in values]
-    return reals, None, Understood(name, "target, real", note=columns[0].note)
+    return reals, (), Understood(name, "target, real", note=columns[0].note)
 
 
 def _filled(

@@ -35,7 +35,10 @@ def command(client: Client, job: str, follow: bool, output: Output) -> None:
     elif output in (Output.JSON, Output.YAML):
         render.records([event.to_dict() for event in events], ["id"], output)
     else:
-        render.records([_row(event) for event in events], _COLUMNS, output, "events")
+        found = list(events)
+        render.records([_row(event) for event in found], _COLUMNS, output, "events")
+        if found and found[0].previous is not None:
+            render.message("what happened before is not kept: the server deletes old events")
 
 
 def _show(event: Event, output: Output) -> None:
@@ -62,5 +65,10 @@ def _row(event: Event) -> dict[str, Any]:
         "event": event.kind,
         "state": event.state.value,
         "reason": event.reason.value if event.reason else "",
-        "message": render.printable(said.partition("\n")[0]),
+        "message": render.printable(_first_line(said)),
     }
+
+
+def _first_line(text: str) -> str:
+    first, more, _ = text.strip().partition("\n")
+    return f"{first} ... (-o json has all of it)" if more else first

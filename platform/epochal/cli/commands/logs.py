@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended. Ctrl-C leaves it alone.")
 @click.option("--rank", type=click.IntRange(0), help="Only of this rank.")
 @click.option("--attempt", type=click.IntRange(1), help="Only of this attempt.")
-@click.option("--tail", type=click.IntRange(1), metavar="LINES", help="Only the last lines of each rank.")
+@click.option(
+    "--tail", type=click.IntRange(1), metavar="LINES", help="Of the newest attempt the last lines of each rank."
+)
 @with_client
 @output_option(Output.TABLE, Output.JSON)
 def command(

@@ -91,6 +91,9 @@ def _show(planned: Plan, loaded: LoadedSpec, read: Mapping[str, Any], output: Ou
             rows = [{**asdict(one), "missing": one.missing or ""} for one in planned.understood]
             render.records(rows, ["name", "taken_for", "missing", "note"], title="parts of the data")
             render.text("")
+        if planned.classes:
+            render.records([asdict(one) for one in planned.classes], ["name", "train", "validation"], title="classes")
+            render.text("")
         render.document({**_summary(planned), **_start(loaded.spec.env)})
         for note in planned.notes:
             render.message(f"note: {note}")

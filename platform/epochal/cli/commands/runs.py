@@ -51,6 +51,9 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
         metrics = _common_metrics(found)
         rows = [{**_row(run), **{name: run.metrics.get(name) for name in metrics}} for run in found]
         render.records(rows, ["id", "name", "status", "reason", "started", "duration", *metrics], output, "runs")
+        if output is Output.TABLE:
+            known = {name for run in found for name in run.metrics}
+            render.part(len(metrics), len(known), "`epochal runs show RUN --all`, or -o json", "metrics")
     if len(one_more) > limit:
         render.message(f"the newest {limit:,} are shown, and there are more: --limit {10 * limit}")
 
@@ -76,6 +79,7 @@ def show_command(run: str, everything: bool, output: Output) -> None:
     render.document({name: facts[name] for name in _SHOWN})
     render.text("")
     render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at"], title="metrics")
+    render.part(len(rows), len(found.metrics), "--all", "metrics")
     render.message(f"its curves: {there.said(page)}")
 
 
@@ -103,6 +107,9 @@ def compare_command(runs: tuple[str, ...], output: Output) -> None:
         "duration": tuple(_duration(run) for run in comparison.runs),
     }
     render.records(_beside("metric", facts | comparison.metrics, labels), ["metric", *labels], title="metrics")
+    machines = {name for run in comparison.runs for name in run.metrics if name.startswith("system/")}
+    known = len(comparison.metrics) + len(machines)
+    render.part(len(comparison.metrics), known, "those of machines, with -o json", "metrics")
     render.text("")
     render.records(
         _beside("parameter", comparison.params, labels), ["parameter", *labels], title="parameters that differ"

@@ -21,11 +21,12 @@ export function curve(className) {
     area,
     line,
   );
-  const update = (history) => {
-    const points = place(real(history));
+  const update = (progress) => {
+    const found = real(progress?.loss_history);
+    const points = place(found);
     setAttribute(line, "d", points.length > 1 ? `M${points.join("L")}` : "");
     setAttribute(area, "d", points.length > 1 ? `M0 ${HEIGHT}L${points.join("L")}L${WIDTH} ${HEIGHT}Z` : "");
-    setAttribute(node, "aria-label", describe(real(history)));
+    setAttribute(node, "aria-label", [describe(found), left(progress)].filter(Boolean).join("; "));
     node.toggleAttribute("data-empty", points.length < 2);
   };
   return { node, update };
@@ -35,16 +36,24 @@ export function curve(className) {
 export function chart() {
   const drawn = curve("chart");
   const [high, low] = [el("span"), el("span")];
-  const node = el("figure", { class: "chart-box" }, el("figcaption", { class: "unseen" }, "Training loss"),
+  const part = el("span", { class: "meta" });
+  const node = el("figure", { class: "chart-box" }, el("figcaption", {}, "Training loss ", part),
     el("div", { class: "chart-range", "aria-hidden": "true" }, high, low), drawn.node);
-  const update = (history) => {
-    const values = real(history).map(([, value]) => value);
-    drawn.update(history);
+  const update = (progress) => {
+    const values = real(progress?.loss_history).map(([, value]) => value);
+    drawn.update(progress);
+    setText(part, left(progress));
     node.hidden = values.length < 2;
     setText(high, values.length ? figure(Math.max(...values)) : "");
     setText(low, values.length ? figure(Math.min(...values)) : "");
   };
   return { node, update };
+}
+
+/** What is said where not every value is drawn. */
+function left(progress) {
+  const [drawn, all] = [progress?.loss_history?.length ?? 0, progress?.loss_values ?? 0];
+  return all > drawn ? `${drawn} of ${all.toLocaleString("en")} values that were told; MLflow has every one` : "";
 }
 
 function place(found) {

@@ -2,12 +2,14 @@
 
 import { jobPath, request } from "./api.js";
 import { chart } from "./curve.js";
+import { forgetData, showData } from "./data.js";
 import { byId, clear, el, keep, setLink, setText } from "./dom.js";
 import { clock, clockOnly, duration, figure, seconds, whole, words } from "./format.js";
 import { LogReader } from "./logs.js";
-import { actions, loss, pill, progressBar, rate, timeLeft } from "./pieces.js";
+import { ON_ONE, actions, loss, pill, progressBar, rate, timeLeft } from "./pieces.js";
 
 const EVENTS_AT_ONCE = 500;
+const LONGEST = 300;
 const PENDING = new Set(["QUEUED", "STARTING"]);
 const ACTIVE = new Set(["STARTING", "RUNNING", "STOPPING"]);
 let open = null;
@@ -48,9 +50,10 @@ export async function updateJob(signal) {
 function furnish(refresh) {
   for (const id of ["job-state", "job-actions", "job-live", "job-details", "job-events", "job-attempts", "logs"]) clear(byId(id));
   for (const id of ["job-title", "job-message", "job-spec"]) setText(byId(id), "");
+  forgetData();
   byId("job-parts").hidden = true;
   byId("logs-rank").replaceChildren(el("option", { value: "" }, "all"));
-  const parts = { state: pill(), buttons: actions(refresh), bar: progressBar(), chart: chart(), figures: el("dl", { class: "figures" }) };
+  const parts = { state: pill(), buttons: actions(refresh, ON_ONE), bar: progressBar(), chart: chart(), figures: el("dl", { class: "figures" }) };
   byId("job-state").append(parts.state.node);
   byId("job-actions").append(parts.buttons.node);
   byId("job-live").append(parts.bar.node, parts.figures, parts.chart.node);
@@ -71,11 +74,12 @@ function show(job, why) {
   byId("job-live").hidden = !job.progress;
   if (job.progress) {
     bar.update(job, job.progress);
-    curve.update(job.progress.loss_history);
+    curve.update(job.progress);
     pairs(figures, live(job));
   }
   pairs(byId("job-details"), details(job));
   setText(byId("job-spec"), JSON.stringify(job.spec, null, 2));
+  showData(job.data);
 }
 
 function waiting(why) {
@@ -90,6 +94,7 @@ function live(job) {
     "Samples/s": whole(rate(progress)),
     Loss: figure(loss(progress)),
     ...Object.fromEntries(validation.map(([name, value]) => [name, figure(value)])),
+    "More metrics": progress.more_metrics ? `${whole(progress.more_metrics)}, in MLflow` : null,
   };
 }
 
@@ -166,6 +171,10 @@ function offerRanks(size) {
 /** Newest first. */
 function showEvents(events) {
   const list = byId("job-events");
+  if (!list.childElementCount && events.length) {
+    byId("job-events-more").hidden = events[0].previous === null;
+    setText(byId("job-events-more"), "What happened before is not kept: the server deletes old events (--retain).");
+  }
   for (const event of events) {
     open.lastEvent = event.id;
     if (event.kind === "tracking") open.tracking = event.message;
@@ -180,5 +189,6 @@ function showEvents(events) {
 
 function short(detail) {
   const text = Object.entries(detail ?? {}).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`);
-  return text.join(" ").slice(0, 300);
+  const said = text.join(" ");
+  return said.length > LONGEST ? `${said.slice(0, LONGEST)}… (${whole(said.length)} characters: epochal events ${open.id} -o json)` : said;
 }

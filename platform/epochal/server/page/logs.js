@@ -2,6 +2,7 @@
 
 import { jobPath, Problem, request } from "./api.js";
 import { byId, clear, el, setText } from "./dom.js";
+import { bytes, plural } from "./format.js";
 
 const KEPT_LINES = 4000;
 const FIRST_LINES = 500;
@@ -18,12 +19,15 @@ export class LogReader {
   #stop = new AbortController();
   #begun = new Map();
   #attempt = null;
+  #unread = 0;
+  #dropped = false;
 
   constructor(id, rank) {
     this.#id = id;
     this.#rank = rank;
     clear(pane());
     setText(byId("logs-state"), "");
+    byId("logs-part").hidden = true;
     this.#read();
   }
 
@@ -36,8 +40,10 @@ export class LogReader {
     while (!this.#stop.signal.aborted) {
       try {
         const answer = await request(this.#address(cursor), { wait: WAIT_SECONDS, signal: this.#stop.signal });
+        if (cursor === null) this.#unread = before(answer);
         answer.chunks.forEach((chunk) => this.#add(chunk));
         cursor = answer.cursor;
+        this.#tellPart(cursor);
         setText(byId("logs-state"), answer.done ? "complete" : "live");
         if (answer.done) return this.#flush();
       } catch (problem) {
@@ -75,6 +81,14 @@ export class LogReader {
     this.#show(added);
   }
 
+  /** What is shown begins with the last lines, of the newest attempt, and of many lines the oldest go. */
+  #tellPart(cursor) {
+    const [lines, all] = [pane().querySelectorAll(".line").length, [...places(cursor).values()].reduce((sum, end) => sum + end, 0)];
+    const command = `epochal logs ${this.#id}${this.#rank === "" ? "" : ` --rank ${this.#rank}`}`;
+    byId("logs-part").hidden = !this.#unread && !this.#dropped;
+    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; ${command} prints all of it.`);
+  }
+
   #flush() {
     if (!pane().childElementCount) this.#show([el("div", { class: "divider" }, "no output")]);
   }
@@ -89,9 +103,27 @@ export class LogReader {
   #show(lines) {
     const box = pane();
     box.append(...lines);
-    while (box.childElementCount > KEPT_LINES) box.firstElementChild.remove();
+    while (box.childElementCount > KEPT_LINES) {
+      box.firstElementChild.remove();
+      this.#dropped = true;
+    }
     if (byId("logs-follow").checked) box.scrollTop = box.scrollHeight;
   }
+}
+
+/** Where a cursor stands in each log: bytes by attempt and rank. */
+function places(cursor) {
+  return new Map(cursor.split("_").filter(Boolean).map((part) => {
+    const [attempt, rank, end] = part.split(".");
+    return [`${attempt}/${rank}`, Number(end)];
+  }));
+}
+
+/** The bytes that stand before what a first answer tells. */
+function before({ chunks, cursor }) {
+  const starts = places(cursor);
+  for (const { attempt, rank, offset } of chunks) starts.set(`${attempt}/${rank}`, offset);
+  return [...starts.values()].reduce((sum, start) => sum + start, 0);
 }
 
 /** What is left to see of a line: no colours, and of what was written over the newest state. */

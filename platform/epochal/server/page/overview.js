@@ -106,7 +106,7 @@ function runningRow() {
     bar.update(job, progress);
     setText(left, timeLeft(job));
     setText(speed, whole(rate(progress)));
-    line.update(progress?.loss_history);
+    line.update(progress);
     setText(lossNow, figure(loss(progress)));
     buttons.update(job);
   };

@@ -58,18 +58,30 @@ export const rate = (progress) => progress?.samples_per_second;
 export const loss = (progress) => progress?.metrics?.["train/loss"];
 export const timeLeft = (job) => duration(job.state === "RUNNING" ? job.progress?.eta_seconds : null);
 
-const ACTIONS = [
+const hasWorkers = (state) => ["STARTING", "RUNNING", "STOPPING"].includes(state);
+
+const EVERYWHERE = [
   { name: "pause", label: "Pause", allows: (state) => ["QUEUED", "STARTING", "RUNNING"].includes(state) },
   { name: "resume", label: "Resume", allows: (state) => state === "PAUSED" },
-  { name: "stop", label: "Stop", allows: (state) => !isTerminal(state) && state !== "STOPPING", asks: true },
+  {
+    name: "stop", label: "Stop", allows: (state) => !isTerminal(state) && state !== "STOPPING", yes: "Stop it",
+    text: ({ state }) => `ends for good${hasWorkers(state) ? "; its workers have 30 seconds to save their state" : ""}. Pause keeps its place: it can go on from its newest checkpoint.`,
+  },
   { name: "retry", label: "Retry", allows: isTerminal },
 ];
+const STOP_NOW = {
+  name: "stop", label: "Stop now", allows: hasWorkers, yes: "Kill its workers", body: { grace: 0 },
+  text: () => "ends for good, at once: its workers are killed, and what they did since the newest checkpoint is lost.",
+};
+
+/** The actions where there is room for all of them. */
+export const ON_ONE = [...EVERYWHERE.slice(0, 3), STOP_NOW, ...EVERYWHERE.slice(3)];
 
 /** The buttons for what the viewer may do to a job now. `done(job)` is called with the server's answer. */
-export function actions(done) {
+export function actions(done, among = EVERYWHERE) {
   const node = el("div", { class: "actions" });
   let job = null;
-  const buttons = ACTIONS.map((action) => {
+  const buttons = among.map((action) => {
     const button = el("button", { type: "button", hidden: true, onclick: () => act(action, job, button, done) }, action.label);
     return { action, button };
   });
@@ -89,10 +101,10 @@ function mayChange(job) {
 }
 
 async function act(action, job, button, done) {
-  if (action.asks && !(await confirmed(job))) return;
+  if (action.yes && !(await confirmed(action, job))) return;
   button.disabled = true;
   try {
-    const changed = await request(jobPath(job.id, action.name), { method: "POST", body: {} });
+    const changed = await request(jobPath(job.id, action.name), { method: "POST", body: action.body ?? {} });
     tell(action.name === "retry" ? `${changed.id} is queued` : `${changed.name} is ${words(changed.state)}`);
     done(changed);
   } catch (problem) {
@@ -102,10 +114,11 @@ async function act(action, job, button, done) {
   }
 }
 
-function confirmed(job) {
+function confirmed({ label, text, yes }, job) {
   const dialog = byId("confirm");
-  setText(byId("confirm-title"), `Stop ${job.name}?`);
-  setText(byId("confirm-text"), `${job.id} ends for good. Pause keeps its place: it can go on from its newest checkpoint.`);
+  setText(byId("confirm-title"), `${label.replace("Stop", `Stop ${job.name}`)}?`);
+  setText(byId("confirm-text"), `${job.id} ${text(job)}`);
+  setText(byId("confirm-yes"), yes);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {

@@ -73,6 +73,13 @@ def run(claim: Claimed, body: schemas.RunOf, services: Deps) -> Response:
     return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
+@router.post("/leases/{job_id}/{epoch}/data", responses=answers(schemas.STATUS, 404, 409, 413))
+def data(claim: Claimed, body: schemas.DataOf, services: Deps) -> Response:
+    """What the attempt took its data for: it is shown with the job, and is no event."""
+    services.ledger.set_data(services.ledger.held(*claim), body.data)
+    return answer({"status": "ok"})
+
+
 @router.post("/leases/{job_id}/{epoch}/saved", responses=answers(schemas.STATUS, 404, 409, 413))
 def saved(claim: Claimed, body: schemas.SavedAt, services: Deps) -> Response:
     """A checkpoint is complete: it is shown with the attempt, and is no event."""
