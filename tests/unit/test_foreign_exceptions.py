@@ -22,7 +22,8 @@ from epochal.errors import EpochalError
 from epochal.ledger.database import mapped_errors
 from epochal.ledger.states import Reason
 from epochal.redaction import Redactor, named, said, trace
-from epochal.tracking.connection import described, unreachable
+from epochal.tracking.connection import unreachable
+from epochal.tracking.obstacle import described
 
 TOKEN = "ep_" + "aB3-_" * 8
 SECRET = "s3cretPW"

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from epochal.errors import Problem, SpecError
+from epochal.redaction import said
 from epochal.units import Duration
 
 _DEEPEST = 40
@@ -63,9 +64,9 @@ def _plain(value: Any, place: str, problems: list[Problem], depth: int) -> Any:
     except _NotPlainError as error:
         kind = type(value)
         what = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        problems.append(Problem(place, f"expected a plain value, got {what}: {error}"))
+        problems.append(Problem(place, f"expected a plain value, got {what}: {said(error)}"))
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # the object's own, asked for its value
-        problems.append(Problem(place, f"{type(value).__name__} gives no plain value: {error}"))
+        problems.append(Problem(place, f"{type(value).__name__} gives no plain value: {said(error)}"))
     return None
 
 

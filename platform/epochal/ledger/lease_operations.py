@@ -28,7 +28,7 @@ from sqlalchemy import (
 from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
-from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason, stronger
+from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
 from epochal.ledger.tables import agents, attempts, documents, events, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
@@ -39,6 +39,7 @@ from epochal.ledger.transitions import (
     end_attempt,
     full,
     locked,
+    obedient,
     record,
     to_attempt,
     to_job,
@@ -146,16 +147,14 @@ class LeaseOperations:
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
-        """Record an event; by a lease only as long as it is held, but for what MLflow takes of the newest attempt,
-        which may be known only afterwards. With a ``key`` of the job's, once."""
+        """Record an event, with a ``key`` of the job's once; by a lease only as long as it is held, but for what MLflow
+        takes of the newest attempt, which may be known only afterwards."""
         step = Step(EventKind(kind), message=message, detail=detail or {}, key=key)
         with self._database.write() as connection:
-            if isinstance(about, Job | str):
-                job = _locked(connection, find(connection, about if isinstance(about, str) else about.id).id)
-            else:
-                job = _locked(connection, about.job_id)
-                if step.kind is not EventKind.TRACKING or job.epoch != about.epoch:
-                    _require(job, about)
+            about = find(connection, about) if isinstance(about, str) else about
+            job = _locked(connection, about.id if isinstance(about, Job) else about.job_id)
+            if not isinstance(about, Job) and (step.kind is not EventKind.TRACKING or job.epoch != about.epoch):
+                _require(job, about)
             known = (events.c.job_id == job.id) & (events.c.key == key)
             if key is not None and connection.scalar(select(events.c.id).where(known)) is not None:
                 return job
@@ -193,7 +192,7 @@ class LeaseOperations:
                 return None
             _require(job, lease)
             step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
-            _end_with(connection, job, _obedient(job, step), reason, losses=0)
+            _end_with(connection, job, obedient(job, step), reason, losses=0)
             return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret)
 
     def pause(self, lease: Held, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
@@ -236,7 +235,7 @@ class LeaseOperations:
             _require(job, lease)
             if lost:
                 return _lose(connection, job, step)
-            return _end_with(connection, job, _obedient(job, step) if obey else step, reason)
+            return _end_with(connection, job, obedient(job, step) if obey else step, reason)
 
 
 def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
@@ -282,7 +281,7 @@ def _lose(connection: Connection, job: Job, step: Step) -> Job:
         said = f"{losses} attempts in a row were lost with their agent or its Ray, with no new checkpoint in between"
         message = f"{said}: the job itself may be the cause; the last: {step.message}"
         step = replace(step, state=JobState.PAUSED, message=message)
-    return _end_with(connection, job, _obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
+    return _end_with(connection, job, obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
 
 
 def _renewal(*which: ColumnElement[bool]) -> Update:
@@ -352,14 +351,6 @@ def _taking(*which: ColumnElement[bool]) -> Update:
 
 _TAKE_FIRST, _TAKE = _taking(), _taking(jobs.c.id == bindparam("job"))
 _BEGIN = insert(attempts).values(storage=_STORAGE, message="", detail={})
-
-
-def _obedient(job: Job, step: Step) -> Step:
-    """``step``, unless the job was asked to become something stronger: then that, for the reason it was asked."""
-    target = step.state or job.state
-    if job.wanted is None or stronger(job.wanted, target) is target:
-        return step
-    return Step(step.kind, job.wanted, job.reason, step.message)
 
 
 def _end_with(connection: Connection, job: Job, step: Step, why: Reason, **columns: Any) -> Job:

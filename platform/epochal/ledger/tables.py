@@ -38,8 +38,12 @@ _KIND = " || ' ' || ".join(
 )
 
 
-@compiles(Computed, "sqlite")
-def _computed_when_read(element: Computed, compiler: Any, **options: Any) -> str:
+class _Kind(Computed):
+    """Of its own, or the rule below would hold for all tables of the process, MLflow's too."""
+
+
+@compiles(_Kind, "sqlite")
+def _computed_when_read(element: _Kind, compiler: Any, **options: Any) -> str:
     """SQLite can add no stored column to a table, and indexes these too; PostgreSQL indexes only stored ones."""
     return f"GENERATED ALWAYS AS ({element.sqltext})"
 
@@ -86,7 +90,7 @@ jobs = Table(
     Column("storage", Text),
     Column("experiment_id", Text),
     # What the queue policy asks of a job: of the queued jobs of a kind, it looks at the first.
-    Column("kind", Text, Computed(_KIND, persisted=True)),
+    Column("kind", Text, _Kind(_KIND, persisted=True)),
     Column("grace", Double),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),

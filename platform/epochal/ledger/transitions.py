@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 
 from epochal.errors import ConflictError
 from epochal.ledger.documents import text
-from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome, Reason
+from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome, Reason, stronger
 from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
@@ -116,6 +116,14 @@ def end_attempt(connection: Connection, job: Job, reason: Reason, message: str) 
     live = (attempts.c.job_id == job.id) & (attempts.c.epoch == job.epoch) & attempts.c.ended_at.is_(None)
     ending = {"ended_at": job.updated_at, "outcome": Outcome.of(reason), "reason": reason, "message": text(message)}
     connection.execute(update(attempts).where(live).values(ending))
+
+
+def obedient(job: Job, step: Step) -> Step:
+    """``step``, unless the job was asked to become something stronger: then that, for the reason it was asked."""
+    target = step.state or job.state
+    if job.wanted is None or stronger(job.wanted, target) is target:
+        return step
+    return Step(step.kind, job.wanted, job.reason, step.message)
 
 
 def record(connection: Connection, job: Job, previous: JobState | None, step: Step) -> None:

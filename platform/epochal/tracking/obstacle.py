@@ -124,8 +124,8 @@ def obstacle_of(uri: str, error: Exception) -> Obstacle:
         known = row.whole or row.kind in ("forbidden", "too large", "quota")
         row = row if known and row.kind not in ("not mlflow", "not a uri", "database") else _STORE
         what = what if row.whole else f"the artifact store of {what}"
-        return Obstacle(row.kind, f"{what} {row.said} ({error}: {_words(cause)})", row.remedy, row.whole)
-    if found := _SCHEMA.search(str(error)):
+        return Obstacle(row.kind, f"{what} {row.said} ({said(error)}: {_words(cause)})", row.remedy, row.whole)
+    if found := _SCHEMA.search(said(error)):
         return _of_schema(what, found[1], uri)
     row = next(row for row in _TABLE if _fits(row, error))
     return Obstacle(row.kind, f"{what} {row.said} ({_words(error)})", row.remedy, row.whole)
@@ -144,7 +144,7 @@ def described(error: BaseException) -> str:
 def status_of(error: Exception) -> str:
     """The HTTP status behind an error, where it was not MLflow's own answer; empty where there is none."""
     answer = getattr(error, "response", None)
-    found = _STATUS.search(str(error))
+    found = _STATUS.search(said(error))
     return str(answer.status_code) if answer is not None else (found[1] or found[2]) if found else ""
 
 
@@ -154,7 +154,7 @@ def _words(error: BaseException) -> str:
 
 
 def _fits(row: _Row, error: Exception) -> bool:
-    return not set(row.signs.split()).isdisjoint(_signs(error)) or bool(row.text and re.search(row.text, str(error)))
+    return not set(row.signs.split()).isdisjoint(_signs(error)) or bool(row.text and re.search(row.text, said(error)))
 
 
 def _signs(error: Exception) -> Iterator[str]:

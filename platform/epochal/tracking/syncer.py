@@ -344,7 +344,7 @@ class Syncer:
                 raise
             self.check_not_deleted()
             if len(entities) == 1:
-                if is_too_large or "must be in the 'active' state" in str(error):  # restored a moment ago
+                if is_too_large or "must be in the 'active' state" in described(error):  # restored a moment ago
                     raise
                 self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {described(error)[:200]}")
                 return

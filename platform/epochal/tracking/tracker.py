@@ -12,7 +12,7 @@ from typing import Any
 
 from epochal.backoff import pause_after
 from epochal.errors import EpochalError
-from epochal.redaction import named, trace
+from epochal.redaction import named, said, trace
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
 from epochal.tracking.sync_state import SyncState, can_be_sent, tell_news
 from epochal.tracking.syncer import Synced, sync
@@ -128,7 +128,7 @@ class Tracker:
         try:
             tell_news(self._folder, self._notice)
         except (EpochalError, OSError) as error:  # told with the next sync, or by whoever looks after the folder then
-            _logger.info("%s has not heard how MLflow takes its run: %s", self._folder.name, error)
+            _logger.info("%s has not heard how MLflow takes its run: %s", self._folder.name, said(error))
 
 
 def pending_folders(storage: Path) -> Iterator[Path]:

@@ -119,7 +119,7 @@ def test_no_call_takes_another_product_s_answer(call: str) -> None:
 )
 def test_an_environment_that_cannot_be_used(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="of the environment cannot be used") as caught:
+    with pytest.raises(UsageError, match="that are set cannot be used") as caught:
         Client(FAR, TOKEN)
     assert said in str(caught.value)
     assert "verysecret" not in str(caught.value)

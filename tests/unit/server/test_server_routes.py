@@ -72,7 +72,9 @@ def test_every_file_that_the_page_names_is_there(server: RunningServer) -> None:
 def test_everything_that_the_page_asks_for_is_a_route(server: RunningServer, paths: dict[str, dict[str, Any]]) -> None:
     code = "\n".join(one.read_text(encoding="utf-8") for one in PAGE.glob("*.js"))
     jobs = {f"{API}/jobs/{{job}}/{what}" for what in re.findall(r'jobPath\([\w.#]+, "(\w+)"\)', code)}
-    actions = {f"{API}/jobs/{{job}}/{name}" for name in re.findall(r'\{ name: "(\w+)", label: "\w+", allows', code)}
+    actions = {
+        f"{API}/jobs/{{job}}/{name}" for name in re.findall(r'\{\s*name: "(\w+)", label: "[\w ]+", allows', code)
+    }
     plain = {f"{API}/{name}" for name in re.findall(r'request\(["`](\w+)', code)}
     known = {re.sub(r"jobs/\{\w+\}", "jobs/{job}", path) for path in paths}
     assert len(jobs) >= 4
