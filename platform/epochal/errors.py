@@ -313,9 +313,10 @@ _KINDS = _kinds(EpochalError)
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     """A hint naming the closest of ``known``, or all of them where none is close and they are few."""
-    close = get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    lower = {one.lower(): one for one in known}
+    close = get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
     if close:
-        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+        return f"did you mean {' or '.join(repr(lower[match]) for match in close)}?"
     if 0 < len(known) <= 25:
         return f"known: {', '.join(sorted(known))}"
     return ""
