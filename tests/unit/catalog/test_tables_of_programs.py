@@ -46,11 +46,11 @@ def test_it_is_the_same_table(tmp_path: Path, content: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "params", "name", "note"),
     [
-        (",a,y\n17,1,p\n3,2,q\n8,4,p\n", {}, "", "an index: no name, and each value once"),
+        (",a,y\n17,1,p\n3,2,q\n8,4,p\n", {}, "(no name)", "an index: no name, and each value once"),
         ("car,a,y\nFiat,1,p\nVW,2,q\nBMW,4,p\n", {}, "car", "BMW, Fiat, VW; each in one row: names, to be left out"),
-        (",a,y\n0.5,1,p\n1.5,2,q\n2.5,4,p\n", {}, "", ""),
+        (",a,y\n0.5,1,p\n1.5,2,q\n2.5,4,p\n", {}, "(no name)", ""),
         ("id,a,y\n1,1,p\n2,2,q\n3,4,p\n", {}, "id", "counts the rows from 1: an index, to be left out by"),
-        (",a,y\n0,1,p\n1,2,q\n2,4,p\n", {"features": [""]}, "", "counts the rows from 0"),
+        (",a,y\n0,1,p\n1,2,q\n2,4,p\n", {"features": [""]}, "(no name)", "counts the rows from 0"),
         ("a,b,y\n7,1,p\n7,2,q\n", {}, "a", "always 7"),
         ("a,y\n00501,p\n10001,q\n", {}, "a", "'00501' read as 501: if these are codes, data.params.categories"),
         ("a,y\n0,p\n0.5,q\n", {}, "a", ""),

@@ -120,7 +120,7 @@ def _feature_names(params: TableParams, table: Table) -> list[str]:
 
 def _left_out(table: Table, name: str, params: TableParams) -> Understood:
     unasked = not params.features and name not in params.exclude
-    return Understood(name, "left out", note="an index: no name, and each value once" if unasked else "")
+    return Understood(name or "(no name)", "left out", note="an index: no name, and each value once" if unasked else "")
 
 
 def _is_index(table: Table, name: str) -> bool:
@@ -146,7 +146,7 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
         if len(column.missing):
             become = "becomes" if len(column.missing) == 1 else "become"
             notes.append(f"{table.rows(column.missing)} of {table.path.name} {become} the mean of the training part")
-    understood = Understood(name, "number", missing, "; ".join(dict.fromkeys(notes)))
+    understood = Understood(name or "(no name)", "number", missing, "; ".join(dict.fromkeys(notes)))
     return Feature((name,), [column.values[:, None] for column in columns], understood)
 
 
@@ -191,7 +191,7 @@ def _categories(path: Path, name: str, columns: list[Column], missing: int) -> F
     return Feature(
         tuple(f"{name}={category}" for category in categories),
         [text[:, None] == categories[None, :] for text in texts],
-        Understood(name, "category", missing, note),
+        Understood(name or "(no name)", "category", missing, note),
     )
 
 
