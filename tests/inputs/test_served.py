@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import made
 import pytest
@@ -188,3 +189,48 @@ def test_b07_a_run_that_was_deleted_while_its_job_wrote_has_every_step_once_it_i
     steps = ended["progress"]["total_steps"]
     until(lambda: len(mlflow.get_metric_history(run_id, "train/loss")) >= steps, f"all {steps} steps", 60)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
+
+
+PYTHON = """
+import asyncio, copy, json, pathlib, pickle, sys, threading
+import numpy as np
+from epochal.client import Client
+spec = {"version": 1, "name": "py", "model": {"name": "mlp", "params": {"hidden": [4]}},
+        "data": {"name": "wine"}, "train": {"epochs": 1}}
+
+async def main():
+    with Client() as client:
+        return client.submit(spec)
+
+first = asyncio.run(main())
+assert pickle.loads(pickle.dumps(first.job)) == first.job
+client = Client()
+assert "ep_" not in repr(client)
+taken = client.submit({**spec, "train": {"epochs": np.int64(1)}, "priority": np.int32(50)})
+ids = []
+def work():
+    ids.append(client.submit(spec, key="same-key").id)
+threads = [threading.Thread(target=work) for _ in range(12)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+refused = []
+for bad in ({"version": 1}, {**spec, "train": {"epochs": float("nan")}}, {**spec, "tags": {"a": object()}}, "no.yaml"):
+    try:
+        client.submit(bad)
+    except Exception as error:
+        refused.append([type(error).__module__, str(error)])
+client.close()
+print(json.dumps({"ids": ids, "taken": taken.id, "refused": refused}))
+"""
+
+
+def test_b04_the_client_takes_what_people_have_in_hand(served: Typist) -> None:
+    done = served.python(PYTHON)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert len(told["ids"]) == 12
+    assert len(set(told["ids"])) == 1
+    assert [module for module, _ in told["refused"]] == ["epochal.errors"] * 4
+    assert "tags.a" in told["refused"][2][1]
+    for ref in (told["taken"], told["ids"][0]):
+        served.epochal("stop", ref, "--now")
