@@ -313,10 +313,11 @@ _KINDS = _kinds(EpochalError)
 
 def did_you_mean(name: str, known: tuple[str, ...]) -> str:
     """A hint naming the closest of ``known``, or all of them where none is close and they are few."""
-    close = get_close_matches(name.lower(), known, n=max(1, len(known)), cutoff=0.6)
+    lower = {one.lower(): one for one in known}
+    close = get_close_matches(name.lower(), lower, n=max(1, len(lower)), cutoff=0.6)
     if close:
         more = f", or one of {len(close) - 3:,} more" if len(close) > 3 else ""
-        return f"did you mean {' or '.join(repr(match) for match in close[:3])}{more}?"
+        return f"did you mean {' or '.join(repr(lower[match]) for match in close[:3])}{more}?"
     if 0 < len(known) <= 25:
         return f"known: {', '.join(sorted(known))}"
     return ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochal.cli import render
-from epochal.errors import CodeError, EpochalError
+from epochal.errors import CodeError, EpochalError, some
 from epochal.own_code import ended, not_ended, place
 from epochal.redaction import named
 
@@ -45,6 +47,9 @@ def own_code(folder: Path | None) -> Iterator[None]:
     """
     if folder is not None:
         sys.path.insert(0, str(folder))
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # names the line where the process crashes
+    before = set(threading.enumerate())
     with render.apart(), _told_apart():
         try:
             with not_ended():
@@ -53,10 +58,12 @@ def own_code(folder: Path | None) -> Iterator[None]:
             raise
         except KeyboardInterrupt as error:
             raise ended(error) from error
-        except Exception as error:
+        except BaseException as error:  # not all that code raises is an Exception
             if not (where := place(error)):
                 raise
             raise CodeError(f"your code failed ({where}): {named(error)}") from error
+    if left := [thread.name for thread in threading.enumerate() if thread not in before and not thread.daemon]:
+        render.warning(f"your code has left threads running ({some(left)}): the command ends once they have ended")
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def test_arrays_can_be_tokens_or_real_targets_and_have_their_own_validation(tmp_
         ({"x": np.ones(3)}, "needs arrays x and y"),
         ({"x": np.ones((3, 2)), "y": np.ones(4)}, "differ in length"),
         ({"x": np.ones((0, 2)), "y": np.ones(0)}, "are empty"),
-        ({"x": np.ones((3, 2)), "y": np.ones((3, 2), int)}, "classes have the shape (samples,)"),
+        ({"x": np.ones((3, 2)), "y": np.ones((3, 2), int)}, "expected one class a sample: (samples,)"),
         ({"x": np.ones((3, 2)), "y": np.array([{}, {}, {}])}, "without pickled objects"),
     ],
 )
@@ -155,6 +155,8 @@ def test_arrays_that_cannot_be_used_say_why(tmp_path: Path, arrays: dict[str, An
 def test_a_file_that_is_no_npz_says_so(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_text("hello")
     assert "cannot be read as an .npz file" in _refused("npz", tmp_path, path="data.npz")
+    np.save(tmp_path / "one.npy", np.ones(3))
+    assert "found one array, expected an .npz file" in _refused("npz", tmp_path, path="one.npy")
 
 
 def _images(root: Path, *classes: str, count: int = 5) -> None:
@@ -245,6 +247,8 @@ def test_a_share_is_held_out_where_a_split_has_no_val(tmp_path: Path) -> None:
         (["train/cat", "train/dog", "birds"], "has birds beside"),
         (["."], "in no folder of a class"),
         (["train/cat"], "and has 1: cat"),
+        (["test/cat", "test/dog", "val/cat", "val/dog"], "has test, val and no train"),
+        (["Train/cat", "Train/dog", "train/cat", "train/dog"], "has Train beside"),
     ],
 )
 def test_a_layout_that_is_not_understood_is_refused_with_the_one_that_is(
@@ -308,6 +312,23 @@ def test_a_picture_that_is_linked_or_gone_does_not_stop_the_look(tmp_path: Path)
     told = list(data.doubts())
     assert told[0].startswith("the same picture is in two classes: ")
     assert "cat/0.png and dog/" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "asked"),
+    [
+        (["a/cat", "a/dog", "b/cat", "b/dog"], True),
+        (["train/a/cat", "train/a/dog", "train/b/cat", "train/b/dog", "val/a/cat"], True),
+        (["a/cat", "a/dog", "b/cat"], False),
+        (["a/cat", "a/dog", "b/cat", "b/dog", "b"], False),
+        (["a/new", "b/new"], False),
+    ],
+)
+def test_classes_that_may_be_a_level_deeper_are_asked_for(tmp_path: Path, folders: list[str], asked: bool) -> None:
+    for folder in folders:
+        _images(tmp_path / "pets", folder, count=1)
+    data = _load("image-folder", tmp_path, path="pets", validation=0.0)
+    assert ["in cat, dog, as each class" in one.note for one in data.understood[:2]] == [asked, asked]
 
 
 def test_names_that_are_no_text_are_read_and_shown(tmp_path: Path) -> None:

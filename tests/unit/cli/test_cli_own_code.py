@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -73,6 +74,7 @@ ENDS = {
     "os._exit(status=0)": "os._exit(status=0)",
     "os.abort()": "os.abort()",
 }
+OWN_KIND = "raise type('Odd', (BaseException,), {})('width')"
 CAUGHT = [
     "try: os._exit(3)\n{0}except BaseException: pass",
     "try: os._exit(3)\n{0}except SystemExit as error: raise RuntimeError('no') from error",
@@ -145,15 +147,24 @@ def test_code_cannot_hide_that_it_would_end_the_interpreter(
     assert "your code ended the interpreter by os._exit(3)" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [*everywhere("raise KeyError('width')"), ("raise GeneratorExit('width')", "in_data"), *everywhere(OWN_KIND)[:1]],
+)
 def test_an_exception_of_the_code_names_its_line(
-    planned: Planned, capfd: pytest.CaptureFixture[str], where: str
+    planned: Planned, capfd: pytest.CaptureFixture[str], what: str, where: str
 ) -> None:
-    assert planned("raise KeyError('width')", where) == 2
+    assert planned(what, where) == 2
     said = capfd.readouterr().err
-    assert "KeyError: 'width'" in said
+    assert re.search(r"(KeyError|GeneratorExit|Odd): '?width'?", said)
     assert "(nets.py, line " in said
     assert "Traceback" not in said
+
+
+def test_threads_that_the_code_leaves_running_are_told(planned: Planned, capfd: pytest.CaptureFixture[str]) -> None:
+    start = "threading.Thread(target=threading.Event().wait, args=[1], name='poller').start()"
+    assert planned(start, "on_import") == 0
+    assert "left threads running (poller)" in capfd.readouterr().err
 
 
 def test_ctrl_c_is_no_error_of_the_code(planned: Planned, capfd: pytest.CaptureFixture[str]) -> None:

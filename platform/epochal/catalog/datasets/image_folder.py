@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,7 +26,7 @@ from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 _PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -73,6 +74,8 @@ def build(params: ImageFolderParams, folder: Path) -> LoadedData:
     """input: (channels, height, width) from 0 to 1; target: the class, in the order of the folders' names."""
     root = _with_classes(existing(params.path, folder))
     parts = {_PARTS[path.name.lower()]: path for path in _folders(root) if _is_part(path)}
+    if parts and len(parts) == len(_folders(root)) and "train" not in parts:
+        raise _not_understood(root, f"has {_names(list(parts.values()))} and no train")
     if "train" not in parts:
         classes = _classes(root)
         others: list[Path] = []
@@ -117,19 +120,26 @@ def _loaded(
         info,
         _digest(root, [*train, *validation]),
         shown(root),
-        _understood(classes, train, validation, others),
+        _understood(root, classes, train, validation, others),
         doubts=partial(_doubts, root, train, validation),
         classes=tuple(shown(Path(name)) for name in classes),
     )
 
 
 def _understood(
-    classes: list[str], train: list[tuple[Path, int]], validation: list[tuple[Path, int]], others: list[Path]
+    root: Path,
+    classes: list[str],
+    train: list[tuple[Path, int]],
+    validation: list[tuple[Path, int]],
+    others: list[Path],
 ) -> tuple[Understood, ...]:
     counts = [Counter(label for _, label in files) for files in (train, validation)]
+    doubt = _deeper(root, classes, [*train, *validation])
     found = [
         Understood(
-            shown(Path(name)), "class", note=f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate"
+            shown(Path(name)),
+            "class",
+            note=f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate{doubt}",
         )
         for label, name in enumerate(classes)
     ]
@@ -171,6 +181,18 @@ def _start(path: Path) -> bytes:
 def _whole(path: Path) -> bytes:
     with path.open("rb") as file:
         return file_digest(file, "sha256").digest()
+
+
+def _deeper(root: Path, classes: list[str], files: list[tuple[Path, int]]) -> str:
+    """A word where each class has all its pictures in folders of the same names: classes may be a level deeper."""
+    below: dict[int, set[str]] = {label: set() for label in range(len(classes))}
+    for path, label in files:
+        parts = path.relative_to(root).parts
+        inside = parts[1 if parts[0] == classes[label] else 2 : -1]
+        below[label].add(inside[0] if inside else "")
+    if len(below[0]) < 2 or "" in below[0] or any(folders != below[0] for folders in below.values()):
+        return ""
+    return f", in {_names([Path(name) for name in sorted(below[0])])}, as each class: are these the classes?"
 
 
 def _with_classes(root: Path) -> Path:
@@ -266,9 +288,12 @@ def _digest(root: Path, files: list[tuple[Path, int]]) -> str:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise EpochalError(f"{shown(path)} cannot be read: {error.strerror}", "is it a link to nothing?") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise EpochalError(f"{shown(path)} cannot be read as an image: it is no file", "take it out of the folder")
+    return found.st_size
 
 
 ENTRY = Dataset(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
@@ -15,7 +17,10 @@ from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, Tens
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Params
 from epochal.catalog.understood import Understood
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, some
+
+MANY = 20
+"""Of a target as many different whole numbers are rather classes, more rather numbers to predict."""
 
 
 class PartitionParams(Params):
@@ -109,6 +114,22 @@ def _unheld(before: Tensor, after: Tensor) -> Tensor:
     coarse = (held == exact.float().double()).all(dim=0) & (deviation < 8 * 2**-24 * largest)
     same = (held == exact).all(dim=0)
     return ~held.isfinite().all(dim=0) | (differs & ~same & (constant | coarse))
+
+
+def classes_shown(values: NDArray[Any]) -> str:
+    """How many there are, and the first of them with their samples."""
+    classes, counts = np.unique(values, return_counts=True)
+    return f"{len(classes)} classes: {some([f'{a} ({b:,})' for a, b in zip(classes, counts, strict=True)], 8)}"
+
+
+def unsure(different: NDArray[Any], is_class: bool) -> Iterator[str]:
+    """What a person may have meant otherwise by a target of these ``different`` values."""
+    if different.dtype.kind not in "iuf":
+        return
+    if is_class and len(different) > MANY:
+        yield "if it is a number to predict, data.params.target_kind: real"
+    elif not is_class and len(different) <= MANY and (different == different.round()).all():
+        yield f"whole numbers, {len(different)} different ones: if they are classes, data.params.target_kind: class"
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +18,13 @@ from epochal.catalog.datasets.files import existing, reading
 from epochal.catalog.datasets.in_memory import (
     Arrays,
     PartitionParams,
+    classes_shown,
     digest_of,
     held_out,
     loaded,
     standardized,
     unheld,
+    unsure,
 )
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
@@ -61,12 +64,16 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
         raise EpochalError(
             f"{path} (member x): found values that float32 cannot hold once standardised", "rescale them"
         )
-    data = loaded(train, validation, str(path), digest_of(tensors), vocabulary, _understood(arrays, classes))
+    data = loaded(train, validation, str(path), digest_of(tensors), vocabulary, _understood(arrays, classes, params))
     return replace(data, classes=names)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    with reading(path, "an .npz file", _HINT), np.load(path, allow_pickle=False) as file:
+    with reading(path, "an .npz file", _HINT):
+        opened = np.load(path, allow_pickle=False)
+    if isinstance(opened, np.ndarray):
+        raise EpochalError(f"{path}: found one array, expected an .npz file with x and y", _HINT)
+    with reading(path, "an .npz file", _HINT), opened as file:
         arrays: dict[str, NDArray[Any]] = {}
         for name in ("x", "y", "x_val", "y_val"):
             with reading(f"{path} (member {name})", "an array without pickled objects", _HINT):
@@ -84,7 +91,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-_HINT = "write it with numpy.savez(FILE, x=x, y=y), of numbers, or of text for classes"
+_HINT = "write it with numpy.savez(FILE, x=x, y=y), of numbers, or of text for classes (not objects: y.astype(str))"
 
 
 def _check_pair(path: Path, inputs: str, x: NDArray[Any], y: NDArray[Any]) -> None:
@@ -134,12 +141,21 @@ def _numbered(
                 reals[name] = torch.from_numpy(array.astype(np.float32))
             _refuse_unheld(path, name, array, reals[name])
         return reals, ()
+    if targets["y"].ndim == 2 and targets["y"].shape[1] == 1:  # a column, as tables give it
+        targets = {name: array[:, 0] for name, array in targets.items()}
     if targets["y"].ndim != 1:
         shape = targets["y"].shape
-        raise EpochalError(f"{path}: classes have the shape (samples,), and y has {shape}", "save y.ravel()")
+        hint = "save the number of the class: y.argmax(axis=1)" if _is_one_hot(targets["y"]) else "save one a sample"
+        raise EpochalError(f"{path} (member y): found the shape {shape}, expected one class a sample: (samples,)", hint)
     classes = np.unique(np.concatenate(list(targets.values())))
     numbers = {name: torch.from_numpy(np.searchsorted(classes, array)) for name, array in targets.items()}
     return numbers, tuple(map(str, classes))
+
+
+def _is_one_hot(array: NDArray[Any]) -> bool:
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "biuf":
+        return False
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
 
 
 def _refuse_unheld(path: Path, name: str, array: NDArray[Any], values: Tensor) -> None:
@@ -153,16 +169,29 @@ def _refuse_unheld(path: Path, name: str, array: NDArray[Any], values: Tensor) -
         )
 
 
-def _understood(arrays: dict[str, NDArray[Any]], classes: int | None) -> tuple[Understood, ...]:
+def _understood(arrays: dict[str, NDArray[Any]], classes: int | None, params: NpzParams) -> tuple[Understood, ...]:
     target = "target, real" if classes is None else "target, class"
     return tuple(
         Understood(
             name,
             "input" if name.startswith("x") else target,
-            note=f"{array.dtype}, shape {array.shape}" + (f", {classes} classes" if classes and name == "y" else ""),
+            note="; ".join([f"{array.dtype}, shape {array.shape}", *_told(name, array, classes, params)]),
         )
         for name, array in arrays.items()
     )
+
+
+def _told(name: str, array: NDArray[Any], classes: int | None, params: NpzParams) -> Iterator[str]:
+    """What is found in ``x`` and ``y``, and what a person may not have meant."""
+    if name == "x" and array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        yield "if these are pictures, channels come first: save x.transpose(0, 3, 1, 2)"
+    if name.startswith("y") and classes:
+        yield classes_shown(array)
+    if name == "y" and params.target_kind is None:
+        if classes is None and _is_one_hot(array):
+            yield "if these are classes, save y.argmax(axis=1)"
+        else:
+            yield from unsure(np.unique(array), classes is not None)
 
 
 ENTRY = Dataset(

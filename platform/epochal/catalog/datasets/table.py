@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +18,13 @@ from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import (
     Arrays,
     PartitionParams,
+    classes_shown,
     digest_of,
     held_out,
     loaded,
     standardized,
     unheld,
+    unsure,
 )
 from epochal.catalog.datasets.table_file import DATES, Column, Table, TableFormat, read_table
 from epochal.catalog.entry import Dataset
@@ -102,7 +105,7 @@ def build(params: TableParams, folder: Path) -> LoadedData:
     taken |= {name: feature.understood for name, feature in features.items()} | {params.target: target}
     understood = (
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
-        *(taken.get(name, Understood(name, "left out")) for name in tables[0].cells.column_names),
+        *(taken.get(name) or _left_out(tables[0], name, params) for name in tables[0].cells.column_names),
     )
     return replace(loaded(train, validation, str(tables[0].path), digest, understood=understood), classes=names)
 
@@ -111,10 +114,24 @@ def _feature_names(params: TableParams, table: Table) -> list[str]:
     for name in [params.target, *(params.features or ()), *params.exclude, *params.categories]:
         table.named(name)
     left_out = {params.target, *params.exclude}
-    names = [name for name in params.features or table.cells.column_names if name not in left_out]
+    given = params.features or [name for name in table.cells.column_names if not _is_index(table, name)]
+    names = [name for name in given if name not in left_out]
     if not names:
         raise EpochalError(f"{table.path}: no column is left to predict {params.target!r} from")
     return list(dict.fromkeys(names))
+
+
+def _left_out(table: Table, name: str, params: TableParams) -> Understood:
+    unasked = not params.features and name not in params.exclude
+    return Understood(name or "(no name)", "left out", note="an index: no name, and each value once" if unasked else "")
+
+
+def _is_index(table: Table, name: str) -> bool:
+    """Whether it is the index that pandas and R write in front of a table: it has no name, and each value once."""
+    if name not in ("", "Unnamed: 0"):
+        return False
+    values = table.column(name, mixed=True).values
+    return values.dtype.kind in "iO" and len(set(values.tolist())) == len(values)
 
 
 def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
@@ -128,12 +145,26 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
     if len(columns[0].missing) == len(columns[0].values):
         hint = f"leave it out: data.params.exclude: [{name}]"
         raise EpochalError(f"{tables[0].path} (column {name!r}): found no value, expected numbers or text", hint)
+    notes += _doubts(columns[0].values)
     for table, column in zip(tables, columns, strict=True):
-        _refuse_infinite(table, name, column)
+        _refuse_unreal(table, name, column)
         if len(column.missing):
-            notes.append(f"{table.rows(column.missing)} of {table.path.name} become the mean of the training part")
+            become = "becomes" if len(column.missing) == 1 else "become"
+            notes.append(f"{table.rows(column.missing)} of {table.path.name} {become} the mean of the training part")
     understood = Understood(name or "(no name)", "number", missing, "; ".join(dict.fromkeys(notes)))
     return Feature((name,), [column.values[:, None] for column in columns], understood)
+
+
+def _counts_rows(values: NDArray[Any]) -> bool:
+    return len(values) > 2 and values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values)))
+
+
+def _doubts(values: NDArray[Any]) -> Iterator[str]:
+    """What a person may not have meant of a column of numbers."""
+    if _counts_rows(values):
+        yield f"counts the rows from {values[0]:g}: an index, to be left out by data.params.exclude?"
+    elif len(values) > 1 and (values == values[0]).all():
+        yield f"always {values[0]:g}"
 
 
 def _alike(tables: list[Table], name: str, columns: list[Column]) -> list[Column]:
@@ -160,6 +191,8 @@ def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) 
             f"{'make a number of the dates, or ' if DATES in notes else ''}leave it out: data.params.exclude: [{name}]",
         )
     told = f"{len(categories)} values: {some([str(category) or '(missing)' for category in categories], 8)}"
+    if len(categories) == sum(map(len, texts)):
+        told += "; each in one row: names, to be left out by data.params.exclude?"
     missing = sum(len(column.missing) for column in columns)
     return Feature(
         tuple(f"{name}={category}" for category in categories),
@@ -168,7 +201,13 @@ def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) 
     )
 
 
-def _refuse_infinite(table: Table, name: str, column: Column) -> None:
+def _refuse_unreal(table: Table, name: str, column: Column) -> None:
+    values = column.values
+    if values.dtype.kind in "iu" and len(np.unique(values)) > len(np.unique(values.astype(np.float64))):
+        raise EpochalError(
+            f"{table.path} (column {name!r}): found whole numbers so large that float64 cannot tell them apart",
+            f"leave it out: data.params.exclude: [{name}]; or take it as text: data.params.categories: [{name}]",
+        )
     if len(infinite := np.flatnonzero(np.isinf(column.values))):
         raise EpochalError(
             f"{table.path} (column {name!r}, {table.rows(infinite)}): found a number that is not finite",
@@ -191,20 +230,19 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], tu
     kind = params.target_kind or ("real" if any(column.values.dtype.kind == "f" for column in columns) else "class")
     values = [column.values.astype(str) if column.is_text else column.values for column in columns]
     if kind == "class":
-        classes, counts = np.unique(np.concatenate(values), return_counts=True)
-        shown = some([f"{value} ({count:,})" for value, count in zip(classes, counts, strict=True)], 8)
+        classes = np.unique(np.concatenate(values))
         numbers = [torch.from_numpy(np.searchsorted(classes, value)) for value in values]
-        return (
-            numbers,
-            tuple(map(str, classes)),
-            Understood(name, "target, class", note=f"{len(classes)} classes: {shown}"),
-        )
+        doubts = () if params.target_kind else unsure(classes, is_class=True)
+        note = "; ".join([classes_shown(np.concatenate(values)), *doubts])
+        return numbers, tuple(map(str, classes)), Understood(name, "target, class", note=note)
     if columns[0].is_text:
         raise EpochalError(f"{tables[0].path}: the target {name!r} is text, not a real value")
     for table, column in zip(tables, columns, strict=True):
-        _refuse_infinite(table, name, column)
+        _refuse_unreal(table, name, column)
     reals = [torch.from_numpy(value.astype(np.float64)) for value in values]
-    return reals, (), Understood(name, "target, real", note=columns[0].note)
+    doubts = () if params.target_kind else unsure(np.unique(np.concatenate(values)), is_class=False)
+    note = "; ".join(filter(None, [columns[0].note, *doubts]))
+    return reals, (), Understood(name, "target, real", note=note)
 
 
 def _filled(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.catalog.datasets.encoding import decoded
 from epochal.catalog.datasets.files import reading
 from epochal.errors import EpochalError, did_you_mean, some
-from epochal.redaction import said
 
 MISSING = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
@@ -32,15 +33,11 @@ LOOKS = {
 """What a column of text may be meant for, and how it looks then."""
 DELIMITERS = (",", ";", "\t", "|")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+SEPARATOR_LINE = re.compile(r'"?sep=([\t -~])"?(?:\r\n?|\n)')
+"""With which Excel is told of the delimiter."""
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 BLOCK_BYTES = 64 << 20
 """What pyarrow reads at a time, and so the longest row."""
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it starts with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class TableFormat:
 
 @dataclass(frozen=True)
 class Column:
-    """``values`` are float64 (missing: NaN), int64, bool, or objects: text (missing: None)."""
+    """``values`` are float64 (missing: NaN), int64, uint64, bool, or objects: text (missing: None)."""
 
     values: NDArray[Any]
     note: str = ""
@@ -89,7 +86,9 @@ class Table:
         names = self.cells.column_names
         if name not in names:
             shown = some([repr(one) for one in names], 20)
-            hint = did_you_mean(name, tuple(names)) or "a wrong delimiter? data.params.delimiter sets it"
+            hint = did_you_mean(name, tuple(names))
+            if not hint.startswith("did you mean"):  # what it has is said already
+                hint = "are the columns' names in the first row? a wrong delimiter? data.params.delimiter sets it"
             raise EpochalError(f"{self.path} has no column {name!r}; it has {shown}", hint)
         return self.cells.column(name)
 
@@ -148,8 +147,7 @@ class Table:
         note = looks[0] if looks and count else ""
         if target and given is None:
             found = _without(trimmed, MISSING)
-        kept = pc.if_else(pc.is_null(found), None, cells)
-        return Column(np.asarray(kept.to_pylist(), dtype=object), note)
+        return Column(np.asarray(found.to_pylist(), dtype=object), note)
 
 
 def read_table(path: Path, format: TableFormat, named: Sequence[str]) -> Table:
@@ -158,11 +156,9 @@ def read_table(path: Path, format: TableFormat, named: Sequence[str]) -> Table:
     Raises:
         EpochalError: it is not a table, or is empty.
     """
-    from pyarrow import parquet
-
     with reading(path, "a table", "mend the file, or what data.params says of it: delimiter, encoding"):
         if path.suffix in {".parquet", ".pq"}:
-            cells, first_row, note = parquet.read_table(path), 1, "parquet"
+            (cells, note), first_row = _parquet_table(path, named), 1
         else:
             cells, format, note = _text_table(path, format, named)
             first_row = 2
@@ -185,22 +181,14 @@ def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[
 
     with path.open("rb") as file:
         data = pa.input_stream(file, compression=COMPRESSIONS.get(path.suffix)).read()
-    encoding = format.encoding or _encoding(path, data)
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise EpochalError(
-            f"{path} (byte {error.start:,}): found {data[error.start : error.end]!r}, expected text in {encoding}",
-            "mend the file, or set another data.params.encoding",
-        ) from error
-    except LookupError as error:
-        hint = "data.params.encoding is one that Python knows, as utf-8"
-        raise EpochalError(f"{path}: {said(error)}", hint) from error
-    first = text[: 1 << 20]
-    delimiter = format.delimiter or _delimiter(first, named)
+    text, encoding = decoded(path, data, format.encoding)
+    told = SEPARATOR_LINE.match(text)
+    start = told.end() if told else 0
+    first = text[start : start + (1 << 20)]
+    delimiter = format.delimiter or (told[1] if told else _delimiter(first, named))
     header = _header(first, delimiter)
     cells = arrow_csv.read_csv(
-        io.BytesIO(data if encoding == "utf-8" else text.encode()),
+        io.BytesIO(data[start:] if encoding == "utf-8" else text[start:].encode()),
         # In one thread it can tell the row that it cannot read.
         read_options=arrow_csv.ReadOptions(use_threads=False, block_size=min(max(len(data), 1 << 20), BLOCK_BYTES)),
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -211,36 +199,46 @@ def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[
             f"{path} (row {cells.num_rows + 1}): found a quotation mark that is never closed, expected as many as open",
             "mend the row; all that follows was taken for the text of its last cell",
         )
+    cells, left_out = _named_or_filled(cells)
     decimal = format.decimal or _decimal(cells, delimiter)
-    note = f"delimiter {delimiter!r}, encoding {encoding}, decimal {decimal!r}"
+    note = f"delimiter {delimiter!r}, encoding {encoding}, decimal {decimal!r}{left_out}"
     decimals = format.decimal or f"{decimal}{'.' if decimal == ',' else ','}"
     return cells, TableFormat(delimiter, encoding, decimals, format.missing), note
 
 
-def _encoding(path: Path, data: bytes) -> str:
-    """UTF-8, or what a byte order mark says. Nothing is guessed: the guesses differ in every letter that matters."""
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return encoding
-    if b"\0" in data:
-        hint = "save a spreadsheet as .csv or .parquet; of UTF-16 text, data.params.encoding: utf-16"
-        raise EpochalError(f"{path} (byte {data.index(0):,}): found a zero byte, expected text", hint)
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        start, end = data.rfind(b"\n", 0, error.start) + 1, data.find(b"\n", error.start)
-        number = 1 + data.count(b"\n", 0, error.start)
-        line = data[start : end if end >= 0 else None].decode("cp1252", errors="replace").strip()[:80]
-        raise EpochalError(
-            f"{path} (line {number}): found {data[error.start : error.end]!r}, expected text in UTF-8",
-            f"save it as UTF-8, or set data.params.encoding; as cp1252 (Windows, western) the line reads {line!r}",
-        ) from error
-    return "utf-8"
+def _named_or_filled(cells: Any) -> tuple[Any, str]:
+    """Without the columns that have neither a name nor a value, as where each row ends with a delimiter; and a word."""
+    import pyarrow.compute as pc
+
+    cells = cells.rename_columns([name.strip() for name in cells.column_names])
+    kept = [
+        index
+        for index, name in enumerate(cells.column_names)
+        if name or not pc.all(pc.equal(pc.utf8_trim_whitespace(cells.column(index)), ""), min_count=0).as_py()
+    ]
+    count = cells.num_columns - len(kept)
+    word = f", {count} column{'s' if count > 1 else ''} without name and values left out" if count else ""
+    return cells.select(kept), word
+
+
+def _parquet_table(path: Path, named: Sequence[str]) -> tuple[Any, str]:
+    """Categories as their values, and without the index of pandas, unless it is ``named``; and a word."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    cells = parquet.read_table(path)
+    for index, field in enumerate(cells.schema):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = pa.string() if pa.types.is_string_view(kind) else kind
+        if kind != field.type:
+            cells = cells.set_column(index, field.name, cells.column(index).cast(kind))
+    unasked = [name for name in cells.column_names if PANDAS_INDEX.fullmatch(name) and name not in named]
+    return cells.drop_columns(unasked), "parquet, the index of pandas left out" if unasked else "parquet"
 
 
 def _delimiter(text: str, named: Sequence[str]) -> str:
     """The one by which the header has the most of the columns that the spec names."""
-    return max(DELIMITERS, key=lambda mark: len(set(named) & set(_header(text, mark))))
+    return max(DELIMITERS, key=lambda mark: len(set(named) & {name.strip() for name in _header(text, mark)}))
 
 
 def _header(text: str, delimiter: str) -> list[str]:
@@ -327,8 +325,12 @@ def _numbers(cells: Any, unsigned: Any, sign: str, decimal: str) -> Column:
     if pc.any(changed).as_py():
         index = pc.index(changed, True).as_py()
         note = f"{cells[index].as_py()!r} read as {numbers[index].as_py():.15g}"
-    if not sign and not cells.null_count and pc.all(pc.match_substring_regex(plain, r"^-?\d{1,18}$")).as_py():
-        return Column(np.asarray(plain.cast(pa.int64()).to_numpy(), dtype=np.int64), note)
+    elif pc.any(coded := pc.match_substring_regex(cells, r"^0\d+$")).as_py():
+        code = cells[pc.index(coded, True).as_py()].as_py()
+        note = f"{code!r} read as {int(code)}: if these are codes, data.params.categories"
+    if not sign and not cells.null_count and pc.all(pc.match_substring_regex(plain, r"^-?\d{1,19}$")).as_py():
+        with suppress(pa.ArrowInvalid):  # of 19 digits not all fit
+            return Column(np.asarray(plain.cast(pa.int64()).to_numpy(), dtype=np.int64), note)
     return Column(np.asarray(numbers.to_numpy(), dtype=np.float64), note)
 
 
@@ -343,8 +345,8 @@ def _typed(path: Path, name: str, cells: Any, text: bool) -> Column:
     if not text:
         if kinds.is_boolean(kind) and not cells.null_count:
             return Column(np.asarray(cells.to_numpy(), dtype=bool))
-        if kinds.is_integer(kind) and kind != "uint64" and not cells.null_count:
-            return Column(np.asarray(cells.to_numpy(), dtype=np.int64))
+        if kinds.is_integer(kind) and not cells.null_count:
+            return Column(np.asarray(cells.to_numpy(), dtype=np.uint64 if kind == "uint64" else np.int64))
         if kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_decimal(kind) or kinds.is_null(kind):
             return Column(np.asarray(cells.cast("float64", safe=False).to_numpy(), dtype=np.float64))
     values = [None if value in (None, "") else str(value) for value in cells.to_pylist()]
