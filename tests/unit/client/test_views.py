@@ -118,7 +118,7 @@ def test_times_are_by_the_server_s_clock() -> None:
 
 
 def test_messages_fit_a_table() -> None:
-    assert shortened("rank 1: no such file\nTraceback ...") == "rank 1: no such file"
+    assert shortened("rank 1: no such file\nTraceback ...") == "rank 1: no such file..."
     assert len(shortened("x" * 500)) == 60
 
 

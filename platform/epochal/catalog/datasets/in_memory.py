@@ -73,9 +73,8 @@ def loaded(
     digest: str,
     vocabulary: int | None = None,
     understood: tuple[Understood, ...] = (),
-    classes: tuple[str, ...] = (),
 ) -> LoadedData:
-    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids, ``classes`` are the target's by name.
+    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
 
     Raises:
         EpochalError: there are no training samples.
@@ -87,7 +86,7 @@ def loaded(
         target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
     )
     rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
-    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood, classes=classes)
+    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood)
 
 
 def unheld(before: Tensor, after: Tensor) -> Tensor:

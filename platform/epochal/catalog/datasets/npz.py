@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,8 +61,8 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
         raise EpochalError(
             f"{path} (member x): found values that float32 cannot hold once standardised", "rescale them"
         )
-    understood = _understood(arrays, classes)
-    return loaded(train, validation, str(path), digest_of(tensors), vocabulary, understood, classes=names)
+    digest, understood = digest_of(tensors), _understood(arrays, classes)
+    return replace(loaded(train, validation, str(path), digest, vocabulary, understood), classes=names)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

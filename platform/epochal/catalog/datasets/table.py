@@ -103,7 +103,8 @@ def build(params: TableParams, folder: Path) -> LoadedData:
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name, Understood(name, "left out")) for name in tables[0].cells.column_names),
     )
-    return loaded(train, validation, str(tables[0].path), digest, understood=understood, classes=names)
+    whole = loaded(train, validation, str(tables[0].path), digest, understood=understood)
+    return replace(whole, classes=names)
 
 
 def _feature_names(params: TableParams, table: Table) -> list[str]:

@@ -84,9 +84,9 @@ export class LogReader {
   /** What is shown begins with the last lines, of the newest attempt, and of many lines the oldest go. */
   #tellPart(cursor) {
     const [lines, all] = [pane().querySelectorAll(".line").length, [...places(cursor).values()].reduce((sum, end) => sum + end, 0)];
-    const command = `epochal logs ${this.#id}${this.#rank === "" ? "" : ` --rank ${this.#rank}`}`;
+    const rank = this.#rank === "" ? "" : ` --rank ${this.#rank}`;
     byId("logs-part").hidden = !this.#unread && !this.#dropped;
-    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; ${command} prints all of it.`);
+    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; all of it: epochal logs ${this.#id}${rank}`);
   }
 
   #flush() {
