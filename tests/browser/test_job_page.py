@@ -14,7 +14,7 @@ LOGS = [
     pytest.param(
         ["".join(f"line {number}\n" for number in range(600))],
         [f"line {number}" for number in range(100, 600)],
-        "The last 500 lines of 5.2 KiB are shown; epochal logs JOB prints all of it.",
+        "The last 500 lines of 5.2 KiB are shown; all of it: epochal logs JOB",
         id="many lines",
     ),
     pytest.param([" 10%\r 50%", "\r 90%"], [" 90%"], "", id="a bar"),
@@ -87,7 +87,7 @@ def test_what_the_data_was_taken_for(page: Page, shared: Invented) -> None:
     [
         ("#job-live figcaption", "Training loss 44 of 60 values that were told; MLflow has every one"),
         ("#job-live dl", "More metrics 3, in MLflow"),
-        ("#job-events", "(412 characters: epochal events JOB -o json)"),
+        ("#job-events", "of 412 characters; the rest: epochal events JOB -o json"),
     ],
 )
 def test_what_is_drawn_in_part(page: Page, own: Invented, where: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -50,7 +51,7 @@ ONE_WORKER = "resources.workers=1"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SLOW_CODE))
+        patch.setenv("PYTHONPATH", str(SLOW_CODE), prepend=os.pathsep)
         with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
             yield connection
 

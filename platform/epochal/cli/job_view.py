@@ -181,4 +181,4 @@ def _metrics(progress: Mapping[str, Any] | None) -> dict[str, str]:
     named = sorted(name for name in metrics if not name.startswith(("system/", "perf/")))
     shown = {name: f"{float(metrics[name]):.5g}" for name in named}
     left_out = (progress or {}).get("more_metrics")
-    return shown | ({"more metrics": f"{left_out}: `epochal runs show` has all"} if left_out else {})
+    return shown | ({"more metrics": f"{left_out}: `epochal runs show RUN --all` has them"} if left_out else {})

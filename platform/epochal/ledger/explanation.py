@@ -133,9 +133,10 @@ class _Play:
             return partial(_never, job, reach)
         for stage in possible:
             if stage.scan.holder is None and stage.scan.fits(job.demand):
-                ahead = tuple(one.id for one in stage.scan.started[-AHEAD:][::-1])
+                before = stage.scan.started
+                told = partial(_starts, tuple(one.id for one in before[-AHEAD:][::-1]), len(before))
                 stage.start(job)
-                return partial(_starts, ahead)
+                return told
         waits = [(stage, stage.wait(job)) for stage in possible]
         return lambda: min((_waits(job, *one) for one in waits), key=lambda why: _HOPE.index(why.kind))
 
@@ -153,10 +154,10 @@ def _no_agent() -> Why:
     return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
 
 
-def _starts(ahead: tuple[str, ...]) -> Why:
+def _starts(ahead: tuple[str, ...], count: int) -> Why:
     if not ahead:
         return Why(WhyKind.RUNS_NOW, "it is the next to start")
-    return Why(WhyKind.STARTS_NEXT, f"there is room for it: it starts after {_named(ahead, len(ahead))}", ahead)
+    return Why(WhyKind.STARTS_NEXT, f"there is room for it: it starts after {_named(ahead, count)}", ahead)
 
 
 def _waits(job: Waiting, stage: _Stage, verdict: Verdict) -> Why:

@@ -12,18 +12,7 @@ from hmac import compare_digest
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Update,
-    bindparam,
-    exists,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, exists, func, insert, or_, select, update
 
 from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database

@@ -116,7 +116,7 @@ CLASSES = tuple(ClassCount(str(number), 4, 1) for number in range(3))
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("status told", "more metrics  4: `epochal runs show` has all"),
+        ("status told", "more metrics  4: `epochal runs show RUN --all` has them"),
         ("status told", "data          12 samples to train on, 3 to validate on, 3 classes"),
         ("events told", "the first line ... (-o json has all of it)"),
         ("events old", "what happened before is not kept: the server deletes old events"),

@@ -91,6 +91,13 @@ def test_many_ahead_are_counted_and_the_nearest_named() -> None:
     assert "behind j98 and 98 more" in last.message
 
 
+def test_many_that_start_before_it_are_counted() -> None:
+    queue = [job(f"j{number}", number) for number in range(30)]
+    last = whys(queue, [node(64)])["j29"]
+    assert len(last.ahead) == AHEAD
+    assert last.message == "there is room for it: it starts after j28 and 28 more"
+
+
 def test_never_fits() -> None:
     found = why(job("huge", 1, needs=9))
     assert found.kind is WhyKind.NEVER_FITS

@@ -101,8 +101,7 @@ def build(params: TableParams, folder: Path) -> LoadedData:
             _refuse_unheld(tables[0].path, labels, before.input, after.input)
             if classes is None:
                 _refuse_unheld(tables[0].path, [params.target], before.target, after.target)
-    taken = {"": Understood("(no name)", "left out")}
-    taken |= {name: feature.understood for name, feature in features.items()} | {params.target: target}
+    taken = {name: feature.understood for name, feature in features.items()} | {params.target: target}
     understood = (
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name) or _left_out(tables[0], name, params) for name in tables[0].cells.column_names),

@@ -190,5 +190,5 @@ function showEvents(events) {
 function short(detail) {
   const text = Object.entries(detail ?? {}).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`);
   const said = text.join(" ");
-  return said.length > LONGEST ? `${said.slice(0, LONGEST)}… (${whole(said.length)} characters: epochal events ${open.id} -o json)` : said;
+  return said.length > LONGEST ? `${said.slice(0, LONGEST)}… of ${whole(said.length)} characters; the rest: epochal events ${open.id} -o json` : said;
 }

@@ -85,9 +85,8 @@ export class LogReader {
   #tellPart(cursor) {
     const [lines, all] = [pane().querySelectorAll(".line").length, [...places(cursor).values()].reduce((sum, end) => sum + end, 0)];
     const rank = this.#rank === "" ? "" : ` --rank ${this.#rank}`;
-    const command = `epochal logs ${this.#id}${rank}`;
     byId("logs-part").hidden = !this.#unread && !this.#dropped;
-    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; ${command} prints all of it.`);
+    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; all of it: epochal logs ${this.#id}${rank}`);
   }
 
   #flush() {
