@@ -27,6 +27,8 @@ ENDS = {
     "crashes": "os.write(2, b'last words'); os.abort()",
     "leaves a child": "subprocess.Popen(['sleep', '1']); os.write(1, b'last words'); os._exit(0)",
     "flushes": "print('last words'); output.flush(); print(Path(sys.argv[1]).read_text().count('last'))",
+    "has lost its streams": "print('last words'); sys.stdout = sys.stderr = None; output.flush(); os._exit(0)",
+    "has streams of its own": "print('last words'); sys.stdout = sys.stderr = object(); output.flush(); os._exit(0)",
     "loses its relay": "os.kill(output.pid, 9); print('last words'); time.sleep(0.5)",
 }
 

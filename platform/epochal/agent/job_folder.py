@@ -65,6 +65,8 @@ def spec_of(job: FullJob) -> JobSpec:
 def saved(folder: Path, done: int) -> str:
     """What of a training that has done so many steps is in a checkpoint, in words."""
     newest = max(checkpoint.steps(folder / checkpoint.FOLDER), default=0)
+    if done == newest + 1:
+        return f"step {done} is not saved"
     if done > newest:
         return f"steps {newest + 1} to {done} are not saved"
     return f"saved up to step {newest}" if newest else "nothing is saved"

@@ -312,8 +312,7 @@ class JobRunner:
             self._agent.lost_ray(lost)
             return Ending(Reason.INTERRUPTED, f"Ray was lost: {lost} does not answer", lost=True)
         if ending.failed and self._phase in (Phase.STOPPING, Phase.TIMED_OUT):
-            done = self.reporter.progress.step if self.reporter and self.reporter.progress else 0
-            told = f"{ending.message}; {job_folder.saved(self._folder, done)}"
+            told = f"{ending.message}; {job_folder.saved(self._folder, self.reporter.step if self.reporter else 0)}"
             ending = replace(ending, reason=None, message=told)
         if ending.reason is None and self._phase is Phase.TIMED_OUT:
             limit = self._spec.limits.max_duration if self._spec else ""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from epochal.agent.retry_policy import Ending
 from epochal.engine.code import Package
-from epochal.engine.events import Done, Failed, Log, Reported, Started
+from epochal.engine.events import Done, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.gang import Gang, Stop
 from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
 from epochal.engine.place import GangRequest, Place, reserve
@@ -32,6 +32,9 @@ class Tell(Protocol):
 
     def log(self, rank: int, text: str, begun: str) -> None:
         """What a worker printed: whole lines, and what there is of one that it has begun."""
+
+    def reached(self, step: int) -> None:
+        """A worker says that it has done so many steps: every second, and so beyond what the training tells."""
 
     def report(self, report: Report) -> None:
         """What the training itself tells."""
@@ -85,6 +88,8 @@ class TrainProgram:
                         tell.started(gang.world_size, [started[rank] for rank in sorted(started)])
                 elif isinstance(event, Log):
                     tell.log(event.rank, event.text, event.begun)
+                elif isinstance(event, Heartbeat):
+                    tell.reached(event.step)
                 elif isinstance(event, Reported):
                     tell.report(event.report)
         if not results:

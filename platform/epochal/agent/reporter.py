@@ -24,7 +24,7 @@ from epochal.training.data_summary import MOST_SHOWN
 class Reporter:
     """Tells of one attempt (``program.Tell``). ``log`` is the job's, over all of its attempts.
 
-    ``progress`` and ``saved`` are the newest reports of their kind.
+    ``progress`` and ``saved`` are the newest reports of their kind, ``step`` is the last that a worker has done.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Reporter:
         self._log = log
         self.progress: Progress | None = None
         self.saved: Saved | None = None
+        self.step = 0
         self._notes: list[str] = []
         tracking.notice = self._tracked  # last: the tracker's thread may call it at once
 
@@ -54,6 +55,9 @@ class Reporter:
 
     def log(self, rank: int, text: str, begun: str) -> None:
         self._observer.log(rank, text, begun)
+
+    def reached(self, step: int) -> None:
+        self.step = max(self.step, step)
 
     def report(self, report: Report) -> None:
         if isinstance(report, Progress):
@@ -108,6 +112,7 @@ class Reporter:
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress
+        self.reached(progress.step)
         self._observer.progress(progress)
         self._log.add(progress, time.monotonic())
         self._outbox.progress(self._log.document())

@@ -12,6 +12,7 @@ from epochal.cli.connection import connect, server_options
 from epochal.cli.options import grace_option, output_option
 from epochal.cli.render import Output
 from epochal.errors import UsageError
+from epochal.units import Duration
 
 if TYPE_CHECKING:
     from epochal.ledger.states import JobState
@@ -46,6 +47,10 @@ def action_command(name: str, help_text: str, act: Action, settled: JobState | N
         with connect(server, context) as client:
             done, code = each(jobs, lambda ref: act(client, ref, **asked), output)
             if waiting and settled:
+                for job in done:
+                    if job.state.is_active and job.grace:
+                        allowed = Duration(job.grace)
+                        render.message(f"{job.id} is {job.state.value}: its workers have {allowed} to save their state")
                 done = [client.wait(job.id, until=[settled]) for job in done]
         show(done, output)
         return code

@@ -86,5 +86,5 @@ class Output:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(Exception):  # the user's code may have put anything there, None too
             stream.flush()

@@ -151,7 +151,8 @@ class _Play:
 
 def _no_agent() -> Why:
     message = "no agent that is alive has told of a node"
-    return Why(WhyKind.NO_AGENT, message, change="start an agent with `epochal up` or `epochal agent`")
+    change = "start an agent with `epochal agent`; `epochal up` starts its own, and `epochal doctor` says how that is"
+    return Why(WhyKind.NO_AGENT, message, change=change)
 
 
 def _starts(ahead: tuple[str, ...], count: int) -> Why:

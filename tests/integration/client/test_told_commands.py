@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -118,7 +119,7 @@ CHANGES: dict[tuple[str, JobState], list[str]] = {
     ("retry", PAUSED): ["resume", "stop"],
     **{("retry", state): ["stop"] for state in (QUEUED, STARTING, RUNNING, STOPPING)},
     **{(verb, state): ["retry"] for verb in ("why", "resume") for state in ENDED},
-    **{(verb, QUEUED): ["up", "agent"] for verb in ("why", "status")},
+    **{(verb, QUEUED): ["agent", "up", "doctor"] for verb in ("why", "status")},
 }
 """What a command on a job in some state tells to type; what is not here tells nothing."""
 
@@ -132,7 +133,7 @@ def test_what_a_command_on_a_job_tells_to_type_does_what_it_says(
     told = told_in(*run(verb, job.id)[1:])
     assert [one.split()[0] for one in told] == CHANGES.get((verb, state), [])
     for one in told:
-        if one in ("up", "agent"):
+        if one in ELSEWHERE:
             continue
         assert shlex.split(one)[1:] == [job.id], "it can be typed as it stands"
         code, _, err = run(*shlex.split(one))
@@ -221,6 +222,19 @@ def test_a_login_as_it_is_told_makes_commands_go_there(
     assert run("jobs")[0] == 0
 
 
+def test_who_waits_for_workers_is_told_how_long_these_have(
+    run: Run, client: Client, agent: PlayedAgent, job_in: Callable[[JobState], str]
+) -> None:
+    lease = agent.lease(job_in(QUEUED))
+    agent.ledger.running(lease, 1)
+    ended = threading.Timer(0.3, agent.ledger.stopped, [lease])
+    ended.start()
+    code, out, err = run("stop", lease.job_id, "--grace", "5s", "--wait")
+    ended.join()
+    assert (code, err) == (0, f"{lease.job_id} is STOPPING: its workers have 5s to save their state\n")
+    assert re.search(rf"^{lease.job_id} +STOPPED", out, re.MULTILINE)
+
+
 ELSEWHERE = {
     "up": "integration/test_up.py",
     "down": "integration/test_up.py",
@@ -229,10 +243,11 @@ ELSEWHERE = {
     "server": "integration/test_server_command.py",
     "ui": "integration/test_runs_commands.py",
     "runs": "integration/test_runs_commands.py",
+    "plan": "unit/cli/test_cli_catalog.py",
     "db": "unit/ledger/test_db_command.py",
     "doctor": "unit/doctor/test_doctor.py",
 }
-"""Those that start processes, or ask MLflow or a ledger of their own: the tests that run them. Here they give help."""
+"""Those that start processes, load torch, or ask MLflow or a ledger: the tests that run them. Here they give help."""
 TYPED = {
     "agent --join ADDRESS": "agent --help",
     "jobs --state QUEUED --limit X": "jobs --state QUEUED --limit 3",

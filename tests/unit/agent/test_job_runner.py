@@ -107,6 +107,7 @@ def test_a_job_ends_as_it_was_asked_to_though_its_workers_do_not(
     ("steps", "done", "told"),
     [
         ([], 0, "nothing is saved"),
+        ([], 1, "step 1 is not saved"),
         ([], 12, "steps 1 to 12 are not saved"),
         ([7, 14], 20, "steps 15 to 20 are not saved"),
         ([7, 14], 14, "saved up to step 14"),

@@ -63,6 +63,20 @@ def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> 
     assert "checkpoints/step-00000008.damaged" in message
 
 
+def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> None:
+    """Progress is told now and then: workers that are killed have done more."""
+    steps = []
+
+    def tell(reporter: Reporter) -> None:
+        for step in (1, 3, 2):
+            reporter.reached(step)
+        steps.append(reporter.step)
+        reporter.report(SetAside(8, "checkpoints/step-00000008.damaged", "its digest is wrong"))
+
+    told(tmp_path, tell, "checkpoint_damaged")
+    assert steps == [3]
+
+
 def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> None:
     failed = Ending(Reason.USER_ERROR, "TypeError: cannot pickle '_thread.lock' object")
     message, notices = told(tmp_path, lambda reporter: reporter.packaged(failed), "model_not_packaged")

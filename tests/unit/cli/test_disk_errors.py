@@ -66,6 +66,18 @@ def test_nothing_is_in_a_home_that_is_none(words: list[str], lost_home: str) -> 
     assert main(words) == 0
 
 
+@pytest.mark.parametrize("words", [["run", "job.yaml"], ["submit", "job.yaml", "--dry-run"]], ids=" ".join)
+def test_a_folder_that_was_deleted_under_the_shell(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("error: the folder that this was typed in is not there any more\nhint: ")
+    assert main(["version"]) == 0
+
+
 PRINTERS = [
     ["--help"], ["--version"], [], ["schema"], ["schema", "--help"], ["version", "-o", "json"], ["models"],
     ["models", "mlp"], ["datasets", "-o", "json"], ["losses", "-o", "yaml"], ["optimizers", "-o", "name"],
