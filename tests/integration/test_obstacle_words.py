@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -133,8 +132,3 @@ def test_artifacts(cause: Exception, kind: str, whole: bool) -> None:
     assert (found.kind, found.whole) == (kind, whole)
     assert "job.yaml" in found.said
     assert str(cause) in found.said
-
-
-def test_a_folder_is_no_database(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}"
-    assert obstacle_of(uri, raised(uri)).kind == "database"

@@ -163,7 +163,7 @@ CAUSES = {
     "experiment-deleted-later": (deleted_experiment, LATER, ("was deleted", "`mlflow experiments restore")),
     "run-deleted-for-good": (deleted_for_good, LATER, ("for good", "sync_state.json")),
     "artifacts-of-a-server": (artifacts_of_a_server, False, ("artifact store", "make it writable")),
-    "artifacts-of-a-file": (artifacts_of_a_file, False, ("artifacts'", "cannot be written", "make it writable")),
+    "artifacts-of-a-file": (artifacts_of_a_file, False, ("artifact store", "make it writable")),
     "older-schema": (schema("0584bdc529eb"), False, ("another version", "`mlflow db upgrade")),
     "newer-schema": (schema("ffffffffffff"), False, ("another version", "`pip install --upgrade mlflow`")),
     "401": (answering(401, "You are not authenticated."), False, ("does not know who asks", *RIGHTS)),
@@ -284,7 +284,7 @@ def test_a_restored_run_gets_what_was_written_meanwhile(shared_mlflow_server: Tr
     finish(job)
     tracker.update(status="FINISHED", reason="COMPLETED", tags={"attempts": "2"})
     tracker.close(0.0)
-    assert not sync(uri, job).pending
+    until(lambda: not sync(uri, job).pending, "all is sent")
     assert SyncState.load(job).refused == []
     assert len(curve(client, run_id, "train/loss")) == 400
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epochal.ledger.json_values import not_understood
 from epochal.ledger.values import Event
 
 
@@ -20,7 +21,10 @@ class LogChunk:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> LogChunk:
-        return cls(int(stored["attempt"]), int(stored["rank"]), int(stored["offset"]), str(stored["text"]))
+        try:
+            return cls(int(stored["attempt"]), int(stored["rank"]), int(stored["offset"]), str(stored["text"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise not_understood(f"it is not a piece of a log ({error!r})") from error
 
 
 @dataclass(frozen=True)

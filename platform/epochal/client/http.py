@@ -212,18 +212,18 @@ class Http:
 
     def _parsed(self, text: str) -> Any:
         try:
-            document = json.loads(text, object_hook=_Answer)
+            document = json.loads(text)
         except ValueError:
             document = None
-        if not isinstance(document, _Answer):
+        if not isinstance(document, dict):
             error = UnreachableError(f"what answers at {self.server} is not an Epochal server", _IS_IT_UP)
             raise explained(error, self.server) from None
         self._is_known = True
-        return document
+        return _Answer(document)
 
 
 class _Answer(dict[str, Any]):
-    """An object of the server's, in which nothing is missed without a word."""
+    """What the server says, in which nothing is missed without a word."""
 
     def __missing__(self, key: str) -> NoReturn:
         raise not_understood(f"{key!r} is missing in it")

@@ -52,6 +52,8 @@ def _plain(value: Any, place: str, problems: list[Problem], depth: int) -> Any:
     try:
         if depth > _DEEPEST:
             raise _NotPlainError("it holds itself, or is nested too deep")
+        if type(value) is str:
+            value.encode()
         if type(value) in (str, int, float, bool, type(None)):
             return value
         if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from epochal.catalog.index import check
 from epochal.client.plain import plain
 from epochal.engine.code import Package, pack
-from epochal.errors import UsageError
+from epochal.errors import SpecError, UsageError
 from epochal.settings import Home
 from epochal.spec.load import LoadedSpec, load_spec, load_text
 from epochal.tracking.git import GitState, git_state
@@ -96,7 +96,11 @@ def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
         said = f"a spec is a file or a mapping, and not {type(source).__name__}"
         raise UsageError(said, "such as client.submit('job.yaml')")
     text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
-    return load_text(text, Path.cwd() / "spec", changes, [check], shown="spec")
+    try:
+        return load_text(text, Path.cwd() / "spec", changes, [check], shown="spec")
+    except SpecError as error:  # the lines are of a text that nobody has written
+        problems = (replace(problem, line=None, column=None) for problem in error.problems)
+        raise SpecError(error.source, tuple(problems)) from None
 
 
 def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None) -> Submission:

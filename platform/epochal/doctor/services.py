@@ -95,7 +95,7 @@ def look(home: Home, tracking_uri: str) -> Iterator[Check]:
 def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> Iterator[Check]:
     try:
         from epochal.ledger.ledger import Ledger
-        from epochal.server.reconciler import Reconciler
+        from epochal.server.reconciler import Reconciler, Timing
     except ImportError:  # the check of the ledger says so
         return
     uri = services.tracked_at(tracking_uri)
@@ -104,7 +104,7 @@ def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> It
     try:
         with Ledger.open(home.served.ledger_url, upgrade=False) as ledger:
             yield jobs(ledger.counts(), "server")
-            findings = Reconciler(ledger, settings).plan()
+            findings = Reconciler(ledger, settings, timing=Timing(closing=0.0)).plan()
     except EpochalError as error:
         yield warn("reconciler", f"cannot look: {error.message}", error.hint or "look at the check of the ledger")
         return

@@ -106,6 +106,8 @@ _TABLE = (
 )  # fmt: skip
 """In order: the first row that fits."""
 
+_OF_STORES = ("unknown user", "forbidden", "too large", "quota", "away")
+"""The rows that are as true of an artifact store."""
 _STORE = _Row("artifacts", "", "", "does not take it", "make it writable, with room, from where that is sent")
 _SCHEMA = re.compile(r"out-of-date database schema \(found version (\w+), but expected")
 _STATUS = re.compile(r"error code (\d{3}) != \d{3}|too many (\d{3}) error responses")
@@ -120,9 +122,7 @@ def obstacle_of(uri: str, error: Exception) -> Obstacle:
     cause = error.__cause__ if isinstance(error, ArtifactError) else None
     if isinstance(cause, Exception):
         row = next(row for row in _TABLE if _fits(row, cause))
-        # What is said of the server is true of its store; what is not known in particular is the store's.
-        known = row.whole or row.kind in ("forbidden", "too large", "quota")
-        row = row if known and row.kind not in ("not mlflow", "not a uri", "database") else _STORE
+        row = row if row.kind in _OF_STORES else _STORE
         what = what if row.whole else f"the artifact store of {what}"
         return Obstacle(row.kind, f"{what} {row.said} ({said(error)}: {_words(cause)})", row.remedy, row.whole)
     if found := _SCHEMA.search(said(error)):

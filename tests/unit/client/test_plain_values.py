@@ -131,6 +131,7 @@ REFUSED = {
     "int-key": ({1: 2}, "its keys have to be text, and one is 1"),
     "loop": (LOOP, "it holds itself"),
     "raises": (Odd(), "it is on another device"),
+    "surrogate": ("\ud800", "surrogates not allowed"),
     "frame": (pandas.DataFrame({"a": [1]}), "give list(...)"),
 }
 
@@ -190,6 +191,12 @@ def test_a_file_may_be_named_by_any_path(path: Any, tmp_path: Path) -> None:
 def test_what_is_no_spec_is_said(source: Any) -> None:
     with pytest.raises(UsageError, match="a spec is a file or a mapping, and not "):
         load(source)
+
+
+def test_no_lines_are_named_that_nobody_has_written() -> None:
+    with pytest.raises(SpecError) as caught:
+        load({**SPEC, "train": {"epochs": -1}})
+    assert str(caught.value.problems[0]).startswith("train.epochs: ")
 
 
 def test_one_override_may_stand_alone() -> None:
