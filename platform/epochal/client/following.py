@@ -8,6 +8,7 @@ from typing import Any
 
 from epochal.ledger.json_values import not_understood
 from epochal.ledger.values import Event
+from epochal.redaction import named
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LogChunk:
         try:
             return cls(int(stored["attempt"]), int(stored["rank"]), int(stored["offset"]), str(stored["text"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise not_understood(f"it is not a piece of a log ({error!r})") from error
+            raise not_understood(f"it is not a piece of a log ({named(error)})") from error
 
 
 @dataclass(frozen=True)

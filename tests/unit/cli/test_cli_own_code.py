@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import epochal.catalog.tasks.classification  # noqa: F401 - torchmetrics, imported first by the code, starts processes
 from epochal.cli.main import main
 
 NETS = """

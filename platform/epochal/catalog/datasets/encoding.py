@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from epochal.errors import EpochalError
+from epochal.redaction import said
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -41,7 +42,9 @@ def decoded(path: Path, data: bytes, encoding: str | None) -> tuple[str, str]:
             "mend the file, or set another data.params.encoding",
         ) from error
     except LookupError as error:
-        raise EpochalError(f"{path}: {error}", "data.params.encoding is one that Python knows, as utf-8") from error
+        raise EpochalError(
+            f"{path}: {said(error)}", "data.params.encoding is one that Python knows, as utf-8"
+        ) from error
 
 
 def _encoding(path: Path, data: bytes) -> str:

@@ -69,12 +69,11 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    with reading(path, "an .npz file", _HINT):
-        opened = np.load(path, allow_pickle=False)
-    if isinstance(opened, np.ndarray):
-        raise EpochalError(f"{path}: found one array, expected an .npz file with x and y", _HINT)
-    with reading(path, "an .npz file", _HINT), opened as file:
-        arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    with reading(path, "an .npz file", _HINT), path.open("rb") as content:  # numpy would leave open what is none
+        file = np.load(content, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise EpochalError(f"{path}: found one array, expected an .npz file with x and y", _HINT)
         for name in ("x", "y", "x_val", "y_val"):
             with reading(f"{path} (member {name})", "an array without pickled objects", _HINT):
                 arrays.update({name: file[name]} if name in file else {})

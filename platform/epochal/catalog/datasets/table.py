@@ -137,8 +137,6 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
     columns = _alike(tables, name, [table.column(name, text=name in params.categories) for table in tables])
     missing = sum(len(column.missing) for column in columns)
     notes = [column.note for column in columns if column.note]
-    if not name:
-        notes.append("is it the numbers of the rows, which tell nothing? leave it out: data.params.exclude: ['']")
     if columns[0].is_text:
         return _categories(tables[0].path, name, columns, notes)
     if len(columns[0].missing) == len(columns[0].values):
