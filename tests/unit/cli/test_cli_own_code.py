@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torchmetrics  # noqa: F401 - starts a process while it is imported, which no test here may
 import yaml
 
 import epochal.catalog.tasks.classification  # noqa: F401 - torchmetrics, imported first by the code, starts processes
