@@ -332,7 +332,7 @@ def test_no_secret_leaves_its_worker(cluster: Connection, tmp_path: Path, how: s
     assert log == "it is ***\n***\n" + ("last words" if how == "sigkill" else "")
     if how == "raises":
         assert failed.message.startswith("RuntimeError: cannot log in as ***...")
-        assert failed.traceback.startswith("...")
+        assert failed.traceback.startswith("Traceback")
         assert len(failed.traceback) == 20_000
 
 

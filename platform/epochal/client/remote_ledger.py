@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from epochal.client.http import Http, Patience, Request
 from epochal.client.renewal_batcher import RenewalBatcher
+from epochal.errors import NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
@@ -81,7 +83,8 @@ class RemoteLedger:
         return self._job(lease, "run", body)
 
     def set_data(self, lease: Lease, data: Mapping[str, Any]) -> None:
-        self._tell(lease, "data", {"data": dict(data)})
+        with suppress(NotFoundError):  # an older server takes none; that a lease is lost is told by its renewal
+            self._tell(lease, "data", {"data": dict(data)})
 
     def saved(self, lease: Lease, step: int, path: str) -> None:
         self._tell(lease, "saved", {"step": step, "path": path})

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,6 +198,13 @@ def test_an_older_attempt_of_a_live_job_is_no_conflict_of_another_kind(agent: Pl
     lease = agent.lease(submit("name=never-trained").id)
     with pytest.raises(ConflictError):
         agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+
+
+def test_a_server_that_takes_no_word_of_the_data_costs_no_lease(agent: PlayedAgent, submit: Submit) -> None:
+    lease = replace(agent.lease(submit("name=of-a-newer-agent").id), epoch=7)
+    agent.ledger.set_data(lease, {})
+    with pytest.raises(NotFoundError):
+        agent.ledger.saved(lease, 1, "checkpoints/step-00000001")
 
 
 def test_a_server_that_is_away_is_told_soon() -> None:

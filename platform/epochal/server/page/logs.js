@@ -86,7 +86,7 @@ export class LogReader {
     const [lines, all] = [pane().querySelectorAll(".line").length, [...places(cursor).values()].reduce((sum, end) => sum + end, 0)];
     const rank = this.#rank === "" ? "" : ` --rank ${this.#rank}`;
     byId("logs-part").hidden = !this.#unread && !this.#dropped;
-    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; all of it: epochal logs ${this.#id}${rank}`);
+    setText(byId("logs-part"), `The last ${plural(lines, "line")} of ${bytes(all)} are shown; all of it: epochal logs ${this.#id}` + rank);
   }
 
   #flush() {
