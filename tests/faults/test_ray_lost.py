@@ -97,6 +97,7 @@ def handed_back(home: Home, ledger: Ledger, agent: subprocess.Popen[bytes], kill
     return job
 
 
+@pytest.mark.slow
 def test_a_job_of_a_lost_ray_is_handed_back(home: Home, ledger: Ledger, start_agent: Start) -> None:
     handed_back(home, ledger, start_agent(), "raylet", "resources.workers=1")
 

@@ -199,6 +199,7 @@ def test_a_job_starts_soon_after_it_was_submitted(
     assert moments["running"] < 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_packaged")
 def test_a_drained_agent_and_a_killed_worker_leave_no_trace_in_the_curve(
     serve: Serve, ledger: Ledger, home: Home, unbroken: Curve
@@ -350,6 +351,7 @@ def test_a_job_that_never_fits_stays_queued(serve: Serve, ledger: Ledger) -> Non
     ledger.request_stop(job.id)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_packaged")
 def test_an_attempt_that_was_cut_off_ends_when_a_newer_one_begins(serve: Serve, ledger: Ledger, home: Home) -> None:
     cut_off, job = serve("same"), submit(ledger, ONE_WORKER, "train.steps=150", "checkpoint.every=25steps")

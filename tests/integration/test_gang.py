@@ -333,7 +333,7 @@ def test_no_secret_leaves_its_worker(cluster: Connection, tmp_path: Path, how: s
     if how == "raises":
         assert failed.message.startswith("RuntimeError: cannot log in as ***...")
         assert failed.traceback.startswith("Traceback")
-        assert len(failed.traceback) == 20_000
+        assert 20_000 < len(failed.traceback) < 20_100
 
 
 def test_too_big_and_too_busy(cluster: Connection, place: Place) -> None:

@@ -166,6 +166,7 @@ def test_a_resumed_job_goes_on_in_the_same_run(any_uri: str, job: Path) -> None:
     assert_all_arrived_once(any_uri, job, 300)
 
 
+@pytest.mark.slow
 def test_the_server_is_down_before_during_and_after(stopped_mlflow_server: TrackingServer, job: Path) -> None:
     server, notices = stopped_mlflow_server, list[str]()
     tracker = Tracker(server.url, job, notices.append, every=0.1)

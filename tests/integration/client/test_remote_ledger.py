@@ -201,7 +201,8 @@ def test_an_older_attempt_of_a_live_job_is_no_conflict_of_another_kind(agent: Pl
 
 
 def test_a_server_that_takes_no_word_of_the_data_costs_no_lease(agent: PlayedAgent, submit: Submit) -> None:
-    lease = replace(agent.lease(submit("name=of-a-newer-agent").id), epoch=7)
+    lease = agent.lease(submit("name=of-a-newer-agent").id)
+    lease = replace(lease, job=replace(lease.job, id="unknown-1"))  # answered with 404, as a route that is not there
     agent.ledger.set_data(lease, {})
     with pytest.raises(NotFoundError):
         agent.ledger.saved(lease, 1, "checkpoints/step-00000001")
