@@ -220,8 +220,7 @@ def test_a_drained_agent_and_a_killed_worker_leave_no_trace_in_the_curve(
         (Outcome.FAILED, Reason.INFRASTRUCTURE),
         (Outcome.SUCCEEDED, Reason.COMPLETED),
     ]
-    attempts = ledger.attempts(job.id)
-    assert all(one.ended_at <= after.leased_at for one, after in pairwise(attempts))
+    assert all(one.ended_at <= after.leased_at for one, after in pairwise(ledger.attempts(job.id)))
     assert curve(home, job) == unbroken
     assert not workers_of(job)
 
