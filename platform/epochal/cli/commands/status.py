@@ -77,4 +77,4 @@ def _everything(client: Client, output: Output) -> None:
     render.document(facts)
     render.text("")
     rows = [agent_row(agent, client.now()) for agent in agents]
-    render.records(rows, ["agent", "alive", "seen", "nodes", "free", "of"], title="agents")
+    render.records(rows, ["agent", "alive", "seen", "nodes", "free", "of"], title="agents heard of within a day")
