@@ -23,7 +23,7 @@ from epochal.settings import home
 from epochal.tracking.connection import connect, sqlite_path
 from epochal.tracking.server import TrackingServer
 from epochal.tracking.sync_state import SyncState, sync_state_path
-from epochal.tracking.syncer import sync
+from epochal.tracking.syncer import BEING_SENT, sync
 from epochal.tracking.tracker import Tracker
 from polling import until
 from running_server import SPEC, RunningServer, settings_in
@@ -204,6 +204,13 @@ def gate(shared_mlflow_server: TrackingServer) -> Iterator[Gate]:
 
 QUICKLY = ("403",)
 """Of each way to fail one; the words of the others are in ``test_obstacle_words.py``."""
+
+
+def sent_by_hand(capsys: pytest.CaptureFixture[str]) -> dict[str, str] | None:
+    """What `runs sync` says of the one job that it could not send; None while somebody else sends it."""
+    assert main(["runs", "sync", "-o", "json"]) == 5
+    (told,) = json.loads(capsys.readouterr().out)
+    return None if told["problem"] == BEING_SENT else told
 
 
 @pytest.mark.parametrize(
