@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy import exc
 
 from epochal.agent.retry_policy import Ending
-from epochal.cli.own_log import Redacted
+from epochal.cli.service_log import Redacted
 from epochal.client.http import foreign
 from epochal.engine.events import redacted
 from epochal.engine.failure import of_exception, of_ray

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from epochal.agent.job_folder import Origin, weights_named, write_desired_run
-from epochal.engine.code import pack
+from epochal.engine.code import pack_of
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Job
 from epochal.settings import Home
@@ -23,8 +23,7 @@ def submit(ledger: Ledger, home: Home, loaded: LoadedSpec, command: tuple[str, .
         NotFoundError: ``train.init_from`` names nothing that is there.
     """
     spec = with_weights_found(loaded.spec, ledger, home, loaded.folder)
-    code, has_loaders = loaded.spec.code, loaded.spec.data.loader_workers > 0
-    package = pack(loaded.code_folder, home.packages, code.exclude, has_loaders) if code else None
+    package = pack_of(loaded, home.packages)
     origin = Origin(str(loaded.folder), package.digest if package else None, command, loaded.source)
     job = ledger.submit(
         spec.model_dump(mode="json"),

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from epochal.catalog.index import check
 from epochal.client.plain import plain
-from epochal.engine.code import Package, pack
+from epochal.engine.code import Package, pack_of
 from epochal.errors import SpecError, UsageError
 from epochal.settings import Home
 from epochal.spec.load import LoadedSpec, load_spec, load_text
@@ -112,8 +112,7 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
     """
     loaded.spec.require_no_sweep()
     typed = without_values(sys.argv if command is None else command)
-    code, has_loaders = loaded.spec.code, loaded.spec.data.loader_workers > 0
-    package = pack(loaded.code_folder, home.packages, code.exclude, has_loaders) if code else None
+    package = pack_of(loaded, home.packages)
     state = git_state(loaded.code_folder)
     return Submission(
         spec=loaded.spec.model_dump(mode="json"),

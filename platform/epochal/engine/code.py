@@ -14,13 +14,16 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
 
 from epochal.engine.hidden import check_modules
 from epochal.errors import CodeError, some
 from epochal.units import Bytes
+
+if TYPE_CHECKING:
+    from epochal.spec.load import LoadedSpec
 
 MAX_BYTES = 50 * 1024 * 1024
 MAX_FILES = 20_000
@@ -124,6 +127,16 @@ def pack(folder: Path, into: Path, exclude: Iterable[str] = (), has_loaders: boo
     if not target.exists():
         _write(found.files, digests, target)
     return Package(digest, target, tuple(sorted(found.files)), found.size, found.warnings)
+
+
+def pack_of(loaded: LoadedSpec, into: Path) -> Package | None:
+    """The code that a spec ships, packed; None where it ships none.
+
+    Raises:
+        CodeError: as ``pack``.
+    """
+    code = loaded.spec.code
+    return pack(loaded.code_folder, into, code.exclude, loaded.spec.data.loader_workers > 0) if code else None
 
 
 def unpack(path: Path, digest: str, cache: Path) -> Path:

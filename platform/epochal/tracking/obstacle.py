@@ -121,13 +121,12 @@ def obstacle_of(uri: str, error: Exception) -> Obstacle:
     what = f"MLflow at {without_password(uri)}"
     cause = error.__cause__ if isinstance(error, ArtifactError) else None
     if isinstance(cause, Exception):
-        row = next(row for row in _TABLE if _fits(row, cause))
-        row = row if row.kind in _OF_STORES else _STORE
+        row = found if (found := _row_of(cause)).kind in _OF_STORES else _STORE
         what = what if row.whole else f"the artifact store of {what}"
         return Obstacle(row.kind, f"{what} {row.said} ({said(error)}: {_words(cause)})", row.remedy, row.whole)
-    if found := _SCHEMA.search(said(error)):
-        return _of_schema(what, found[1], uri)
-    row = next(row for row in _TABLE if _fits(row, error))
+    if schema := _SCHEMA.search(said(error)):
+        return _of_schema(what, schema[1], uri)
+    row = _row_of(error)
     return Obstacle(row.kind, f"{what} {row.said} ({_words(error)})", row.remedy, row.whole)
 
 
@@ -153,8 +152,11 @@ def _words(error: BaseException) -> str:
     return (found[1] if found else words)[:_WORDS]
 
 
-def _fits(row: _Row, error: Exception) -> bool:
-    return not set(row.signs.split()).isdisjoint(_signs(error)) or bool(row.text and re.search(row.text, said(error)))
+def _row_of(error: Exception) -> _Row:
+    signs, words = set(_signs(error)), said(error)
+    return next(
+        row for row in _TABLE if signs.intersection(row.signs.split()) or (row.text and re.search(row.text, words))
+    )
 
 
 def _signs(error: Exception) -> Iterator[str]:

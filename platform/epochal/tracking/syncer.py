@@ -63,7 +63,7 @@ class Synced:
     ``left`` says what MLflow does not have yet and ``problem`` why, with the remedy; ``obstacle`` is the kind of what
     keeps MLflow from taking it, empty where it is only a matter of time. ``reachable`` is false where nothing of any
     job can be sent there now, and ``deleted`` true where somebody deleted the run or its experiment. ``refused`` is
-    what MLflow will never take.
+    what MLflow will never take. ``has_news``: the job's ledger has not heard all of that.
     """
 
     run_id: str
@@ -74,6 +74,7 @@ class Synced:
     reachable: bool = True
     deleted: bool = False
     refused: tuple[str, ...] = ()
+    has_news: bool = False
     experiment_id: str = ""
 
     @property
@@ -161,6 +162,7 @@ def _synced(state: SyncState, left: Outstanding, problem: str = "", obstacle: Ob
         reachable=obstacle is None or not obstacle.whole,
         deleted=state.deleted,
         refused=tuple(state.refused),
+        has_news=any(state.news()),
     )
 
 

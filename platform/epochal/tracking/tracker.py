@@ -126,7 +126,8 @@ class Tracker:
         self._synced_once = True
         self._failures = self._failures + 1 if self._last.obstacle or not self._last.reachable else 0
         try:
-            tell_news(self._folder, self._notice)
+            if self._last.has_news:
+                tell_news(self._folder, self._notice)
         except (EpochalError, OSError) as error:  # told with the next sync, or by whoever looks after the folder then
             _logger.info("%s has not heard how MLflow takes its run: %s", self._folder.name, said(error))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field as Bounds
@@ -116,9 +115,8 @@ def _unheld(before: Tensor, after: Tensor) -> Tensor:
     return ~held.isfinite().all(dim=0) | (differs & ~same & (constant | coarse))
 
 
-def classes_shown(values: NDArray[Any]) -> str:
+def classes_shown(classes: NDArray[Any], counts: NDArray[Any]) -> str:
     """How many there are, and the first of them with their samples."""
-    classes, counts = np.unique(values, return_counts=True)
     return f"{len(classes)} classes: {some([f'{a} ({b:,})' for a, b in zip(classes, counts, strict=True)], 8)}"
 
 

@@ -185,7 +185,7 @@ def _told(name: str, array: NDArray[Any], classes: int | None, params: NpzParams
     if name == "x" and array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
         yield "if these are pictures, channels come first: save x.transpose(0, 3, 1, 2)"
     if name.startswith("y") and classes:
-        yield classes_shown(array)
+        yield classes_shown(*np.unique(array, return_counts=True))
     if name == "y" and params.target_kind is None:
         if classes is None and _is_one_hot(array):
             yield "if these are classes, save y.argmax(axis=1)"

@@ -32,6 +32,8 @@ from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 MAX_CATEGORIES = 100
+EXACT = 2.0**53
+"""Whole numbers below it are all different in float64."""
 """A text column with more values than this is rather a name or free text than a category."""
 
 
@@ -200,7 +202,8 @@ def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) 
 
 def _refuse_unreal(table: Table, name: str, column: Column) -> None:
     values = column.values
-    if values.dtype.kind in "iu" and len(np.unique(values)) > len(np.unique(values.astype(np.float64))):
+    large = values[np.abs(values.astype(np.float64)) >= EXACT] if values.dtype.kind in "iu" else values[:0]
+    if len(np.unique(large)) > len(np.unique(large.astype(np.float64))):
         raise EpochalError(
             f"{table.path} (column {name!r}): found whole numbers so large that float64 cannot tell them apart",
             f"leave it out: data.params.exclude: [{name}]; or take it as text: data.params.categories: [{name}]",
@@ -227,10 +230,10 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], tu
     kind = params.target_kind or ("real" if any(column.values.dtype.kind == "f" for column in columns) else "class")
     values = [column.values.astype(str) if column.is_text else column.values for column in columns]
     if kind == "class":
-        classes = np.unique(np.concatenate(values))
+        classes, counts = np.unique(np.concatenate(values), return_counts=True)
         numbers = [torch.from_numpy(np.searchsorted(classes, value)) for value in values]
         doubts = () if params.target_kind else unsure(classes, is_class=True)
-        note = "; ".join([classes_shown(np.concatenate(values)), *doubts])
+        note = "; ".join([classes_shown(classes, counts), *doubts])
         return numbers, tuple(map(str, classes)), Understood(name, "target, class", note=note)
     if columns[0].is_text:
         raise EpochalError(f"{tables[0].path}: the target {name!r} is text, not a real value")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from epochal.cli import render
-from epochal.cli.own_log import log_to_stderr
 from epochal.cli.retention import retain_option
+from epochal.cli.service_log import log_to_stderr
 from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError
 from epochal.settings import Retention

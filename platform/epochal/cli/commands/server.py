@@ -9,8 +9,8 @@ import click
 
 from epochal.cli import render
 from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
-from epochal.cli.own_log import log_to_stderr
 from epochal.cli.retention import retain_option
+from epochal.cli.service_log import log_to_stderr
 from epochal.settings import DEFAULT_SERVER_PORT, Retention
 
 _DEFAULT_TOKEN = "the file `token` in the home"
