@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 from PIL import Image
 
+from collector import nothing_collected
 from damaged import ARCHIVES, GOOD, PICTURES, TABLES, damaged, damaged_bytes
 from epochal.catalog.build import load_data
 from epochal.catalog.data import LoadedData
@@ -77,16 +76,6 @@ def read(data: LoadedData) -> None:
         assert all(values.isfinite().all() for values in split.fetch(range(len(split))).values())
     assert isinstance(list(data.doubts()), list)
     assert all(one.name and one.taken_for for one in data.understood)
-
-
-@contextmanager
-def nothing_collected() -> Iterator[None]:
-    """What other tests have left unclosed warns when it is collected: not within the block."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def examined(folder: Path, name: str, content: bytes) -> EpochalError | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from collector import nothing_collected
 from epochal.catalog.datasets.image_folder import ReadImage
 from epochal.catalog.datasets.picture import picture
 from epochal.errors import EpochalError
@@ -192,7 +193,7 @@ def test_what_pillow_warns_of_names_the_file(tmp_path: Path, monkeypatch: pytest
 
 def test_reading_pictures_does_not_make_python_forget_what_it_has_warned_of(tmp_path: Path) -> None:
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as told, nothing_collected():
         warnings.simplefilter("default")
         for _ in range(3):
             picture(tmp_path / "a.png")
