@@ -90,7 +90,6 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     from epochal.spec.load import load_spec
 
     loaded = load_spec(source, overrides, [check])
-    loaded.spec.require_no_sweep()
     check_code(loaded)
     return loaded
 
