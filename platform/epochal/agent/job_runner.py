@@ -272,7 +272,6 @@ class JobRunner:
         payload = TrainPayload(
             self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job)),
             job_folder.origin_of(job).folder,
-            resume=True,
         )
         place = self._placed(lease, spec)
         if self._is_ending:

@@ -19,4 +19,3 @@ class TrainPayload:
 
     spec: Mapping[str, Any]
     data_folder: str
-    resume: bool

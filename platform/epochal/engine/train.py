@@ -21,6 +21,7 @@ from epochal.training.data_summary import MOST, tidy
 from epochal.training.fit import FitResult, fit
 from epochal.training.loader import start_early
 from epochal.training.process_group import join
+from epochal.training.segment import RESUMED
 from epochal.training.setup import Setup, prepare
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
             for note in setup.checked.notes:
                 context.control.report(Noted(note))
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
-        result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
+        result = fit(setup, context.worker, context.folder, recorder, context.control, RESUMED)
     if context.worker.is_first and result.weights is not None:
         _tell_export(context, result)
         _keep_example(setup, context.folder)
