@@ -12,6 +12,7 @@ from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.retry_policy import Ending
 from epochal.agent.run_tracking import RunTracking
+from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
@@ -73,6 +74,22 @@ class Reporter:
             told = report.data.first(MOST_SHOWN).to_dict()
             self._outbox.tell(partial(self._source.set_data, self._lease, told))
 
+    def swept(self, progress: SweepProgress) -> None:
+        """How a sweep stands."""
+        self._observer.sweep(progress)
+        self._outbox.progress(progress.document())
+        if progress.best is not None:
+            self._tracking.start()
+        self._tell_run()
+
+    def of_trial(self, trial: int | None, report: Report) -> None:
+        """What the training of a trial tells: its checkpoints and its progress are its own business."""
+        if isinstance(report, SetAside | Noted | Prepared):
+            self.report(report)
+
+    def notice(self, text: str) -> None:
+        self._noted(text)
+
     def packaged(self, ending: Ending) -> None:
         """What came of packaging the model."""
         if ending.reason is Reason.COMPLETED:
@@ -118,6 +135,9 @@ class Reporter:
         self._outbox.progress(self._log.document())
         if progress.step > 0:
             self._tracking.start()
+        self._tell_run()
+
+    def _tell_run(self) -> None:
         if self._tracking.run_id and not self._tracking.told:
             self._tracking.told = True
             run = (self._tracking.run_id, self._tracking.uri, self._tracking.experiment_id)

@@ -39,13 +39,13 @@ class TrialsPayload:
 class TrialSegment:
     """A trial trains to a length. ``spec`` is the trial's resolved one, ``folder`` its own, relative to the job's.
 
-    ``until`` is in ``unit``; see ``training.segment.Segment`` for the rest.
+    ``until`` is in ``unit``, None for all of it; see ``training.segment.Segment`` for the rest.
     """
 
     trial: int
     folder: str
     spec: Mapping[str, Any]
-    until: float
+    until: float | None
     unit: Literal["epochs", "steps"]
     saved: bool
     beats: float | None = None

@@ -92,8 +92,8 @@ class _Orders:
         while True:
             try:
                 message = json.loads(self._connection.recv_bytes())
-            except (OSError, EOFError):
-                self._messages.put(_END)  # the driver has gone, and its workers with it
+            except (OSError, EOFError, TypeError):  # a connection that is closed while it is read raises the last
+                self._messages.put(_END)
                 return
             if "stop" in message:
                 self._control.end_segment(message["stop"])
@@ -162,7 +162,8 @@ class _Trials:
         setup = self._prepare(spec)
         recorder = self._recorder(folder)
         try:
-            part = Segment(True, Interval(segment.until, segment.unit), segment.saved, segment.beats)
+            until = Interval(segment.until, segment.unit) if segment.until is not None else None
+            part = Segment(True, until, segment.saved, segment.beats)
             result = fit(setup, context.worker, folder, recorder, context.control, part)
         finally:
             recorder.close()

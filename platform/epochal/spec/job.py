@@ -262,6 +262,11 @@ class JobSpec(Section):
             raise UsageError(NO_SWEEPS, "take the `sweep` block out to run the job by itself")
 
     @property
+    def most_workers(self) -> int:
+        """The most that it can have at a time: those of all trials that may train then, where it is a sweep."""
+        return self.resources.max_workers * (self.sweep.at_a_time if self.sweep is not None else 1)
+
+    @property
     def experiment_name(self) -> str:
         return self.experiment or self.name
 

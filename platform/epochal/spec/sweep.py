@@ -112,3 +112,8 @@ class Sweep(Section):
     """How many trials may fail before the sweep does."""
     space: Annotated[dict[str, Distribution], Field(min_length=1, max_length=200)]
     """Dotted path of a spec field to what it may be."""
+
+    @property
+    def at_a_time(self) -> int:
+        """How many trials may train at a time, at the most."""
+        return self.concurrency or self.trials
