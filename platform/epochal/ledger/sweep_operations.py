@@ -139,7 +139,7 @@ def _require_possible(connection: Connection, job: Job, trial: int | None, ends_
     this = trials.c.job_id == job.id, trials.c.number == trial
     state = connection.scalar(select(trials.c.state).where(*this))
     if state is None:
-        hint = "trials are numbered from 0, in the order in which they were chosen"
+        hint = f"`epochal sweep status {job.id}` lists its trials"
         raise NotFoundError(f"trial of {job.id}", str(trial), hint=hint)
     if ends_it and (state in _OVER or job.state.is_terminal):
         raise ConflictError(f"trial {trial} of {job.id} is over: {state}", "there is nothing to end")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, TypeGuard
+from operator import attrgetter
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -16,8 +17,8 @@ from epochal.sweeps.trials import Added, Cancelled, Extended, Repeated, Trial, T
 MOST_TRIALS = 100_000
 """Of a sweep, and so of one request."""
 
-MOST_POINTS = 1_000
-"""Of one request."""
+MOST_POINTS = 100
+"""Of one request: a server checks each."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Repeat(_Ask):
 
     kind: Literal["repeat"]
     trial: Annotated[int, Field(ge=0, le=2 * MOST_TRIALS)]
-    times: Annotated[int, Field(ge=1, le=MOST_POINTS)] = 1
+    times: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @property
     def trial_number(self) -> int:
@@ -187,12 +188,16 @@ def asked(body: Mapping[str, Any]) -> Extend | Add | Repeat | Cancel:
 
 
 def best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
-    """By the objective; those without a number come last, then by number."""
+    """By the objective, at whatever length; then those without a number, and those that FAILED; of equals, by number.
+
+    Args:
+        mode: ``max`` or ``min``, as ``objective.mode``.
+    """
     sign = -1.0 if mode == "max" else 1.0
-    placed = [(math.inf if not is_number(one.value) else sign * one.value, one.number, one) for one in trials]
-    return [one for _, _, one in sorted(placed, key=lambda place: place[:2])]
+    ranked = sorted((one for one in trials if is_ranked(one)), key=lambda one: (sign * (one.value or 0.0), one.number))
+    return [*ranked, *sorted((one for one in trials if not is_ranked(one)), key=attrgetter("number"))]
 
 
-def is_number(value: float | None) -> TypeGuard[float]:
-    """Whether it can be compared: NaN cannot."""
-    return value is not None and not math.isnan(value)
+def is_ranked(trial: TrialRecord) -> bool:
+    """Whether it counts among the best: it did not fail, and its objective is a number."""
+    return trial.state is not TrialState.FAILED and trial.value is not None and not math.isnan(trial.value)

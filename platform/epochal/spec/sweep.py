@@ -69,7 +69,6 @@ class Sweep(Section):
         """The space, with bare values as the constants they stand for."""
         return {path: entry_of(written) for path, written in self.space.items()}
 
-
     @property
     def at_a_time(self) -> int:
         """How many trials may train at a time, at the most."""

@@ -135,6 +135,8 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     from epochal.spec.section import is_import_path
 
     spec = loaded.spec
+    if spec.sweep is not None:
+        return "each trial of a sweep is, by its workers"
     if any(is_import_path(one.name) for one in (spec.data, spec.task) if one is not None):
         return "it is read by code of your own, which `epochal plan` runs"
     if find_spec("torch") is None:
