@@ -58,7 +58,10 @@ class Reporter:
         self._observer.log(rank, text, begun)
 
     def reached(self, step: int) -> None:
+        """Reports come now and then: of a training that is stuck, what its workers reached is told all the same."""
         self.step = max(self.step, step)
+        if self._log.reached(step):
+            self._outbox.progress(self._log.document())
 
     def report(self, report: Report) -> None:
         if isinstance(report, Progress):
@@ -129,7 +132,7 @@ class Reporter:
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress
-        self.reached(progress.step)
+        self.step = max(self.step, progress.step)
         self._observer.progress(progress)
         self._log.add(progress, time.monotonic())
         self._outbox.progress(self._log.document())
