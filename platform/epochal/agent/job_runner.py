@@ -18,7 +18,7 @@ from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
-from epochal.agent.program import PackageProgram, Program, TrainProgram, package, request_of
+from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
@@ -281,7 +281,7 @@ class JobRunner:
         self.reporter = Reporter(self._source, lease, outbox, tracking, self._observer, self._log)
         return program.run(place, self.reporter, self._stop)
 
-    def _program(self, lease: Lease, spec: JobSpec) -> Program:
+    def _program(self, lease: Lease, spec: JobSpec) -> TrainProgram | SweepProgram:
         job, limit = lease.job, spec.limits.no_progress
         stored = self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job))
         payload = TrainPayload(stored, job_folder.origin_of(job).folder)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from epochal.errors import UsageError
 from epochal.spec.section import STORED, Choice, Component, Section
 from epochal.spec.sweep import Sweep
 from epochal.units import Bytes, Duration, Interval
@@ -19,7 +18,6 @@ PATTERNS = {
     "variable": r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
 }
 
-NO_SWEEPS = "sweeps cannot be run yet, only checked"
 
 MetricName = Annotated[str, Field(pattern=PATTERNS["metric"], examples=["val/accuracy"])]
 Mode = Literal["min", "max"]
@@ -252,14 +250,6 @@ class JobSpec(Section):
     """Names of variables that the cluster provides; values are never stored, and replaced by `***` in what workers
     print and raise."""
     sweep: Sweep | None = None
-
-    def require_no_sweep(self) -> None:
-        """
-        Raises:
-            UsageError: it is a sweep. Without its trials it would be trained once, with none of the values searched.
-        """
-        if self.sweep is not None:
-            raise UsageError(NO_SWEEPS, "take the `sweep` block out to run the job by itself")
 
     @property
     def most_workers(self) -> int:
