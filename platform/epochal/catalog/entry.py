@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from epochal.catalog.data import DataInfo, DataLoading
 from epochal.catalog.task import Task
-from epochal.catalog.validation import STRICT
+from epochal.spec.params import STRICT
 
 
 class Params(BaseModel):

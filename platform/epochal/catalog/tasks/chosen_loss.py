@@ -11,8 +11,8 @@ from torch import Tensor
 from epochal.catalog.entry import LossEntry, Params
 from epochal.catalog.losses import LOSSES
 from epochal.catalog.task import Loss
-from epochal.catalog.validation import validated
 from epochal.errors import EpochalError
+from epochal.spec.params import validated
 from epochal.spec.section import Choice
 
 
