@@ -296,7 +296,7 @@ def test_a_tracker_follows_a_sweep(sqlite_uri: str, sweep: Path) -> None:
     assert sorted(found) == list(range(5))
     trials = SweepTrials(sweep)
     trials.read()
-    assert trials.run_ids(tracker.run_id) == {number: run.info.run_id for number, run in found.items()}
+    assert trials.run_ids == {number: run.info.run_id for number, run in found.items()}
 
 
 @pytest.mark.slow

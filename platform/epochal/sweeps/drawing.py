@@ -17,6 +17,7 @@ from epochal.web_page import cell
 WIDTH, HEIGHT = 960, 320
 MOST_DRAWN = 400
 """Trials in one picture: the best half of them, and of the rest as many at equal distances in rank."""
+NOT_GIVEN = "not given"
 _MOST_TICKS = 12
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 15, 35
 
@@ -34,10 +35,11 @@ class Axis:
 
 
 def axis(name: str, values: Sequence[Any]) -> Axis:
-    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50; anything
-    else, what is not given too, at equal distances."""
-    numbers = [value for value in values if _is_number(value) and math.isfinite(value)]
-    if len(numbers) < len(values) or len(set(numbers)) < 2:
+    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50, what is not
+    given below them; anything else at equal distances."""
+    given = [value for value in values if value is not None]
+    numbers = [value for value in given if _is_number(value) and math.isfinite(value)]
+    if len(numbers) < len(given) or len(set(numbers)) < 2:
         known = sorted(dict.fromkeys(_key(value) for value in values))
         places = {key: (index + 0.5) / len(known) for index, key in enumerate(known)}
         named = list(places.items())[:: math.ceil(len(places) / _MOST_TICKS)]
@@ -46,11 +48,14 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     is_log = low > 0 and high / low > 50
     scaled: Callable[[float], float] = math.log if is_log else float
     spread = scaled(high) - scaled(low)
-    places = {_key(value): (scaled(value) - scaled(low)) / spread for value in numbers}
-    ticks = [
-        math.exp(scaled(low) + spread * part) if is_log else low + spread * part for part in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    return Axis(name, places, tuple((part / 4, f"{tick:.3g}") for part, tick in enumerate(ticks)))
+    bottom = 0.15 if len(given) < len(values) else 0.0
+    places = {_key(value): bottom + (1 - bottom) * (scaled(value) - scaled(low)) / spread for value in numbers}
+    ticks: list[tuple[float, str]] = []
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        value = math.exp(scaled(low) + spread * part) if is_log else low + spread * part
+        ticks.append((bottom + (1 - bottom) * part, f"{value:.3g}"))
+    missing = [(0.0, NOT_GIVEN)] if bottom else []
+    return Axis(name, places | dict.fromkeys((NOT_GIVEN,) if bottom else (), 0.0), (*missing, *ticks))
 
 
 def drawn(ranked: Sequence[Trial], most: int = MOST_DRAWN) -> list[Trial]:
@@ -152,7 +157,7 @@ def _trial(points: Sequence[tuple[float, float]], trial: Trial, ranked: Sequence
 
 def _svg(label: str, height: float, parts: Sequence[str], width: float = WIDTH) -> str:
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-    return "\n".join([f'<svg role="img" aria-label="{label}" {size}>', *parts, "</svg>"])
+    return "\n".join([f'<div class="wide"><svg role="img" aria-label="{label}" {size}>', *parts, "</svg></div>"])
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -168,4 +173,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _key(value: Any) -> str:
-    return "not given" if value is None else json.dumps(value, sort_keys=True, default=str)
+    if value is None or isinstance(value, str):
+        return NOT_GIVEN if value is None else value
+    return json.dumps(value, sort_keys=True, default=str)

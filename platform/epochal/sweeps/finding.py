@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, variance
@@ -50,13 +50,14 @@ class Finding:
 
     @property
     def ranked(self) -> list[Trial]:
-        """Those with a number for the objective that did not fail, the best newest value first."""
+        """Those with a number for the objective that did not fail: those that trained to the end first, and of these
+        and the others the best newest value first."""
         counted = [
             trial
             for trial in self.trials
             if trial.curve and trial.state is not TrialState.FAILED and not math.isnan(value_of(trial))
         ]
-        return sorted(counted, key=lambda trial: (self.sign * value_of(trial), trial.number))
+        return sorted(counted, key=lambda trial: (not _is_whole(trial), self.sign * value_of(trial), trial.number))
 
     @property
     def searched(self) -> list[str]:
@@ -88,6 +89,10 @@ class Finding:
     def command(self, reference: str, trial: int) -> str:
         """What repeats a trial."""
         return f"epochal sweep repeat {reference} --trial {trial} --times {TIMES}"
+
+
+def _is_whole(trial: Trial) -> bool:
+    return trial.state is TrialState.COMPLETED
 
 
 def value_of(trial: Trial) -> float:
@@ -163,9 +168,15 @@ def lead(found: Finding) -> Lead | None:
 
 
 def _by_point(found: Finding) -> list[list[Trial]]:
-    """Trials that differ in nothing but their seed, each as far as its group's longest was trained; the best first."""
+    """Trials that differ in nothing but their seed, of those that trained to the end where these are several points."""
+    whole = _groups(filter(_is_whole, found.ranked))
+    return whole if len(whole) > 1 else _groups(found.ranked)
+
+
+def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """By point, each as far as its group's longest was trained."""
     groups: dict[str, list[Trial]] = {}
-    for trial in found.ranked:
+    for trial in trials:
         point = {path: value for path, value in trial.point.items() if path != SEED}
         groups.setdefault(json.dumps(point, sort_keys=True, default=str), []).append(trial)
     return [[one for one in group if one.length == max(map(_length, group))] for group in groups.values()]

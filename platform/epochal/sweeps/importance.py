@@ -19,12 +19,13 @@ LEAST_TRIALS = 12
 _MOST_TRIALS = 500
 _BOOTSTRAPS = 20
 _TREES = 24
+_SHUFFLES = 5
 
 
 @dataclass(frozen=True)
 class ParameterImportance:
-    """``share``: how much of the variance of the trials' ranks a forest can no longer tell once this parameter's values
-    are shuffled, the mean over bootstraps; ``low`` and ``high`` are their 5th and 95th percentile."""
+    """``share``: of the variance of the trials' ranks, what is this parameter's doing, alone or with others: the mean
+    over bootstraps; ``low`` and ``high`` are their 5th and 95th percentile."""
 
     path: str
     share: float
@@ -45,7 +46,9 @@ class Importance:
 
 
 def importance(found: Finding) -> Importance:
-    """Permutation importance (Breiman, Random Forests, Machine Learning 2001) on what each bootstrap sample leaves out.
+    """Permutation importance (Breiman, Random Forests, Machine Learning 2001) on what each bootstrap sample leaves out:
+    half of what shuffling a parameter adds to the error is its total-effect Sobol index (Gregorutti, Michel and
+    Saint-Pierre, Correlation and Variable Importance in Random Forests, Statistics and Computing 2017). Each forest is of bagged trees, on samples of that sample.
 
     Trials are compared at one length, the longest that half of them reached, and by their ranks: a trial that diverged
     counts as the worst, however far it went. The same trials give the same answer.
@@ -72,24 +75,26 @@ def _comparable(found: Finding) -> tuple[float, list[Trial], list[float]]:
 
 def _measured(paths: Sequence[str], trials: Sequence[Trial], values: Sequence[float], length: float) -> Importance:
     import numpy as np
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.tree import DecisionTreeRegressor
 
-    x = np.column_stack([_column([trial.point.get(path) for trial in trials]) for path in paths])
+    x = np.column_stack([_column([trial.point.get(path) for trial in trials]) for path in paths]).astype(np.float32)
     places = {value: place for place, value in enumerate(sorted(set(values)))}
     ranks = np.array([places[value] for value in values], float)
     y = (ranks - ranks.mean()) / (ranks.std() or 1.0)
     random = np.random.default_rng(0)
     shares: list[list[float]] = []
     explained: list[float] = []
-    for seed in range(_BOOTSTRAPS):
+    for _ in range(_BOOTSTRAPS):
         drawn = random.integers(len(y), size=len(y))
         out = np.setdiff1d(np.arange(len(y)), drawn)
-        if len(out) < 2:
-            continue
-        forest = RandomForestRegressor(_TREES, min_samples_leaf=2, random_state=seed).fit(x[drawn], y[drawn])
-        error = float(np.mean((forest.predict(x[out]) - y[out]) ** 2))
+        trees = []
+        for seed in range(_TREES):
+            rows = random.choice(drawn, size=len(y))
+            trees.append(DecisionTreeRegressor(min_samples_leaf=2, random_state=seed).fit(x[rows], y[rows]))
+        error = _error(trees, x[out], y[out])
         explained.append(1 - error)
-        shares.append([_error_without(forest, x[out], y[out], index, random) - error for index in range(len(paths))])
+        without = (_shuffled(x[out], index, random) for index in range(len(paths)))
+        shares.append([(_error(trees, many, np.tile(y[out], _SHUFFLES)) - error) / 2 for many in without])
     table = np.array(shares)
     low, high = np.percentile(table, [5, 95], axis=0)
     found = [
@@ -100,14 +105,19 @@ def _measured(paths: Sequence[str], trials: Sequence[Trial], values: Sequence[fl
     return Importance(tuple(found), len(y), length, float(np.mean(explained)))
 
 
-def _error_without(forest: Any, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], index: int, random: Any) -> float:
-    """The error where a parameter tells nothing, over five shufflings."""
-    errors = []
-    for _ in range(5):
-        shuffled = x.copy()
-        shuffled[:, index] = random.permutation(shuffled[:, index])
-        errors.append(float(((forest.predict(shuffled) - y) ** 2).mean()))
-    return sum(errors) / len(errors)
+def _error(trees: Sequence[Any], x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
+    """The mean squared error of the forest."""
+    told = sum(tree.predict(x, check_input=False) for tree in trees) / len(trees)
+    return float(((told - y) ** 2).mean())
+
+
+def _shuffled(x: np.ndarray[Any, Any], index: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
+    """The rows several times over, each time with one column in another order."""
+    import numpy as np
+
+    shuffled = np.tile(x, (_SHUFFLES, 1))
+    shuffled[:, index] = np.concatenate([random.permutation(x[:, index]) for _ in range(_SHUFFLES)])
+    return shuffled
 
 
 def _column(values: Sequence[Any]) -> list[float]:

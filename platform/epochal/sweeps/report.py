@@ -101,7 +101,7 @@ def _importance_said(important: Importance, found: Finding) -> str:
         return f"Not known: {important.missing}."
     weak = " That is little: do not trust the order." if important.explained < 0.2 else ""
     return (
-        f"How much worse random forests tell the ranks of {important.n:,} trials at {important.length:g} {found.unit}"
-        f" once a parameter is shuffled, with 5th to 95th percentile over bootstraps. They explain"
+        f"The share of the variance of ranks of {important.n:,} trials, at {important.length:g} {found.unit}, that is a"
+        f" parameter's doing, with 5th to 95th percentile over bootstraps: by random forests, which explain"
         f" {max(important.explained, 0):.0%} of the variance of trials that they have not seen.{weak}"
     )

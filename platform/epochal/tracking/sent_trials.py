@@ -64,9 +64,10 @@ class SweepTrials:
             except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
                 _logger.warning("a line of %s cannot be read: %s", self._path, said(error))
 
-    def run_ids(self, parent_id: str) -> dict[int, str]:
-        """The child runs of that parent run, by trial."""
-        return {number: sent.run_id for number, sent in self._sent.items()} if parent_id == self._parent else {}
+    @property
+    def run_ids(self) -> dict[int, str]:
+        """The child runs, by trial."""
+        return {number: sent.run_id for number, sent in self._sent.items()}
 
     def pending(self, sweep: DesiredRun, parent_id: str) -> Iterator[TrialRun]:
         """Those that MLflow does not have whole."""

@@ -264,9 +264,10 @@ class Journal:
             _logger.warning("a line of %s cannot be read: %s", self._path, said(error))
 
     def best(self, mode: str) -> TrialRun | None:
-        """The trial whose newest value is the best, as the controller has it; FAILED ones and NaN are left out."""
+        """The trial whose newest value is the best, of those that trained to the end where any did."""
         measured = [run for run in self.runs.values() if run.state != "FAILED" and not math.isnan(run.value)]
-        return min(measured, key=lambda run: (_sign(mode) * run.value, run.number), default=None)
+        order = lambda run: (run.state != "COMPLETED", _sign(mode) * run.value, run.number)  # noqa: E731
+        return min(measured, key=order, default=None)
 
     def improvements(self, mode: str) -> list[Point]:
         """The best objective so far, wherever it got better; the step counts what was measured."""

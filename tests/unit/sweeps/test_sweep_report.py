@@ -78,7 +78,7 @@ def test_without_repeats_the_noise_is_estimated_from_the_curves_and_said_to_be()
     assert not known.is_clear
     assert known.winner in known.repeat
     assert "estimated" in known.said
-    straight = leads([trial(0, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), trial(1, [0.1, 0.2, 0.3, 0.35, 0.4, 0.45])])
+    straight = leads([trial(n, [0.5 + (0.02 - 0.01 * n) * length for length in range(8)]) for n in range(2)])
     assert straight.is_clear
     assert straight.repeat == (0,), "an estimate is to be made sure of"
 
@@ -132,11 +132,12 @@ def test_few_trials_tell_no_importance() -> None:
         ([1e-4, 1e-3, 1e-2], [0, 0.5, 1]),
         (["sgd", "adamw"], [0.75, 0.25]),
         ([0.1, None], [0.25, 0.75]),
+        ([1, None, 2, 3], [0.15, 0, 0.575, 1]),
         ([[16], [32]], [0.25, 0.75]),
         ([True, False], [0.75, 0.25]),
         ([5, 5], [0.5, 0.5]),
     ],
-    ids=["linear", "logarithmic", "names", "not given", "lists", "booleans", "one value"],
+    ids=["linear", "logarithmic", "names", "not given", "not given beside numbers", "lists", "booleans", "one value"],
 )
 def test_axes_fit_their_values(values: list[Any], places: list[float]) -> None:
     made = axis("x", values)
