@@ -14,9 +14,12 @@ from epochal.spec.job import JobSpec
 from epochal.spec.params import problems_of
 from epochal.spec.section import Choice
 from epochal.spec.sweep import Search
+from epochal.spec.sweep import TrialScheduler as TrialSchedulerSection
 from epochal.sweeps.entries import Entry, Params
 from epochal.sweeps.searcher import Searcher, sweep_of
 from epochal.sweeps.searchers import SEARCHERS
+from epochal.sweeps.trial_scheduler import TrialScheduler
+from epochal.sweeps.trial_schedulers import TRIAL_SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class _Kind:
     table: Registry[Any]
 
 
-_KINDS = (_Kind("sweep.search", Search, SEARCHERS),)
+_KINDS = (
+    _Kind("sweep.search", Search, SEARCHERS),
+    _Kind("sweep.trial_scheduler", TrialSchedulerSection, TRIAL_SCHEDULERS),
+)
 
 
 def check(tree: Mapping[str, Any]) -> list[Problem]:
@@ -53,6 +59,19 @@ def searcher_of(spec: JobSpec) -> Searcher:
     search = sweep_of(spec).search
     entry = SEARCHERS.get(search.name)
     return entry.build(entry.params.model_validate(search.params), spec)
+
+
+def trial_scheduler_of(spec: JobSpec) -> TrialScheduler:
+    """The trial scheduler of a sweep.
+
+    Raises:
+        NotFoundError: there is none of that name here.
+        ValidationError: its parameters are wrong; ``check`` tells what of them.
+        UsageError: the spec has no objective.
+    """
+    chosen = sweep_of(spec).trial_scheduler
+    entry = TRIAL_SCHEDULERS.get(chosen.name)
+    return entry.build(entry.params.model_validate(chosen.params), spec)
 
 
 def _problems(kind: _Kind, sweep: Mapping[str, Any], spec: JobSpec | None) -> Iterator[Problem]:
