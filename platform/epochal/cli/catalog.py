@@ -116,9 +116,11 @@ def _describe(entry: IndexEntry, output: Output) -> None:
 def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     """The schema of each field beside the entry's name: those of the spec's own section, then the entry's."""
     from epochal.catalog.index import SECTIONS
+    from epochal.spec.section import Section
     from epochal.spec.sweep import Search, TrialScheduler
 
-    section = {**SECTIONS, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
+    sections: dict[str, type[Section]] = {str(kind): section for kind, section in SECTIONS.items()}
+    section = {**sections, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
     own.pop("name", None)
     return {**own, **entry.params.get("properties", {})}
