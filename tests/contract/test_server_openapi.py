@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, negative_data_reject
 
 from running_server import SPEC, RunningServer, settings_in
 
-OPERATIONS = 34
+OPERATIONS = 39
 LIMITS = settings(
     max_examples=6,
     deadline=None,

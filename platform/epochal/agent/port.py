@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
+from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
 
 
@@ -81,6 +82,19 @@ class JobSource(Protocol):
     def job(self, ref: str) -> Job: ...
 
     def attempts(self, job_id: str) -> list[Attempt]: ...
+
+    def append_inputs(
+        self, lease: Held, after_seq: int, told: Sequence[NewInput], changed: Sequence[TrialRecord] = ()
+    ) -> int:
+        """Write down what a sweep's controller was told, following the input ``after_seq``, and the trials that changed
+        with it; the number of the newest. The same told again changes nothing."""
+
+    def inputs(self, job_id: str) -> list[StoredInput]:
+        """What the controller of a sweep was told, in order."""
+
+    def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
+        """What users asked of a sweep, from the one following the number ``after``: ``Renewed.requested`` is the
+        newest. An input that is made of one has its key."""
 
     def fetch_code(self, digest: str, into: Path) -> Path:
         """The package as ``<into>/<digest>.zip``; fetched where it is not there."""

@@ -27,6 +27,7 @@ from epochal.tracking.tracker import Tracker
 from epochal.training.data_summary import DataSummary
 
 _LEAVE_SECONDS = 5.0
+_SECRET = ".tracking-secret-"
 
 _logger = logging.getLogger(__name__)
 
@@ -46,7 +47,12 @@ def as_far_as_the_disk_allows(folder: Path) -> Iterator[None]:
 def secret_path(folder: Path, attempt: int) -> Path:
     """Where the secret of an attempt's lease is kept while MLflow lacks something of its run: housekeeping, which sends
     that later, tells the ledger with it."""
-    return folder / f".tracking-secret-{attempt}"
+    return folder / f"{_SECRET}{attempt}"
+
+
+def kept_secrets(storage: Path) -> Iterator[Path]:
+    """All of these, in the folders of jobs under a storage root."""
+    return storage.glob(f"jobs/*/{_SECRET}*")
 
 
 class RunTracking:

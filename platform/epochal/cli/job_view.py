@@ -49,6 +49,7 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
         "state": state(job),
         "message": job.message,
         "progress": bar(job.progress),
+        "best": best(job.progress),
         **_metrics(job.progress),
         "submitted": f"{moment(job.submitted_at):%Y-%m-%d %H:%M:%S} by {job.submitted_by or 'nobody'}",
         "queue": job.queue,
@@ -142,18 +143,35 @@ def state(job: Job) -> str:
 
 
 def share(progress: Mapping[str, Any] | None) -> str:
-    """How much of the steps is done: ``24%``."""
-    total = (progress or {}).get("total_steps")
-    return f"{100 * int((progress or {}).get('step', 0)) // int(total)}%" if total else ""
+    """How much of the steps, or of a sweep's trials, is done: ``24%``."""
+    told = progress or {}
+    done, total = (
+        (told.get("done", 0), told["trials"]) if told.get("trials") else (told.get("step", 0), told.get("total_steps"))
+    )
+    return f"{100 * int(done) // int(total)}%" if total else ""
 
 
 def bar(progress: Mapping[str, Any] | None) -> str:
-    """``[######------] 120/480 steps, epoch 2/8``; on a terminal or not."""
-    if not progress or not progress.get("total_steps"):
+    """``[######------] 120/480 steps, epoch 2/8``, or ``8/32 trials, 2 running``; on a terminal or not."""
+    if not progress:
         return ""
-    step, total = int(progress.get("step", 0)), int(progress["total_steps"])
-    done = min(_BAR, _BAR * step // total)
-    return f"[{'#' * done}{'-' * (_BAR - done)}] {step}/{total} steps, epoch {_epochs(progress)}"
+    if progress.get("trials"):
+        others = "".join(f", {progress[name]} {name}" for name in ("running", "failed") if progress.get(name))
+        return f"{_drawn(int(progress.get('done', 0)), int(progress['trials']))} trials{others}"
+    if not progress.get("total_steps"):
+        return ""
+    return f"{_drawn(int(progress.get('step', 0)), int(progress['total_steps']))} steps, epoch {_epochs(progress)}"
+
+
+def _drawn(count: int, total: int) -> str:
+    done = min(_BAR, _BAR * count // total)
+    return f"[{'#' * done}{'-' * (_BAR - done)}] {count}/{total}"
+
+
+def best(progress: Mapping[str, Any] | None) -> str:
+    """Of a sweep: ``0.93 (trial 7)``."""
+    told = (progress or {}).get("best")
+    return f"{float(told['value']):.5g} (trial {told['trial']})" if told else ""
 
 
 def seconds(length: float) -> str:

@@ -111,9 +111,14 @@ def apart() -> Iterator[None]:
             atexit.register(os.dup2, 2, 1)  # called before what the block's code has registered
 
 
+def draws() -> bool:
+    """Whether data goes to a terminal, where it can be drawn over."""
+    return is_terminal(_out())
+
+
 def clear() -> None:
     """Begin again at the top of an empty terminal; nothing where stdout is none."""
-    if is_terminal(_out()):
+    if draws():
         _out().write("\x1b[H\x1b[2J\x1b[3J")
 
 

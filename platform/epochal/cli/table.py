@@ -23,6 +23,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("epochal.cli.commands.resume:command", "Go on with paused jobs."),
         "retry": ("epochal.cli.commands.retry:command", "Submit jobs that have ended once more."),
     },
+    "Sweeps": {
+        "sweep": ("epochal.cli.commands.sweep:command", "Look at a hyperparameter search, and ask for more of it."),
+    },
     "Inspect": {
         "runs": ("epochal.cli.commands.runs:command", "List, show and compare recorded runs."),
         "ui": ("epochal.cli.commands.ui:command", "Open the MLflow UI on this machine's runs."),

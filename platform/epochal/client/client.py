@@ -13,6 +13,7 @@ from epochal.client.address import find_address
 from epochal.client.administration import AdministrationCalls
 from epochal.client.http import Http, Request
 from epochal.client.jobs import JobCalls
+from epochal.client.sweeps import SweepCalls
 from epochal.ledger.values import AgentInfo, FullJob
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Submitted:
         return {**self.job.to_dict(), "created": self.created, "same_as": self.same_as}
 
 
-class Client(JobCalls, AdministrationCalls):
+class Client(JobCalls, SweepCalls, AdministrationCalls):
     """An Epochal server, with the verbs of the command line. Threads may share one.
 
     Without arguments it talks to the server that the commands talk to: ``EPOCHAL_SERVER``, the current context, or

@@ -19,6 +19,7 @@ from epochal.errors import NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
+from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
 from epochal.names import in_path
 from epochal.urls import without_password
@@ -27,6 +28,8 @@ _PATIENCE = Patience(answer=10.0, outage=0.5)
 _CODE_SECONDS = 120.0
 _LONGEST_NOTE = 20_000
 _GAP = frozenset({409})
+_BATCH = 1000
+"""Inputs, and trials, in one request."""
 
 
 class RemoteLedger:
@@ -124,6 +127,36 @@ class RemoteLedger:
         answer = self._http.get(f"/jobs/{in_path('job', job_id)}/attempts")
         return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
 
+    def append_inputs(
+        self, lease: Held, after_seq: int, told: Sequence[NewInput], changed: Sequence[TrialRecord] = ()
+    ) -> int:
+        """Write down what a sweep's controller was told, and the trials that changed with it: of many, batch by batch,
+        the trials once all inputs are there."""
+        batches: list[tuple[Sequence[NewInput], Sequence[TrialRecord]]]
+        batches = [(told[begin : begin + _BATCH], ()) for begin in range(0, len(told), _BATCH)]
+        batches += [((), changed[begin : begin + _BATCH]) for begin in range(0, len(changed), _BATCH)]
+        if len(batches) == 2 and told and changed:
+            batches = [(told, changed)]
+        newest = after_seq
+        for inputs, trials in batches:
+            documents = [_told(one) for one in trials]
+            body = {"after": newest, "inputs": [one.to_dict() for one in inputs], "trials": documents}
+            newest = int(self._tell(lease, "inputs", body)["newest"])
+        return newest
+
+    def inputs(self, job_id: str) -> list[StoredInput]:
+        found: list[StoredInput] = []
+        after: int | None = 0
+        while after is not None:
+            page = self._http.get(f"/jobs/{in_path('job', job_id)}/inputs", {"after": after})
+            found += [StoredInput.from_dict(one) for one in page["inputs"]]
+            after = page["next"]
+        return found
+
+    def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
+        answer = self._http.get(f"/jobs/{in_path('job', job_id)}/requests", {"after": after})
+        return [SweepRequest.from_dict(one) for one in answer["requests"]]
+
     def fetch_code(self, digest: str, into: Path) -> Path:
         """The package with this digest as ``<into>/<digest>.zip``; fetched where it is not there. Check it before use.
 
@@ -172,6 +205,12 @@ class RemoteLedger:
 
 def _lease(lease: Held) -> str:
     return f"/leases/{in_path('job', lease.job_id)}/{lease.epoch}"
+
+
+def _told(trial: TrialRecord) -> dict[str, Any]:
+    """The times of a trial are the ledger's own."""
+    document = {name: value for name, value in trial.to_dict().items() if not name.endswith("_at")}
+    return document | {"message": trial.message[:_LONGEST_NOTE]}
 
 
 def _shown(lease: Held) -> dict[str, str]:

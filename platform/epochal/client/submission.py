@@ -109,9 +109,7 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
 
     Raises:
         CodeError: the code cannot be packed (too large, a link that leaves the folder).
-        UsageError: it is a sweep.
     """
-    loaded.spec.require_no_sweep()
     typed = without_values(sys.argv if command is None else command)
     package = pack_of(loaded, home.packages)
     state = git_state(loaded.code_folder)

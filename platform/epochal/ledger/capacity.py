@@ -18,6 +18,9 @@ _MOST = 100_000
 
 _LARGEST = 2**60
 
+_DEFAULT_TRIALS = 32
+"""Of a sweep whose spec does not say how many, as ``spec.sweep.Sweep`` has it."""
+
 
 @dataclass(frozen=True)
 class Node(Value):
@@ -50,10 +53,16 @@ class Demand:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Demand:
-        """Of a stored job spec; what it does not say, or not in a way that is understood, has the spec's default."""
+        """Of a stored job spec; what it does not say, or not in a way that is understood, has the spec's default.
+
+        A sweep wants the workers of one trial at the least, and of as many as may run at a time at the most.
+        """
         resources = _section(spec, "resources")
+        low, high = _workers(resources.get("workers"))
+        if isinstance(sweep := spec.get("sweep"), Mapping):
+            high = min(_MOST, high * _at_a_time(sweep))
         return cls(
-            _workers(resources.get("workers")),
+            (low, high),
             _number(resources.get("cpus_per_worker")) or 1.0,
             _number(resources.get("gpus_per_worker")),
             _memory(resources.get("memory_per_worker")),
@@ -253,6 +262,11 @@ def _workers(value: Any) -> tuple[int, int]:
         return low, max(low, int(_number(value.get("max"))))
     count = int(_number(value)) or 1
     return count, count
+
+
+def _at_a_time(sweep: Mapping[str, Any]) -> int:
+    """How many trials; where the spec does not say, all of them."""
+    return int(_number(sweep.get("concurrency")) or _number(sweep.get("trials"))) or _DEFAULT_TRIALS
 
 
 def _number(value: Any) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from epochal.ledger.capacity import Demand
+from epochal.ledger.states import JobKind
 from epochal.units import Duration
 
 
@@ -24,6 +25,7 @@ def columns_of(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, 
         "gpus": demand.gpus,
         "memory": demand.memory,
         "max_pending": _max_pending(spec),
+        "kind": JobKind.SWEEP if isinstance(spec.get("sweep"), Mapping) else JobKind.TRAIN,
         "code_digest": code if isinstance(code, str) else None,
     }
 

@@ -20,6 +20,7 @@ from epochal.ledger.capacity import (
 )
 from epochal.ledger.json_values import iso
 from epochal.ledger.policy import Excess, Running, Scan, Usage, Verdict, Waiting, holds_until, in_order
+from epochal.ledger.states import JobKind
 from epochal.ledger.values import Quota, Why, WhyKind
 
 AHEAD = 10
@@ -124,7 +125,7 @@ class _Play:
         if not self.stages:
             return _no_agent
         if excess := self.usage.excess(job):
-            return partial(_over_quota, excess)
+            return partial(_over_quota, job, excess)
         reach = [stage for stage in self.stages if job.storage in (None, stage.cluster.storage)]
         if not reach:
             return partial(self._far_from_storage, job)
@@ -209,7 +210,7 @@ def _priority_above(other: int) -> str:
     return f"priority={other + 1}" if other < HIGHEST_PRIORITY else ""
 
 
-def _over_quota(excess: Excess) -> Why:
+def _over_quota(job: Waiting, excess: Excess) -> Why:
     quota = excess.quota
     of = f"{quota.kind} {excess.owner}"
     unit = {"jobs": "running jobs", "cpus": "CPUs", "gpus": "GPUs"}[excess.what]
@@ -218,8 +219,19 @@ def _over_quota(excess: Excess) -> Why:
         WhyKind.OVER_QUOTA,
         message,
         shortfall=f"{excess.needed - excess.limit:g} {unit}",
-        change=f"raise the quota of {of} from {excess.limit:g} to {excess.needed:g} {unit}",
+        change=f"{_at_most(job, excess)}raise the quota of {of} from {excess.limit:g} to {excess.needed:g} {unit}",
     )
+
+
+def _at_most(job: Waiting, excess: Excess) -> str:
+    """The most that an elastic job may ask for and still be within the quota; empty where that is too little."""
+    low, high = job.demand.workers
+    each = {"cpus": job.demand.cpus, "gpus": job.demand.gpus}.get(excess.what, 0.0)
+    count = int((excess.limit - excess.needed) / each + high + 1e-9) if each else 0
+    if low == high or count < low:
+        return ""
+    is_sweep = job.kind is JobKind.SWEEP
+    return f"sweep.concurrency={count // low} or " if is_sweep else f"resources.workers.max={count} or "
 
 
 def _named(ahead: tuple[str, ...], count: int) -> str:

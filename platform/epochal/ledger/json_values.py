@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -35,6 +36,18 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """Seconds since 1970; in JSON ISO 8601 text, to the millisecond."""
+
+
+def _said(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)
+
+
+Real = Annotated[
+    float,
+    PlainSerializer(_said),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "enum": ["nan", "inf", "-inf"]}]}),
+]
+"""A number; NaN and infinity, which JSON has no word for, are text there, as the ledger writes them."""
 
 _SHOWN = 3
 

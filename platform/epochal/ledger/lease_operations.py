@@ -18,6 +18,7 @@ from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeas
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
 from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
+from epochal.ledger.sweep_requests import extended_if_asked
 from epochal.ledger.tables import agents, attempts, documents, events, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import (
@@ -66,7 +67,7 @@ class LeaseOperations:
             row = connection.execute(_RENEW, values).first()
             if row is None:
                 raise _stale(find(connection, lease.job_id), lease)
-            return Renewed(JobState(row.state), row.grace)
+            return Renewed(JobState(row.state), row.grace, row.requested)
 
     def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[Renewed | EpochalError]:
         """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
@@ -86,7 +87,7 @@ class LeaseOperations:
         """
         said = {"world_size": world_size, **(detail or {})}
         with self._database.write() as connection:
-            job = _held(connection, lease)
+            job = held_by(connection, lease)
             if job.state is JobState.STARTING:
                 begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
                 job = advance(connection, job, Step(EventKind.RUNNING, JobState.RUNNING, detail=said), **begun)
@@ -115,14 +116,14 @@ class LeaseOperations:
     def set_data(self, lease: Held, data: Mapping[str, Any]) -> None:
         """What the attempt took its data for."""
         with self._database.write() as connection:
-            job = _held(connection, lease)
+            job = held_by(connection, lease)
             connection.execute(update(documents).where(documents.c.job_id == job.id).values(data=dict(data)))
 
     def saved(self, lease: Held, step: int, path: str) -> None:
         """A checkpoint is complete. It is kept with the attempt as its newest: an event each would be thousands."""
         newest = {"checkpoint_step": step, "checkpoint_path": path, "checkpoint_at": now()}
         with self._database.write() as connection:
-            job = _held(connection, lease)
+            job = held_by(connection, lease)
             told = update(attempts).where(_newest_of(job)).values(newest).returning(attempts.c.storage)
             storage = connection.execute(told).scalar()
             stale = (jobs.c.losses > 0) | jobs.c.storage.is_distinct_from(storage)
@@ -151,6 +152,8 @@ class LeaseOperations:
 
     def finish(self, lease: Held, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
+
+        A sweep that has SUCCEEDED, while its user asked for more of it, is QUEUED again at once.
 
         Raises:
             ConflictError: STOPPED without a request to stop; SUCCEEDED of a job that never trained.
@@ -224,7 +227,8 @@ class LeaseOperations:
             _require(job, lease)
             if lost:
                 return _lose(connection, job, step)
-            return _end_with(connection, job, obedient(job, step) if obey else step, reason)
+            ended = _end_with(connection, job, obedient(job, step) if obey else step, reason)
+            return extended_if_asked(connection, ended) if job.wanted in (None, JobState.QUEUED) else ended
 
 
 def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
@@ -277,7 +281,7 @@ def _renewal(*which: ColumnElement[bool]) -> Update:
     progress = func.coalesce(bindparam("told", type_=jobs.c.progress.type), jobs.c.progress)
     values = {"expires_at": now() + bindparam("ttl"), "updated_at": now(), "progress": progress}
     held = (jobs.c.id == bindparam("job"), jobs.c.epoch == bindparam("attempt"), jobs.c.state.in_(ACTIVE), *which)
-    return update(jobs).where(*held).values(values).returning(jobs.c.state, jobs.c.grace)
+    return update(jobs).where(*held).values(values).returning(jobs.c.state, jobs.c.grace, jobs.c.requested)
 
 
 _THIS = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
@@ -297,7 +301,7 @@ def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> 
     row = connection.execute(_RENEW_BY_SECRET, values).first()
     if row is None:
         raise _stale(find(connection, job_id), _shown(connection, job_id, epoch, secret))
-    return Renewed(JobState(row.state), row.grace)
+    return Renewed(JobState(row.state), row.grace, row.requested)
 
 
 def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
@@ -352,7 +356,11 @@ def _locked(connection: Connection, identity: str) -> Job:
     return locked(connection, select(jobs).where(jobs.c.id == identity)) or find(connection, identity)
 
 
-def _held(connection: Connection, lease: Held) -> Job:
+def held_by(connection: Connection, lease: Held) -> Job:
+    """
+    Raises:
+        StaleLeaseError: the attempt is over.
+    """
     return _require(_locked(connection, lease.job_id), lease)
 
 

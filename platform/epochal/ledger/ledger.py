@@ -14,6 +14,7 @@ from epochal.ledger.quotas import QuotaOperations
 from epochal.ledger.reading import Reader
 from epochal.ledger.retention import Pruning
 from epochal.ledger.schema import prepare
+from epochal.ledger.sweep_operations import SweepOperations
 from epochal.ledger.tokens import TokenOperations
 from epochal.ledger.user_operations import UserOperations
 
@@ -22,6 +23,7 @@ class Ledger(
     UserOperations,
     QueueOperations,
     LeaseOperations,
+    SweepOperations,
     AgentRegister,
     TokenOperations,
     QuotaOperations,

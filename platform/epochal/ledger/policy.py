@@ -17,6 +17,7 @@ from enum import Enum, auto
 from itertools import combinations, islice
 
 from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed, total_of
+from epochal.ledger.states import JobKind
 from epochal.ledger.values import Quota, QuotaKind
 
 PATIENCE = 300.0
@@ -42,6 +43,7 @@ class Waiting:
     since: float = 0.0
     storage: str | None = None
     """Where its checkpoints are, once it has some: only agents there can go on with it."""
+    kind: JobKind = JobKind.TRAIN
 
     @property
     def order(self) -> tuple[int, int]:
@@ -223,7 +225,7 @@ def decide(
 ) -> Decision:
     """What the agent of ``nodes`` shall do next. ``running`` are the jobs of all agents.
 
-    Of the jobs of a kind (``jobs.kind``) the first is enough: what is said of it is said of the others.
+    Of the jobs of a class (``jobs.queue_class``) the first is enough: what is said of it is said of the others.
     """
     scan = Scan(nodes, running, Usage.of(running, quotas), now)
     for job in in_order(queue):

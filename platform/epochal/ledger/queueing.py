@@ -18,7 +18,7 @@ from epochal.ledger.lease_operations import lease_of, take
 from epochal.ledger.policy import Decision, Running, Waiting, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
-from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
+from epochal.ledger.states import ACTIVE, EventKind, JobKind, JobState, Reason
 from epochal.ledger.tables import attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
@@ -29,7 +29,7 @@ _LIGHT = tuple(
     jobs.c[name]
     for name in (
         "id", "number", "priority", "submitted_by", "queue", "entered_at",
-        "workers_min", "workers_max", "cpus", "gpus", "memory", "storage",
+        "workers_min", "workers_max", "cpus", "gpus", "memory", "storage", "kind",
     )
 )  # fmt: skip
 
@@ -169,10 +169,10 @@ def _decision(connection: Connection, asking: AgentInfo) -> Decision:
 
 
 def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
-    """Of the queued jobs of each kind that the agent may run the first, in their order.
+    """Of the queued jobs of each class that the agent may run the first, in their order.
 
     Two questions: of one, PostgreSQL makes a scan of all jobs. One that another takes in between is among them: who
-    decides on it is told so under the lock, and decides anew, where else it would not know of the next of its kind.
+    decides on it is told so under the lock, and decides anew, where else it would not know of the next of its class.
     """
     numbers = connection.scalars(_FIRSTS).all()
     return _read(connection, _NUMBERED, {"numbers": numbers, "storage": asking.storage}) if numbers else []
@@ -232,6 +232,7 @@ def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] |
             row.queue,
             row.entered_at,
             row.storage,
+            JobKind(row.kind),
         )
         for row in connection.execute(query, asked or {})
     ]
@@ -244,14 +245,14 @@ def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     return query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
 
 
-def _first_of_each_kind() -> Select[int]:
-    """The numbers of those queued jobs. From one kind to the next by the index: a group by would read all jobs."""
-    queued = jobs.c.state == JobState.QUEUED
-    kinds = select(func.min(jobs.c.kind).label("kind")).where(queued).cte("kinds", recursive=True)
-    following = select(func.min(jobs.c.kind)).where(queued, jobs.c.kind > kinds.c.kind).scalar_subquery()
-    kinds = kinds.union_all(select(following).where(kinds.c.kind.is_not(None)))
-    first = select(func.min(jobs.c.number)).where(queued, jobs.c.kind == kinds.c.kind).scalar_subquery()
-    return select(first).where(kinds.c.kind.is_not(None))
+def _first_of_each_class() -> Select[int]:
+    """The numbers of those queued jobs. From one class to the next by the index: a group by would read all jobs."""
+    queued, one = jobs.c.state == JobState.QUEUED, jobs.c.queue_class
+    classes = select(func.min(one).label("this")).where(queued).cte("classes", recursive=True)
+    following = select(func.min(one)).where(queued, one > classes.c.this).scalar_subquery()
+    classes = classes.union_all(select(following).where(classes.c.this.is_not(None)))
+    first = select(func.min(jobs.c.number)).where(queued, one == classes.c.this).scalar_subquery()
+    return select(first).where(classes.c.this.is_not(None))
 
 
 _NOW = select(now())
@@ -261,7 +262,7 @@ _ANSWERED = (
     .order_by(attempts.c.epoch.desc())
 )
 _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
-_FIRSTS = _first_of_each_kind()
+_FIRSTS = _first_of_each_class()
 _NUMBERED = _in_turn(jobs.c.number.in_(bindparam("numbers", expanding=True)), _AT_HAND)
 _STILL_WAITING = _queued(jobs.c.id == bindparam("job"), _AT_HAND)
 _LEASED = _leased()

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, o
 
 from epochal.ledger.database import Database
 from epochal.ledger.reading import has_ended
-from epochal.ledger.tables import agents, attempts, documents, events, jobs, now, tokens
+from epochal.ledger.tables import agents, attempts, documents, events, inputs, jobs, now, requests, tokens, trials
 
 _BATCH = 200
 """Jobs in one transaction."""
@@ -28,8 +28,8 @@ class Pruning:
         Args:
             events_for: seconds for which the events of a job are kept once it has ended, its last one as long as the
                 job; None: for ever.
-            jobs_for: the same of the job itself, with its attempts, documents and idempotency key, of tokens that are
-                worthless, and of agents that were not heard of.
+            jobs_for: the same of the job itself, with its attempts, documents, trials and idempotency key, of tokens
+                that are worthless, and of agents that were not heard of.
         """
         if events_for is not None:
             yield from self._in_batches(_with_old_events(events_for), _delete_events, "events of")
@@ -74,6 +74,6 @@ def _delete_events(connection: Connection, job_ids: Sequence[str]) -> None:
 
 
 def _delete_jobs(connection: Connection, job_ids: Sequence[str]) -> None:
-    for table in (events, attempts, documents):
+    for table in (events, attempts, documents, trials, inputs, requests):
         connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
     connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))

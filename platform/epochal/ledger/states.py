@@ -6,7 +6,8 @@
       │  └──▶ PAUSED ◀── (any active state)
       └────── PAUSED, and any active state: a new attempt
 
-``EDGES`` is the whole truth; the drawing leaves out what would make it hard to read.
+``EDGES`` is the whole truth; the drawing leaves out what would make it hard to read. A sweep alone has one more:
+from each terminal state back to QUEUED, when its user asks for more trials.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from enum import StrEnum
 from types import MappingProxyType
 
 
+class JobKind(StrEnum):
+    """What a job does: its program."""
+
+    TRAIN = "train"
+    SWEEP = "sweep"
+
+
 class JobState(StrEnum):
-    """Where a job is. A terminal state is final; an active one has a live attempt, held by an agent's lease."""
+    """Where a job is. A terminal state is final, but for a sweep that is extended; an active one has a live attempt,
+    held by an agent's lease."""
 
     QUEUED = "QUEUED"
     STARTING = "STARTING"
@@ -42,8 +51,9 @@ class JobState(StrEnum):
         """Waiting to train: in the queue, or its gang is being formed."""
         return self in PENDING
 
-    def can_become(self, target: JobState) -> bool:
-        return target in EDGES[self]
+    def can_become(self, target: JobState, kind: JobKind = JobKind.TRAIN) -> bool:
+        is_extended = kind is JobKind.SWEEP and self.is_terminal and target is JobState.QUEUED
+        return is_extended or target in EDGES[self]
 
 
 _QUEUED, _STARTING, _RUNNING, _STOPPING, _PAUSED, _SUCCEEDED, _FAILED, _STOPPED = JobState
@@ -63,7 +73,8 @@ EDGES: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         _STOPPED: frozenset(),
     }
 )
-"""Every legal change of a job's state. RUNNING never becomes STOPPED at once: a stop is asked for, then carried out."""
+"""Every legal change of a state, of a job of any kind. RUNNING never becomes STOPPED at once: a stop is asked for, then
+carried out."""
 
 
 _BY_STRENGTH = (_QUEUED, _PAUSED, _STOPPED)
@@ -111,6 +122,10 @@ class EventKind(StrEnum):
     LOGS_DELAYED = "logs_delayed"
     NOTED = "noted"
     TRACKING = "tracking"
+    ASKED = "asked"
+    EXTENDED = "extended"
+    TRIAL_FAILED = "trial_failed"
+    NEW_BEST = "new_best"
     STOP_REQUESTED = "stop_requested"
     PAUSE_REQUESTED = "pause_requested"
     PREEMPT_REQUESTED = "preempt_requested"

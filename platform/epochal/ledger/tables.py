@@ -27,23 +27,23 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column declared INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
-_KIND = " || ' ' || ".join(
+_QUEUE_CLASS = " || ' ' || ".join(
     (
         *(f"CAST({name} AS TEXT)" for name in ("priority", "workers_min", "workers_max", "cpus", "gpus")),
         "COALESCE(CAST(memory AS TEXT), '')",
-        # Names may hold spaces: with their lengths before them, no two kinds are written alike.
+        # Names may hold spaces: with their lengths before them, no two classes are written alike.
         *(f"CAST(LENGTH({name}) AS TEXT) || ' ' || {name}" for name in ("submitted_by", "queue")),
         "COALESCE(storage, '')",
     )
 )
 
 
-class _Kind(Computed):
+class _QueueClass(Computed):
     """Of its own, or the rule below would hold for all tables of the process, MLflow's too."""
 
 
-@compiles(_Kind, "sqlite")
-def _computed_when_read(element: _Kind, compiler: Any, **options: Any) -> str:
+@compiles(_QueueClass, "sqlite")
+def _computed_when_read(element: _QueueClass, compiler: Any, **options: Any) -> str:
     """SQLite can add no stored column to a table, and indexes these too; PostgreSQL indexes only stored ones."""
     return f"GENERATED ALWAYS AS ({element.sqltext})"
 
@@ -89,13 +89,16 @@ jobs = Table(
     Column("losses", Integer, nullable=False, server_default="0"),
     Column("storage", Text),
     Column("experiment_id", Text),
-    # What the queue policy asks of a job: of the queued jobs of a kind, it looks at the first.
-    Column("kind", Text, _Kind(_KIND, persisted=True)),
+    # What the queue policy asks of a job: of the queued jobs of a class, it looks at the first.
+    Column("queue_class", Text, _QueueClass(_QUEUE_CLASS, persisted=True)),
     Column("grace", Double),
+    Column("kind", Text, nullable=False, server_default="train"),
+    # Of a sweep: the newest of what its users asked, so that a renewal tells it without another question.
+    Column("requested", Integer, nullable=False, server_default="0"),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),
-    Index("jobs_kind", "state", "kind", "number"),
+    Index("jobs_queue_class", "state", "queue_class", "number"),
     Index("jobs_recent", "state", "number"),
     Index("jobs_name", "name", "number"),
     Index("jobs_spec_digest", "spec_digest"),
@@ -156,6 +159,51 @@ events = Table(
 )
 _keyed = events.c.key.is_not(None)
 Index("events_key", events.c.job_id, events.c.key, unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", name="trials_job"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("point", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("length", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    # JSON, as SQLite makes NULL of a NaN.
+    Column("value", JSON(none_as_null=True)),
+    Column("metrics", JSON, nullable=False),
+    Column("run_id", Text),
+    Column("reason", Text),
+    Column("message", Text, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("updated_at", Double, nullable=False),
+)
+
+inputs = Table(
+    "inputs",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", name="inputs_job"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("key", Text),
+    Column("body", JSON, nullable=False),
+    UniqueConstraint("job_id", "key", name="inputs_key"),
+)
+"""What the controller of a sweep was told, in its order: only appended to, by whoever holds the lease."""
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", name="requests_job"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("by", Text, nullable=False),
+    UniqueConstraint("job_id", "key", name="requests_key"),
+)
+"""What users ask of a sweep: its agent makes inputs of them, which have their keys."""
 
 agents = Table(
     "agents",

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 
 from epochal.errors import ConflictError
 from epochal.ledger.documents import text
-from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome, Reason, stronger
+from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobKind, JobState, Outcome, Reason, stronger
 from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
@@ -56,6 +56,7 @@ def _job_values(row: Row[*tuple[Any, ...]], kind: type[Job]) -> dict[str, Any]:
     values = {name: value for name, value in row._mapping.items() if name in _FIELDS[kind]}
     values["state"] = JobState(values["state"])
     values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
+    values["kind"] = JobKind(values["kind"])
     return _with_reason(values)
 
 
@@ -91,7 +92,7 @@ def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job
         ConflictError: the states' table does not allow it, or the job changed since it was read.
     """
     target = step.state or job.state
-    if not job.state.can_become(target):
+    if not job.state.can_become(target, job.kind):
         raise ConflictError(f"{job.id} is {job.state}: it cannot become {target}")
     values = {
         "state": target.value,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from epochal.ledger.capacity import Node
 from epochal.ledger.json_values import Seconds, Time, Value
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import JobKind, JobState, Outcome, Reason
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Job(Value):
     grace: Seconds | None = None
     """While STOPPING: how long its workers have from when their agent hears of it; then they are killed. None: as long
     as it takes."""
+    kind: JobKind = JobKind.TRAIN
 
     def pending_seconds(self, now: float) -> float:
         """Time in QUEUED and STARTING over all attempts, until ``now`` (the database's clock: ``Ledger.now``)."""
@@ -193,10 +194,14 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Renewed(Value):
-    """What a renewal is told: the job's state, where STOPPING says that it was asked to end, within ``grace``."""
+    """What a renewal is told: the job's state, where STOPPING says that it was asked to end, within ``grace``.
+
+    ``requested``: of a sweep, the number of the newest request of its users (``SweepOperations.requests``).
+    """
 
     state: JobState
     grace: Seconds | None = None
+    requested: int = 0
 
 
 @dataclass(frozen=True)

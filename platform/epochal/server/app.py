@@ -19,7 +19,7 @@ from epochal.server.auth import Reader
 from epochal.server.error_responses import answer
 from epochal.server.middleware import API, RequestMiddleware
 from epochal.server.renewals import Renewals
-from epochal.server.routes import administration, agents, code, following, health, jobs, leases, overview, page
+from epochal.server.routes import administration, agents, code, following, health, jobs, leases, overview, page, sweeps
 from epochal.server.services import Services
 from epochal.server.settings import ServerSettings
 
@@ -43,8 +43,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     services.metrics.watch(services.ledger, lambda: services.notifier.waiting, services.reconciler.counts)
     error_responses.install(app)
     # In the order in which they are looked through: what agents ask all the time first.
-    for module in (leases, agents, following, jobs, code, overview, administration):
+    for module in (leases, agents, following, jobs, sweeps, code, overview, administration):
         app.include_router(module.router, prefix=API)
+    app.include_router(sweeps.lease_router, prefix=API)
     app.include_router(_description(app), prefix=API)
     for router in (health.router, page.router):
         app.include_router(router)

@@ -25,7 +25,8 @@ from epochal.server.metrics import Metrics
 from epochal.units import Bytes
 
 MAX_BODY = 2 * 2**20
-MAX_LOG_BODY = 8 * 2**20
+MAX_MUCH = 8 * 2**20
+"""Logs, and a thousand trials with their inputs."""
 API = "/api/v1"
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -153,7 +154,8 @@ def _limit(scope: Scope) -> int:
     path = scope["path"]
     if path.startswith(f"{API}/code/"):
         return MAX_UPLOAD
-    return MAX_LOG_BODY if path.startswith(f"{API}/leases/") and "/logs/" in path else MAX_BODY
+    is_much = path.startswith(f"{API}/leases/") and ("/logs/" in path or path.endswith("/inputs"))
+    return MAX_MUCH if is_much else MAX_BODY
 
 
 def _route(scope: Scope) -> str:

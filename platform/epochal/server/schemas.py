@@ -37,7 +37,7 @@ _Epoch = Annotated[int, Field(ge=0, le=LARGEST)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def _answer(name: str, **fields: Any) -> type[BaseModel]:
+def answer_of(name: str, **fields: Any) -> type[BaseModel]:
     described: dict[str, Any] = {field: (kind, ...) for field, kind in fields.items()}
     return create_model(name, **described)
 
@@ -72,21 +72,21 @@ class LogChunk(BaseModel):
     text: str
 
 
-SUBMITTED = _answer("Submitted", job=FullJob, created=bool, same_as=str | None)
-JOBS = _answer("Jobs", jobs=list[Job], next=int | None, total=int | None)
-ATTEMPTS = _answer("Attempts", attempts=list[Attempt])
-EVENTS = _answer("Events", events=list[Event], done=bool)
-LOGS = _answer("Logs", chunks=list[LogChunk], cursor=str, done=bool)
-QUEUE = _answer("Queue", queue=list[QueueEntry], total=int)
-AGENTS = _answer("Agents", agents=list[AgentInfo])
-TOKENS = _answer("Tokens", tokens=list[Token])
-NEW_TOKEN = _answer("MadeToken", token=Token, secret=str)
-QUOTAS = _answer("Quotas", quotas=list[Quota])
-WHOAMI = _answer("Whoami", user=str, role=Role, token_id=str, version=str)
-RENEWED = _answer("RenewedLeases", leases=list[Renewed | ErrorBody])
-NEXT = _answer("Next", next=int)
-STATUS = _answer("Status", status=Literal["ok"])
-READY = _answer("Ready", status=Literal["ok"], storage=str)
+SUBMITTED = answer_of("Submitted", job=FullJob, created=bool, same_as=str | None)
+JOBS = answer_of("Jobs", jobs=list[Job], next=int | None, total=int | None)
+ATTEMPTS = answer_of("Attempts", attempts=list[Attempt])
+EVENTS = answer_of("Events", events=list[Event], done=bool)
+LOGS = answer_of("Logs", chunks=list[LogChunk], cursor=str, done=bool)
+QUEUE = answer_of("Queue", queue=list[QueueEntry], total=int)
+AGENTS = answer_of("Agents", agents=list[AgentInfo])
+TOKENS = answer_of("Tokens", tokens=list[Token])
+NEW_TOKEN = answer_of("MadeToken", token=Token, secret=str)
+QUOTAS = answer_of("Quotas", quotas=list[Quota])
+WHOAMI = answer_of("Whoami", user=str, role=Role, token_id=str, version=str)
+RENEWED = answer_of("RenewedLeases", leases=list[Renewed | ErrorBody])
+NEXT = answer_of("Next", next=int)
+STATUS = answer_of("Status", status=Literal["ok"])
+READY = answer_of("Ready", status=Literal["ok"], storage=str)
 
 
 class Brief(BaseModel):

@@ -24,7 +24,6 @@ def checked(document: Mapping[str, Any]) -> JobSpec:
     """
     Raises:
         SpecError: with every problem.
-        UsageError: it is a sweep.
     """
     try:
         spec = JobSpec.model_validate(document)
@@ -32,7 +31,6 @@ def checked(document: Mapping[str, Any]) -> JobSpec:
         raise SpecError(_SOURCE, _problems(document)) from error
     if found := [*check(document), *check_sweep(document), *broken(_as_written(spec))]:
         raise SpecError(_SOURCE, tuple(found))
-    spec.require_no_sweep()
     return spec
 
 

@@ -68,3 +68,8 @@ class Sweep(Section):
     def searched(self) -> dict[str, Entry]:
         """The space, with bare values as the constants they stand for."""
         return {path: entry_of(written) for path, written in self.space.items()}
+
+    @property
+    def at_a_time(self) -> int:
+        """How many trials may train at a time, at the most."""
+        return self.concurrency or self.trials

@@ -114,6 +114,11 @@ class Controller:
         return MappingProxyType(self._trials)
 
     @property
+    def wanted(self) -> int:
+        """How many trials there will be, as far as is known."""
+        return len(self._trials) + len(self._added) + (0 if self._exhausted else self._left)
+
+    @property
     def is_finished(self) -> bool:
         return self._finished
 

@@ -74,7 +74,7 @@ def _interrupted(document: Mapping[str, Any]) -> Interrupted:
     return Interrupted(None if trials is None else tuple(int(trial) for trial in trials))
 
 
-_READ: dict[str, Callable[[Mapping[str, Any]], Input]] = {
+_READ: Mapping[str, Callable[[Mapping[str, Any]], Input]] = {
     "asked": _asked,
     "reached": _reached,
     "failed": lambda read: Failed(int(read["trial"]), str(read["reason"]), str(read["message"])),

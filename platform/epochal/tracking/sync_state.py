@@ -14,8 +14,10 @@ from typing import Any
 
 from epochal.files import locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
-from epochal.tracking.metric_spool import segments, whole_size
+from epochal.tracking.metric_spool import segments, unsent_segments
 from epochal.tracking.obstacle import Obstacle
+from epochal.tracking.sent_trials import SweepTrials, open_spools
+from epochal.tracking.trial_runs import journal_path
 from epochal.urls import without_password
 
 _FILE = "sync_state.json"
@@ -119,6 +121,7 @@ class Outstanding:
     artifacts: tuple[str, ...]
     model: bool
     status: str
+    trials: int
 
     def __bool__(self) -> bool:
         return any((*asdict(self).values(),))
@@ -133,6 +136,7 @@ class Outstanding:
             _count(self.artifacts, "artifact"),
             "the model" if self.model else "",
             f"the status {self.status}" if self.status else "",
+            f"what is new of {self.trials} trial{'s' if self.trials > 1 else ''}" if self.trials else "",
         ]
         return ", ".join(part for part in parts if part) or "nothing"
 
@@ -141,8 +145,10 @@ def _count(names: tuple[str, ...], what: str) -> str:
     return f"{len(names)} {what}{'s' if len(names) > 1 else ''}" if names else ""
 
 
-def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstanding:
-    """What is left to send."""
+def outstanding(folder: Path, desired: DesiredRun, state: SyncState, trials: SweepTrials | None = None) -> Outstanding:
+    """What is left to send. ``trials`` are those of the folder, where they have been read before."""
+    trials = trials or SweepTrials(folder)
+    trials.read()
     tags = desired.all_tags()
     files = artifact_files(folder)
     return Outstanding(
@@ -150,10 +156,11 @@ def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstand
         params=tuple(sorted(set(desired.all_params()) - set(state.params))),
         tags=tuple(name for name, value in tags.items() if state.tags.get(name) != value),
         dataset=desired.dataset is not None and state.dataset != desired.dataset.digest,
-        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, state)),
+        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, state.offsets)),
         artifacts=tuple(name for name, stamp in files.items() if state.artifacts.get(name) != stamp),
         model=model_digest(folder) not in {"", state.model},
         status=desired.status if state.status != desired.status else "",
+        trials=sum(1 for _ in trials.pending(desired, state.run_id)),
     )
 
 
@@ -208,14 +215,6 @@ def can_be_sent(folder: Path) -> bool:
     return False
 
 
-def unsent_segments(folder: Path, state: SyncState) -> Iterator[tuple[Path, int, int]]:
-    """The spool's segments with unsent lines: path, offset of the first, offset behind the last."""
-    for path in segments(folder):
-        offset, size = state.offsets.get(path.name, 0), whole_size(path)
-        if size > offset:
-            yield path, offset, size
-
-
 def artifact_files(folder: Path) -> dict[str, list[int]]:
     """The files to upload, by name relative to the artifacts folder, with size and modification time (ns).
 
@@ -241,12 +240,13 @@ def model_digest(folder: Path) -> str:
 def fingerprint(folder: Path) -> str:
     """Changes whenever something that ``sync`` reads may have changed."""
     stamps = [repr(artifact_files(folder))]
-    for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder)]:
+    of_trials = [journal_path(folder), *open_spools(folder)] if journal_path(folder).exists() else []
+    for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder), *of_trials]:
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue
-        stamps.append(f"{path.name}:{stat.st_mtime_ns}:{stat.st_size}")
+        stamps.append(f"{path.relative_to(folder)}:{stat.st_mtime_ns}:{stat.st_size}")
     return sha256("|".join(stamps).encode()).hexdigest()[:32]
 
 

@@ -26,8 +26,10 @@ from epochal.tracking.connection import (
     is_refused,
 )
 from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
-from epochal.tracking.metric_spool import Point, read_lines
-from epochal.tracking.obstacle import BlockedError, Obstacle, described, no_mlflow, obstacle_of, status_of
+from epochal.tracking.metric_spool import Point, read_lines, unsent_segments
+from epochal.tracking.obstacle import BlockedError, Obstacle, no_mlflow, obstacle_of
+from epochal.tracking.sent_trials import SweepTrials
+from epochal.tracking.sync_batch import log_batch
 from epochal.tracking.sync_model import send_model, storing
 from epochal.tracking.sync_state import (
     Outstanding,
@@ -37,8 +39,8 @@ from epochal.tracking.sync_state import (
     folder_lock,
     outstanding,
     sync_state_path,
-    unsent_segments,
 )
+from epochal.tracking.sync_trials import TrialSyncer
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
@@ -87,40 +89,53 @@ class _OutOfTimeError(Exception):
 
 
 def sync(
-    uri: str, folder: Path, client: MlflowClient | None = None, until: float | None = None, afresh: bool = False
+    uri: str,
+    folder: Path,
+    client: MlflowClient | None = None,
+    until: float | None = None,
+    afresh: bool = False,
+    trials: SweepTrials | None = None,
 ) -> Synced:
     """Send to the tracking server at ``uri`` what it does not have yet of the job in ``folder``.
 
     Stops between two requests once ``time.monotonic()`` is past ``until``. Where the server fails, the result says so
     and what is left is sent by a later call. ``afresh`` sends the run's status and reason even if they were sent
-    before.
+    before. ``trials`` are the folder's, kept from an earlier call so that they are not read again from their beginning.
 
     Raises:
         NotFoundError: there is no desired run in ``folder``.
     """
     desired = DesiredRun.load(folder)
     try:
-        return _sync(uri, desired, folder, client, until, afresh)
+        return _sync(uri, desired, client, until, afresh, trials or SweepTrials(folder))
     except OSError as error:  # the disk of the folder is full, or away
         state, obstacle = SyncState.load(folder), obstacle_of(uri, error)
         return _synced(state, outstanding(folder, desired, state), str(obstacle), obstacle)
 
 
 def _sync(
-    uri: str, desired: DesiredRun, folder: Path, client: MlflowClient | None, until: float | None, afresh: bool
+    uri: str,
+    desired: DesiredRun,
+    client: MlflowClient | None,
+    until: float | None,
+    afresh: bool,
+    trials: SweepTrials,
 ) -> Synced:
+    folder = trials.folder
     with folder_lock(folder) as mine:
         state = SyncState.load(folder)
         if afresh:
             state.forget_status()
-        left = outstanding(folder, desired, state)
+            trials.read()
+            trials.forget_status()
+        left = outstanding(folder, desired, state, trials)
         if not mine:
             return _synced(state, left, BEING_SENT)
         if not left and state.uri == without_password(uri) and state.settled:
             return _synced(state, left)
         problem, obstacle = "", None
         try:
-            _send(Syncer(uri, folder, desired, state, until), client)
+            _send(Syncer(uri, trials, desired, state, until), client)
             state.met(None)
         except _OutOfTimeError:
             problem = "out of time"
@@ -131,7 +146,7 @@ def _sync(
             problem = str(obstacle)
             state.met(obstacle)
         state.uri = state.uri or without_password(uri)
-        left = outstanding(folder, desired, state)
+        left = outstanding(folder, desired, state, trials)
         state.settled = "" if left else fingerprint(folder)
         state.save(folder)
         return _synced(state, left, problem, obstacle)
@@ -169,10 +184,13 @@ def _synced(state: SyncState, left: Outstanding, problem: str = "", obstacle: Ob
 class Syncer:
     """One pass over a job's folder."""
 
-    def __init__(self, uri: str, folder: Path, desired: DesiredRun, state: SyncState, until: float | None) -> None:
+    def __init__(
+        self, uri: str, trials: SweepTrials, desired: DesiredRun, state: SyncState, until: float | None
+    ) -> None:
         self.uri = uri
         self._named = without_password(uri)
-        self.folder = folder
+        self.folder = trials.folder
+        self._trials = trials
         self.desired = desired
         self.state = state
         self._until = until
@@ -191,10 +209,13 @@ class Syncer:
         self._send_status()
         self._send_artifacts()
         send_model(client, self.folder, self.state, self._saved)
+        parent = (self.state.run_id, self.state.experiment_id)
+        TrialSyncer(client, self._trials, self.desired, parent, self.state.refused, self._check_time).send()
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
         self.state.__dict__.update(SyncState(uri=self._named, told=self.state.told).__dict__)
+        self._trials.children = None
 
     def lost_run(self) -> bool:
         """Whether the run that we remember is not there."""
@@ -208,6 +229,9 @@ class Syncer:
 
     def _saved(self) -> None:
         self.state.save(self.folder)
+        self._check_time()
+
+    def _check_time(self) -> None:
         if self._until is not None and time.monotonic() > self._until:
             raise _OutOfTimeError
 
@@ -315,7 +339,7 @@ class Syncer:
         self._saved()
 
     def _send_metrics(self) -> None:
-        for path, offset, size in list(unsent_segments(self.folder, self.state)):
+        for path, offset, size in list(unsent_segments(self.folder, self.state.offsets)):
             batch: list[Point] = []
             end = offset
             for line in read_lines(path, offset):
@@ -338,21 +362,8 @@ class Syncer:
 
     def _log_batch(self, kind: str, entities: Sequence[Any]) -> None:
         """Log metrics, params or tags; where MLflow refuses a batch, all of it but what it refuses."""
-        try:
-            self._client.log_batch(self.state.run_id, **{kind: entities}, synchronous=True)
-        except Exception as error:
-            is_too_large = status_of(error) == "413"
-            if not is_refused(error) and not is_too_large:
-                raise
-            self.check_not_deleted()
-            if len(entities) == 1:
-                if is_too_large or "must be in the 'active' state" in described(error):  # restored a moment ago
-                    raise
-                self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {described(error)[:200]}")
-                return
-            middle = len(entities) // 2
-            self._log_batch(kind, entities[:middle])
-            self._log_batch(kind, entities[middle:])
+        for key, why in log_batch(self._client, self.state.run_id, {kind: entities}, self.check_not_deleted):
+            self.state.refused.append(f"{key}: {why}")
 
     def check_not_deleted(self) -> None:
         """

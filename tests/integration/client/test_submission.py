@@ -11,7 +11,7 @@ import pytest
 
 import running_server
 from epochal.client.submission import MAX_DIFF_BYTES, Submission, load, prepare
-from epochal.errors import CodeError, SpecError, UsageError
+from epochal.errors import CodeError, SpecError
 from epochal.settings import home
 from epochal.spec.job import JobSpec
 
@@ -71,9 +71,15 @@ def test_what_is_sent_is_the_whole_spec(job: Path) -> None:
     assert submission.spec["train"]["seed"] == 7
 
 
-def test_a_sweep_is_not_sent_as_if_it_were_one_job() -> None:
-    with pytest.raises(UsageError, match="sweeps cannot be run yet"):
-        prepare(load(FOLDER / "sweeps" / "digits-cnn.yaml"), home(), [])
+SWEEP = {
+    "objective": {"metric": "val/accuracy", "mode": "max"},
+    "sweep": {"trials": 2, "space": {"train.seed": {"choice": [1, 2]}}},
+}
+
+
+def test_a_sweep_is_sent_with_its_space() -> None:
+    submission = prepare(load({**SPEC, **SWEEP}), home(), [])
+    assert submission.document("k")["spec"]["sweep"] == SWEEP["sweep"]
 
 
 def test_defaults_are_filled_in_for_the_reader_and_not_sent() -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from epochal.cli.follow import progress_of
-from epochal.cli.job_view import bar, row, seconds, share, shortened, state, why_lines
+from epochal.cli.job_view import bar, best, row, seconds, share, shortened, state, why_lines
 from epochal.cli.log_lines import Lines, Pace
 from epochal.client.following import LogChunk, LogFilter
 from epochal.ledger.states import JobState, Reason
@@ -126,3 +126,11 @@ def test_why_says_what_to_change() -> None:
     why = Why(WhyKind.NEVER_FITS, "3 workers can never fit", change="resources.workers=2")
     assert why_lines(why) == ["3 workers can never fit", "to start it: resources.workers=2"]
     assert why_lines(Why(WhyKind.RUNS_NOW, "it runs")) == ["it runs"]
+
+
+def test_a_sweep_counts_its_trials() -> None:
+    told = {"trials": 32, "done": 8, "running": 2, "failed": 0, "best": {"trial": 7, "value": 0.931}}
+    assert (share(told), best(told)) == ("25%", "0.931 (trial 7)")
+    assert bar(told) == "[######------------------] 8/32 trials, 2 running"
+    assert best({"trials": 32, "best": None}) == best(PROGRESS) == best(None) == ""
+    assert (share({"trials": 32}), bar({"trials": 32})) == ("0%", f"[{'-' * 24}] 0/32 trials")

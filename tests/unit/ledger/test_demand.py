@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from epochal.ledger.capacity import Demand, Node, fit, freed, placed
 from epochal.ledger.demands import columns_of
 from epochal.spec.job import Resources
+from epochal.spec.sweep import Sweep
 
 GIB = 2**30
 
@@ -43,8 +44,31 @@ ODD = st.fixed_dictionaries(
         "limits": JSON | st.dictionaries(st.just("max_pending"), JSON),
         "queue": JSON,
         "preemptible": JSON,
+        "sweep": JSON | st.dictionaries(st.sampled_from(["trials", "concurrency"]), JSON),
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("sweep", "workers"),
+    [
+        (None, (2, 2)),
+        ({"trials": 8, "concurrency": None}, (2, 16)),
+        ({"trials": 8, "concurrency": 3}, (2, 6)),
+        ({}, (2, 64)),
+        ({"trials": 100_000}, (2, 100_000)),
+        ({"trials": "many", "concurrency": -1}, (2, 64)),
+    ],
+    ids=str,
+)
+def test_of_a_sweep_is_elastic(sweep: dict | None, workers: tuple[int, int]) -> None:
+    spec = {"resources": {"workers": 2}, "sweep": sweep}
+    assert Demand.of(spec).workers == workers
+    assert columns_of(spec, {})["kind"] == ("train" if sweep is None else "sweep")
+
+
+def test_of_a_sweep_by_the_spec_s_own_defaults() -> None:
+    assert Demand.of({"sweep": {}}).workers[1] == Sweep.model_fields["trials"].default
 
 
 @given(ODD)

@@ -10,7 +10,7 @@ from epochal.errors import ConflictError
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.schema import prepare
-from epochal.ledger.states import ACTIVE, EDGES, EventKind, JobState, Outcome, Reason, stronger
+from epochal.ledger.states import ACTIVE, EDGES, EventKind, JobKind, JobState, Outcome, Reason, stronger
 from epochal.ledger.transitions import Step, advance
 
 TERMINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED}
@@ -72,6 +72,14 @@ def test_database_takes_legal_edges_only(source: JobState, target: JobState) -> 
             advance(connection, job, Step(EventKind.WAITING, target))
         assert ledger.job(job.id) == job
     ledger.close()
+
+
+@pytest.mark.parametrize("source", JobState, ids=str)
+def test_sweep_alone_is_queued_again_from_its_end(source: JobState) -> None:
+    assert source.can_become(JobState.QUEUED, JobKind.SWEEP) == (
+        source.is_terminal or source.can_become(JobState.QUEUED, JobKind.TRAIN)
+    )
+    assert not any(source.can_become(target, JobKind.SWEEP) for target in set(JobState) - EDGES[source] - {"QUEUED"})
 
 
 def test_change_of_what_someone_else_changed_is_refused() -> None:

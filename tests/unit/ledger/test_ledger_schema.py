@@ -150,6 +150,25 @@ def test_upgrade_keeps_keys_to_their_users_and_no_id_of_a_request_as_a_secret(ur
                 ledger.held("old-1", 1, secret)
 
 
+def test_upgrade_tells_sweeps_from_trainings(url: str) -> None:
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0009")
+        job = (
+            "INSERT INTO jobs (id, name, spec_digest, priority, submitted_by, state, message, epoch, submitted_at,"
+            " entered_at, updated_at, waited_seconds, ran_seconds)"
+            " VALUES (:id, :id, 'd', 50, 'ada', 'QUEUED', '', 0, 1, 2, 2, 1, 0)"
+        )
+        document = "INSERT INTO documents (job_id, spec, origin) VALUES (:id, :spec, '{}')"
+        for name, spec in (("one", {"sweep": None}), ("all", {"sweep": {"trials": 8}}), ("odd", [])):
+            connection.execute(text(job), {"id": name})
+            connection.execute(text(document), {"id": name, "spec": json.dumps(spec)})
+    database.close()
+    with Ledger.open(url) as ledger:
+        assert {job.id: job.kind for job in ledger.jobs()} == {"one": "train", "all": "sweep", "odd": "train"}
+        assert ledger.lease("agent", 60) is not None
+
+
 def test_migrations_import_nothing_that_may_change() -> None:
     for script in scripts().walk_revisions():
         imported = [

@@ -14,7 +14,6 @@ from epochal.errors import EpochalError, NotFoundError, SpecError, UsageError, f
 from epochal.server.error_responses import STATUSES, error_response, status_of
 from epochal.server.settings import file_secret
 from epochal.server.spec_check import checked
-from epochal.spec.job import NO_SWEEPS
 from epochal.spec.load import load_spec
 from running_server import SPEC, RunningServer, settings_in
 
@@ -90,14 +89,7 @@ def test_all_problems_of_a_spec_are_told_at_once() -> None:
     assert not [problem for problem in caught.value.problems if problem.line is not None]
 
 
-def test_a_sweep_is_refused(client: httpx.Client) -> None:
-    sweep = load_spec(ROOT / "jobs" / "sweeps" / "digits-cnn.yaml").spec.model_dump(mode="json")
-    answer = client.post("/jobs", json={"spec": sweep})
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, NO_SWEEPS)
-    assert client.get("/jobs").json()["jobs"] == []
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_a_spec_that_a_client_resolved_is_taken_as_it_is(path: Path) -> None:
     resolved = load_spec(path).spec.model_dump(mode="json")
     assert checked(resolved).model_dump(mode="json") == resolved

@@ -91,7 +91,6 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     from epochal.sweeps.check import check as check_sweep
 
     loaded = load_spec(source, overrides, [check, check_sweep])
-    loaded.spec.require_no_sweep()
     check_code(loaded)
     return loaded
 

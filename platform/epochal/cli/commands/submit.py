@@ -58,7 +58,7 @@ def command(
 
     Nothing is queued where one of them is wrong, or could not be trained, as `plan` tells, where this machine has its
     data and torch. Exit code: 0 they are queued (with --follow or --wait: they
-    succeeded), 1 a job failed or was stopped, 2 a spec is wrong.
+    succeeded), 1 a job failed, was stopped, or is paused as its agent was lost again and again, 2 a spec is wrong.
     """
     attached = Attached(**how)
     _check(files, name, key, attached)
@@ -135,6 +135,8 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     from epochal.spec.section import is_import_path
 
     spec = loaded.spec
+    if spec.sweep is not None:
+        return "each trial of a sweep is, by its workers"
     if any(is_import_path(one.name) for one in (spec.data, spec.task) if one is not None):
         return "it is read by code of your own, which `epochal plan` runs"
     if find_spec("torch") is None:

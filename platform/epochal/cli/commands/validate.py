@@ -34,7 +34,6 @@ def command(files: tuple[str, ...], overrides: tuple[str, ...], output: Output) 
 def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, Any]:
     from epochal.errors import SpecError
     from epochal.spec import load_text
-    from epochal.spec.job import NO_SWEEPS
     from epochal.spec.source import read
 
     shown, text = "stdin" if file == "-" else file, b""
@@ -48,8 +47,6 @@ def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, 
         return {"file": shown, "valid": False, "problems": [render.plain(vars(one)) for one in error.problems]}
     if not quiet:
         render.text(f"{shown}: ok ({loaded.spec.name})")
-    if loaded.spec.sweep is not None:
-        render.warning(f"{shown}: {NO_SWEEPS}")
     return {"file": shown, "valid": True, "name": loaded.spec.name, "problems": []}
 
 

@@ -1,0 +1,114 @@
+"""The client's verbs on sweeps: their trials, and what can be asked of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from epochal.client.http import Http, Request
+from epochal.client.plain import plain
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.states import JobKind
+from epochal.ledger.sweep_values import TrialRecord, best_first, is_ranked
+from epochal.ledger.values import FullJob, Job
+from epochal.names import in_path
+from epochal.spec.job import JobSpec
+
+
+class SweepCalls:
+    """See ``Client``. A sweep is a job, and named as one; ``pause``, ``resume`` and ``stop`` are those of jobs.
+
+    What is asked with a ``key`` is asked once, however often. A sweep that has ended is queued again.
+    """
+
+    _http: Http
+
+    def trials(self, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:
+        """The trials of a sweep by number; ``sweep_values.best_first`` puts them in another order."""
+        found: list[TrialRecord] = []
+        after: int | None = -1
+        while after is not None:
+            page = self._http.get(_sweep(ref, "trials"), {"after": after, "state": [*states] or None})
+            found += [TrialRecord.from_dict(one) for one in page["trials"]]
+            after = page["next"]
+        return found
+
+    def best_trial(self, ref: str) -> TrialRecord:
+        """The trial with the best objective so far, at whatever length.
+
+        Raises:
+            ConflictError: the job is no sweep.
+            NotFoundError: no trial has a number for its objective yet.
+        """
+        return _best(self._required_sweep(ref), self.trials(ref))
+
+    def best_spec(self, ref: str) -> JobSpec:
+        """The best trial's point as a job of its own, ready to be submitted: its name ends in ``-best``.
+
+        Raises:
+            ConflictError, NotFoundError: as ``best_trial``.
+            SpecError: this version cannot run that point.
+        """
+        from epochal.catalog.index import check
+        from epochal.spec.point import spec_at
+
+        job = self._required_sweep(ref)
+        point = _best(job, self.trials(job.id)).point
+        return spec_at(job.spec, point, [check], [f"name={job.name[:_LONGEST_NAME]}-best"])
+
+    def extend(self, ref: str, trials: int, key: str | None = None) -> Job:
+        """Try so many points more than were planned, also after the sweep has finished."""
+        return self._asked(ref, {"kind": "extend", "trials": trials}, key)
+
+    def add(self, ref: str, points: Sequence[Mapping[str, Any]], key: str | None = None) -> Job:
+        """Try these points next: each a mapping of dotted paths, such as ``{"train.optimizer.lr": 0.01}``.
+
+        Raises:
+            SpecError: with every problem of every point.
+        """
+        return self._asked(ref, {"kind": "add", "points": plain(list(points), "points")}, key)
+
+    def repeat(self, ref: str, trial: int, times: int = 1, key: str | None = None) -> Job:
+        """Try a trial's point again, each time with another seed: how much of its lead is luck?
+
+        Raises:
+            NotFoundError: it has no such trial.
+        """
+        return self._asked(ref, {"kind": "repeat", "trial": trial, "times": times}, key)
+
+    def cancel(self, ref: str, trial: int, key: str | None = None) -> Job:
+        """End one trial.
+
+        Raises:
+            NotFoundError: it has no such trial.
+            ConflictError: it is over.
+        """
+        return self._asked(ref, {"kind": "cancel", "trial": trial}, key)
+
+    def _asked(self, ref: str, ask: Mapping[str, Any], key: str | None) -> Job:
+        body = {"key": key or f"auto-{uuid.uuid4().hex}", "ask": ask}
+        request = Request("POST", _sweep(ref, "requests"), body=body, repeatable=True)
+        return Job.from_dict(self._http.json(request))
+
+    def _required_sweep(self, ref: str) -> FullJob:
+        job = FullJob.from_dict(self._http.get(_sweep(ref)))
+        if job.kind is not JobKind.SWEEP:
+            raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
+        return job
+
+
+_LONGEST_NAME = 58
+
+
+def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:
+    objective = job.spec["objective"]
+    ranked = [one for one in best_first(trials, objective["mode"]) if is_ranked(one)]
+    if not ranked:
+        hint = f"{job.id} has tried {len(trials)} points; `epochal sweep status {job.id}` shows them"
+        raise NotFoundError("best trial", job.id, hint=f"none has a number for {objective['metric']} yet: {hint}")
+    return ranked[0]
+
+
+def _sweep(ref: str, *parts: str) -> str:
+    return "/".join(("/jobs", in_path("job", ref), *parts))

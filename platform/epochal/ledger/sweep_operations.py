@@ -1,0 +1,193 @@
+"""Sweeps in the ledger: what the controller was told, its trials, and what users ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.database import Database
+from epochal.ledger.documents import digest, text
+from epochal.ledger.lease_operations import held_by
+from epochal.ledger.reading import find
+from epochal.ledger.states import EventKind, JobKind, JobState
+from epochal.ledger.sweep_requests import extended, to_request
+from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord, asked
+from epochal.ledger.tables import inputs, jobs, now, requests, trials
+from epochal.ledger.transitions import Step, annotate, locked
+from epochal.ledger.values import Held, Job
+from epochal.sweeps.trials import TrialState
+
+_OVER = [state for state in TrialState if state.is_over]
+_TOLD = ("point", "state", "length", "until", "value", "metrics", "run_id", "reason", "message")
+
+
+class SweepOperations:
+    """What an agent and users tell of a sweep."""
+
+    _database: Database
+
+    def append_inputs(
+        self, lease: Held, after_seq: int, told: Sequence[NewInput], changed: Sequence[TrialRecord] = ()
+    ) -> int:
+        """Write down what the controller was told, and the trials that changed with it; the number of the newest input.
+
+        The same batch told again, because its answer got lost, changes nothing.
+
+        Args:
+            after_seq: the newest input that the writer knows of; 0 before the first.
+
+        Raises:
+            StaleLeaseError: the attempt is over.
+            ConflictError: the newest is another one, or the job is no sweep.
+        """
+        with self._database.write() as connection:
+            job = _required_sweep(held_by(connection, lease))
+            newest = connection.scalar(select(func.max(inputs.c.seq)).where(inputs.c.job_id == job.id)) or 0
+            rows = [
+                {"job_id": job.id, "seq": seq, "epoch": job.epoch, "key": one.key, "body": one.body}
+                for seq, one in enumerate(told, start=after_seq + 1)
+            ]
+            if newest != after_seq:
+                _require_told_before(connection, job, after_seq, rows, newest)
+                return after_seq + len(rows)
+            if rows:
+                connection.execute(insert(inputs), rows)
+            _upsert(connection, job.id, changed)
+            return after_seq + len(rows)
+
+    def inputs(self, job_id: str, after: int = 0, limit: int | None = None) -> list[StoredInput]:
+        """What the controller of a sweep was told, in order, from the one following the number ``after``."""
+        query = select(inputs).where(inputs.c.job_id == job_id, inputs.c.seq > after)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(inputs.c.seq).limit(limit))
+            return [StoredInput(row.seq, row.epoch, row.body, row.key) for row in found]
+
+    def trials(
+        self, job_id: str, states: Collection[TrialState] = (), after: int = -1, limit: int | None = None
+    ) -> list[TrialRecord]:
+        """The trials of a sweep by number, from the one following the number ``after``."""
+        query = select(trials).where(trials.c.job_id == job_id, trials.c.number > after)
+        query = query.where(trials.c.state.in_(sorted(states))) if states else query
+        with self._database.read() as connection:
+            return [_to_trial(row) for row in connection.execute(query.order_by(trials.c.number).limit(limit))]
+
+    def ask(self, ref: str, request: Mapping[str, Any], key: str, by: str = "") -> Job:
+        """Ask for more trials, points or repetitions of a sweep, or for the end of a trial (``sweep_values.Ask``).
+
+        Its agent hears of it within seconds. One that is queued or paused does it once it runs, and one that has ended
+        is queued again. With a ``key`` that was used before, nothing is asked once more.
+
+        Raises:
+            UsageError: no such request.
+            NotFoundError: it has no such trial.
+            ConflictError: it is no sweep, is being stopped, the trial is over, or ``key`` belongs to another request.
+        """
+        ask = asked(request)
+        with self._database.write() as connection:
+            found = find(connection, ref)
+            job = _required_sweep(locked(connection, select(jobs).where(jobs.c.id == found.id)) or found)
+            known = requests.c.job_id == job.id, requests.c.key == key
+            if (row := connection.execute(select(requests).where(*known)).first()) is not None:
+                return _same(job, row, request)
+            _require_possible(connection, job, ask.trial_number, ends_it=ask.kind == "cancel")
+            seq = 1 + (connection.scalar(select(jobs.c.requested).where(jobs.c.id == job.id)) or 0)
+            body = {"job_id": job.id, "seq": seq, "key": key, "body": request, "by": by}
+            connection.execute(insert(requests).values(at=now()), body)
+            detail = {"request": seq, "by": by, **request} if ask.kind != "add" else {"request": seq, "by": by}
+            if job.state.is_terminal:
+                step = Step(EventKind.EXTENDED, JobState.QUEUED, message=str(ask), detail=detail)
+                return extended(connection, job, step, requested=seq)
+            return annotate(connection, job, Step(EventKind.ASKED, message=str(ask), detail=detail), requested=seq)
+
+    def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
+        """What was asked of a sweep, oldest first, from the one following the number ``after``."""
+        query = select(requests).where(requests.c.job_id == job_id, requests.c.seq > after).order_by(requests.c.seq)
+        with self._database.read() as connection:
+            return [to_request(row) for row in connection.execute(query)]
+
+
+def _required_sweep(job: Job) -> Job:
+    if job.kind is not JobKind.SWEEP:
+        raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
+    return job
+
+
+def _require_told_before(
+    connection: Connection, job: Job, after: int, rows: Sequence[Mapping[str, Any]], newest: int
+) -> None:
+    """
+    Raises:
+        ConflictError: this is not what is written there.
+    """
+    these = inputs.c.job_id == job.id, inputs.c.seq > after, inputs.c.seq <= after + len(rows)
+    found = connection.execute(select(inputs.c.seq, inputs.c.key, inputs.c.body).where(*these)).all()
+    known = {row.seq: (row.key, digest(row.body)) for row in found}
+    if not rows or known != {row["seq"]: (row["key"], digest(row["body"])) for row in rows}:
+        message = f"the newest input of {job.id} is {newest}, and what was told is to follow {after}"
+        raise ConflictError(message, "read the inputs again: another writer was here")
+
+
+def _require_possible(connection: Connection, job: Job, trial: int | None, ends_it: bool) -> None:
+    if job.wanted is JobState.STOPPED:
+        raise ConflictError(f"{job.id} is being stopped", "ask again once it is STOPPED: it is queued again then")
+    if trial is None:
+        return
+    this = trials.c.job_id == job.id, trials.c.number == trial
+    state = connection.scalar(select(trials.c.state).where(*this))
+    if state is None:
+        hint = f"`epochal sweep status {job.id}` lists its trials"
+        raise NotFoundError(f"trial of {job.id}", str(trial), hint=hint)
+    if ends_it and (state in _OVER or job.state.is_terminal):
+        raise ConflictError(f"trial {trial} of {job.id} is over: {state}", "there is nothing to end")
+
+
+def _same(job: Job, row: Row[Any], request: Mapping[str, Any]) -> Job:
+    if digest(row.body) != digest(request):
+        raise ConflictError(f"the key {row.key!r} belongs to another request of {job.id}", "use a new key")
+    return job
+
+
+def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> None:
+    if not changed:
+        return
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    one = make(trials)
+    told = {name: one.excluded[name] for name in _TOLD}
+    times = {
+        "started_at": func.coalesce(trials.c.started_at, one.excluded.started_at),
+        "ended_at": case(
+            (one.excluded.ended_at.is_(None), None), else_=func.coalesce(trials.c.ended_at, one.excluded.ended_at)
+        ),
+        "updated_at": one.excluded.updated_at,
+    }
+    # Every row of an INSERT has the same terms, so the time is asked for once.
+    at = float(connection.execute(select(now())).scalar_one())
+    rows = {record.number: _row(job_id, record, at) for record in changed}
+    this = [trials.c.job_id, trials.c.number]
+    connection.execute(one.on_conflict_do_update(index_elements=this, set_=told | times), list(rows.values()))
+
+
+def _row(job_id: str, record: TrialRecord, at: float) -> dict[str, Any]:
+    told = {name: getattr(record, name) for name in _TOLD} | {"message": text(record.message)}
+    started = None if record.state is TrialState.WAITING and record.value is None else at
+    ended = at if record.state.is_over else None
+    return {
+        "job_id": job_id,
+        "number": record.number,
+        "updated_at": at,
+        "started_at": started,
+        "ended_at": ended,
+        **told,
+    }
+
+
+def _to_trial(row: Row[Any]) -> TrialRecord:
+    values = {name: value for name, value in row._mapping.items() if name != "job_id"}
+    values["state"] = TrialState(values["state"])
+    values["value"] = None if row.value is None else float(row.value)
+    values["metrics"] = {name: float(value) for name, value in row.metrics.items()}
+    return TrialRecord(**values)
