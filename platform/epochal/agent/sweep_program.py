@@ -34,6 +34,7 @@ from epochal.sweeps.inputs import to_json
 from epochal.sweeps.ranking import full_length, mode_of, ranking
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
 from epochal.tracking.desired_run import model_folder
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import TrialRuns, trial_folder
 from epochal.training import checkpoint
 from epochal.training.control import Phase, Report
@@ -135,6 +136,8 @@ class _Conductor:
         self._lost: dict[int, list[Reason]] = {}
         self._heard = 0
         self._runs = TrialRuns(program.folder)
+        self._sent = SweepTrials(program.folder)
+        self._run_ids: dict[int, str] = {}
         self._best: Trial | None = None
         self._finish: Finish | None = None
         self._broken: Failed | None = None
@@ -165,6 +168,7 @@ class _Conductor:
                         self._changed.wait(_LOOK_SECONDS)
                     if self._program.requests.newest > self._heard:
                         self._hear()
+                    self._link_runs()
             finally:
                 self._end_all()
             for one in working:
@@ -302,7 +306,8 @@ class _Conductor:
             started = next((command.trial for command in commands if isinstance(command, Run)), None)
             number = started if started is not None else trial
             if commands or not isinstance(told, Asked):
-                self._journal.tell(NewInput(to_json(told, commands), key), self._record(number))
+                record = None if number is None else self._record(number)
+                self._journal.tell(NewInput(to_json(told, commands), key), record)
             self._finish = next((command for command in commands if isinstance(command, Finish)), self._finish)
             for command in commands:
                 if isinstance(command, End):
@@ -315,14 +320,21 @@ class _Conductor:
             self._changed.notify_all()
             return commands
 
-    def _record(self, number: int | None) -> TrialRecord | None:
-        if number is None:
-            return None
-        return TrialRecord.of(self._controller.trials[number], metrics=self._metrics.get(number))
+    def _record(self, number: int) -> TrialRecord:
+        return TrialRecord.of(self._controller.trials[number], self._run_ids.get(number), self._metrics.get(number))
+
+    def _link_runs(self) -> None:
+        """Have the ledger know the runs that MLflow has by now."""
+        self._sent.read()
+        with self._changed:
+            for number, run_id in self._sent.run_ids.items() - self._run_ids.items():
+                self._run_ids[number] = run_id
+                if number in self._controller.trials:
+                    self._journal.change(self._record(number))
 
     def _end(self, command: End) -> None:
         trial = self._controller.trials[command.trial]
-        self._journal.change(TrialRecord.of(trial, metrics=self._metrics.get(trial.number)))
+        self._journal.change(self._record(trial.number))
         self._runs.record(trial)
         self._tell.swept(self._progress())
         if (slot := self._training.get(command.trial)) is not None:

@@ -19,7 +19,7 @@ from epochal.engine.hub import Hub
 from epochal.engine.payload import TRIALS, TrialSegment, TrialsPayload
 from epochal.engine.place import Place, Seat
 from epochal.engine.watchdog import DEFAULT_LIMITS
-from epochal.redaction import named
+from epochal.redaction import named, said
 from epochal.training.control import Phase, Report
 
 _LOOK_SECONDS = 0.25
@@ -154,7 +154,7 @@ class _Kept:
         try:
             event = wire.decode(message)
         except ValueError as error:
-            return Failed(0, FailureKind.USER_ERROR, f"what the worker told is {error}")
+            return Failed(0, FailureKind.USER_ERROR, f"what the worker told is {said(error)}")
         assert isinstance(event, Done | Failed)
         return event
 
