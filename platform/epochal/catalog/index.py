@@ -42,10 +42,10 @@ class IndexEntry:
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
     example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
-    ``needs`` is what an optimizer cannot do without.
+    ``needs`` is what an optimizer cannot do without. ``kind`` is one of ``KINDS``, or of what is not in the index.
     """
 
-    kind: Kind
+    kind: str
     name: str
     summary: str
     source: str

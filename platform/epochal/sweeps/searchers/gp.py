@@ -92,7 +92,7 @@ def problems(params: Params, spec: JobSpec) -> Iterable[Problem]:
 
 ENTRY = SearcherEntry(
     summary="Goes where a Gaussian process expects the greatest improvement; for few, dear trials",
-    source="Jones, Schonlau, Welch 1998, Efficient global optimization of expensive black-box functions (Optuna)",
+    source="Jones, Schonlau, Welch 1998, Efficient global optimization of expensive functions; as Optuna has it",
     params=GpParams,
     build=GaussianProcess,
     problems=problems,
