@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from page import Page
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from epochal.sweeps.finding import Finding
 from epochal.sweeps.report import html
@@ -69,15 +70,19 @@ def page(open_page: Callable[..., Page]) -> Page:
     return open_page()
 
 
+def visible(page: Page) -> list[WebElement]:
+    """The buttons in the table of runs."""
+    return [one for one in page.all("[role='row'] button") if one.is_displayed()]
+
+
 def test_the_children_are_below_their_parent(page: Page, mlflow: str, sweep: str) -> None:
     parent = get_run(mlflow, sweep)
     page.driver.get(runs_page(mlflow, parent.experiment_id))
     page.wait(lambda: "search" in page.text("body"), "the sweep's run")
-    page.wait(lambda: page.all("[data-testid*='expander'], [data-testid*='expand']"), "its expander")
-    page.shoot("sweep-in-mlflow-closed")
-    if "search-trial-23" not in page.text("body"):
-        page.all("[data-testid*='expander'], [data-testid*='expand']")[0].click()
-    page.wait(lambda: "search-trial-23" in page.text("body"), "a trial")
+    page.wait(lambda: visible(page), "the button that opens it")
+    assert "search-trial-" not in page.text("body")
+    visible(page)[0].click()
+    page.wait(lambda: "search-trial-23" in page.text("body"), "its newest trial")
     page.shoot("sweep-in-mlflow")
 
 

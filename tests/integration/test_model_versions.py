@@ -31,7 +31,7 @@ def test_a_runs_model_is_registered_once_and_has_the_alias(
     runs = [get_run(uri, one.name) for one in jobs]
     assert [register(uri, run, "registered") for run in (runs[0], runs[0], runs[1])] == ["1", "1", "2"]
     named = connect(uri).get_model_version_by_alias("registered", "best")
-    assert (named.version, named.run_id, named.model_id) == ("2", runs[1].id, runs[1].models[0])
+    assert (named.version, named.run_id, named.tags["epochal.model_id"]) == ("2", runs[1].id, runs[1].models[0])
     assert register(uri, runs[0], "registered") == "1"
     assert connect(uri).get_model_version_by_alias("registered", "best").version == "1"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

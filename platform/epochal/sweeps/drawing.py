@@ -42,7 +42,7 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     if len(numbers) < len(given) or len(set(numbers)) < 2:
         known = sorted(dict.fromkeys(_key(value) for value in values))
         places = {key: (index + 0.5) / len(known) for index, key in enumerate(known)}
-        named = list(places.items())[:: math.ceil(len(places) / _MOST_TICKS)]
+        named = list(places.items())[:: max(1, math.ceil(len(places) / _MOST_TICKS))]
         return Axis(name, places, tuple((place, key[:24]) for key, place in named))
     low, high = min(numbers), max(numbers)
     is_log = low > 0 and high / low > 50

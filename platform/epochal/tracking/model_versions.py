@@ -7,6 +7,8 @@ from epochal.tracking.connection import connect, error_code
 from epochal.tracking.runs import RunInfo, answering_or_refused
 
 BEST = "best"
+MODEL_ID_TAG = "epochal.model_id"
+"""MLflow's registry in a database does not keep which logged model a version is of."""
 
 
 def register(uri: str, run: RunInfo, name: str, alias: str = BEST) -> str:
@@ -23,7 +25,7 @@ def register(uri: str, run: RunInfo, name: str, alias: str = BEST) -> str:
     if not run.models:
         hint = "a job's model is packaged once it has succeeded; `epochal runs sync` sends what waits"
         raise ConflictError(f"the run {run.name!r} ({run.short_id}) has no model", hint)
-    source = f"models:/{run.models[-1]}"
+    model_id = run.models[-1]
     with answering_or_refused(uri):
         client = connect(uri)
         try:
@@ -32,7 +34,9 @@ def register(uri: str, run: RunInfo, name: str, alias: str = BEST) -> str:
             if error_code(error) != "RESOURCE_ALREADY_EXISTS":
                 raise
         known = [found for found in client.search_model_versions(f"run_id = '{run.id}'") if found.name == name]
-        made = next((found for found in known if found.model_id == run.models[-1]), None)
-        made = made or client.create_model_version(name, source, run.id, model_id=run.models[-1])
+        made = next((found for found in known if found.tags.get(MODEL_ID_TAG) == model_id), None)
+        made = made or client.create_model_version(
+            name, f"models:/{model_id}", run.id, tags={MODEL_ID_TAG: model_id}, model_id=model_id
+        )
         client.set_registered_model_alias(name, alias, made.version)
     return str(made.version)
