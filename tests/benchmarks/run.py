@@ -29,6 +29,8 @@ SECTIONS = {
     "checkpoint": "checkpoint_cost",
     "step-time": "step_time",
     "real-data": "real_data",
+    "sweep": "sweep_speed",
+    "packs": "packs",
 }
 """Each names a module with ``measure(rounds, quick) -> Section``."""
 

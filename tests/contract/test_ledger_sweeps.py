@@ -132,11 +132,12 @@ class TestTrials:
     @pytest.mark.parametrize("value", [NAN, math.inf, -math.inf, 0.1 + 0.2, 1e-300, None], ids=str)
     def test_every_value_survives(self, ledger: Ledger, lease: Lease, value: float | None) -> None:
         metrics = {} if value is None else {"val/loss": value}
-        ledger.append_inputs(lease, 0, told(0), [trial(0, value=value, metrics=metrics)])
+        curve = () if value is None else ((1.0, 0.5), (2.0, value))
+        ledger.append_inputs(lease, 0, told(0), [trial(0, value=value, metrics=metrics, curve=curve)])
         (found,) = ledger.trials(lease.job_id)
         (travelled,) = (TrialRecord.from_dict(found.to_dict()),)
         for one in (found, travelled):
-            assert repr((one.value, dict(one.metrics))) == repr((value, metrics))
+            assert repr((one.value, dict(one.metrics), one.curve)) == repr((value, metrics, curve))
 
     def test_can_be_read_in_parts(self, ledger: Ledger, lease: Lease) -> None:
         states = [TrialState.COMPLETED, TrialState.FAILED] * 3
@@ -147,6 +148,7 @@ class TestTrials:
     def test_of_a_controller_s_trial(self) -> None:
         known = Trial(3, {"a.b": 1}, TrialState.FAILED, 9.0, (Measured(1, 0.5), Measured(3, 0.7)), "HANG", "rank 1")
         record = TrialRecord(3, {"a.b": 1}, TrialState.FAILED, 3, 9.0, 0.7, {}, "r", "HANG", "rank 1")
+        record = replace(record, curve=((1, 0.5), (3, 0.7)))
         assert TrialRecord.of(known, "r") == record
         assert TrialRecord.of(Trial(0, {})) == TrialRecord(0, {}, TrialState.WAITING)
 

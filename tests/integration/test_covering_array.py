@@ -20,6 +20,7 @@ from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
+from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
 from training_gang import TestGang
 
@@ -77,7 +78,7 @@ def both(worker: Worker, case: Case, folder: Path) -> tuple[dict[int, float], di
             data=pieces.data(28 if case["model"] == "batch norm" else 25),
             optimizer=partial(build_optimizer, spec.train.optimizer),
         )
-        fit(setup, worker, folder / where, recorder, NullControl(), resume=True)
+        fit(setup, worker, folder / where, recorder, NullControl(), RESUMED)
         return dict(recorder.history.get("train/loss", []))
 
     unbroken = train("unbroken")

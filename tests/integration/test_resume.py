@@ -20,6 +20,7 @@ from epochal.training import checkpoint, sharding
 from epochal.training.control import NullControl, Phase, Report, Saved, SetAside
 from epochal.training.fit import FitResult, fit
 from epochal.training.sampler import Sampler
+from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
 from training_gang import GangError, TestGang
 
@@ -62,7 +63,7 @@ def fitted(
     control = Scripted(**script) if worker.rank == worker.world_size - 1 or "fail_after" in script else Scripted()
     recorder, result = MemoryRecorder(), None
     with contextlib.suppress(BrokenOffError):
-        result = fit(pieces.setup(job, build, **changes), worker, folder, recorder, control, resume=True)
+        result = fit(pieces.setup(job, build, **changes), worker, folder, recorder, control, RESUMED)
     return result, recorder.history, control.reports
 
 

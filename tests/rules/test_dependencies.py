@@ -26,7 +26,6 @@ NOT_IMPORTED = {
     "psycopg": "SQLAlchemy loads it for postgresql+psycopg:// URLs",
     "s3fs": "fsspec loads it for s3:// URLs",
     "scikit-learn": "its data sets are read as files, without importing it",
-    "optuna": "for the searchers",
     "kubernetes": "for cluster/",
     "mypy": "a tool", "ruff": "a tool", "import-linter": "a tool",
     "pytest-timeout": "a plugin of pytest", "pytest-xdist": "a plugin of pytest",

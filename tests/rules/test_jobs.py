@@ -8,6 +8,7 @@ import pytest
 
 from epochal.catalog.index import check, entries
 from epochal.spec import LoadedSpec, load_spec
+from epochal.sweeps.check import check as check_sweep
 from epochal.training.plan import plan
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -16,7 +17,7 @@ FILES = sorted(JOBS.rglob("*.yaml"))
 
 @pytest.fixture(params=FILES, ids=[str(path.relative_to(JOBS)) for path in FILES])
 def loaded(request: pytest.FixtureRequest) -> LoadedSpec:
-    return load_spec(request.param, checks=(check,))
+    return load_spec(request.param, checks=(check, check_sweep))
 
 
 def test_it_plans(loaded: LoadedSpec) -> None:

@@ -19,6 +19,8 @@ ONLY_IN = {
     "sqlalchemy": {"ledger"},
     "alembic": {"ledger"},
     "optuna": {"sweeps"},
+    "cmaes": {"sweeps"},
+    "scipy": {"sweeps"},
     "click": {"cli"},
     "rich": {"cli"},
     "kubernetes": {"cluster"},
@@ -28,7 +30,7 @@ ONLY_IN = {
 
 HEAVY = {
     "ray", "torch", "mlflow", "sqlalchemy", "alembic", "numpy", "pandas", "sklearn", "fastapi", "uvicorn", "kubernetes",
-    "psutil",
+    "psutil", "optuna", "scipy", "cmaes",
 }  # fmt: skip
 LIGHT_COMMANDS = [
     ["--help"],
@@ -42,6 +44,9 @@ LIGHT_COMMANDS = [
     ["datasets"],
     ["datasets", "digits"],
     ["tasks"],
+    ["searchers"],
+    ["searchers", "tpe"],
+    ["validate", "jobs/sweeps/tpe-asha.yaml"],
     ["submit", "jobs/quickstart.yaml", "--dry-run"],
     ["config", "list"],
 ]

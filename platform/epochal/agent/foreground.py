@@ -54,7 +54,7 @@ class Foreground:
             SpecError, CodeError, NotFoundError: it cannot be submitted.
             UnreachableError: Ray does not start, or the cluster does not answer.
         """
-        return self._carry(lambda job: job.submit(loaded, command), loaded.spec.resources.max_workers)
+        return self._carry(lambda job: job.submit(loaded, command), loaded.spec.most_workers)
 
     def resume(self, ref: str) -> Summary:
         """Go on with a job that was interrupted, from its newest checkpoint, in the same run.

@@ -58,7 +58,7 @@ class ForegroundJob:
     @property
     def workers(self) -> int:
         """The most that it can have."""
-        return self._spec.resources.max_workers
+        return self._spec.most_workers
 
     @cached_property
     def _spec(self) -> JobSpec:

@@ -12,12 +12,13 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
-from epochal.agent.run_tracking import secret_path
+from epochal.agent.run_tracking import kept_secrets, secret_path
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
 from epochal.tracking.reconcile import JobFolders
+from epochal.tracking.sync_state import has_news, is_pending, readable
 
 EVERY_SECONDS = 60.0
 _SYNC_SECONDS = 20.0
@@ -64,6 +65,10 @@ class Housekeeper:
         self._folders.close_desired_runs()
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
         self._folders.tell_news(self._tell)
+        for kept in kept_secrets(self._agent.home.storage):
+            with readable(kept.parent):
+                if not (is_pending(kept.parent) or has_news(kept.parent)):
+                    kept.unlink(missing_ok=True)
 
     def _run(self) -> None:
         wait = 0.0

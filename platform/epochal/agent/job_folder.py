@@ -51,15 +51,13 @@ def origin_of(job: FullJob) -> Origin:
 def spec_of(job: FullJob) -> JobSpec:
     """
     Raises:
-        UsageError: the ledger holds a spec that this version cannot read, or a sweep.
+        UsageError: the ledger holds a spec that this version cannot read.
     """
     try:
-        spec = JobSpec.from_stored(dict(job.spec))
+        return JobSpec.from_stored(dict(job.spec))
     except ValueError as error:
         hint = "`epochal validate` says more about it; the agent may be older than the server"
         raise UsageError(f"this agent cannot read the job's spec: {said(error)}", hint) from error
-    spec.require_no_sweep()
-    return spec
 
 
 def saved(folder: Path, done: int) -> str:

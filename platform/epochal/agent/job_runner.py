@@ -23,6 +23,8 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
 from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows
+from epochal.agent.sweep_journal import SweepJournal
+from epochal.agent.sweep_program import Requests, SweepProgram
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
@@ -108,6 +110,7 @@ class JobRunner:
         self._folder = agent.home.job(lease.job_id)
         self._place: Place | None = None
         self._stop = Stop()
+        self._requests = Requests()
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
         self._log = ProgressLog()
@@ -177,7 +180,7 @@ class JobRunner:
         outbox = self._outbox = Outbox(
             self._source,
             lease,
-            Listener(self._observer.state, self.interrupt, self._taken),
+            Listener(self._observer.state, self.interrupt, self._taken, self._requests.heard_of),
             patience=None if self._agent.hands_back else _FULL_SECONDS,
         )
         try:
@@ -197,7 +200,7 @@ class JobRunner:
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox).redacted(self._spec.secrets if self._spec else ())
-            if self.ending.reason is Reason.COMPLETED and self._place is not None and self.reporter is not None:
+            if self.ending.result.get("weights") and self._place is not None and self.reporter is not None:
                 self._package(lease, self._place, self.reporter)
         finally:
             logs.close()
@@ -216,7 +219,7 @@ class JobRunner:
             self._agent.cluster.keep_warm(0)  # nothing follows the only job: new workers would slow the packaging down
         self._observer.notice("packaging the model for MLflow")
         vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
-        program = PackageProgram(lease.job.spec, self._folder, lease.epoch)
+        program = PackageProgram(self.ending.result.get("spec", lease.job.spec), self._folder, lease.epoch)
         with as_far_as_the_disk_allows(self._folder):
             reporter.packaged(package(place, program, reporter, self._stop, vacated))
 
@@ -269,20 +272,24 @@ class JobRunner:
     def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
         job = lease.job
         job_folder.ensure(self._folder, job, spec)
-        payload = TrainPayload(
-            self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job)),
-            job_folder.origin_of(job).folder,
-            resume=True,
-        )
+        program = self._program(lease, spec)
         place = self._placed(lease, spec)
         if self._is_ending:
             return Ending(None)
         tracking = self._tracked(spec)
         tracking.update(tags={"epochal.attempts": str(lease.epoch)})
         self.reporter = Reporter(self._source, lease, outbox, tracking, self._observer, self._log)
-        limit = spec.limits.no_progress
-        program = TrainProgram(payload, self._folder, lease.epoch, limits_for(limit.seconds if limit else None))
         return program.run(place, self.reporter, self._stop)
+
+    def _program(self, lease: Lease, spec: JobSpec) -> TrainProgram | SweepProgram:
+        job, limit = lease.job, spec.limits.no_progress
+        stored = self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job))
+        payload = TrainPayload(stored, job_folder.origin_of(job).folder)
+        limits = limits_for(limit.seconds if limit else None)
+        if spec.sweep is None:
+            return TrainProgram(payload, self._folder, lease.epoch, limits)
+        journal = SweepJournal(self._source, lease, lambda: self._is_ending)
+        return SweepProgram(spec, payload, self._folder, lease.epoch, journal, limits, self._requests)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""

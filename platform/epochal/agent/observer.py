@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from epochal.agent.sweep_progress import SweepProgress
     from epochal.ledger.values import Job
     from epochal.training.control import Progress, Saved
 
@@ -17,6 +18,9 @@ class Observer(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Where the training is (rank 0)."""
+
+    def sweep(self, progress: SweepProgress) -> None:
+        """How a sweep stands."""
 
     def saved(self, saved: Saved) -> None:
         """A checkpoint is complete."""
@@ -35,6 +39,9 @@ class SilentObserver:
         return
 
     def progress(self, progress: Progress) -> None:
+        return
+
+    def sweep(self, progress: SweepProgress) -> None:
         return
 
     def saved(self, saved: Saved) -> None:

@@ -36,11 +36,13 @@ _logger = logging.getLogger(__name__)
 class Listener:
     """Called from the outbox's thread: ``changed`` with the job as it is now, ``stop`` whenever it is heard that it was
     asked to end, with the grace that it has, ``lost`` when the lease is no longer ours: another attempt may be live, so
-    everything of this one must end."""
+    everything of this one must end. ``asked`` is told the number of the newest request of a sweep's users.
+    """
 
     changed: Callable[[Job], None]
     stop: Callable[[float | None], None]
     lost: Callable[[EpochalError], None]
+    asked: Callable[[int], None] = lambda newest: None
 
 
 class Outbox:
@@ -157,6 +159,8 @@ class Outbox:
         with self._changed:
             if self._progress is progress:
                 self._progress = None
+        if renewed.requested:
+            self._listener.asked(renewed.requested)
         if renewed.state is JobState.STOPPING:
             self._listener.stop(renewed.grace)
 

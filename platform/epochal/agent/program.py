@@ -47,11 +47,12 @@ class Program(Protocol):
 
 
 def request_of(job: str, spec: JobSpec, code: Package | None) -> GangRequest:
-    """The workers that train the job with that id, and the shipped ``code`` that they import."""
+    """The workers that train the job with that id, and the shipped ``code`` that they import. Of a sweep, for as many
+    trials at a time as there is room for."""
     resources = spec.resources
     return GangRequest(
         job=job,
-        workers=(resources.min_workers, resources.max_workers),
+        workers=(resources.min_workers, spec.most_workers),
         cpus=resources.cpus_per_worker,
         gpus=resources.gpus_per_worker,
         memory=resources.memory_per_worker,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from epochal.training.control import Progress
@@ -44,6 +45,13 @@ class ProgressLog:
             self._loss_values += 1
             if len(self._losses) > 4 * POINTS:
                 self._losses = [*self._losses[:-1:2], self._losses[-1]]
+
+    def reached(self, step: int) -> bool:
+        """A worker has done that step; whether it is further than what is told."""
+        if self._newest is None or step <= self._newest.step:
+            return False
+        self._newest = replace(self._newest, step=step)
+        return True
 
     def document(self) -> dict[str, Any]:
         """JSON types; empty before the first report. ``more_metrics`` counts those that are left out, ``loss_values``

@@ -12,6 +12,7 @@ from epochal.agent.port import JobSource
 from epochal.agent.progress import ProgressLog
 from epochal.agent.retry_policy import Ending
 from epochal.agent.run_tracking import RunTracking
+from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
@@ -57,7 +58,10 @@ class Reporter:
         self._observer.log(rank, text, begun)
 
     def reached(self, step: int) -> None:
+        """Reports come now and then: of a training that is stuck, what its workers reached is told all the same."""
         self.step = max(self.step, step)
+        if self._log.reached(step):
+            self._outbox.progress(self._log.document())
 
     def report(self, report: Report) -> None:
         if isinstance(report, Progress):
@@ -72,6 +76,22 @@ class Reporter:
             self._tracking.prepared(report.data, report.parameters)
             told = report.data.first(MOST_SHOWN).to_dict()
             self._outbox.tell(partial(self._source.set_data, self._lease, told))
+
+    def swept(self, progress: SweepProgress) -> None:
+        """How a sweep stands."""
+        self._observer.sweep(progress)
+        self._outbox.progress(progress.document())
+        if progress.best is not None:
+            self._tracking.start()
+        self._tell_run()
+
+    def of_trial(self, trial: int | None, report: Report) -> None:
+        """What the training of a trial tells: its checkpoints and its progress are its own business."""
+        if isinstance(report, SetAside | Noted | Prepared):
+            self.report(report)
+
+    def notice(self, text: str) -> None:
+        self._noted(text)
 
     def packaged(self, ending: Ending) -> None:
         """What came of packaging the model."""
@@ -112,12 +132,15 @@ class Reporter:
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress
-        self.reached(progress.step)
+        self.step = max(self.step, progress.step)
         self._observer.progress(progress)
         self._log.add(progress, time.monotonic())
         self._outbox.progress(self._log.document())
         if progress.step > 0:
             self._tracking.start()
+        self._tell_run()
+
+    def _tell_run(self) -> None:
         if self._tracking.run_id and not self._tracking.told:
             self._tracking.told = True
             run = (self._tracking.run_id, self._tracking.uri, self._tracking.experiment_id)

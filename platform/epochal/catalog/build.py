@@ -23,12 +23,12 @@ from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
-from epochal.catalog.validation import validated
 from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError, did_you_mean, some
 from epochal.own_code import place
 from epochal.redaction import named, said
 from epochal.spec.job import LrSchedule
 from epochal.spec.job import Optimizer as OptimizerChoice
+from epochal.spec.params import validated
 from epochal.spec.section import Component, is_import_path
 
 BuiltT = TypeVar("BuiltT")

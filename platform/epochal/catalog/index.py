@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ValidationError
 
 from epochal.catalog.schema_model import model_of
-from epochal.catalog.validation import problems_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
+from epochal.spec.corners import applied, corners, in_order, problems_at
 from epochal.spec.job import LrSchedule, Optimizer
+from epochal.spec.params import problems_of
 from epochal.spec.section import is_import_path
+from epochal.spec.space import Entry
+from epochal.spec.sweep import Sweep
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
@@ -39,10 +42,10 @@ class IndexEntry:
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
     example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
-    ``needs`` is what an optimizer cannot do without.
+    ``needs`` is what an optimizer cannot do without. ``kind`` is one of ``KINDS``, or of what is not in the index.
     """
 
-    kind: Kind
+    kind: str
     name: str
     summary: str
     source: str
@@ -83,19 +86,9 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the names and parameters of a job spec's tree of plain values.
 
     Only what the catalog knows is looked at: fields of a wrong type are left to the spec's own validation. Where a
-    sweep moves a parameter or a name, the values it may take are checked in its place.
+    sweep moves a parameter or a name, it is looked at in the corners of the sweep's space.
     """
-    swept = _swept(tree)
-    first = _with(tree, {path: values[0] for path, values in swept.items()})
-    problems = [_renamed(problem, swept) for problem in _check(first)]
-    seen = {problem.path for problem in problems}
-    for path, values in swept.items():
-        for value in values[1:]:
-            for problem in (_renamed(one, swept) for one in _check(_with(first, {path: value}))):
-                if problem.path not in seen:
-                    seen.add(problem.path)
-                    problems.append(problem)
-    return problems
+    return problems_at(corners(*_swept(tree)), lambda point: _check(applied(tree, point)))
 
 
 @dataclass(frozen=True)
@@ -233,35 +226,18 @@ def _at(tree: Any, path: str) -> Any:
 _SWEPT = re.compile(r"(model|data|task)\.(name|params\..+)|train\.(optimizer|lr_schedule)(\.[^.]+)?")
 
 
-def _swept(tree: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Paths that the catalog knows of and a sweep moves -> the values at their ends, or all of a choice."""
-    space = _at(tree, "sweep.space")
-    found: dict[str, list[Any]] = {}
-    for path, distribution in space.items() if isinstance(space, Mapping) else ():
-        if isinstance(path, str) and _SWEPT.fullmatch(path) and isinstance(distribution, Mapping):
-            choice = distribution.get("choice")
-            ends = [distribution[end] for end in ("low", "high") if end in distribution]
-            values = choice if isinstance(choice, list) else ends
-            if values:
-                found[path] = values
-    return found
-
-
-def _with(tree: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A copy with ``values`` at their dotted paths; missing mappings are made."""
-    for path, value in values.items():
-        tree = _put(tree, path.split("."), value)
-    return tree
-
-
-def _put(tree: Any, steps: list[str], value: Any) -> Any:
-    if not steps:
-        return value
-    below = tree if isinstance(tree, Mapping) else {}
-    return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}
-
-
-def _renamed(problem: Problem, swept: Mapping[str, Any]) -> Problem:
-    """A problem with a swept value stands at the sweep's own line."""
-    inside = next((path for path in swept if problem.path == path or problem.path.startswith(f"{path}.")), None)
-    return problem if inside is None else replace(problem, path=f"sweep.space.{inside}")
+def _swept(tree: Mapping[str, Any]) -> tuple[dict[str, Entry], list[dict[str, Any]]]:
+    """What of a sweep's space and points the catalog knows of; nothing where they are wrong by themselves."""
+    node = tree.get("sweep")
+    try:
+        sweep = Sweep.model_validate(
+            {key: node[key] for key in ("space", "points") if key in node} if isinstance(node, Mapping) else {}
+        )
+    except ValidationError:
+        return {}, []
+    searched = sweep.searched
+    wanted = {path for path in searched if _SWEPT.fullmatch(path)}
+    for path in reversed(in_order(searched)):
+        wanted |= searched[path].when.keys() if path in wanted else set()
+    points = [{path: value for path, value in point.items() if _SWEPT.fullmatch(path)} for point in sweep.points]
+    return {path: entry for path, entry in searched.items() if path in wanted}, points

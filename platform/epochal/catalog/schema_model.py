@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, Field, create_model
 
-from epochal.catalog.validation import STRICT
+from epochal.spec.params import STRICT
 
 Schema = Mapping[str, Any]
 

@@ -1,8 +1,8 @@
-"""What the commands `models`, `datasets`, `tasks`, `optimizers`, `schedules` and `losses` share."""
+"""What the commands share that list what a spec can name: `models`, `optimizers`, `searchers` and the like."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -12,38 +12,70 @@ from epochal.cli.render import Output
 
 if TYPE_CHECKING:
     from epochal.catalog.index import IndexEntry, Kind
+    from epochal.registry import Registry
+    from epochal.sweeps.entries import Entry
 
-_PLACES: dict[Kind, tuple[str, ...]] = {
+_PLACES: dict[str, tuple[str, ...]] = {
     "architecture": ("model",),
     "dataset": ("data",),
     "task": ("task",),
     "optimizer": ("train", "optimizer"),
     "lr_schedule": ("train", "lr_schedule"),
+    "searcher": ("sweep", "search"),
+    "trial_scheduler": ("sweep", "trial_scheduler"),
 }
 """Where a job spec names an entry of each kind."""
 
-_NESTED: tuple[Kind, ...] = ("architecture", "dataset", "task")
+_NESTED = ("architecture", "dataset", "task")
 """Kinds whose parameters stand under ``params``; those of the others stand beside the name."""
 
+_TABLES = {
+    "searcher": "epochal.sweeps.searchers:SEARCHERS",
+    "trial_scheduler": "epochal.sweeps.trial_schedulers:TRIAL_SCHEDULERS",
+}
+"""Kinds whose entries are light and are imported; those of the others are in the catalog's index."""
 
-def catalog_command(name: str, kind: Kind, summary: str) -> click.Command:
+
+def catalog_command(name: str, kind: str, summary: str) -> click.Command:
     """A command that lists the entries of one kind, or describes one."""
 
     @click.command(name, help=f"{summary}\n\nWithout a NAME, lists them; with one, describes its parameters.")
     @click.argument("entry_name", metavar="[NAME]", required=False)
     @output_option()
     def command(entry_name: str | None, output: Output) -> None:
-        from epochal.catalog.index import entries, entry
-
         if entry_name is None:
-            render.records([_row(one) for one in entries(kind)], _columns(kind), output, title=name)
+            render.records([_row(one) for one in _entries(kind)], _columns(kind), output, title=name)
         else:
-            _describe(entry(kind, entry_name), output)
+            _describe(_entry(kind, entry_name), output)
 
     return command
 
 
-def _columns(kind: Kind) -> list[str]:
+def _entries(kind: str) -> list[IndexEntry]:
+    from epochal.catalog import index
+    from epochal.registry import resolve
+
+    if kind not in _TABLES:
+        return list(index.entries(cast("Kind", kind)))
+    table = cast("Registry[Entry[Any]]", resolve(_TABLES[kind]))
+    return [_entry(kind, name) for name in table]
+
+
+def _entry(kind: str, name: str) -> IndexEntry:
+    """
+    Raises:
+        NotFoundError: nothing of that kind has that name.
+    """
+    from epochal.catalog import index
+    from epochal.registry import resolve
+
+    if kind not in _TABLES:
+        return index.entry(cast("Kind", kind), name)
+    found = cast("Registry[Entry[Any]]", resolve(_TABLES[kind])).get(name)
+    return index.IndexEntry(kind, name, found.summary, found.source, found.params.model_json_schema())
+
+
+def _columns(kind: str) -> list[str]:
     extra = {"architecture": ["parameters"], "dataset": ["task"], "loss": ["task"]}.get(kind, [])
     return ["name", *extra, "summary"]
 
@@ -84,8 +116,9 @@ def _describe(entry: IndexEntry, output: Output) -> None:
 def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     """The schema of each field beside the entry's name: those of the spec's own section, then the entry's."""
     from epochal.catalog.index import SECTIONS
+    from epochal.spec.sweep import Search, TrialScheduler
 
-    section = SECTIONS.get(entry.kind)
+    section = {**SECTIONS, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
     own.pop("name", None)
     return {**own, **entry.params.get("properties", {})}
@@ -122,7 +155,7 @@ def type_of(schema: dict[str, Any]) -> str:
 
 def _bounds(schema: dict[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    found = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
     return f" {' and '.join(found)}" if found else ""
 
 

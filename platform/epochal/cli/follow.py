@@ -17,7 +17,7 @@ from epochal.cli.log_lines import BEGUN_SECONDS, Line, Lines
 from epochal.cli.progress import QuietDisplay
 from epochal.client.following import LogChunk
 from epochal.errors import ConflictError, NotFoundError, UnreachableError
-from epochal.ledger.states import EventKind, JobState
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.training.control import Progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LAST_LOGS_SECONDS = 10.0
 
 
 class Follower:
-    """Tells ``display`` what happens to one job until it has ended.
+    """Tells ``display`` what happens to one job until it has ended, or waits for a person whom nobody has asked.
 
     Events and logs come over connections of their own, each read by a thread; only progress has to be asked for.
     """
@@ -51,9 +51,12 @@ class Follower:
         self._ask_why_at = time.monotonic() + _WHY_AFTER
         self._look_at = 0.0
         self._told_progress: Mapping[str, Any] | None = None
+        self._given_up = False
 
     def follow(self) -> Job:
-        """The job once it has ended. Goes on over restarts of the server: the next events come when it answers again.
+        """The job once it has ended, or the ledger has paused it; one that a user has paused is waited for.
+
+        Goes on over restarts of the server: the next events come when it answers again.
 
         Raises:
             UnreachableError: it did not answer for minutes.
@@ -80,6 +83,8 @@ class Follower:
                 self._display.log(rank, "", render.printable(text))
             with suppress(UnreachableError):
                 job = self._looked(job)
+            if self._given_up and job.state is JobState.PAUSED:
+                break
         self._show(self._lines.rest())
         return job if job.state.is_terminal else self._client.job(self._job_id)
 
@@ -118,6 +123,7 @@ class Follower:
             self._display.state(replace(job, state=event.state))
             if event.message and not event.state.is_terminal:
                 self._display.notice(render.printable(event.message))
+        self._given_up = event.state is JobState.PAUSED and event.reason is not Reason.STOPPED_BY_USER
         if event.state is JobState.PAUSED and event.previous is not JobState.PAUSED:
             self._display.notice(f"it goes on with `epochal resume {job.id}`")
 

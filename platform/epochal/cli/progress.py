@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Self
 from epochal.agent.observer import SilentObserver
 from epochal.cli import render
 from epochal.cli.log_lines import Pace
+from epochal.sweeps.trials import TrialState
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.progress import Progress as RichProgress
+    from rich.table import Table
 
+    from epochal.agent.sweep_progress import SweepProgress
     from epochal.ledger.values import Job
+    from epochal.sweeps.trials import Trial
     from epochal.training.control import Progress
 
 _SHOWN = 3
 """Metrics shown beside the loss."""
+
+_LEADERS = 8
+"""Trials of a sweep that are shown while it runs."""
 
 _WIDEST = 1000
 _SHOWN_RANKS = 8
@@ -84,6 +91,14 @@ class PlainDisplay(QuietDisplay):
         )
         self._say("  ".join(filter(None, told)))
 
+    def sweep(self, progress: SweepProgress) -> None:
+        if progress.done == self._told_step or (time.monotonic() < self._next_line and progress.done < progress.wanted):
+            return
+        self._told_step, self._next_line = progress.done, time.monotonic() + self._every
+        best = progress.best
+        told = f"  best: {_of_trial(progress, best)}  {_point(best)}" if best is not None else ""
+        self._say(f"trials {progress.done}/{progress.wanted}  {_counts(progress)}{told}")
+
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             render.message(f"[rank {rank}] {line}")
@@ -102,6 +117,7 @@ class LiveDisplay(QuietDisplay):
         self._live: Live | None = None
         self._begun: dict[int, str] = {}
         self._task: int | None = None
+        self._sweep: SweepProgress | None = None
         self._rate = Rate()
 
     def __enter__(self) -> Self:
@@ -140,6 +156,10 @@ class LiveDisplay(QuietDisplay):
             metrics="  ".join([*described(progress), self._rate.eta(progress)]),
         )
 
+    def sweep(self, progress: SweepProgress) -> None:
+        self._sweep = progress
+        self._update(description="trials", completed=progress.done, total=progress.wanted, metrics=_counts(progress))
+
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
@@ -153,9 +173,13 @@ class LiveDisplay(QuietDisplay):
         from rich.text import Text
 
         begun = sorted((rank, text) for rank, text in self._begun.items() if text)
-        rows = [Text(f"[rank {rank}] {text}", no_wrap=True, overflow="ellipsis") for rank, text in begun[:_SHOWN_RANKS]]
+        rows: list[RenderableType] = [
+            Text(f"[rank {rank}] {text}", no_wrap=True, overflow="ellipsis") for rank, text in begun[:_SHOWN_RANKS]
+        ]
         if len(begun) > _SHOWN_RANKS:
             rows.append(Text(f"... and {len(begun) - _SHOWN_RANKS:,} more ranks"))
+        if self._sweep is not None and (leaders := self._sweep.leaders(_LEADERS)):
+            rows.append(_table(self._sweep, leaders))
         return Group(*rows, *([self._bar] if self._bar is not None else []))
 
     def _print(self, text: str) -> None:
@@ -165,6 +189,31 @@ class LiveDisplay(QuietDisplay):
     def _update(self, **changes: object) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, **changes)  # type: ignore[arg-type]
+
+
+def _counts(progress: SweepProgress) -> str:
+    states = (TrialState.RUNNING, TrialState.PAUSED, TrialState.STOPPED, TrialState.FAILED)
+    counts = ((progress.count(state), state.value.lower()) for state in states)
+    return "  ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def _of_trial(progress: SweepProgress, trial: Trial) -> str:
+    return f"trial {trial.number}: {progress.objective.metric} {trial.curve[-1].value:.4g}"
+
+
+def _point(trial: Trial) -> str:
+    values = ((path, f"{value:.4g}" if isinstance(value, float) else value) for path, value in trial.point.items())
+    return "  ".join(f"{path} {value}" for path, value in values)
+
+
+def _table(progress: SweepProgress, leaders: list[Trial]) -> Table:
+    from rich.table import Table
+
+    table = Table("trial", "state", "length", progress.objective.metric, "point", box=None, pad_edge=False)
+    for trial in leaders:
+        newest = trial.curve[-1]
+        table.add_row(str(trial.number), trial.state.value, f"{newest.length:g}", f"{newest.value:.4g}", _point(trial))
+    return table
 
 
 class Rate:

@@ -37,6 +37,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "losses": ("epochal.cli.commands.losses:command", "List the losses, or describe one."),
         "optimizers": ("epochal.cli.commands.optimizers:command", "List the optimizers, or describe one."),
         "schedules": ("epochal.cli.commands.schedules:command", "List the lr schedules, or describe one."),
+        "searchers": ("epochal.cli.commands.searchers:command", "List the searchers of sweeps, or describe one."),
+        "trial-schedulers": (
+            "epochal.cli.commands.trial_schedulers:command",
+            "List the trial schedulers of sweeps, or describe one.",
+        ),
     },
     "Services": {
         "up": ("epochal.cli.commands.up:command", "Start MLflow, the server and an agent on this machine."),
@@ -77,6 +82,6 @@ def help_text() -> str:
     lines = [_HELP]
     for section, commands in SECTIONS.items():
         lines.append(f"{section}:")
-        lines += [f"  {name:<10}  {summary}" for name, (_, summary) in commands.items()]
+        lines += [f"  {name:<16}  {summary}" for name, (_, summary) in commands.items()]
         lines.append("")
     return "\n".join(lines).rstrip()

@@ -19,6 +19,7 @@ from epochal.engine.code import Package, pack_of
 from epochal.errors import SpecError, UsageError
 from epochal.settings import Home
 from epochal.spec.load import LoadedSpec, load_spec, load_text
+from epochal.sweeps.check import check as check_sweep
 from epochal.tracking.git import GitState, git_state
 from epochal.tracking.software import describe_software, without_values
 
@@ -90,14 +91,14 @@ def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
     if isinstance(source, LoadedSpec):
         return source
     if isinstance(source, str | os.PathLike):
-        return load_spec(os.fspath(source), changes, [check])
+        return load_spec(os.fspath(source), changes, [check, check_sweep])
     written = plain(source, "spec")
     if not isinstance(written, dict):
         said = f"a spec is a file or a mapping, and not {type(source).__name__}"
         raise UsageError(said, "such as client.submit('job.yaml')")
     text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
     try:
-        return load_text(text, Path.cwd() / "spec", changes, [check], shown="spec")
+        return load_text(text, Path.cwd() / "spec", changes, [check, check_sweep], shown="spec")
     except SpecError as error:  # the lines are of a text that nobody has written
         problems = (replace(problem, line=None, column=None) for problem in error.problems)
         raise SpecError(error.source, tuple(problems)) from None

@@ -13,7 +13,10 @@ from epochal.training.control import SETUP_SECONDS
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one worker of an attempt is to do. ``target`` is ``"module:function"``; see ``worker.WorkerContext``."""
+    """What one worker of an attempt is to do. ``target`` is ``"module:function"``; see ``worker.WorkerContext``.
+
+    ``first_worker`` is the number of the gang's first worker among all of the attempt's: a sweep has several gangs.
+    """
 
     rank: int
     world_size: int
@@ -24,10 +27,16 @@ class Assignment:
     payload: Any
     request: GangRequest
     setup_seconds: float = SETUP_SECONDS
+    first_worker: int = 0
+
+    @property
+    def worker(self) -> int:
+        """The number of the worker among all of the attempt's."""
+        return self.first_worker + self.rank
 
     @property
     def log_path(self) -> Path:
-        return self.folder / "logs" / f"attempt-{self.attempt}" / f"rank-{self.rank}.log"
+        return self.folder / "logs" / f"attempt-{self.attempt}" / f"rank-{self.worker}.log"
 
 
 def stop_marker(folder: Path, attempt: int) -> Path:
@@ -35,9 +44,15 @@ def stop_marker(folder: Path, attempt: int) -> Path:
     return folder / "attempts" / str(attempt) / "stop"
 
 
-def training_lock(folder: Path) -> Path:
-    """The file that rank 0 of a job's attempt holds locked for as long as it trains."""
-    return folder / "attempts" / "lock"
+def training_lock(folder: Path, attempt: int, first_worker: int) -> Path:
+    """The file that rank 0 of a gang holds locked for as long as it trains."""
+    return folder / "attempts" / str(attempt) / f"lock-{first_worker}"
+
+
+def older_locks(folder: Path, attempt: int) -> list[Path]:
+    """The locks of older attempts at the job in ``folder``."""
+    found = (folder / "attempts").glob("*/lock-*")
+    return sorted(path for path in found if path.parent.name.isdigit() and int(path.parent.name) < attempt)
 
 
 def newer_attempt(folder: Path, attempt: int) -> int | None:

@@ -47,6 +47,11 @@ class Connection:
     warm: WarmPool
     _left_out: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def host(self) -> str:
+        """The address of this process's node, for the others."""
+        return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
     def nodes(self) -> tuple[Node, ...]:
         """The living nodes, with what they have and what is free of it."""
         state: Any = ray._private.state

@@ -62,10 +62,11 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Reported:
-    """What the training itself tells: progress, a checkpoint, what it built."""
+    """What the training itself tells: progress, a checkpoint, what it built; in a sweep, of which ``trial``."""
 
     rank: int
     report: Report
+    trial: int | None = None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Stop:
 class Gang:
     """The workers of one attempt, in the ``seats`` of a place: in all of them, unless told otherwise.
 
-    ``limits`` are the hang watchdog's, in seconds without progress by phase.
+    ``limits`` are the hang watchdog's, in seconds without progress by phase. ``first_worker``: see ``Assignment``.
     """
 
     def __init__(
@@ -109,11 +109,13 @@ class Gang:
         stop: Stop | None = None,
         limits: Mapping[Phase, float] = DEFAULT_LIMITS,
         seats: list[Seat] | None = None,
+        first_worker: int = 0,
     ) -> None:
         self.place = place
         self.stop = stop or Stop()
         self.limits = limits
         self.seats = place.seats() if seats is None else seats
+        self.first_worker = first_worker
 
     @property
     def world_size(self) -> int:
@@ -141,6 +143,7 @@ class Gang:
                 payload=payload,
                 request=self.place.request,
                 setup_seconds=self.limits["setup"],
+                first_worker=self.first_worker,
             )
             for rank, seat in enumerate(self.seats)
         ]

@@ -10,9 +10,9 @@ from pathlib import Path
 from epochal.errors import CodeError, some
 
 OURS = frozenset({
-    "epochal", "PIL", "alembic", "click", "fastapi", "fsspec", "httpx", "lightning_utilities", "mlflow", "numpy",
-    "pathspec", "prometheus_client", "psutil", "pyarrow", "pydantic", "pynvml", "ray", "rich", "safetensors",
-    "sqlalchemy", "torch", "torchmetrics", "uvicorn", "yaml",
+    "epochal", "PIL", "alembic", "click", "cmaes", "fastapi", "fsspec", "httpx", "lightning_utilities", "mlflow",
+    "numpy", "optuna", "pathspec", "prometheus_client", "psutil", "pyarrow", "pydantic", "pynvml", "ray", "rich",
+    "safetensors", "scipy", "sqlalchemy", "torch", "torchmetrics", "uvicorn", "yaml",
 })  # fmt: skip
 """Epochal, and what it imports of what it depends on (a test compares)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 TRAIN = "epochal.engine.train:train"
 """The target of a gang that trains."""
@@ -19,4 +19,33 @@ class TrainPayload:
 
     spec: Mapping[str, Any]
     data_folder: str
-    resume: bool
+
+
+TRIALS = "epochal.engine.trial_worker:serve"
+"""The target of a gang that is kept, and trains segments of trials as they come."""
+
+
+@dataclass(frozen=True)
+class TrialsPayload:
+    """``hub`` is the host and port of the driver's ``Hub``, ``key`` what opens it, ``slot`` who speaks."""
+
+    data_folder: str
+    hub: tuple[str, int]
+    key: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class TrialSegment:
+    """A trial trains to a length. ``spec`` is the trial's resolved one, ``folder`` its own, relative to the job's.
+
+    ``until`` is in ``unit``, None for all of it; see ``training.segment.Segment`` for the rest.
+    """
+
+    trial: int
+    folder: str
+    spec: Mapping[str, Any]
+    until: float | None
+    unit: Literal["epochs", "steps"]
+    saved: bool
+    beats: float | None = None

@@ -61,7 +61,7 @@ class Ranks:
         return frozenset(self._started)
 
     def launch(self, assignment: Assignment, bundle: int, store_address: tuple[str, int] | None) -> None:
-        name = f"epochal:{assignment.request.job}:rank{assignment.rank}"
+        name = f"epochal:{assignment.request.job}:rank{assignment.worker}"
         task = _RUN.options(**self.placement(bundle), name=name)
         self._streams[assignment.rank] = task.remote(assignment, store_address)
 

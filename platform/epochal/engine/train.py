@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from epochal.training.data_summary import MOST, tidy
 from epochal.training.fit import FitResult, fit
 from epochal.training.loader import start_early
 from epochal.training.process_group import join
+from epochal.training.segment import RESUMED
 from epochal.training.setup import Setup, prepare
 
 if TYPE_CHECKING:
@@ -32,34 +34,34 @@ _log = logging.getLogger(__name__)
 def train(payload: TrainPayload, context: WorkerContext) -> dict[str, Any]:
     """Train as one worker; the fields of its ``FitResult``."""
     spec = JobSpec.from_stored(dict(payload.spec))
-    _check_secrets(spec)
+    check_secrets(spec)
     if spec.data.loader_workers:
         start_early()
-    setup = prepare(spec, _data_folder(payload, context))
+    setup = prepare(spec, data_folder(payload.data_folder, context))
     with ExitStack() as stack:
         recorder = _recorder(context)
         stack.callback(recorder.close)
         if context.worker.local_rank == 0:
-            stack.enter_context(_sampler(context))
+            stack.enter_context(sampler(context, step=lambda: context.control.step))
         if context.worker.is_first:
-            context.control.report(_prepared(setup))
+            context.control.report(prepared(setup))
             for note in setup.checked.notes:
                 context.control.report(Noted(note))
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
-        result = fit(setup, context.worker, context.folder, recorder, context.control, resume=payload.resume)
+        result = fit(setup, context.worker, context.folder, recorder, context.control, RESUMED)
     if context.worker.is_first and result.weights is not None:
         _tell_export(context, result)
-        _keep_example(setup, context.folder)
+        keep_example(setup, context.folder)
     return dataclasses.asdict(result)
 
 
-def _data_folder(payload: TrainPayload, context: WorkerContext) -> Path:
+def data_folder(told: str, context: WorkerContext) -> Path:
     """What relative paths of the data start from: the spec's own folder where this machine has it, else the code's."""
-    folder = Path(payload.data_folder)
-    return context.code if context.code is not None and not (payload.data_folder and folder.is_dir()) else folder
+    folder = Path(told)
+    return context.code if context.code is not None and not (told and folder.is_dir()) else folder
 
 
-def _check_secrets(spec: JobSpec) -> None:
+def check_secrets(spec: JobSpec) -> None:
     """They are variables that this process was started with; nothing of Epochal ever holds their values."""
     missing = [name for name in spec.secrets if name not in os.environ]
     if missing:
@@ -75,16 +77,16 @@ def _recorder(context: WorkerContext) -> Recorder:
     return MetricSpool(context.folder, f"attempt-{context.attempt}-rank-0")
 
 
-def _sampler(context: WorkerContext) -> Any:
+def sampler(context: WorkerContext, step: Callable[[], int]) -> Any:
     """The node's metrics, in a spool of their own: every node has a writer."""
     from epochal.tracking.system import SystemSampler
 
-    node = f"node{context.worker.rank}"
+    node = f"node{context.number}"
     spool = MetricSpool(context.folder, f"attempt-{context.attempt}-{node}", repeat=True)
-    return SystemSampler(spool, node, step=lambda: context.control.step)
+    return SystemSampler(spool, node, step)
 
 
-def _prepared(setup: Setup) -> Prepared:
+def prepared(setup: Setup) -> Prepared:
     return Prepared(
         data=summarized(setup.spec.data.name, setup.data, setup.checked.notes).first(MOST).worded(tidy),
         parameters=sum(parameter.numel() for parameter in setup.model.parameters()),
@@ -97,7 +99,7 @@ def _tell_export(context: WorkerContext, result: FitResult) -> None:
     context.control.report(Progress("export", result.step, result.step, whole, result.epochs, result.metrics))
 
 
-def _keep_example(setup: Setup, folder: Path) -> None:
+def keep_example(setup: Setup, folder: Path) -> None:
     """For the packaging. The training is done, and nothing that goes wrong here may undo that."""
     try:
         example.keep(setup.data, folder)

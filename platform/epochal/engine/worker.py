@@ -25,7 +25,7 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from epochal.engine import gpu, process
-from epochal.engine.assignment import Assignment, newer_attempt, stop_marker, training_lock
+from epochal.engine.assignment import Assignment, newer_attempt, older_locks, stop_marker, training_lock
 from epochal.engine.code import Package, unpack
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.failure import of_exception
@@ -52,8 +52,8 @@ class WorkerContext:
     """What the target gets beside its payload: it is called as ``function(payload, context)``.
 
     ``rendezvous`` and ``store`` are for ``training.process_group.join``; ``store`` is rank 0's alone. ``folder`` is
-    the job's, ``code`` that of the shipped code, where there is any. What the function returns is passed to the driver
-    as JSON.
+    the job's, ``code`` that of the shipped code, where there is any, ``number`` the worker's among all of the
+    attempt's. What the function returns is passed to the driver as JSON.
     """
 
     worker: Worker
@@ -63,6 +63,7 @@ class WorkerContext:
     rendezvous: Rendezvous
     store: TCPStore | None
     code: Path | None = None
+    number: int = 0
 
 
 class WorkerControl:
@@ -72,7 +73,10 @@ class WorkerControl:
         self.rank = rank
         self._marker = marker
         self._events = events
+        self.trial: int | None = None
+        """Of a sweep, the one that is trained now."""
         self._stop = False
+        self._segment = self._ending = 0
         self._looked = 0.0
         self.phase: Phase = "setup"
         self.step = 0
@@ -81,11 +85,24 @@ class WorkerControl:
         self._ticks = self._stages = self._growth = 0
 
     def stop_requested(self) -> bool:
+        return self.attempt_ends() or self._ending == self._segment > 0
+
+    def attempt_ends(self) -> bool:
+        """Whether all that is trained in this attempt is to end."""
         now = time.monotonic()
         if not self._stop and now - self._looked >= _STOP_POLL_SECONDS:
             self._looked = now
             self._stop = self._marker.exists()
         return self._stop
+
+    def begin(self, trial: int, segment: int) -> None:
+        """A trial of a sweep begins, or goes on, with the segment of that number."""
+        self.trial, self.phase, self.step, self._segment = trial, "setup", 0, segment
+        self._stepped = False
+
+    def end_segment(self, number: int) -> None:
+        """Have the segment of that number save its state and end; the next one goes on. From another thread."""
+        self._ending = number
 
     def tick(self, phase: Phase, step: int) -> None:
         self._stepped = self._stepped or (phase == self.phase == "train" and step > self.step)
@@ -99,7 +116,7 @@ class WorkerControl:
             self._growth += 1
 
     def report(self, report: Report) -> None:
-        self._events.put(Reported(self.rank, report))
+        self._events.put(Reported(self.rank, report, self.trial))
 
     def heartbeat(self) -> Heartbeat:
         return Heartbeat(self.rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)
@@ -126,7 +143,9 @@ def work(assignment: Assignment, store_address: tuple[str, int] | None) -> Itera
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         worker = Worker(assignment.rank, assignment.world_size, assignment.local_rank, device)
         control = WorkerControl(assignment.rank, stop_marker(assignment.folder, assignment.attempt), events)
-        context = WorkerContext(worker, assignment.folder, assignment.attempt, control, rendezvous, store)
+        context = WorkerContext(
+            worker, assignment.folder, assignment.attempt, control, rendezvous, store, number=assignment.worker
+        )
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"] if assignment.request.gpus else []
         threading.Thread(target=_train, args=(assignment, context, gpus, events), name="training", daemon=True).start()
         yield from _pass_on(events, control, tail, output)
@@ -140,7 +159,7 @@ def _become(assignment: Assignment, host: str) -> Output:
     output = Output(assignment.log_path, assignment.request.secrets)
     # Ray's own copy: it has moved the process's arguments, where the setproctitle package does not find them.
     raylet: Any = ray._raylet
-    raylet.setproctitle(f"epochal:{assignment.request.job}:rank{assignment.rank}")
+    raylet.setproctitle(f"epochal:{assignment.request.job}:rank{assignment.worker}")
     process.restore_priority()
     process.withhold_credentials()  # of nodes that others have started
     os.environ["OMP_NUM_THREADS"] = str(assignment.request.threads)
@@ -175,10 +194,17 @@ def _alone(assignment: Assignment) -> Iterator[None]:
     Rank 0 speaks for all: the others do nothing without it. Otherwise what an older attempt wrote until its end would
     be read half by this one.
     """
-    with ExitStack() as stack:
-        if assignment.rank == 0 and not stack.enter_context(locked(training_lock(assignment.folder), ALONE_SECONDS)):
+    if assignment.rank != 0:
+        yield
+        return
+    folder, attempt = assignment.folder, assignment.attempt
+    for older in older_locks(folder, attempt):
+        with locked(older, ALONE_SECONDS) as ended:
+            pass
+        if not ended:
             with suppress(OSError):
                 os.write(2, f"an older attempt has not ended within {ALONE_SECONDS:g} s\n".encode())
+    with locked(training_lock(folder, attempt, assignment.first_worker), ALONE_SECONDS):
         yield
 
 

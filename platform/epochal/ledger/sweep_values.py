@@ -25,7 +25,8 @@ MOST_POINTS = 100
 class TrialRecord(Value):
     """A trial as its agent last told of it; the times are the ledger's own.
 
-    ``value`` is the objective at ``length``, and ``metrics`` are those of the validation there.
+    ``value`` is the objective at ``length``, and ``metrics`` are those of the validation there; ``curve`` has the
+    objective at all lengths.
     """
 
     number: int
@@ -41,6 +42,7 @@ class TrialRecord(Value):
     started_at: Time | None = None
     ended_at: Time | None = None
     updated_at: Time | None = None
+    curve: tuple[tuple[Real, Real], ...] = ()
 
     @classmethod
     def of(cls, trial: Trial, run_id: str | None = None, metrics: Mapping[str, float] | None = None) -> Self:
@@ -58,6 +60,7 @@ class TrialRecord(Value):
             run_id,
             reason,
             trial.message,
+            curve=tuple((one.length, one.value) for one in trial.curve),
         )
 
 

@@ -15,6 +15,7 @@ from epochal.errors import Problem, SpecError, UsageError
 from epochal.spec.job import JobSpec
 from epochal.spec.load import load_text
 from epochal.spec.rules import broken
+from epochal.sweeps.check import check as check_sweep
 
 _SOURCE = "the job spec"
 
@@ -28,7 +29,7 @@ def checked(document: Mapping[str, Any]) -> JobSpec:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(_SOURCE, _problems(document)) from error
-    if found := [*check(document), *broken(_as_written(spec))]:
+    if found := [*check(document), *check_sweep(document), *broken(_as_written(spec))]:
         raise SpecError(_SOURCE, tuple(found))
     return spec
 
@@ -52,7 +53,7 @@ def _as_written(spec: JobSpec) -> JobSpec:
 def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:
     """All of them, in the words of someone who writes a spec. There is no file, so they have no lines."""
     try:
-        load_text(json.dumps(document), Path("/spec"), checks=[check], shown=_SOURCE)
+        load_text(json.dumps(document), Path("/spec"), checks=[check, check_sweep], shown=_SOURCE)
     except SpecError as error:
         return tuple(replace(problem, line=None, column=None) for problem in error.problems)
     return (Problem("", "it is not valid as JSON, though it is as YAML"),)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from epochal.errors import UsageError
 from epochal.spec.section import STORED, Choice, Component, Section
 from epochal.spec.sweep import Sweep
 from epochal.units import Bytes, Duration, Interval
@@ -19,7 +18,6 @@ PATTERNS = {
     "variable": r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
 }
 
-NO_SWEEPS = "sweeps cannot be run yet, only checked"
 
 MetricName = Annotated[str, Field(pattern=PATTERNS["metric"], examples=["val/accuracy"])]
 Mode = Literal["min", "max"]
@@ -253,13 +251,10 @@ class JobSpec(Section):
     print and raise."""
     sweep: Sweep | None = None
 
-    def require_no_sweep(self) -> None:
-        """
-        Raises:
-            UsageError: it is a sweep. Without its trials it would be trained once, with none of the values searched.
-        """
-        if self.sweep is not None:
-            raise UsageError(NO_SWEEPS, "take the `sweep` block out to run the job by itself")
+    @property
+    def most_workers(self) -> int:
+        """The most that it can have at a time: those of all trials that may train then, where it is a sweep."""
+        return self.resources.max_workers * (self.sweep.at_a_time if self.sweep is not None else 1)
 
     @property
     def experiment_name(self) -> str:

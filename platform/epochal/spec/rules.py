@@ -1,18 +1,19 @@
 """What no field can say alone: combinations of fields that cannot be run.
 
 A rule is a pure function of the whole spec, and names the fields it reads, so that it is left out where one of them is
-wrong by itself. Adding one is a function and a line in ``RULES``.
+wrong by itself. Adding one is a function and a line in ``RULES``, or in ``SWEEP_RULES`` where it is about a sweep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from epochal.errors import Problem
 from epochal.settings import CREDENTIALS
 from epochal.spec import sweep_rules
+from epochal.spec.corners import Point, applied, corners, problems_at
 from epochal.spec.job import JobSpec
 from epochal.spec.tree import Path, overlaps
 
@@ -26,10 +27,25 @@ class Rule:
 
 
 def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
-    """Every rule that ``spec`` breaks, leaving out those that read a field at, above or below the paths ``wrong``."""
+    """Every rule that ``spec`` breaks, leaving out those that read a field at, above or below the paths ``wrong``.
+
+    Of a sweep, the rules of a job must hold at the corners of its space.
+    """
     wrong = tuple(wrong)
+    problems = _broken(SWEEP_RULES, spec, wrong) if spec.sweep is not None else []
+    if spec.sweep is None or problems or any(overlaps(_SPACE, path) or overlaps(_POINTS, path) for path in wrong):
+        return [*_broken(RULES, spec, wrong), *problems]
+    tree = spec.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
+
+    def judge(point: Point) -> list[Problem]:
+        return _broken(RULES, JobSpec.model_validate(applied(tree, point)), wrong)
+
+    return problems_at(corners(spec.sweep.searched, spec.sweep.points), judge)
+
+
+def _broken(rules: Iterable[Rule], spec: JobSpec, wrong: Sequence[Path]) -> list[Problem]:
     problems: list[Problem] = []
-    for rule in RULES:
+    for rule in rules:
         reads = [tuple(path.split(".")) for path in rule.reads]
         if not any(overlaps(read, path) for read in reads for path in wrong):
             problems += rule.check(spec)
@@ -37,14 +53,10 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
 
 
 def one_length(spec: JobSpec) -> Iterator[Problem]:
-    searched = spec.sweep.space if spec.sweep else {}
-    given = [name for name in ("epochs", "steps") if getattr(spec.train, name) is not None]
-    given += [name for name in ("epochs", "steps") if f"train.{name}" in searched]
-    if not given:
+    if spec.train.epochs is None and spec.train.steps is None:
         yield Problem("train", "expected how long to train: epochs or steps", hint="add `epochs: 5` to train")
-    if {"epochs", "steps"} <= set(given):
-        path = "train.steps" if spec.train.steps is not None else "sweep.space.train.steps"
-        yield Problem(path, "expected epochs or steps, got both", hint="remove one of the two")
+    if spec.train.epochs is not None and spec.train.steps is not None:
+        yield Problem("train.steps", "expected epochs or steps, got both", hint="remove one of the two")
 
 
 def a_sample_for_each_worker(spec: JobSpec) -> Iterator[Problem]:
@@ -170,7 +182,7 @@ def plain_or_secret(spec: JobSpec) -> Iterator[Problem]:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(one_length, reads=("train.epochs", "train.steps", "sweep.space")),
+    Rule(one_length, reads=("train.epochs", "train.steps")),
     Rule(a_sample_for_each_worker, reads=("train.global_batch_size", "resources.workers")),
     Rule(micro_within_global, reads=("train.micro_batch_size", "train.global_batch_size")),
     Rule(local_norm_needs_parts, reads=("train.batch_norm", "train.micro_batch_size", "resources.workers")),
@@ -188,14 +200,20 @@ RULES: tuple[Rule, ...] = (
     Rule(something_is_trained, reads=("train.freeze",)),
     Rule(time_to_run, reads=("limits",)),
     Rule(plain_or_secret, reads=("secrets", "env")),
+)
+
+SWEEP_RULES: tuple[Rule, ...] = (
     Rule(sweep_rules.needs_an_objective, reads=("sweep", "objective")),
-    Rule(sweep_rules.paths_exist, reads=("sweep.space",)),
-    Rule(sweep_rules.paths_apart, reads=("sweep.space",)),
+    Rule(sweep_rules.a_fixed_number_of_workers, reads=("sweep", "resources.workers")),
+    Rule(sweep_rules.packs_have_one_worker, reads=("sweep.pack", "resources.workers")),
+    Rule(sweep_rules.paths_exist, reads=("sweep.space", "sweep.points")),
+    Rule(sweep_rules.paths_apart, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.bounds_in_order, reads=("sweep.space",)),
     Rule(sweep_rules.steps_fit, reads=("sweep.space",)),
-    Rule(sweep_rules.values_fit, reads=("sweep.space",)),
-    Rule(sweep_rules.grid_is_finite, reads=("sweep.search", "sweep.space")),
-    Rule(sweep_rules.pbt_changes_training_only, reads=("sweep.trial_scheduler", "sweep.space")),
-    Rule(sweep_rules.pbt_has_a_population, reads=("sweep.trial_scheduler", "sweep.trials")),
+    Rule(sweep_rules.conditions_can_hold, reads=("sweep.space",)),
+    Rule(sweep_rules.values_fit, reads=("sweep.space", "sweep.points")),
+    Rule(sweep_rules.points_meet_conditions, reads=("sweep.space", "sweep.points")),
+    Rule(sweep_rules.no_more_points_than_trials, reads=("sweep.points", "sweep.trials")),
     Rule(sweep_rules.rungs_below_the_length, reads=("sweep.trial_scheduler", "train.epochs", "train.steps")),
 )
+_SPACE, _POINTS = ("sweep", "space"), ("sweep", "points")

@@ -2,113 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, create_model
 
 from epochal.spec.section import Choice, Section
+from epochal.spec.space import Distribution, Entry, entry_of
 from epochal.units import Interval
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+if TYPE_CHECKING:
+
+    class _WarmStarted(Choice): ...
+else:  # a key that no Python attribute can be written as
+    _FROM = Field(None, min_length=1, max_length=200, description="An earlier sweep, whose trials it learns from too.")
+    _WarmStarted = create_model("_WarmStarted", __base__=Choice, **{"from": (str | None, _FROM)})
 
 
-class LogUniform(Section):
-    """Log-uniform between two positive bounds."""
+class Search(_WarmStarted):
+    """How points are chosen, by the name of a searcher, its parameters beside it."""
 
-    dist: Literal["loguniform"]
-    """Which distribution this is."""
-    low: Annotated[Finite, Field(gt=0)]
-    """The lower bound, included."""
-    high: Annotated[Finite, Field(gt=0)]
-    """The upper bound, included."""
-
-
-class Uniform(Section):
-    """Uniform between two bounds; in multiples of `step` where given."""
-
-    dist: Literal["uniform"]
-    """Which distribution this is."""
-    low: Finite
-    """The lower bound, included."""
-    high: Finite
-    """The upper bound, included."""
-    step: Annotated[Finite, Field(gt=0)] | None = None
-    """Only multiples of this above `low`."""
-
-
-class IntUniform(Section):
-    """Whole numbers between two bounds, both included; on a log scale where `log` is true."""
-
-    dist: Literal["int"]
-    """Which distribution this is."""
-    low: Whole
-    """The lower bound, included."""
-    high: Whole
-    """The upper bound, included."""
-    step: Annotated[Whole, Field(gt=0)] = 1
-    """Only multiples of this above `low`."""
-    log: bool = False
-    """Draw on a log scale."""
-
-
-class ChoiceOf(Section):
-    """One of the values listed."""
-
-    choice: Annotated[list[Any], Field(min_length=1, max_length=1000)]
-    """The values; any that the field takes."""
-
-
-def _kind(value: Any) -> str | None:
-    """Which distribution was written; None where that cannot be told."""
-    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    kind = "choice" if given.get("choice") is not None else given.get("dist")
-    return kind if isinstance(kind, str) else None
-
-
-Distribution = Annotated[
-    Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[Uniform, Tag("uniform")]
-    | Annotated[IntUniform, Tag("int")]
-    | Annotated[ChoiceOf, Tag("choice")],
-    Discriminator(
-        _kind,
-        custom_error_type="distribution",
-        custom_error_message="expected {choice: [...]} or {dist: loguniform|uniform|int, low: ..., high: ...}",
-    ),
-]
-
-
-class Search(Choice):
-    """How points are chosen."""
-
-    name: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = "tpe"
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "tpe"
     """The searcher."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of what the searcher draws."""
 
+    @property
+    def earlier(self) -> str | None:
+        """The job whose trials it learns from too."""
+        earlier: str | None = getattr(self, "from")
+        return earlier
+
 
 class TrialScheduler(Choice):
-    """Which trials are ended early, and where their budget goes."""
+    """Which trials end early, and where their budget goes; its parameters beside its name."""
 
-    name: Literal["none", "median", "asha", "hyperband", "pbt"] = "none"
-    """The rule."""
-    eta: Annotated[int, Field(ge=2, le=16)] = 3
-    """Of `eta` trials one is promoted from each rung to the next."""
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "none"
+    """The trial scheduler."""
     min: Interval = Interval(1, "epochs")
-    """The first rung: how long every trial trains before it is compared."""
+    """The first rung: how long every trial trains before it is compared. In what `train` counts: epochs or steps."""
 
 
 class Sweep(Section):
-    """A hyperparameter search over any field of the spec."""
+    """A hyperparameter search over the fields of `model`, `data`, `task` and `train`."""
 
     search: Search = Search()
     trial_scheduler: TrialScheduler = TrialScheduler()
     trials: Annotated[int, Field(ge=1, le=100_000)] = 32
-    """Points that are tried."""
+    """Points that are tried; fewer where the searcher has no more."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; default: what the cluster fits."""
+    pack: Literal["auto", "off"] | Annotated[int, Field(ge=2, le=1024)] = "auto"
+    """Trials that differ only in numbers such as the learning rate train together in one worker, as many as this at a
+    time; `auto`: where it is faster."""
     failure_budget: Annotated[int, Field(ge=0)] = 3
     """How many trials may fail before the sweep does."""
+    register_as: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Register the best trial's model in MLflow by this name, with the alias `best`."""
     space: Annotated[dict[str, Distribution], Field(min_length=1, max_length=200)]
     """Dotted path of a spec field to what it may be."""
+    points: Annotated[list[dict[str, Any]], Field(max_length=10_000)] = []
+    """Points of your own, tried first, among the `trials`: dotted path to value. What is searched and a point leaves
+    out is drawn at random."""
+
+    @property
+    def searched(self) -> dict[str, Entry]:
+        """The space, with bare values as the constants they stand for."""
+        return {path: entry_of(written) for path, written in self.space.items()}
+
+    @property
+    def at_a_time(self) -> int:
+        """How many trials may train at a time, at the most."""
+        return self.concurrency or self.trials

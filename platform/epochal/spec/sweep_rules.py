@@ -1,22 +1,24 @@
-"""The rules of the ``sweep`` block; ``rules.RULES`` lists them."""
+"""The rules of the ``sweep`` block; ``rules.SWEEP_RULES`` lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from epochal.errors import Problem, did_you_mean
+from epochal.spec.corners import applied, in_order, is_in, same
 from epochal.spec.fields import closed, known_paths
 from epochal.spec.job import JobSpec
 from epochal.spec.problems import field_problems
-from epochal.spec.sweep import ChoiceOf, Distribution, IntUniform, LogUniform
+from epochal.spec.space import ChoiceOf, Constant, Entry, IntUniform, Ranged
 from epochal.spec.tree import overlaps
 
 ADD_OBJECTIVE = "add `objective: {metric: val/accuracy, mode: max}`"
 SWEPT = ("model", "data", "task", "train")
 """The sections that trials of one sweep may differ in; the others belong to the job as a whole."""
+LENGTHS = ("train.epochs", "train.steps")
 
 
 def needs_an_objective(spec: JobSpec) -> Iterator[Problem]:
@@ -24,97 +26,149 @@ def needs_an_objective(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("sweep", "needs an objective to compare trials by", hint=ADD_OBJECTIVE)
 
 
+def a_fixed_number_of_workers(spec: JobSpec) -> Iterator[Problem]:
+    workers = spec.resources.workers
+    if spec.sweep is not None and not isinstance(workers, int):
+        message = "a trial of a sweep has a fixed number of workers, and this is a range"
+        hint = f"set resources.workers to {workers.min}; the sweep takes as many times that as there is room for"
+        yield Problem("resources.workers", message, hint=hint)
+
+
+def packs_have_one_worker(spec: JobSpec) -> Iterator[Problem]:
+    if spec.sweep is not None and isinstance(spec.sweep.pack, int) and spec.resources.max_workers > 1:
+        message = f"a pack trains in one worker, and a trial has {spec.resources.max_workers}"
+        yield Problem("sweep.pack", message, value=spec.sweep.pack, hint="remove it, or set resources.workers to 1")
+
+
 def paths_exist(spec: JobSpec) -> Iterator[Problem]:
-    yield from (problem for path, space in _space(spec) if (problem := _path_problem(path, space)))
+    for path, entry in _searched(spec).items():
+        if (problem := _path_problem(path, f"sweep.space.{path}")) is not None:
+            yield problem
+        elif _is_section(path) and isinstance(entry, Ranged):
+            hint = "search one of its fields, or use choice"
+            yield Problem(f"sweep.space.{path}", f"{path} is a section, not a number", hint=hint)
+    for index, point in enumerate(_points(spec)):
+        found = (_path_problem(path, f"sweep.points.{index}.{path}") for path in point)
+        yield from (problem for problem in found if problem is not None)
 
 
 def paths_apart(spec: JobSpec) -> Iterator[Problem]:
-    paths = [path for path, _ in _space(spec)]
-    for one in paths:
-        for other in paths:
-            if one != other and overlaps(tuple(one.split(".")), tuple(other.split("."))) and len(one) < len(other):
-                yield Problem(f"sweep.space.{other}", f"is a part of {one}, which is searched too", hint="remove one")
+    yield from _overlapping(list(_searched(spec)), "sweep.space", "is searched too")
+    for index, point in enumerate(_points(spec)):
+        paths = [*point, *(path for path in _searched(spec) if path not in point)]
+        yield from _overlapping(paths, f"sweep.points.{index}", "is in the point or searched too")
 
 
 def bounds_in_order(spec: JobSpec) -> Iterator[Problem]:
-    for path, space in _space(spec):
-        if not isinstance(space, ChoiceOf) and space.low >= space.high:
-            message = f"expected more than low ({space.low:g}), got {space.high:g}"
-            yield Problem(f"sweep.space.{path}.high", message, value=space.high)
-        if isinstance(space, IntUniform) and space.log and space.low < 1:
-            yield Problem(
-                f"sweep.space.{path}.low", f"expected at least 1 on a log scale, got {space.low}", value=space.low
-            )
+    for path, entry in _searched(spec).items():
+        if not isinstance(entry, Ranged):
+            continue
+        low, high = entry.bounds
+        if low >= high:
+            given = "high" if getattr(entry, "high", None) is not None else "low"
+            message = f"expected more than low ({low:g}), got {high:g}"
+            if given == "low":
+                message = f"expected less than {high:g}, four sigma above the mean, got {low:g}"
+            yield Problem(f"sweep.space.{path}.{given}", message, value=getattr(entry, given))
+        elif isinstance(entry, IntUniform) and entry.log and entry.low < 1:
+            message = f"expected at least 1 on a log scale, got {entry.low}"
+            yield Problem(f"sweep.space.{path}.low", message, value=entry.low)
 
 
 def steps_fit(spec: JobSpec) -> Iterator[Problem]:
-    for path, space in _space(spec):
-        step = getattr(space, "step", None)
-        if step is None or isinstance(space, ChoiceOf | LogUniform) or space.low >= space.high:
+    for path, entry in _searched(spec).items():
+        if not isinstance(entry, Ranged) or entry.spacing is None or entry.bounds[0] >= entry.bounds[1]:
             continue
-        if step > space.high - space.low:
-            message = f"expected at most high - low ({space.high - space.low:g}), got {step:g}"
-            yield Problem(f"sweep.space.{path}.step", message, value=step)
-        elif isinstance(space, IntUniform) and space.log and step != 1:
-            yield Problem(f"sweep.space.{path}.step", "a log scale has no steps", value=step, hint="remove step or log")
+        count = entry.count()
+        if count is not None and count < 2:
+            message = f"expected at most high - low ({entry.bounds[1] - entry.bounds[0]:g}), got {entry.spacing:g}"
+            yield Problem(f"sweep.space.{path}.step", message, value=entry.spacing)
+
+
+def conditions_can_hold(spec: JobSpec) -> Iterator[Problem]:
+    space = _searched(spec)
+    ordered = in_order(space)
+    for path, entry in space.items():
+        wrong = [problem for other in entry.when if (problem := _condition_problem(path, other, space)) is not None]
+        yield from wrong
+        if not wrong and path not in ordered and all(other in space for other in entry.when):
+            message = f"{path} depends on itself, by way of {' and '.join(entry.when)}"
+            yield Problem(f"sweep.space.{path}.when", message, hint="remove one of the conditions")
 
 
 def values_fit(spec: JobSpec) -> Iterator[Problem]:
     """Each end of a range and each choice must be a value that its field takes."""
     stored = spec.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
-    for path, space in _space(spec):
-        if _path_problem(path, space):
+    for path, entry in _searched(spec).items():
+        if _path_problem(path, path) is not None or (_is_section(path) and isinstance(entry, Ranged)):
             continue
-        for place, value in _candidates(space):
-            told = _refused(stored, path.split("."), value)
+        for place, value in entry.ends():
+            told = _refused(stored, path, value)
             if told is not None:
-                hint = "use dist: int" if "whole number" in told and not isinstance(space, ChoiceOf) else ""
-                yield Problem(f"sweep.space.{path}.{place}", f"{path}: {told}", value=value, hint=hint)
+                yield Problem(
+                    ".".join(filter(None, ("sweep.space", path, place))),
+                    f"{path}: {told}",
+                    value=value,
+                    hint=_other_distribution(entry, told, place),
+                )
                 break
+    for index, point in enumerate(_points(spec)):
+        for path, value in point.items():
+            if _path_problem(path, path) is None and (told := _refused(stored, path, value)) is not None:
+                yield Problem(f"sweep.points.{index}.{path}", f"{path}: {told}", value=value)
 
 
-def grid_is_finite(spec: JobSpec) -> Iterator[Problem]:
-    for path, space in _space(spec):
-        stepped = isinstance(space, ChoiceOf) or getattr(space, "step", None) is not None
-        if spec.sweep is not None and spec.sweep.search.name == "grid" and not stepped:
-            yield Problem(f"sweep.space.{path}", "a grid needs values to go through, and this is a continuous range",
-                          hint="use choice, give a step, or search with random or tpe")  # fmt: skip
+def points_meet_conditions(spec: JobSpec) -> Iterator[Problem]:
+    """What is searched under a condition is given only in a point that meets it."""
+    space = _searched(spec)
+    for index, point in enumerate(_points(spec)):
+        for path in point:
+            if path in space and not is_in(space[path], point):
+                wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
+                message = f"{path} is searched only where {wanted}, and the point does not say so"
+                yield Problem(f"sweep.points.{index}.{path}", message, hint=f"give it too, or remove {path}")
 
 
-def pbt_changes_training_only(spec: JobSpec) -> Iterator[Problem]:
-    """A population copies weights between trials, so they must all have the same model and data."""
-    for path, _ in _space(spec):
-        if spec.sweep is not None and spec.sweep.trial_scheduler.name == "pbt" and not path.startswith("train."):
-            message = f"pbt changes trials while they train, and {path} cannot change then"
-            yield Problem(f"sweep.space.{path}", message, hint="search fields of train, such as train.optimizer.lr")
-
-
-def pbt_has_a_population(spec: JobSpec) -> Iterator[Problem]:
-    if spec.sweep is not None and spec.sweep.trial_scheduler.name == "pbt" and spec.sweep.trials < 2:
-        message = f"pbt needs a population of at least 2, got {spec.sweep.trials}"
+def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:
+    if spec.sweep is not None and len(spec.sweep.points) > spec.sweep.trials:
+        message = f"expected at least {len(spec.sweep.points)}, for as many points are given, got {spec.sweep.trials}"
         yield Problem("sweep.trials", message, value=spec.sweep.trials)
 
 
 def rungs_below_the_length(spec: JobSpec) -> Iterator[Problem]:
-    if spec.sweep is None or spec.sweep.trial_scheduler.name == "none":
+    if spec.sweep is None or (spec.sweep.trial_scheduler.name == "none" and not _min_is_given(spec)):
         return
-    first = spec.sweep.trial_scheduler.min
-    if first.unit == "seconds":
-        yield Problem("sweep.trial_scheduler.min", f"expected epochs or steps, got {first}", value=str(first))
-        return
-    length = spec.train.epochs if first.unit == "epochs" else spec.train.steps
-    if length is not None and first.value >= length:
-        message = f"expected less than the {length} {first.unit} that a trial trains, got {first}"
-        yield Problem("sweep.trial_scheduler.min", message, value=str(first))
+    first, path = spec.sweep.trial_scheduler.min, "sweep.trial_scheduler.min"
+    unit = "epochs" if spec.train.epochs is not None else "steps"
+    length = spec.train.epochs if unit == "epochs" else spec.train.steps
+    if spec.sweep.trial_scheduler.name == "none":
+        yield Problem(path, "without a trial scheduler trials are not compared", value=str(first), hint="remove it")
+    elif first.unit != unit:
+        message = f"expected {unit}, as train has it, got {first}"
+        yield Problem(path, message, value=str(first), hint=f"such as {'1ep' if unit == 'epochs' else '100steps'}")
+    elif length is not None and first.value >= length:
+        message = f"expected less than the {length} {unit} that a trial trains, got {first}"
+        yield Problem(path, message, value=str(first))
 
 
-def _space(spec: JobSpec) -> list[tuple[str, Distribution]]:
-    return list(spec.sweep.space.items()) if spec.sweep is not None else []
+def _searched(spec: JobSpec) -> dict[str, Entry]:
+    return spec.sweep.searched if spec.sweep is not None else {}
 
 
-def _path_problem(path: str, space: Distribution) -> Problem | None:
-    """Why ``path`` cannot be searched; None where it can."""
-    where, steps = f"sweep.space.{path}", path.split(".")
+def _points(spec: JobSpec) -> list[dict[str, Any]]:
+    return spec.sweep.points if spec.sweep is not None else []
+
+
+def _min_is_given(spec: JobSpec) -> bool:
+    return spec.sweep is not None and "min" in spec.sweep.trial_scheduler.model_fields_set
+
+
+def _path_problem(path: str, where: str) -> Problem | None:
+    """Why trials cannot differ in ``path``; None where they can."""
+    steps = path.split(".")
+    if path in LENGTHS:
+        message = f"trials are compared at equal lengths, and {path} is how long they train"
+        return Problem(where, message, hint="set it outside the sweep; a trial scheduler ends the bad ones early")
     if steps[0] in JobSpec.model_fields and steps[0] not in SWEPT:
         message = f"{steps[0]} belongs to the job as a whole and cannot differ between trials"
         return Problem(where, message, hint=f"a sweep can search {', '.join(SWEPT)}")
@@ -122,8 +176,6 @@ def _path_problem(path: str, space: Distribution) -> Problem | None:
         swept = tuple(known for known in known_paths() if known.startswith(SWEPT))
         hint = did_you_mean(path, swept) or f"a sweep can search {', '.join(SWEPT)}"
         return Problem(where, f"the spec has no field {path}", hint=hint)
-    if _is_section(path) and not isinstance(space, ChoiceOf):
-        return Problem(where, f"{path} is a section, not a number", hint="search one of its fields, or use choice")
     return None
 
 
@@ -131,27 +183,45 @@ def _is_section(path: str) -> bool:
     return any(known.startswith(f"{path}.") for known in known_paths())
 
 
-def _candidates(space: Distribution) -> Iterator[tuple[str, Any]]:
-    if isinstance(space, ChoiceOf):
-        yield from ((f"choice.{index}", value) for index, value in enumerate(space.choice))
-        return
-    yield "low", space.low
-    yield "high", space.high
+def _overlapping(paths: list[str], where: str, told: str) -> Iterator[Problem]:
+    for one in paths:
+        for other in paths:
+            if len(one) < len(other) and overlaps(tuple(one.split(".")), tuple(other.split("."))):
+                yield Problem(f"{where}.{other}", f"is a part of {one}, which {told}", hint="remove one")
 
 
-def _refused(stored: dict[str, Any], steps: list[str], value: Any) -> str | None:
-    """What is wrong with ``value`` at ``steps`` of the spec; None where nothing is."""
-    changed = _with(stored, steps, value)
-    try:
-        JobSpec.model_validate(changed)
-    except ValidationError as error:
-        found = [finding for finding in field_problems(error) if overlaps(finding.path, tuple(steps))]
-        return found[0].problem.message if found else None
+def _condition_problem(path: str, other: str, space: Mapping[str, Entry]) -> Problem | None:
+    where, entry = f"sweep.space.{path}.when.{other}", space.get(other)
+    if entry is None:
+        hint = did_you_mean(other, tuple(one for one in space if one != path))
+        return Problem(where, f"{other} is not searched", hint=hint)
+    if not isinstance(entry, ChoiceOf | Constant):
+        hint = f"search {other} with choice, or remove the condition"
+        return Problem(where, f"expected a path that is searched with choice, and {other} is a range", hint=hint)
+    takes = [value for _, value in entry.ends()]
+    wrong = [value for value in space[path].when[other] if not any(same(value, one) for one in takes)]
+    if wrong:
+        return Problem(where, f"{other} never is {_listed(wrong)}", value=wrong[0], hint=f"it is {_listed(takes)}")
     return None
 
 
-def _with(mapping: Any, steps: list[str], value: Any) -> Any:
-    if not steps:
-        return value
-    below = mapping if isinstance(mapping, dict) else {}
-    return {**below, steps[0]: _with(below.get(steps[0]), steps[1:], value)}
+def _listed(values: list[Any]) -> str:
+    shown = [str(value) for value in values[:10]]
+    return " or ".join(shown) + (" or another" if len(values) > len(shown) else "")
+
+
+def _other_distribution(entry: Entry, told: str, place: str) -> str:
+    if "whole number" in told and isinstance(entry, Ranged):
+        return "use dist: int"
+    return "" if place else "it is drawn from within four sigma of the mean: set low and high, or a smaller sigma"
+
+
+def _refused(stored: dict[str, Any], path: str, value: Any) -> str | None:
+    """What is wrong with ``value`` at ``path`` of the spec; None where nothing is."""
+    try:
+        JobSpec.model_validate(applied(stored, {path: value}))
+    except ValidationError as error:
+        steps = tuple(path.split("."))
+        found = [finding for finding in field_problems(error) if overlaps(finding.path, steps)]
+        return found[0].problem.message if found else None
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,3 +141,24 @@ def overlaps(one: Path, other: Path) -> bool:
     """Whether one of the two is at or below the other."""
     shorter = min(len(one), len(other))
     return one[:shorter] == other[:shorter]
+
+
+def placed(stored: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a sweep, as it is ``stored``, with the values of a ``point`` (by dotted path) in their places and no
+    ``sweep`` block. Nothing is checked: points were, where they came from.
+
+    >>> placed({"train": {"seed": 0}, "sweep": {}}, {"train.optimizer.lr": 0.1})
+    {'train': {'seed': 0, 'optimizer': {'lr': 0.1}}}
+    """
+    spec: dict[str, Any] = {name: value for name, value in stored.items() if name != "sweep"}
+    for path, value in point.items():
+        section, *steps = path.split(".")
+        spec[section] = _put(spec.get(section), steps, value)
+    return spec
+
+
+def _put(below: Any, steps: Sequence[str], value: Any) -> Any:
+    if not steps:
+        return value
+    mapping = dict(below) if isinstance(below, Mapping) else {}
+    return {**mapping, steps[0]: _put(mapping.get(steps[0]), steps[1:], value)}

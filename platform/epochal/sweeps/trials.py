@@ -51,7 +51,8 @@ class Trial:
     """One point of a sweep. ``number`` counts from 0 in the order in which points were chosen.
 
     ``until`` is the length that its current or next segment leads to; ``curve`` has what was measured, by length.
-    ``why`` it ended is a reason of the ledger's for a FAILED one. ``copied``: whose state it took over last (PBT).
+    ``why`` it ended is a reason of the ledger's where it FAILED or its user ended it; ``message`` says it in words.
+    ``copied``: whose state it took over last (PBT).
     """
 
     number: int
@@ -75,9 +76,15 @@ class Trial:
 @dataclass(frozen=True)
 class Asked:
     """There is room for one trial. ``holds`` is the trial whose state its workers still have in memory: to go on with
-    that one costs nothing. The answer is one ``Run``, or none where there is nothing to do until something is told."""
+    that one costs nothing. The answer is one ``Run``, or none where there is nothing to do until something is told; or
+    the end of the sweep, where nothing trains and the searcher turns out to have no more points.
+
+    ``point`` is that of the ``Run`` it was answered with, where it is told again (``inputs.to_json`` writes it down): a
+    new trial gets this one then, and the searcher is not asked, which might round otherwise on another machine.
+    """
 
     holds: int | None = None
+    point: Point | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def quiet_mlflow() -> None:
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_TIMEOUT_SECONDS)
+    os.environ.setdefault("PGCONNECT_TIMEOUT", REQUEST_TIMEOUT_SECONDS)  # of a PostgreSQL that MLflow opens here
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow prints a line with the run's address to stdout, where our data goes.
@@ -55,6 +56,10 @@ def connect(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     prepare_sqlite(uri)
+    if not uri.startswith(("http:", "https:")):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1  # it would try a database that is away for 100 s
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

@@ -124,7 +124,7 @@ class DesiredRun:
 
     def all_params(self) -> dict[str, str]:
         """The parameters as MLflow has them."""
-        return {clean_key(name): _cut(value, MAX_PARAM_VALUE) for name, value in self.params.items()}
+        return {clean_key(name): cut(value, MAX_PARAM_VALUE) for name, value in self.params.items()}
 
     def all_tags(self) -> dict[str, str]:
         """The tags as MLflow has them: its own, and what MLflow and ``runs`` find the run by."""
@@ -182,10 +182,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def clean_key(key: str) -> str:
     """A key in characters, and of a length, that MLflow takes; long ones keep a digest of the whole."""
-    return _cut(_UNSUPPORTED.sub("_", key), MAX_KEY)
+    return cut(_UNSUPPORTED.sub("_", key), MAX_KEY)
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     digest = sha256(text.encode()).hexdigest()[:12]

@@ -182,6 +182,14 @@ def whole_size(path: Path) -> int:
     return _end_of_last_line(path, path.stat().st_size)
 
 
+def unsent_segments(folder: Path, offsets: Mapping[str, int]) -> Iterator[tuple[Path, int, int]]:
+    """The segments with lines beyond ``offsets`` (bytes, by file name): path, where those begin, where they end."""
+    for path in segments(folder):
+        offset, size = offsets.get(path.name, 0), whole_size(path)
+        if size > offset:
+            yield path, offset, size
+
+
 def read_lines(path: Path, offset: int = 0) -> Iterator[Line]:
     """The whole lines of a segment from ``offset`` (the ``end`` of an earlier line) on.
 

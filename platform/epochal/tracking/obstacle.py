@@ -89,7 +89,7 @@ _TABLE = (
     ),
     _Row(
         "database", "OperationalError DatabaseError", r"sqlite3\.|psycopg|pymysql|sqlalche\.me",
-        "cannot use its database", "look at its room, its rights and who locks it", True,
+        "cannot use its database", "look whether it is there, at its room, its rights and who locks it", True,
     ),
     _Row(
         "away", "502 503 504 TEMPORARILY_UNAVAILABLE DEADLINE_EXCEEDED ConnectionError Timeout",

@@ -14,8 +14,10 @@ from typing import Any
 
 from epochal.files import locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
-from epochal.tracking.metric_spool import segments, whole_size
+from epochal.tracking.metric_spool import segments, unsent_segments
 from epochal.tracking.obstacle import Obstacle
+from epochal.tracking.sent_trials import SweepTrials, open_spools
+from epochal.tracking.trial_runs import journal_path
 from epochal.urls import without_password
 
 _FILE = "sync_state.json"
@@ -30,10 +32,11 @@ class SyncState:
 
     ``uri`` is without its password. ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification
     time (ns) of each file sent. ``model`` is the digest of the model that was sent, ``model_sending`` of the one of
-    which ``model_files`` are sent so far. ``refused``: what MLflow will never take. ``obstacle``: the kind of what kept
-    it from taking the rest, the last time; ``problem``: that in words, with the remedy; ``deleted``: whether it is that
-    somebody deleted the run or its experiment. ``told`` and ``told_refused``: of which obstacle, and how much of what
-    was refused, the job's ledger has heard. ``settled``: a fingerprint of the folder once all of it was sent.
+    which ``model_files`` are sent so far. ``improvements``: of a sweep's best objective, those sent. ``refused``: what
+    MLflow will never take. ``obstacle``: the kind of what kept it from taking the rest, the last time; ``problem``:
+    that in words, with the remedy; ``deleted``: whether it is that somebody deleted the run or its experiment.
+    ``told`` and ``told_refused``: of which obstacle, and how much of what was refused, the job's ledger has heard.
+    ``settled``: a fingerprint of the folder once all of it was sent.
     """
 
     uri: str = ""
@@ -49,6 +52,7 @@ class SyncState:
     model_id: str = ""
     model_sending: str = ""
     model_files: list[str] = field(default_factory=list)
+    improvements: int = 0
     refused: list[str] = field(default_factory=list)
     obstacle: str = ""
     problem: str = ""
@@ -119,6 +123,8 @@ class Outstanding:
     artifacts: tuple[str, ...]
     model: bool
     status: str
+    trials: int
+    best: bool
 
     def __bool__(self) -> bool:
         return any((*asdict(self).values(),))
@@ -133,6 +139,8 @@ class Outstanding:
             _count(self.artifacts, "artifact"),
             "the model" if self.model else "",
             f"the status {self.status}" if self.status else "",
+            f"what is new of {self.trials} trial{'s' if self.trials > 1 else ''}" if self.trials else "",
+            "the best objective" if self.best else "",
         ]
         return ", ".join(part for part in parts if part) or "nothing"
 
@@ -141,19 +149,23 @@ def _count(names: tuple[str, ...], what: str) -> str:
     return f"{len(names)} {what}{'s' if len(names) > 1 else ''}" if names else ""
 
 
-def outstanding(folder: Path, desired: DesiredRun, state: SyncState) -> Outstanding:
-    """What is left to send."""
-    tags = desired.all_tags()
+def outstanding(folder: Path, desired: DesiredRun, state: SyncState, trials: SweepTrials | None = None) -> Outstanding:
+    """What is left to send. ``trials`` are those of the folder, where they have been read before."""
+    trials = trials or SweepTrials(folder)
+    trials.read()
+    tags = desired.all_tags() | trials.best_tags(desired, state.run_id)
     files = artifact_files(folder)
     return Outstanding(
         run=not state.run_id,
         params=tuple(sorted(set(desired.all_params()) - set(state.params))),
         tags=tuple(name for name, value in tags.items() if state.tags.get(name) != value),
         dataset=desired.dataset is not None and state.dataset != desired.dataset.digest,
-        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, state)),
+        spool_bytes=sum(size - offset for _, offset, size in unsent_segments(folder, state.offsets)),
         artifacts=tuple(name for name, stamp in files.items() if state.artifacts.get(name) != stamp),
         model=model_digest(folder) not in {"", state.model},
         status=desired.status if state.status != desired.status else "",
+        trials=sum(1 for _ in trials.pending(desired, state.run_id)),
+        best=len(trials.improvements(desired)) > state.improvements,
     )
 
 
@@ -208,14 +220,6 @@ def can_be_sent(folder: Path) -> bool:
     return False
 
 
-def unsent_segments(folder: Path, state: SyncState) -> Iterator[tuple[Path, int, int]]:
-    """The spool's segments with unsent lines: path, offset of the first, offset behind the last."""
-    for path in segments(folder):
-        offset, size = state.offsets.get(path.name, 0), whole_size(path)
-        if size > offset:
-            yield path, offset, size
-
-
 def artifact_files(folder: Path) -> dict[str, list[int]]:
     """The files to upload, by name relative to the artifacts folder, with size and modification time (ns).
 
@@ -241,12 +245,13 @@ def model_digest(folder: Path) -> str:
 def fingerprint(folder: Path) -> str:
     """Changes whenever something that ``sync`` reads may have changed."""
     stamps = [repr(artifact_files(folder))]
-    for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder)]:
+    of_trials = [journal_path(folder), *open_spools(folder)] if journal_path(folder).exists() else []
+    for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder), *of_trials]:
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue
-        stamps.append(f"{path.name}:{stat.st_mtime_ns}:{stat.st_size}")
+        stamps.append(f"{path.relative_to(folder)}:{stat.st_mtime_ns}:{stat.st_size}")
     return sha256("|".join(stamps).encode()).hexdigest()[:32]
 
 

@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.tracking.connection import (
-    artifact_location,
     connect,
-    error_code,
     is_missing,
     is_mlflow_failure,
     is_refused,
 )
 from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
-from epochal.tracking.metric_spool import Point, read_lines
-from epochal.tracking.obstacle import BlockedError, Obstacle, described, no_mlflow, obstacle_of, status_of
+from epochal.tracking.metric_spool import Point, read_lines, unsent_segments
+from epochal.tracking.obstacle import BlockedError, Obstacle, no_mlflow, obstacle_of
+from epochal.tracking.sent_trials import SweepTrials
+from epochal.tracking.sync_batch import log_batch
+from epochal.tracking.sync_experiment import check_experiment, find_or_create
 from epochal.tracking.sync_model import send_model, storing
 from epochal.tracking.sync_state import (
     Outstanding,
@@ -37,21 +38,16 @@ from epochal.tracking.sync_state import (
     folder_lock,
     outstanding,
     sync_state_path,
-    unsent_segments,
 )
+from epochal.tracking.sync_trials import TrialSyncer
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
-
-EXPERIMENT_KIND = "mlflow.experimentKind"
-"""What MLflow's pages show of an experiment: runs and models, or traces of language models. People may change it."""
-_KIND = "custom_model_development"
-
 
 BEING_SENT = "another process is sending it"
 
@@ -87,40 +83,53 @@ class _OutOfTimeError(Exception):
 
 
 def sync(
-    uri: str, folder: Path, client: MlflowClient | None = None, until: float | None = None, afresh: bool = False
+    uri: str,
+    folder: Path,
+    client: MlflowClient | None = None,
+    until: float | None = None,
+    afresh: bool = False,
+    trials: SweepTrials | None = None,
 ) -> Synced:
     """Send to the tracking server at ``uri`` what it does not have yet of the job in ``folder``.
 
     Stops between two requests once ``time.monotonic()`` is past ``until``. Where the server fails, the result says so
     and what is left is sent by a later call. ``afresh`` sends the run's status and reason even if they were sent
-    before.
+    before. ``trials`` are the folder's, kept from an earlier call so that they are not read again from their beginning.
 
     Raises:
         NotFoundError: there is no desired run in ``folder``.
     """
     desired = DesiredRun.load(folder)
     try:
-        return _sync(uri, desired, folder, client, until, afresh)
+        return _sync(uri, desired, client, until, afresh, trials or SweepTrials(folder))
     except OSError as error:  # the disk of the folder is full, or away
         state, obstacle = SyncState.load(folder), obstacle_of(uri, error)
         return _synced(state, outstanding(folder, desired, state), str(obstacle), obstacle)
 
 
 def _sync(
-    uri: str, desired: DesiredRun, folder: Path, client: MlflowClient | None, until: float | None, afresh: bool
+    uri: str,
+    desired: DesiredRun,
+    client: MlflowClient | None,
+    until: float | None,
+    afresh: bool,
+    trials: SweepTrials,
 ) -> Synced:
+    folder = trials.folder
     with folder_lock(folder) as mine:
         state = SyncState.load(folder)
         if afresh:
             state.forget_status()
-        left = outstanding(folder, desired, state)
+            trials.read()
+            trials.forget_status()
+        left = outstanding(folder, desired, state, trials)
         if not mine:
             return _synced(state, left, BEING_SENT)
         if not left and state.uri == without_password(uri) and state.settled:
             return _synced(state, left)
         problem, obstacle = "", None
         try:
-            _send(Syncer(uri, folder, desired, state, until), client)
+            _send(Syncer(uri, trials, desired, state, until), client)
             state.met(None)
         except _OutOfTimeError:
             problem = "out of time"
@@ -131,7 +140,7 @@ def _sync(
             problem = str(obstacle)
             state.met(obstacle)
         state.uri = state.uri or without_password(uri)
-        left = outstanding(folder, desired, state)
+        left = outstanding(folder, desired, state, trials)
         state.settled = "" if left else fingerprint(folder)
         state.save(folder)
         return _synced(state, left, problem, obstacle)
@@ -169,10 +178,13 @@ def _synced(state: SyncState, left: Outstanding, problem: str = "", obstacle: Ob
 class Syncer:
     """One pass over a job's folder."""
 
-    def __init__(self, uri: str, folder: Path, desired: DesiredRun, state: SyncState, until: float | None) -> None:
+    def __init__(
+        self, uri: str, trials: SweepTrials, desired: DesiredRun, state: SyncState, until: float | None
+    ) -> None:
         self.uri = uri
         self._named = without_password(uri)
-        self.folder = folder
+        self.folder = trials.folder
+        self._trials = trials
         self.desired = desired
         self.state = state
         self._until = until
@@ -191,10 +203,12 @@ class Syncer:
         self._send_status()
         self._send_artifacts()
         send_model(client, self.folder, self.state, self._saved)
+        self._send_trials(client)
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
         self.state.__dict__.update(SyncState(uri=self._named, told=self.state.told).__dict__)
+        self._trials.children = None
 
     def lost_run(self) -> bool:
         """Whether the run that we remember is not there."""
@@ -208,6 +222,9 @@ class Syncer:
 
     def _saved(self) -> None:
         self.state.save(self.folder)
+        self._check_time()
+
+    def _check_time(self) -> None:
         if self._until is not None and time.monotonic() > self._until:
             raise _OutOfTimeError
 
@@ -225,30 +242,13 @@ class Syncer:
         state.uri = self._named
         if not state.run_id:
             state.save(self.folder)
-            state.experiment_id = self._find_or_create_experiment()
+            state.experiment_id = find_or_create(self._client, self.uri, self.desired.experiment)
             run = self._find_run() or self._create_run()
             if not run.info.run_id:
                 raise BlockedError(no_mlflow(self.uri, "it gives a run no id"))
             state.run_id, state.status = run.info.run_id, run.info.status
             state.params, state.tags = list(run.data.params), dict(run.data.tags)
         self._saved()
-
-    def _find_or_create_experiment(self) -> str:
-        name = self.desired.experiment
-        if found := self._client.get_experiment_by_name(name):
-            if found.name != name:
-                raise BlockedError(no_mlflow(self.uri, f"asked for the experiment {name!r}, it gives {found.name!r}"))
-            _check_experiment(found)
-            if EXPERIMENT_KIND not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
-            return str(found.experiment_id)
-        try:
-            where = artifact_location(self.uri, name)
-            return str(self._client.create_experiment(name, artifact_location=where, tags={EXPERIMENT_KIND: _KIND}))
-        except Exception as error:
-            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def _find_run(self) -> Run | None:
         runs = self._client.search_runs(
@@ -294,7 +294,8 @@ class Syncer:
         from mlflow.entities import RunTag
 
         sent = self.state.tags
-        new = [RunTag(name, value) for name, value in self.desired.all_tags().items() if sent.get(name) != value]
+        tags = self.desired.all_tags() | self._trials.best_tags(self.desired, self.state.run_id)
+        new = [RunTag(name, value) for name, value in tags.items() if sent.get(name) != value]
         for start in range(0, len(new), MAX_PARAMS):
             chunk = new[start : start + MAX_PARAMS]
             self._log_batch("tags", chunk)
@@ -315,7 +316,7 @@ class Syncer:
         self._saved()
 
     def _send_metrics(self) -> None:
-        for path, offset, size in list(unsent_segments(self.folder, self.state)):
+        for path, offset, size in list(unsent_segments(self.folder, self.state.offsets)):
             batch: list[Point] = []
             end = offset
             for line in read_lines(path, offset):
@@ -336,23 +337,21 @@ class Syncer:
         self.state.offsets[segment] = end
         self._saved()
 
+    def _send_trials(self, client: MlflowClient) -> None:
+        from mlflow.entities import Metric
+
+        state = self.state
+        parent = (state.run_id, state.experiment_id)
+        TrialSyncer(client, self._trials, self.desired, parent, state.refused, self._check_time).send()
+        improvements = self._trials.improvements(self.desired)
+        self._log_batch("metrics", [Metric(*point) for point in improvements[state.improvements :][-MAX_METRICS:]])
+        state.improvements = len(improvements)
+        self._send_tags()
+
     def _log_batch(self, kind: str, entities: Sequence[Any]) -> None:
         """Log metrics, params or tags; where MLflow refuses a batch, all of it but what it refuses."""
-        try:
-            self._client.log_batch(self.state.run_id, **{kind: entities}, synchronous=True)
-        except Exception as error:
-            is_too_large = status_of(error) == "413"
-            if not is_refused(error) and not is_too_large:
-                raise
-            self.check_not_deleted()
-            if len(entities) == 1:
-                if is_too_large or "must be in the 'active' state" in described(error):  # restored a moment ago
-                    raise
-                self.state.refused.append(f"{kind[:-1]} {entities[0].key}: {described(error)[:200]}")
-                return
-            middle = len(entities) // 2
-            self._log_batch(kind, entities[:middle])
-            self._log_batch(kind, entities[middle:])
+        for key, why in log_batch(self._client, self.state.run_id, {kind: entities}, self.check_not_deleted):
+            self.state.refused.append(f"{key}: {why}")
 
     def check_not_deleted(self) -> None:
         """
@@ -361,7 +360,7 @@ class Syncer:
         """
         run_id = self.state.run_id
         if run_id and self._client.get_run(run_id).info.lifecycle_stage == "deleted":
-            _check_experiment(self._client.get_experiment(self.state.experiment_id))
+            check_experiment(self._client.get_experiment(self.state.experiment_id))
             remedy = f"`mlflow runs restore --run-id {run_id}` brings it back"
             raise BlockedError(Obstacle("deleted run", "its run was deleted in MLflow", remedy, deleted=True))
 
@@ -375,10 +374,3 @@ class Syncer:
                 self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
             self.state.artifacts[name] = stamp
             self._saved()
-
-
-def _check_experiment(found: Experiment) -> None:
-    if found.lifecycle_stage == "deleted":
-        remedy = f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
-        said = f"its experiment {found.name!r} was deleted in MLflow"
-        raise BlockedError(Obstacle("deleted experiment", said, remedy, deleted=True))

@@ -14,6 +14,7 @@ from epochal.backoff import pause_after
 from epochal.errors import EpochalError
 from epochal.redaction import named, said, trace
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_state import SyncState, can_be_sent, tell_news
 from epochal.tracking.syncer import Synced, sync
 from epochal.urls import without_password
@@ -37,6 +38,7 @@ class Tracker:
     ) -> None:
         self._uri = uri
         self._folder = folder
+        self._trials = SweepTrials(folder)
         self._notice = notice
         self._every = every
         self._desired = DesiredRun.load(folder)
@@ -118,7 +120,7 @@ class Tracker:
     def _sync(self, until: float | None) -> None:
         try:
             # Between two attempts someone else may have changed what the run says.
-            self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once)
+            self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once, trials=self._trials)
         except Exception as error:
             _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace())
             problem = " ".join(named(error).split())

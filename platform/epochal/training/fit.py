@@ -10,6 +10,7 @@ from epochal.tracking.recorder import Recorder
 from epochal.training import seeding
 from epochal.training.control import Control
 from epochal.training.loop import Loop
+from epochal.training.segment import WHOLE, Segment
 from epochal.training.setup import Setup
 from epochal.training.worker import Worker
 
@@ -18,12 +19,13 @@ from epochal.training.worker import Worker
 class FitResult:
     """How a training ended: the same on every worker.
 
-    ``metrics`` are those of the newest validation and the ``train/loss`` of the step before it; ``best`` is the
-    objective's best value and the step it was seen at. ``weights`` is the file of the final weights, relative to the
-    job's folder, None where the training was stopped.
+    ``state`` is "reached" at the end of a segment after which there is more to train. ``metrics`` are those of the
+    newest validation and the ``train/loss`` of the step before it; ``best`` is the objective's best
+    value and the step it was seen at. ``weights`` is the file of the final weights, relative to the job's folder, None
+    where the training was stopped, goes on, or was not to write them.
     """
 
-    state: Literal["completed", "stopped"]
+    state: Literal["completed", "stopped", "reached"]
     step: int
     total_steps: int
     epochs: float
@@ -34,12 +36,12 @@ class FitResult:
 
 
 def fit(
-    setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, resume: bool = False
+    setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, segment: Segment = WHOLE
 ) -> FitResult:
-    """Train until the job spec is fulfilled, the metric stops getting better, or a stop is asked for.
+    """Train until the job spec is fulfilled, the segment ends, the metric stops getting better, or a stop is asked for.
 
     ``folder`` is the job's: checkpoints and the final weights go there. Where there are several workers, each has
-    joined the default process group. ``resume`` goes on from the newest sound checkpoint, if there is any.
+    joined the default process group.
 
     Raises:
         NonFiniteError: on every worker, the same.
@@ -47,20 +49,21 @@ def fit(
         TrainingError: the spec asks for something that this model or task does not have.
     """
     with seeding.deterministic(setup.spec.train.deterministic):
-        loop = Loop(setup, worker, folder, recorder, control, resume)
+        loop = Loop(setup, worker, folder, recorder, control, segment)
         try:
             loop.run()
-            return _result(loop, None if loop.stopped else loop.export())
+            return ended(loop)
         except BaseException:
-            recorder.flush()
-            loop.saver.abandon()
+            loop.abandon()
             raise
 
 
-def _result(loop: Loop, weights: str | None) -> FitResult:
+def ended(loop: Loop) -> FitResult:
+    """The result of a loop that has come to its end; writes the final weights where they are wanted."""
+    weights = loop.export() if loop.completed and loop.beats else None
     state, best = loop.state, loop.state.best
     return FitResult(
-        state="stopped" if loop.stopped else "completed",
+        state="completed" if loop.completed else "stopped" if loop.stopped else "reached",
         step=state.step,
         total_steps=loop.total_steps,
         epochs=state.step / loop.sampler.steps_per_epoch,

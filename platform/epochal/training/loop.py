@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
+from epochal.training.segment import Segment
 from epochal.training.setup import Setup
 from epochal.training.step import Stepper
 from epochal.training.tensors import Tensors
@@ -32,25 +34,23 @@ REPORT_SECONDS = 0.25
 
 
 class Loop:
-    """Windows of steps, with validations and checkpoints between them.
-
-    To ``resume`` is to go on from the newest sound checkpoint; from the start where there is none.
-    """
+    """Windows of steps, with validations and checkpoints between them, over a ``segment`` of the training."""
 
     def __init__(
-        self, setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, resume: bool
+        self, setup: Setup, worker: Worker, folder: Path, recorder: Recorder, control: Control, segment: Segment
     ) -> None:
         control.tick("setup", 0)
         spec, train = setup.spec, setup.spec.train
         self.setup, self.spec, self.worker = setup, spec, worker
-        self.folder, self.recorder, self.control = folder, recorder, control
+        self.folder, self.recorder, self.control, self.segment = folder, recorder, control, segment
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
-        found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if resume else None
+        found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if segment.resume else None
         self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
         self.stepper = self._stepper(fresh=found is None)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
+        self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
@@ -85,22 +85,56 @@ class Loop:
         self.state.restore(manifest)
 
     def run(self) -> None:
-        """Train to the end, or until a stop; afterwards everything is saved."""
+        """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
         batches = self._batches()
-        while self.state.step < self.total_steps and not self.state.out_of_patience and not self.stopped:
-            flags = self._window(batches)
-            self.stopped = flags.stop
-            if self.validations.due(self.state.step) or flags.validate:
-                self._validate()
-            if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
-                self._save()
-            self._tell(self.saver.finished())
+        while self.goes_on:
+            self.between(self._window(batches))
         batches.close()
+        self.finish()
+        self.wait()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the segment has steps left, and nobody wants it to end."""
+        return self.state.step < self.last_step and not self.state.out_of_patience and not self.stopped
+
+    def between(self, flags: ControlFlags) -> None:
+        """Between two windows: validate and save, where that is due."""
+        self.stopped = flags.stop
+        if self.validations.due(self.state.step) or flags.validate:
+            self._validate()
+        if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
+            self._save()
+        self._tell(self.saver.finished())
+
+    def finish(self) -> None:
+        """After the last window: validate what was not yet, and begin to save it."""
         if not self.stopped and self.state.validated < self.state.step:
             self._validate()
-        if self.state.saved < self.state.step:
+        if self.state.saved < self.state.step and (self.segment.saved or self.stopped):
             self._save()
+
+    def wait(self) -> None:
+        """Until nothing is being saved."""
         self._tell(self.saver.wait())
+
+    def abandon(self) -> None:
+        """The training has failed: what was measured stays, and what is being saved gets a little time."""
+        self.recorder.flush()
+        self.saver.abandon()
+
+    @property
+    def completed(self) -> bool:
+        """Whether no step is left to do, in whatever segment."""
+        return not self.stopped and (self.state.step >= self.total_steps or self.state.out_of_patience)
+
+    @property
+    def beats(self) -> bool:
+        """Whether the weights as they are now are wanted."""
+        best, metrics = self.state.best, self.state.metrics
+        if self.segment.beats is None or best is None:
+            return True
+        return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
 
     def export(self) -> str:
         """Write the final weights; their path below the job's folder."""
@@ -111,7 +145,7 @@ class Loop:
 
     def _batches(self) -> Generator[Loaded]:
         worker, train = self.worker, self.spec.train
-        shares = self.sampler.shares(worker.rank, worker.world_size, self.state.step, self.total_steps)
+        shares = self.sampler.shares(worker.rank, worker.world_size, self.state.step, self.last_step)
         loader = Loader(self.setup.data.train, worker.device, self.spec.data.loader_workers, train.seed)
         return loader.train(shares, worker.rank)
 
@@ -119,7 +153,7 @@ class Loop:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
         clock, stepper, first = self._clock, self.stepper, self.state.step
         window = Window(first, clock)
-        for step in range(first, self._window_end()):
+        for step in range(first, self.window_end):
             clock.mark()
             loaded = next(batches)
             clock.mark()
@@ -131,6 +165,14 @@ class Loop:
             clock.mark()
             window.add(gradients, lr, norm, loaded.global_size)
             self.control.tick("train", step + 1)
+        return self.take(window)
+
+    def take(self, window: Window) -> ControlFlags:
+        """Close a window whose steps are done; what the workers want to happen then.
+
+        Raises:
+            NonFiniteLossError
+        """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
         try:
@@ -145,13 +187,15 @@ class Loop:
         self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
         return closed.flags
 
-    def _window_end(self) -> int:
+    @property
+    def window_end(self) -> int:
+        """The step before which the next window ends."""
         step = self.state.step
         ends = [
             self.validations.after(step),
             self.checkpoints.after(step),
             step + self._window_length,
-            self.total_steps,
+            self.last_step,
         ]
         return int(min(ends))
 

@@ -36,20 +36,26 @@ class Setup:
     checked: Checked = field(default_factory=Checked)
 
 
-def prepare(spec: JobSpec, folder: Path) -> Setup:
+def prepare(spec: JobSpec, folder: Path, known: Setup | None = None) -> Setup:
     """Build what ``spec`` names; ``folder`` is what relative paths of the data start from.
 
-    The model's initial weights depend on the seed alone, so that every worker builds the same.
+    The model's initial weights depend on the seed alone, so that every worker builds the same. What is ``known`` from
+    an earlier training in this process is used again: its data where that is the same, and what was checked, where
+    nothing differs but the optimizer and the seed.
 
     Raises:
         SpecError, NotFoundError, CodeError: something cannot be built, could not be trained, or its result would depend
             on the number of workers.
     """
-    data = load_data(spec.data, folder=folder)
+    data = known.data if known is not None and known.spec.data == spec.data else load_data(spec.data, folder=folder)
     seeding.start(spec.train.seed)
     model = build_model(spec.model, data.info)
     task = build_task(spec.task, spec.data, data.info)
-    refuse_dependent(spec, data, model, task)
+    if known is not None and _alike(known.spec, spec):
+        checked = known.checked
+    else:
+        refuse_dependent(spec, data, model, task)
+        checked = check(spec, data, task)
     return Setup(
         spec=spec,
         model=model,
@@ -57,5 +63,11 @@ def prepare(spec: JobSpec, folder: Path) -> Setup:
         data=data,
         optimizer=partial(build_optimizer, spec.train.optimizer),
         lr_factor=partial(lr_factor, spec.train.lr_schedule),
-        checked=check(spec, data, task),
+        checked=checked,
     )
+
+
+def _alike(one: JobSpec, other: JobSpec) -> bool:
+    """Whether what was found of one holds for the other."""
+    train = {"optimizer": other.train.optimizer, "lr_schedule": other.train.lr_schedule, "seed": other.train.seed}
+    return one.model_copy(update={"train": one.train.model_copy(update=train)}) == other

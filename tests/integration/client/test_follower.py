@@ -1,16 +1,22 @@
-"""What following a job costs the server."""
+"""What following a job costs the server, and when it ends."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from restartable_server import PlayedAgent
 
 from epochal.cli.follow import Follower
 from epochal.cli.progress import QuietDisplay
 from epochal.client import Client
 from epochal.client.http import Request
+from epochal.ledger.lease_operations import MOST_LOSSES
+from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
+from polling import until
 
 Submit = Callable[..., Job]
 
@@ -26,6 +32,35 @@ def test_following_asks_for_nothing_while_nothing_happens(client: Client, submit
     client.stop(job.id)
     thread.join(5)
     assert not thread.is_alive()
+
+
+class Notices(QuietDisplay):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_it_ends_where_the_ledger_pauses_the_job_and_not_where_a_user_does(
+    client: Client, agent: PlayedAgent, submit: Submit
+) -> None:
+    job, shown = submit("name=loses"), Notices()
+    with ThreadPoolExecutor(1) as threads:
+        following = threads.submit(Follower(client, job.id, shown).follow)
+        client.pause(job.id)
+        until(lambda: shown.texts, "the pause is told")
+        client.resume(job.id)
+        for _ in range(MOST_LOSSES):
+            agent.ledger.retry(agent.lease(job.id), Reason.INFRASTRUCTURE, "its Ray went down", lost=True)
+        try:
+            ended = following.result(timeout=20)
+        finally:
+            client.stop(job.id)
+    assert ended.state is JobState.PAUSED
+    assert f"{MOST_LOSSES} attempts in a row were lost" in shown.texts[-2]
+    assert shown.texts[-1] == f"it goes on with `epochal resume {job.id}`"
 
 
 def looks_at_jobs(client: Client) -> list[str]:

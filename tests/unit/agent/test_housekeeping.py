@@ -99,3 +99,16 @@ def test_what_became_of_a_run_after_its_attempt_is_told_once_by_who_has_its_secr
     again = "MLflow takes what there is of this job again"
     assert told == ([again, "MLflow refuses to store metric ../bad: no name"] if has_secret else [])
     assert (SyncState.load(folder).told == "") is has_secret
+    assert not secret_path(folder, lease.epoch).exists(), "nobody needs it any more"
+
+
+def test_the_secret_of_an_attempt_is_kept_while_there_is_something_to_send(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with LedgerSource.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1}, name="digits")
+        assert ledger.lease("a", 30, job.id) is not None  # what is active is sent by its own attempt
+        folder = kept(home, job.id)
+        DesiredRun.load(folder).changed(tags={"new": "1"}).save(folder)
+        secret_path(folder, 1).write_text("s3cret")
+        Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str]).tidy()
+    assert secret_path(folder, 1).exists()

@@ -38,6 +38,15 @@ def test_the_pace_starts_over_where_the_training_went_back() -> None:
     assert log.document()["eta_seconds"] == 10.0
 
 
+def test_a_step_that_was_reached_since_the_last_report_is_told_and_an_earlier_one_is_not() -> None:
+    log = ProgressLog()
+    assert not log.reached(3), "before the first report"
+    log.add(Progress("train", 20, 30, 1, 3.0, {"train/loss": 1.0}), now=0.0)
+    assert (log.reached(23), log.reached(22), log.reached(23)) == (True, False, False)
+    document = log.document()
+    assert (document["step"], document["loss_history"]) == (23, [[20, 1.0]])
+
+
 def test_nothing_is_told_before_the_first_report() -> None:
     assert ProgressLog().document() == {}
     assert thinned([]) == []

@@ -22,7 +22,7 @@ from epochal.spec.job import JobSpec, Retry
 from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed, DesiredRun, artifacts_folder
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.tracking.sync_state import artifact_files
-from epochal.training.control import Noted, Prepared, SetAside
+from epochal.training.control import Noted, Prepared, Progress, SetAside
 from epochal.training.data_summary import ClassCount, DataSummary
 
 SPEC = JobSpec.model_validate(
@@ -75,6 +75,16 @@ def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> 
 
     told(tmp_path, tell, "checkpoint_damaged")
     assert steps == [3]
+
+
+def test_the_ledger_hears_of_a_step_that_no_report_came_after(tmp_path: Path) -> None:
+    def tell(reporter: Reporter) -> None:
+        reporter.report(Progress("train", 0, 30, 0, 1.0))  # the first: MLflow is not asked yet
+        reporter.reached(3)
+
+    told(tmp_path, tell, "leased")
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        assert (ledger.jobs()[0].progress or {})["step"] == 3
 
 
 def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ train:
   early_stopping: {metric: val/loss, mode: min, patience: 3}
   freeze: ["features.*"]
 objective: {metric: val/accuracy, mode: max}
-resources: {workers: {min: 1, max: 4}, cpus_per_worker: 0.5, memory_per_worker: 2GiB, strategy: fsdp}
+resources: {workers: 4, cpus_per_worker: 0.5, memory_per_worker: 2GiB, strategy: fsdp}
 checkpoint: {every: 10m, keep: {latest: 2, best: 1}}
 retry: {infra: 3, oom: 1, user: 0}
 limits: {max_duration: 1h30m, max_pending: 1h}
@@ -55,6 +55,10 @@ sweep:
     model.params.channels: {choice: [[16, 32], [32, 64]]}
     train.global_batch_size: {dist: int, low: 16, high: 64, step: 16}
     train.lr_schedule.warmup: {dist: uniform, low: 0, high: 0.5}
+    train.clip_grad_norm: {dist: lognormal, mean: 0, sigma: 1, when: {model.params.channels: [[16, 32]]}}
+    train.seed: 3
+  points:
+    - {train.optimizer.lr: 1e-3, train.global_batch_size: 64}
 """
 
 

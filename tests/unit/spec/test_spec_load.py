@@ -57,10 +57,11 @@ def test_a_spec_of_nothing_lists_what_is_required() -> None:
 def test_the_full_spec_is_read_as_written() -> None:
     spec = load(FULL).spec
     assert spec.train.optimizer.params == {"weight_decay": 0.01}
-    assert (spec.resources.min_workers, spec.resources.max_workers) == (1, 4)
+    assert (spec.resources.min_workers, spec.resources.max_workers) == (4, 4)
     assert spec.sweep is not None
     assert list(spec.sweep.space) == [
         "train.optimizer.lr", "model.params.channels", "train.global_batch_size", "train.lr_schedule.warmup",
+        "train.clip_grad_norm", "train.seed",
     ]  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def test_a_stored_spec_of_a_newer_version_is_read() -> None:
     spec = load(FULL).spec
     stored = spec.model_dump(mode="json") | {"newer": 1}
     stored["train"]["newer"] = {"x": 1}
-    stored["resources"]["workers"]["newer"] = 1
+    stored["resources"]["newer"] = 1
+    stored["sweep"]["space"]["train.lr_schedule.warmup"]["newer"] = 1
     assert JobSpec.from_stored(stored) == spec
 
 

@@ -82,9 +82,10 @@ def test_one_mistake_is_one_problem(text: str, path: str, line: int, column: int
     ("space", "path", "told"),
     [
         ("{}", "sweep.space", "expected at least 1 entry, got an empty mapping"),
-        ("{train.seed: 3}", "sweep.space.train.seed", "expected {choice: [...]} or {dist: loguniform|uniform|int"),
-        ("{train.seed: {dist: normal}}", "sweep.space.train.seed", "expected {choice: [...]} or {dist:"),
-        ("{train.seed: {dist: [1]}}", "sweep.space.train.seed", "expected {choice: [...]} or {dist:"),
+        ("{train.seed: null}", "sweep.space.train.seed", "expected {choice: [...]}, {value: ...}, {dist: loguniform"),
+        ("{train.seed: {dist: gamma}}", "sweep.space.train.seed", "expected {choice: [...]}, {value:"),
+        ("{train.seed: {dist: normal, mean: 1}}", "sweep.space.train.seed.sigma", "is required"),
+        ("{train.seed: {dist: [1]}}", "sweep.space.train.seed", "expected {choice: [...]}, {value:"),
         ("{train.seed: {choice: []}}", "sweep.space.train.seed.choice", "expected at least 1 entry, got an empty list"),
         ("{train.seed: {dist: int, low: 1}}", "sweep.space.train.seed.high", "is required"),
         (

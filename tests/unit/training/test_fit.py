@@ -25,6 +25,7 @@ from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, window
 from epochal.training.control import Noted, NullControl, Phase, Progress, Report
 from epochal.training.fit import FitResult, fit
+from epochal.training.segment import RESUMED, WHOLE
 from epochal.training.setup import prepare
 from epochal.training.worker import Worker
 
@@ -56,7 +57,7 @@ class Watched(NullControl):
 def train(job: JobSpec, folder: Path, resume: bool = False, **changes: Any) -> tuple[FitResult, History]:
     recorder = MemoryRecorder()
     setup = pieces.setup(job, changes.pop("build", pieces.mlp), **changes)
-    return fit(setup, Worker(), folder, recorder, NullControl(), resume), recorder.history
+    return fit(setup, Worker(), folder, recorder, NullControl(), RESUMED if resume else WHOLE), recorder.history
 
 
 def test_metrics_of_every_step_and_validation(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from epochal.training import checkpoint, tensors
 from epochal.training.control import NullControl, Phase, Report, SetAside
 from epochal.training.fit import fit
 from epochal.training.sampler import Sampler
+from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
 
 
@@ -50,7 +51,7 @@ def train(
     """The losses by step, and what was reported."""
     recorder, control = MemoryRecorder(), Scripted(fail_after)
     try:
-        fit(pieces.setup(job, **changes), Worker(), folder, recorder, control, resume=True)
+        fit(pieces.setup(job, **changes), Worker(), folder, recorder, control, RESUMED)
     except BrokenOffError:
         assert fail_after is not None
     return dict(recorder.history.get("train/loss", [])), control.reports

@@ -37,8 +37,9 @@ def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Out
     """
     from epochal.catalog.index import check
     from epochal.spec import load_spec
+    from epochal.sweeps.check import check as check_sweep
 
-    loaded = load_spec(source, overrides, (check,))
+    loaded = load_spec(source, overrides, (check, check_sweep))
     check_code(loaded)
     with own_code(loaded.code_folder if loaded.spec.code else None):
         return _planned(loaded, all_data, output)

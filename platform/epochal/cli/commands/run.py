@@ -88,8 +88,9 @@ def _dry_run(source: str, overrides: tuple[str, ...], output: Output) -> int:
 def _load(source: str, overrides: tuple[str, ...]) -> Any:
     from epochal.catalog.index import check
     from epochal.spec.load import load_spec
+    from epochal.sweeps.check import check as check_sweep
 
-    loaded = load_spec(source, overrides, [check])
+    loaded = load_spec(source, overrides, [check, check_sweep])
     check_code(loaded)
     return loaded
 

@@ -58,7 +58,7 @@ def command(
 
     Nothing is queued where one of them is wrong, or could not be trained, as `plan` tells, where this machine has its
     data and torch. Exit code: 0 they are queued (with --follow or --wait: they
-    succeeded), 1 a job failed or was stopped, 2 a spec is wrong.
+    succeeded), 1 a job failed, was stopped, or is paused as its agent was lost again and again, 2 a spec is wrong.
     """
     attached = Attached(**how)
     _check(files, name, key, attached)

@@ -60,7 +60,8 @@ def _check_code(loaded: LoadedSpec) -> None:
 
 
 def _checks() -> tuple[Check, ...]:
-    """The catalog's check of names and parameters, from its index: needs no torch."""
+    """The checks of names and parameters: the catalog's, from its index, and a sweep's. Need no torch and no optuna."""
     from epochal.catalog.index import check
+    from epochal.sweeps.check import check as check_sweep
 
-    return (check,)
+    return check, check_sweep

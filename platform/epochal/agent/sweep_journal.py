@@ -1,0 +1,125 @@
+"""What a sweep's controller was told, on its way to the ledger, and what users ask of it on the way back.
+
+Inputs are written down in batches, by a thread, in the order in which the controller took them in. What an agent that
+dies had not written yet is forgotten with it: the next attempt replays what is there, and trains the rest again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from epochal.agent.port import JobSource
+from epochal.backoff import pause_after
+from epochal.errors import EpochalError, UnreachableError
+from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
+from epochal.ledger.values import Lease
+from epochal.sweeps.inputs import from_json
+from epochal.sweeps.trials import Input
+
+EVERY_SECONDS = 0.2
+"""Between two batches."""
+
+_MOST = 2000
+"""Inputs of one batch."""
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SweepJournal:
+    """Of one attempt. Use it as a context manager: at its end what is left is written down."""
+
+    def __init__(self, source: JobSource, lease: Lease, given_up: Callable[[], bool]) -> None:
+        self._source = source
+        self._lease = lease
+        self._given_up = given_up
+        self._newest = 0
+        self._told: list[NewInput] = []
+        self._changed: dict[int, TrialRecord] = {}
+        self._heard: set[str] = set()
+        self._requests = 0
+        self._waiting = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"journal-{lease.job_id}", daemon=True)
+
+    def __enter__(self) -> SweepJournal:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._waiting:
+            self._closed = True
+            self._waiting.notify_all()
+        self._thread.join()
+
+    def replayed(self) -> list[Input]:
+        """What earlier attempts have written down, in order. To be asked first.
+
+        Raises:
+            UnreachableError: the ledger does not answer, and it is given up.
+            ConflictError: another version wrote something that this one cannot read.
+        """
+        stored = self._patiently(lambda: self._source.inputs(self._lease.job_id))
+        self._newest = stored[-1].seq if stored else 0
+        self._heard = {one.key for one in stored if one.key is not None}
+        return [from_json(one.body) for one in stored]
+
+    def asked(self) -> list[SweepRequest]:
+        """What users have asked and the controller was not told yet.
+
+        Raises:
+            UnreachableError: the ledger does not answer, and it is given up.
+        """
+        found = self._patiently(lambda: self._source.requests(self._lease.job_id, self._requests))
+        self._requests = found[-1].seq if found else self._requests
+        return [one for one in found if one.key not in self._heard]
+
+    def tell(self, told: NewInput, changed: TrialRecord | None = None) -> None:
+        """Have it written down that the controller took this in, and what became of a trial with it."""
+        with self._waiting:
+            self._told.append(told)
+            if changed is not None:
+                self._changed[changed.number] = changed
+
+    def change(self, changed: TrialRecord) -> None:
+        """Have it written down how a trial stands."""
+        with self._waiting:
+            self._changed[changed.number] = changed
+
+    def _run(self) -> None:
+        with suppress(EpochalError):  # the lease is lost, or the attempt was given up: the outbox says so
+            while not self._closed:
+                with self._waiting:
+                    self._waiting.wait(EVERY_SECONDS)
+                self._write()
+            while self._told or self._changed:
+                self._write()
+
+    def _write(self) -> None:
+        with self._waiting:
+            told, changed = self._told[:_MOST], list(self._changed.values())
+            if not told and not changed:
+                return
+            self._changed.clear()
+        newest = self._patiently(lambda: self._source.append_inputs(self._lease, self._newest, told, changed))
+        with self._waiting:
+            del self._told[: len(told)]
+        self._newest = newest
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        failures = 0
+        while True:
+            try:
+                return call()
+            except UnreachableError as error:
+                if self._given_up() or (self._closed and failures > 3):
+                    _logger.warning("%s: the ledger does not hear of the sweep: %s", self._lease.job_id, error)
+                    raise
+            failures += 1
+            time.sleep(pause_after(failures))

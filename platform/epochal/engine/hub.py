@@ -1,0 +1,87 @@
+"""Where the kept gangs of a sweep ask their driver for work: a connection from each gang's first worker.
+
+Messages are JSON. Python's own handshake keeps strangers out: who does not know the key is not heard.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from types import TracebackType
+
+_HANDSHAKE_SECONDS = 10.0
+
+
+class Hub:
+    """Listens on ``host``, on a port that the system chose. Use it as a context manager."""
+
+    def __init__(self, host: str) -> None:
+        self.key = secrets.token_hex(32)
+        self._listener = socket.create_server((host, 0))
+        self.address: tuple[str, int] = (host, self._listener.getsockname()[1])
+        self._connections: dict[int, Connection] = {}
+        self._changed = threading.Condition()
+        threading.Thread(target=self._accept, name="hub", daemon=True).start()
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def take(self, slot: int, given_up: Callable[[], bool]) -> Connection | None:
+        """The connection of that slot's gang, once it is there; None once it is ``given_up``."""
+        with self._changed:
+            while slot not in self._connections:
+                if given_up():
+                    return None
+                self._changed.wait(0.1)
+            return self._connections.pop(slot)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return  # it is closed
+            threading.Thread(target=self._greet, args=(accepted,), daemon=True).start()
+
+    def _greet(self, accepted: socket.socket) -> None:
+        """Each in a thread of its own, so that a stranger who says nothing holds up nobody."""
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(accepted.detach())
+        try:
+            deliver_challenge(connection, self.key.encode())
+            answer_challenge(connection, self.key.encode())
+            slot = int(connection.recv_bytes(20))
+        except (AuthenticationError, OSError, EOFError, ValueError):
+            connection.close()
+            return
+        with self._changed:
+            self._connections[slot] = connection
+            self._changed.notify_all()
+
+
+def reach(address: tuple[str, int], key: str, slot: int) -> Connection:
+    """The worker's end.
+
+    Raises:
+        OSError, EOFError, AuthenticationError: the driver is not there, or does not let this one in.
+    """
+    reached = socket.create_connection(address, timeout=_HANDSHAKE_SECONDS)
+    reached.settimeout(None)
+    reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = Connection(reached.detach())
+    answer_challenge(connection, key.encode())
+    deliver_challenge(connection, key.encode())
+    connection.send_bytes(str(slot).encode())
+    return connection

@@ -1,0 +1,257 @@
+"""What a searched field of a sweep may be: distributions, choices and constants."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from math import exp
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from epochal.spec.section import Section
+
+WITHIN = 4.0
+"""A normal distribution is drawn from within so many sigma of its mean: 0.006 % of it is left out."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Exponent = Annotated[float, Field(ge=-300, le=300)]
+
+
+class Searched(Section):
+    """A field that trials may differ in."""
+
+    when: Annotated[dict[str, Annotated[list[Any], Field(min_length=1, max_length=1000)]], Field(max_length=20)] = {}
+    """Only in points where each of these paths, searched with `choice` too, has one of the values listed. In others
+    the field is as the spec has it."""
+
+
+class Ranged(Searched):
+    """Numbers, of which ``bounds`` are the smallest and the largest."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    @property
+    def origin(self) -> float:
+        """What steps are counted from."""
+        return self.bounds[0]
+
+    @property
+    def spacing(self) -> float | None:
+        """The distance between two values; None where every number is one."""
+        step: float | None = getattr(self, "step", None)
+        return step
+
+    def nearest(self, value: float) -> int | float:
+        """The value closest to a number."""
+        low, high = self.bounds
+        if self.spacing is None:
+            return min(max(value, low), high)
+        first, last = self._levels()
+        level = _divided(value - self.origin, self.spacing, ROUND_HALF_EVEN)
+        return self._level(min(max(level, first), last))
+
+    def values(self) -> list[int | float] | None:
+        """All of them, ascending; None where they are not counted."""
+        if self.spacing is None:
+            return None
+        first, last = self._levels()
+        return [self._level(level) for level in range(first, last + 1)]
+
+    def count(self) -> int | None:
+        """How many values there are; None where they are not counted."""
+        if self.spacing is None:
+            return None
+        first, last = self._levels()
+        return max(0, last - first + 1)
+
+    def ends(self) -> list[tuple[str, Any]]:
+        """The smallest and the largest value, each with the key that sets it."""
+        return [
+            ("low" if getattr(self, "low", None) is not None else "", self.nearest(self.bounds[0])),
+            ("high" if getattr(self, "high", None) is not None else "", self.nearest(self.bounds[1])),
+        ]
+
+    def _levels(self) -> tuple[int, int]:
+        """The numbers of the first and the last step within the bounds."""
+        low, high = (Decimal(repr(bound)) - Decimal(repr(self.origin)) for bound in self.bounds)
+        step = Decimal(repr(self.spacing))
+        return int((low / step).to_integral_value(ROUND_CEILING)), int((high / step).to_integral_value(ROUND_FLOOR))
+
+    def _level(self, level: int) -> int | float:
+        return float(Decimal(repr(self.origin)) + level * Decimal(repr(self.spacing)))
+
+
+class Uniform(Ranged):
+    """Uniform between two bounds."""
+
+    dist: Literal["uniform"]
+    """Which distribution this is."""
+    low: Finite
+    """The lower bound, included."""
+    high: Finite
+    """The upper bound, included."""
+    step: Positive | None = None
+    """Only `low` and multiples of this above it."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class LogUniform(Ranged):
+    """Log-uniform between two positive bounds."""
+
+    dist: Literal["loguniform"]
+    """Which distribution this is."""
+    low: Positive
+    """The lower bound, included."""
+    high: Positive
+    """The upper bound, included."""
+    step: Positive | None = None
+    """What is drawn goes to the nearest of `low` and multiples of this above it."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class IntUniform(Ranged):
+    """Whole numbers between two bounds; on a log scale where `log` is true."""
+
+    dist: Literal["int"]
+    """Which distribution this is."""
+    low: Whole
+    """The lower bound, included."""
+    high: Whole
+    """The upper bound, included."""
+    step: Annotated[Whole, Field(gt=0)] = 1
+    """Only `low` and multiples of this above it."""
+    log: bool = False
+    """Draw on a log scale."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def _level(self, level: int) -> int | float:
+        return self.low + level * self.step
+
+
+class Normal(Ranged):
+    """Normal about a mean, within four sigma of it and within the bounds."""
+
+    dist: Literal["normal"]
+    """Which distribution this is."""
+    mean: Finite
+    """Of the values."""
+    sigma: Positive
+    """The standard deviation of the values."""
+    low: Finite | None = None
+    """Nothing below this is drawn."""
+    high: Finite | None = None
+    """Nothing above this is drawn."""
+    step: Positive | None = None
+    """What is drawn goes to the nearest multiple of this, counted from `low`, or from 0 where there is no `low`."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        low, high = self.mean - WITHIN * self.sigma, self.mean + WITHIN * self.sigma
+        return low if self.low is None else max(low, self.low), high if self.high is None else min(high, self.high)
+
+    @property
+    def origin(self) -> float:
+        return self.low or 0.0
+
+
+class LogNormal(Ranged):
+    """Values whose natural logarithm is normal about a mean, within four sigma of it and within the bounds."""
+
+    dist: Literal["lognormal"]
+    """Which distribution this is."""
+    mean: Exponent
+    """Of the natural logarithms: half of the values are below exp(mean). For about 1e-3 it is -6.9."""
+    sigma: Annotated[float, Field(gt=0, le=50)]
+    """The standard deviation of the natural logarithms; 2.3 is a factor of ten."""
+    low: Positive | None = None
+    """Nothing below this is drawn."""
+    high: Positive | None = None
+    """Nothing above this is drawn."""
+    step: Positive | None = None
+    """What is drawn goes to the nearest multiple of this, counted from `low`, or from 0 where there is no `low`."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        low, high = exp(self.mean - WITHIN * self.sigma), exp(self.mean + WITHIN * self.sigma)
+        return low if self.low is None else max(low, self.low), high if self.high is None else min(high, self.high)
+
+    @property
+    def origin(self) -> float:
+        return self.low or 0.0
+
+
+class ChoiceOf(Searched):
+    """One of the values listed."""
+
+    choice: Annotated[list[Any], Field(min_length=1, max_length=1000)]
+    """The values; any that the field takes."""
+
+    def ends(self) -> list[tuple[str, Any]]:
+        """Every value, each with its key."""
+        return [(f"choice.{index}", value) for index, value in enumerate(self.choice)]
+
+
+class Constant(Searched):
+    """The same value in every trial, or with `when` in those it is for. Without `when` the bare value does as well."""
+
+    value: Any
+    """The value; any that the field takes."""
+
+    def ends(self) -> list[tuple[str, Any]]:
+        return [("value", self.value)]
+
+
+Scalar = bool | int | float | str
+
+
+def _kind(value: Any) -> str | None:
+    """Which distribution was written; None where that cannot be told."""
+    if isinstance(value, Scalar):
+        return "scalar"
+    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    if given.get("choice") is not None:
+        return "choice"
+    kind = given.get("dist") or ("value" if "value" in given else None)
+    return kind if isinstance(kind, str) else None
+
+
+Distribution = Annotated[
+    Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("loguniform")]
+    | Annotated[IntUniform, Tag("int")]
+    | Annotated[Normal, Tag("normal")]
+    | Annotated[LogNormal, Tag("lognormal")]
+    | Annotated[ChoiceOf, Tag("choice")]
+    | Annotated[Constant, Tag("value")]
+    | Annotated[Scalar, Tag("scalar")],
+    Discriminator(
+        _kind,
+        custom_error_type="distribution",
+        custom_error_message="expected {choice: [...]}, {value: ...}, {dist: loguniform|uniform|int, low: ..., "
+        "high: ...} or {dist: normal|lognormal, mean: ..., sigma: ...}",
+    ),
+]
+
+Entry = Uniform | LogUniform | IntUniform | Normal | LogNormal | ChoiceOf | Constant
+
+
+def entry_of(written: Any) -> Entry:
+    """A ``Distribution``, a bare value as the constant that it stands for."""
+    return Constant(value=written) if isinstance(written, Scalar) else written
+
+
+def _divided(value: float, step: float, rounding: str) -> int:
+    return int((Decimal(repr(value)) / Decimal(repr(step))).to_integral_value(rounding))

@@ -1,0 +1,107 @@
+"""What a searcher is, and what it is told of the trials so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from random import Random
+from typing import Any, Protocol
+
+from epochal.errors import Problem, UsageError
+from epochal.spec.job import JobSpec
+from epochal.spec.sweep import Sweep
+from epochal.sweeps.entries import Entry, Params
+from epochal.sweeps.space import Space
+from epochal.sweeps.trials import Point, Trial, TrialState
+
+SearcherEntry = Entry[Callable[[Any, JobSpec], "Searcher"]]
+"""``build(params, spec)``, of a spec with a sweep and an objective."""
+
+
+class Searcher(Protocol):
+    """Chooses points. A pure function: the same number and history give the same point, also on a new object, so that
+    whoever takes a sweep over gets the same trials."""
+
+    def suggest(self, number: int, history: Sequence[Trial]) -> Point | None:
+        """The point of suggestion ``number``, counted from 0; None where there is no other left.
+
+        ``history`` has every trial so far, running ones too, in the order of their numbers; those of an earlier sweep
+        come first and have negative ones.
+        """
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of a trial. ``units`` is its place, by path; ``value`` is its newest at ``length``, the lower the
+    better: infinite where it failed or diverged, None where nothing is measured yet."""
+
+    number: int
+    units: dict[str, float]
+    value: float | None
+    length: float
+    completed: bool
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Trials that got further come first: they were better than others. Those that failed come last."""
+        return (0.0, inf) if self.value is None or self.value == inf else (-self.length, self.value)
+
+
+class History:
+    """Reads trials for searchers that learn from them. Points outside the space, which users may add, are left out."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.space = Space(sweep_of(spec).searched)
+        self._sign = -1.0 if spec.objective is not None and spec.objective.mode == "max" else 1.0
+        self._seen: dict[int, tuple[Trial, Told | None]] = {}
+
+    def told(self, history: Sequence[Trial]) -> list[Told]:
+        """In order of their numbers."""
+        read = (self._read(trial) for trial in sorted(history, key=lambda trial: trial.number))
+        return [told for told in read if told is not None]
+
+    def at(self, length: float, trial: Trial) -> float | None:
+        """A trial's value at a length, the lower the better; None where it was not measured there."""
+        found = next((measured.value for measured in trial.curve if measured.length == length), None)
+        return None if found is None else self._lower_is_better(found)
+
+    def _read(self, trial: Trial) -> Told | None:
+        known = self._seen.get(trial.number)
+        if known is None or known[0] is not trial:
+            known = self._seen[trial.number] = (trial, self._told(trial))
+        return known[1]
+
+    def _told(self, trial: Trial) -> Told | None:
+        units = self.space.units(trial.point)
+        if units is None:
+            return None
+        value = self._lower_is_better(trial.curve[-1].value) if trial.curve else None
+        value = inf if trial.state is TrialState.FAILED else value
+        return Told(trial.number, units, value, trial.length, trial.state is TrialState.COMPLETED)
+
+    def _lower_is_better(self, value: float) -> float:
+        return self._sign * value if isfinite(value) else inf
+
+
+def sweep_of(spec: JobSpec) -> Sweep:
+    """
+    Raises:
+        UsageError: the spec is no sweep.
+    """
+    if spec.sweep is None:
+        raise UsageError(f"{spec.name} is no sweep", "add a `sweep` block to its spec")
+    return spec.sweep
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one suggestion, 32 bits."""
+    return Random(f"{seed}:{number}").getrandbits(32)
+
+
+def learns_nothing(params: Params, spec: JobSpec) -> Iterable[Problem]:
+    """The problem of a warm start where points do not depend on trials."""
+    search = sweep_of(spec).search
+    if search.earlier is not None:
+        message = f"{search.name} does not learn from trials, so it can learn nothing from earlier ones"
+        yield Problem("sweep.search.from", message, value=search.earlier, hint="remove it, or search with tpe")
