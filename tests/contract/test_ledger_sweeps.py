@@ -121,6 +121,16 @@ class TestTrials:
         assert [one.started_at is not None for one in found] == [True, True, True]
         assert [one.ended_at is not None for one in found] == [True, True, False]
 
+    def test_one_that_fails_is_an_event_and_no_other(self, ledger: Ledger, lease: Lease) -> None:
+        failed = trial(0, TrialState.FAILED, reason="OUT_OF_MEMORY", message="rank 0: no memory")
+        ledger.append_inputs(lease, 0, told(0), [trial(0), trial(1)])
+        for seq in (1, 2):
+            ledger.append_inputs(lease, seq, told(0), [failed, trial(1, TrialState.STOPPED)])
+        told_of = [event for event in ledger.events(lease.job_id) if event.kind == EventKind.TRIAL_FAILED]
+        assert [(event.message, event.detail) for event in told_of] == [
+            ("trial 0: rank 0: no memory", {"trial": 0, "reason": "OUT_OF_MEMORY"})
+        ]
+
     def test_one_that_goes_on_has_not_ended(self, ledger: Ledger, lease: Lease) -> None:
         ledger.append_inputs(lease, 0, told(0), [trial(0, TrialState.STOPPED, length=1.0)])
         (ended,) = ledger.trials(lease.job_id)
