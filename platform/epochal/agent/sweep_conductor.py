@@ -106,7 +106,8 @@ class Conductor:
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
         for told in self._journal.replayed():
-            self._controller.step(told)
+            finish = [one for one in self._controller.step(told) if isinstance(one, Finish)]
+            self._finish = finish[0] if finish else self._finish
             if isinstance(told, Reached):
                 self._metrics[told.trial] = told.metrics
         for trial in self._controller.trials.values():
@@ -115,8 +116,8 @@ class Conductor:
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
         self._hear()
-        if self._controller.is_finished:
-            self._finish = Finish()
+        if not self._controller.is_finished:
+            self._finish = None
         self._tell.swept(self._progress())
 
     def conduct(self, slots: Sequence[Slot]) -> None:
@@ -310,7 +311,8 @@ class Conductor:
                 self._judge(changed)
                 self._runs.record(changed)
                 self._tell.swept(self._progress())
-            self._changed.notify_all()
+            if commands or not isinstance(told, Asked):
+                self._changed.notify_all()
             return commands
 
     def _record(self, number: int) -> TrialRecord:

@@ -120,7 +120,8 @@ def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     from epochal.spec.sweep import Search, TrialScheduler
 
     sections: dict[str, type[Section]] = {str(kind): section for kind, section in SECTIONS.items()}
-    section = {**sections, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
+    sections |= {"searcher": Search, "trial_scheduler": TrialScheduler}
+    section = sections.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
     own.pop("name", None)
     return {**own, **entry.params.get("properties", {})}
