@@ -152,10 +152,11 @@ class TestTrials:
         assert TrialRecord.of(known, "r") == record
         assert TrialRecord.of(Trial(0, {})) == TrialRecord(0, {}, TrialState.WAITING)
 
-    @pytest.mark.parametrize(("mode", "order"), [("max", [3, 1, 4, 0, 2]), ("min", [4, 1, 3, 0, 2])])
+    @pytest.mark.parametrize(("mode", "order"), [("max", [5, 3, 1, 4, 0, 2, 6]), ("min", [5, 4, 1, 3, 0, 2, 6])])
     def test_best_first(self, mode: str, order: list[int]) -> None:
         values = [None, 0.5, NAN, 0.9, -1.0]
-        records = [trial(number, value=value) for number, value in enumerate(values)]
+        records = [trial(number, TrialState.PAUSED, value=value) for number, value in enumerate(values)]
+        records += [trial(5, TrialState.COMPLETED, value=0.0), trial(6, TrialState.FAILED, value=0.95)]
         assert [one.number for one in best_first(records, mode)] == order
 
 
@@ -273,6 +274,14 @@ class TestExtension:
         kinds = [event.kind for event in ledger.events(lease.job_id)]
         assert kinds[-2:] == [EventKind.SUCCEEDED, EventKind.EXTENDED]
         assert ledger.job(lease.job_id).message == "asked while it finished: 1 trial more"
+
+    def test_what_its_controller_refused_does_not_begin_it_for_ever(self, ledger: Ledger, lease: Lease) -> None:
+        ledger.ask(lease.job_id, EXTEND, "refused")
+        assert succeeded(ledger, lease) is JobState.QUEUED
+        again = ledger.lease("agent-1", 60, lease.job_id)
+        assert again is not None
+        ledger.running(again, world_size=2)
+        assert succeeded(ledger, again) is JobState.SUCCEEDED
 
     def test_what_the_agent_took_ends_it(self, ledger: Ledger, lease: Lease) -> None:
         ledger.ask(lease.job_id, EXTEND, "taken")

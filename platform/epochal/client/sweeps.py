@@ -35,7 +35,7 @@ class SweepCalls:
         return found
 
     def best_trial(self, ref: str) -> TrialRecord:
-        """The trial with the best objective so far, at whatever length.
+        """The best of the trials that trained to their full length, or before there is one the best so far.
 
         Raises:
             ConflictError: the job is no sweep.

@@ -191,13 +191,17 @@ def asked(body: Mapping[str, Any]) -> Extend | Add | Repeat | Cancel:
 
 
 def best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
-    """By the objective, at whatever length; then those without a number, and those that FAILED; of equals, by number.
+    """Those that trained to their full length by the objective, then others by theirs; then those without a number, and
+    those that FAILED. Of equals, by number.
 
     Args:
         mode: ``max`` or ``min``, as ``objective.mode``.
     """
     sign = -1.0 if mode == "max" else 1.0
-    ranked = sorted((one for one in trials if is_ranked(one)), key=lambda one: (sign * (one.value or 0.0), one.number))
+    ranked = sorted(
+        (one for one in trials if is_ranked(one)),
+        key=lambda one: (one.state is not TrialState.COMPLETED, sign * (one.value or 0.0), one.number),
+    )
     return [*ranked, *sorted((one for one in trials if not is_ranked(one)), key=attrgetter("number"))]
 
 
