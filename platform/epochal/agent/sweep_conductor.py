@@ -84,7 +84,7 @@ class Conductor:
     def __init__(self, sweep: Sweep, place: Place, tell: SweepTell, stop: Stop) -> None:
         self._sweep = sweep
         self._place = place
-        self._controller = Controller.of(sweep.spec)
+        self._controller = Controller.of(sweep.spec, sweep.journal.earlier(sweep.spec))
         self._journal = sweep.journal
         self._tell = tell
         self._stop = stop
@@ -159,7 +159,8 @@ class Conductor:
             shutil.copytree(trained, own, dirs_exist_ok=True)
         return {
             "metrics": dict(self._metrics.get(best.number, {})),
-            "best": [best.curve[-1].value, best.number],
+            "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
+            "trial": best.number,
             "weights": str(own) if trained.is_dir() else None,
             "spec": placed(sweep.payload.spec, best.point),
         }
