@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from epochal.errors import UsageError
 from epochal.ledger.json_values import Real, Time, Value
-from epochal.sweeps.trials import Added, Cancelled, Extended, Repeated, Trial, TrialState
+from epochal.sweeps.trials import Added, Cancelled, Extended, Measured, Repeated, Trial, TrialState
 
 MOST_TRIALS = 100_000
 """Of a sweep, and so of one request."""
@@ -62,6 +62,12 @@ class TrialRecord(Value):
             trial.message,
             curve=tuple((one.length, one.value) for one in trial.curve),
         )
+
+    @property
+    def trial(self) -> Trial:
+        """As a controller has it."""
+        curve = tuple(Measured(length, value) for length, value in self.curve)
+        return Trial(self.number, self.point, self.state, self.until, curve, self.reason or "", self.message)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ class Axis:
 
 
 def axis(name: str, values: Sequence[Any]) -> Axis:
-    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50, what is not
-    given below them; anything else at equal distances."""
+    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50, below them
+    what is not given; anything else at equal distances."""
     given = [value for value in values if value is not None]
     numbers = [value for value in given if _is_number(value) and math.isfinite(value)]
     if len(numbers) < len(given) or len(set(numbers)) < 2:

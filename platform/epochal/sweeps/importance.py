@@ -48,7 +48,8 @@ class Importance:
 def importance(found: Finding) -> Importance:
     """Permutation importance (Breiman, Random Forests, Machine Learning 2001) on what each bootstrap sample leaves out:
     half of what shuffling a parameter adds to the error is its total-effect Sobol index (Gregorutti, Michel and
-    Saint-Pierre, Correlation and Variable Importance in Random Forests, Statistics and Computing 2017). Each forest is of bagged trees, on samples of that sample.
+    Saint-Pierre, Correlation and Variable Importance in Random Forests, Statistics and Computing 2017). Each forest is
+    of bagged trees, on samples of that sample.
 
     Trials are compared at one length, the longest that half of them reached, and by their ranks: a trial that diverged
     counts as the worst, however far it went. The same trials give the same answer.

@@ -205,7 +205,7 @@ def metric_history(uri: str, run_id: str, metric: str) -> list[Point]:
     Raises:
         UnreachableError: the tracking server does not answer.
     """
-    with _answering(uri):
+    with answering_or_refused(uri):
         values = connect(uri).get_metric_history(run_id, metric)
     points = [Point(value.key, float(value.value), int(value.timestamp), int(value.step)) for value in values]
     return sorted(points, key=lambda point: (point.step, point.timestamp))
@@ -235,7 +235,7 @@ def _search(uri: str, condition: str, experiment: str | None, limit: int, page: 
     """Runs that fulfil MLflow's filter ``condition``, the newest first."""
     if is_sqlite(uri) and not sqlite_path(uri).exists():
         return
-    with _answering(uri):
+    with answering_or_refused(uri):
         client = connect(uri)
         experiments = experiment_names(client)
         if experiment is not None:
@@ -288,7 +288,7 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def _answering(uri: str) -> Iterator[None]:
+def answering_or_refused(uri: str) -> Iterator[None]:
     """Failures of the tracking server as our own errors, what it does not accept among them."""
     with answering(uri):
         try:

@@ -177,7 +177,7 @@ def test_report_says_what_was_found(run: Run, lease: Lease, agent: PlayedAgent, 
     assert found["trials"] == {"RUNNING": 1, "PAUSED": 1, "COMPLETED": 3, "FAILED": 1}
     assert "there are" in found["importance_of"]
     assert f"written to {page}" in err
-    assert page.read_text(encoding="utf-8").count("<svg") == 2, "one point alone was tried: no parallel coordinates"
+    assert page.read_text(encoding="utf-8").count("<svg") == 1, "one point alone was tried: no parallel coordinates"
     code, out, _ = run("report", lease.job_id)
     assert "1 FAILED" in out or "trials.FAILED" in out
     assert run("report", "nothing")[0] == 3

@@ -31,7 +31,7 @@ from epochal.tracking.model import FORMAT_TAG
 from epochal.training.checkpoint import name_of
 
 JOBS = Path(__file__).parents[3] / "jobs"
-SWEEP = JOBS / "sweeps" / "digits-cnn.yaml"
+SWEEP = JOBS / "sweeps" / "tpe-asha.yaml"
 NO_CLUSTER = cast(Connection, None)
 NO_GROUP = cast(PlacementGroup, None)
 

@@ -122,6 +122,23 @@ def compare_command(runs: tuple[str, ...], sweep: str | None, html: Path | None,
         write_page(comparison, html, page, bool(sweep))
 
 
+@command.command("register")
+@click.argument("run", metavar="RUN")
+@click.option("--name", required=True, help="The registered model's name; made where there is none.")
+@click.option("--alias", default="best", show_default=True, help="What asks for this version from now on.")
+@output_option()
+def register_command(run: str, name: str, alias: str, output: Output) -> None:
+    """Register the run's model in MLflow. That of a sweep's run is its best trial's."""
+    from epochal.tracking.model_versions import register
+    from epochal.tracking.runs import get_run
+
+    uri = recorded_at()
+    found = get_run(uri, run)
+    version = register(uri, found, name, alias)
+    made = {"model": f"models:/{name}@{alias}", "name": name, "version": version, "alias": alias, "run": found.id}
+    render.document(made, output)
+
+
 @command.command("sync")
 @click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds to try for.")
 @output_option()
