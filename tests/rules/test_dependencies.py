@@ -18,6 +18,7 @@ IMPORTED_AS = {
     "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
 """Where a package's name is not that of its module."""
 
@@ -25,7 +26,6 @@ NOT_IMPORTED = {
     "httptools": "uvicorn parses HTTP with it, and installs it only on request",
     "psycopg": "SQLAlchemy loads it for postgresql+psycopg:// URLs",
     "s3fs": "fsspec loads it for s3:// URLs",
-    "scikit-learn": "its data sets are read as files, without importing it",
     "kubernetes": "for cluster/",
     "mypy": "a tool", "ruff": "a tool", "import-linter": "a tool",
     "pytest-timeout": "a plugin of pytest", "pytest-xdist": "a plugin of pytest",

@@ -20,6 +20,7 @@ _TRIALS_SHOWN = 20
 
 
 def described(run: RunInfo) -> dict[str, Any]:
+    """All of it, as JSON has it."""
     return {
         "id": run.id,
         "name": run.name,
