@@ -180,17 +180,18 @@ class _Pack:
         """Take the steps of a window together; then each member does what it would do after it."""
         loops, clock, steps = [trainee.loop for trainee in self._trainees], self._clock, _Steps()
         first = loops[0].state.step
-        for step in range(first, min(loop.window_end for loop in loops)):
-            clock.mark()
-            loaded = reader.next()
-            clock.mark()
-            loops[0].control.tick("train", step)
-            rates = ensemble.set_lr(_factors(loops, step))
-            gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
-            clock.mark()
-            norms = ensemble.update()
-            clock.mark()
-            steps.add(gradients, rates, norms, loaded.size)
+        with ensemble.kernels():
+            for step in range(first, min(loop.window_end for loop in loops)):
+                clock.mark()
+                loaded = reader.next()
+                clock.mark()
+                loops[0].control.tick("train", step)
+                rates = ensemble.set_lr(_factors(loops, step))
+                gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
+                clock.mark()
+                norms = ensemble.update()
+                clock.mark()
+                steps.add(gradients, rates, norms, loaded.size)
         windows = steps.windows(first, ensemble.clips, clock.between())
         for member, (trainee, window) in enumerate(zip(self._trainees, windows, strict=True)):
             ensemble.settle(member)
