@@ -119,8 +119,8 @@ def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     from epochal.catalog.index import SECTIONS
     from epochal.spec.sweep import Search, TrialScheduler
 
-    sections: dict[str, type[Choice]] = {**SECTIONS, "searcher": Search, "trial_scheduler": TrialScheduler}
-    section = sections.get(entry.kind)
+    catalog = cast("dict[str, type[Choice]]", SECTIONS)
+    section = {**catalog, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
     for field, default in section.model_validate({}).model_dump(mode="json").items() if section else ():
         own[field]["default"] = default
