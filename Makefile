@@ -18,6 +18,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Named by content: a new checkout of the same files does not install again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
+# Containers often have it set. Tests start hundreds of processes, each of which would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What some tests need beside Python; where it is not installed they are skipped, and say so.
 DEBIAN_PACKAGES := chromium chromium-driver postgresql
 PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d' ' -f1)

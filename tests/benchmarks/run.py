@@ -30,6 +30,7 @@ SECTIONS = {
     "step-time": "step_time",
     "real-data": "real_data",
     "sweep": "sweep_speed",
+    "packs": "packs",
 }
 """Each names a module with ``measure(rounds, quick) -> Section``."""
 

@@ -132,11 +132,12 @@ class TestTrials:
     @pytest.mark.parametrize("value", [NAN, math.inf, -math.inf, 0.1 + 0.2, 1e-300, None], ids=str)
     def test_every_value_survives(self, ledger: Ledger, lease: Lease, value: float | None) -> None:
         metrics = {} if value is None else {"val/loss": value}
-        ledger.append_inputs(lease, 0, told(0), [trial(0, value=value, metrics=metrics)])
+        curve = () if value is None else ((1.0, 0.5), (2.0, value))
+        ledger.append_inputs(lease, 0, told(0), [trial(0, value=value, metrics=metrics, curve=curve)])
         (found,) = ledger.trials(lease.job_id)
         (travelled,) = (TrialRecord.from_dict(found.to_dict()),)
         for one in (found, travelled):
-            assert repr((one.value, dict(one.metrics))) == repr((value, metrics))
+            assert repr((one.value, dict(one.metrics), one.curve)) == repr((value, metrics, curve))
 
     def test_can_be_read_in_parts(self, ledger: Ledger, lease: Lease) -> None:
         states = [TrialState.COMPLETED, TrialState.FAILED] * 3
@@ -147,13 +148,15 @@ class TestTrials:
     def test_of_a_controller_s_trial(self) -> None:
         known = Trial(3, {"a.b": 1}, TrialState.FAILED, 9.0, (Measured(1, 0.5), Measured(3, 0.7)), "HANG", "rank 1")
         record = TrialRecord(3, {"a.b": 1}, TrialState.FAILED, 3, 9.0, 0.7, {}, "r", "HANG", "rank 1")
+        record = replace(record, curve=((1, 0.5), (3, 0.7)))
         assert TrialRecord.of(known, "r") == record
         assert TrialRecord.of(Trial(0, {})) == TrialRecord(0, {}, TrialState.WAITING)
 
-    @pytest.mark.parametrize(("mode", "order"), [("max", [3, 1, 4, 0, 2]), ("min", [4, 1, 3, 0, 2])])
+    @pytest.mark.parametrize(("mode", "order"), [("max", [5, 3, 1, 4, 0, 2, 6]), ("min", [5, 4, 1, 3, 0, 2, 6])])
     def test_best_first(self, mode: str, order: list[int]) -> None:
         values = [None, 0.5, NAN, 0.9, -1.0]
-        records = [trial(number, value=value) for number, value in enumerate(values)]
+        records = [trial(number, TrialState.PAUSED, value=value) for number, value in enumerate(values)]
+        records += [trial(5, TrialState.COMPLETED, value=0.0), trial(6, TrialState.FAILED, value=0.95)]
         assert [one.number for one in best_first(records, mode)] == order
 
 
@@ -271,6 +274,14 @@ class TestExtension:
         kinds = [event.kind for event in ledger.events(lease.job_id)]
         assert kinds[-2:] == [EventKind.SUCCEEDED, EventKind.EXTENDED]
         assert ledger.job(lease.job_id).message == "asked while it finished: 1 trial more"
+
+    def test_what_its_controller_refused_does_not_begin_it_for_ever(self, ledger: Ledger, lease: Lease) -> None:
+        ledger.ask(lease.job_id, EXTEND, "refused")
+        assert succeeded(ledger, lease) is JobState.QUEUED
+        again = ledger.lease("agent-1", 60, lease.job_id)
+        assert again is not None
+        ledger.running(again, world_size=2)
+        assert succeeded(ledger, again) is JobState.SUCCEEDED
 
     def test_what_the_agent_took_ends_it(self, ledger: Ledger, lease: Lease) -> None:
         ledger.ask(lease.job_id, EXTEND, "taken")

@@ -16,6 +16,8 @@ from foreground import run_status, title
 from served import HERE, Served, succeeded
 from stack import Process
 
+from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.model import FORMAT_TAG
 from epochal.tracking.server import TrackingServer
 from epochal.urls import free_port
 
@@ -111,6 +113,8 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
     run_id = served.until(lambda: served.ledger.job(job_id).run_id, "its run")
     run = {"tracking_uri": served.tracking_uri, "run_id": run_id}
     served.until(lambda: run_status(run) == "FINISHED", "the run is closed")
+
+    assert DesiredRun.load(served.home.job(job_id)).tags[FORMAT_TAG] == "pt2", "the model is packaged, by its agent"
 
     digest = hashlib.sha256(watched.canary.encode()).hexdigest()
     logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))

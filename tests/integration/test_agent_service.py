@@ -234,10 +234,10 @@ def stubborn(ledger: Ledger, packaged_once: Path, *overrides: str) -> Job:
 def test_packaging_holds_no_room_and_fails_no_job(serve: Serve, ledger: Ledger, home: Home, tmp_path: Path) -> None:
     serve()
     first = stubborn(ledger, tmp_path / "now")
-    second = ended(ledger, submit(ledger, "train.steps=20"))  # wants all the room that there is
-    assert second.state is JobState.SUCCEEDED, second.message
-    assert model_folder(home.job(second.id)).exists()
-    assert DesiredRun.load(home.job(second.id)).tags[FORMAT_TAG] == "pt2"
+    second = submit(ledger, ONE_WORKER, "resources.cpus_per_worker=2", *slowed(0.1))  # all the room that there is
+    wait_for_step(home, second, 1)
+    ledger.request_stop(second.id, grace=0)
+    assert ended(ledger, second).state is JobState.STOPPED
     assert ledger.job(first.id).state is JobState.RUNNING
     (tmp_path / "now").touch()
     first = ended(ledger, first)

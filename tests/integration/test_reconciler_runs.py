@@ -16,11 +16,13 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Lease
 from epochal.server.reconciler import Reconciler, Timing
+from epochal.sweeps.trials import Trial, TrialState
 from epochal.tracking.connection import connect
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.server import TrackingServer
 from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import Tracker
+from epochal.tracking.trial_runs import TrialRuns
 from polling import until
 
 AT_ONCE = Timing(closing=0.0)
@@ -233,3 +235,23 @@ def test_a_silent_tracking_server_delays_no_lease(start: Make, flaky_mlflow: Fla
         stop.set()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_trials_that_nobody_can_close_end_with_their_sweep(start: Make) -> None:
+    sweep = start()
+    runs = TrialRuns(sweep.folder)
+    runs.record(Trial(0, {}, TrialState.RUNNING))
+    runs.record(Trial(1, {}, TrialState.STOPPED))
+    sync(sweep.uri, sweep.folder)
+    client = connect(sweep.uri)
+    found = client.search_runs(
+        [client.get_run(sweep.run_id).info.experiment_id], f"tags.`mlflow.parentRunId` = '{sweep.run_id}'"
+    )
+    runs_of = {run.data.tags["epochal.trial"]: run.info.run_id for run in found}
+    sweep.reconciler().catch_up()
+    assert client.get_run(runs_of["0"]).info.status == "RUNNING", "its sweep runs"
+    (sweep.folder / "run.json").unlink()  # with the machine that the agent was on
+    sweep.finish(JobState.FAILED, Reason.OUT_OF_MEMORY)
+    sweep.reconciler().catch_up()
+    assert client.get_run(runs_of["0"]).info.status == "KILLED"
+    assert client.get_run(runs_of["1"]).info.status == "FINISHED"

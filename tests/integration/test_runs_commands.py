@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -16,11 +17,13 @@ import yaml
 from epochal.cli.main import main
 from epochal.doctor import ledger
 from epochal.settings import home, tracking_uri
+from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.connection import connect, sqlite_path
 from epochal.tracking.desired_run import DesiredRun, flatten
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import pending_folders
+from epochal.tracking.trial_runs import TrialRuns
 from epochal.urls import free_port
 
 TRAINING = "workflowType=machine_learning"
@@ -148,6 +151,33 @@ def test_compare_shows_only_what_differs(runs: dict[str, str], capsys: pytest.Ca
     query = f"runs=%5B{ids}%5D&experiments=%5B%221%22%5D&{TRAINING}"
     assert compared["page"] == f"http://127.0.0.1:5000/#/compare-runs?{query}"
     assert output(capsys, "compare", "job-1", "job-2", "-o", "name").split() == [runs["job-1"], runs["job-2"]]
+
+
+def test_compare_has_a_sweeps_trials_the_best_first(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = make_run(7, "search", 0.1)
+    trials = TrialRuns(folder)
+    for number, value in enumerate((0.5, 0.9, math.nan, 0.7)):
+        state = TrialState.FAILED if number == 3 else TrialState.COMPLETED
+        trials.record(Trial(number, {"train.optimizer.lr": 0.1 * number, "x": 1}, state, 2.0, (Measured(2.0, value),)))
+    assert len(output(capsys, "list", "-o", "name").split()) == 4, "a sweep has one run in the list"
+    lines = output(capsys, "compare", "--sweep", "job-7").splitlines()
+    assert lines[0].split() == ["ID", "TRIAL", "STATE", "VAL/ACCURACY", "TRAIN.OPTIMIZER.LR", "REASON", "DURATION"]
+    assert [line.split()[1:4] for line in lines[1:]] == [
+        ["1", "COMPLETED", "0.9"], ["0", "COMPLETED", "0.5"], ["3", "FAILED", "0.7"], ["2", "COMPLETED", "nan"],
+    ]  # fmt: skip
+    page = tmp_path / "compared.html"
+    compared = json.loads(output(capsys, "compare", "--sweep", "job-7", "-o", "json", "--html", str(page)))
+    assert list(compared["params"]) == ["train.optimizer.lr"]
+    assert len(compared["runs"]) == 4
+    assert compared["page"].count("%22%2C%22") == 3
+    assert "<td>COMPLETED</td>" in page.read_text(encoding="utf-8")
+    output(capsys, "compare", "job-1", "job-2", "--html", str(page))
+    assert "train.optimizer.lr" in page.read_text(encoding="utf-8")
+    assert "has no trials" in output(capsys, "compare", "--sweep", "job-1", code=2)
+    assert "or one sweep" in output(capsys, "compare", code=2)
+    assert "or one sweep" in output(capsys, "compare", "job-1", "--sweep", "job-7", code=2)
 
 
 def test_sync_sends_what_is_left_and_says_what_stays(

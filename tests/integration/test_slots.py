@@ -81,6 +81,10 @@ def segment(trial: int, until: float = 2, workers: int = 1, **changes: Any) -> T
     return TrialSegment(trial, f"trials/{trial:05d}", stored, until, "epochs", saved=until < 2)
 
 
+def train(slot: Slot, one: TrialSegment) -> Done | Failed | None:
+    return slot.train([one])[0]
+
+
 def losses(folder: Path) -> list[float]:
     points = (point for path in segments(folder) for line in read_lines(path) for point in line.points)
     return [point.value for point in points if point.name == "train/loss"]
@@ -88,17 +92,17 @@ def losses(folder: Path) -> list[float]:
 
 def test_kept_workers_train_trials_in_segments(attempt: Attempt, heard: Heard, tmp_path: Path) -> None:
     slots = [Slot(attempt, number, [seat]) for number, seat in enumerate(attempt.place.seats())]
-    first = slots[0].train(segment(0, until=1))
+    first = train(slots[0], segment(0, until=1))
     assert isinstance(first, Done)
     assert first.result["state"] == "reached"
     assert checkpoint.steps(tmp_path / "trials/00000/checkpoints") == [first.result["step"]]
-    other = slots[1].train(segment(1))
+    other = train(slots[1], segment(1))
     assert isinstance(other, Done)
     assert other.result["state"] == "completed"
     pids = {number: one.pid for number, one in heard.workers.items()}
     assert sorted(pids) == [0, 1]
 
-    on = slots[1].train(segment(0))  # in the other one's workers
+    on = train(slots[1], segment(0))  # in the other one's workers
     assert isinstance(on, Done)
     assert on.result["state"] == "completed"
     assert on.result["metrics"] == other.result["metrics"]  # two segments are as one
@@ -113,37 +117,37 @@ def test_kept_workers_train_trials_in_segments(attempt: Attempt, heard: Heard, t
 
 def test_a_failing_trial_costs_itself(attempt: Attempt, heard: Heard) -> None:
     slot = Slot(attempt, 0, attempt.place.seats()[:1])
-    nan = slot.train(segment(0, 50, optimizer={"name": "sgd", "lr": 9e5}, epochs=50))
+    nan = train(slot, segment(0, 50, optimizer={"name": "sgd", "lr": 9e5}, epochs=50))
     assert isinstance(nan, Failed)
     assert nan.kind is FailureKind.NON_FINITE_LOSS
     pid = heard.workers[0].pid
-    wrong = slot.train(segment(1, freeze=["nothing.*"]))
+    wrong = train(slot, segment(1, freeze=["nothing.*"]))
     assert isinstance(wrong, Failed)
     assert (wrong.kind, wrong.message) == (FailureKind.USER_ERROR, wrong.message)
     assert "nothing.*" in wrong.message
-    assert isinstance(slot.train(segment(2)), Done)
+    assert isinstance(train(slot, segment(2)), Done)
     assert heard.workers[0].pid == pid
 
     threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
-    killed = slot.train(segment(3, 100_000, epochs=100_000))
+    killed = train(slot, segment(3, 100_000, epochs=100_000))
     assert isinstance(killed, Failed)
     assert killed.kind is FailureKind.INFRASTRUCTURE
-    assert isinstance(slot.train(segment(4)), Done)  # by a new one
+    assert isinstance(train(slot, segment(4)), Done)  # by a new one
     assert heard.workers[0].pid != pid
     slot.close()
 
 
 def test_a_trial_is_ended_and_goes_on(attempt: Attempt, tmp_path: Path) -> None:
     slot = Slot(attempt, 0, attempt.place.seats()[:1])
-    threading.Timer(1.0, slot.end_trial).start()
+    threading.Timer(1.0, slot.end_trial, [0]).start()
     long = segment(0, until=100_000, epochs=100_000)
-    ended = slot.train(long)
+    ended = train(slot, long)
     assert isinstance(ended, Done)
     assert ended.result["state"] == "stopped"
     assert checkpoint.steps(tmp_path / "trials/00000/checkpoints") == [ended.result["step"]]
-    assert isinstance(slot.train(segment(1)), Done)
+    assert isinstance(train(slot, segment(1)), Done)
     threading.Timer(0.5, attempt.stop.request).start()
-    again = slot.train(long)
+    again = train(slot, long)
     assert isinstance(again, Done)
     assert again.result["step"] > ended.result["step"]
     slot.close()
@@ -151,16 +155,16 @@ def test_a_trial_is_ended_and_goes_on(attempt: Attempt, tmp_path: Path) -> None:
 
 def test_a_gang_of_two_is_kept(attempt: Attempt, heard: Heard) -> None:
     slot = Slot(attempt, 0, attempt.place.seats())
-    results = [slot.train(segment(trial, workers=2)) for trial in range(3)]
+    results = [train(slot, segment(trial, workers=2)) for trial in range(3)]
     assert all(isinstance(one, Done) for one in results)
     assert results[0] == results[1] == results[2]
     pids = [heard.workers[number].pid for number in (0, 1)]
-    nan = slot.train(segment(3, 50, 2, optimizer={"name": "sgd", "lr": 9e5}, epochs=50))
+    nan = train(slot, segment(3, 50, 2, optimizer={"name": "sgd", "lr": 9e5}, epochs=50))
     assert isinstance(nan, Failed)
     assert nan.kind is FailureKind.NON_FINITE_LOSS
-    wrong = slot.train(segment(4, workers=2, freeze=["nothing.*"]))
+    wrong = train(slot, segment(4, workers=2, freeze=["nothing.*"]))
     assert isinstance(wrong, Failed)
     assert "nothing.*" in wrong.message
-    assert isinstance(slot.train(segment(5, workers=2)), Done)
+    assert isinstance(train(slot, segment(5, workers=2)), Done)
     slot.close()
     until(lambda: all(gone(pid) for pid in pids), "both workers gone")

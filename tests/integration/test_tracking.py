@@ -19,11 +19,13 @@ from flaky_proxy import FlakyProxy
 from killed_sync import CHANGES
 from tracked_job import assert_all_arrived_once, curve, finish, loss, make_job, train
 
+from epochal.errors import ConflictError, UsageError
 from epochal.tracking.connection import connect, prepare_sqlite
 from epochal.tracking.desired_run import DesiredRun, artifacts_folder, write_atomically
 from epochal.tracking.metric_spool import MetricSpool
+from epochal.tracking.model_versions import register
 from epochal.tracking.reconcile import Truth, differences
-from epochal.tracking.runs import list_runs
+from epochal.tracking.runs import get_run, list_runs
 from epochal.tracking.server import TrackingServer
 from epochal.tracking.sync_state import SyncState, can_still_be_sent
 from epochal.tracking.syncer import Synced, sync
@@ -86,6 +88,31 @@ def test_the_model_of_a_run_loads(any_uri: str, job: Path, monkeypatch: pytest.M
         loaded = mlflow.pyfunc.load_model(uri)
         assert loaded.predict(torch.ones(5, 4).numpy()).shape == (5, 2)
         assert (loaded.metadata.run_id, loaded.metadata.model_id) == (synced.run_id, synced.model_id)
+
+
+def test_a_runs_model_is_registered_once_and_has_the_alias(
+    shared_mlflow_server: TrackingServer, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    uri = shared_mlflow_server.url
+    later = make_job(tmp_path / "storage", f"{job.name}-later")
+    for one in (job, later):
+        train(one, 0, 10)
+        finish(one)
+        sync(uri, one)
+    runs = [get_run(uri, one.name) for one in (job, later)]
+    assert [register(uri, run, "registered") for run in (runs[0], runs[0], runs[1])] == ["1", "1", "2"]
+    named = connect(uri).get_model_version_by_alias("registered", "best")
+    assert (named.version, named.run_id, named.model_id) == ("2", runs[1].id, runs[1].models[0])
+    assert register(uri, runs[0], "registered") == "1"
+    assert connect(uri).get_model_version_by_alias("registered", "best").version == "1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert mlflow.pytorch.load_model("models:/registered@best")(torch.ones(3, 4)).shape == (3, 2)
+    with pytest.raises(ConflictError, match="has no model"):
+        register(uri, replace(runs[0], models=()), "registered")
+    with pytest.raises(UsageError, match="does not accept"):
+        register(uri, runs[0], "registered", "v7")
 
 
 def test_values_keep_their_time_and_exact_value(any_uri: str, job: Path) -> None:

@@ -102,7 +102,9 @@ def test_from_nothing_to_a_finished_job_and_back_to_nothing(here: Here) -> None:
     assert ui.returncode == 0
     assert ui.stdout.startswith(f"{services.url('mlflow')}/#/experiments")
 
-    job = here.epochal("submit", QUICKSTART, "-s", "train.epochs=1", "-s", "resources.workers=1", "--follow")
+    job = here.epochal(
+        "submit", QUICKSTART, "-s", "train.epochs=1", "-s", "resources.workers=1", "--no-check", "--follow"
+    )
     assert job.returncode == 0, job.stderr
     commands = here.processes()
     assert commands

@@ -23,8 +23,9 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
 from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows
+from epochal.agent.sweep_conductor import Requests, Sweep
 from epochal.agent.sweep_journal import SweepJournal
-from epochal.agent.sweep_program import Requests, SweepProgram
+from epochal.agent.sweep_program import SweepProgram
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
@@ -289,7 +290,7 @@ class JobRunner:
         if spec.sweep is None:
             return TrainProgram(payload, self._folder, lease.epoch, limits)
         journal = SweepJournal(self._source, lease, lambda: self._is_ending)
-        return SweepProgram(spec, payload, self._folder, lease.epoch, journal, limits, self._requests)
+        return SweepProgram(Sweep(spec, payload, self._folder, journal, self._requests), lease.epoch, limits)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""

@@ -13,6 +13,9 @@ from epochal.files import write_atomically
 from epochal.ledger.values import Job
 from epochal.redaction import said
 from epochal.spec.job import JobSpec
+from epochal.sweeps.finding import Finding
+from epochal.sweeps.report import html
+from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.desired_run import (
     CheckpointPointer,
     DatasetUsed,
@@ -24,6 +27,7 @@ from epochal.tracking.desired_run import (
 )
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import Tracker
+from epochal.tracking.trial_runs import Journal
 from epochal.training.data_summary import DataSummary
 
 _LEAVE_SECONDS = 5.0
@@ -55,6 +59,23 @@ def kept_secrets(storage: Path) -> Iterator[Path]:
     return storage.glob(f"jobs/*/{_SECRET}*")
 
 
+def recorded_trials(folder: Path) -> list[Trial]:
+    """A sweep's trials as they were written down for MLflow: those that began."""
+    journal = Journal(folder)
+    journal.read()
+    return [
+        Trial(
+            number=run.number,
+            point=run.points[-1][2] if run.points else {},
+            state=TrialState(run.state),
+            curve=tuple(Measured(length, value) for length, (value, _) in sorted(run.measured.items())),
+            why=run.why,
+            message=run.message,
+        )
+        for run in journal.runs.values()
+    ]
+
+
 class RunTracking:
     """Writes the desired run in the job's folder, and starts the thread that tells MLflow once the training runs.
 
@@ -69,6 +90,7 @@ class RunTracking:
         self._tracker: Tracker | None = None
         self.told = False
         """Whether the ledger knows the run."""
+        self._spec = spec
         known = desired_run_path(folder).exists()
         desired = DesiredRun.load(folder) if known else DesiredRun.of(job_id, spec)
         self._desired = desired.changed(status="RUNNING")
@@ -122,10 +144,21 @@ class RunTracking:
             self.update(**changes)
 
     def close(self) -> Synced:
-        """Send what is left, within a deadline, and end the thread."""
+        """Send what is left, within a deadline, and end the thread. A sweep's report is made first."""
+        if self._spec.sweep is not None:
+            self._report()
         self.start()
         assert self._tracker is not None
         return self._tracker.close()
+
+    def _report(self) -> None:
+        trials = recorded_trials(self.folder)
+        try:
+            page = html(Finding.of(self._spec, trials), self.folder.name)
+            with as_far_as_the_disk_allows(self.folder):
+                write_atomically(artifacts_folder(self.folder) / "report.html", page)
+        except Exception:  # must not keep MLflow from hearing how the sweep ended
+            _logger.exception("the report of %s could not be made", self.folder.name)
 
     def leave(self) -> None:
         """End the thread, if there is one, with what is left sent as far as that goes quickly: the run stays open."""

@@ -71,11 +71,12 @@ class LossEntry(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
 
     ``target_kind`` says what ``target`` is: class numbers (batch,) against outputs (batch, classes), or real values
     of the outputs' shape. ``weight(params, target)`` is the sum of what the samples count for in the mean, None where
-    each counts for one.
+    each counts for one. ``scalars`` are those of the parameters that may be tensors, each a scalar.
     """
 
     target_kind: Literal["class", "real"]
     weight: Callable[[Any, Tensor], Tensor | None] = lambda params, target: None
+    scalars: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,8 +83,14 @@ def _per_sample(total: Tensor, output: Tensor) -> Tensor:
 
 
 def _cross_entropy(params: CrossEntropyParams, output: Tensor, target: Tensor) -> Tensor:
-    weights = weights_of(params, output)
-    return F.cross_entropy(output, target, weights, reduction="sum", label_smoothing=params.label_smoothing)
+    weights, smoothing = weights_of(params, output), params.label_smoothing
+
+    def smoothed(share: float) -> Tensor:
+        return F.cross_entropy(output, target, weights, reduction="sum", label_smoothing=share)
+
+    if isinstance(smoothing, Tensor):  # torch wants a number; the loss is linear in it
+        return (1 - smoothing) * smoothed(0.0) + smoothing * smoothed(1.0)
+    return smoothed(smoothing)
 
 
 def _nll(params: WeightedParams, output: Tensor, target: Tensor) -> Tensor:
@@ -131,6 +137,7 @@ CROSS_ENTROPY = LossEntry(
     build=_cross_entropy,
     target_kind="class",
     weight=_sum_of_weights,
+    scalars=("label_smoothing",),
 )
 NLL = LossEntry(
     summary="Negative log likelihood, for models whose outputs are log-probabilities",

@@ -63,6 +63,18 @@ class TellsMetrics(Protocol):
         """
 
 
+@runtime_checkable
+class TakesScalars(Protocol):
+    """A task whose loss takes some of its numbers as tensors too, so that trials which differ in them train as one."""
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """Those numbers, by name."""
+
+    def with_scalars(self, values: Mapping[str, Tensor]) -> Task:
+        """The same task with these, each a scalar, in place of its own."""
+
+
 def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:
     """A model's ``outputs`` in that ``shape``, (batch, ...).
 

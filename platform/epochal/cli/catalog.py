@@ -119,8 +119,9 @@ def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     from epochal.catalog.index import SECTIONS
     from epochal.spec.sweep import Search, TrialScheduler
 
-    catalog = cast("dict[str, type[Choice]]", SECTIONS)
-    section = {**catalog, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
+    sections: dict[str, type[Choice]] = {str(kind): section for kind, section in SECTIONS.items()}
+    sections |= {"searcher": Search, "trial_scheduler": TrialScheduler}
+    section = sections.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
     for field, default in section.model_validate({}).model_dump(mode="json").items() if section else ():
         own[field]["default"] = default

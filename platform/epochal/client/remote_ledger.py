@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from epochal.client.http import Http, Patience, Request
 from epochal.client.renewal_batcher import RenewalBatcher
+from epochal.client.sweeps import trials_of
 from epochal.errors import NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
@@ -152,6 +153,9 @@ class RemoteLedger:
             found += [StoredInput.from_dict(one) for one in page["inputs"]]
             after = page["next"]
         return found
+
+    def trials(self, job_id: str) -> list[TrialRecord]:
+        return trials_of(self._http, job_id)
 
     def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
         answer = self._http.get(f"/jobs/{in_path('job', job_id)}/requests", {"after": after})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
@@ -19,7 +19,7 @@ from epochal.engine.hub import Hub
 from epochal.engine.payload import TRIALS, TrialSegment, TrialsPayload
 from epochal.engine.place import Place, Seat
 from epochal.engine.watchdog import DEFAULT_LIMITS
-from epochal.redaction import named
+from epochal.redaction import named, said
 from epochal.training.control import Phase, Report
 
 _LOOK_SECONDS = 0.25
@@ -67,25 +67,25 @@ class Slot:
         self._number = number
         self._seats = seats
         self._kept: _Kept | None = None
-        self._segment = 0
+        self._message = 0
 
-    def train(self, segment: TrialSegment) -> Done | Failed | None:
-        """How the segment ended; None where the attempt was stopped before it began.
+    def train(self, segments: Sequence[TrialSegment]) -> list[Done | Failed | None]:
+        """How each segment ended; None where the attempt was stopped before it began. Several train as a pack.
 
         After a failure that may have hurt the workers the next segment has new ones.
         """
         if self._kept is None or self._kept.is_over:
             self._kept = _Kept(self._attempt, self._number, self._seats)
-        self._segment += 1
-        ended = self._kept.train(segment, self._segment)
-        if isinstance(ended, Failed) and ended.kind not in LASTING:
+        self._message += 1
+        ended = self._kept.train(segments, self._message)
+        if any(isinstance(one, Failed) and one.kind not in LASTING for one in ended):
             self.close()
         return ended
 
-    def end_trial(self) -> None:
-        """Have the trial that is trained now save its state and end."""
+    def end_trial(self, trial: int) -> None:
+        """Have that trial, which is trained now, save its state and end."""
         if self._kept is not None:
-            self._kept.end(self._segment)
+            self._kept.end(self._message, trial)
 
     def close(self) -> None:
         """End the workers."""
@@ -106,7 +106,7 @@ class _Kept:
         self._over = threading.Event()
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._ending = 0
+        self._ending: set[tuple[int, int]] = set()
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name=f"slot-{number}", daemon=True)
         self._thread.start()
@@ -115,24 +115,32 @@ class _Kept:
     def is_over(self) -> bool:
         return self._over.is_set()
 
-    def train(self, segment: TrialSegment, number: int) -> Done | Failed | None:
+    def train(self, segments: Sequence[TrialSegment], number: int) -> list[Done | Failed | None]:
         if self._connection is None:
             self._connection = self._attempt.hub.take(self._number, self._over.is_set)
-        if self._connection is not None and self._send({"segment": asdict(segment), "number": number}):
-            if self._ending == number:  # while it was being sent
-                self._send({"stop": number})
+        told: list[Done | Failed | None] = []
+        sent = {"segments": [asdict(segment) for segment in segments], "number": number}
+        if self._connection is not None and self._send(sent):
+            for early in [one for one in self._ending if one[0] == number]:  # while it was being sent
+                self._send({"stop": number, "trial": early[1]})
             with suppress(OSError, EOFError):
-                while not self._over.is_set():
+                while len(told) < len(segments) and not self._over.is_set():
                     if self._connection.poll(_LOOK_SECONDS):
-                        return self._answer(self._connection.recv_bytes())
+                        told.append(self._answer(self._connection.recv_bytes()))
+        if len(told) < len(segments):
+            told += [self._verdict()] * (len(segments) - len(told))
+        return told
+
+    def _verdict(self) -> Failed | None:
+        """What became of workers that do not answer."""
         self._over.wait(_VERDICT_SECONDS)
         if self._failed is None and not self._attempt.stop.requested:
             return Failed(0, FailureKind.INFRASTRUCTURE, "the workers of a slot ended without a word")
         return self._failed
 
-    def end(self, number: int) -> None:
-        self._ending = number
-        self._send({"stop": number})
+    def end(self, number: int, trial: int) -> None:
+        self._ending.add((number, trial))
+        self._send({"stop": number, "trial": trial})
 
     def close(self) -> None:
         """Have the workers end by themselves; kill those that do not."""
@@ -154,7 +162,7 @@ class _Kept:
         try:
             event = wire.decode(message)
         except ValueError as error:
-            return Failed(0, FailureKind.USER_ERROR, f"what the worker told is {error}")
+            return Failed(0, FailureKind.USER_ERROR, f"what the worker told is {said(error)}")
         assert isinstance(event, Done | Failed)
         return event
 

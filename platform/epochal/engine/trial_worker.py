@@ -10,8 +10,9 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +31,17 @@ from epochal.redaction import Redactor, trace
 from epochal.spec.job import JobSpec
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
-from epochal.training.control import Noted
-from epochal.training.fit import fit
+from epochal.training.control import Noted, Phase, Report
+from epochal.training.fit import FitResult, fit
+from epochal.training.pack import Member, fit_pack
 from epochal.training.process_group import join
 from epochal.training.segment import Segment
 from epochal.training.setup import Setup, prepare
+from epochal.training.worker import Worker
 from epochal.units import Interval
 
 if TYPE_CHECKING:
-    from epochal.engine.worker import WorkerContext
+    from epochal.engine.worker import WorkerContext, WorkerControl
 
 _IDLE_SECONDS = 10.0
 """How often workers without work say that they are there: to the watchdog, and to each other."""
@@ -62,20 +65,22 @@ def serve(payload: TrialsPayload, context: WorkerContext) -> dict[str, Any]:
         orders = stack.enter_context(_orders(payload, context)) if context.worker.is_first else None
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
         while (message := _next(orders, context)) is not None:
-            context.control.begin(message["segment"]["trial"], message["number"])
-            told = trials.train(TrialSegment(**message["segment"]))
-            if orders is not None:
-                orders.answer(told)
-            trained += 1
+            context.control.begin()
+            number, segments = message["number"], [TrialSegment(**one) for one in message["segments"]]
+            for told in trials.train(segments, _Ends(orders, number)):
+                if orders is not None:
+                    orders.answer(told)
+            trained += len(segments)
     return {"segments": trained}
 
 
 class _Orders:
     """The first worker's end of the connection to the driver."""
 
-    def __init__(self, connection: Connection, context: WorkerContext) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._control = context.control
+        self.ended: set[tuple[int, int]] = set()
+        """By the number of the message, and of the trial in it: what is to save its state and end."""
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
@@ -96,7 +101,7 @@ class _Orders:
                 self._messages.put(_END)
                 return
             if "stop" in message:
-                self._control.end_segment(message["stop"])
+                self.ended.add((message["stop"], message["trial"]))
             else:
                 self._messages.put(message)
 
@@ -105,19 +110,19 @@ class _Orders:
 def _orders(payload: TrialsPayload, context: WorkerContext) -> Iterator[_Orders]:
     connection = reach(payload.hub, payload.key, payload.slot)
     try:
-        yield _Orders(connection, context)
+        yield _Orders(connection)
     finally:
         connection.close()
 
 
 def _next(orders: _Orders | None, context: WorkerContext) -> _Message | None:
     """The next segment, the same on every worker; None where there are no more."""
-    while not context.control.attempt_ends():
+    while not context.control.stop_requested():
         message = _shared(orders.next(_IDLE_SECONDS) if orders is not None else None, context)
         context.control.tick("setup", 0)
         if "end" in message:
             return None
-        if "segment" in message:
+        if "segments" in message:
             return message
     return None
 
@@ -133,6 +138,45 @@ def _shared(message: _Message | None, context: WorkerContext) -> _Message:
     return box[0]
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """Which trials of a message are to end before their segments do, as the first worker hears."""
+
+    orders: _Orders | None
+    number: int
+
+    def __contains__(self, trial: int) -> bool:
+        return self.orders is not None and (self.number, trial) in self.orders.ended
+
+
+@dataclass(frozen=True)
+class _TrialControl:
+    """The link of one trial to the outside (``training.control.Control``)."""
+
+    control: WorkerControl
+    trial: int
+    ends: _Ends
+
+    def stop_requested(self) -> bool:
+        return self.control.stop_requested() or self.trial in self.ends
+
+    def tick(self, phase: Phase, step: int) -> None:
+        self.control.tick(phase, step)
+
+    def saving(self, stage_done: bool) -> None:
+        self.control.saving(stage_done)
+
+    def report(self, report: Report) -> None:
+        self.control.report(report, self.trial)
+
+
+def _fitted(member: Member, worker: Worker) -> FitResult | Exception:
+    try:
+        return fit(member.setup, worker, member.folder, member.recorder, member.control, member.segment)
+    except Exception as error:
+        return error
+
+
 class _Trials:
     """Trains segments, and keeps what trials have in common."""
 
@@ -142,35 +186,55 @@ class _Trials:
         self._known: Setup | None = None
         self._noted: set[str] = set()
 
-    def train(self, segment: TrialSegment) -> Done | Failed:
-        """How the segment ended. What ends this worker too is raised."""
-        context = self._context
-        spec = JobSpec.from_stored(dict(segment.spec))
-        try:
-            return Done(context.worker.rank, self._train(segment, spec))
-        except Exception as error:
-            if context.worker.world_size > 1 and not isinstance(error, NonFiniteError):
-                raise
-            failed = of_exception(context.worker.rank, error, trace())
-            told = redacted(failed, Redactor.of_variables(tuple(spec.secrets)))
-            assert isinstance(told, Failed)
-            return told
+    def train(self, segments: Sequence[TrialSegment], ends: _Ends) -> list[Done | Failed]:
+        """How each segment ended; several train as a pack. What ends this worker too is raised."""
+        members: dict[int, Member] = {}
+        failed: dict[int, Failed] = {}
+        for segment in segments:
+            spec = JobSpec.from_stored(dict(segment.spec))
+            try:
+                members[segment.trial] = self._member(segment, spec, ends)
+            except Exception as error:
+                failed[segment.trial] = self._failed(error, spec)
+        if len(members) > 1:
+            packed = fit_pack(list(members.values()), self._context.worker)
+            ended = dict(zip(members, packed.outcomes, strict=True))
+            why_alone = packed.why_alone
+        else:
+            ended, why_alone = {trial: _fitted(member, self._context.worker) for trial, member in members.items()}, ""
+        told = {trial: self._told(members[trial], outcome, why_alone) for trial, outcome in ended.items()}
+        return [failed.get(segment.trial) or told[segment.trial] for segment in segments]
 
-    def _train(self, segment: TrialSegment, spec: JobSpec) -> dict[str, Any]:
-        context = self._context
-        folder = context.folder / segment.folder
-        setup = self._prepare(spec)
-        recorder = self._recorder(folder)
+    def _member(self, segment: TrialSegment, spec: JobSpec, ends: _Ends) -> Member:
+        folder = self._context.folder / segment.folder
+        until = Interval(segment.until, segment.unit) if segment.until is not None else None
+        return Member(
+            setup=self._prepare(spec),
+            folder=folder,
+            recorder=self._recorder(folder),
+            control=_TrialControl(self._context.control, segment.trial, ends),
+            segment=Segment(True, until, segment.saved, segment.beats),
+        )
+
+    def _told(self, member: Member, outcome: FitResult | Exception, why_alone: str) -> Done | Failed:
+        worker = self._context.worker
         try:
-            until = Interval(segment.until, segment.unit) if segment.until is not None else None
-            part = Segment(True, until, segment.saved, segment.beats)
-            result = fit(setup, context.worker, folder, recorder, context.control, part)
-        finally:
-            recorder.close()
-        if context.worker.is_first and result.weights is not None:
-            keep_example(setup, folder)
-        told = dataclasses.asdict(result)
-        return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+            member.recorder.close()
+            if isinstance(outcome, Exception):
+                raise outcome
+            if worker.is_first and outcome.weights is not None:
+                keep_example(member.setup, member.folder)
+        except Exception as error:
+            return self._failed(error, member.setup.spec)
+        return Done(worker.rank, json.loads(json.dumps({**dataclasses.asdict(outcome), "why_alone": why_alone})))
+
+    def _failed(self, error: Exception, spec: JobSpec) -> Failed:
+        worker = self._context.worker
+        if worker.world_size > 1 and not isinstance(error, NonFiniteError):
+            raise error
+        told = redacted(of_exception(worker.rank, error, trace()), Redactor.of_variables(tuple(spec.secrets)))
+        assert isinstance(told, Failed)
+        return told
 
     def _prepare(self, spec: JobSpec) -> Setup:
         context, first = self._context, self._known is None

@@ -73,10 +73,7 @@ class WorkerControl:
         self.rank = rank
         self._marker = marker
         self._events = events
-        self.trial: int | None = None
-        """Of a sweep, the one that is trained now."""
         self._stop = False
-        self._segment = self._ending = 0
         self._looked = 0.0
         self.phase: Phase = "setup"
         self.step = 0
@@ -85,24 +82,15 @@ class WorkerControl:
         self._ticks = self._stages = self._growth = 0
 
     def stop_requested(self) -> bool:
-        return self.attempt_ends() or self._ending == self._segment > 0
-
-    def attempt_ends(self) -> bool:
-        """Whether all that is trained in this attempt is to end."""
         now = time.monotonic()
         if not self._stop and now - self._looked >= _STOP_POLL_SECONDS:
             self._looked = now
             self._stop = self._marker.exists()
         return self._stop
 
-    def begin(self, trial: int, segment: int) -> None:
-        """A trial of a sweep begins, or goes on, with the segment of that number."""
-        self.trial, self.phase, self.step, self._segment = trial, "setup", 0, segment
-        self._stepped = False
-
-    def end_segment(self, number: int) -> None:
-        """Have the segment of that number save its state and end; the next one goes on. From another thread."""
-        self._ending = number
+    def begin(self) -> None:
+        """Another training begins, after one that has ended."""
+        self.phase, self.step, self._stepped = "setup", 0, False
 
     def tick(self, phase: Phase, step: int) -> None:
         self._stepped = self._stepped or (phase == self.phase == "train" and step > self.step)
@@ -115,8 +103,8 @@ class WorkerControl:
         else:
             self._growth += 1
 
-    def report(self, report: Report) -> None:
-        self._events.put(Reported(self.rank, report, self.trial))
+    def report(self, report: Report, trial: int | None = None) -> None:
+        self._events.put(Reported(self.rank, report, trial))
 
     def heartbeat(self) -> Heartbeat:
         return Heartbeat(self.rank, self.phase, self.step, self._ticks, self._stages, self._growth, self._stepped)

@@ -22,7 +22,7 @@ from epochal.ledger.values import Held, Job
 from epochal.sweeps.trials import TrialState
 
 _OVER = [state for state in TrialState if state.is_over]
-_TOLD = ("point", "state", "length", "until", "value", "metrics", "run_id", "reason", "message")
+_TOLD = ("point", "state", "length", "until", "value", "metrics", "curve", "run_id", "reason", "message")
 
 
 class SweepOperations:
@@ -190,4 +190,5 @@ def _to_trial(row: Row[Any]) -> TrialRecord:
     values["state"] = TrialState(values["state"])
     values["value"] = None if row.value is None else float(row.value)
     values["metrics"] = {name: float(value) for name, value in row.metrics.items()}
+    values["curve"] = tuple((float(length), float(value)) for length, value in row.curve)
     return TrialRecord(**values)

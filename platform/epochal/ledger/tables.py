@@ -172,6 +172,7 @@ trials = Table(
     # JSON, as SQLite makes NULL of a NaN.
     Column("value", JSON(none_as_null=True)),
     Column("metrics", JSON, nullable=False),
+    Column("curve", JSON, nullable=False),
     Column("run_id", Text),
     Column("reason", Text),
     Column("message", Text, nullable=False),

@@ -60,7 +60,8 @@ class RunReconciler:
         """
         if difference.found == DELETED:  # by a person, who can restore it
             return False
-        if self._truth(difference.job_id, difference.run_id, self._ledger.now()) != difference.truth:
+        now = self._ledger.now()
+        if not difference.is_still(lambda job, run: self._truth(job, run, now)):
             return False
         correct(self._uri, difference)
         return True

@@ -12,10 +12,13 @@ from epochal.sweeps.trials import TrialState
 
 MOST_TOLD = 1000
 """Inputs, and trials, in one request."""
+MOST_MEASURED = 10_000
+"""Lengths at which one trial is measured."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)] | Literal["nan", "inf", "-inf"]
 _Seq = Annotated[int, Field(ge=0, le=LARGEST)]
 _Limit = Annotated[int, Field(ge=1, le=1000)]
+_Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 TRIALS = answer_of("Trials", trials=list[TrialRecord], next=int | None)
@@ -63,6 +66,7 @@ class TrialBody(Body):
     until: Number = 0.0
     value: Number | None = None
     metrics: dict[str, Number] = {}
+    curve: Annotated[list[_Pair], Field(max_length=MOST_MEASURED)] = []
     run_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     reason: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     message: Text = ""

@@ -91,6 +91,7 @@ class Controller:
         """So many may begin yet, besides those that were added."""
         self._suggested = 0
         self._exhausted = False
+        """When it was last asked, the searcher had no more; only for ``wanted``."""
         self._repeats: set[int] = set()
         self._failures = 0
         self._finished = False
@@ -169,9 +170,9 @@ class Controller:
             self._known(told.holds)
         if self._finished:
             return []
-        run = self._interrupted_run() or self._continued(told.holds) or self._begun(told.point)
-        run = run or self._continued(told.holds)  # what waits for new trials no longer does, once there are none
-        return [run] if run is not None else self._finish_if_over()
+        run = self._interrupted_run() or self._continued(told.holds, self._may_begin) or self._begun(told)
+        run = run or self._continued(told.holds, more=False)  # there are no new trials to be waited for
+        return [run] if run is not None else self._finish_if_over(more=False)
 
     def _interrupted_run(self) -> Run | None:
         while self._interrupted:
@@ -180,18 +181,18 @@ class Controller:
                 return self._run(trial)
         return None
 
-    def _continued(self, holds: int | None) -> Run | None:
+    def _continued(self, holds: int | None, more: bool) -> Run | None:
         """What the trial scheduler promotes or continues."""
-        chosen = self._trial_scheduler.next(holds, self._may_begin)
+        chosen = self._trial_scheduler.next(holds, more)
         if chosen is None:
             return None
         trial = replace(self._trials[chosen.trial], until=chosen.until)
         self._trial_scheduler.started(trial)
         return self._run(trial)
 
-    def _begun(self, known: Point | None) -> Run | None:
-        """A new trial; ``known`` is its point where this is a replay."""
-        wanted = self._added.popleft() if self._added else self._planned(known)
+    def _begun(self, told: Asked) -> Run | None:
+        """A new trial."""
+        wanted = self._added.popleft() if self._added else self._planned(told)
         if wanted is None:
             return None
         number = len(self._trials)
@@ -204,18 +205,19 @@ class Controller:
         self._history.append(trial)
         return self._run(trial)
 
-    def _planned(self, known: Point | None) -> _Wanted | None:
-        """The next point of the spec's own, or of the searcher's."""
-        if not self._left or (self._exhausted and not self._first):
+    def _planned(self, told: Asked) -> _Wanted | None:
+        """The next point of the spec's own, or of the searcher's, which in a replay is known already."""
+        if not self._left:
             return None
         if self._first:
-            point: Point | None = self._first.popleft()
-        else:
-            point = self._searcher.suggest(self._suggested, self._history) if known is None else known
-            self._suggested += 1
+            self._left -= 1
+            return _Wanted(self._first.popleft())
+        known = told.point if told.trial == len(self._trials) else None
+        point = self._searcher.suggest(self._suggested, self._history) if known is None else known
+        self._exhausted = point is None
         if point is None:
-            self._exhausted = True
             return None
+        self._suggested += 1
         self._left -= 1
         return _Wanted(point)
 
@@ -226,8 +228,9 @@ class Controller:
 
     @property
     def _may_begin(self) -> bool:
-        """Whether there may be a point that was not yet tried."""
-        return bool(self._added) or (self._left > 0 and (bool(self._first) or not self._exhausted))
+        """Whether there may be a point that was not yet tried. Whether the searcher has one is known where it is asked,
+        and asked each time anew: nothing is remembered of an ``Asked`` without an answer, which is not written down."""
+        return bool(self._added) or self._left > 0
 
     def _run(self, trial: Trial) -> Run:
         self._running.add(trial.number)
@@ -307,12 +310,12 @@ class Controller:
     def _seed_of(self, point: Point) -> int:
         return int(point.get(SEED, self._train_seed))
 
-    def _finish_if_over(self) -> list[Command]:
+    def _finish_if_over(self, more: bool = True) -> list[Command]:
         """The end of the sweep, where nothing trains or waits and nothing new may begin."""
         waits = any(self._trials[number].state is TrialState.WAITING for number in self._interrupted)
-        if self._running or waits or self._may_begin or self._trial_scheduler.next(None, False) is not None:
+        if self._running or waits or (more and self._may_begin):
             return []
-        return self._finish()
+        return self._finish() if self._trial_scheduler.next(None, False) is None else []
 
     def _finish(self, failed: str = "") -> list[Command]:
         self._ended = {number: trial for number, trial in self._trials.items() if not trial.state.is_over}

@@ -26,14 +26,14 @@ from epochal.sweeps.trials import (
 def to_json(told: Input, answer: Sequence[Command] = ()) -> dict[str, Any]:
     """The input as JSON types: its ``kind`` and its fields. NaN and infinity, which JSON has no word for, become text.
 
-    ``answer`` is what the controller said to it: the point of a ``Run`` is kept with the ``Asked`` that it answers.
+    ``answer`` is what the controller said to it: trial and point of a ``Run`` are kept with the ``Asked`` it answers.
 
     >>> to_json(Reached(3, 1.0, math.nan))
     {'kind': 'reached', 'trial': 3, 'length': 1.0, 'value': 'nan', 'done': False, 'metrics': {}}
     """
-    points = [command.point for command in answer if isinstance(command, Run)]
-    if isinstance(told, Asked) and points:
-        told = replace(told, point=points[0])
+    runs = [command for command in answer if isinstance(command, Run)]
+    if isinstance(told, Asked) and runs:
+        told = replace(told, trial=runs[0].trial, point=runs[0].point)
     fields = {name: _plain(value) for name, value in vars(told).items()}
     return {"kind": type(told).__name__.lower(), **fields}
 
@@ -55,8 +55,12 @@ def from_json(document: Mapping[str, Any]) -> Input:
 
 
 def _asked(document: Mapping[str, Any]) -> Asked:
-    holds, point = document.get("holds"), document.get("point")
-    return Asked(None if holds is None else int(holds), None if point is None else dict(point))
+    holds, trial, point = (document.get(key) for key in ("holds", "trial", "point"))
+    return Asked(
+        None if holds is None else int(holds),
+        None if trial is None else int(trial),
+        None if point is None else dict(point),
+    )
 
 
 def _reached(document: Mapping[str, Any]) -> Reached:

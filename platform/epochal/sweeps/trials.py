@@ -79,11 +79,13 @@ class Asked:
     that one costs nothing. The answer is one ``Run``, or none where there is nothing to do until something is told; or
     the end of the sweep, where nothing trains and the searcher turns out to have no more points.
 
-    ``point`` is that of the ``Run`` it was answered with, where it is told again (``inputs.to_json`` writes it down): a
-    new trial gets this one then, and the searcher is not asked, which might round otherwise on another machine.
+    ``trial`` and ``point`` are those of the ``Run`` it was answered with, where it is told again (``inputs.to_json``
+    writes them down): a new trial gets that point then, and the searcher is not asked, which might round otherwise on
+    another machine. One without an answer has changed nothing, and need not be told again.
     """
 
     holds: int | None = None
+    trial: int | None = None
     point: Point | None = None
 
 

@@ -8,8 +8,9 @@ agent, the reconciler of the server. They differ in which jobs they may touch, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from epochal.tracking.desired_run import CLOSED_AS, JOB_ID_TAG, REASON_TAG, Desi
 from epochal.tracking.sync_state import can_be_sent, has_news, is_pending, readable, tell_news
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_folders
+from epochal.tracking.trial_runs import PARENT_TAG, SWEEP_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,7 +32,6 @@ RUN_STATUS: Mapping[str, str] = MappingProxyType({**CLOSED_AS, "QUEUED": "SCHEDU
 DELETED = "deleted"
 _OPEN = ("RUNNING", "SCHEDULED")
 _PAGE = 500
-_PARENT_TAG = "mlflow.parentRunId"
 
 
 class Job(Protocol):
@@ -121,12 +122,17 @@ class Truth:
 
 @dataclass(frozen=True)
 class Difference:
-    """A run that says something else than the truth about its job."""
+    """A run that says something else than the truth about its job. ``parent`` is the sweep's own run, for a trial's."""
 
     run_id: str
     job_id: str
     found: str
     truth: Truth
+    parent: str = ""
+
+    def is_still(self, truth: Callable[[str, str], Truth | None]) -> bool:
+        """Whether the truth has not changed since."""
+        return _truth_of(self, truth) == self.truth
 
 
 def differences(uri: str, known: Mapping[str, str], truth: Callable[[str, str], Truth | None]) -> list[Difference]:
@@ -146,9 +152,9 @@ def differences(uri: str, known: Mapping[str, str], truth: Callable[[str, str], 
         for run_id in known.keys() - {entry.run_id for entry in found}:
             if status := _status(client, run_id):
                 found.append(_Found(run_id, known[run_id], status))
-    compared = ((one, truth(one.job_id, one.run_id)) for one in found)
+    compared = ((one, _truth_of(one, truth)) for one in found)
     return [
-        Difference(one.run_id, one.job_id, one.status, true)
+        Difference(one.run_id, one.job_id, one.status, true, one.parent)
         for one, true in compared
         if true and true.status != one.status
     ]
@@ -174,24 +180,36 @@ class _Found(NamedTuple):
     run_id: str
     job_id: str
     status: str
+    parent: str = ""
+
+
+def _truth_of(one: _Found | Difference, truth: Callable[[str, str], Truth | None]) -> Truth | None:
+    """What a run should say. A trial's is over with its sweep; until then the sweep knows."""
+    true = truth(one.job_id, one.parent or one.run_id)
+    if true is None or not one.parent:
+        return true
+    if true.status in _OPEN:
+        return None
+    return replace(true, status="FINISHED" if true.status == "FINISHED" else "KILLED")
 
 
 def _open_runs(client: MlflowClient) -> Iterator[_Found]:
-    """Every run of a job that is not over. Trials are their sweep's business."""
+    """Every run that is not over: of a job, or of a sweep's trial, whose job is the sweep."""
     experiments = list(experiment_names(client))
-    for status in _OPEN:
-        condition = f"attributes.status = '{status}' AND tags.`{JOB_ID_TAG}` LIKE '%'"
+    for status, tag in product(_OPEN, (JOB_ID_TAG, SWEEP_TAG)):
+        condition = f"attributes.status = '{status}' AND tags.`{tag}` LIKE '%'"
         token: str | None = None
         while True:
             page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
-            yield from (_entry(run) for run in page if _PARENT_TAG not in run.data.tags)
+            yield from (_entry(run, tag) for run in page)
             token = page.token
             if not token:
                 break
 
 
-def _entry(run: Run) -> _Found:
-    return _Found(run.info.run_id, run.data.tags[JOB_ID_TAG], run.info.status)
+def _entry(run: Run, tag: str) -> _Found:
+    tags = run.data.tags
+    return _Found(run.info.run_id, tags[tag], run.info.status, tags.get(PARENT_TAG, "") if tag == SWEEP_TAG else "")
 
 
 def _status(client: MlflowClient, run_id: str) -> str | None:

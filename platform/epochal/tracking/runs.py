@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from epochal.errors import NotFoundError, UsageError, did_you_mean, some
@@ -20,11 +22,13 @@ from epochal.tracking.connection import (
 )
 from epochal.tracking.desired_run import JOB_ID_TAG, REASON_TAG
 from epochal.tracking.metric_spool import Point
+from epochal.tracking.trial_runs import OBJECTIVE, PARENT_TAG, SWEEP_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PAGE = 200
+_MOST_AT_ONCE = 1000
 _SEARCHED = 2000
 """How far back a run is looked for by a part of its id."""
 _SHORT = 8
@@ -101,7 +105,7 @@ class Comparison:
 def list_runs(
     uri: str, experiment: str | None = None, job: str | None = None, status: str | None = None, limit: int = 50
 ) -> list[RunInfo]:
-    """The newest runs first.
+    """The newest runs first; of a sweep its own, and not those of its trials.
 
     Raises:
         NotFoundError: there is no such experiment.
@@ -112,7 +116,30 @@ def list_runs(
         conditions.append(f"tags.`{JOB_ID_TAG}` = '{_quoted(job)}'")
     if status:
         conditions.append(f"attributes.status = '{_quoted(status.upper())}'")
-    return list(_search(uri, " AND ".join(conditions), experiment, limit))
+    found = _search(uri, " AND ".join(conditions), experiment, sys.maxsize)
+    return list(islice((run for run in found if SWEEP_TAG not in run.tags), limit))
+
+
+def trial_runs(uri: str, sweep: RunInfo) -> list[RunInfo]:
+    """The runs of a sweep's trials, the best first; those without a number, and those that FAILED, last.
+
+    Raises:
+        UsageError: it has none.
+        UnreachableError: the tracking server does not answer.
+    """
+    condition = f"tags.`{PARENT_TAG}` = '{_quoted(sweep.id)}'"
+    found = list(_search(uri, condition, sweep.experiment, sys.maxsize, page=_MOST_AT_ONCE))
+    if not found:
+        hint = "`epochal runs list` shows them; a sweep's run is found by its job, its id or its name"
+        raise UsageError(f"the run {sweep.name!r} has no trials", hint)
+    sign = -1.0 if sweep.params.get("objective.mode") == "max" else 1.0
+
+    def rank(run: RunInfo) -> tuple[bool, float, int]:
+        value = sign * run.metrics.get(OBJECTIVE, math.nan)
+        is_last = math.isnan(value) or run.status == "FAILED"
+        return is_last, 0.0 if math.isnan(value) else value, int(run.tags.get(TRIAL_TAG, 0))
+
+    return sorted(found, key=rank)
 
 
 def get_run(uri: str, name: str) -> RunInfo:
@@ -178,7 +205,7 @@ def metric_history(uri: str, run_id: str, metric: str) -> list[Point]:
     Raises:
         UnreachableError: the tracking server does not answer.
     """
-    with _answering(uri):
+    with answering_or_refused(uri):
         values = connect(uri).get_metric_history(run_id, metric)
     points = [Point(value.key, float(value.value), int(value.timestamp), int(value.step)) for value in values]
     return sorted(points, key=lambda point: (point.step, point.timestamp))
@@ -204,11 +231,11 @@ def _metric_order(name: str) -> tuple[int, str]:
     return next((index for index, group in enumerate(groups) if name.startswith(group)), 3), name
 
 
-def _search(uri: str, condition: str, experiment: str | None, limit: int) -> Iterator[RunInfo]:
+def _search(uri: str, condition: str, experiment: str | None, limit: int, page: int = _PAGE) -> Iterator[RunInfo]:
     """Runs that fulfil MLflow's filter ``condition``, the newest first."""
     if is_sqlite(uri) and not sqlite_path(uri).exists():
         return
-    with _answering(uri):
+    with answering_or_refused(uri):
         client = connect(uri)
         experiments = experiment_names(client)
         if experiment is not None:
@@ -217,15 +244,15 @@ def _search(uri: str, condition: str, experiment: str | None, limit: int) -> Ite
             )
         token: str | None = None
         while limit > 0:
-            page = client.search_runs(
+            found = client.search_runs(
                 list(experiments),
                 condition,
-                max_results=min(limit, _PAGE),
+                max_results=min(limit, page),
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
             )
-            yield from (_info(run, experiments) for run in page)
-            limit, token = limit - len(page), page.token
+            yield from (_info(run, experiments) for run in found)
+            limit, token = limit - len(found), found.token
             if not token:
                 return
 
@@ -261,7 +288,7 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def _answering(uri: str) -> Iterator[None]:
+def answering_or_refused(uri: str) -> Iterator[None]:
     """Failures of the tracking server as our own errors, what it does not accept among them."""
     with answering(uri):
         try:

@@ -14,9 +14,12 @@ from typing import Any
 
 from epochal.files import write_atomically
 from epochal.redaction import said
-from epochal.tracking.desired_run import DesiredRun
-from epochal.tracking.metric_spool import segments, unsent_segments
+from epochal.tracking.desired_run import MAX_TAG_VALUE, DesiredRun, clean_key, flatten
+from epochal.tracking.metric_spool import Point, segments, unsent_segments
 from epochal.tracking.trial_runs import Journal, TrialRun, new_lines, trial_folder, trials_folder
+
+BEST_TRIAL_TAG = "epochal.best_trial"
+BEST_RUN_TAG = "epochal.best_run"
 
 _logger = logging.getLogger(__name__)
 
@@ -61,14 +64,29 @@ class SweepTrials:
             except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
                 _logger.warning("a line of %s cannot be read: %s", self._path, said(error))
 
-    def run_ids(self, parent_id: str) -> dict[int, str]:
-        """The child runs of that parent run, by trial."""
-        return {number: sent.run_id for number, sent in self._sent.items()} if parent_id == self._parent else {}
+    @property
+    def run_ids(self) -> dict[int, str]:
+        """The child runs, by trial."""
+        return {number: sent.run_id for number, sent in self._sent.items()}
 
     def pending(self, sweep: DesiredRun, parent_id: str) -> Iterator[TrialRun]:
         """Those that MLflow does not have whole."""
         known = self._sent if parent_id == self._parent else {}
         return (run for run in self._journal.runs.values() if self._is_pending(run, known.get(run.number), sweep))
+
+    def best_tags(self, sweep: DesiredRun, parent_id: str) -> dict[str, str]:
+        """Tags of the sweep's own run that name its best trial, once that has a run, and the point of it."""
+        best = self._journal.best(sweep.params.get("objective.mode", "min"))
+        sent = self.sent(best.number, parent_id) if best else None
+        if best is None or sent is None:
+            return {}
+        point = {clean_key(f"best.{name}"): value for name, value in flatten(best.points[-1][2]).items()}
+        tags = {BEST_TRIAL_TAG: str(best.number), BEST_RUN_TAG: sent.run_id, **point}
+        return {name: value[:MAX_TAG_VALUE] for name, value in tags.items()}
+
+    def improvements(self, sweep: DesiredRun) -> list[Point]:
+        """The sweep's best objective so far, wherever it got better."""
+        return self._journal.improvements(sweep.params.get("objective.mode", "min"))
 
     def open_spools(self) -> Iterator[Path]:
         """The segments that may still grow."""

@@ -32,10 +32,11 @@ class SyncState:
 
     ``uri`` is without its password. ``offsets``: bytes sent of each spool segment. ``artifacts``: size and modification
     time (ns) of each file sent. ``model`` is the digest of the model that was sent, ``model_sending`` of the one of
-    which ``model_files`` are sent so far. ``refused``: what MLflow will never take. ``obstacle``: the kind of what kept
-    it from taking the rest, the last time; ``problem``: that in words, with the remedy; ``deleted``: whether it is that
-    somebody deleted the run or its experiment. ``told`` and ``told_refused``: of which obstacle, and how much of what
-    was refused, the job's ledger has heard. ``settled``: a fingerprint of the folder once all of it was sent.
+    which ``model_files`` are sent so far. ``improvements``: of a sweep's best objective, those sent. ``refused``: what
+    MLflow will never take. ``obstacle``: the kind of what kept it from taking the rest, the last time; ``problem``:
+    that in words, with the remedy; ``deleted``: whether it is that somebody deleted the run or its experiment.
+    ``told`` and ``told_refused``: of which obstacle, and how much of what was refused, the job's ledger has heard.
+    ``settled``: a fingerprint of the folder once all of it was sent.
     """
 
     uri: str = ""
@@ -51,6 +52,7 @@ class SyncState:
     model_id: str = ""
     model_sending: str = ""
     model_files: list[str] = field(default_factory=list)
+    improvements: int = 0
     refused: list[str] = field(default_factory=list)
     obstacle: str = ""
     problem: str = ""
@@ -122,6 +124,7 @@ class Outstanding:
     model: bool
     status: str
     trials: int
+    best: bool
 
     def __bool__(self) -> bool:
         return any((*asdict(self).values(),))
@@ -137,6 +140,7 @@ class Outstanding:
             "the model" if self.model else "",
             f"the status {self.status}" if self.status else "",
             f"what is new of {self.trials} trial{'s' if self.trials > 1 else ''}" if self.trials else "",
+            "the best objective" if self.best else "",
         ]
         return ", ".join(part for part in parts if part) or "nothing"
 
@@ -149,7 +153,7 @@ def outstanding(folder: Path, desired: DesiredRun, state: SyncState, trials: Swe
     """What is left to send. ``trials`` are those of the folder, where they have been read before."""
     trials = trials or SweepTrials(folder)
     trials.read()
-    tags = desired.all_tags()
+    tags = desired.all_tags() | trials.best_tags(desired, state.run_id)
     files = artifact_files(folder)
     return Outstanding(
         run=not state.run_id,
@@ -161,6 +165,7 @@ def outstanding(folder: Path, desired: DesiredRun, state: SyncState, trials: Swe
         model=model_digest(folder) not in {"", state.model},
         status=desired.status if state.status != desired.status else "",
         trials=sum(1 for _ in trials.pending(desired, state.run_id)),
+        best=len(trials.improvements(desired)) > state.improvements,
     )
 
 

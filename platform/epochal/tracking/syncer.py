@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.tracking.connection import (
-    artifact_location,
     connect,
-    error_code,
     is_missing,
     is_mlflow_failure,
     is_refused,
@@ -30,6 +28,7 @@ from epochal.tracking.metric_spool import Point, read_lines, unsent_segments
 from epochal.tracking.obstacle import BlockedError, Obstacle, no_mlflow, obstacle_of
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_batch import log_batch
+from epochal.tracking.sync_experiment import check_experiment, find_or_create
 from epochal.tracking.sync_model import send_model, storing
 from epochal.tracking.sync_state import (
     Outstanding,
@@ -44,16 +43,11 @@ from epochal.tracking.sync_trials import TrialSyncer
 from epochal.urls import without_password
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
-
-EXPERIMENT_KIND = "mlflow.experimentKind"
-"""What MLflow's pages show of an experiment: runs and models, or traces of language models. People may change it."""
-_KIND = "custom_model_development"
-
 
 BEING_SENT = "another process is sending it"
 
@@ -209,8 +203,7 @@ class Syncer:
         self._send_status()
         self._send_artifacts()
         send_model(client, self.folder, self.state, self._saved)
-        parent = (self.state.run_id, self.state.experiment_id)
-        TrialSyncer(client, self._trials, self.desired, parent, self.state.refused, self._check_time).send()
+        self._send_trials(client)
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
@@ -249,30 +242,13 @@ class Syncer:
         state.uri = self._named
         if not state.run_id:
             state.save(self.folder)
-            state.experiment_id = self._find_or_create_experiment()
+            state.experiment_id = find_or_create(self._client, self.uri, self.desired.experiment)
             run = self._find_run() or self._create_run()
             if not run.info.run_id:
                 raise BlockedError(no_mlflow(self.uri, "it gives a run no id"))
             state.run_id, state.status = run.info.run_id, run.info.status
             state.params, state.tags = list(run.data.params), dict(run.data.tags)
         self._saved()
-
-    def _find_or_create_experiment(self) -> str:
-        name = self.desired.experiment
-        if found := self._client.get_experiment_by_name(name):
-            if found.name != name:
-                raise BlockedError(no_mlflow(self.uri, f"asked for the experiment {name!r}, it gives {found.name!r}"))
-            _check_experiment(found)
-            if EXPERIMENT_KIND not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, _KIND)
-            return str(found.experiment_id)
-        try:
-            where = artifact_location(self.uri, name)
-            return str(self._client.create_experiment(name, artifact_location=where, tags={EXPERIMENT_KIND: _KIND}))
-        except Exception as error:
-            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def _find_run(self) -> Run | None:
         runs = self._client.search_runs(
@@ -318,7 +294,8 @@ class Syncer:
         from mlflow.entities import RunTag
 
         sent = self.state.tags
-        new = [RunTag(name, value) for name, value in self.desired.all_tags().items() if sent.get(name) != value]
+        tags = self.desired.all_tags() | self._trials.best_tags(self.desired, self.state.run_id)
+        new = [RunTag(name, value) for name, value in tags.items() if sent.get(name) != value]
         for start in range(0, len(new), MAX_PARAMS):
             chunk = new[start : start + MAX_PARAMS]
             self._log_batch("tags", chunk)
@@ -360,6 +337,17 @@ class Syncer:
         self.state.offsets[segment] = end
         self._saved()
 
+    def _send_trials(self, client: MlflowClient) -> None:
+        from mlflow.entities import Metric
+
+        state = self.state
+        parent = (state.run_id, state.experiment_id)
+        TrialSyncer(client, self._trials, self.desired, parent, state.refused, self._check_time).send()
+        improvements = self._trials.improvements(self.desired)
+        self._log_batch("metrics", [Metric(*point) for point in improvements[state.improvements :][-MAX_METRICS:]])
+        state.improvements = len(improvements)
+        self._send_tags()
+
     def _log_batch(self, kind: str, entities: Sequence[Any]) -> None:
         """Log metrics, params or tags; where MLflow refuses a batch, all of it but what it refuses."""
         for key, why in log_batch(self._client, self.state.run_id, {kind: entities}, self.check_not_deleted):
@@ -372,7 +360,7 @@ class Syncer:
         """
         run_id = self.state.run_id
         if run_id and self._client.get_run(run_id).info.lifecycle_stage == "deleted":
-            _check_experiment(self._client.get_experiment(self.state.experiment_id))
+            check_experiment(self._client.get_experiment(self.state.experiment_id))
             remedy = f"`mlflow runs restore --run-id {run_id}` brings it back"
             raise BlockedError(Obstacle("deleted run", "its run was deleted in MLflow", remedy, deleted=True))
 
@@ -386,10 +374,3 @@ class Syncer:
                 self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
             self.state.artifacts[name] = stamp
             self._saved()
-
-
-def _check_experiment(found: Experiment) -> None:
-    if found.lifecycle_stage == "deleted":
-        remedy = f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
-        said = f"its experiment {found.name!r} was deleted in MLflow"
-        raise BlockedError(Obstacle("deleted experiment", said, remedy, deleted=True))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,6 +131,11 @@ class TrialRun:
         return max(self.measured, default=0.0)
 
     @property
+    def value(self) -> float:
+        """The objective at the greatest length; NaN where it was not measured."""
+        return self.measured[self.length][0] if self.measured else math.nan
+
+    @property
     def is_over(self) -> bool:
         return self.state in _OVER
 
@@ -240,6 +246,8 @@ class Journal:
         self._path = journal_path(folder)
         self.offset = 0
         self.runs: dict[int, TrialRun] = {}
+        self._measured: list[tuple[int, float]] = []
+        """Trial and length, in the order in which they were written down."""
 
     def read(self) -> None:
         for raw in new_lines(self._path, self.offset):
@@ -251,8 +259,28 @@ class Journal:
             line = json.loads(raw)
             number = int(line["trial"])
             self.runs.setdefault(number, TrialRun(number, float(line["at"]))).follow(line)
+            self._measured.extend((number, float(length)) for length, _ in line.get("measured", ()))
         except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
             _logger.warning("a line of %s cannot be read: %s", self._path, said(error))
+
+    def best(self, mode: str) -> TrialRun | None:
+        """The trial whose newest value is the best, of those that trained to the end where any did."""
+        measured = [run for run in self.runs.values() if run.state != "FAILED" and not math.isnan(run.value)]
+        order = lambda run: (run.state != "COMPLETED", _sign(mode) * run.value, run.number)  # noqa: E731
+        return min(measured, key=order, default=None)
+
+    def improvements(self, mode: str) -> list[Point]:
+        """The best objective so far, wherever it got better; the step counts what was measured."""
+        found: list[Point] = []
+        for step, (number, length) in enumerate(self._measured, 1):
+            value, at = self.runs[number].measured[length]
+            if not math.isnan(value) and (not found or _sign(mode) * value < _sign(mode) * found[-1].value):
+                found.append(Point(f"best/{OBJECTIVE}", value, _ms(at), step))
+        return found
+
+
+def _sign(mode: str) -> int:
+    return -1 if mode == "max" else 1
 
 
 def new_lines(path: Path, offset: int) -> Iterator[bytes]:

@@ -52,14 +52,15 @@ def fit(
         loop = Loop(setup, worker, folder, recorder, control, segment)
         try:
             loop.run()
-            return _result(loop, loop.export() if loop.completed and loop.beats else None)
+            return ended(loop)
         except BaseException:
-            recorder.flush()
-            loop.saver.abandon()
+            loop.abandon()
             raise
 
 
-def _result(loop: Loop, weights: str | None) -> FitResult:
+def ended(loop: Loop) -> FitResult:
+    """The result of a loop that has come to its end; writes the final weights where they are wanted."""
+    weights = loop.export() if loop.completed and loop.beats else None
     state, best = loop.state, loop.state.best
     return FitResult(
         state="completed" if loop.completed else "stopped" if loop.stopped else "reached",

@@ -87,20 +87,41 @@ class Loop:
     def run(self) -> None:
         """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
         batches = self._batches()
-        while self.state.step < self.last_step and not self.state.out_of_patience and not self.stopped:
-            flags = self._window(batches)
-            self.stopped = flags.stop
-            if self.validations.due(self.state.step) or flags.validate:
-                self._validate()
-            if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
-                self._save()
-            self._tell(self.saver.finished())
+        while self.goes_on:
+            self.between(self._window(batches))
         batches.close()
+        self.finish()
+        self.wait()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the segment has steps left, and nobody wants it to end."""
+        return self.state.step < self.last_step and not self.state.out_of_patience and not self.stopped
+
+    def between(self, flags: ControlFlags) -> None:
+        """Between two windows: validate and save, where that is due."""
+        self.stopped = flags.stop
+        if self.validations.due(self.state.step) or flags.validate:
+            self._validate()
+        if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
+            self._save()
+        self._tell(self.saver.finished())
+
+    def finish(self) -> None:
+        """After the last window: validate what was not yet, and begin to save it."""
         if not self.stopped and self.state.validated < self.state.step:
             self._validate()
         if self.state.saved < self.state.step and (self.segment.saved or self.stopped):
             self._save()
+
+    def wait(self) -> None:
+        """Until nothing is being saved."""
         self._tell(self.saver.wait())
+
+    def abandon(self) -> None:
+        """The training has failed: what was measured stays, and what is being saved gets a little time."""
+        self.recorder.flush()
+        self.saver.abandon()
 
     @property
     def completed(self) -> bool:
@@ -132,7 +153,7 @@ class Loop:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
         clock, stepper, first = self._clock, self.stepper, self.state.step
         window = Window(first, clock)
-        for step in range(first, self._window_end()):
+        for step in range(first, self.window_end):
             clock.mark()
             loaded = next(batches)
             clock.mark()
@@ -144,6 +165,14 @@ class Loop:
             clock.mark()
             window.add(gradients, lr, norm, loaded.global_size)
             self.control.tick("train", step + 1)
+        return self.take(window)
+
+    def take(self, window: Window) -> ControlFlags:
+        """Close a window whose steps are done; what the workers want to happen then.
+
+        Raises:
+            NonFiniteLossError
+        """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
         try:
@@ -158,7 +187,9 @@ class Loop:
         self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
         return closed.flags
 
-    def _window_end(self) -> int:
+    @property
+    def window_end(self) -> int:
+        """The step before which the next window ends."""
         step = self.state.step
         ends = [
             self.validations.after(step),

@@ -30,6 +30,7 @@ class Precision:
     """
 
     def __init__(self, name: Name, device: torch.device, gradient_scale: float) -> None:
+        self.name = name
         self._gradient_scale = gradient_scale
         self._dtype = DTYPES.get(name)
         self._device = device.type

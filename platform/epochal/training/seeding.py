@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,29 +34,52 @@ def start(seed: int) -> None:
     random.seed(seed)
 
 
-def capture(device: torch.device) -> State:
+class Held(NamedTuple):
+    """The state of this process's generators as their libraries have it: cheap to take, and to put back."""
+
+    torch: torch.Tensor
+    python: Any
+    numpy: Any
+    cuda: torch.Tensor | None
+
+
+def hold(device: torch.device) -> Held:
     """The state of all generators of this process."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return Held(torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=True), cuda)
+
+
+def put_back(held: Held, device: torch.device) -> None:
+    """Go on from a state that was held."""
+    torch.set_rng_state(held.torch)
+    random.setstate(held.python)
+    np.random.set_state(held.numpy)
+    if device.type == "cuda" and held.cuda is not None:
+        torch.cuda.set_rng_state(held.cuda, device)
+
+
+def capture(device: torch.device) -> State:
+    """The state of all generators of this process, for a checkpoint."""
+    held = hold(device)
+    version, words, gauss = held.python
+    kind, keys, position, has_gauss, cached = held.numpy
     state: State = {
-        "torch": _pack(torch.get_rng_state()),
+        "torch": _pack(held.torch),
         "python": [version, list(words), gauss],
         "numpy": [kind, [int(key) for key in keys], position, has_gauss, cached],
     }
-    if device.type == "cuda":
-        state["cuda"] = _pack(torch.cuda.get_rng_state(device))
+    if held.cuda is not None:
+        state["cuda"] = _pack(held.cuda)
     return state
 
 
 def restore(state: State, device: torch.device) -> None:
     """Go on from a captured state."""
-    torch.set_rng_state(_unpack(state["torch"]))
     version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(_unpack(state["cuda"]), device)
+    numpy = (kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached)
+    cuda = _unpack(state["cuda"]) if "cuda" in state else None
+    put_back(Held(_unpack(state["torch"]), (version, tuple(words), gauss), numpy, cuda), device)
 
 
 def _pack(state: torch.Tensor) -> str:

@@ -49,20 +49,20 @@ class Stepper:
         self.optimizer = optimizer
         self.strategy = strategy
         self.precision = Precision(train.precision, strategy.worker.device, strategy.gradient_scale)
-        self._micro_batch_size = train.micro_batch_size
-        self._limit = train.clip_grad_norm
-        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self.micro_batch_size = train.micro_batch_size
+        self.limit = train.clip_grad_norm
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
         self._trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def set_lr(self, factor: float) -> float:
         """Set every group's rate to its peak times ``factor``; the first group's."""
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        return float(self._peaks[0] * factor)
+        return float(self.peaks[0] * factor)
 
     def gradients(self, loaded: Loaded) -> Gradients:
         """Leave the gradient of the global batch's mean loss in the parameters."""
-        count = micro_batches(loaded.global_size, self.strategy.worker.world_size, self._micro_batch_size)
+        count = micro_batches(loaded.global_size, self.strategy.worker.world_size, self.micro_batch_size)
         *early, last = split_evenly(loaded.batch, loaded.size, count)
         self.optimizer.zero_grad(set_to_none=True)
         passes = []
@@ -107,4 +107,4 @@ class Stepper:
         return torch.where(total == 0, 1.0, total)
 
     def _clip(self) -> Tensor | None:
-        return None if self._limit is None else self.strategy.clip(self._trained, self._limit)
+        return None if self.limit is None else self.strategy.clip(self._trained, self.limit)

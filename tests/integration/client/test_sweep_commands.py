@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -162,3 +163,21 @@ def test_a_training_is_no_sweep(run: Run, submit: Callable[..., Job]) -> None:
     code, _, err = run("status", job.id)
     assert code == 4
     assert f"epochal status {job.id}" in err
+
+
+def test_report_says_what_was_found(run: Run, lease: Lease, agent: PlayedAgent, tmp_path: Path) -> None:
+    again = [trial(number, value=value, curve=((0.5, 0.1), (1.0, value))) for number, value in ((4, 0.8), (5, 0.95))]
+    agent.ledger.append_inputs(lease, 4, told(2), again)
+    page = tmp_path / "report.html"
+    code, out, err = run("report", lease.job_id, "--html", str(page), "-o", "json")
+    found = json.loads(out)
+    assert code == 0
+    assert [one["trial"] for one in found["best"]] == [5, 2, 4, 0]
+    assert found["objective"] == "val/accuracy (max)"
+    assert found["trials"] == {"RUNNING": 1, "PAUSED": 1, "COMPLETED": 3, "FAILED": 1}
+    assert "there are" in found["importance_of"]
+    assert f"written to {page}" in err
+    assert page.read_text(encoding="utf-8").count("<svg") == 1, "one point alone was tried: no parallel coordinates"
+    code, out, _ = run("report", lease.job_id)
+    assert "1 FAILED" in out or "trials.FAILED" in out
+    assert run("report", "nothing")[0] == 3

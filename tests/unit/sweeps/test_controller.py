@@ -68,14 +68,13 @@ def test_the_sweep_finishes_once_with_the_last_trial() -> None:
 
 
 def test_an_exhausted_searcher_ends_the_sweep_when_somebody_asks() -> None:
-    controller = controller_of(sweep_spec(trials=5), Draws(points=1))
-    asked(controller)
-    assert controller.step(Asked()) == []
-    assert controller.step(Reached(0, 9.0, 0.5)) == [End(0, COMPLETED), Finish()]
-    late = controller_of(sweep_spec(trials=5), Draws(points=1))
-    asked(late)
-    assert late.step(Reached(0, 9.0, 0.5)) == [End(0, COMPLETED)]
-    assert late.step(Asked()) == [Finish()]
+    for looked in (False, True):
+        controller = controller_of(sweep_spec(trials=5), Draws(points=1))
+        asked(controller)
+        if looked:
+            assert controller.step(Asked()) == []
+        assert controller.step(Reached(0, 9.0, 0.5)) == [End(0, COMPLETED)]
+        assert controller.step(Asked()) == [Finish()]
 
 
 def test_an_interrupted_segment_is_trained_again_before_all_else_lowest_number_first() -> None:
@@ -264,6 +263,16 @@ def test_a_replay_does_not_ask_the_searcher_for_what_it_has_chosen_before() -> N
     assert searcher.seen == []
     assert replayed.step(from_json(written[-1]))
     assert [number for number, _ in searcher.seen] == [1]
+
+
+def test_the_point_of_a_promoted_trial_begins_no_other_in_a_replay() -> None:
+    spec = sweep_spec(full=3, trials=9, scheduler={"name": "hyperband", "min": "1ep"})
+    controller, told = controller_of(spec, Draws(points=1)), [Asked(), Reached(0, 1.0, 0.5), Asked()]
+    answers = [controller.step(one) for one in told]
+    assert answers[2] == [Run(0, controller.trials[0].point, 3.0)]
+    replayed = controller_of(spec, Draws(points=1))
+    written = [to_json(one, answer) for one, answer in zip(told, answers, strict=True)]
+    assert [replayed.step(from_json(one)) for one in written] == answers
 
 
 REFUSED: list[tuple[Input, type[Exception], str]] = [

@@ -90,6 +90,15 @@ def test_numbers_stay_within_their_bounds(value: float, bounds: tuple[float, flo
     assert found == after
 
 
+def test_a_null_of_the_users_own_stays_or_is_drawn() -> None:
+    path = "train.clip_grad_norm"
+    sweep = _spec(space={path: {"dist": "uniform", "low": 0.5, "high": 2.0}}).sweep
+    assert sweep is not None
+    changed = [explored({path: None}, sweep.searched, Random(seed), 0.5)[path] for seed in range(20)]
+    assert None in changed
+    assert any(value is not None and 0.5 <= value <= 2.0 for value in changed)
+
+
 def test_a_choice_at_the_edge_moves_the_only_way_and_a_value_of_the_users_own_stays() -> None:
     sweep = _spec(space={MOMENTUM: {"choice": [0.0, 0.5, 0.9]}}).sweep
     assert sweep is not None

@@ -26,7 +26,7 @@ from epochal.sweeps.trials import (
 INPUTS: list[Input] = [
     Asked(),
     Asked(3),
-    Asked(None, {"train.optimizer.lr": 0.1}),
+    Asked(None, 4, {"train.optimizer.lr": 0.1}),
     Reached(1, 9.0, 0.25, True, {"val/loss": 0.5, "val/r2": math.inf}),
     Failed(2, "OUT_OF_MEMORY", "no memory\nis left"),
     Interrupted(),
@@ -57,7 +57,7 @@ def test_nan_and_infinity_are_the_same_after_json(value: float) -> None:
 
 def test_the_point_of_the_answer_is_kept_with_the_question() -> None:
     answer = [Run(4, {"train.optimizer.lr": 0.1}, 9.0)]
-    assert from_json(to_json(Asked(2), answer)) == Asked(2, {"train.optimizer.lr": 0.1})
+    assert from_json(to_json(Asked(2), answer)) == Asked(2, 4, {"train.optimizer.lr": 0.1})
     assert from_json(to_json(Asked(2), [])) == Asked(2)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,13 @@ class ChosenLoss:
 
     def of(self, outputs: Tensor, target: Tensor) -> Loss:
         return Loss(self.entry.build(self.params, outputs, target), self.entry.weight(self.params, target), outputs)
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        return {name: getattr(self.params, name) for name in self.entry.scalars}
+
+    def with_scalars(self, values: Mapping[str, Tensor]) -> ChosenLoss:
+        return replace(self, params=self.params.model_copy(update=dict(values)))
 
     @property
     def class_weights(self) -> Sequence[float] | None:

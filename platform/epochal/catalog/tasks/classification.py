@@ -44,6 +44,13 @@ class Classification:
         target = batch["target"]
         return self._loss.of(fitting(model(batch["input"]), (len(target), self._classes), "classification"), target)
 
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        return self._loss.scalars
+
+    def with_scalars(self, values: Mapping[str, Tensor]) -> Classification:
+        return Classification(self._loss.with_scalars(values), list(self.metric_names), self._classes)
+
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
         one = samples < 2 or (targets is not None and len(torch.unique(targets)) < 2)
         return {"auroc": "it needs two classes among the validation samples, and there is one"} if one else {}

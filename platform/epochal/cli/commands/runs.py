@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +13,19 @@ from epochal.cli import render
 from epochal.cli.mlflow_pages import pages, recorded_at
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
+from epochal.cli.run_view import (
+    MOST_COMPARED,
+    described,
+    duration,
+    show_runs,
+    show_trials,
+    structured,
+    write_page,
+)
+from epochal.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochal.tracking.runs import Comparison, RunInfo
+    from epochal.tracking.runs import RunInfo
 
 _METRIC_COLUMNS = 3
 _SHOWN = (
@@ -46,7 +56,7 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
     one_more = list_runs(recorded_at(), experiment, job, status, limit + 1)
     found = one_more[:limit]
     if output in (Output.JSON, Output.YAML):
-        render.records([_described(run) for run in found], ["id"], output)
+        render.records([described(run) for run in found], ["id"], output)
     else:
         metrics = _common_metrics(found)
         rows = [{**_row(run), **{name: run.metrics.get(name) for name in metrics}} for run in found]
@@ -73,9 +83,9 @@ def show_command(run: str, everything: bool, output: Output) -> None:
     there = pages()
     page = run_page(there.root, found.id, found.experiment_id)
     if output is not Output.TABLE:
-        render.document({**_described(found), "extents": rows, "page": page}, output)
+        render.document({**described(found), "extents": rows, "page": page}, output)
         return
-    facts = {**_described(found), "started": _started(found), "duration": _duration(found)}
+    facts = {**described(found), "started": _started(found), "duration": duration(found)}
     render.document({name: facts[name] for name in _SHOWN})
     render.text("")
     render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at"], title="metrics")
@@ -84,37 +94,49 @@ def show_command(run: str, everything: bool, output: Output) -> None:
 
 
 @command.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option("--sweep", metavar="RUN", help="All trials of this sweep, the best first.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write one HTML page of it.")
 @output_option()
-def compare_command(runs: tuple[str, ...], output: Output) -> None:
+def compare_command(runs: tuple[str, ...], sweep: str | None, html: Path | None, output: Output) -> None:
     """Compare runs: their metrics, and only the parameters that differ; and where MLflow draws their curves."""
     from epochal.tracking.pages import comparison_page
-    from epochal.tracking.runs import compare
+    from epochal.tracking.runs import compare, compared, get_run, trial_runs
 
-    comparison = compare(recorded_at(), runs)
+    if bool(runs) == bool(sweep):
+        raise UsageError("name the runs to compare, or one sweep", "`epochal runs compare RUN RUN`, or `--sweep RUN`")
+    uri = recorded_at()
+    comparison = compare(uri, runs) if not sweep else compared(trial_runs(uri, get_run(uri, sweep)))
     there = pages()
-    page = comparison_page(there.root, [(run.id, run.experiment_id) for run in comparison.runs])
+    shown = comparison.runs[:MOST_COMPARED]
+    page = comparison_page(there.root, [(run.id, run.experiment_id) for run in shown])
     if output in (Output.JSON, Output.YAML):
-        render.document({**_structured(comparison), "page": page}, output)
-        return
-    if output is Output.NAME:
+        render.document({**structured(comparison), "page": page}, output)
+    elif output is Output.NAME:
         render.records([{"id": run.id} for run in comparison.runs], ["id"], output)
-        return
-    labels = _labels(comparison.runs)
-    facts = {
-        "status": tuple(run.status for run in comparison.runs),
-        "reason": tuple(run.reason for run in comparison.runs),
-        "duration": tuple(_duration(run) for run in comparison.runs),
-    }
-    render.records(_beside("metric", facts | comparison.metrics, labels), ["metric", *labels], title="metrics")
-    machines = {name for run in comparison.runs for name in run.metrics if name.startswith("system/")}
-    known = len(comparison.metrics) + len(machines)
-    render.part(len(comparison.metrics), known, "those of machines, with -o json", "metrics")
-    render.text("")
-    render.records(
-        _beside("parameter", comparison.params, labels), ["parameter", *labels], title="parameters that differ"
-    )
-    render.message(f"their curves: {there.said(page)}")
+    else:
+        (show_trials if sweep else show_runs)(comparison)
+        best = f" (of the best {len(shown)})" if len(shown) < len(comparison.runs) else ""
+        render.message(f"their curves{best}: {there.said(page)}")
+    if html:
+        write_page(comparison, html, page, bool(sweep))
+
+
+@command.command("register")
+@click.argument("run", metavar="RUN")
+@click.option("--name", required=True, help="The registered model's name; made where there is none.")
+@click.option("--alias", default="best", show_default=True, help="What asks for this version from now on.")
+@output_option()
+def register_command(run: str, name: str, alias: str, output: Output) -> None:
+    """Register the run's model in MLflow. That of a sweep's run is its best trial's."""
+    from epochal.tracking.model_versions import register
+    from epochal.tracking.runs import get_run
+
+    uri = recorded_at()
+    found = get_run(uri, run)
+    version = register(uri, found, name, alias)
+    made = {"model": f"models:/{name}@{alias}", "name": name, "version": version, "alias": alias, "run": found.id}
+    render.document(made, output)
 
 
 @command.command("sync")
@@ -156,37 +178,12 @@ def _row(run: RunInfo) -> dict[str, Any]:
         "status": run.status,
         "reason": run.reason,
         "started": _started(run),
-        "duration": _duration(run),
-    }
-
-
-def _described(run: RunInfo) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "name": run.name,
-        "job": run.job,
-        "experiment": run.experiment,
-        "status": run.status,
-        "reason": run.reason,
-        "description": run.description,
-        "start": run.start,
-        "end": run.end,
-        "models": list(run.models),
-        "tags": run.tags,
-        "params": run.params,
-        "metrics": run.metrics,
+        "duration": duration(run),
     }
 
 
 def _started(run: RunInfo) -> datetime:
     return datetime.fromtimestamp(run.start)
-
-
-def _duration(run: RunInfo) -> str:
-    from epochal.units import Duration
-
-    seconds = run.seconds if run.seconds is not None else time.time() - run.start
-    return str(Duration(round(seconds, 1 if seconds < 60 else None)))
 
 
 def _common_metrics(runs: Sequence[RunInfo]) -> list[str]:
@@ -220,24 +217,3 @@ def _metric_rows(uri: str, run: RunInfo, names: Sequence[str]) -> list[dict[str,
                 }
             )
     return rows
-
-
-def _labels(runs: Sequence[RunInfo]) -> list[str]:
-    return [f"{run.name} {run.short_id}" for run in runs]
-
-
-def _beside(what: str, rows: dict[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:
-    return [{what: name, **dict(zip(labels, values, strict=True))} for name, values in rows.items()]
-
-
-def _structured(comparison: Comparison) -> dict[str, Any]:
-    ids = [run.id for run in comparison.runs]
-
-    def by_run(rows: dict[str, Any]) -> dict[str, Any]:
-        return {name: dict(zip(ids, values, strict=True)) for name, values in rows.items()}
-
-    return {
-        "runs": [_described(run) for run in comparison.runs],
-        "metrics": by_run(comparison.metrics),
-        "params": by_run(comparison.params),
-    }

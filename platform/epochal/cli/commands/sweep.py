@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
-from epochal.cli.commands import pause, resume, stop
+from epochal.cli.commands import pause, resume, stop, sweep_report
 from epochal.cli.connection import with_client
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
@@ -117,7 +117,7 @@ def cancel_command(client: Client, sweep: str, trial: int, output: Output) -> No
     _told(client.cancel(sweep, trial), output)
 
 
-for verb in (pause, resume, stop):
+for verb in (pause, resume, stop, sweep_report):
     command.add_command(verb.command)
 
 

@@ -85,7 +85,10 @@ def _beside(value: Any, choice: list[Any], up: bool) -> Any:
     return choice[beside if 0 <= beside < len(choice) else 2 * index - beside]
 
 
-def _perturbed(value: float, entry: Ranged, up: bool) -> float:
+def _perturbed(value: Any, entry: Ranged, up: bool) -> Any:
+    """A number of the range near ``value``; itself where it is none: the user's own points may have null there."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
     changed = entry.nearest(value * FACTORS[up])
     if changed == value and entry.spacing is not None:
         return entry.nearest(value + (entry.spacing if up else -entry.spacing))

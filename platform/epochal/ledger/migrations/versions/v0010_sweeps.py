@@ -47,6 +47,7 @@ def _create_trials() -> None:
         sa.Column("until", sa.Double, nullable=False),
         sa.Column("value", sa.JSON),
         sa.Column("metrics", sa.JSON, nullable=False),
+        sa.Column("curve", sa.JSON, nullable=False),
         sa.Column("run_id", sa.Text),
         sa.Column("reason", sa.Text),
         sa.Column("message", sa.Text, nullable=False),

@@ -1,0 +1,396 @@
+"""Between the controller of a sweep and the slots that train its trials."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from epochal.agent.program import Tell
+from epochal.agent.retry_policy import Ending, may_retry
+from epochal.agent.sweep_journal import SweepJournal
+from epochal.agent.sweep_packs import Packs
+from epochal.agent.sweep_progress import SweepProgress
+from epochal.engine.events import Done, Failed, FailureKind
+from epochal.engine.gang import Stop
+from epochal.engine.payload import TrainPayload, TrialSegment
+from epochal.engine.place import Place
+from epochal.engine.slot import LASTING, Slot
+from epochal.errors import ConflictError, NotFoundError
+from epochal.ledger.states import Reason
+from epochal.ledger.sweep_values import NewInput, TrialRecord
+from epochal.spec.job import JobSpec
+from epochal.spec.tree import placed
+from epochal.sweeps import trials as words
+from epochal.sweeps.controller import Controller
+from epochal.sweeps.inputs import to_json
+from epochal.sweeps.ranking import full_length, mode_of, ranking
+from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
+from epochal.tracking.desired_run import model_folder
+from epochal.tracking.sent_trials import SweepTrials
+from epochal.tracking.trial_runs import TrialRuns, trial_folder
+from epochal.training import checkpoint
+from epochal.training.control import Prepared, Report
+
+EVERY = "60s"
+"""How often a trial is saved within a segment, where the spec has the default: a trial of seconds is done sooner."""
+
+_LOOK_SECONDS = 1.0
+
+
+class SweepTell(Tell, Protocol):
+    """Where a sweep's news go."""
+
+    def swept(self, progress: SweepProgress) -> None:
+        """How the sweep stands."""
+
+    def of_trial(self, trial: int | None, report: Report) -> None:
+        """What the training of a trial tells."""
+
+    def notice(self, text: str) -> None:
+        """Something that a person should read."""
+
+
+class Requests:
+    """What is known of the users' requests: that there are newer ones."""
+
+    newest = 0
+
+    def heard_of(self, newest: int) -> None:
+        self.newest = max(self.newest, newest)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is trained, and where its traces go. ``payload`` has the spec as it is stored, which those of its trials are
+    made of; ``folder`` is the job's."""
+
+    spec: JobSpec
+    payload: TrainPayload
+    folder: Path
+    journal: SweepJournal
+    requests: Requests
+
+
+class Conductor:
+    """Between the controller and the slots. Each slot has a thread, which asks for a segment, and says how it ended."""
+
+    def __init__(self, sweep: Sweep, place: Place, tell: SweepTell, stop: Stop) -> None:
+        self._sweep = sweep
+        self._place = place
+        self._controller = Controller.of(sweep.spec, sweep.journal.earlier(sweep.spec))
+        self._journal = sweep.journal
+        self._tell = tell
+        self._stop = stop
+        self._full = full_length(sweep.spec)
+        self._rank = ranking(mode_of(sweep.spec))
+        self._changed = threading.Condition(threading.RLock())
+        self._training: dict[int, Slot] = {}
+        self._metrics: dict[int, Mapping[str, float]] = {}
+        self._steps: dict[tuple[int, float], int] = {}
+        self._lost: dict[int, list[Reason]] = {}
+        self._heard = 0
+        self._runs = TrialRuns(sweep.folder)
+        self._sent = SweepTrials(sweep.folder)
+        self._run_ids: dict[int, str] = {}
+        self._best: Trial | None = None
+        self._finish: Finish | None = None
+        self._broken: Failed | None = None
+
+    def begin(self) -> None:
+        """Take over from the attempt before, and hear what users have asked meanwhile."""
+        for told in self._journal.replayed():
+            finish = [one for one in self._controller.step(told) if isinstance(one, Finish)]
+            self._finish = finish[0] if finish else self._finish
+            if isinstance(told, Reached):
+                self._metrics[told.trial] = told.metrics
+        for trial in self._controller.trials.values():
+            self._judge(trial)
+            self._runs.record(trial)
+        if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
+            self._step(Interrupted())
+        self._hear()
+        if not self._controller.is_finished:
+            self._finish = None
+        self._tell.swept(self._progress())
+
+    def conduct(self, slots: Sequence[Slot]) -> None:
+        """Until the sweep is over."""
+        self._packs = Packs(self._sweep.spec, dict(self._sweep.payload.spec), len(slots))
+        with ThreadPoolExecutor(len(slots), "slot") as threads:
+            working = [threads.submit(self._work, slot) for slot in slots]
+            try:
+                while not self._is_over and not any(one.done() for one in working):
+                    with self._changed:
+                        self._changed.wait(_LOOK_SECONDS)
+                    if self._sweep.requests.newest > self._heard:
+                        self._hear()
+                    self._link_runs()
+            finally:
+                self._end_all()
+            for one in working:
+                one.result()
+
+    def ending(self) -> Ending:
+        if self._broken is not None and not self._stop.requested:
+            broken = self._broken
+            return Ending(Reason(broken.kind), broken.message, broken.traceback, refusal=broken.refusal)
+        if self._finish is None:
+            return Ending(None)
+        if self._finish.failed:
+            failed = [one for one in self._controller.trials.values() if one.state is TrialState.FAILED]
+            return Ending(Reason(failed[-1].why) if failed else Reason.USER_ERROR, self._finish.failed)
+        return Ending(Reason.COMPLETED, result=self._result())
+
+    def _result(self) -> dict[str, Any]:
+        """What a training's result has, of the best trial; ``spec`` is what it was trained by."""
+        best, sweep = self._best, self._sweep
+        if best is None:
+            return {"metrics": {}, "best": None, "weights": None}
+        of_trial = trial_folder(sweep.folder, best.number)
+        trained, own = (model_folder(one).parent for one in (of_trial, sweep.folder))
+        if trained.is_dir():
+            shutil.copytree(trained, own, dirs_exist_ok=True)
+        return {
+            "metrics": dict(self._metrics.get(best.number, {})),
+            "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
+            "trial": best.number,
+            "weights": str(own) if trained.is_dir() else None,
+            "spec": placed(sweep.payload.spec, best.point),
+        }
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._finish is not None or self._broken is not None or self._stop.requested
+
+    def report(self, trial: int | None, report: Report) -> None:
+        """What the training of a trial tells."""
+        if isinstance(report, Prepared):
+            self._packs.built(report.parameters)
+        self._tell.of_trial(trial, report)
+
+    def _work(self, slot: Slot) -> None:
+        """One slot's thread."""
+        holds: int | None = None
+        try:
+            while runs := self._next(slot, holds):
+                ended = slot.train([self._segment(run) for run in runs])
+                holds = self._ended_together(runs, ended)
+        finally:
+            slot.close()
+
+    def _next(self, slot: Slot, holds: int | None) -> list[Run]:
+        """What the slot trains next, several as a pack; nothing once the sweep is over."""
+        with self._changed:
+            while not self._is_over:
+                left = self._controller.wanted - len(self._controller.trials)
+                taken = self._packs.take(lambda: self._asked(holds), left)
+                if not taken and not self._is_over:
+                    self._changed.wait()
+                # Some may have ended while they waited to be taken.
+                runs = [run for run in taken if self._controller.trials[run.trial].state is TrialState.RUNNING]
+                if runs:
+                    self._training.update({run.trial: slot for run in runs})
+                    return runs
+            return []
+
+    def _asked(self, holds: int | None) -> Run | None:
+        known = holds if holds in self._controller.trials else None
+        return next((command for command in self._step(Asked(known)) if isinstance(command, Run)), None)
+
+    def _segment(self, run: Run) -> TrialSegment:
+        spec = placed(self._sweep.payload.spec, run.point)
+        keep = spec.get("checkpoint") or {}
+        every = keep.get("every", "1ep")
+        # Two: a copy may be wanted of the state before the newest (PBT).
+        spec["checkpoint"] = {"every": EVERY if every == "1ep" else every, "keep": {"latest": 2, "best": 0}}
+        whole = run.until >= self._full
+        best = self._best.curve[-1].value if self._best is not None and self._best.state is _COMPLETED else None
+        return TrialSegment(
+            trial=run.trial,
+            folder=trial_folder(Path(), run.trial).as_posix(),
+            spec=spec,
+            until=None if whole else run.until,
+            unit="epochs" if self._sweep.spec.train.epochs else "steps",
+            saved=not whole,
+            beats=best,
+        )
+
+    def _ended_together(self, runs: Sequence[Run], ended: Sequence[Done | Failed | None]) -> int | None:
+        """Tell the controller; which trial the slot's workers have in memory still."""
+        with self._changed:
+            for run in runs:
+                self._training.pop(run.trial, None)
+            unclear = [one for one in ended if isinstance(one, Failed) and one.kind not in LASTING]
+            if len(runs) > 1 and unclear and not self._stop.requested:
+                self._tell.notice(
+                    f"{len(unclear)} trials that trained together go on, each alone: {unclear[0].message}"
+                )
+            for run, one in zip(runs, ended, strict=True):
+                if len(runs) > 1 and isinstance(one, Failed) and one.kind not in LASTING:
+                    self._packs.apart(run.trial)
+                    self._interrupted(run)
+                else:
+                    self._ended(run, one)
+            return runs[0].trial if len(runs) == 1 and isinstance(ended[0], Done) else None
+
+    def _interrupted(self, run: Run) -> None:
+        if not self._stop.requested and self._controller.trials[run.trial].state is TrialState.RUNNING:
+            self._step(Interrupted((run.trial,)), run.trial)
+
+    def _ended(self, run: Run, ended: Done | Failed | None) -> None:
+        trial = self._controller.trials[run.trial]
+        if ended is None or trial.state is not TrialState.RUNNING:
+            return  # the attempt ends, or the trial has ended meanwhile
+        if isinstance(ended, Failed):
+            self._fail(trial, ended)
+            return
+        if ended.result["why_alone"]:
+            self._packs.unfit(run)
+        if ended.result["state"] == "stopped":
+            self._interrupted(run)
+        else:
+            self._step(self._reached(run, ended.result), run.trial)
+
+    def _reached(self, run: Run, result: Mapping[str, Any]) -> Reached:
+        objective = self._sweep.spec.objective
+        assert objective is not None  # a rule of the spec
+        metrics = {name: float(value) for name, value in result["metrics"].items()}
+        in_epochs = bool(self._sweep.spec.train.epochs)
+        length = float(result["epochs"] if in_epochs else result["step"])
+        early = result["state"] == "completed" and length < run.until
+        length = length if early else run.until
+        self._metrics[run.trial] = metrics
+        self._steps[run.trial, length] = int(result["step"])
+        return Reached(run.trial, length, metrics.get(objective.metric, math.nan), early, metrics)
+
+    def _fail(self, trial: Trial, failed: Failed) -> None:
+        """A lost worker costs its trial nothing, a few times; a place that is gone ends the attempt."""
+        reason = Reason(failed.kind)
+        if failed.kind is FailureKind.INFRASTRUCTURE and (self._stop.requested or self._is_over):
+            return
+        lost = self._lost.setdefault(trial.number, [])
+        lost.append(reason)
+        retried = failed.kind is not FailureKind.HANG and may_retry(self._sweep.spec.retry, lost)
+        if failed.kind is FailureKind.INFRASTRUCTURE and (self._place.connection.lost() or not self._place.is_whole):
+            self._broken = failed
+        elif retried:
+            self._tell.notice(f"trial {trial.number} goes on with new workers: {failed.message}")
+            self._step(Interrupted((trial.number,)), trial.number)
+        else:
+            self._step(words.Failed(trial.number, reason.value, failed.message), trial.number)
+        self._changed.notify_all()
+
+    def _step(self, told: Input, trial: int | None = None, key: str | None = None) -> list[Command]:
+        """Have the controller take it in, write that down, and do at once what is to be done at once."""
+        with self._changed:
+            commands = self._controller.step(told)
+            for command in commands:
+                if isinstance(command, Copy):
+                    self._copy(command)
+            started = next((command.trial for command in commands if isinstance(command, Run)), None)
+            number = started if started is not None else trial
+            if commands or not isinstance(told, Asked):
+                record = None if number is None else self._record(number)
+                self._journal.tell(NewInput(to_json(told, commands), key), record)
+            self._finish = next((command for command in commands if isinstance(command, Finish)), self._finish)
+            for command in commands:
+                if isinstance(command, End):
+                    self._end(command)
+            if number is not None:
+                changed = self._controller.trials[number]
+                self._judge(changed)
+                self._runs.record(changed)
+                self._tell.swept(self._progress())
+            if commands or not isinstance(told, Asked):
+                self._changed.notify_all()
+            return commands
+
+    def _record(self, number: int) -> TrialRecord:
+        return TrialRecord.of(self._controller.trials[number], self._run_ids.get(number), self._metrics.get(number))
+
+    def _link_runs(self) -> None:
+        """Have the ledger know the runs that MLflow has by now."""
+        self._sent.read()
+        with self._changed:
+            for number, run_id in self._sent.run_ids.items() - self._run_ids.items():
+                self._run_ids[number] = run_id
+                if number in self._controller.trials:
+                    self._journal.change(self._record(number))
+
+    def _end(self, command: End) -> None:
+        trial = self._controller.trials[command.trial]
+        self._journal.change(self._record(trial.number))
+        self._runs.record(trial)
+        self._tell.swept(self._progress())
+        if (slot := self._training.get(command.trial)) is not None:
+            slot.end_trial(command.trial)
+        # The end of the sweep stops those too that go on once it is extended.
+        if command.state is TrialState.COMPLETED or self._finish is None:
+            shutil.rmtree(self._checkpoints(command.trial), ignore_errors=True)
+
+    def _judge(self, trial: Trial) -> None:
+        """Whether the trial is the best."""
+        if not trial.curve or trial.state is TrialState.FAILED or math.isnan(trial.curve[-1].value):
+            return
+        best = self._best
+        if best is None or best.number == trial.number or self._order(trial) < self._order(best):
+            self._best = trial
+
+    def _order(self, trial: Trial) -> tuple[bool, tuple[bool, float, int]]:
+        return trial.state is not _COMPLETED, self._rank(trial.curve[-1].value, trial.number)
+
+    def _progress(self) -> SweepProgress:
+        controller, objective = self._controller, self._sweep.spec.objective
+        assert objective is not None  # a rule of the spec
+        return SweepProgress(objective, tuple(controller.trials.values()), controller.wanted, self._best)
+
+    def _hear(self) -> None:
+        """What users ask. The controller may refuse it: the sweep has gone on since."""
+        with self._changed:
+            for request in self._journal.asked():
+                self._heard = max(self._heard, request.seq)
+                try:
+                    self._step(request.told, key=request.key)
+                except (ConflictError, NotFoundError) as error:
+                    self._tell.notice(f"not done: {request.told}: {error}")
+
+    def _end_all(self) -> None:
+        """The trials that train now: what they have done is saved, where the sweep goes on."""
+        with self._changed:
+            self._changed.notify_all()
+            for trial, slot in self._training.items():
+                slot.end_trial(trial)
+
+    def _checkpoints(self, trial: int) -> Path:
+        return trial_folder(self._sweep.folder, trial) / checkpoint.FOLDER
+
+    def _copy(self, command: Copy) -> None:
+        """By reference, where the file system can: no byte is copied."""
+        source, target = self._checkpoints(command.source), self._checkpoints(command.trial)
+        step = self._steps.get((command.source, command.length)) or checkpoint.steps(source)[0]
+        name = checkpoint.name_of(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        shutil.copytree(source / name, target / f"{name}.tmp-copied", copy_function=_link)
+        (target / f"{name}.tmp-copied").rename(target / name)
+
+
+_COMPLETED = TrialState.COMPLETED
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,230 @@
+"""Models of one architecture that train as one: a step of all of them is one forward and one backward pass.
+
+After Wang et al., Horizontally Fused Training Array, MLSys 2021 (https://arxiv.org/abs/2102.02344). The forward pass
+is ``torch.func.vmap`` over the members. No member's loss depends on another's weights, so the gradient of their sum is
+each one's own: the backward pass is autograd's, which takes less time than ``vmap`` of ``grad``.
+
+The trained parameters of a member are one row of a matrix. Its model's parameters are views of that row, and its
+optimizer's state is one of the row's: what is saved, validated or exported of a member is as if it trained alone. The
+optimizer is torch's own, with a group for each row, so that every update is the one that the member alone would get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
+
+from epochal.catalog.data import Batch
+from epochal.catalog.task import TakesScalars, Task
+from epochal.training.loader import split_evenly
+from epochal.training.parallel import Computation
+from epochal.training.sampler import micro_batches, part
+from epochal.training.step import Gradients, Stepper, loss_of
+
+_MODULE = "module."
+"""Where ``Computation`` has the model."""
+
+
+class _Slot(NamedTuple):
+    """Where a parameter lies in a row."""
+
+    name: str
+    low: int
+    high: int
+    shape: torch.Size
+
+
+class Ensemble:
+    """Steps of several members at once; the parameters called ``names`` are trained. The members' models see nothing of
+    it before ``bind``."""
+
+    def __init__(self, steppers: Sequence[Stepper], names: Sequence[str]) -> None:
+        first = steppers[0]
+        self._steppers = steppers
+        self._micro_batch_size = first.micro_batch_size
+        self._model = Computation(first.strategy.module)
+        self._task = first.task
+        modules = [stepper.strategy.module for stepper in steppers]
+        self._slots = _slots(modules[0], names)
+        self._rows = torch.stack([_row(module, self._slots) for module in modules])
+        self._gradients = torch.zeros_like(self._rows)
+        self._trained = {
+            _MODULE + slot.name: _column(self._rows, slot).detach().requires_grad_() for slot in self._slots
+        }
+        self._fixed, self._fixed_dims = _fixed(modules, names)
+        self._scalars = _scalars([stepper.task for stepper in steppers], self._rows.device)
+        limits = [stepper.limit for stepper in steppers]
+        self.clips = [limit is not None for limit in limits]
+        self._limits = self._rows.new_tensor([torch.inf if limit is None else limit for limit in limits])
+        self.optimizer = _optimizer(steppers, self._rows, self._gradients, self._slots)
+
+    def bind(self) -> None:
+        """From now on the members' models share memory with this, and see every step."""
+        for stepper, row in zip(self._steppers, self._rows, strict=True):
+            parameters = dict(stepper.strategy.module.named_parameters())
+            for slot in self._slots:
+                parameters[slot.name].data = row[slot.low : slot.high].view(slot.shape)
+
+    def set_lr(self, factors: Sequence[float]) -> list[float]:
+        """Every member's rate, its peak times its factor."""
+        rates = []
+        for group, stepper, factor in zip(self.optimizer.param_groups, self._steppers, factors, strict=True):
+            group["lr"] = stepper.peaks[0] * factor
+            rates.append(group["lr"])
+        return rates
+
+    def gradients(self, batch: Batch, size: int, shared: bool) -> Gradients:
+        """Find the gradient of each member's mean loss over ``size`` samples.
+
+        The tensors of ``batch`` are (samples, ...) where all members share them, else (members, samples, ...). Returns
+        the summed losses (members,), and the weight they count in: one for all, or (members,).
+        """
+        count = micro_batches(size, 1, self._micro_batch_size)
+        parts = split_evenly(batch, size, count) if shared else _split_evenly(batch, size, count)
+        run = vmap(self._loss, in_dims=(0, self._fixed_dims, 0, None if shared else 0))
+        gradients: tuple[Tensor, ...] = ()
+        losses, weights = [], []
+        for one in parts:
+            # Of the kernels for attention, ``vmap`` knows the one made of single operations.
+            with self._steppers[0].precision.forward(), sdpa_kernel(SDPBackend.MATH):
+                total, *weight = run(self._trained, self._fixed, self._scalars, one)
+            scale = torch.full_like(total, 1 / size)
+            found = torch.autograd.grad(total, list(self._trained.values()), scale)
+            gradients = torch._foreach_add(gradients, found) if gradients else found
+            losses.append(total.detach())
+            weights += weight
+        torch.cat([one.flatten(1) if one.dim() > 1 else one[:, None] for one in gradients], 1, out=self._gradients)
+        loss = losses[0] if count == 1 else torch.stack(losses).sum(0)
+        if not weights:
+            return Gradients(loss, float(size))
+        counted = torch.stack(weights).sum(0)
+        # A batch in which nothing counts has a loss of zero, not of 0 / 0.
+        counted = torch.where(counted == 0, 1.0, counted)
+        self._gradients *= (size / counted).to(self._gradients.dtype)[:, None]
+        return Gradients(loss, counted)
+
+    @torch.no_grad()
+    def update(self) -> Tensor | None:
+        """Change the parameters; the gradients' norms before clipping (members,), None where no member clips."""
+        norms = None
+        if any(self.clips):
+            norms = torch.linalg.vector_norm(self._gradients, dim=1)
+            self._gradients *= (self._limits / (norms + 1e-6)).clamp(max=1.0)[:, None]  # as clip_grad_norm_ does
+        self.optimizer.step()
+        return norms
+
+    def settle(self, member: int) -> None:
+        """Give a member's own optimizer its state, for whoever saves it or goes on without the others."""
+        row = self.optimizer.param_groups[member]["params"][0]
+        stepper, parameters = self._steppers[member], dict(self._steppers[member].strategy.module.named_parameters())
+        for slot in self._slots if row in self.optimizer.state else ():
+            stepper.optimizer.state[parameters[slot.name]] = {
+                key: value[slot.low : slot.high].view(slot.shape) if _is_row(value, row) else value
+                for key, value in self.optimizer.state[row].items()
+            }
+
+    def row_of_gradients(self, member: int) -> Tensor:
+        """A member's gradient, as ``gradients`` left it: (values,), in the order of its trained parameters."""
+        return self._gradients[member]
+
+    def _loss(
+        self, trained: dict[str, Tensor], fixed: dict[str, Tensor], scalars: dict[str, Tensor], batch: Batch
+    ) -> tuple[Tensor, ...]:
+        """One member's summed loss and, where its task counts, what that counts for."""
+        task = self._task
+        if scalars:
+            assert isinstance(task, TakesScalars)
+            task = task.with_scalars(scalars)
+        model = self._model
+        loss = functional_call(model, {**trained, **fixed}, (lambda: loss_of(task, model.module, batch),))
+        if loss.weight is None:
+            return (loss.total,)
+        if isinstance(loss.weight, Tensor):
+            return loss.total, loss.weight.double()
+        return loss.total, torch.full((), loss.weight, dtype=torch.float64, device=loss.total.device)
+
+
+def _slots(module: nn.Module, names: Sequence[str]) -> list[_Slot]:
+    slots, low = [], 0
+    parameters = dict(module.named_parameters())
+    for name in names:
+        high = low + parameters[name].numel()
+        slots.append(_Slot(name, low, high, parameters[name].shape))
+        low = high
+    return slots
+
+
+def _row(module: nn.Module, slots: Sequence[_Slot]) -> Tensor:
+    parameters = dict(module.named_parameters())
+    return torch.cat([parameters[slot.name].detach().reshape(-1) for slot in slots])
+
+
+def _column(rows: Tensor, slot: _Slot) -> Tensor:
+    """A parameter of all members: (members, *shape)."""
+    return rows[:, slot.low : slot.high].view(len(rows), *slot.shape)
+
+
+def _fixed(modules: Sequence[nn.Module], names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int | None]]:
+    """What no step changes, buffers and parameters, and its dimension of members: none where all have the same."""
+    tables = [{**dict(module.named_parameters()), **dict(module.named_buffers())} for module in modules]
+    tensors: dict[str, Tensor] = {}
+    dims: dict[str, int | None] = {}
+    for name, one in tables[0].items():
+        if name not in names:
+            alike = all(torch.equal(one, table[name]) for table in tables[1:])
+            tensors[_MODULE + name] = one.detach() if alike else torch.stack([table[name].detach() for table in tables])
+            dims[_MODULE + name] = None if alike else 0
+    return tensors, dims
+
+
+def _scalars(tasks: Sequence[Task], device: torch.device) -> dict[str, Tensor]:
+    """What the members' tasks differ in, by name: (members,). Empty where they differ in nothing."""
+    known = [task.scalars for task in tasks if isinstance(task, TakesScalars)]
+    if not known or all(one == known[0] for one in known):
+        return {}
+    return {name: torch.tensor([float(one[name]) for one in known], device=device) for name in known[0]}
+
+
+def _split_evenly(batch: Batch, size: int, count: int) -> list[Batch]:
+    """As ``split_evenly``, of tensors (members, samples, ...)."""
+    bounds = [part(size, index, count) for index in range(count)]
+    return [{name: tensor[:, low:high] for name, tensor in batch.items()} for low, high in bounds]
+
+
+def _optimizer(steppers: Sequence[Stepper], rows: Tensor, gradients: Tensor, slots: Sequence[_Slot]) -> Optimizer:
+    """Torch's own, of a group a member with its own settings and the state that it has so far."""
+    groups, states = [], []
+    for stepper, row, gradient in zip(steppers, rows, gradients, strict=True):
+        parameter = nn.Parameter(row)
+        parameter.grad = gradient
+        groups.append({**stepper.optimizer.param_groups[0], "params": [parameter]})
+        states.append((parameter, _state(stepper, slots)))
+    made: Any = type(steppers[0].optimizer)
+    optimizer: Optimizer = made(groups)
+    for parameter, state in states:
+        if state:
+            optimizer.state[parameter] = state
+    return optimizer
+
+
+def _state(stepper: Stepper, slots: Sequence[_Slot]) -> dict[str, Any]:
+    """What a member's optimizer knows of its parameters, as of one row."""
+    parameters = dict(stepper.strategy.module.named_parameters())
+    known = [(parameters[slot.name], stepper.optimizer.state.get(parameters[slot.name], {})) for slot in slots]
+    joined = {}
+    for key, value in known[0][1].items():
+        if all(isinstance(state[key], Tensor) and state[key].shape == parameter.shape for parameter, state in known):
+            joined[key] = torch.cat([state[key].reshape(-1) for _, state in known])
+        else:
+            joined[key] = value
+    return joined
+
+
+def _is_row(value: Any, row: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == row.shape
