@@ -198,11 +198,3 @@ def test_a_record_of_the_server_is_a_trial() -> None:
     assert (known.number, known.state, known.why, known.curve) == (3, TrialState.FAILED, "HANG", (Measured(2.0, 0.5),))
     assert from_record({**record, "curve": [[1, 0.4], [2, "nan"]]}).curve[0] == Measured(1.0, 0.4)
     assert from_record({**record, "value": None}).curve == ()
-
-
-@pytest.mark.slow
-def test_the_pictures_are_a_png_too() -> None:
-    from epochal.sweeps.report_png import png
-
-    assert png(found(searched(40))).startswith(b"\x89PNG")
-    assert png(found([trial(0, [0.5])])).startswith(b"\x89PNG")
