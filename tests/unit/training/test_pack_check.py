@@ -78,3 +78,10 @@ def test_what_cannot_be_packed_trains_one_after_another_and_says_why(
         assert ours[number].notes == [f"not packed with other trials: {found.why_alone}"]
         reference = alone(make(), tmp_path / f"alone{number}", UNWRITTEN)
         assert ours[number].curve("train/loss") == reference.curve("train/loss")  # to the last bit
+
+
+def test_trials_that_differ_in_more_than_scalars_train_one_after_another(tmp_path: Path) -> None:
+    jobs = [pieces.spec(global_batch_size=size) for size in (8, 5)]
+    ours, found = packed([made(job) for job in jobs], tmp_path, UNWRITTEN)
+    assert found.why_alone == "they differ in more than scalar settings and seeds"
+    assert [len(one.curve("train/loss")) for one in ours] == [7, 7]
