@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import random
 import socket
@@ -21,7 +22,10 @@ settings.register_profile("hermetic", derandomize=True, deadline=None, database=
 settings.load_profile("hermetic")
 
 FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
-FOREIGN_NAMES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NO_COLOR", "FORCE_COLOR")
+FOREIGN_NAMES = (
+    "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NO_COLOR", "FORCE_COLOR",
+    "PYTHONDONTWRITEBYTECODE",
+)  # fmt: skip
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 """Without a network torch warns in every process that it cannot name its peers."""
@@ -97,10 +101,18 @@ def _no_outside_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def epochal_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that Epochal keeps everything in, new for each test."""
-    home = tmp_path / "epochal"
+def epochal_home(request: pytest.FixtureRequest, _homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that Epochal keeps everything in, new for each test. ``tmp_path`` is made for those alone that use it:
+    that takes longer than most tests."""
+    asked = "tmp_path" in request.fixturenames
+    home = Path(request.getfixturevalue("tmp_path"), "epochal") if asked else next(_homes)
     monkeypatch.setenv("EPOCHAL_HOME", str(home))
     return home
 

@@ -23,11 +23,11 @@ from epochal.training.setup import Setup, prepare
 from epochal.training.worker import Worker
 
 
-def main(way: str, trials: int, epochs: int, device: str) -> None:
+def main(way: str, trials: int, epochs: int, validate_every: str, device: str) -> None:
     torch.set_num_threads(1)
     worker = Worker(device=torch.device(device))
-    members = [_member(way, number, epochs) for number in range(trials)]
-    _train(way, [_member("first", number, 1) for number in range(2)], worker)  # what torch does once
+    members = [_member(way, number, epochs, validate_every) for number in range(trials)]
+    _train(way, [_member("first", number, 1, "1ep") for number in range(2)], worker)  # what torch does once
     began = time.perf_counter()
     _train(way, members, worker)
     print(json.dumps(time.perf_counter() - began))
@@ -45,12 +45,13 @@ def _train(way: str, members: list[Member], worker: Worker) -> None:
         member.recorder.close()
 
 
-def _member(kind: str, number: int, epochs: int) -> Member:
+def _member(kind: str, number: int, epochs: int, validate_every: str) -> Member:
     folder = Path.cwd() / f"{kind}-{number}"
-    return Member(_setup(number, epochs), folder, MetricSpool(folder, "rank-0"), NullControl(), Segment(saved=False))
+    setup = _setup(number, epochs, validate_every)
+    return Member(setup, folder, MetricSpool(folder, "rank-0"), NullControl(), Segment(saved=False))
 
 
-def _setup(number: int, epochs: int) -> Setup:
+def _setup(number: int, epochs: int, validate_every: str) -> Setup:
     spec: dict[str, Any] = {
         "version": 1,
         "name": "packs",
@@ -62,6 +63,7 @@ def _setup(number: int, epochs: int) -> Setup:
             "optimizer": {"name": "adamw", "lr": 1e-3 * (1 + number)},
             "lr_schedule": {"name": "cosine"},
             "clip_grad_norm": 1.0,
+            "validate_every": validate_every,
         },
         "checkpoint": {"every": "1h"},
     }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from invented_jobs import EVIL, Invented
-from page import Page, at_list, at_training
+from invented_jobs import EVIL, MLFLOW, Invented, spec
+from page import Page, at_list, at_training, sideways
 
 from epochal.ledger.states import EventKind, JobState
+from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.server.log_store import Stream
+from epochal.sweeps.trials import TrialState
 
 LOGS = [
     pytest.param(["one\ntwo\n"], ["one", "two"], "", id="all of it"),
@@ -121,3 +123,58 @@ def test_stop_now_kills_its_workers_once_that_is_confirmed(page: Page, own: Inve
     page.wait(lambda: page.text("#confirm-title") == "Stop digits-cnn now?", "the question")
     page.press("Kill its workers", lambda: dialog)
     page.wait(lambda: own.server.ledger.job(job.id).grace == 0.0, "the end of its grace")
+
+
+SPACE = {"train.optimizer.lr": {"dist": "loguniform", "low": 1e-4, "high": 1e-1}}
+SWEEP = {
+    **spec(),
+    "train": {"epochs": 9},
+    "objective": {"metric": "val/accuracy", "mode": "max"},
+    "sweep": {"trials": 32, "space": SPACE},
+}
+
+
+def trial(number: int, state: TrialState, length: float, value: float | None) -> TrialRecord:
+    point = {"train.optimizer.lr": 10 ** -(1 + number / 8), "model.params.channels": [16, 32]}
+    return TrialRecord(number, point, state, length, 9.0, value, {}, f"{number:032x}")
+
+
+def test_a_sweep_shows_its_trials_live(page: Page, own: Invented) -> None:
+    ledger, states = own.server.ledger, [TrialState.STOPPED, TrialState.STOPPED, TrialState.PAUSED]
+    job = ledger.submit(SWEEP, name="digits-sweep", submitted_by="anna")
+    lease = ledger.lease("cluster-a/1", 600, job.id)
+    assert lease is not None
+    ledger.running(lease, world_size=2)
+    ledger.set_run(lease, f"{99:032x}", MLFLOW, "7")
+    told = {"trials": 32, "done": 18, "running": 2, "failed": 1, "best": {"trial": 11, "value": 0.93}}
+    ledger.renew(lease, 600, told)
+    records = [trial(number, states[number % 3], 1.0, 0.5 + number / 100) for number in range(18)]
+    records += [trial(number, TrialState.COMPLETED, 9.0, 0.93 - (29 - number) / 1000) for number in (28, 29)]
+    records += [trial(30, TrialState.RUNNING, 0.0, None), trial(31, TrialState.FAILED, 3.0, 0.99)]
+    ledger.append_inputs(lease, 0, [NewInput({"kind": "asked"})], records)
+    page.open(own.server.url, own.secrets["anna"], job.id)
+    page.wait(lambda: page.one("#job-sweep").is_displayed(), "the sweep")
+    assert page.text("#job-live .meta") == "18 of 32 trials · 2 running · 1 failed · best 0.93 (trial 11)"
+    assert page.texts("#sweep-rungs > li") == ["not yet 1", "1 18", "3 1", "9 2"]
+    bars = "return [...document.querySelectorAll('#sweep-rungs .amounts')].map(bar => bar.getAttribute('aria-label'))"
+    assert page.run(bars) == ["1 running", "6 paused, 12 stopped", "1 failed", "2 completed"]
+    rows = page.texts("#sweep-best > tr")
+    assert len(rows) == 10
+    assert rows[0].startswith("29 completed 9 0.93 lr ")
+    assert rows[0].endswith("channels [16,32] 00000000")
+    link = page.one("#sweep-best > tr a").get_attribute("href")
+    assert link == f"{MLFLOW}/#/experiments/7/runs/{29:032x}?workflowType=machine_learning"
+    assert page.text("#sweep-more").endswith(f"the rest: epochal sweep status {job.id} --limit 22")
+    label = page.one("#sweep-curve svg").get_attribute("aria-label")
+    assert label == "the best from 0.5 to 0.93, lowest 0.5"
+    page.shoot("sweep")
+    ledger.append_inputs(lease, 1, [], [trial(30, TrialState.COMPLETED, 9.0, 0.97)])
+    ledger.renew(lease, 600, {**told, "done": 19})
+    page.wait(lambda: page.texts("#sweep-best > tr")[0].startswith("30 completed 9 0.97"), "the new best")
+    assert not sideways(page)
+    assert page.complaints() == []
+    page.one(".back").click()
+    page.wait(lambda: page.all("#queue > tr"), "the list")
+    page.one("#queue .job-link").click()
+    page.wait(lambda: page.text("#job-title") not in ("", "digits-sweep"), "another job")
+    assert not page.one("#job-sweep").is_displayed()

@@ -121,6 +121,16 @@ class TestTrials:
         assert [one.started_at is not None for one in found] == [True, True, True]
         assert [one.ended_at is not None for one in found] == [True, True, False]
 
+    def test_one_that_fails_is_an_event_and_no_other(self, ledger: Ledger, lease: Lease) -> None:
+        failed = trial(0, TrialState.FAILED, reason="OUT_OF_MEMORY", message="rank 0: no memory")
+        ledger.append_inputs(lease, 0, told(0), [trial(0), trial(1)])
+        for seq in (1, 2):
+            ledger.append_inputs(lease, seq, told(0), [failed, trial(1, TrialState.STOPPED)])
+        told_of = [event for event in ledger.events(lease.job_id) if event.kind == EventKind.TRIAL_FAILED]
+        assert [(event.message, event.detail) for event in told_of] == [
+            ("trial 0: rank 0: no memory", {"trial": 0, "reason": "OUT_OF_MEMORY"})
+        ]
+
     def test_one_that_goes_on_has_not_ended(self, ledger: Ledger, lease: Lease) -> None:
         ledger.append_inputs(lease, 0, told(0), [trial(0, TrialState.STOPPED, length=1.0)])
         (ended,) = ledger.trials(lease.job_id)
@@ -152,10 +162,11 @@ class TestTrials:
         assert TrialRecord.of(known, "r") == record
         assert TrialRecord.of(Trial(0, {})) == TrialRecord(0, {}, TrialState.WAITING)
 
-    @pytest.mark.parametrize(("mode", "order"), [("max", [3, 1, 4, 0, 2]), ("min", [4, 1, 3, 0, 2])])
+    @pytest.mark.parametrize(("mode", "order"), [("max", [5, 3, 1, 4, 0, 2, 6]), ("min", [5, 4, 1, 3, 0, 2, 6])])
     def test_best_first(self, mode: str, order: list[int]) -> None:
         values = [None, 0.5, NAN, 0.9, -1.0]
-        records = [trial(number, value=value) for number, value in enumerate(values)]
+        records = [trial(number, TrialState.PAUSED, value=value) for number, value in enumerate(values)]
+        records += [trial(5, TrialState.COMPLETED, value=0.0), trial(6, TrialState.FAILED, value=0.95)]
         assert [one.number for one in best_first(records, mode)] == order
 
 
@@ -273,6 +284,14 @@ class TestExtension:
         kinds = [event.kind for event in ledger.events(lease.job_id)]
         assert kinds[-2:] == [EventKind.SUCCEEDED, EventKind.EXTENDED]
         assert ledger.job(lease.job_id).message == "asked while it finished: 1 trial more"
+
+    def test_what_its_controller_refused_does_not_begin_it_for_ever(self, ledger: Ledger, lease: Lease) -> None:
+        ledger.ask(lease.job_id, EXTEND, "refused")
+        assert succeeded(ledger, lease) is JobState.QUEUED
+        again = ledger.lease("agent-1", 60, lease.job_id)
+        assert again is not None
+        ledger.running(again, world_size=2)
+        assert succeeded(ledger, again) is JobState.SUCCEEDED
 
     def test_what_the_agent_took_ends_it(self, ledger: Ledger, lease: Lease) -> None:
         ledger.ask(lease.job_id, EXTEND, "taken")

@@ -15,7 +15,6 @@ from running_server import SPEC, RunningServer, settings_in
 
 OPERATIONS = 39
 LIMITS = settings(
-    max_examples=6,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],
@@ -68,7 +67,8 @@ def test_all_but_health_and_the_page_needs_a_token(document: dict[str, Any]) -> 
     assert open_to_all == {"/healthz", "/readyz", "/metrics"}
 
 
-def test_answers_are_what_the_description_says(server: RunningServer, document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_answers_are_what_the_description_says(server: RunningServer, document: dict[str, Any], examples: int) -> None:
     schema = schemathesis.openapi.from_dict(document)
     tried: dict[str, set[int]] = {}
     for found in schema.get_all_operations():
@@ -77,15 +77,15 @@ def test_answers_are_what_the_description_says(server: RunningServer, document: 
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
                 continue
-            check(server, operation.as_strategy(generation_mode=mode), statuses)
+            check(server, operation.as_strategy(generation_mode=mode), examples, statuses)
     assert len(tried) >= OPERATIONS
     assert not [label for label, statuses in tried.items() if not statuses]
 
 
-def check(server: RunningServer, cases: Any, statuses: set[int]) -> None:
+def check(server: RunningServer, cases: Any, examples: int, statuses: set[int]) -> None:
     headers = {"Authorization": server.admin.headers["Authorization"]}
 
-    @LIMITS
+    @settings(LIMITS, max_examples=examples)
     @given(case=cases)
     def answers_as_described(case: Any) -> None:
         at_once(case)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,10 +18,12 @@ import training_pieces as pieces
 from epochal.catalog.build import load_data
 from epochal.catalog.data import Batch, LoadedData, SampleSplit, Split
 from epochal.errors import CodeError, EpochalError
+from epochal.spec.job import JobSpec
 from epochal.spec.section import Component
 from epochal.training import every_sample
 from epochal.training.loader import Loader, _Reader, _request, start_early
 from epochal.training.sampler import Sampler
+from packed_trials import UNWRITTEN, Noisy, assert_as_alone, made
 
 
 def test_loader_processes_draw_nothing_from_the_training() -> None:
@@ -43,6 +47,22 @@ def test_the_process_that_loader_processes_come_from_can_be_started_before_they_
     assert next(batches).size == 4
     batches.close()
     assert servers() == early
+
+
+@pytest.mark.slow
+def test_trials_of_a_pack_share_what_processes_read(tmp_path: Path) -> None:
+    """As each would read it alone, noise included: it depends on the seed and on the place in the training."""
+    data = replace(pieces.data(), train=Noisy(pieces.samples(25).tensors))
+    jobs = [
+        JobSpec.model_validate(
+            {
+                **pieces.spec(optimizer={"lr": lr}).model_dump(exclude_unset=True),
+                "data": {"name": "mine", "loader_workers": 1},
+            }
+        )
+        for lr in (0.01, 0.05)
+    ]
+    assert assert_as_alone([partial(made, job, data=data) for job in jobs], tmp_path, UNWRITTEN).why_alone == ""
 
 
 def ending(index: int) -> Batch:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,16 +51,18 @@ class Module:
                 yield node.module.split(".")[0], node.lineno
 
 
+@cache
 def modules() -> list[Module]:
+    """Each is parsed once, for all the rules."""
     return [Module(path) for path in sorted(SOURCE.rglob("*.py"))]
 
 
 def files() -> Iterator[Path]:
     """Every file of the repository that is ours; of a work tree, ``.git`` is a file that names another folder."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        if path.is_file() and parts != (".git",) and not any(_left_by_tools(part) for part in parts[:-1]):
-            yield path
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = sorted(name for name in folders if not _left_by_tools(name))
+        paths = (Path(folder, name) for name in sorted(names))
+        yield from (path for path in paths if path.is_file() and path != ROOT / ".git")
 
 
 def _left_by_tools(folder: str) -> bool:
@@ -69,7 +72,8 @@ def _left_by_tools(folder: str) -> bool:
 
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        names = [getattr(part, "id", "") for part in ast.walk(child.test)] if isinstance(child, ast.If) else []
+        if "TYPE_CHECKING" in names:
             continue
         yield child
         yield from _runtime_nodes(child)

@@ -51,7 +51,7 @@ def bare_words(tree: ast.AST) -> Iterator[int]:
             for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
                 if one.annotation is not None and _is_foreign(one.annotation):
                     yield from _texts(node, one.arg)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"traceback.format_exc", "format_exc"}:
+        elif isinstance(node, ast.Call) and "format_exc" in [getattr(node.func, one, "") for one in ("id", "attr")]:
             yield node.lineno
 
 

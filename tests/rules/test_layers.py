@@ -46,6 +46,7 @@ LIGHT_COMMANDS = [
     ["tasks"],
     ["searchers"],
     ["searchers", "tpe"],
+    ["trial-schedulers", "asha"],
     ["validate", "jobs/sweeps/tpe-asha.yaml"],
     ["submit", "jobs/quickstart.yaml", "--dry-run"],
     ["config", "list"],

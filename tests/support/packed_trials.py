@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import training_pieces as pieces
 from epochal.catalog.build import build_optimizer, lr_factor
+from epochal.catalog.data import Batch, TensorSplit
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
@@ -30,6 +31,14 @@ UNSAVED = Segment(saved=False)
 """A checkpoint takes longer than all steps of these trainings."""
 UNWRITTEN = Segment(saved=False, until=Interval(7, "steps"))
 """Final weights do too."""
+
+
+class Noisy(TensorSplit):
+    """Adds noise to what is read of it."""
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        batch = super().fetch(indices)
+        return {**batch, "input": batch["input"] + torch.rand(batch["input"].shape)}
 
 
 @dataclass

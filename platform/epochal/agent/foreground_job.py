@@ -118,6 +118,7 @@ class ForegroundJob:
             refused=runner.ending.refusal and not (progress and progress.step),
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
             best=result.get("best"),
+            trial=result.get("trial"),
             model=str(model) if model.exists() else None,
             checkpoint=str(folder / saved.path) if saved else None,
         )

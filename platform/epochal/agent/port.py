@@ -92,6 +92,9 @@ class JobSource(Protocol):
     def inputs(self, job_id: str) -> list[StoredInput]:
         """What the controller of a sweep was told, in order."""
 
+    def trials(self, job_id: str) -> list[TrialRecord]:
+        """The trials of a sweep by number."""
+
     def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
         """What users asked of a sweep, from the one following the number ``after``: ``Renewed.requested`` is the
         newest. An input that is made of one has its key."""

@@ -16,6 +16,7 @@ from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
+from epochal.sweeps.trials import Trial
 from epochal.tracking.desired_run import CheckpointPointer
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
@@ -47,6 +48,7 @@ class Reporter:
         self.saved: Saved | None = None
         self.step = 0
         self._notes: list[str] = []
+        self._bests: set[int] = set()
         tracking.notice = self._tracked  # last: the tracker's thread may call it at once
 
     def started(self, world_size: int, ranks: Sequence[Started]) -> None:
@@ -83,6 +85,7 @@ class Reporter:
         self._outbox.progress(progress.document())
         if progress.best is not None:
             self._tracking.start()
+            self._told_best(progress.best, progress.objective.metric)
         self._tell_run()
 
     def of_trial(self, trial: int | None, report: Report) -> None:
@@ -122,6 +125,16 @@ class Reporter:
         detail = {"step": found.step, "path": found.path}
         kind, key = EventKind.CHECKPOINT_DAMAGED, f"damaged-{found.path}"
         self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
+
+    def _told_best(self, best: Trial, metric: str) -> None:
+        """Once for each trial that is the best when it is looked at, however often its value changes."""
+        if best.number not in self._bests:
+            self._bests.add(best.number)
+            value, length = best.curve[-1].value, best.length
+            message = f"trial {best.number}: {metric} {value:.5g} at {length:g}"
+            detail = {"trial": best.number, "value": value, "length": length, "point": dict(best.point)}
+            kind, key = EventKind.NEW_BEST, f"best-{best.number}"
+            self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
 
     def _noted(self, note: str) -> None:
         self._notes.append(note)

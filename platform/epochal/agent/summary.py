@@ -16,8 +16,9 @@ class Summary:
 
     ``run_id`` is empty while MLflow has not answered yet; ``unsent`` then says what is kept for later, and ``problem``
     why. ``refused``: the workers found the spec, the data or the code wrong before the first step. ``metrics`` are
-    the newest values, ``best`` is the objective's best value and its step. ``model`` is the folder of the final model,
-    in MLflow's format; ``checkpoint`` that of the newest checkpoint of this attempt.
+    the newest values, ``best`` is the objective's best value and its step; of a sweep, those of its best ``trial``.
+    ``model`` is the folder of the final model, in MLflow's format; ``checkpoint`` that of the newest checkpoint of this
+    attempt.
     """
 
     job: str
@@ -35,6 +36,7 @@ class Summary:
     refused: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None
+    trial: int | None = None
     model: str | None = None
     checkpoint: str | None = None
 

@@ -84,7 +84,7 @@ class Conductor:
     def __init__(self, sweep: Sweep, place: Place, tell: SweepTell, stop: Stop) -> None:
         self._sweep = sweep
         self._place = place
-        self._controller = Controller.of(sweep.spec)
+        self._controller = Controller.of(sweep.spec, sweep.journal.earlier(sweep.spec))
         self._journal = sweep.journal
         self._tell = tell
         self._stop = stop
@@ -106,7 +106,8 @@ class Conductor:
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
         for told in self._journal.replayed():
-            self._controller.step(told)
+            finish = [one for one in self._controller.step(told) if isinstance(one, Finish)]
+            self._finish = finish[0] if finish else self._finish
             if isinstance(told, Reached):
                 self._metrics[told.trial] = told.metrics
         for trial in self._controller.trials.values():
@@ -115,8 +116,8 @@ class Conductor:
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
         self._hear()
-        if self._controller.is_finished:
-            self._finish = Finish()
+        if not self._controller.is_finished:
+            self._finish = None
         self._tell.swept(self._progress())
 
     def conduct(self, slots: Sequence[Slot]) -> None:
@@ -158,7 +159,8 @@ class Conductor:
             shutil.copytree(trained, own, dirs_exist_ok=True)
         return {
             "metrics": dict(self._metrics.get(best.number, {})),
-            "best": [best.curve[-1].value, best.number],
+            "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
+            "trial": best.number,
             "weights": str(own) if trained.is_dir() else None,
             "spec": placed(sweep.payload.spec, best.point),
         }
@@ -310,7 +312,8 @@ class Conductor:
                 self._judge(changed)
                 self._runs.record(changed)
                 self._tell.swept(self._progress())
-            self._changed.notify_all()
+            if commands or not isinstance(told, Asked):
+                self._changed.notify_all()
             return commands
 
     def _record(self, number: int) -> TrialRecord:

@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
-from epochal.errors import EpochalError, UnreachableError
+from epochal.errors import ConflictError, EpochalError, UnreachableError
+from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.ledger.values import Lease
+from epochal.spec.job import JobSpec
 from epochal.sweeps.inputs import from_json
-from epochal.sweeps.trials import Input
+from epochal.sweeps.trials import Input, Trial
 
 EVERY_SECONDS = 0.2
 """Between two batches."""
@@ -69,6 +72,22 @@ class SweepJournal:
         self._newest = stored[-1].seq if stored else 0
         self._heard = {one.key for one in stored if one.key is not None}
         return [from_json(one.body) for one in stored]
+
+    def earlier(self, spec: JobSpec) -> list[Trial]:
+        """The trials of the sweep that the searcher is to learn from too, with negative numbers.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: it is no sweep.
+        """
+        named = spec.sweep.search.earlier if spec.sweep is not None else None
+        if named is None:
+            return []
+        job = self._patiently(lambda: self._source.job(named))
+        if job.kind is not JobKind.SWEEP:
+            raise ConflictError(f"sweep.search.from: {job.id} is no sweep", "name a sweep, or remove it")
+        found = self._patiently(lambda: self._source.trials(job.id))
+        return [replace(one.trial, number=one.number - len(found)) for one in found]
 
     def asked(self) -> list[SweepRequest]:
         """What users have asked and the controller was not told yet.

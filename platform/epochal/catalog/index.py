@@ -18,12 +18,13 @@ from pydantic import BaseModel, ValidationError
 
 from epochal.catalog.schema_model import model_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
-from epochal.spec.corners import applied, corners, in_order, problems_at
+from epochal.spec.corners import corners, in_order, problems_at
 from epochal.spec.job import LrSchedule, Optimizer
 from epochal.spec.params import problems_of
 from epochal.spec.section import is_import_path
 from epochal.spec.space import Entry
 from epochal.spec.sweep import Sweep
+from epochal.spec.tree import placed
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
@@ -88,7 +89,7 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     Only what the catalog knows is looked at: fields of a wrong type are left to the spec's own validation. Where a
     sweep moves a parameter or a name, it is looked at in the corners of the sweep's space.
     """
-    return problems_at(corners(*_swept(tree)), lambda point: _check(applied(tree, point)))
+    return problems_at(corners(*_swept(tree)), lambda point: _check(placed(tree, point)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from epochal.cli.render import Output
 if TYPE_CHECKING:
     from epochal.catalog.index import IndexEntry, Kind
     from epochal.registry import Registry
+    from epochal.spec.section import Choice
     from epochal.sweeps.entries import Entry
 
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -116,13 +117,17 @@ def _describe(entry: IndexEntry, output: Output) -> None:
 def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     """The schema of each field beside the entry's name: those of the spec's own section, then the entry's."""
     from epochal.catalog.index import SECTIONS
-    from epochal.spec.section import Section
     from epochal.spec.sweep import Search, TrialScheduler
 
-    sections: dict[str, type[Section]] = {str(kind): section for kind, section in SECTIONS.items()}
-    section = {**sections, "searcher": Search, "trial_scheduler": TrialScheduler}.get(entry.kind)
+    sections: dict[str, type[Choice]] = {str(kind): section for kind, section in SECTIONS.items()}
+    sections |= {"searcher": Search, "trial_scheduler": TrialScheduler}
+    section = sections.get(entry.kind)
     own = section.model_json_schema()["properties"] if section else {}
+    for field, default in section.model_validate({}).model_dump(mode="json").items() if section else ():
+        own[field]["default"] = default
     own.pop("name", None)
+    if (entry.kind, entry.name) == ("trial_scheduler", "none"):
+        own.pop("min")  # there are no rungs
     return {**own, **entry.params.get("properties", {})}
 
 

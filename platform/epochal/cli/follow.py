@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from epochal.cli import render
-from epochal.cli.job_view import why_lines
+from epochal.cli.job_view import bar, best, why_lines
 from epochal.cli.log_lines import BEGUN_SECONDS, Line, Lines
 from epochal.cli.progress import QuietDisplay
 from epochal.client.following import LogChunk
@@ -108,12 +108,19 @@ class Follower:
         if self._news.empty() and (not self._look_at or (job.state.is_active and time.monotonic() >= self._look_at)):
             job = self._client.job(self._job_id)
             self._look_at = time.monotonic() + _LOOK_SECONDS
-            if job.progress and job.progress != self._told_progress and (told := progress_of(job.progress)):
-                self._told_progress = job.progress
-                self._display.progress(told)
+            if job.progress and job.progress != self._told_progress:
+                self._show_progress(job.progress)
         if job.state is JobState.QUEUED:
             self._say_why(job)
         return job
+
+    def _show_progress(self, told: Mapping[str, Any]) -> None:
+        """Of a sweep a line for each new best."""
+        before, self._told_progress = self._told_progress, told
+        if (progress := progress_of(told)) is not None:
+            self._display.progress(progress)
+        elif best(told) != best(before):
+            self._display.notice(render.printable(f"{bar(told)}; best {best(told)}"))
 
     def _tell(self, job: Job, event: Event) -> None:
         """One line for a change of state, and the message where a person should read why."""

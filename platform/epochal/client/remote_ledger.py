@@ -7,7 +7,7 @@ What is safe to repeat is repeated for a moment, so that a server that restarts 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from epochal.client.http import Http, Patience, Request
 from epochal.client.renewal_batcher import RenewalBatcher
+from epochal.client.sweeps import trials_of
 from epochal.errors import NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
@@ -30,6 +31,8 @@ _LONGEST_NOTE = 20_000
 _GAP = frozenset({409})
 _BATCH = 1000
 """Inputs, and trials, in one request."""
+_MEASURED = 20_000
+"""And measurements of all their curves."""
 
 
 class RemoteLedger:
@@ -134,7 +137,7 @@ class RemoteLedger:
         the trials once all inputs are there."""
         batches: list[tuple[Sequence[NewInput], Sequence[TrialRecord]]]
         batches = [(told[begin : begin + _BATCH], ()) for begin in range(0, len(told), _BATCH)]
-        batches += [((), changed[begin : begin + _BATCH]) for begin in range(0, len(changed), _BATCH)]
+        batches += [((), some) for some in _batches(changed)]
         if len(batches) == 2 and told and changed:
             batches = [(told, changed)]
         newest = after_seq
@@ -152,6 +155,9 @@ class RemoteLedger:
             found += [StoredInput.from_dict(one) for one in page["inputs"]]
             after = page["next"]
         return found
+
+    def trials(self, job_id: str) -> list[TrialRecord]:
+        return trials_of(self._http, job_id)
 
     def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
         answer = self._http.get(f"/jobs/{in_path('job', job_id)}/requests", {"after": after})
@@ -205,6 +211,18 @@ class RemoteLedger:
 
 def _lease(lease: Held) -> str:
     return f"/leases/{in_path('job', lease.job_id)}/{lease.epoch}"
+
+
+def _batches(trials: Sequence[TrialRecord]) -> Iterator[Sequence[TrialRecord]]:
+    """In their order, as many at once as a request may have: each measurement of a curve counts as one more."""
+    begin = measured = 0
+    for index, trial in enumerate(trials):
+        measured += len(trial.curve)
+        if index > begin and (index - begin == _BATCH or measured > _MEASURED):
+            yield trials[begin:index]
+            begin, measured = index, len(trial.curve)
+    if trials:
+        yield trials[begin:]
 
 
 def _told(trial: TrialRecord) -> dict[str, Any]:

@@ -26,16 +26,10 @@ class SweepCalls:
 
     def trials(self, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:
         """The trials of a sweep by number; ``sweep_values.best_first`` puts them in another order."""
-        found: list[TrialRecord] = []
-        after: int | None = -1
-        while after is not None:
-            page = self._http.get(_sweep(ref, "trials"), {"after": after, "state": [*states] or None})
-            found += [TrialRecord.from_dict(one) for one in page["trials"]]
-            after = page["next"]
-        return found
+        return trials_of(self._http, ref, states)
 
     def best_trial(self, ref: str) -> TrialRecord:
-        """The trial with the best objective so far, at whatever length.
+        """The best of the trials that trained to their full length, or before there is one the best so far.
 
         Raises:
             ConflictError: the job is no sweep.
@@ -99,6 +93,17 @@ class SweepCalls:
 
 
 _LONGEST_NAME = 58
+
+
+def trials_of(http: Http, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:
+    """The trials of a sweep by number."""
+    found: list[TrialRecord] = []
+    after: int | None = -1
+    while after is not None:
+        page = http.get(_sweep(ref, "trials"), {"after": after, "state": [*states] or None})
+        found += [TrialRecord.from_dict(one) for one in page["trials"]]
+        after = page["next"]
+    return found
 
 
 def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:

@@ -56,7 +56,12 @@ class SweepOperations:
                 return after_seq + len(rows)
             if rows:
                 connection.execute(insert(inputs), rows)
+            failed = _newly_failed(connection, job.id, changed)
             _upsert(connection, job.id, changed)
+            for trial in failed:
+                detail = {"trial": trial.number, "reason": trial.reason}
+                message = f"trial {trial.number}: {trial.message}"
+                job = annotate(connection, job, Step(EventKind.TRIAL_FAILED, message=message, detail=detail))
             return after_seq + len(rows)
 
     def inputs(self, job_id: str, after: int = 0, limit: int | None = None) -> list[StoredInput]:
@@ -149,6 +154,15 @@ def _same(job: Job, row: Row[Any], request: Mapping[str, Any]) -> Job:
     if digest(row.body) != digest(request):
         raise ConflictError(f"the key {row.key!r} belongs to another request of {job.id}", "use a new key")
     return job
+
+
+def _newly_failed(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> list[TrialRecord]:
+    failed = {one.number: one for one in changed if one.state is TrialState.FAILED}
+    if not failed:
+        return []
+    these = trials.c.job_id == job_id, trials.c.state == TrialState.FAILED, trials.c.number.in_(sorted(failed))
+    known = set(connection.scalars(select(trials.c.number).where(*these)))
+    return [one for number, one in failed.items() if number not in known]
 
 
 def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, exists, select
 
 from epochal.ledger.states import EventKind, JobKind, JobState
 from epochal.ledger.sweep_values import SweepRequest, asked
-from epochal.ledger.tables import inputs, requests
+from epochal.ledger.tables import attempts, inputs, requests
 from epochal.ledger.transitions import Step, advance
 from epochal.ledger.values import Job
 
@@ -27,11 +27,17 @@ def extended(connection: Connection, job: Job, step: Step, **columns: Any) -> Jo
 
 def extended_if_asked(connection: Connection, job: Job) -> Job:
     """``job``, or what it becomes where it is a sweep that has just succeeded, and was asked for more before its agent
-    heard of that."""
+    heard of that.
+
+    What was asked before the attempt began its agent has heard: where no input has come of it, the controller has
+    refused it.
+    """
     if job.kind is not JobKind.SWEEP or job.state is not JobState.SUCCEEDED:
         return job
-    untaken = select(requests).where(requests.c.job_id == job.id, ~_IS_TAKEN).order_by(requests.c.seq)
-    said = [asked(row.body) for row in connection.execute(untaken)]
+    this = (attempts.c.job_id == job.id) & (attempts.c.epoch == job.epoch)
+    since = select(attempts.c.leased_at).where(this).scalar_subquery()
+    untaken = select(requests).where(requests.c.job_id == job.id, requests.c.at >= since, ~_IS_TAKEN)
+    said = [asked(row.body) for row in connection.execute(untaken.order_by(requests.c.seq))]
     more = [str(one) for one in said if one.kind != "cancel"]
     if not more:
         return job

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from epochal.errors import UsageError
 from epochal.ledger.json_values import Real, Time, Value
-from epochal.sweeps.trials import Added, Cancelled, Extended, Repeated, Trial, TrialState
+from epochal.sweeps.trials import Added, Cancelled, Extended, Measured, Repeated, Trial, TrialState
 
 MOST_TRIALS = 100_000
 """Of a sweep, and so of one request."""
@@ -62,6 +62,12 @@ class TrialRecord(Value):
             trial.message,
             curve=tuple((one.length, one.value) for one in trial.curve),
         )
+
+    @property
+    def trial(self) -> Trial:
+        """As a controller has it."""
+        curve = tuple(Measured(length, value) for length, value in self.curve)
+        return Trial(self.number, self.point, self.state, self.until, curve, self.reason or "", self.message)
 
 
 @dataclass(frozen=True)
@@ -191,13 +197,17 @@ def asked(body: Mapping[str, Any]) -> Extend | Add | Repeat | Cancel:
 
 
 def best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
-    """By the objective, at whatever length; then those without a number, and those that FAILED; of equals, by number.
+    """Those that trained to their full length by the objective, then others by theirs; then those without a number, and
+    those that FAILED. Of equals, by number.
 
     Args:
         mode: ``max`` or ``min``, as ``objective.mode``.
     """
     sign = -1.0 if mode == "max" else 1.0
-    ranked = sorted((one for one in trials if is_ranked(one)), key=lambda one: (sign * (one.value or 0.0), one.number))
+    ranked = sorted(
+        (one for one in trials if is_ranked(one)),
+        key=lambda one: (one.state is not TrialState.COMPLETED, sign * (one.value or 0.0), one.number),
+    )
     return [*ranked, *sorted((one for one in trials if not is_ranked(one)), key=attrgetter("number"))]
 
 

@@ -18,6 +18,8 @@ from epochal.spec.tree import overlaps
 
 MOST = 256
 """So many corners are all looked at; of more, each end and choice alone, and as many as this drawn at random."""
+MOST_ALONE = 2048
+"""Of more ends and choices than this, in the order of the space, the others are looked at only where they are drawn."""
 _SHOWN = 40
 
 Space = Mapping[str, Entry]
@@ -56,14 +58,6 @@ def in_order(space: Space) -> list[str]:
     return list(ordered)
 
 
-def applied(tree: Mapping[str, Any], point: Point) -> dict[str, Any]:
-    """A spec's tree of plain values, with those of ``point`` at their dotted paths; missing sections are made."""
-    changed = dict(tree)
-    for path, value in point.items():
-        changed = _put(changed, path.split("."), value)
-    return changed
-
-
 def corners(space: Space, points: Sequence[Point] = ()) -> Iterator[Corner]:
     """Corners of ``space``, and the ``points`` of the user's own, completed with ends of what they leave out."""
     order = in_order(space)
@@ -71,7 +65,8 @@ def corners(space: Space, points: Sequence[Point] = ()) -> Iterator[Corner]:
     if len(everything) <= MOST:
         yield from map(Corner, everything)
     else:
-        yield from (Corner(point) for path in order for point in _alone(space, order, path))
+        alone = (Corner(point) for path in order for point in _alone(space, order, path))
+        yield from islice(alone, MOST_ALONE)
         yield from (Corner(_completed(space, order, {}, Random(number))) for number in range(MOST))
     for index, point in enumerate(points):
         yield Corner(_completed(space, order, point), f"sweep.points.{index}")
@@ -139,10 +134,3 @@ def _placed(problem: Problem, corner: Corner, judge: Judge) -> Problem:
 def _short(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _put(tree: Any, steps: Sequence[str], value: Any) -> Any:
-    if not steps:
-        return value
-    below = tree if isinstance(tree, Mapping) else {}
-    return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}

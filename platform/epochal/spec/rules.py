@@ -13,9 +13,9 @@ from math import ceil
 from epochal.errors import Problem
 from epochal.settings import CREDENTIALS
 from epochal.spec import sweep_rules
-from epochal.spec.corners import Point, applied, corners, problems_at
+from epochal.spec.corners import Point, corners, problems_at
 from epochal.spec.job import JobSpec
-from epochal.spec.tree import Path, overlaps
+from epochal.spec.tree import Path, overlaps, placed
 
 METRIC_GROUPS = ("val/", "train/")
 
@@ -35,10 +35,10 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
     problems = _broken(SWEEP_RULES, spec, wrong) if spec.sweep is not None else []
     if spec.sweep is None or problems or any(overlaps(_SPACE, path) or overlaps(_POINTS, path) for path in wrong):
         return [*_broken(RULES, spec, wrong), *problems]
-    tree = spec.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
+    tree = spec.model_dump(mode="json", exclude_unset=True)
 
     def judge(point: Point) -> list[Problem]:
-        return _broken(RULES, JobSpec.model_validate(applied(tree, point)), wrong)
+        return _broken(RULES, JobSpec.model_validate(placed(tree, point)), wrong)
 
     return problems_at(corners(spec.sweep.searched, spec.sweep.points), judge)
 

@@ -56,8 +56,6 @@ class Sweep(Section):
     time; `auto`: where it is faster."""
     failure_budget: Annotated[int, Field(ge=0)] = 3
     """How many trials may fail before the sweep does."""
-    register_as: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Register the best trial's model in MLflow by this name, with the alias `best`."""
     space: Annotated[dict[str, Distribution], Field(min_length=1, max_length=200)]
     """Dotted path of a spec field to what it may be."""
     points: Annotated[list[dict[str, Any]], Field(max_length=10_000)] = []

@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from epochal.errors import Problem, did_you_mean
-from epochal.spec.corners import applied, in_order, is_in, same
+from epochal.spec.corners import in_order, is_in, same
 from epochal.spec.fields import closed, known_paths
 from epochal.spec.job import JobSpec
 from epochal.spec.problems import field_problems
 from epochal.spec.space import ChoiceOf, Constant, Entry, IntUniform, Ranged
-from epochal.spec.tree import overlaps
+from epochal.spec.tree import overlaps, placed
 
 ADD_OBJECTIVE = "add `objective: {metric: val/accuracy, mode: max}`"
 SWEPT = ("model", "data", "task", "train")
@@ -60,6 +60,7 @@ def paths_apart(spec: JobSpec) -> Iterator[Problem]:
 
 
 def bounds_in_order(spec: JobSpec) -> Iterator[Problem]:
+    """A range has room between its bounds, and a normal one within four sigma of its mean."""
     for path, entry in _searched(spec).items():
         if not isinstance(entry, Ranged):
             continue
@@ -98,7 +99,7 @@ def conditions_can_hold(spec: JobSpec) -> Iterator[Problem]:
 
 def values_fit(spec: JobSpec) -> Iterator[Problem]:
     """Each end of a range and each choice must be a value that its field takes."""
-    stored = spec.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
+    stored = spec.model_dump(mode="json", exclude_unset=True)
     for path, entry in _searched(spec).items():
         if _path_problem(path, path) is not None or (_is_section(path) and isinstance(entry, Ranged)):
             continue
@@ -136,6 +137,7 @@ def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:
 
 
 def rungs_below_the_length(spec: JobSpec) -> Iterator[Problem]:
+    """The first rung is in the unit of the training's length, and shorter."""
     if spec.sweep is None or (spec.sweep.trial_scheduler.name == "none" and not _min_is_given(spec)):
         return
     first, path = spec.sweep.trial_scheduler.min, "sweep.trial_scheduler.min"
@@ -219,7 +221,7 @@ def _other_distribution(entry: Entry, told: str, place: str) -> str:
 def _refused(stored: dict[str, Any], path: str, value: Any) -> str | None:
     """What is wrong with ``value`` at ``path`` of the spec; None where nothing is."""
     try:
-        JobSpec.model_validate(applied(stored, {path: value}))
+        JobSpec.model_validate(placed(stored, {path: value}))
     except ValidationError as error:
         steps = tuple(path.split("."))
         found = [finding for finding in field_problems(error) if overlaps(finding.path, steps)]

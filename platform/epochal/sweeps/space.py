@@ -1,4 +1,4 @@
-"""The space of a sweep: from numbers between 0 and 1 to points and back, and the spec that a trial trains."""
+"""The space of a sweep: from numbers between 0 and 1 to points and back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from random import Random
 from statistics import NormalDist
 from typing import Any, cast
 
-from pydantic import ValidationError
-
-from epochal.errors import SpecError
-from epochal.spec.corners import applied, in_order, is_in, same
-from epochal.spec.job import JobSpec
-from epochal.spec.problems import field_problems
-from epochal.spec.rules import broken
+from epochal.spec.corners import in_order, is_in, same
 from epochal.spec.space import ChoiceOf, Constant, Entry, IntUniform, LogNormal, LogUniform, Normal, Ranged
 from epochal.sweeps.trials import Point
 
@@ -152,19 +146,3 @@ class Space:
     def key(self, point: Point) -> str:
         """The same text for points that are the same in this space, whatever else they have."""
         return json.dumps({path: point[path] for path in self._order if path in point}, sort_keys=True)
-
-
-def spec_of(spec: JobSpec, point: Point) -> JobSpec:
-    """The spec of a training job that a trial of the sweep ``spec`` is.
-
-    Raises:
-        SpecError: there is no such training; corners of the space were looked at, and this is none.
-    """
-    tree = applied(spec.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True), point)
-    try:
-        trained = JobSpec.model_validate(tree)
-    except ValidationError as error:
-        raise SpecError("the trial's spec", tuple(found.problem for found in field_problems(error))) from None
-    if problems := broken(trained):
-        raise SpecError("the trial's spec", tuple(problems))
-    return trained

@@ -12,6 +12,7 @@ optimizer is torch's own, with a group for each row, so that every update is the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +72,12 @@ class Ensemble:
             for slot in self._slots:
                 parameters[slot.name].data = row[slot.low : slot.high].view(slot.shape)
 
+    @staticmethod
+    def kernels() -> AbstractContextManager[None]:
+        """The context of ``gradients``: of the kernels for attention, ``vmap`` knows the one of single operations."""
+        kernels: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return kernels
+
     def set_lr(self, factors: Sequence[float]) -> list[float]:
         """Every member's rate, its peak times its factor."""
         rates = []
@@ -91,8 +98,7 @@ class Ensemble:
         gradients: tuple[Tensor, ...] = ()
         losses, weights = [], []
         for one in parts:
-            # Of the kernels for attention, ``vmap`` knows the one made of single operations.
-            with self._steppers[0].precision.forward(), sdpa_kernel(SDPBackend.MATH):
+            with self._steppers[0].precision.forward():
                 total, *weight = run(self._trained, self._fixed, self._scalars, one)
             scale = torch.full_like(total, 1 / size)
             found = torch.autograd.grad(total, list(self._trained.values()), scale)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import Recorder
 from epochal.training import seeding
 from epochal.training.control import Control, Noted
@@ -26,7 +27,7 @@ from epochal.training.fit import FitResult, ended
 from epochal.training.loader import Loaded, Loader
 from epochal.training.loop import Loop
 from epochal.training.pack_check import ensemble_of
-from epochal.training.packing import packable
+from epochal.training.packing import key_of, packable
 from epochal.training.sampler import Share
 from epochal.training.segment import WHOLE, Segment
 from epochal.training.setup import Setup
@@ -66,7 +67,7 @@ def fit_pack(members: Sequence[Member], worker: Worker) -> Packed:
     with seeding.deterministic(members[0].setup.spec.train.deterministic):
         trainees = [_Trainee(member, worker) for member in members]
         try:
-            why = next(filter(None, (packable(member.setup.spec) for member in members)), "")
+            why = _refused([member.setup.spec for member in members])
             ready = sorted((one for one in trainees if one.outcome is None), key=_step)
             for _, group in groupby(ready, _step):
                 alike = list(group)
@@ -81,6 +82,12 @@ def fit_pack(members: Sequence[Member], worker: Worker) -> Packed:
                     one.loop.abandon()
             raise
         return Packed(tuple(one.outcome for one in trainees if one.outcome is not None), why)
+
+
+def _refused(specs: Sequence[JobSpec]) -> str:
+    """Why trials of these specs cannot be a pack, whatever their models are."""
+    unlike = "they differ in more than scalar settings and seeds" if len(set(map(key_of, specs))) > 1 else ""
+    return next(filter(None, map(packable, specs)), unlike)
 
 
 class _Trainee:
@@ -180,17 +187,18 @@ class _Pack:
         """Take the steps of a window together; then each member does what it would do after it."""
         loops, clock, steps = [trainee.loop for trainee in self._trainees], self._clock, _Steps()
         first = loops[0].state.step
-        for step in range(first, min(loop.window_end for loop in loops)):
-            clock.mark()
-            loaded = reader.next()
-            clock.mark()
-            loops[0].control.tick("train", step)
-            rates = ensemble.set_lr(_factors(loops, step))
-            gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
-            clock.mark()
-            norms = ensemble.update()
-            clock.mark()
-            steps.add(gradients, rates, norms, loaded.size)
+        with ensemble.kernels():
+            for step in range(first, min(loop.window_end for loop in loops)):
+                clock.mark()
+                loaded = reader.next()
+                clock.mark()
+                loops[0].control.tick("train", step)
+                rates = ensemble.set_lr(_factors(loops, step))
+                gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
+                clock.mark()
+                norms = ensemble.update()
+                clock.mark()
+                steps.add(gradients, rates, norms, loaded.size)
         windows = steps.windows(first, ensemble.clips, clock.between())
         for member, (trainee, window) in enumerate(zip(self._trainees, windows, strict=True)):
             ensemble.settle(member)

@@ -34,7 +34,7 @@ def ensemble_of(steppers: Sequence[Stepper], loaded: Loaded, shared: bool) -> En
         alone = {name: one.grad for name, one in named_parameters if one.grad is not None}
         if why := why or _unfit(steppers, alone):
             return why
-        with _no_loops():
+        with _no_loops(), Ensemble.kernels():
             ensemble = Ensemble(steppers, list(alone))
             losses = ensemble.gradients(loaded.batch, loaded.size, shared).loss
     except Exception as error:

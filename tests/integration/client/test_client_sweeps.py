@@ -82,7 +82,7 @@ def test_what_its_agent_tells_is_what_its_user_sees(client: Client, agent: Playe
     assert (found[0].metrics["val/loss"], found[0].point, found[0].run_id) == (math.inf, POINT, "r0")
     assert [one.number for one in client.trials(lease.job_id, [TrialState.FAILED])] == [2]
     assert [one.body["trial"] for one in agent.ledger.inputs(lease.job_id)] == [0, 1, 2, 3]
-    assert client.best_trial(lease.job_id).number == 3
+    assert client.best_trial(lease.job_id).number == 0, "the third has not trained to its full length"
 
 
 def test_many_are_told_and_read_part_by_part(
@@ -95,6 +95,13 @@ def test_many_are_told_and_read_part_by_part(
     monkeypatch.setattr(remote_ledger, "_BATCH", 1001)
     with pytest.raises(UsageError, match="at most 1000 items"):
         agent.ledger.append_inputs(lease, 1001, told(1001), records)
+
+
+def test_long_curves_are_told_in_smaller_parts(client: Client, agent: PlayedAgent, lease: Lease) -> None:
+    curve = tuple((float(length), 0.5) for length in range(1, 9_001))
+    agent.ledger.append_inputs(lease, 0, told(1), [trial(number, curve=curve) for number in range(5)])
+    found = client.trials(lease.job_id)
+    assert [(one.number, one.curve == curve) for one in found] == [(number, True) for number in range(5)]
 
 
 def test_who_has_not_the_lease_tells_nothing(server: RestartableServer, agent: PlayedAgent, lease: Lease) -> None:

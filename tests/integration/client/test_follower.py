@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from restartable_server import PlayedAgent
+from test_client_sweeps import SWEEP
 
 from epochal.cli.follow import Follower
 from epochal.cli.progress import QuietDisplay
@@ -61,6 +62,20 @@ def test_it_ends_where_the_ledger_pauses_the_job_and_not_where_a_user_does(
     assert ended.state is JobState.PAUSED
     assert f"{MOST_LOSSES} attempts in a row were lost" in shown.texts[-2]
     assert shown.texts[-1] == f"it goes on with `epochal resume {job.id}`"
+
+
+def test_each_new_best_of_a_sweep_is_told(client: Client, agent: PlayedAgent) -> None:
+    lease, shown = agent.lease(client.submit(SWEEP).job.id), Notices()
+    agent.ledger.running(lease, 1)
+    follower = Follower(client, lease.job_id, shown, with_logs=False)
+    job = client.job(lease.job_id)
+    bests = [None, {"trial": 3, "value": 0.5}, {"trial": 3, "value": 0.5}, {"trial": 7, "value": 0.75}]
+    for done, best in enumerate(bests):
+        agent.ledger.renew(lease, 30.0, {"trials": 8, "done": done, "running": 2, "failed": 0, "best": best})
+        follower._look_at = 0.0
+        follower._looked(job)
+    bars = [f"[{'#' * 3 * done}{'-' * (24 - 3 * done)}] {done}/8 trials, 2 running" for done in (1, 3)]
+    assert shown.texts == [f"{bars[0]}; best 0.5 (trial 3)", f"{bars[1]}; best 0.75 (trial 7)"]
 
 
 def looks_at_jobs(client: Client) -> list[str]:

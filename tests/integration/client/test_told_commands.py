@@ -246,8 +246,10 @@ ELSEWHERE = {
     "plan": "unit/cli/test_cli_catalog.py",
     "db": "unit/ledger/test_db_command.py",
     "doctor": "unit/doctor/test_doctor.py",
+    "sweep": "integration/client/test_sweep_commands.py",
 }
-"""Those that start processes, load torch, or ask MLflow or a ledger: the tests that run them. Here they give help."""
+"""Those that want a sweep, start processes, load torch, or ask MLflow or a ledger: the tests that run them. Here they
+give help."""
 TYPED = {
     "agent --join ADDRESS": "agent --help",
     "jobs --state QUEUED --limit X": "jobs --state QUEUED --limit 3",

@@ -15,10 +15,12 @@ from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import Ending, Terms, decide
 from epochal.agent.run_tracking import RunTracking
+from epochal.agent.sweep_progress import SweepProgress
 from epochal.catalog.understood import Understood
 from epochal.errors import StaleLeaseError
 from epochal.ledger.states import EventKind, JobState, Reason
-from epochal.spec.job import JobSpec, Retry
+from epochal.spec.job import JobSpec, Objective, Retry
+from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed, DesiredRun, artifacts_folder
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.tracking.sync_state import artifact_files
@@ -61,6 +63,18 @@ def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> 
     assert notices == [message]
     assert "step 8 cannot be used (its digest is wrong)" in message
     assert "checkpoints/step-00000008.damaged" in message
+
+
+def test_a_trial_that_is_the_best_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunTracking, "start", lambda tracking: None)  # MLflow is not what this is about
+
+    def tell(reporter: Reporter) -> None:
+        for curve in ((Measured(1, 0.5),), (Measured(1, 0.5), Measured(3, 0.75))):
+            best = Trial(7, {"train.optimizer.lr": 0.1}, TrialState.PAUSED, curve=curve)
+            reporter.swept(SweepProgress(Objective(metric="val/accuracy", mode="max"), [best], 8, best))
+
+    message, _ = told(tmp_path, tell, "new_best")
+    assert message == "trial 7: val/accuracy 0.5 at 1"
 
 
 def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from epochal.catalog.index import KINDS, check, entries
 from epochal.cli.main import main
+from epochal.registry import Registry
+from epochal.sweeps.check import check as check_sweep
+from epochal.sweeps.searchers import SEARCHERS
+from epochal.sweeps.trial_schedulers import TRIAL_SCHEDULERS
 
 COMMANDS = {
     "architecture": "models",
@@ -57,6 +62,36 @@ def test_fields_of_the_spec_beside_the_name_are_described_too(
 ) -> None:
     assert main([command, name]) == 0
     assert field in [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+
+
+@pytest.mark.parametrize(("command", "table"), [("searchers", SEARCHERS), ("trial-schedulers", TRIAL_SCHEDULERS)])
+def test_what_a_sweep_can_name_is_listed_and_described(
+    command: str, table: Registry[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "-o", "name"]) == 0
+    assert capsys.readouterr().out.split() == list(table)
+    for name in table:
+        assert main([command, name, "-o", "json"]) == 0
+        described = json.loads(capsys.readouterr().out)
+        assert described["source"]
+        assert all(parameter["description"] and parameter["type"] for parameter in described["params"])
+        assert check_sweep(yaml.safe_load(described["example"])) == []
+    assert main([command, f"{name}x"]) == 3
+    assert f"did you mean {name!r}?" in capsys.readouterr().err
+
+
+def test_plan_of_a_sweep_shows_the_space_the_rungs_and_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(JOBS / "sweeps" / "hyperband.yaml")
+    assert main(["plan", file]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["train.optimizer.lr", "loguniform", "0.0001", "to", "0.1", "-"] in lines
+    assert ["LENGTH", "TRIALS"] in lines
+    assert ["at", "a", "time", "as", "many", "as", "the", "cluster", "fits,", "1", "worker", "each,"] in [
+        line[:12] for line in lines
+    ]
+    assert main(["plan", file, "-o", "json"]) == 0
+    planned = json.loads(capsys.readouterr().out)["sweep"]
+    assert planned["cost"] < planned["full_cost"] == 17 * 9
 
 
 def test_a_wrong_name_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from epochal import __version__
 from epochal.cli.main import main
 
-SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "digits-cnn.yaml")
+SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
 GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
 WRONG = """\
 version: 1
@@ -92,7 +92,7 @@ def test_json_is_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_sweep_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", SWEEP]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, shown.err) == (f"{SWEEP}: ok (digits-sweep)\n", "")
+    assert (shown.out, shown.err) == (f"{SWEEP}: ok (digits-tpe-asha)\n", "")
 
 
 def test_a_sweep_is_shown_resolved(capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,10 +120,15 @@ def test_no_call_takes_another_product_s_answer(call: str) -> None:
 def test_an_environment_that_cannot_be_used(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="that are set cannot be used") as caught:
-        Client(FAR, TOKEN)
+        Client(FAR.replace("http:", "https:"), TOKEN)
     assert said in str(caught.value)
     assert "verysecret" not in str(caught.value)
     assert name in caught.value.hint
+
+
+def test_certificates_are_read_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    Client(FAR, TOKEN).close()
 
 
 @pytest.mark.parametrize("named", ["http://127.0.0.1:9", "127.0.0.1:9", "http://ada:verysecret@127.0.0.1:9"])

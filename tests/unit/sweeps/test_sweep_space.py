@@ -1,18 +1,15 @@
-"""From numbers between 0 and 1 to points and back, and the spec of a trial."""
+"""From numbers between 0 and 1 to points and back."""
 
 from __future__ import annotations
 
 from math import exp, sqrt
-from pathlib import Path
 from statistics import NormalDist, mean, stdev
 from typing import Any
 
 import pytest
 
-from epochal.errors import SpecError
-from epochal.spec import load_text
 from epochal.spec.space import ChoiceOf, Constant, IntUniform, LogNormal, LogUniform, Normal, Ranged, Uniform
-from epochal.sweeps.space import Dimension, Space, spec_of
+from epochal.sweeps.space import Dimension, Space
 
 MIDDLES = [(number + 0.5) / 2000 for number in range(2000)]
 
@@ -80,7 +77,7 @@ def test_a_value_is_found_again(entry: Ranged | ChoiceOf) -> None:
         back = dimension.unit(value)
         assert back is not None
         assert 0 <= back <= 1
-        assert dimension.value(back) == pytest.approx(value) if isinstance(value, float) else value
+        assert dimension.value(back) == (pytest.approx(value) if isinstance(value, float) else value)
         assert type(dimension.value(back)) is type(value)
 
 
@@ -113,33 +110,3 @@ def test_a_point_of_the_users_own_is_completed_at_random() -> None:
     assert completed.keys() == {"a", "b", "d", "train.seed"}
     assert completed == SPACE.drawn(0, 7, own)
     assert len({SPACE.drawn(seed, number, own)["d"] for seed in range(3) for number in range(3)}) == 9
-
-
-SWEEP = """
-version: 1
-name: digits
-model: {name: cnn}
-data: {name: digits}
-train: {epochs: 3, micro_batch_size: 8}
-objective: {metric: val/loss, mode: min}
-sweep:
-  space:
-    train.optimizer.lr: {dist: loguniform, low: 1e-4, high: 1e-1}
-    model.params.channels: {choice: [[8], [8, 16]]}
-"""
-
-
-def test_a_trial_trains_the_spec_with_its_point() -> None:
-    sweep = load_text(SWEEP, Path("/x.yaml")).spec
-    trained = spec_of(sweep, {"train.optimizer.lr": 0.01, "model.params.channels": [8], "train.optimizer.eps": 1e-6})
-    assert (trained.sweep, trained.train.epochs) == (None, 3)
-    assert (trained.train.optimizer.lr, trained.train.optimizer.params) == (0.01, {"eps": 1e-6})
-    assert trained.model.params == {"channels": [8]}
-    assert sweep.model.params == {}
-
-
-@pytest.mark.parametrize("point", [{"train.optimizer.lr": -1}, {"train.global_batch_size": 4}])
-def test_a_point_that_cannot_be_trained_is_refused(point: dict[str, Any]) -> None:
-    with pytest.raises(SpecError) as caught:
-        spec_of(load_text(SWEEP, Path("/x.yaml")).spec, point)
-    assert len(caught.value.problems) == 1

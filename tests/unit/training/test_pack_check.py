@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import training_pieces as pieces
 from epochal.catalog.data import Batch
 from epochal.catalog.task import Loss
-from packed_trials import UNWRITTEN, alone, made, packed
+from packed_trials import UNWRITTEN, Noisy, alone, made, packed
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +63,10 @@ class Leaky(pieces.Classification):
         ({"build": pieces.normed_mlp, "data": pieces.data(26)}, "a forward pass of its model writes 1.running_mean"),
         ({"build": Stateful}, "a forward pass of its model writes passes"),
         ({"task": Looking()}, "cannot be computed for several trials at once"),
+        ({"data": replace(pieces.data(), train=Noisy(pieces.samples(25).tensors))}, "reading its data draws random"),
         ({"task": Leaky()}, "computes something else for several trials at once"),
     ],
-    ids=["dropout", "batch norm", "counter", "data dependent", "wrong"],
+    ids=["dropout", "batch norm", "counter", "data dependent", "noise", "wrong"],
 )
 def test_what_cannot_be_packed_trains_one_after_another_and_says_why(
     tmp_path: Path, changes: dict[str, Any], why: str
@@ -76,3 +78,10 @@ def test_what_cannot_be_packed_trains_one_after_another_and_says_why(
         assert ours[number].notes == [f"not packed with other trials: {found.why_alone}"]
         reference = alone(make(), tmp_path / f"alone{number}", UNWRITTEN)
         assert ours[number].curve("train/loss") == reference.curve("train/loss")  # to the last bit
+
+
+def test_trials_that_differ_in_more_than_scalars_train_one_after_another(tmp_path: Path) -> None:
+    jobs = [pieces.spec(global_batch_size=size) for size in (8, 5)]
+    ours, found = packed([made(job) for job in jobs], tmp_path, UNWRITTEN)
+    assert found.why_alone == "they differ in more than scalar settings and seeds"
+    assert [len(one.curve("train/loss")) for one in ours] == [7, 7]

@@ -47,19 +47,24 @@ def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Out
 
 def _planned(loaded: LoadedSpec, all_data: bool, output: Output) -> int:
     from epochal.catalog.build import load_data
+    from epochal.sweeps.plan import first_corner, plan_sweep
     from epochal.training.plan import plan
 
     try:
-        data = load_data(loaded.spec.data, loaded.folder)
+        trained = first_corner(loaded.spec)
+        data = load_data(trained.data, loaded.folder)
         total = sum(len(split) for _, split in data.splits())
         if all_data and (bad := _bad_samples(data, loaded, total)):
             _show_bad(bad, total, output)
             return 2
-        planned = plan(loaded.spec, loaded.folder, data)
+        planned = plan(trained, loaded.folder, data)
         planned = replace(planned, notes=(*planned.notes, *data.doubts()))
     except SpecError as error:
         raise loaded.placed(error) from error
-    _show(planned, loaded, {"data": {"samples": total, "bad": []}} if all_data else {}, output)
+    more: dict[str, Any] = {"data": {"samples": total, "bad": []}} if all_data else {}
+    if loaded.spec.sweep is not None:
+        more["sweep"] = plan_sweep(loaded.spec).as_dict()
+    _show(planned, loaded, more, output)
     if all_data:
         render.message(f"all of the {total:,} samples can be read")
     return 0
@@ -84,7 +89,7 @@ def _show_bad(bad: Sequence[BadSample], total: int, output: Output) -> None:
         render.document({"data": {"samples": total, "bad": rows}}, output)
 
 
-def _show(planned: Plan, loaded: LoadedSpec, read: Mapping[str, Any], output: Output) -> None:
+def _show(planned: Plan, loaded: LoadedSpec, more: Mapping[str, Any], output: Output) -> None:
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
@@ -95,12 +100,36 @@ def _show(planned: Plan, loaded: LoadedSpec, read: Mapping[str, Any], output: Ou
         if planned.classes:
             render.records([asdict(one) for one in planned.classes], ["name", "train", "validation"], title="classes")
             render.text("")
+        if "sweep" in more:
+            _show_sweep(more["sweep"])
         render.document({**_summary(planned), **_start(loaded.spec.env)})
         for note in planned.notes:
             render.message(f"note: {note}")
     else:
         spec = loaded.spec.model_dump(mode="json")
-        render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict(), **read}, output)
+        render.document({"spec": spec, "origins": loaded.origins, "plan": planned.as_dict(), **more}, output)
+
+
+def _show_sweep(sweep: Mapping[str, Any]) -> None:
+    """Before the cost of its first trial."""
+    unit = sweep["unit"]
+    render.records(sweep["space"], ["path", "draws", "when"], title="searched")
+    render.text("")
+    render.records(sweep["rungs"], ["length", "trials"], title=f"rungs, in {unit}")
+    render.text("")
+    own = f", {sweep['own_points']} of them your own points" if sweep["own_points"] else ""
+    saved = f", of {sweep['full_cost']:,g} if all trained to the end" if sweep["cost"] < sweep["full_cost"] else ""
+    most = f"{sweep['concurrency']} at most" if sweep["concurrency"] else "as many as the cluster fits"
+    each = f"{sweep['workers']} worker{'s' if sweep['workers'] > 1 else ''} each"
+    packs = {"auto": ", packed where that is faster", "off": ""}.get(sweep["pack"], f", in packs of {sweep['pack']}")
+    told = {
+        "trials": f"{sweep['trials']:,}{own}",
+        "all trials": f"about {sweep['cost']:,g} {unit}{saved}",
+        "at a time": f"{most}, {each}{packs}",
+    }
+    render.document(told)
+    render.text("")
+    render.text("One trial, with everything searched at its lowest or first:")
 
 
 def _values(loaded: LoadedSpec) -> list[dict[str, Any]]:

@@ -138,6 +138,8 @@ def _show(summary: Summary, output: Output) -> None:
 
 def _table(summary: Summary) -> dict[str, Any]:
     """The summary for a person: what matters, and numbers as one reads them."""
+    where = f"at step {summary.best[1]}" if summary.best and summary.best[1] else ""
+    where = f"of trial {summary.trial}" if summary.trial is not None else where
     why = summary.reason if summary.state != "SUCCEEDED" else ""
     shown: dict[str, Any] = {
         "job": summary.job,
@@ -146,7 +148,7 @@ def _table(summary: Summary) -> dict[str, Any]:
         "attempts": summary.attempts,
         "time": f"{summary.seconds:.1f} s",
         **{name: f"{value:.5g}" for name, value in sorted(summary.metrics.items()) if not name.startswith("perf/")},
-        "best": f"{summary.best[0]:.5g} at step {summary.best[1]}" if summary.best else "",
+        "best": f"{summary.best[0]:.5g} {where}" if summary.best else "",
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",

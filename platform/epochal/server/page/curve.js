@@ -1,4 +1,4 @@
-// The loss as a line: small in a list, larger with its range on a job's page.
+// The loss, or another value, as a line: small in a list, larger with its range on a job's page.
 
 import { el, setAttribute, setText, svg } from "./dom.js";
 import { figure } from "./format.js";
@@ -12,7 +12,7 @@ function real(history) {
   return (history ?? []).filter(([, value]) => Number.isFinite(value));
 }
 
-export function curve(className) {
+export function curve(className, name = "loss") {
   const area = svg("path", { class: "area" });
   const line = svg("path", { class: "line", "vector-effect": "non-scaling-stroke" });
   const node = svg(
@@ -26,18 +26,18 @@ export function curve(className) {
     const points = place(found);
     setAttribute(line, "d", points.length > 1 ? `M${points.join("L")}` : "");
     setAttribute(area, "d", points.length > 1 ? `M0 ${HEIGHT}L${points.join("L")}L${WIDTH} ${HEIGHT}Z` : "");
-    setAttribute(node, "aria-label", [describe(found), left(progress)].filter(Boolean).join("; "));
+    setAttribute(node, "aria-label", [describe(found, name), left(progress)].filter(Boolean).join("; "));
     node.toggleAttribute("data-empty", points.length < 2);
   };
   return { node, update };
 }
 
 /** The curve with its highest and lowest value written beside it. */
-export function chart() {
-  const drawn = curve("chart");
+export function chart(title = "Training loss", name = "loss") {
+  const drawn = curve("chart", name);
   const [high, low] = [el("span"), el("span")];
   const part = el("span", { class: "meta" });
-  const node = el("figure", { class: "chart-box" }, el("figcaption", {}, "Training loss ", part),
+  const node = el("figure", { class: "chart-box" }, el("figcaption", {}, `${title} `, part),
     el("div", { class: "chart-range", "aria-hidden": "true" }, high, low), drawn.node);
   const update = (progress) => {
     const values = real(progress?.loss_history).map(([, value]) => value);
@@ -67,8 +67,8 @@ function place(found) {
   });
 }
 
-function describe(found) {
-  if (!found.length) return "no loss yet";
+function describe(found, name) {
+  if (!found.length) return `no ${name} yet`;
   const values = found.map(([, value]) => value);
-  return `loss from ${figure(values[0])} to ${figure(values.at(-1))}, lowest ${figure(Math.min(...values))}`;
+  return `${name} from ${figure(values[0])} to ${figure(values.at(-1))}, lowest ${figure(Math.min(...values))}`;
 }

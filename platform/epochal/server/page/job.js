@@ -7,6 +7,7 @@ import { byId, clear, el, keep, setLink, setText } from "./dom.js";
 import { clock, clockOnly, duration, figure, seconds, whole, words } from "./format.js";
 import { LogReader } from "./logs.js";
 import { ON_ONE, actions, loss, pill, progressBar, rate, timeLeft } from "./pieces.js";
+import { forgetSweep, updateSweep } from "./sweep.js";
 
 const EVENTS_AT_ONCE = 500;
 const LONGEST = 300;
@@ -45,12 +46,14 @@ export async function updateJob(signal) {
   showEvents(events.events);
   show(job, why);
   showAttempts(attempts);
+  await updateSweep(job, open.pages?.run, signal);
 }
 
 function furnish(refresh) {
   for (const id of ["job-state", "job-actions", "job-live", "job-details", "job-events", "job-attempts", "logs"]) clear(byId(id));
   for (const id of ["job-title", "job-message", "job-spec"]) setText(byId(id), "");
   forgetData();
+  forgetSweep();
   byId("job-parts").hidden = true;
   byId("logs-rank").replaceChildren(el("option", { value: "" }, "all"));
   const parts = { state: pill(), buttons: actions(refresh, ON_ONE), bar: progressBar(), chart: chart(), figures: el("dl", { class: "figures" }) };
@@ -88,6 +91,7 @@ function waiting(why) {
 
 function live(job) {
   const progress = job.progress;
+  if (progress.trials) return {};
   const validation = Object.entries(progress.metrics ?? {}).filter(([name]) => name.startsWith("val/"));
   return {
     "Time left": job.state === "RUNNING" ? timeLeft(job) : null,

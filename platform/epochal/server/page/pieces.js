@@ -2,7 +2,7 @@
 
 import { jobPath, request } from "./api.js";
 import { byId, el, setAttribute, setText } from "./dom.js";
-import { duration, words } from "./format.js";
+import { duration, figure, whole, words } from "./format.js";
 
 const PHASES = { setup: "setting up", validate: "validating", checkpoint: "saving", export: "saving the model" };
 const TERMINAL = new Set(["SUCCEEDED", "FAILED", "STOPPED"]);
@@ -40,18 +40,26 @@ export function progressBar() {
 }
 
 function shareDone(progress) {
+  if (progress?.trials) return Math.min(1, (progress.done ?? 0) / progress.trials);
   const share = progress?.total_steps ? progress.step / progress.total_steps : 0;
   return Math.min(1, Math.max(0, share));
 }
 
 function describe(job, progress) {
   if (job.state === "STARTING") return "starting its workers";
+  if (progress?.trials) return describeTrials(progress);
   if (!progress?.total_steps) return words(job.state);
   const percent = `${Math.floor(shareDone(progress) * 100)} %`;
   const steps = `step ${progress.step.toLocaleString("en")} of ${progress.total_steps.toLocaleString("en")}`;
   const epochs = progress.epochs ? `epoch ${progress.epoch} of ${Number(progress.epochs.toFixed(2))}` : "";
   const doing = job.state === "STOPPING" ? "stopping" : PHASES[progress.phase];
   return [percent, steps, epochs, doing].filter(Boolean).join(" · ");
+}
+
+function describeTrials(progress) {
+  const others = ["running", "failed"].map((name) => (progress[name] ? `${whole(progress[name])} ${name}` : ""));
+  const best = progress.best ? `best ${figure(progress.best.value)} (trial ${progress.best.trial})` : "";
+  return [`${whole(progress.done ?? 0)} of ${whole(progress.trials)} trials`, ...others, best].filter(Boolean).join(" · ");
 }
 
 export const rate = (progress) => progress?.samples_per_second;

@@ -17,6 +17,7 @@ from epochal.sweeps.trials import Point, Trial
 
 if TYPE_CHECKING:
     from cmaes import CMA
+    from numpy import ndarray
 
 _DIGITS = 6
 
@@ -71,7 +72,7 @@ class CmaEs:
             seed=0,  # what is drawn has a seed of its own, for each suggestion
         )
 
-    def _vector(self, told: Told):  # type: ignore[no-untyped-def]
+    def _vector(self, told: Told) -> ndarray:
         import numpy as np
 
         return np.array([told.units[path] for path in self._paths])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class GpParams(Params):
     startup: Annotated[int, Field(ge=2, le=1000)] = 10
     """Points drawn at random until so many trials are measured at one length."""
-    most: Annotated[int, Field(ge=10, le=2000)] = 150
+    most: Annotated[int, Field(ge=10, le=2000)] = 100
     """The model is of so many trials at most, the best and the newest: a suggestion takes the cube of it."""
 
 

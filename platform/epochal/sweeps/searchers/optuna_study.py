@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Container, Iterable
 from math import inf
 from typing import Any
@@ -20,9 +19,6 @@ from epochal.sweeps.trials import Point
 
 _DIGITS = 6
 """Of a scale from 0 to 1: rounding that differs between machines goes."""
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 class _Told(InMemoryStorage):
@@ -42,6 +38,7 @@ class Suggester:
     """Asks a sampler for points of ``space``."""
 
     def __init__(self, space: Space) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of every study that is made
         self._space = space
         self._distributions = {dimension.path: _distribution(dimension) for dimension in space.dimensions}
         self._options = {dimension.path: dimension.options for dimension in space.dimensions}
