@@ -138,6 +138,9 @@ class Conductor:
                 one.result()
 
     def ending(self) -> Ending:
+        if self._journal.failed is not None and not self._stop.requested:
+            message = f"what became of the trials cannot be written down: {self._journal.failed}"
+            return Ending(Reason.INFRASTRUCTURE, message)
         if self._broken is not None and not self._stop.requested:
             broken = self._broken
             return Ending(Reason(broken.kind), broken.message, broken.traceback, refusal=broken.refusal)
@@ -171,7 +174,8 @@ class Conductor:
 
     @property
     def _is_over(self) -> bool:
-        return self._finish is not None or self._broken is not None or self._stop.requested
+        broken = self._broken or self._journal.failed
+        return self._finish is not None or broken is not None or self._stop.requested
 
     def report(self, trial: int | None, report: Report) -> None:
         """What the training of a trial tells."""

@@ -7,10 +7,10 @@ dies had not written yet is forgotten with it: the next attempt replays what is 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,6 +26,9 @@ from epochal.sweeps.trials import Input, Trial
 
 EVERY_SECONDS = 0.2
 """Between two batches."""
+
+_LAST_SECONDS = 60.0
+"""How long the end of an attempt waits for a ledger that does not answer."""
 
 _MOST = 2000
 """Inputs of one batch."""
@@ -48,7 +51,9 @@ class SweepJournal:
         self._heard: set[str] = set()
         self._requests = 0
         self._waiting = threading.Condition()
-        self._closed = False
+        self._closed_at = math.inf
+        self.failed: EpochalError | None = None
+        """What keeps the ledger from taking it, where that is not because the attempt is over."""
         self._thread = threading.Thread(target=self._run, name=f"journal-{lease.job_id}", daemon=True)
 
     def __enter__(self) -> SweepJournal:
@@ -57,7 +62,7 @@ class SweepJournal:
 
     def __exit__(self, *_: object) -> None:
         with self._waiting:
-            self._closed = True
+            self._closed_at = time.monotonic()
             self._waiting.notify_all()
         self._thread.join()
 
@@ -112,13 +117,16 @@ class SweepJournal:
             self._changed[changed.number] = changed
 
     def _run(self) -> None:
-        with suppress(EpochalError):  # the lease is lost, or the attempt was given up: the outbox says so
-            while not self._closed:
+        try:
+            while self._closed_at == math.inf:
                 with self._waiting:
                     self._waiting.wait(EVERY_SECONDS)
                 self._write()
             while self._told or self._changed:
                 self._write()
+        except EpochalError as error:
+            _logger.warning("%s: the ledger does not hear of the sweep: %s", self._lease.job_id, error)
+            self.failed = error
 
     def _write(self) -> None:
         with self._waiting:
@@ -136,9 +144,8 @@ class SweepJournal:
         while True:
             try:
                 return call()
-            except UnreachableError as error:
-                if self._given_up() or (self._closed and failures > 3):
-                    _logger.warning("%s: the ledger does not hear of the sweep: %s", self._lease.job_id, error)
+            except UnreachableError:
+                if self._given_up() or time.monotonic() - self._closed_at > _LAST_SECONDS:
                     raise
             failures += 1
             time.sleep(pause_after(failures))
