@@ -69,14 +69,18 @@ class Served:
 
     def agent(self, name: str, within: Sequence[str] = (), *options: str, **environ: str) -> Process:
         """Another agent, started."""
-        self.agent_token = self.ledger.create_token(name, Role.AGENT)[1]
-        token_file = self.folder / f"{name}-token"
-        _keep(token_file, self.agent_token)
-        told = ("--server", self.url, "--token-file", str(token_file), "--name", name, *options)
+        told = ("--server", self.url, "--token-file", str(self.token_file(name)), "--name", name, *options)
         agent = Process("agent", self.folder, told, {**self.environ, **environ}, within, log=name)
         self._agents.append(agent)
         agent.start()
         return agent
+
+    def token_file(self, name: str) -> Path:
+        """With a token for the agent of that name."""
+        self.agent_token = self.ledger.create_token(name, Role.AGENT)[1]
+        path = self.folder / f"{name}-token"
+        _keep(path, self.agent_token)
+        return path
 
     def until_alive(self, name: str) -> None:
         self.until(lambda: any(one.alive and one.name == name for one in self.ledger.agents()), f"{name} is there")

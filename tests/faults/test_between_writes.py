@@ -81,12 +81,13 @@ class DoomedAgents:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._order = served.folder / "order.json"
+        self._token = served.token_file("doomed")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         served = self._served
         self._order.unlink(missing_ok=True)
-        program = [sys.executable, HERE / "killed_agent.py", served.url, served.folder / "agent-token", self._order]
+        program = [sys.executable, HERE / "killed_agent.py", served.url, self._token, self._order]
         with (served.folder / "doomed.log").open("ab") as log:
             environ = {**os.environ, **served.environ}
             self._process = subprocess.Popen(program, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
