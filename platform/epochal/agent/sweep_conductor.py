@@ -30,7 +30,7 @@ from epochal.spec.tree import placed
 from epochal.sweeps import trials as words
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
-from epochal.sweeps.ranking import full_length, mode_of, ranking
+from epochal.sweeps.ranking import full_length
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
@@ -89,7 +89,6 @@ class Conductor:
         self._tell = tell
         self._stop = stop
         self._full = full_length(sweep.spec)
-        self._rank = ranking(mode_of(sweep.spec))
         self._changed = threading.Condition(threading.RLock())
         self._training: dict[int, Slot] = {}
         self._metrics: dict[int, Mapping[str, float]] = {}
@@ -99,7 +98,6 @@ class Conductor:
         self._runs = TrialRuns(sweep.folder)
         self._sent = SweepTrials(sweep.folder)
         self._run_ids: dict[int, str] = {}
-        self._best: Trial | None = None
         self._finish: Finish | None = None
         self._broken: Failed | None = None
 
@@ -111,7 +109,6 @@ class Conductor:
             if isinstance(told, Reached):
                 self._metrics[told.trial] = told.metrics
         for trial in self._controller.trials.values():
-            self._judge(trial)
             self._runs.record(trial)
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
@@ -153,7 +150,7 @@ class Conductor:
 
     def _result(self) -> dict[str, Any]:
         """What a training's result has, of the best trial; ``spec`` is what it was trained by."""
-        best, sweep = self._best, self._sweep
+        best, sweep = self._controller.best, self._sweep
         if best is None:
             return {"metrics": {}, "best": None, "weights": None}
         of_trial = trial_folder(sweep.folder, best.number)
@@ -219,7 +216,7 @@ class Conductor:
         # Two: a copy may be wanted of the state before the newest (PBT).
         spec["checkpoint"] = {"every": EVERY if every == "1ep" else every, "keep": {"latest": 2, "best": 0}}
         whole = run.until >= self._full
-        best = self._best.curve[-1].value if self._best is not None and self._best.state is _COMPLETED else None
+        best = self._controller.best
         return TrialSegment(
             trial=run.trial,
             folder=trial_folder(Path(), run.trial).as_posix(),
@@ -227,7 +224,7 @@ class Conductor:
             until=None if whole else run.until,
             unit="epochs" if self._sweep.spec.train.epochs else "steps",
             saved=not whole,
-            beats=best,
+            beats=best.curve[-1].value if best is not None and best.state is TrialState.COMPLETED else None,
         )
 
     def _ended_together(self, runs: Sequence[Run], ended: Sequence[Done | Failed | None]) -> int | None:
@@ -313,10 +310,9 @@ class Conductor:
                     self._end(command)
             if number is not None:
                 changed = self._controller.trials[number]
-                self._judge(changed)
                 self._runs.record(changed)
-                self._tell.swept(self._progress())
             if commands or not isinstance(told, Asked):
+                self._tell.swept(self._progress())
                 self._changed.notify_all()
             return commands
 
@@ -336,28 +332,16 @@ class Conductor:
         trial = self._controller.trials[command.trial]
         self._journal.change(self._record(trial.number))
         self._runs.record(trial)
-        self._tell.swept(self._progress())
         if (slot := self._training.get(command.trial)) is not None:
             slot.end_trial(command.trial)
         # The end of the sweep stops those too that go on once it is extended.
         if command.state is TrialState.COMPLETED or self._finish is None:
             shutil.rmtree(self._checkpoints(command.trial), ignore_errors=True)
 
-    def _judge(self, trial: Trial) -> None:
-        """Whether the trial is the best."""
-        if not trial.curve or trial.state is TrialState.FAILED or math.isnan(trial.curve[-1].value):
-            return
-        best = self._best
-        if best is None or best.number == trial.number or self._order(trial) < self._order(best):
-            self._best = trial
-
-    def _order(self, trial: Trial) -> tuple[bool, tuple[bool, float, int]]:
-        return trial.state is not _COMPLETED, self._rank(trial.curve[-1].value, trial.number)
-
     def _progress(self) -> SweepProgress:
         controller, objective = self._controller, self._sweep.spec.objective
         assert objective is not None  # a rule of the spec
-        return SweepProgress(objective, tuple(controller.trials.values()), controller.wanted, self._best)
+        return SweepProgress(objective, tuple(controller.trials.values()), controller.wanted, controller.best)
 
     def _hear(self) -> None:
         """What users ask. The controller may refuse it: the sweep has gone on since."""
@@ -388,9 +372,6 @@ class Conductor:
         target.mkdir(parents=True)
         shutil.copytree(source / name, target / f"{name}.tmp-copied", copy_function=_link)
         (target / f"{name}.tmp-copied").rename(target / name)
-
-
-_COMPLETED = TrialState.COMPLETED
 
 
 def _link(source: str, target: str) -> None:

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.spec.job import JobSpec
 from epochal.sweeps.check import searcher_of, trial_scheduler_of
-from epochal.sweeps.ranking import full_length, mode_of, ranking
+from epochal.sweeps.ranking import Rank, full_length, mode_of, ranking
 from epochal.sweeps.searcher import Searcher, sweep_of
 from epochal.sweeps.space import Space
 from epochal.sweeps.trial_scheduler import GoOn, Stop, TakeOver, TrialScheduler
@@ -125,13 +125,14 @@ class Controller:
 
     @property
     def best(self) -> Trial | None:
-        """The trial whose newest value is the best, whatever it was measured at; None before any was.
-
-        FAILED trials and NaN are left out.
-        """
+        """The best of the trials that trained to their full length, or before there is one the best so far, by their
+        newest values; None before any was measured. FAILED trials and NaN are left out."""
         measured = (trial for trial in self._trials.values() if trial.curve and trial.state is not TrialState.FAILED)
         numbers = [trial for trial in measured if not isnan(trial.curve[-1].value)]
-        return min(numbers, key=lambda trial: self._rank(trial.curve[-1].value, trial.number), default=None)
+        return min(numbers, key=self._standing, default=None)
+
+    def _standing(self, trial: Trial) -> tuple[bool, Rank]:
+        return trial.state is not TrialState.COMPLETED, self._rank(trial.curve[-1].value, trial.number)
 
     def step(self, told: Input) -> list[Command]:
         """Take one input in.
