@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from types import TracebackType
@@ -24,6 +25,7 @@ class Hub:
         self.key = secrets.token_hex(32)
         self._listener = socket.create_server((host, 0))
         self.address: tuple[str, int] = (host, self._listener.getsockname()[1])
+        self._callers = count(1)
         self._connections: dict[int, Connection] = {}
         self._changed = threading.Condition()
         threading.Thread(target=self._accept, name="hub", daemon=True).start()
@@ -38,14 +40,18 @@ class Hub:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def take(self, slot: int, given_up: Callable[[], bool]) -> Connection | None:
-        """The connection of that slot's gang, once it is there; None once it is ``given_up``."""
+    def caller(self) -> int:
+        """The number by which one gang is known when it calls."""
+        return next(self._callers)
+
+    def take(self, caller: int, given_up: Callable[[], bool]) -> Connection | None:
+        """The connection of that gang, once it is there; None once it is ``given_up``."""
         with self._changed:
-            while slot not in self._connections:
+            while caller not in self._connections:
                 if given_up():
                     return None
                 self._changed.wait(0.1)
-            return self._connections.pop(slot)
+            return self._connections.pop(caller)
 
     def _accept(self) -> None:
         while True:
@@ -62,16 +68,16 @@ class Hub:
         try:
             deliver_challenge(connection, self.key.encode())
             answer_challenge(connection, self.key.encode())
-            slot = int(connection.recv_bytes(20))
+            caller = int(connection.recv_bytes(20))
         except (AuthenticationError, OSError, EOFError, ValueError):
             connection.close()
             return
         with self._changed:
-            self._connections[slot] = connection
+            self._connections[caller] = connection
             self._changed.notify_all()
 
 
-def reach(address: tuple[str, int], key: str, slot: int) -> Connection:
+def reach(address: tuple[str, int], key: str, caller: int) -> Connection:
     """The worker's end.
 
     Raises:
@@ -83,5 +89,5 @@ def reach(address: tuple[str, int], key: str, slot: int) -> Connection:
     connection = Connection(reached.detach())
     answer_challenge(connection, key.encode())
     deliver_challenge(connection, key.encode())
-    connection.send_bytes(str(slot).encode())
+    connection.send_bytes(str(caller).encode())
     return connection

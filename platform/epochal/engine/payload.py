@@ -27,11 +27,13 @@ TRIALS = "epochal.engine.trial_worker:serve"
 
 @dataclass(frozen=True)
 class TrialsPayload:
-    """``hub`` is the host and port of the driver's ``Hub``, ``key`` what opens it, ``slot`` who speaks."""
+    """``hub`` is the host and port of the driver's ``Hub``, ``key`` what opens it, ``caller`` who calls there. The gang
+    in the first ``slot`` tells what the data is taken for."""
 
     data_folder: str
     hub: tuple[str, int]
     key: str
+    caller: int
     slot: int
 
 

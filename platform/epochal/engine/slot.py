@@ -101,6 +101,7 @@ class _Kept:
         self._attempt = attempt
         self._number = number
         self._first_worker = number * len(seats)
+        self._caller = attempt.hub.caller()
         self._gang = Gang(attempt.place, attempt.stop, attempt.limits, seats, self._first_worker)
         self._failed: Failed | None = None
         self._over = threading.Event()
@@ -117,7 +118,7 @@ class _Kept:
 
     def train(self, segments: Sequence[TrialSegment], number: int) -> list[Done | Failed | None]:
         if self._connection is None:
-            self._connection = self._attempt.hub.take(self._number, self._over.is_set)
+            self._connection = self._attempt.hub.take(self._caller, self._over.is_set)
         told: list[Done | Failed | None] = []
         sent = {"segments": [asdict(segment) for segment in segments], "number": number}
         if self._connection is not None and self._send(sent):
@@ -169,7 +170,8 @@ class _Kept:
     def _follow(self) -> None:
         """The gang's own events: who started, what is printed, who died or hangs."""
         attempt, started = self._attempt, {}
-        payload = TrialsPayload(attempt.data_folder, attempt.hub.address, attempt.hub.key, self._number)
+        hub = attempt.hub
+        payload = TrialsPayload(attempt.data_folder, hub.address, hub.key, self._caller, self._number)
         try:
             with closing(self._gang.run(TRIALS, payload, attempt.folder, attempt.number)) as events:
                 for event in events:

@@ -108,7 +108,7 @@ class _Orders:
 
 @contextmanager
 def _orders(payload: TrialsPayload, context: WorkerContext) -> Iterator[_Orders]:
-    connection = reach(payload.hub, payload.key, payload.slot)
+    connection = reach(payload.hub, payload.key, payload.caller)
     try:
         yield _Orders(connection)
     finally:
