@@ -18,6 +18,7 @@ from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
+from epochal.training.segment import RESUMED, WHOLE
 from epochal.training.worker import Worker
 from training_gang import GangError, TestGang
 
@@ -34,7 +35,7 @@ def fitted(worker: Worker, build: Callable[[], nn.Module], job: Any, folder: Pat
     """The losses of each step. 26 samples: 3 do not divide 8, and the last batch has one for each of two."""
     recorder = MemoryRecorder()
     setup = pieces.setup(job, build, data=pieces.data(26), optimizer=pieces.sgd)
-    fit(setup, worker, folder, recorder, NullControl(), resume)
+    fit(setup, worker, folder, recorder, NullControl(), RESUMED if resume else WHOLE)
     return recorder.history.get("train/loss", [])
 
 
