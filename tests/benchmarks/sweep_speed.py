@@ -6,6 +6,7 @@ All train the same perceptron on digits for as many steps as a plain loop does i
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -61,9 +62,11 @@ def _epochal(name: str, trials: int, slots: int) -> Mapping[str, float]:
 def _long(trials: int) -> Mapping[str, float]:
     spec = _spec(trials, SLOTS)
     spec["task"] = {"name": "slow_task:SlowClassification"}
+    spec["code"] = {"dir": "code"}
     spec["train"]["steps"] = 10
     spec["train"]["validate_every"] = "10steps"
-    spec["env"] = {"SLOW_WHILE": str(SLOW), "SLOW_SECONDS": str(LONG_SECONDS / 10)}
+    # Ten steps, and twelve batches of the validation, each of which sleeps too.
+    spec["env"] = {"SLOW_WHILE": str(SLOW), "SLOW_SECONDS": str(LONG_SECONDS / 22)}
     began, ended, count = _swept(spec)
     return {"long trials": (ended - began) / count, "long trials, ideal": LONG_SECONDS / SLOTS}
 
@@ -87,10 +90,10 @@ def _spec(trials: int, slots: int) -> dict[str, Any]:
 def _swept(spec: Mapping[str, Any]) -> tuple[float, float, int]:
     """When the first trial began, when the last ended, and how many there were."""
     with workspace() as (folder, env):
+        shutil.copytree(SLOW, folder / "code")
         path = folder / "sweep.yaml"
         path.write_text(json.dumps(spec))
-        plain = env | {"PYTHONPATH": str(SLOW)}
-        with Contender([BIN / "epochal", "run", path, "-q"], folder, plain) as contender:
+        with Contender([BIN / "epochal", "run", path, "-q"], folder, env | {"PYTHONPATH": ""}) as contender:
             contender.wait(900)
         (journal,) = (folder / "epochal").glob("storage/jobs/*/trials/runs.jsonl")
         lines = [json.loads(line) for line in journal.read_text().splitlines()]
