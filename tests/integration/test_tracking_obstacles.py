@@ -6,7 +6,9 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flaky_proxy import FlakyProxy
@@ -254,11 +256,12 @@ def test_it_is_said_everywhere_and_made_up_for(
     monkeypatch.setenv("EPOCHAL_TOKEN", server.ledger.create_token("ada", "admin")[1])
     told = server.admin.get(f"/jobs/{job.id}/events").json()["events"]
     kept = [event["message"] for event in told if event["kind"] == "tracking"]
-    assert len(kept) == len(set(kept)) <= 2
+    # On a busy machine a connection may break beside the cause, which is told again after that.
+    assert all(one != before for before, one in pairwise(kept))
+    assert len(set(kept)) <= 2
     assert main(["status", job.id]) == main(["events", job.id, "-o", "json"]) == 0
     shown = capsys.readouterr().out
-    assert main(["runs", "sync", "-o", "json"]) == 5
-    (synced,) = json.loads(capsys.readouterr().out)
+    (synced,) = until(lambda: _synced(capsys), "the tracker has ended the call that it was in")
     (found,) = [check for check in doctor.look(home()) if check.name == "tracking"]
     assert found.status is Status.WARN
     for text in (" ".join(kept), " ".join(shown.split()), synced["problem"], found.found):
@@ -276,6 +279,13 @@ def test_it_is_said_everywhere_and_made_up_for(
     assert checks["refused by MLflow"] == "nothing"
     last = [event.message for event in ledger.events(job.id) if event.kind == EventKind.TRACKING][-1]
     assert last == "MLflow takes what there is of this job again" or name == "run-deleted-for-good"
+
+
+def _synced(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What `epochal runs sync` says; nothing while somebody else sends."""
+    assert main(["runs", "sync", "-o", "json"]) == 5
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return [] if any(one["problem"] == BEING_SENT for one in found) else found
 
 
 def test_a_restored_run_gets_what_was_written_meanwhile(shared_mlflow_server: TrackingServer, tmp_path: Path) -> None:
