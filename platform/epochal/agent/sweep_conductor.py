@@ -100,6 +100,7 @@ class Conductor:
         self._run_ids: dict[int, str] = {}
         self._finish: Finish | None = None
         self._broken: Failed | None = None
+        self._leaves = False
 
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
@@ -172,7 +173,7 @@ class Conductor:
     @property
     def _is_over(self) -> bool:
         broken = self._broken or self._journal.failed
-        return self._finish is not None or broken is not None or self._stop.requested
+        return self._finish is not None or broken is not None or self._stop.requested or self._leaves
 
     def report(self, trial: int | None, report: Report) -> None:
         """What the training of a trial tells."""
@@ -356,6 +357,7 @@ class Conductor:
     def _end_all(self) -> None:
         """The trials that train now: what they have done is saved, where the sweep goes on."""
         with self._changed:
+            self._leaves = True  # also where one slot's thread has failed: the others ask for nothing more
             self._changed.notify_all()
             for trial, slot in self._training.items():
                 slot.end_trial(trial)
