@@ -10,6 +10,7 @@ import pytest
 from ledger_steps import running, submit
 
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError, UsageError
+from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord, best_first
@@ -312,3 +313,13 @@ def test_pruning_takes_all_of_a_sweep(ledger: Ledger, lease: Lease) -> None:
     assert len(list(ledger.prune(None, 0))) == 1
     left = ledger.inputs(lease.job_id), ledger.trials(lease.job_id), ledger.requests(lease.job_id)
     assert left == ([], [], [])
+
+
+@pytest.mark.parametrize(("kind", "state"), [("reached", JobState.QUEUED), ("asked", JobState.PAUSED)])
+def test_a_sweep_whose_trials_get_on_is_not_suspected(ledger: Ledger, lease: Lease, kind: str, state: JobState) -> None:
+    for seq in range(MOST_LOSSES):
+        ledger.append_inputs(lease, seq, [NewInput({"kind": kind, "trial": seq})])
+        assert ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True).state in (JobState.QUEUED, state)
+        if (again := ledger.lease("agent-1", 60, lease.job_id)) is not None:
+            lease = again
+    assert ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True).state is state

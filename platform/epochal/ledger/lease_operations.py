@@ -124,10 +124,8 @@ class LeaseOperations:
         newest = {"checkpoint_step": step, "checkpoint_path": path, "checkpoint_at": now()}
         with self._database.write() as connection:
             job = held_by(connection, lease)
-            told = update(attempts).where(_newest_of(job)).values(newest).returning(attempts.c.storage)
-            storage = connection.execute(told).scalar()
-            stale = (jobs.c.losses > 0) | jobs.c.storage.is_distinct_from(storage)
-            connection.execute(update(jobs).where(jobs.c.id == job.id, stale).values(losses=0, storage=storage))
+            connection.execute(update(attempts).where(_newest_of(job)).values(newest))
+            something_is_saved(connection, job)
 
     def note(
         self,
@@ -254,6 +252,13 @@ def lease_of(connection: Connection, job: Job, agent: str, secret: str) -> Lease
     return Lease(full(connection, job), job.epoch, agent, job.expires_at or job.entered_at, secret)
 
 
+def something_is_saved(connection: Connection, job: Job) -> None:
+    """In the storage of the newest attempt's agent, which others need to go on; the job is not suspected any more."""
+    held = select(attempts.c.storage).where(_newest_of(job)).scalar_subquery()
+    stale = (jobs.c.losses > 0) | jobs.c.storage.is_distinct_from(held)
+    connection.execute(update(jobs).where(jobs.c.id == job.id, stale).values(losses=0, storage=held))
+
+
 def lose_lease(
     connection: Connection, identity: str, lost: ColumnElement[bool], then: JobState, message: str = ""
 ) -> Attempt | None:
@@ -262,9 +267,8 @@ def lose_lease(
     if job is None:
         return None  # renewed or ended meanwhile
     message = message or f"the agent {job.owner} went away: it did not renew its lease"
-    return _attempt(
-        connection, _lose(connection, job, Step(EventKind.LEASE_EXPIRED, then, Reason.INTERRUPTED, message))
-    )
+    step = Step(EventKind.LEASE_EXPIRED, then, Reason.INTERRUPTED, message)
+    return _attempt(connection, _lose(connection, job, step))
 
 
 def _lose(connection: Connection, job: Job, step: Step) -> Job:

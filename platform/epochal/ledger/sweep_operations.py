@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
-from epochal.ledger.lease_operations import held_by
+from epochal.ledger.lease_operations import held_by, something_is_saved
 from epochal.ledger.reading import find
 from epochal.ledger.states import EventKind, JobKind, JobState
 from epochal.ledger.sweep_requests import extended, to_request
@@ -56,6 +56,8 @@ class SweepOperations:
                 return after_seq + len(rows)
             if rows:
                 connection.execute(insert(inputs), rows)
+            if any(one.body.get("kind") == "reached" for one in told):
+                something_is_saved(connection, job)
             failed = _newly_failed(connection, job.id, changed)
             _upsert(connection, job.id, changed)
             for trial in failed:
