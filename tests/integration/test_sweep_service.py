@@ -20,15 +20,15 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection, connect
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Reason
-from epochal.ledger.sweep_values import TrialRecord
+from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.spec.load import load_text
 from epochal.sweeps.controller import Controller
-from epochal.sweeps.inputs import from_json
-from epochal.sweeps.trials import Copy, TrialState
+from epochal.sweeps.inputs import from_json, to_json
+from epochal.sweeps.trials import Asked, Copy, Reached, TrialState
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.metric_spool import read_lines, segments
 from epochal.tracking.trial_runs import trial_folder
@@ -260,3 +260,20 @@ def test_pbt_goes_on_from_copied_weights(serve: Serve, ledger: LedgerSource, hom
 def loss_by_step(folder: Path) -> dict[int, float]:
     points = (point for path in segments(folder) for line in read_lines(path) for point in line.points)
     return {point.step: point.value for point in points if point.name == "train/loss"}
+
+
+def test_a_sweep_whose_agent_died_at_its_end_has_succeeded(serve: Serve, ledger: LedgerSource) -> None:
+    """All of its inputs are written down, and the job's end is not."""
+    job = submit(ledger, trials=1, space="{train.optimizer.lr: {choice: [0.1]}}")
+    lease = ledger.lease("another", 60, job.id)
+    assert lease is not None
+    ledger.running(lease, world_size=1)
+    controller = Controller.of(JobSpec.from_stored(dict(ledger.full_job(job.id).spec)))
+    told = [NewInput(to_json(one, controller.step(one))) for one in (Asked(), Reached(0, 4.0, 0.5))]
+    assert controller.is_finished
+    ledger.append_inputs(lease, 0, told, [TrialRecord.of(controller.trials[0])])
+    ledger.retry(lease, Reason.INTERRUPTED, "it died", lost=True)
+    serve()
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    assert [attempt.outcome for attempt in ledger.attempts(job.id)] == [Outcome.INTERRUPTED, Outcome.SUCCEEDED]
+    assert [one.value for one in ledger.trials(job.id)] == [0.5]

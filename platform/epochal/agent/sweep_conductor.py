@@ -116,6 +116,9 @@ class Conductor:
         self._hear()
         if not self._controller.is_finished:
             self._finish = None
+        elif not self._stop.requested:
+            # The attempt before had trained all of it, and was lost before it could say so: there is nothing to start.
+            self._tell.started(self._place.world_size, [])
         self._tell.swept(self._progress())
 
     def conduct(self, slots: Sequence[Slot]) -> None:
