@@ -232,21 +232,20 @@ class Conductor:
         )
 
     def _ended_together(self, runs: Sequence[Run], ended: Sequence[Done | Failed | None]) -> int | None:
-        """Tell the controller; which trial the slot's workers have in memory still."""
+        """Tell the controller; the one trial that the slot has trained last."""
+        unclear: list[Failed] = []
         with self._changed:
-            for run in runs:
-                self._training.pop(run.trial, None)
-            unclear = [one for one in ended if isinstance(one, Failed) and one.kind not in LASTING]
-            if len(runs) > 1 and unclear and not self._stop.requested:
-                self._tell.notice(
-                    f"{len(unclear)} trials that trained together go on, each alone: {unclear[0].message}"
-                )
             for run, one in zip(runs, ended, strict=True):
+                self._training.pop(run.trial, None)
                 if len(runs) > 1 and isinstance(one, Failed) and one.kind not in LASTING:
+                    unclear.append(one)
                     self._packs.apart(run.trial)
                     self._interrupted(run)
                 else:
                     self._ended(run, one)
+            if unclear and not self._stop.requested:
+                told = f"{len(unclear)} trials that trained together go on, each alone"
+                self._tell.notice(f"{told}: {unclear[0].message}")
             return runs[0].trial if len(runs) == 1 and isinstance(ended[0], Done) else None
 
     def _interrupted(self, run: Run) -> None:
@@ -349,13 +348,12 @@ class Conductor:
 
     def _hear(self) -> None:
         """What users ask. The controller may refuse it: the sweep has gone on since."""
-        with self._changed:
-            for request in self._journal.asked():
-                self._heard = max(self._heard, request.seq)
-                try:
-                    self._step(request.told, key=request.key)
-                except (ConflictError, NotFoundError) as error:
-                    self._tell.notice(f"not done: {request.told}: {error}")
+        for request in self._journal.asked():
+            self._heard = max(self._heard, request.seq)
+            try:
+                self._step(request.told, key=request.key)
+            except (ConflictError, NotFoundError) as error:
+                self._tell.notice(f"not done: {request.told}: {error}")
 
     def _end_all(self) -> None:
         """The trials that train now: what they have done is saved, where the sweep goes on."""

@@ -226,7 +226,7 @@ class _Trials:
                 keep_example(member.setup, member.folder)
         except Exception as error:
             return self._failed(error, member.setup.spec)
-        return Done(worker.rank, json.loads(json.dumps({**dataclasses.asdict(outcome), "why_alone": why_alone})))
+        return Done(worker.rank, {**dataclasses.asdict(outcome), "why_alone": why_alone})
 
     def _failed(self, error: Exception, spec: JobSpec) -> Failed:
         worker = self._context.worker

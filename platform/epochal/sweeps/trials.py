@@ -75,8 +75,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Asked:
-    """There is room for one trial. ``holds`` is the trial whose state its workers still have in memory: to go on with
-    that one costs nothing. The answer is one ``Run``, or none where there is nothing to do until something is told; or
+    """There is room for one trial. ``holds`` is the one that its workers have trained last, whose saved state they are
+    nearest to. The answer is one ``Run``, or none where there is nothing to do until something is told; or
     the end of the sweep, where nothing trains and the searcher turns out to have no more points.
 
     ``trial`` and ``point`` are those of the ``Run`` it was answered with, where it is told again (``inputs.to_json``
