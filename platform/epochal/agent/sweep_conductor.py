@@ -226,7 +226,7 @@ class Conductor:
             folder=trial_folder(Path(), run.trial).as_posix(),
             spec=spec,
             until=None if whole else run.until,
-            unit="epochs" if self._sweep.spec.train.epochs else "steps",
+            unit=self._sweep.spec.train.unit,
             saved=not whole,
             beats=best.curve[-1].value if best is not None and best.state is TrialState.COMPLETED else None,
         )
@@ -270,8 +270,7 @@ class Conductor:
         objective = self._sweep.spec.objective
         assert objective is not None  # a rule of the spec
         metrics = {name: float(value) for name, value in result["metrics"].items()}
-        in_epochs = bool(self._sweep.spec.train.epochs)
-        length = float(result["epochs"] if in_epochs else result["step"])
+        length = float(result["epochs"] if self._sweep.spec.train.unit == "epochs" else result["step"])
         early = result["state"] == "completed" and length < run.until
         length = length if early else run.until
         self._metrics[run.trial] = metrics

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochal.cli.job_view import seconds, shortened, state
-from epochal.ledger.sweep_values import best_first, is_ranked
+from epochal.ledger.sweep_values import best_of
 from epochal.sweeps.trials import TrialState
 from epochal.tracking.pages import page_of
 
@@ -101,7 +101,7 @@ def _counted(job: FullJob, trials: Sequence[TrialRecord]) -> str:
 
 
 def _best(job: FullJob, trials: Sequence[TrialRecord]) -> str:
-    first = next((one for one in best_first(trials, job.spec["objective"]["mode"]) if is_ranked(one)), None)
+    first = best_of(trials, job.spec["objective"]["mode"])
     if first is None:
         return ""
     metric = job.spec["objective"]["metric"]
@@ -109,8 +109,8 @@ def _best(job: FullJob, trials: Sequence[TrialRecord]) -> str:
 
 
 def _unit(spec: Mapping[str, Any]) -> str:
-    """Of lengths: as the training has it, or the search of it."""
-    return "steps" if spec["train"].get("steps") or "train.steps" in spec["sweep"]["space"] else "epochs"
+    """Of lengths: as the training has it, which no trial differs in."""
+    return "steps" if spec["train"].get("steps") else "epochs"
 
 
 def _ends(path: str) -> list[str]:

@@ -10,7 +10,7 @@ from epochal.client.http import Http, Request
 from epochal.client.plain import plain
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.states import JobKind
-from epochal.ledger.sweep_values import TrialRecord, best_first, is_ranked
+from epochal.ledger.sweep_values import TrialRecord, best_of
 from epochal.ledger.values import FullJob, Job
 from epochal.names import in_path
 from epochal.spec.job import JobSpec
@@ -108,11 +108,11 @@ def trials_of(http: Http, ref: str, states: Collection[str] = ()) -> list[TrialR
 
 def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:
     objective = job.spec["objective"]
-    ranked = [one for one in best_first(trials, objective["mode"]) if is_ranked(one)]
-    if not ranked:
+    best = best_of(trials, objective["mode"])
+    if best is None:
         hint = f"{job.id} has tried {len(trials)} points; `epochal sweep status {job.id}` shows them"
         raise NotFoundError("best trial", job.id, hint=f"none has a number for {objective['metric']} yet: {hint}")
-    return ranked[0]
+    return best
 
 
 def _sweep(ref: str, *parts: str) -> str:

@@ -214,3 +214,8 @@ def best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
 def is_ranked(trial: TrialRecord) -> bool:
     """Whether it counts among the best: it did not fail, and its objective is a number."""
     return trial.state is not TrialState.FAILED and trial.value is not None and not math.isnan(trial.value)
+
+
+def best_of(trials: Sequence[TrialRecord], mode: str) -> TrialRecord | None:
+    """The first of ``best_first``; None where none counts among the best."""
+    return next(filter(is_ranked, best_first(trials, mode)), None)

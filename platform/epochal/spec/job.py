@@ -110,6 +110,11 @@ class Train(Section):
     freeze: list[str] = []
     """Parameters that are not trained, as shell patterns over their names: `features.*`."""
 
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        """What its length is counted in."""
+        return "epochs" if self.epochs is not None else "steps"
+
 
 class Objective(Section):
     """The metric a run is judged by. There is no default direction."""

@@ -141,7 +141,7 @@ def rungs_below_the_length(spec: JobSpec) -> Iterator[Problem]:
     if spec.sweep is None or (spec.sweep.trial_scheduler.name == "none" and not _min_is_given(spec)):
         return
     first, path = spec.sweep.trial_scheduler.min, "sweep.trial_scheduler.min"
-    unit = "epochs" if spec.train.epochs is not None else "steps"
+    unit = spec.train.unit
     length = spec.train.epochs if unit == "epochs" else spec.train.steps
     if spec.sweep.trial_scheduler.name == "none":
         yield Problem(path, "without a trial scheduler trials are not compared", value=str(first), hint="remove it")

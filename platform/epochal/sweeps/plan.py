@@ -67,7 +67,7 @@ def plan_sweep(spec: JobSpec) -> SweepPlan:
         space=tuple(Field(path, _draws(entry), _when(entry)) for path, entry in searched.items()),
         trials=trials,
         own_points=len(sweep.points),
-        unit="epochs" if spec.train.epochs is not None else "steps",
+        unit=spec.train.unit,
         rungs=rungs,
         cost=sum(rung.trials * (rung.length - before) for rung, before in zip(rungs, lengths, strict=False)),
         full_cost=trials * full_length(spec),
