@@ -13,7 +13,7 @@ from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.lease_operations import lose_lease
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import agents, jobs, now
-from epochal.ledger.values import LEASE_SECONDS, AgentInfo
+from epochal.ledger.values import LEASE_SECONDS, AgentInfo, HeldShare
 
 ALIVE_SECONDS = LEASE_SECONDS
 """An agent that was not heard of for longer counts as gone, as do its leases."""
@@ -34,7 +34,7 @@ class AgentRegister:
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]],
+        held: Sequence[HeldShare],
         detail: Mapping[str, Any],
         storage: str | None = None,
     ) -> AgentInfo:
@@ -44,7 +44,7 @@ class AgentRegister:
         the jobs queue again, or become what they were asked to be.
 
         Args:
-            held: (job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available.
+            held: what is already missing from what ``nodes`` have available.
             storage: the id of the storage that its checkpoints are in.
 
         Raises:
@@ -95,7 +95,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
 def to_agent(row: Row[Any]) -> AgentInfo:
     values = {name: value for name, value in row._mapping.items() if name != "replaced"}
     values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
-    values["held"] = tuple((job_id, epoch) for job_id, epoch in row.held)
+    values["held"] = tuple(tuple(one) for one in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)
 
