@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ import mlflow
 import psutil
 import pytest
 
-from agent_jobs import SLOW_CODE, in_state, slowed
+from agent_jobs import in_state, slowed
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
-from epochal.engine.connection import Connection, connect
+from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
@@ -36,33 +35,6 @@ from polling import until
 
 RATES = [0.4, 0.2, 0.1, 0.05, 0.02, 0.01]
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SLOW_CODE), prepend=os.pathsep)
-        with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
-            yield connection
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def ledger(home: Home) -> Iterator[LedgerSource]:
-    with LedgerSource.open(home.ledger_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> str:
-    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
-    path.write_bytes(migrated_mlflow_db.read_bytes())
-    return f"sqlite:///{path}"
-
-
 Serve = Callable[[], AgentService]
 
 
@@ -72,7 +44,7 @@ def serve(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: s
     started: list[tuple[AgentService, threading.Thread]] = []
 
     def start() -> AgentService:
-        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), 2)
+        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), warm_per_node=0)
         thread = threading.Thread(target=service.run)
         thread.start()
         started.append((service, thread))
