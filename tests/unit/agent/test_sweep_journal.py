@@ -17,7 +17,6 @@ from epochal.sweeps.inputs import to_json
 from epochal.sweeps.trials import Asked, Extended, Input
 from polling import until
 
-
 Journal = Callable[..., SweepJournal]
 
 
