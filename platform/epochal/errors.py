@@ -111,7 +111,7 @@ class NotFoundError(EpochalError):
 
     @property
     def message(self) -> str:  # type: ignore[override]
-        return f"no {self.kind} is named {self.name!r}"
+        return f"no {self.kind.replace('_', ' ')} is named {self.name!r}"
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

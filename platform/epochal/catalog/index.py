@@ -201,7 +201,8 @@ def _param_problems(named: _Named, model: type[BaseModel]) -> list[Problem]:
     try:
         model.model_validate(dict(named.params))
     except ValidationError as error:
-        return problems_of(error, model, named.params_path)
+        beside = SECTIONS[named.kind].model_fields if named.kind in SECTIONS else ()
+        return problems_of(error, model, named.params_path, beside)
     return []
 
 

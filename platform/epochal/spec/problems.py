@@ -15,6 +15,7 @@ from epochal.spec.fields import KEY, Found, follow, known_paths, sections
 from epochal.spec.job import PATTERNS
 from epochal.spec.section import Choice, Component, Section
 from epochal.spec.source import describe
+from epochal.spec.space import DISTRIBUTIONS
 from epochal.spec.tree import Path, dotted
 
 _PATTERN_WORDS = {
@@ -23,6 +24,8 @@ _PATTERN_WORDS = {
     PATTERNS["tag"]: "letters, digits, dots, dashes and underscores, at most 100 characters",
     PATTERNS["variable"]: "a variable's name: letters, digits and underscores, not starting with a digit",
 }
+
+_SEARCHED = ("dist", "choice", "value")
 
 Context = Mapping[str, Any]
 
@@ -112,9 +115,17 @@ def _shape(found: Found, value: Any) -> str:
     """How a field of several parts is written, where a single value was given for it."""
     if dotted(found.path) == "resources.workers" and not isinstance(value, bool | int):
         return "or a section with min and max"
+    if found.path[:2] == ("sweep", "space") and isinstance(value, Mapping):
+        return _near_distribution(value)
     field = found.section.model_fields.get(str(found.path[-1])) if found.section is not None else None
     named = field is not None and any(issubclass(section, Component | Choice) for section in sections(field.annotation))
     return f"write {{name: {value}}}" if named and isinstance(value, str) else ""
+
+
+def _near_distribution(written: Mapping[str, Any]) -> str:
+    near = [did_you_mean(str(written["dist"]), DISTRIBUTIONS)] if "dist" in written else []
+    near += [did_you_mean(str(key), _SEARCHED) for key in written if key not in _SEARCHED]
+    return next((guess for guess in near if guess.startswith("did")), "")
 
 
 def _where_it_belongs(found: Found) -> str:
