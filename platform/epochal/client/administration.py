@@ -28,12 +28,8 @@ class AdministrationCalls:
             name: what it is for.
             ttl_seconds: how long it is good for; default: until it is revoked.
         """
-        body = {
-            "user": checked_name("agent" if role == "agent" else "user", user),
-            "role": role,
-            "name": name,
-            "ttl_seconds": ttl_seconds,
-        }
+        owner = checked_name("agent" if role == "agent" else "user", user)
+        body = {"user": owner, "role": role, "name": name, "ttl_seconds": ttl_seconds}
         answer = self._http.post("/tokens", body)
         return Token.from_dict(answer["token"]), answer["secret"]
 
