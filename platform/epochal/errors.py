@@ -136,9 +136,6 @@ class StaleLeaseError(ConflictError):
     def message(self) -> str:  # type: ignore[override]
         return f"attempt {self.epoch} of {self.job_id} is over: the job is {self.state} with attempt {self.newest}"
 
-    def __str__(self) -> str:
-        return self.message
-
 
 class OlderLedgerError(ConflictError):
     pass
@@ -200,9 +197,6 @@ class NonFiniteError(TrainingError):
     def message(self) -> str:  # type: ignore[override]
         return f"NaN or infinity at step {self.step} on rank {self.rank}"
 
-    def __str__(self) -> str:
-        return self.message
-
 
 class NonFiniteLossError(NonFiniteError):
     """The loss became NaN or infinite: the earliest step, and the lowest rank at that step."""
@@ -252,9 +246,6 @@ class CheckpointFormatError(CheckpointError):
             f"{self.path} is in format {self.found}, that of {age} version of Epochal, and this one reads format"
             f" {self.read}; the checkpoint is left as it is"
         )
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def as_document(error: EpochalError) -> dict[str, Any]:

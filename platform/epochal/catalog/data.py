@@ -106,7 +106,10 @@ class SampleSplit:
         """
         if not len(indices):  # a worker's share of a small batch may be empty, yet its shapes are needed
             return {name: tensor[:0] for name, tensor in self.fetch([0]).items()}
-        samples = [self._sample(index) for index in indices]
+        samples = []
+        for index in indices:
+            with reading(f"sample {index}", hint=_MEND):
+                samples.append(self.read(index))
         with reading(f"the samples {some([str(index) for index in indices])}", "one batch", _MEND):
             try:
                 batch: Batch = default_collate(samples)
@@ -114,10 +117,6 @@ class SampleSplit:
                 _refuse_unlike(samples, indices)
                 raise
         return batch
-
-    def _sample(self, index: int) -> Batch:
-        with reading(f"sample {index}", hint=_MEND):
-            return self.read(index)
 
 
 _MEND = "mend it, or take it out; `epochal plan --data` lists every sample that is bad"

@@ -7,22 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from epochal.server.log_store import Log, LogStore, Stream, cursor_text, positions_of, text_of
+from epochal.server.schemas import LogFilter
 
 _LEAST_SHARE = 4096
-
-
-@dataclass(frozen=True)
-class LogQuestion:
-    """Which logs, from where, and how much: None is all of them. ``tail`` counts where there is no cursor yet."""
-
-    cursor: str = ""
-    rank: int | None = None
-    attempt: int | None = None
-    tail: int | None = None
-    limit: int = 256 * 1024
-
-    def wants(self, stream: Stream) -> bool:
-        return self.rank in (None, stream.rank) and self.attempt in (None, stream.attempt)
 
 
 @dataclass(frozen=True)
@@ -34,7 +21,7 @@ class LogPage:
     at_end: bool
 
 
-def next_page(store: LogStore, job_id: str, question: LogQuestion, is_over: bool) -> LogPage:
+def next_page(store: LogStore, job_id: str, question: LogFilter, is_over: bool) -> LogPage:
     """What follows ``question.cursor``. ``is_over``: nothing is added to these logs any more.
 
     What was listed for the page before serves for this one too, up to where it ends.
@@ -46,13 +33,14 @@ def next_page(store: LogStore, job_id: str, question: LogQuestion, is_over: bool
     return _page(store, job_id, store.logs(job_id), question, is_over)
 
 
-def _page(store: LogStore, job_id: str, held: dict[Stream, Log], question: LogQuestion, is_over: bool) -> LogPage:
-    logs = {stream: log for stream, log in held.items() if question.wants(stream)}
+def _page(store: LogStore, job_id: str, held: dict[Stream, Log], question: LogFilter, is_over: bool) -> LogPage:
+    rank, attempt = question.rank, question.attempt
+    logs = {one: log for one, log in held.items() if rank in (None, one.rank) and attempt in (None, one.attempt)}
     positions = dict(positions_of(question.cursor))
     if not question.cursor and question.tail is not None:
         positions = _tails(store, job_id, logs, question.tail)
     chunks: list[dict[str, Any]] = []
-    left = question.limit
+    left = question.limit_bytes
     for _, group in groupby(logs, key=lambda stream: stream.attempt):
         streams = [stream for stream in group if positions.get(stream, 0) < logs[stream].end]
         more = False

@@ -29,7 +29,9 @@ def checked(document: Mapping[str, Any]) -> JobSpec:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(_SOURCE, _problems(document)) from error
-    if found := [*check(document), *check_sweep(document), *broken(_as_written(spec))]:
+    # Without the defaults that a client filled in: some rules are about what somebody asked for.
+    written = JobSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
+    if found := [*check(document), *check_sweep(document), *broken(written)]:
         raise SpecError(_SOURCE, tuple(found))
     return spec
 
@@ -43,11 +45,6 @@ def require_code(spec: JobSpec, digest: str | None) -> None:
         wrong = "the spec has code, and no package is named"
         wrong = wrong if spec.code else "a package is named, and the spec has no code"
         raise UsageError(wrong, "`code` is the digest of what was sent with PUT /api/v1/code/DIGEST")
-
-
-def _as_written(spec: JobSpec) -> JobSpec:
-    """Without the defaults that a client filled in: some rules are about what somebody asked for."""
-    return JobSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
 
 
 def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:

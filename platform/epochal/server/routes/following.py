@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from epochal.errors import EpochalError
 from epochal.server.auth import Reader
 from epochal.server.error_responses import answer, as_json
-from epochal.server.log_pages import LogPage, LogQuestion, next_page
+from epochal.server.log_pages import LogPage, next_page
 from epochal.server.notifier import about, is_set_within, logs_of
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
@@ -97,11 +97,10 @@ async def logs(
     `tail`: of the newest attempt, the last lines of each rank. `done`: the job has ended, and all was read.
     """
     job_id = (await run_in_threadpool(services.ledger.job, ref)).id
-    question = LogQuestion(chosen.cursor, chosen.rank, chosen.attempt, chosen.tail, chosen.limit_bytes)
 
     async def look() -> tuple[LogPage, bool]:
         is_over = (await run_in_threadpool(services.ledger.job, job_id)).state.is_terminal
-        read = partial(next_page, services.logs, job_id, question, is_over)
+        read = partial(next_page, services.logs, job_id, chosen, is_over)
         page = await services.storage_threads.run(read)
         return page, is_over and page.at_end
 
