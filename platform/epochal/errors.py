@@ -29,7 +29,7 @@ carry one over HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -87,6 +87,10 @@ class SpecError(EpochalError):
         self.source = source
         self.problems = problems
         self.hint = "`epochal schema` prints every field; `epochal validate FILE` checks one"
+
+    def unplaced(self) -> tuple[Problem, ...]:
+        """The problems without their lines, which are of a text that nobody has written."""
+        return tuple(replace(one, line=None, column=None) for one in self.problems)
 
     @property
     def message(self) -> str:  # type: ignore[override]

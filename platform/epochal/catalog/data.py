@@ -56,9 +56,14 @@ class DataInfo:
     input: Field
     target: Field
 
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Both, by name."""
+        return {"input": self.input, "target": self.target}
+
     def example(self, batch: int = 2, seed: int = 0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        return {"input": self.input.example(batch, generator), "target": self.target.example(batch, generator)}
+        return {name: field.example(batch, generator) for name, field in self.fields.items()}
 
 
 class Split(Protocol):

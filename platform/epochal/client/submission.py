@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,8 @@ def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
     text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
     try:
         return load_text(text, Path.cwd() / "spec", changes, [check, check_sweep], shown="spec")
-    except SpecError as error:  # the lines are of a text that nobody has written
-        problems = (replace(problem, line=None, column=None) for problem in error.problems)
-        raise SpecError(error.source, tuple(problems)) from None
+    except SpecError as error:
+        raise SpecError(error.source, error.unplaced()) from None
 
 
 def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None) -> Submission:
@@ -117,7 +116,7 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
     environment = describe_software(typed)
     if state:
         tags |= state.tags
-        environment["git"] = {name: value for name, value in asdict(state).items() if name != "diff"}
+        environment["git"] = state.described
     return Submission(
         spec=loaded.spec.model_dump(mode="json"),
         written=loaded.spec.model_dump(mode="json", exclude_unset=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,5 +51,5 @@ def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:
     try:
         load_text(json.dumps(document), Path("/spec"), checks=[check, check_sweep], shown=_SOURCE)
     except SpecError as error:
-        return tuple(replace(problem, line=None, column=None) for problem in error.problems)
+        return error.unplaced()
     return (Problem("", "it is not valid as JSON, though it is as YAML"),)

@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData
+from epochal.catalog.data import DataInfo, LoadedData
 from epochal.catalog.task import Task
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
-from epochal.spec.job import JobSpec, Optimizer, Resources
+from epochal.spec.job import JobSpec, Optimizer
 from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
@@ -119,6 +119,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
         refuse_dependent(spec, data, model, task)
         if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
             tried = try_out(spec, data, model, task, folder)
+    count, memory = spec.resources.max_workers, spec.resources.memory_per_worker
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
@@ -131,7 +132,11 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
         global_batch_size=batch,
         cost=cost,
         workers=_workers(spec, batch, cost),
-        resources=_total(spec.resources),
+        resources=Total(
+            cpus=count * spec.resources.cpus_per_worker,
+            gpus=count * spec.resources.gpus_per_worker,
+            memory=None if memory is None else count * int(memory),
+        ),
         notes=(*checked.notes, *tried),
     )
 
@@ -156,14 +161,17 @@ def measure(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler) -> Cost
 def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, samples: int, device: torch.device) -> Cost:
     with device:
         model = build_model(spec.model, info)
+        batch = {name: torch.zeros((samples, *one.shape), dtype=one.dtype) for name, one in info.fields.items()}
     with blaming("train.freeze", "cannot be applied"):
         freeze(model, spec.train.freeze)
     counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
     refuse_shares(model, sampler, spec.train, counts)
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    dtype = DTYPES.get(spec.train.precision)
+    copied = 0 if dtype is None else _count(parameters) * dtype.itemsize
     with FlopCounterMode(display=False) as counter:
-        loss_of(task, model, _batch(info, samples, device)).total.backward()  # type: ignore[no-untyped-call]
+        loss_of(task, model, batch).total.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),
@@ -171,13 +179,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
         weights=sum(parameter.nbytes for parameter in parameters),
         gradients=sum(parameter.nbytes for parameter in trainable),
         optimizer_state=_state_bytes(spec.train.optimizer, trainable),
-        in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else _copied(spec, parameters),
+        in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else copied,
     )
-
-
-def _copied(spec: JobSpec, parameters: list[nn.Parameter]) -> int:
-    dtype = DTYPES.get(spec.train.precision)
-    return 0 if dtype is None else _count(parameters) * dtype.itemsize
 
 
 def _gathered(spec: JobSpec, model: nn.Module) -> int:
@@ -225,13 +228,6 @@ def _zeros(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
     return parameter
 
 
-def _batch(info: DataInfo, samples: int, device: torch.device) -> Batch:
-    def values(field: Field) -> torch.Tensor:
-        return torch.zeros((samples, *field.shape), dtype=field.dtype, device=device)
-
-    return {"input": values(info.input), "target": values(info.target)}
-
-
 def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
     count = spec.resources.max_workers
     shares = [end - start for start, end in (part(batch, rank, count) for rank in (0, count - 1))]
@@ -243,13 +239,4 @@ def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
         shares=(shares[0], shares[1]),
         micro_batches=micro_batches(batch, count, spec.train.micro_batch_size),
         bytes_each=(-(-held // count) if spec.resources.strategy == "fsdp" else held) + cost.in_step,
-    )
-
-
-def _total(resources: Resources) -> Total:
-    count, memory = resources.max_workers, resources.memory_per_worker
-    return Total(
-        cpus=count * resources.cpus_per_worker,
-        gpus=count * resources.gpus_per_worker,
-        memory=None if memory is None else count * int(memory),
     )
