@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import DataInfo, LoadedData
+from epochal.catalog.data import DataInfo, LoadedData, Split
 from epochal.catalog.task import Task
 from epochal.catalog.understood import Understood
-from epochal.errors import EpochalError
+from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError
+from epochal.own_code import place
+from epochal.redaction import named
 from epochal.spec.job import JobSpec, Optimizer
+from epochal.spec.section import is_import_path
 from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
@@ -25,8 +30,11 @@ from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
 from epochal.training.step import loss_of
-from epochal.training.trial import MAX_FLOPS, MAX_PARAMETERS, blaming, try_out
-from epochal.training.weights import freeze
+from epochal.training.weights import freeze, start_from
+
+MAX_PARAMETERS = 15_000_000
+MAX_FLOPS = 10**10
+"""A model that has more, or takes more for a sample, is not tried: it should take a second at most."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
             model = build_model(spec.model, data.info)
         refuse_dependent(spec, data, model, task)
         if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
-            tried = try_out(spec, data, model, task, folder)
+            tried = _tried(spec, data, model, task, folder)
     count, memory = spec.resources.max_workers, spec.resources.memory_per_worker
     return Plan(
         train_samples=len(data.train),
@@ -240,3 +248,64 @@ def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
         micro_batches=micro_batches(batch, count, spec.train.micro_batch_size),
         bytes_each=(-(-held // count) if spec.resources.strategy == "fsdp" else held) + cost.in_step,
     )
+
+
+def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> tuple[str, ...]:
+    """Train the ``model``, on the CPU, on two samples and validate with two; what is to be said of it.
+
+    ``folder`` is what a relative ``train.init_from`` starts from; one that is a job's is not looked at.
+
+    Raises:
+        SpecError: the model, or the task, cannot take them.
+    """
+    try:
+        _try(spec, data, model.train(), task, folder)
+    except SpecError as error:
+        if not (is_import_path(spec.model.name) and spec.resources.gpus_per_worker):
+            raise
+        return (f"the model, which may need a GPU, failed on the CPU: {error.problems[0]}",)
+    return ()
+
+
+def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> None:
+    start = spec.train.init_from
+    if start is not None and (folder / start).exists():
+        with blaming("train.init_from", "cannot be started from"):
+            start_from(model, folder / start)
+    with blaming("data", "samples of the training data cannot be read"):
+        batch = _two(data.train)
+    with blaming("model", "cannot be trained on samples of this data"):
+        loss = loss_of(task, model, batch)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+    if not torch.isfinite(loss.total):
+        told = f"the loss of two samples is {loss.total.item():g} before the first step"
+        raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
+    if not data.validation:
+        return
+    with blaming("data", "samples of the validation data cannot be read"):
+        batch = _two(data.validation)
+    with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
+        loss_of(task, model.eval(), batch)
+
+
+def _two(split: Split) -> dict[str, torch.Tensor]:
+    return split.fetch(sorted({0, len(split) - 1}))
+
+
+@contextmanager
+def blaming(path: str, what: str) -> Generator[None]:
+    """Whatever is raised within the block becomes a problem at ``path`` of the spec, with the line of the user's code.
+
+    Raises:
+        SpecError
+    """
+    try:
+        yield
+    except (SpecError, CodeError, NotFoundError):
+        raise
+    except EpochalError as error:
+        raise SpecError("the job spec", (Problem(path, error.message, hint=error.hint),)) from error
+    except Exception as error:
+        where = place(error)
+        told = f"{what}: {named(error)}{f' ({where})' if where else ''}"
+        raise SpecError("the job spec", (Problem(path, told),)) from error

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.server import log_store
-from epochal.server.log_pages import LogPage, next_page
 from epochal.server.log_store import LogStore, Stream, cursor_text, positions_of
+from epochal.server.routes.following import LogPage, next_page
 from epochal.server.schemas import LogFilter
 from epochal.server.storage import Storage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from epochal.cli import render
-from epochal.cli.retention import retain_option
+from epochal.cli.options import retain_option
 from epochal.cli.service_log import log_to_stderr
 from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError

@@ -10,11 +10,10 @@ import click
 
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
-from epochal.cli.options import grace_option, output_option, set_option
+from epochal.cli.options import grace_option, output_option, retain_option, set_option
 from epochal.cli.own_code import check_code
 from epochal.cli.progress import display
 from epochal.cli.render import Output
-from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
 from epochal.ledger.values import GRACE_SECONDS
