@@ -205,17 +205,10 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
 
 
 def _row(job_id: str, record: TrialRecord, at: float) -> dict[str, Any]:
-    told = {name: getattr(record, name) for name in _TOLD} | {"message": text(record.message)}
+    told = {name: getattr(record, name) for name in ("number", *_TOLD)} | {"message": text(record.message)}
     started = None if record.state is TrialState.WAITING and record.value is None else at
-    ended = at if record.state.is_over else None
-    return {
-        "job_id": job_id,
-        "number": record.number,
-        "updated_at": at,
-        "started_at": started,
-        "ended_at": ended,
-        **told,
-    }
+    times = {"updated_at": at, "started_at": started, "ended_at": at if record.state.is_over else None}
+    return {"job_id": job_id, **told, **times}
 
 
 def _to_trial(row: Row[Any]) -> TrialRecord:

@@ -20,7 +20,7 @@ from epochal.spec.job import JobSpec
 from epochal.spec.problems import Finding, field_problems
 from epochal.spec.rules import broken
 from epochal.spec.source import parse, read
-from epochal.spec.tree import Node, Path, dotted, overlaps
+from epochal.spec.tree import Node, Path, dotted, leaves, overlaps
 
 Check = Callable[[Mapping[str, Any]], list[Problem]]
 """Problems of a spec that this package cannot know of, such as names that the catalog lacks.
@@ -182,17 +182,9 @@ def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _origins(tree: Node, spec: JobSpec, file: str) -> Iterator[tuple[str, str]]:
-    for path in _leaves(spec.model_dump(mode="json"), ()):
+    for path, _ in leaves(spec.model_dump(mode="json")):
         node = tree.at(path)
         if node is None:
             yield dotted(path), "default"
         else:
             yield dotted(path), set_options.ORIGIN if node.place.line is None else f"{file}:{node.place.line}"
-
-
-def _leaves(value: Any, path: Path) -> Iterator[Path]:
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _leaves(below, (*path, key))
-    else:
-        yield path
