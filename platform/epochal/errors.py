@@ -29,7 +29,7 @@ carry one over HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -88,6 +88,10 @@ class SpecError(EpochalError):
         self.problems = problems
         self.hint = "`epochal schema` prints every field; `epochal validate FILE` checks one"
 
+    def unplaced(self) -> tuple[Problem, ...]:
+        """The problems without their lines, which are of a text that nobody has written."""
+        return tuple(replace(one, line=None, column=None) for one in self.problems)
+
     @property
     def message(self) -> str:  # type: ignore[override]
         count = len(self.problems)
@@ -111,7 +115,7 @@ class NotFoundError(EpochalError):
 
     @property
     def message(self) -> str:  # type: ignore[override]
-        return f"no {self.kind} is named {self.name!r}"
+        return f"no {self.kind.replace('_', ' ')} is named {self.name!r}"
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -135,9 +139,6 @@ class StaleLeaseError(ConflictError):
     @property
     def message(self) -> str:  # type: ignore[override]
         return f"attempt {self.epoch} of {self.job_id} is over: the job is {self.state} with attempt {self.newest}"
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class OlderLedgerError(ConflictError):
@@ -200,9 +201,6 @@ class NonFiniteError(TrainingError):
     def message(self) -> str:  # type: ignore[override]
         return f"NaN or infinity at step {self.step} on rank {self.rank}"
 
-    def __str__(self) -> str:
-        return self.message
-
 
 class NonFiniteLossError(NonFiniteError):
     """The loss became NaN or infinite: the earliest step, and the lowest rank at that step."""
@@ -252,9 +250,6 @@ class CheckpointFormatError(CheckpointError):
             f"{self.path} is in format {self.found}, that of {age} version of Epochal, and this one reads format"
             f" {self.read}; the checkpoint is left as it is"
         )
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def as_document(error: EpochalError) -> dict[str, Any]:

@@ -168,6 +168,9 @@ def test_a_sweep_promotes_its_trials_and_is_a_run_with_children(
         return found if len(found) == 6 and all(run.info.status == "FINISHED" for run in found) else []
 
     runs = until(children, "six children, closed", 60)
+    assert {one.path for one in client.list_artifacts(run_id)} >= {"report.html", "report.png"}
+    known = {int(run.data.tags["epochal.trial"]): run.info.run_id for run in runs}
+    until(lambda: {number: one.run_id for number, one in told(ledger, job).items()} == known, "the trials' runs", 60)
     logged = {float(run.data.params["train.optimizer.lr"]): run.data.metrics["objective"] for run in runs}
     assert logged == {one.point["train.optimizer.lr"]: one.value for one in trials.values()}
 

@@ -177,7 +177,13 @@ def _problems(named: _Named, with_code: bool) -> list[Problem]:
         return _own_code_problems(named, with_code)
     known = _index()[named.kind]
     if named.name in known:
-        return _param_problems(named, _model(named.kind, named.name))
+        model = _model(named.kind, named.name)
+        try:
+            model.model_validate(dict(named.params))
+        except ValidationError as error:
+            beside = SECTIONS[named.kind].model_fields if named.kind in SECTIONS else ()
+            return problems_of(error, model, named.params_path, beside)
+        return []
     if named.name in _plugins(named.kind):
         return []
     words = named.kind.replace("_", " ")
@@ -195,14 +201,6 @@ def _own_code_problems(named: _Named, with_code: bool) -> list[Problem]:
     return [
         Problem(f"{named.path}.name", "this is your own code, and the spec has no code", value=named.name, hint=hint)
     ]
-
-
-def _param_problems(named: _Named, model: type[BaseModel]) -> list[Problem]:
-    try:
-        model.model_validate(dict(named.params))
-    except ValidationError as error:
-        return problems_of(error, model, named.params_path)
-    return []
 
 
 @cache

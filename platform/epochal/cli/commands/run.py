@@ -10,11 +10,10 @@ import click
 
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
-from epochal.cli.options import grace_option, output_option, set_option
+from epochal.cli.options import grace_option, output_option, retain_option, set_option
 from epochal.cli.own_code import check_code
 from epochal.cli.progress import display
 from epochal.cli.render import Output
-from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
 from epochal.ledger.values import GRACE_SECONDS
@@ -23,7 +22,6 @@ from epochal.units import Duration
 
 if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
-    from epochal.agent.observer import Observer
     from epochal.agent.summary import Summary
 
 _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
@@ -62,10 +60,15 @@ def command(
     """
     _check(source, overrides, resume)
     if switches["dry_run"]:
-        return _dry_run(source or "", overrides, output)
+        spec = _load(source or "", overrides).spec.model_dump(mode="json")
+        render.document(spec, Output.YAML if output is Output.TABLE else output)
+        return 0
     loaded = None if source is None else _load(source, overrides)
+    from epochal import settings
+    from epochal.agent.foreground import Foreground, Place
+
     with display(live=render.is_terminal(sys.stderr), quiet=switches["quiet"]) as shown:
-        foreground = _foreground(address, retention, shown)
+        foreground = Foreground(Place(settings.home(), settings.tracking_uri(), address, retention), shown)
         with _interruptible(foreground, GRACE_SECONDS if grace is None else grace):
             summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
     _show(summary, output)
@@ -79,12 +82,6 @@ def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -
         raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
 
 
-def _dry_run(source: str, overrides: tuple[str, ...], output: Output) -> int:
-    spec = _load(source, overrides).spec.model_dump(mode="json")
-    render.document(spec, Output.YAML if output is Output.TABLE else output)
-    return 0
-
-
 def _load(source: str, overrides: tuple[str, ...]) -> Any:
     from epochal.catalog.index import check
     from epochal.spec.load import load_spec
@@ -93,13 +90,6 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     loaded = load_spec(source, overrides, [check, check_sweep])
     check_code(loaded)
     return loaded
-
-
-def _foreground(address: str | None, retention: Retention, shown: Observer) -> Foreground:
-    from epochal import settings
-    from epochal.agent.foreground import Foreground, Place
-
-    return Foreground(Place(settings.home(), settings.tracking_uri(), address, retention), shown)
 
 
 def _interruptible(foreground: Foreground, grace: float) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute, LeaseRoute
 from epochal.server.routes.jobs import Ref
 from epochal.server.routes.leases import Claimed
+from epochal.server.schemas import STATUS
 from epochal.server.services import Deps
 from epochal.spec.point import spec_at
 
@@ -75,6 +76,14 @@ def append(claim: Claimed, body: schemas.Told, services: Deps) -> Response:
     lease = services.ledger.held(*claim)
     newest = services.ledger.append_inputs(lease, body.after, told, [one.record for one in body.trials])
     return answer({"newest": newest})
+
+
+@lease_router.post("/leases/{job_id}/{epoch}/trial-runs", responses=answers(STATUS, 404, 409, 413))
+def trial_runs(claim: Claimed, body: schemas.TrialRuns, services: Deps) -> Response:
+    """The MLflow runs of trials, also once the attempt is over: those of the last are known only then."""
+    lease = services.ledger.held(*claim)
+    services.ledger.set_trial_runs(lease, {one.number: one.run_id for one in body.trials})
+    return answer({"status": "ok"})
 
 
 def _require_fitting(job: FullJob, points: Sequence[Mapping[str, Any]]) -> None:
