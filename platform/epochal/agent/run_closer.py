@@ -7,14 +7,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from queue import Queue
 
 from epochal.agent.port import JobSource
 from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows, secret_path
 from epochal.errors import EpochalError
 from epochal.files import write_atomically
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Held, Lease
 from epochal.tracking.connection import connect
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_state import has_news
 
 _logger = logging.getLogger(__name__)
@@ -65,11 +68,29 @@ class RunCloser:
             connect(self._uri)
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
-        known = tracking.run_id if tracking.told else ""
+        known, kept = tracking.run_id if tracking.told else "", secret_path(tracking.folder, lease.epoch)
+        with as_far_as_the_disk_allows(tracking.folder):  # before: this takes seconds, in which the agent may die
+            write_atomically(kept, lease.secret, mode=0o600)
         synced = tracking.close()
-        if synced.pending or has_news(tracking.folder):
-            with as_far_as_the_disk_allows(tracking.folder):
-                write_atomically(secret_path(tracking.folder, lease.epoch), lease.secret, mode=0o600)
+        with suppress(EpochalError):
+            link_trials(self._source, lease, tracking.folder)
+        if not (synced.pending or has_news(tracking.folder)):
+            kept.unlink(missing_ok=True)
         if synced.run_id and synced.run_id != known:
             with suppress(EpochalError):  # it has gone on elsewhere, which has told its run
                 self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)
+
+
+def link_trials(source: JobSource, lease: Held, folder: Path) -> None:
+    """Have the ledger know the runs that the trials of the job in ``folder``, if it is a sweep, have in MLflow by now.
+
+    Raises:
+        EpochalError: the ledger does not answer, or another attempt has followed.
+    """
+    sent = SweepTrials(folder)
+    sent.read()
+    if ids := sent.run_ids:
+        trials = source.trials(lease.job_id)
+        late = [replace(one, run_id=ids[one.number]) for one in trials if one.run_id != ids.get(one.number, one.run_id)]
+        if late:
+            source.append_inputs(lease, 0, [], late)
