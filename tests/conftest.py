@@ -40,6 +40,10 @@ ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.for
 UNIT = Path(__file__).parent / "unit"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kill-seconds", default="600", help="How long the random kills go on, in seconds.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Unit tests come first: they are quick, and closest to what is wrong."""
     items.sort(key=lambda item: UNIT not in item.path.parents)
