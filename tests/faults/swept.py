@@ -105,8 +105,8 @@ class Swept:
         for one, trained in zip(trials, histories, strict=True):
             yield from self._of_trial(one, trained)
         if ordered:
-            told = [_stands(one.trial) for one in trials]
-            unbroken = [_stands(one) for one in simulated(self.spec, job.spec, trainings)]
+            told = [stands(one.trial) for one in trials]
+            unbroken = [stands(one) for one in simulated(self.spec, job.spec, trainings)]
             yield from (f"{job.id}: trial {had[0]} is {had[1:]}, not {want[1:]}"
                         for had, want in zip(told, unbroken, strict=False) if had != want)  # fmt: skip
         yield from self._of_runs(histories)
@@ -189,7 +189,8 @@ def simulated(spec: JobSpec, stored: Mapping[str, Any], trainings: Trainings) ->
     return list(controller.trials.values())
 
 
-def _stands(trial: Trial) -> tuple[Any, ...]:
+def stands(trial: Trial) -> tuple[Any, ...]:
+    """What two trials that are the same have in common."""
     return trial.number, dict(trial.point), trial.state, [(one.length, one.value) for one in trial.curve], trial.why
 
 

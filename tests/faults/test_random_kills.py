@@ -17,7 +17,7 @@ from foreground import SLOW_JOB, Curve, history, run_status, title
 from matrix import OVERLAP_SECONDS, ROWS, Row, overlaps
 from served import slow_job_unbroken
 from stack import WORKER
-from swept import SWEEP, Swept, Trainings, reached
+from swept import SWEEP, Swept, Trainings, reached, stands
 
 from agent_jobs import slowed
 from epochal.client.client import Client
@@ -35,6 +35,7 @@ ALL_PARTS = (*PARTS, "raylet")
 ENDS_SECONDS = 600.0
 JOB_CHANGES = ("train.steps=400", "resources.workers=1", "train.validate_every=200steps", "retry.infra=50")
 ALONE = ("sweep.concurrency=1",)
+POPULATION = "sweep.trial_scheduler={name: pbt, min: 1ep, quantile: 0.4}"
 
 
 @dataclass
@@ -59,6 +60,13 @@ class Broken:
                 self.killed[part] += 1
                 return True
         return False
+
+    def kill_soon(self, part: str, job_id: str) -> None:
+        """At a random moment after that sweep has got on."""
+        seen = self.reached(job_id)
+        until(lambda: self.reached(job_id) > seen or self.ended(job_id), "it gets on")
+        time.sleep(self.draw.uniform(0.0, 1.0))
+        self.kill(part)
 
     def _processes(self, part: str) -> Iterator[psutil.Process]:
         services = self.here.services()
@@ -164,14 +172,26 @@ def test_ten_kills_of_one_part_leave_the_sweep_of_no_kills(
     job_id = broken.submit(SWEEP, *ALONE, *slowed(0.03), "sweep.trials=40")
     with overlaps() as doubled:
         for _ in range(KILLS):
-            seen = broken.reached(job_id)
-            until(lambda seen=seen: broken.reached(job_id) > seen or broken.ended(job_id), "it gets on")
-            time.sleep(broken.draw.uniform(0.0, 1.0))
-            broken.kill(part)
+            broken.kill_soon(part, job_id)
         broken.until_ended(job_id)
     problems = [*broken.swept(job_id).problems(trainings, ordered=True)]
     problems += [f"two processes for {OVERLAP_SECONDS:g} s: {one}" for one in doubled]
     told(pytestconfig, f"sweep {part} x {KILLS}", broken, problems, begun)
+
+
+def test_kills_of_the_agent_leave_the_population_of_no_kills(broken: Broken, pytestconfig: pytest.Config) -> None:
+    """Trials take over the weights of others (PBT), so that no plain training says what they should be."""
+    begun = time.monotonic()
+    pbt = (*ALONE, *slowed(0.02), "train.epochs=8", "sweep.trials=5", POPULATION)
+    unbroken = broken.submit(SWEEP, *pbt)
+    broken.until_ended(unbroken)
+    job_id = broken.submit(SWEEP, *pbt)
+    for _ in range(KILLS // 2):
+        broken.kill_soon("agent", job_id)
+    broken.until_ended(job_id)
+    had, wanted = ([stands(one.trial) for one in broken.client.trials(one)] for one in (job_id, unbroken))
+    problems = [f"{job_id}: {one}, not {other}" for one, other in zip(had, wanted, strict=False) if one != other]
+    told(pytestconfig, "pbt agent", broken, problems + ([] if len(had) == len(wanted) else ["trials"]), begun)
 
 
 def test_random_kills_of_all_parts_over_sweeps_and_jobs(
