@@ -19,7 +19,7 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.ledger.values import Job
 from epochal.settings import Home
@@ -181,6 +181,42 @@ def test_a_sweep_that_has_succeeded_is_extended(serve: Serve, ledger: LedgerSour
     until(lambda: len(told(ledger, job)) == 6, "three trials more", 60)
     assert ended(ledger, job).state is JobState.SUCCEEDED
     assert values(ledger, job) == values(ledger, longer)
+
+
+def test_trials_fail_each_for_its_own_reason(serve: Serve, ledger: LedgerSource, home: Home, tracking_uri: str) -> None:
+    """What a user reads of it: in the trials, in the events, in MLflow. The sweep has succeeded all the same."""
+    faults = {"raises": "USER_ERROR", "memory": "OUT_OF_MEMORY", "nan": "NON_FINITE_LOSS"}
+    space = f"{{model.params.fault: {{choice: ['', {', '.join(faults)}]}}}}"
+    job = submit(ledger, "model.name=faulty_model:FaultyModel", space=space)
+    serve()
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    good, *failed = ledger.trials(job.id)
+    assert (good.state, good.reason, good.message) == (TrialState.COMPLETED, None, "")
+    assert {one.point["model.params.fault"]: one.reason for one in failed} == faults
+    messages = [one.message for one in failed]
+    assert "ValueError: column 7 is not what it should be" in messages[0]
+    assert "DefaultCPUAllocator" in messages[1]
+    assert "loss" in messages[2]
+    events = [event for event in ledger.events(job.id) if event.kind == EventKind.TRIAL_FAILED]
+    assert [event.message for event in events] == [f"trial {one.number}: {one.message}" for one in failed]
+
+    client = mlflow.MlflowClient(tracking_uri)
+    run_id = until(lambda: ledger.job(job.id).run_id, "the parent's run")
+    experiment = client.get_run(run_id).info.experiment_id
+
+    def closed() -> list[Any]:
+        found = client.search_runs(
+            [experiment], f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'FAILED'"
+        )
+        return found if len(found) == 3 else []
+
+    told = {run.data.tags["epochal.trial"]: run.data.tags for run in until(closed, "three failed children", 60)}
+    assert {number: tags["epochal.reason"] for number, tags in told.items()} == {
+        str(one.number): one.reason for one in failed
+    }
+    assert {number: tags["mlflow.note.content"] for number, tags in told.items()} == {
+        str(one.number): one.message for one in failed
+    }
 
 
 @pytest.mark.slow
