@@ -186,6 +186,7 @@ class Conductor:
             "metrics": dict(self._metrics.get(best.number, {})),
             "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
             "trial": best.number,
+            "point": dict(best.point),
             "weights": str(own) if trained.is_dir() else None,
             "spec": placed(sweep.payload.spec, best.point),
         }
