@@ -116,7 +116,9 @@ class SweepOperations:
             job = _required_sweep(locked(connection, select(jobs).where(jobs.c.id == found.id)) or found)
             known = requests.c.job_id == job.id, requests.c.key == key
             if (row := connection.execute(select(requests).where(*known)).first()) is not None:
-                return _same(job, row, request)
+                if digest(row.body) != digest(request):
+                    raise ConflictError(f"the key {key!r} belongs to another request of {job.id}", "use a new key")
+                return job
             _require_possible(connection, job, ask.trial_number, ends_it=ask.kind == "cancel")
             seq = 1 + (connection.scalar(select(jobs.c.requested).where(jobs.c.id == job.id)) or 0)
             body = {"job_id": job.id, "seq": seq, "key": key, "body": request, "by": by}
@@ -178,12 +180,6 @@ def _require_possible(connection: Connection, job: Job, trial: int | None, ends_
         raise NotFoundError(f"trial of {job.id}", str(trial), hint=hint)
     if ends_it and (state in _OVER or job.state.is_terminal):
         raise ConflictError(f"trial {trial} of {job.id} is over: {state}", "there is nothing to end")
-
-
-def _same(job: Job, row: Row[Any], request: Mapping[str, Any]) -> Job:
-    if digest(row.body) != digest(request):
-        raise ConflictError(f"the key {row.key!r} belongs to another request of {job.id}", "use a new key")
-    return job
 
 
 def _newly_failed(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -58,7 +58,10 @@ def command(
     `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec, its data
     or its code is wrong, and nothing was trained, 130 it was interrupted.
     """
-    _check(source, overrides, resume)
+    if (source is None) == (resume is None):
+        raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
+    if resume is not None and overrides:
+        raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
     if switches["dry_run"]:
         spec = _load(source or "", overrides).spec.model_dump(mode="json")
         render.document(spec, Output.YAML if output is Output.TABLE else output)
@@ -73,13 +76,6 @@ def command(
             summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
     _show(summary, output)
     return summary.exit_code
-
-
-def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -> None:
-    if (source is None) == (resume is None):
-        raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
-    if resume is not None and overrides:
-        raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
 
 
 def _load(source: str, overrides: tuple[str, ...]) -> Any:
