@@ -62,8 +62,14 @@ class AgentRegister:
         with self._database.write() as connection:
             known = _known(connection, name)
             if known is None or known.incarnation != incarnation:
-                new = {"incarnation": incarnation, "replaced": _replaced(known, incarnation), "started_at": now()}
-                connection.execute(_upsert(known, name, {**told, **new, "seen_at": now()}))
+                new = {**told, "incarnation": incarnation, "started_at": now(), "seen_at": now()}
+                if known is None:
+                    connection.execute(insert(agents).values({**new, "name": name, "replaced": []}))
+                else:
+                    _refuse_replaced(known, incarnation)
+                    replaced = [*known.replaced, known.incarnation][-_REMEMBERED:]
+                    this = update(agents).where(agents.c.name == name)
+                    connection.execute(this.values({**new, "replaced": replaced}))
                 _end_leases_of_former(connection, name, incarnation)
             return to_agent(connection.execute(_SEEN, {"agent": name, **told}).one())
 
@@ -118,20 +124,6 @@ def _known(connection: Connection, name: str) -> Row[Any] | None:
         one_at_a_time(connection)
         known = connection.execute(_LOCKED, {"agent": name}).first()
     return known
-
-
-def _upsert(known: Row[Any] | None, name: str, told: Mapping[str, Any]) -> Any:
-    if known is None:
-        return insert(agents).values({**told, "name": name})
-    return update(agents).where(agents.c.name == name).values(told)
-
-
-def _replaced(known: Row[Any] | None, incarnation: str) -> list[str]:
-    """The incarnations that are former ones from now on."""
-    if known is None:
-        return []
-    _refuse_replaced(known, incarnation)
-    return [*known.replaced, known.incarnation][-_REMEMBERED:]
 
 
 def _refuse_replaced(known: Row[Any], incarnation: str) -> None:

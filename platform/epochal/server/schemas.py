@@ -189,6 +189,8 @@ class EventFilter(Question):
 
 
 class LogFilter(Question):
+    """Which logs, from where, and how much: null is all of them. ``tail`` counts where there is no cursor yet."""
+
     cursor: Annotated[str, Field(pattern=CURSOR, max_length=LONGEST_CURSOR)] = ""
     rank: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

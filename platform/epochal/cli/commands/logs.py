@@ -45,7 +45,9 @@ def command(
     from epochal.client.following import LogFilter
     from epochal.client.http import MAX_WAIT
 
-    printer = _printer(output, with_rank=rank is None)
+    printer = JsonPrinter()
+    if output is not Output.JSON:
+        printer = (TerminalPrinter if render.is_terminal(sys.stdout) else PlainPrinter)(with_rank=rank is None)
     identity = client.job(job).id if follow else job
     chosen, cursor, silent = LogFilter(rank, attempt, tail), "", True
     try:
@@ -59,12 +61,6 @@ def command(
         printer.close()
     if silent:
         render.message("its workers have printed nothing")
-
-
-def _printer(output: Output, with_rank: bool) -> JsonPrinter:
-    if output is Output.JSON:
-        return JsonPrinter()
-    return TerminalPrinter(with_rank) if render.is_terminal(sys.stdout) else PlainPrinter(with_rank)
 
 
 class JsonPrinter:
