@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from epochal.agent.retry_policy import Ending
@@ -59,7 +59,8 @@ class _Listener:
         """Tell how many workers the sweep has room for: their processes start when they are needed."""
         size = self.place.world_size
         if self.workers:
-            self.tell.started(size, [self.workers[number] for number in sorted(self.workers)[:size]])
+            numbers = sorted(self.workers)[:size]
+            self.tell.started(size, [replace(self.workers[number], rank=number) for number in numbers])
 
     def log(self, rank: int, text: str, begun: str) -> None:
         self.tell.log(rank, text, begun)
