@@ -13,7 +13,7 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
-from epochal.agent.run_closer import link_trials
+from epochal.agent.run_closer import tell_runs
 from epochal.agent.run_tracking import kept_secrets, secret_path
 from epochal.errors import ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
@@ -71,7 +71,7 @@ class Housekeeper:
             with readable(kept.parent):
                 if (key := self._key(kept.parent.name)) is not None:
                     with suppress(ConflictError):
-                        link_trials(self._agent.source, key, kept.parent)
+                        tell_runs(self._agent.source, key, kept.parent)
                 if not (is_pending(kept.parent) or has_news(kept.parent)):
                     kept.unlink(missing_ok=True)
 
