@@ -42,7 +42,7 @@ class JobSource(Protocol):
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers."""
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+    def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run, and MLflow's id of its experiment."""
 
     def set_data(self, lease: Lease, data: Mapping[str, Any]) -> None:

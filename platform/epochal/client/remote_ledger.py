@@ -84,7 +84,7 @@ class RemoteLedger:
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+    def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         body = {"run_id": run_id, "tracking_uri": without_password(tracking_uri), "experiment_id": experiment_id}
         return self._job(lease, "run", body)
 
