@@ -106,7 +106,7 @@ class NotFoundError(EpochalError):
         self.kind = kind
         self.name = name
         self.known = known
-        self.message = f"no {kind} is named {name!r}"
+        self.message = f"no {kind.replace('_', ' ')} is named {name!r}"
         self.hint = hint or did_you_mean(name, known)
 
     def __str__(self) -> str:

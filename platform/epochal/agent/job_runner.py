@@ -289,7 +289,7 @@ class JobRunner:
         limits = limits_for(limit.seconds if limit else None)
         if spec.sweep is None:
             return TrainProgram(payload, self._folder, lease.epoch, limits)
-        journal = SweepJournal(self._source, lease, lambda: self._is_ending)
+        journal = SweepJournal(self._source, lease, self._folder, lambda: self._is_ending)
         return SweepProgram(Sweep(spec, payload, self._folder, journal, self._requests), lease.epoch, limits)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:

@@ -42,7 +42,7 @@ class JobSource(Protocol):
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers."""
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+    def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run, and MLflow's id of its experiment."""
 
     def set_data(self, lease: Lease, data: Mapping[str, Any]) -> None:
@@ -88,6 +88,9 @@ class JobSource(Protocol):
     ) -> int:
         """Write down what a sweep's controller was told, following the input ``after_seq``, and the trials that changed
         with it; the number of the newest. The same told again changes nothing."""
+
+    def set_trial_runs(self, lease: Held, run_ids: Mapping[int, str]) -> None:
+        """The MLflow runs of a sweep's trials, by their numbers; also after the attempt's end."""
 
     def inputs(self, job_id: str) -> list[StoredInput]:
         """What the controller of a sweep was told, in order."""

@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from queue import Queue
 
 from epochal.agent.port import JobSource
 from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows, secret_path
 from epochal.errors import EpochalError
 from epochal.files import write_atomically
-from epochal.ledger.values import Lease
+from epochal.ledger.values import Held, Lease
 from epochal.tracking.connection import connect
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_state import has_news
+from epochal.tracking.trial_runs import journal_path
 
 _logger = logging.getLogger(__name__)
 
@@ -65,11 +68,26 @@ class RunCloser:
             connect(self._uri)
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
-        known = tracking.run_id if tracking.told else ""
+        known, kept = tracking.run_id if tracking.told else "", secret_path(tracking.folder, lease.epoch)
+        with as_far_as_the_disk_allows(tracking.folder):  # before: this takes seconds, in which the agent may die
+            write_atomically(kept, lease.secret, mode=0o600)
         synced = tracking.close()
         if synced.pending or has_news(tracking.folder):
             with as_far_as_the_disk_allows(tracking.folder):
-                write_atomically(secret_path(tracking.folder, lease.epoch), lease.secret, mode=0o600)
-        if synced.run_id and synced.run_id != known:
-            with suppress(EpochalError):  # it has gone on elsewhere, which has told its run
+                write_atomically(kept, lease.secret, mode=0o600)
+        else:
+            kept.unlink(missing_ok=True)
+        with suppress(EpochalError):  # it has gone on elsewhere, which has told its runs
+            if synced.run_id and synced.run_id != known:
                 self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)
+            tell_trial_runs(self._source, lease, tracking.folder)
+
+
+def tell_trial_runs(source: JobSource, lease: Held, folder: Path) -> None:
+    """Have the ledger know the runs that MLflow has of the trials of a sweep that is over, where it does not yet."""
+    if not journal_path(folder).exists():
+        return
+    sent = SweepTrials(folder)
+    sent.read()
+    known = {trial.number for trial in source.trials(lease.job_id) if trial.run_id is not None}
+    source.set_trial_runs(lease, {number: run for number, run in sent.run_ids.items() if number not in known})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from epochal.agent.retry_policy import Ending, may_retry
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
+from epochal.agent.trial_states import checkpoints, copy_state
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload, TrialSegment
@@ -35,7 +35,6 @@ from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Inte
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import TrialRuns, trial_folder
-from epochal.training import checkpoint
 from epochal.training.control import Prepared, Report
 
 EVERY = "60s"
@@ -104,13 +103,18 @@ class Conductor:
 
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
-        for told in self._journal.replayed():
-            finish = [one for one in self._controller.step(told) if isinstance(one, Finish)]
-            self._finish = finish[0] if finish else self._finish
-            if isinstance(told, Reached):
-                self._metrics[told.trial] = told.metrics
-        for trial in self._controller.trials.values():
+        told, untold = self._journal.replayed()
+        copies: dict[int, Copy] = {}
+        self._replay(told, copies)
+        known = dict(self._controller.trials)
+        self._replay(untold, copies)
+        self._link_runs()
+        for number, trial in self._controller.trials.items():
             self._runs.record(trial)
+            if trial != known.get(number):
+                self._journal.change(self._record(number))
+        for copy in copies.values():
+            self._copy(copy)
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
         self._hear()
@@ -120,6 +124,23 @@ class Conductor:
             # The attempt before had trained all of it, and was lost before it could say so: there is nothing to start.
             self._tell.started(self._place.world_size, [])
         self._tell.swept(self._progress())
+
+    def _replay(self, inputs: Sequence[Input], copies: dict[int, Copy]) -> None:
+        """Have the controller take in what it was told before. ``copies``, by trial, are those that the attempt before
+        may not have come to make: nothing was measured since."""
+        for told in inputs:
+            if isinstance(told, Reached):
+                self._metrics[told.trial] = told.metrics
+                self._steps[told.trial, told.length] = told.step
+                copies.pop(told.trial, None)
+            for command in self._controller.step(told):
+                match command:
+                    case Copy():
+                        copies[command.trial] = command
+                    case End():
+                        copies.pop(command.trial, None)
+                    case Finish():
+                        self._finish = command
 
     def conduct(self, slots: Sequence[Slot]) -> None:
         """Until the sweep is over."""
@@ -165,6 +186,7 @@ class Conductor:
             "metrics": dict(self._metrics.get(best.number, {})),
             "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
             "trial": best.number,
+            "point": dict(best.point),
             "weights": str(own) if trained.is_dir() else None,
             "spec": placed(sweep.payload.spec, best.point),
         }
@@ -274,8 +296,8 @@ class Conductor:
         early = result["state"] == "completed" and length < run.until
         length = length if early else run.until
         self._metrics[run.trial] = metrics
-        self._steps[run.trial, length] = int(result["step"])
-        return Reached(run.trial, length, metrics.get(objective.metric, math.nan), early, metrics)
+        step = self._steps[run.trial, length] = int(result["step"])
+        return Reached(run.trial, length, metrics.get(objective.metric, math.nan), early, metrics, step)
 
     def _fail(self, trial: Trial, failed: Failed) -> None:
         """A lost worker costs its trial nothing, a few times; a place that is gone ends the attempt."""
@@ -298,17 +320,16 @@ class Conductor:
         """Have the controller take it in, write that down, and do at once what is to be done at once."""
         with self._changed:
             commands = self._controller.step(told)
-            for command in commands:
-                if isinstance(command, Copy):
-                    self._copy(command)
             started = next((command.trial for command in commands if isinstance(command, Run)), None)
             number = started if started is not None else trial
             if commands or not isinstance(told, Asked):
                 record = None if number is None else self._record(number)
                 self._journal.tell(NewInput(to_json(told, commands), key), record)
             self._finish = next((command for command in commands if isinstance(command, Finish)), self._finish)
-            for command in commands:
-                if isinstance(command, End):
+            for command in commands:  # after it was told: a copy, or a deletion, that nobody knows of cannot be undone
+                if isinstance(command, Copy):
+                    self._copy(command)
+                elif isinstance(command, End):
                     self._end(command)
             if number is not None:
                 changed = self._controller.trials[number]
@@ -338,7 +359,10 @@ class Conductor:
             slot.end_trial(command.trial)
         # The end of the sweep stops those too that go on once it is extended.
         if command.state is TrialState.COMPLETED or self._finish is None:
-            shutil.rmtree(self._checkpoints(command.trial), ignore_errors=True)
+            shutil.rmtree(checkpoints(self._sweep.folder, command.trial), ignore_errors=True)
+
+    def _copy(self, command: Copy) -> None:
+        copy_state(self._sweep.folder, command, self._steps.get((command.source, command.length), 0))
 
     def _progress(self) -> SweepProgress:
         controller, objective = self._controller, self._sweep.spec.objective
@@ -361,23 +385,3 @@ class Conductor:
             self._changed.notify_all()
             for trial, slot in self._training.items():
                 slot.end_trial(trial)
-
-    def _checkpoints(self, trial: int) -> Path:
-        return trial_folder(self._sweep.folder, trial) / checkpoint.FOLDER
-
-    def _copy(self, command: Copy) -> None:
-        """By reference, where the file system can: no byte is copied."""
-        source, target = self._checkpoints(command.source), self._checkpoints(command.trial)
-        step = self._steps.get((command.source, command.length)) or checkpoint.steps(source)[0]
-        name = checkpoint.name_of(step)
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        shutil.copytree(source / name, target / f"{name}.tmp-copied", copy_function=_link)
-        (target / f"{name}.tmp-copied").rename(target / name)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

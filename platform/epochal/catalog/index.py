@@ -181,7 +181,8 @@ def _problems(named: _Named, with_code: bool) -> list[Problem]:
         try:
             model.model_validate(dict(named.params))
         except ValidationError as error:
-            return problems_of(error, model, named.params_path)
+            beside = SECTIONS[named.kind].model_fields if named.kind in SECTIONS else ()
+            return problems_of(error, model, named.params_path, beside)
         return []
     if named.name in _plugins(named.kind):
         return []

@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "down": ("epochal.cli.commands.down:command", "End what `up` started."),
         "server": ("epochal.cli.commands.server:command", "Take jobs and answer agents, in the foreground."),
         "agent": ("epochal.cli.commands.agent:command", "Run a server's jobs on a Ray cluster, in the foreground."),
+        "cluster": ("epochal.cli.commands.cluster:command", "Run an agent and its Ray cluster on Kubernetes."),
         "login": ("epochal.cli.commands.login:command", "Connect this machine to a server."),
         "config": ("epochal.cli.commands.config:command", "List and choose the servers that commands go to."),
         "token": ("epochal.cli.commands.token:command", "Create, list and revoke tokens."),

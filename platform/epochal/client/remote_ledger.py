@@ -84,7 +84,7 @@ class RemoteLedger:
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         return self._job(lease, "running", {"world_size": world_size, "detail": dict(detail or {})})
 
-    def set_run(self, lease: Lease, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
+    def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         body = {"run_id": run_id, "tracking_uri": without_password(tracking_uri), "experiment_id": experiment_id}
         return self._job(lease, "run", body)
 
@@ -145,6 +145,11 @@ class RemoteLedger:
             body = {"after": newest, "inputs": [one.to_dict() for one in inputs], "trials": documents}
             newest = int(self._tell(lease, "inputs", body)["newest"])
         return newest
+
+    def set_trial_runs(self, lease: Held, run_ids: Mapping[int, str]) -> None:
+        told = [{"number": number, "run_id": run_id} for number, run_id in run_ids.items()]
+        for begin in range(0, len(told), _BATCH):
+            self._tell(lease, "trial-runs", {"trials": told[begin : begin + _BATCH]})
 
     def inputs(self, job_id: str) -> list[StoredInput]:
         found: list[StoredInput] = []

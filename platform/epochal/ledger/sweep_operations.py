@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, case, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
 from epochal.ledger.lease_operations import held_by, something_is_saved
@@ -35,7 +35,8 @@ class SweepOperations:
     ) -> int:
         """Write down what the controller was told, and the trials that changed with it; the number of the newest input.
 
-        The same batch told again, because its answer got lost, changes nothing.
+        The same batch told again, because its answer got lost, changes nothing. Without inputs it may come when the
+        attempt is over, and no other has followed: MLflow has some of the runs only then.
 
         Args:
             after_seq: the newest input that the writer knows of; 0 before the first.
@@ -45,13 +46,13 @@ class SweepOperations:
             ConflictError: the newest is another one, or the job is no sweep.
         """
         with self._database.write() as connection:
-            job = _required_sweep(held_by(connection, lease))
+            job = _required_sweep(_told_by(connection, lease, also_ended=not told))
             newest = connection.scalar(select(func.max(inputs.c.seq)).where(inputs.c.job_id == job.id)) or 0
             rows = [
                 {"job_id": job.id, "seq": seq, "epoch": job.epoch, "key": one.key, "body": one.body}
                 for seq, one in enumerate(told, start=after_seq + 1)
             ]
-            if newest != after_seq:
+            if newest != after_seq and (told or job.state.is_active):
                 _require_told_before(connection, job, after_seq, rows, newest)
                 return after_seq + len(rows)
             if rows:
@@ -65,6 +66,22 @@ class SweepOperations:
                 message = f"trial {trial.number}: {trial.message}"
                 job = annotate(connection, job, Step(EventKind.TRIAL_FAILED, message=message, detail=detail))
             return after_seq + len(rows)
+
+    def set_trial_runs(self, lease: Held, run_ids: Mapping[int, str]) -> None:
+        """The MLflow runs of trials, by their numbers. Those of the last are known only once the attempt has ended.
+
+        Raises:
+            StaleLeaseError: another attempt has begun, which tells of all of them.
+            ConflictError: the job is no sweep.
+        """
+        with self._database.write() as connection:
+            job = _required_sweep(find(connection, lease.job_id))
+            if job.epoch != lease.epoch:
+                raise StaleLeaseError(job.id, lease.epoch, job.epoch, job.state)
+            this = trials.c.job_id == job.id, trials.c.number == bindparam("trial")
+            rows = [{"trial": number, "run": run_id} for number, run_id in run_ids.items()]
+            if rows:
+                connection.execute(update(trials).where(*this).values(run_id=bindparam("run")), rows)
 
     def inputs(self, job_id: str, after: int = 0, limit: int | None = None) -> list[StoredInput]:
         """What the controller of a sweep was told, in order, from the one following the number ``after``."""
@@ -125,6 +142,17 @@ def _required_sweep(job: Job) -> Job:
     return job
 
 
+def _told_by(connection: Connection, lease: Held, also_ended: bool) -> Job:
+    """
+    Raises:
+        StaleLeaseError: the attempt is over, or, where it may have ``also_ended``, another has followed.
+    """
+    job = locked(connection, select(jobs).where(jobs.c.id == lease.job_id))
+    if also_ended and job is not None and job.epoch == lease.epoch:
+        return job
+    return held_by(connection, lease)
+
+
 def _require_told_before(
     connection: Connection, job: Job, after: int, rows: Sequence[Mapping[str, Any]], newest: int
 ) -> None:
@@ -169,7 +197,8 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
     make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     one = make(trials)
     told = {name: one.excluded[name] for name in _TOLD}
-    times = {
+    kept = {
+        "run_id": func.coalesce(one.excluded.run_id, trials.c.run_id),
         "started_at": func.coalesce(trials.c.started_at, one.excluded.started_at),
         "ended_at": case(
             (one.excluded.ended_at.is_(None), None), else_=func.coalesce(trials.c.ended_at, one.excluded.ended_at)
@@ -180,7 +209,7 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
     at = float(connection.execute(select(now())).scalar_one())
     rows = {record.number: _row(job_id, record, at) for record in changed}
     this = [trials.c.job_id, trials.c.number]
-    connection.execute(one.on_conflict_do_update(index_elements=this, set_=told | times), list(rows.values()))
+    connection.execute(one.on_conflict_do_update(index_elements=this, set_=told | kept), list(rows.values()))
 
 
 def _row(job_id: str, record: TrialRecord, at: float) -> dict[str, Any]:

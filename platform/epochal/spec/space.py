@@ -245,6 +245,9 @@ Distribution = Annotated[
     ),
 ]
 
+DISTRIBUTIONS = ("uniform", "loguniform", "int", "normal", "lognormal")
+"""What `dist` may be."""
+
 Entry = Uniform | LogUniform | IntUniform | Normal | LogNormal | ChoiceOf | Constant
 
 

@@ -88,7 +88,7 @@ def _problems(kind: _Kind, sweep: Mapping[str, Any], spec: JobSpec | None) -> It
     try:
         params: Params = entry.params.model_validate(given)
     except ValidationError as error:
-        yield from problems_of(error, entry.params, kind.path)
+        yield from problems_of(error, entry.params, kind.path, kind.section.model_fields)
         return
     if spec is not None:
         yield from entry.problems(params, spec)

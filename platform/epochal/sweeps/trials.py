@@ -93,7 +93,7 @@ class Asked:
 class Reached:
     """A segment is trained, and its state saved. ``done``: it has ended before its full length (early stopping).
 
-    ``metrics`` are those of its last validation; the objective's is ``value``.
+    ``metrics`` are those of its last validation; the objective's is ``value``. ``step`` is the optimizer step there.
     """
 
     trial: int
@@ -101,6 +101,7 @@ class Reached:
     value: float
     done: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ def _show(summary: Summary, output: Output) -> None:
     elif summary.run_id:
         there = pages()
         page = run_page(there.root, summary.run_id, summary.experiment_id or None)
-        render.message(f"look at it with `epochal runs show {summary.run_id[:8]}`, or at {there.said(page)}")
+        verb = "show" if summary.trial is None else "compare --sweep"
+        render.message(f"look at it with `epochal runs {verb} {summary.run_id[:8]}`, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:
@@ -135,6 +136,8 @@ def _table(summary: Summary) -> dict[str, Any]:
         "time": f"{summary.seconds:.1f} s",
         **{name: f"{value:.5g}" for name, value in sorted(summary.metrics.items()) if not name.startswith("perf/")},
         "best": f"{summary.best[0]:.5g} {where}" if summary.best else "",
+        **{path: {"is": value} if isinstance(value, dict) else value for path, value in summary.point.items()},
+        "report": summary.report,
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",

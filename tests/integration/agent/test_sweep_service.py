@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,13 +13,13 @@ import mlflow
 import psutil
 import pytest
 
-from agent_jobs import SLOW_CODE, in_state, slowed
+from agent_jobs import in_state, slowed
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
-from epochal.engine.connection import Connection, connect
+from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.states import JobState, Outcome, Reason
+from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.ledger.values import Job
 from epochal.settings import Home
@@ -36,33 +35,6 @@ from polling import until
 
 RATES = [0.4, 0.2, 0.1, 0.05, 0.02, 0.01]
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SLOW_CODE), prepend=os.pathsep)
-        with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
-            yield connection
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def ledger(home: Home) -> Iterator[LedgerSource]:
-    with LedgerSource.open(home.ledger_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> str:
-    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
-    path.write_bytes(migrated_mlflow_db.read_bytes())
-    return f"sqlite:///{path}"
-
-
 Serve = Callable[[], AgentService]
 
 
@@ -72,7 +44,7 @@ def serve(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: s
     started: list[tuple[AgentService, threading.Thread]] = []
 
     def start() -> AgentService:
-        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), 2)
+        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), warm_per_node=0)
         thread = threading.Thread(target=service.run)
         thread.start()
         started.append((service, thread))
@@ -168,6 +140,9 @@ def test_a_sweep_promotes_its_trials_and_is_a_run_with_children(
         return found if len(found) == 6 and all(run.info.status == "FINISHED" for run in found) else []
 
     runs = until(children, "six children, closed", 60)
+    assert {one.path for one in client.list_artifacts(run_id)} >= {"report.html", "report.png"}
+    known = {int(run.data.tags["epochal.trial"]): run.info.run_id for run in runs}
+    until(lambda: {number: one.run_id for number, one in told(ledger, job).items()} == known, "the trials' runs", 60)
     logged = {float(run.data.params["train.optimizer.lr"]): run.data.metrics["objective"] for run in runs}
     assert logged == {one.point["train.optimizer.lr"]: one.value for one in trials.values()}
 
@@ -206,6 +181,42 @@ def test_a_sweep_that_has_succeeded_is_extended(serve: Serve, ledger: LedgerSour
     until(lambda: len(told(ledger, job)) == 6, "three trials more", 60)
     assert ended(ledger, job).state is JobState.SUCCEEDED
     assert values(ledger, job) == values(ledger, longer)
+
+
+def test_trials_fail_each_for_its_own_reason(serve: Serve, ledger: LedgerSource, home: Home, tracking_uri: str) -> None:
+    """What a user reads of it: in the trials, in the events, in MLflow. The sweep has succeeded all the same."""
+    faults = {"raises": "USER_ERROR", "memory": "OUT_OF_MEMORY", "nan": "NON_FINITE_LOSS"}
+    space = f"{{model.params.fault: {{choice: ['', {', '.join(faults)}]}}}}"
+    job = submit(ledger, "model.name=faulty_model:FaultyModel", space=space)
+    serve()
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    good, *failed = ledger.trials(job.id)
+    assert (good.state, good.reason, good.message) == (TrialState.COMPLETED, None, "")
+    assert {one.point["model.params.fault"]: one.reason for one in failed} == faults
+    messages = [one.message for one in failed]
+    assert "ValueError: column 7 is not what it should be" in messages[0]
+    assert "DefaultCPUAllocator" in messages[1]
+    assert "loss" in messages[2]
+    events = [event for event in ledger.events(job.id) if event.kind == EventKind.TRIAL_FAILED]
+    assert [event.message for event in events] == [f"trial {one.number}: {one.message}" for one in failed]
+
+    client = mlflow.MlflowClient(tracking_uri)
+    run_id = until(lambda: ledger.job(job.id).run_id, "the parent's run")
+    experiment = client.get_run(run_id).info.experiment_id
+
+    def closed() -> list[Any]:
+        found = client.search_runs(
+            [experiment], f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'FAILED'"
+        )
+        return found if len(found) == 3 else []
+
+    told = {run.data.tags["epochal.trial"]: run.data.tags for run in until(closed, "three failed children", 60)}
+    assert {number: tags["epochal.reason"] for number, tags in told.items()} == {
+        str(one.number): one.reason for one in failed
+    }
+    assert {number: tags["mlflow.note.content"] for number, tags in told.items()} == {
+        str(one.number): one.message for one in failed
+    }
 
 
 @pytest.mark.slow
