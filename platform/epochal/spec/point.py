@@ -37,7 +37,9 @@ def spec_at(
     try:
         return load_text(json.dumps(written), Path("/spec"), [*values, *changes], checks, source).spec
     except SpecError as error:
-        raise SpecError(source, tuple(replace(one, line=None, column=None) for one in error.problems)) from None
+        raise SpecError(
+            source, tuple(replace(one, line=None, column=None, origin="") for one in error.problems)
+        ) from None
 
 
 def _outside(path: str) -> Problem:

@@ -189,7 +189,12 @@ def _show(submitted: Sequence[Submitted], output: Output) -> None:
     rows = [{"id": one.id, "state": one.job.state.value, "priority": one.job.priority} for one in submitted]
     render.records(rows, ["id", "state", "priority"], output, "jobs")
     if output is Output.TABLE and len(submitted) == 1:
-        render.message(f"follow it with `epochal logs -f {submitted[0].id}`")
+        render.message(f"follow it with `{_follows(submitted[0].job)}`")
+
+
+def _follows(job: Job) -> str:
+    """The command that comes back to it."""
+    return f"epochal {'sweep status' if job.kind == 'sweep' else 'logs'} -f {job.id}"
 
 
 def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: Output) -> int:
@@ -202,9 +207,8 @@ def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: 
         ended = [_followed(client, one.job, follow) for one in submitted]
     except KeyboardInterrupt:
         for one in submitted:
-            render.message(
-                f"{one.id} goes on; come back with `epochal logs -f {one.id}`, end it with `epochal stop {one.id}`"
-            )
+            back = _follows(one.job)
+            render.message(f"{one.id} goes on; come back with `{back}`, end it with `epochal stop {one.id}`")
         return 130
     _show_ended(client, ended, output)
     return 0 if all(job.state is JobState.SUCCEEDED for job in ended) else 1
