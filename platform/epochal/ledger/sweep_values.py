@@ -147,7 +147,7 @@ class Repeat(_Ask):
         return Repeated(self.trial, self.times)
 
     def __str__(self) -> str:
-        return f"trial {self.trial} {'once' if self.times == 1 else f'{self.times} times'} more"
+        return f"trial {self.trial}, {'once' if self.times == 1 else f'{self.times} times'} more"
 
 
 class Cancel(_Ask):
