@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,11 @@ from epochal.engine.slot import Attempt, Slot
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.training.control import Phase, Report
 
+_SWITCH_SECONDS = 0.0005
+"""From one segment to the next a slot's thread gives the interpreter up several times (a message, a line of a file),
+and waits for it as long as this each time while MLflow's thread computes: with Python's own 5 ms, the worker waits
+longer than a tiny trial trains."""
+
 
 @dataclass(frozen=True)
 class SweepProgram:
@@ -29,6 +35,7 @@ class SweepProgram:
 
     def run(self, place: Place, tell: SweepTell, stop: Stop) -> Ending:
         """Until nothing is left to try, too many trials have failed, or it is asked to stop."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         conductor = Conductor(self.sweep, place, tell, stop)
         conductor.begin()
         with self.sweep.journal, Hub(place.connection.host) as hub:
