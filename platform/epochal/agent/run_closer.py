@@ -68,11 +68,15 @@ class RunCloser:
             connect(self._uri)
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
-        known = tracking.run_id if tracking.told else ""
+        known, kept = tracking.run_id if tracking.told else "", secret_path(tracking.folder, lease.epoch)
+        with as_far_as_the_disk_allows(tracking.folder):  # before: this takes seconds, in which the agent may die
+            write_atomically(kept, lease.secret, mode=0o600)
         synced = tracking.close()
         if synced.pending or has_news(tracking.folder):
             with as_far_as_the_disk_allows(tracking.folder):
-                write_atomically(secret_path(tracking.folder, lease.epoch), lease.secret, mode=0o600)
+                write_atomically(kept, lease.secret, mode=0o600)
+        else:
+            kept.unlink(missing_ok=True)
         with suppress(EpochalError):  # it has gone on elsewhere, which has told its runs
             if synced.run_id and synced.run_id != known:
                 self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)

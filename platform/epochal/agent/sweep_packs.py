@@ -36,7 +36,7 @@ class Packs:
     def __init__(self, spec: JobSpec, stored: dict[str, object], slots: int) -> None:
         assert spec.sweep is not None
         self._stored = stored
-        self._slots = slots
+        self.slots = slots
         self._pack = spec.sweep.pack
         self._trials = spec.sweep.trials
         self._learns = learns(spec)
@@ -80,7 +80,7 @@ class Packs:
         else:
             most = min(MOST, self._trials // ROUNDS) if self._learns else MOST
         # As many to each slot, so that all are done at the same time.
-        share = -(-(left + len(self._waiting)) // self._slots) if left else most
+        share = -(-(left + len(self._waiting)) // self.slots) if left else most
         return max(1, min(most, share))
 
     def _key(self, run: Run) -> str:

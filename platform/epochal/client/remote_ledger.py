@@ -21,7 +21,7 @@ from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
-from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
+from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
 from epochal.names import in_path
 from epochal.urls import without_password
 
@@ -55,7 +55,7 @@ class RemoteLedger:
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]],
+        held: Sequence[HeldShare],
         detail: Mapping[str, Any],
         storage: str | None = None,
     ) -> AgentInfo:

@@ -11,6 +11,7 @@ from epochal.ledger.maintenance import Maintenance
 from epochal.ledger.queueing import QueueOperations
 from epochal.ledger.quotas import QuotaOperations
 from epochal.ledger.reading import Reader
+from epochal.ledger.renewals import RenewalOperations
 from epochal.ledger.retention import Pruning
 from epochal.ledger.schema import prepare
 from epochal.ledger.sweep_operations import SweepOperations
@@ -22,6 +23,7 @@ class Ledger(
     UserOperations,
     QueueOperations,
     LeaseOperations,
+    RenewalOperations,
     SweepOperations,
     AgentRegister,
     TokenOperations,

@@ -16,7 +16,7 @@ from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.ledger.database import Database, mapped_errors
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.schema import prepare, version
-from epochal.ledger.states import ACTIVE, JobState
+from epochal.ledger.states import ACTIVE, EventKind, JobState
 from epochal.ledger.tables import attempts, events, jobs, quotas
 from epochal.ledger.values import News
 from epochal.redaction import said
@@ -46,7 +46,7 @@ class Maintenance:
         newest = select(func.max(events.c.id)).scalar_subquery()
         its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
         elastic = (jobs.c.workers_min < jobs.c.workers_max).label("elastic")
-        columns = events.c.job_id, events.c.previous, events.c.state, attempts.c.agent, elastic
+        columns = events.c.job_id, events.c.kind, events.c.previous, events.c.state, attempts.c.agent, elastic
         query = select(*columns).join(jobs, jobs.c.id == events.c.job_id).outerjoin(attempts, its_attempt)
         with self._database.read() as connection:
             found = frozenset(connection.scalars(select(events.c.id).where(events.c.id > newest - _WINDOW)))
@@ -63,7 +63,8 @@ def _leaves_room(event: Row[*tuple[Any, ...]]) -> bool:
     """Whether an agent has more room for it: its job has left, or takes less than it might have."""
     left = event.previous in ACTIVE and event.state not in ACTIVE
     begun = event.state == JobState.RUNNING != event.previous
-    return event.agent is not None and (left or (begun and event.elastic))
+    resized = event.kind in (EventKind.RESIZE_REQUESTED, EventKind.RESIZED)
+    return event.agent is not None and (left or (begun and event.elastic) or resized)
 
 
 def upgrade(url: str) -> tuple[str | None, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 
 from epochal.errors import NotFoundError, UsageError
 from epochal.ledger.database import Database
@@ -74,11 +74,8 @@ class TokenOperations:
             return from_row(Token, row)
 
 
-def _is_valid() -> ColumnElement[bool]:
-    return tokens.c.revoked_at.is_(None) & or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
-
-
-_VALID = select(*_COLUMNS).where(tokens.c.digest == bindparam("shown"), _is_valid())
+_GOES_ON = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
+_VALID = select(*_COLUMNS).where(tokens.c.digest == bindparam("shown"), tokens.c.revoked_at.is_(None), _GOES_ON)
 
 
 def digest_of(secret: str) -> str:

@@ -93,7 +93,7 @@ def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job
         "wanted": step.wanted,
         "grace": step.grace,
         **BOOKKEEPING,
-        **({} if target.is_active else {"owner": None, "expires_at": None}),
+        **({} if target.is_active else {"owner": None, "expires_at": None, "granted": None, "granted_at": None}),
         **({"ended_at": now()} if target.is_terminal else {}),
     }
     return _changed(connection, job, step, values | columns)

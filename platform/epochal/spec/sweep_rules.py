@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -123,11 +124,17 @@ def points_meet_conditions(spec: JobSpec) -> Iterator[Problem]:
     """What is searched under a condition is given only in a point that meets it."""
     space = _searched(spec)
     for index, point in enumerate(_points(spec)):
-        for path in point:
-            if path in space and not is_in(space[path], point):
-                wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
-                message = f"{path} is searched only where {wanted}, and the point does not say so"
-                yield Problem(f"sweep.points.{index}.{path}", message, hint=f"give it too, or remove {path}")
+        for problem in unmet_conditions(space, point):
+            yield replace(problem, path=f"sweep.points.{index}.{problem.path}")
+
+
+def unmet_conditions(space: Mapping[str, Entry], point: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is searched under a condition that ``point`` does not meet, and given in it all the same."""
+    for path in point:
+        if path in space and not is_in(space[path], point):
+            wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
+            message = f"{path} is searched only where {wanted}, and the point does not say so"
+            yield Problem(path, message, hint=f"give it too, or remove {path}")
 
 
 def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:

@@ -157,6 +157,24 @@ def test_points_that_do_not_fit_are_refused(
     assert client.job(sweep.id).to_dict()["state"] == "QUEUED"
 
 
+def test_points_that_meet_no_condition_are_refused(client: Client) -> None:
+    space = {
+        "train.optimizer.name": {"choice": ["adamw", "sgd"]},
+        "train.optimizer.momentum": {
+            "dist": "uniform",
+            "low": 0,
+            "high": 0.9,
+            "when": {"train.optimizer.name": ["sgd"]},
+        },
+    }
+    job = client.submit({**SWEEP, "sweep": {"trials": 4, "space": space}}).job
+    with pytest.raises(SpecError) as caught:
+        client.add(job.id, [{"train.optimizer.momentum": 0.5}])
+    assert [problem.path for problem in caught.value.problems] == ["train.optimizer.momentum"]
+    assert "only where train.optimizer.name is sgd" in caught.value.problems[0].message
+    client.add(job.id, [{"train.optimizer.momentum": 0.5, "train.optimizer.name": "sgd"}])
+
+
 def test_only_its_owner_asks_for_more(server: RestartableServer, sweep: Job) -> None:
     with Ledger.open(server.ledger_url) as ledger:
         secret = ledger.create_token("grace", "user")[1]

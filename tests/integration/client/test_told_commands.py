@@ -239,7 +239,7 @@ ELSEWHERE = {
     "up": "integration/test_up.py",
     "down": "integration/test_up.py",
     "run": "integration/test_environment.py",
-    "agent": "integration/test_agent_service.py",
+    "agent": "integration/agent/test_agent_service.py",
     "server": "integration/test_server_command.py",
     "ui": "integration/test_runs_commands.py",
     "runs": "integration/test_runs_commands.py",

@@ -106,7 +106,7 @@ def build(params: TableParams, folder: Path) -> LoadedData:
     taken = {name: feature.understood for name, feature in features.items()} | {params.target: target}
     understood = (
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
-        *(taken.get(name) or _left_out(tables[0], name, params) for name in tables[0].cells.column_names),
+        *(taken.get(name) or _left_out(name, params) for name in tables[0].cells.column_names),
     )
     return replace(loaded(train, validation, str(tables[0].path), digest, understood=understood), classes=names)
 
@@ -122,7 +122,7 @@ def _feature_names(params: TableParams, table: Table) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _left_out(table: Table, name: str, params: TableParams) -> Understood:
+def _left_out(name: str, params: TableParams) -> Understood:
     unasked = not params.features and name not in params.exclude
     return Understood(name or "(no name)", "left out", note="an index: no name, and each value once" if unasked else "")
 

@@ -58,7 +58,10 @@ def command(
     `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec, its data
     or its code is wrong, and nothing was trained, 130 it was interrupted.
     """
-    _check(source, overrides, resume)
+    if (source is None) == (resume is None):
+        raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
+    if resume is not None and overrides:
+        raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
     if switches["dry_run"]:
         spec = _load(source or "", overrides).spec.model_dump(mode="json")
         render.document(spec, Output.YAML if output is Output.TABLE else output)
@@ -73,13 +76,6 @@ def command(
             summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
     _show(summary, output)
     return summary.exit_code
-
-
-def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -> None:
-    if (source is None) == (resume is None):
-        raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
-    if resume is not None and overrides:
-        raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
 
 
 def _load(source: str, overrides: tuple[str, ...]) -> Any:
@@ -123,7 +119,8 @@ def _show(summary: Summary, output: Output) -> None:
     elif summary.run_id:
         there = pages()
         page = run_page(there.root, summary.run_id, summary.experiment_id or None)
-        render.message(f"look at it with `epochal runs show {summary.run_id[:8]}`, or at {there.said(page)}")
+        verb = "show" if summary.trial is None else "compare --sweep"
+        render.message(f"look at it with `epochal runs {verb} {summary.run_id[:8]}`, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:
@@ -139,6 +136,8 @@ def _table(summary: Summary) -> dict[str, Any]:
         "time": f"{summary.seconds:.1f} s",
         **{name: f"{value:.5g}" for name, value in sorted(summary.metrics.items()) if not name.startswith("perf/")},
         "best": f"{summary.best[0]:.5g} {where}" if summary.best else "",
+        **{path: {"is": value} if isinstance(value, dict) else value for path, value in summary.point.items()},
+        "report": summary.report,
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",

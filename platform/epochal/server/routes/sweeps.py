@@ -21,7 +21,9 @@ from epochal.server.routes.jobs import Ref
 from epochal.server.routes.leases import Claimed
 from epochal.server.schemas import STATUS
 from epochal.server.services import Deps
+from epochal.spec.job import JobSpec
 from epochal.spec.point import spec_at
+from epochal.spec.sweep_rules import unmet_conditions
 
 router = APIRouter(route_class=CheckedRoute, tags=["sweeps"])
 lease_router = APIRouter(
@@ -91,8 +93,10 @@ def _require_fitting(job: FullJob, points: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         SpecError: with every problem of every point.
     """
+    sweep = JobSpec.from_stored(dict(job.spec)).sweep
     wrong: list[Problem] = []
     for point in points:
+        wrong += unmet_conditions(sweep.searched, point) if sweep is not None else ()
         try:
             spec_at(job.spec, point, [check])
         except SpecError as error:
