@@ -13,8 +13,8 @@ from epochal.training.packing import key_of, packable
 
 MOST = 16
 """Trials of a pack where the spec leaves it to us; fewer in a sweep of fewer than eight times as many, whose searcher
-and trial scheduler would otherwise hear of too many at once. One of fewer than 16 trials is not packed, so that its values
-are the same to the last bit whatever runs beside a trial."""
+and trial scheduler would otherwise hear of too many at once. One of fewer than 16 trials is not packed at all: its
+values are the same to the last bit whatever runs beside a trial."""
 
 MOST_PARAMETERS = 300_000
 """Of a model that is packed then. The cores of a CPU are busy with a larger one alone."""
