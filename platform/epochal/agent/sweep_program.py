@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from epochal.agent.program import SweepTell
 from epochal.agent.retry_policy import Ending
-from epochal.agent.sweep_conductor import Conductor, Sweep, SweepTell
+from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_slots import SlotPool
 from epochal.engine.events import Started
 from epochal.engine.gang import Stop

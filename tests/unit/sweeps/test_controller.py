@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -212,6 +214,30 @@ def test_trials_that_were_repeated_change_no_decision_about_others() -> None:
     repeated.step(Reached(1, 4.0, 0.9))
     assert plain.step(Reached(0, 1.0, 0.5)) == repeated.step(Reached(0, 1.0, 0.5))
     assert asked(plain).point == asked(repeated).point
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("scheduler", [ASHA, {"name": "pbt", "min": "1ep"}], ids=["asha", "pbt"])
+def test_best_is_known_after_whatever_happens(mode: str, scheduler: dict[str, Any]) -> None:
+    draw = Random(f"{mode} {scheduler}")
+    controller = controller_of(sweep_spec(4, mode, scheduler, trials=30, failure_budget=30))
+    sign = -1 if mode == "max" else 1
+    for _ in range(400):
+        running = [trial for trial in controller.trials.values() if trial.state is RUNNING]
+        if len(running) < 4 and controller.step(Asked()):
+            continue
+        if not running:
+            break
+        trial = draw.choice(running)
+        value = draw.choice([math.nan, *(draw.random() for _ in range(5))])
+        reached = Reached(trial.number, trial.until, value)
+        others = [Failed(trial.number, "USER_ERROR", "raised"), Interrupted((trial.number,)), Cancelled(trial.number)]
+        controller.step(draw.choice([*[reached] * 9, *others]))
+        measured = [one for one in controller.trials.values() if one.curve and one.state is not FAILED]
+        numbers = [one for one in measured if not math.isnan(one.curve[-1].value)]
+        order = [(one.state is not COMPLETED, sign * one.curve[-1].value, one.number) for one in numbers]
+        assert controller.best == (controller.trials[min(order)[-1]] if order else None)
+    assert len(controller.trials) > 10
 
 
 def test_best_is_by_the_newest_value_without_failed_ones_and_nan() -> None:
