@@ -110,11 +110,15 @@ class Broken:
         until(lambda: all(self.ended(one) for one in jobs), f"the end of {jobs}", ENDS_SECONDS)
 
     def swept(self, job_id: str) -> Swept:
-        """Once MLflow has all of it."""
-        runs = lambda: all(one.run_id for one in self.client.trials(job_id)) and self._closed(job_id)  # noqa: E731
+        """Once MLflow has all of it, and the ledger knows that."""
         with suppress(AssertionError):  # the judge says what is missing
-            until(lambda: self.answer(lambda: runs() or None) is True, "MLflow has it", 120)
+            until(lambda: self._is_told(job_id) and self._closed(job_id), "MLflow has it", 180)
         return Swept.of(self.client, self.tracking_uri, job_id)
+
+    def _is_told(self, job_id: str) -> bool:
+        with suppress(EpochalError):
+            return all(one.run_id for one in self.client.trials(job_id))
+        return False
 
     def _closed(self, job_id: str) -> bool:
         with suppress(Exception):  # MLflow may have been killed just now
