@@ -150,6 +150,20 @@ class TestTrials:
         for one in (found, travelled):
             assert repr((one.value, dict(one.metrics), one.curve)) == repr((value, metrics, curve))
 
+    def test_have_runs_that_are_known_once_the_attempt_is_over(self, ledger: Ledger, lease: Lease) -> None:
+        ledger.append_inputs(lease, 0, told(0), [trial(0, run_id="r0"), trial(1), trial(2)])
+        ledger.append_inputs(lease, 1, told(0), [trial(0, TrialState.COMPLETED)])
+        succeeded(ledger, lease)
+        ledger.set_trial_runs(lease, {1: "r1", 7: "of no trial"})
+        ledger.set_trial_runs(lease, {})
+        assert [one.run_id for one in ledger.trials(lease.job_id)] == ["r0", "r1", None]
+        ledger.ask(lease.job_id, EXTEND, "k")
+        assert ledger.lease("agent-1", 60, lease.job_id) is not None
+        with pytest.raises(StaleLeaseError):
+            ledger.set_trial_runs(lease, {2: "r2"})
+        with pytest.raises(ConflictError, match="is no sweep"):
+            ledger.set_trial_runs(running(ledger), {2: "r2"})
+
     def test_can_be_read_in_parts(self, ledger: Ledger, lease: Lease) -> None:
         states = [TrialState.COMPLETED, TrialState.FAILED] * 3
         ledger.append_inputs(lease, 0, told(0), [trial(number, state) for number, state in enumerate(states)])

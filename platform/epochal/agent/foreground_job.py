@@ -22,7 +22,7 @@ from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec
-from epochal.tracking.desired_run import model_folder
+from epochal.tracking.desired_run import artifacts_folder, model_folder
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_all
 from epochal.urls import without_password
@@ -101,7 +101,7 @@ class ForegroundJob:
         result, folder = runner.ending.result, self._home.job(self._job.id)
         progress = runner.reporter.progress if runner.reporter else None
         saved = runner.reporter.saved if runner.reporter else None
-        model = model_folder(folder)
+        model, report = model_folder(folder), artifacts_folder(folder) / "report.html"
         return Summary(
             job=self._job.id,
             state=self._job.state.value,
@@ -119,6 +119,8 @@ class ForegroundJob:
             metrics=dict(result.get("metrics") or (progress.metrics if progress else {})),
             best=result.get("best"),
             trial=result.get("trial"),
+            point=result.get("point") or {},
+            report=str(report) if report.exists() else None,
             model=str(model) if model.exists() else None,
             checkpoint=str(folder / saved.path) if saved else None,
         )

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 
 from epochal.agent.job_runner import Agent
@@ -15,7 +14,7 @@ from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.agent.run_closer import tell_runs
 from epochal.agent.run_tracking import kept_secrets, secret_path
-from epochal.errors import ConflictError, EpochalError, NotFoundError, UnreachableError
+from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
@@ -69,9 +68,7 @@ class Housekeeper:
         self._folders.tell_news(self._tell)
         for kept in kept_secrets(self._agent.home.storage):
             with readable(kept.parent):
-                if (key := self._key(kept.parent.name)) is not None:
-                    with suppress(ConflictError):
-                        tell_runs(self._agent.source, key, kept.parent)
+                self._tell_runs(kept.parent)
                 if not (is_pending(kept.parent) or has_news(kept.parent)):
                     kept.unlink(missing_ok=True)
 
@@ -108,16 +105,25 @@ class Housekeeper:
 
     def _tell(self, job_id: str, news: str) -> bool:
         """Whether it could be told: by the secret of the newest attempt, where this agent has kept it."""
-        key = self._key(job_id)
-        if key is None:
+        if (lease := self._lease(self._job(job_id))) is None:
             return False
-        self._agent.source.note(key, EventKind.TRACKING, news, key=f"tracking-{key.epoch}-{time.time()}")
+        self._agent.source.note(lease, EventKind.TRACKING, news, key=f"tracking-{lease.epoch}-{time.time()}")
         return True
 
-    def _key(self, job_id: str) -> LeaseKey | None:
-        """That of the newest attempt at a job that this agent does not carry, where its secret is kept."""
-        job = self._job(job_id)
-        if job is None or not (kept := secret_path(self._agent.home.job(job_id), job.epoch)).exists():
+    def _tell_runs(self, folder: Path) -> None:
+        """What MLflow has of the job by now, which its attempt did not live to hear."""
+        if (lease := self._lease(self._job(folder.name))) is None:
+            return
+        try:
+            tell_runs(self._agent.source, lease, folder)
+        except UnreachableError:
+            raise
+        except EpochalError as error:  # it has gone on elsewhere
+            _logger.info("%s: the ledger does not hear of its runs: %s", lease.job_id, error)
+
+    def _lease(self, job: Job | None) -> LeaseKey | None:
+        """That of the newest attempt, where this agent has kept its secret."""
+        if job is None or not (kept := secret_path(self._agent.home.job(job.id), job.epoch)).exists():
             return None
         return LeaseKey(job.id, job.epoch, self._agent.name, kept.read_text(encoding="ascii"))
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
@@ -94,7 +93,5 @@ def tell_runs(source: JobSource, lease: Held, folder: Path) -> None:
     sent = SweepTrials(folder)
     sent.read()
     if ids := sent.run_ids:
-        trials = source.trials(lease.job_id)
-        late = [replace(one, run_id=ids[one.number]) for one in trials if one.run_id != ids.get(one.number, one.run_id)]
-        if late:
-            source.append_inputs(lease, 0, [], late)
+        known = {trial.number for trial in source.trials(lease.job_id) if trial.run_id is not None}
+        source.set_trial_runs(lease, {number: run for number, run in ids.items() if number not in known})

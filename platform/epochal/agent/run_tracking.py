@@ -11,10 +11,11 @@ from typing import Any
 
 from epochal.files import write_atomically
 from epochal.ledger.values import Job
-from epochal.redaction import said
+from epochal.redaction import named, said, trace
 from epochal.spec.job import JobSpec
 from epochal.sweeps.finding import Finding
 from epochal.sweeps.report import html
+from epochal.sweeps.report_png import png
 from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.desired_run import (
     CheckpointPointer,
@@ -152,13 +153,18 @@ class RunTracking:
         return self._tracker.close()
 
     def _report(self) -> None:
-        trials = recorded_trials(self.folder)
-        try:
-            page = html(Finding.of(self._spec, trials), self.folder.name)
-            with as_far_as_the_disk_allows(self.folder):
-                write_atomically(artifacts_folder(self.folder) / "report.html", page)
-        except Exception:  # must not keep MLflow from hearing how the sweep ended
-            _logger.exception("the report of %s could not be made", self.folder.name)
+        found = Finding.of(self._spec, recorded_trials(self.folder))
+        made: dict[str, Callable[[], str | bytes]] = {
+            "report.html": lambda: html(found, self.folder.name),
+            "report.png": lambda: png(found),
+        }
+        for name, make in made.items():
+            try:
+                with as_far_as_the_disk_allows(self.folder):
+                    write_atomically(artifacts_folder(self.folder) / name, make())
+            except Exception as error:  # must not keep MLflow from hearing how the sweep ended
+                _logger.error("%s of %s could not be made\n%s", name, self.folder.name, trace())
+                self._tell(f"{name} of the sweep could not be made: {named(error)}")
 
     def leave(self) -> None:
         """End the thread, if there is one, with what is left sent as far as that goes quickly: the run stays open."""

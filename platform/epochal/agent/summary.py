@@ -16,7 +16,8 @@ class Summary:
 
     ``run_id`` is empty while MLflow has not answered yet; ``unsent`` then says what is kept for later, and ``problem``
     why. ``refused``: the workers found the spec, the data or the code wrong before the first step. ``metrics`` are
-    the newest values, ``best`` is the objective's best value and its step; of a sweep, those of its best ``trial``.
+    the newest values, ``best`` is the objective's best value and its step; of a sweep, those of its best ``trial``,
+    which tried ``point``, and ``report`` is the page that tells what it found.
     ``model`` is the folder of the final model, in MLflow's format; ``checkpoint`` that of the newest checkpoint of this
     attempt.
     """
@@ -37,6 +38,8 @@ class Summary:
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     trial: int | None = None
+    point: Mapping[str, Any] = field(default_factory=dict)
+    report: str | None = None
     model: str | None = None
     checkpoint: str | None = None
 

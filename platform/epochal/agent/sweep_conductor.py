@@ -6,7 +6,7 @@ import math
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from epochal.agent.retry_policy import Ending, may_retry
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
+from epochal.agent.sweep_slots import Orders, SlotPool
 from epochal.agent.trial_states import checkpoints, copy_state
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
@@ -56,15 +57,6 @@ class SweepTell(Tell, Protocol):
         """Something that a person should read."""
 
 
-class Requests:
-    """What is known of the users' requests: that there are newer ones."""
-
-    newest = 0
-
-    def heard_of(self, newest: int) -> None:
-        self.newest = max(self.newest, newest)
-
-
 @dataclass(frozen=True)
 class Sweep:
     """What is trained, and where its traces go. ``payload`` has the spec as it is stored, which those of its trials are
@@ -74,7 +66,7 @@ class Sweep:
     payload: TrainPayload
     folder: Path
     journal: SweepJournal
-    requests: Requests
+    orders: Orders
 
 
 class Conductor:
@@ -142,22 +134,41 @@ class Conductor:
                     case Finish():
                         self._finish = command
 
-    def conduct(self, slots: Sequence[Slot]) -> None:
+    def conduct(self, slots: SlotPool) -> None:
         """Until the sweep is over."""
+        begin = slots.begin()
         self._packs = Packs(self._sweep.spec, dict(self._sweep.payload.spec), len(slots))
-        with ThreadPoolExecutor(len(slots), "slot") as threads:
-            working = [threads.submit(self._work, slot) for slot in slots]
+        with ThreadPoolExecutor(self._sweep.spec.most_workers, "slot") as threads:
+            working = {threads.submit(self._work, slot, slots): slot for slot in begin}
             try:
-                while not self._is_over and not any(one.done() for one in working):
+                while not self._is_over and self._resize(slots, threads, working):
                     with self._changed:
                         self._changed.wait(_LOOK_SECONDS)
-                    if self._sweep.requests.newest > self._heard:
+                    if self._sweep.orders.requested > self._heard:
                         self._hear()
                     self._link_runs()
             finally:
                 self._end_all()
             for one in working:
                 one.result()
+
+    def _resize(self, slots: SlotPool, threads: ThreadPoolExecutor, working: dict[Future[None], Slot]) -> bool:
+        """Have as many slots as the ledger allows; whether no other than those that are to leave has ended."""
+        for one in [one for one in working if one.done()]:
+            if not slots.is_leaving(working[one]):
+                return False
+            one.result()
+            slots.left(working.pop(one))
+        working |= {threads.submit(self._work, slot, slots): slot for slot in slots.joining()}
+        with self._changed:
+            self._packs.slots = len(slots)
+            overdue = slots.overdue()
+            for trial, slot in self._training.items():
+                if slot in overdue:
+                    slot.end_trial(trial)
+            if slots.surplus > 0:
+                self._changed.notify_all()  # one that waits for work leaves at once
+        return True
 
     def ending(self) -> Ending:
         if self._journal.failed is not None and not self._stop.requested:
@@ -185,6 +196,7 @@ class Conductor:
             "metrics": dict(self._metrics.get(best.number, {})),
             "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
             "trial": best.number,
+            "point": dict(best.point),
             "weights": str(own) if trained.is_dir() else None,
             "spec": placed(sweep.payload.spec, best.point),
         }
@@ -204,20 +216,20 @@ class Conductor:
             self._packs.built(report.parameters)
         self._tell.of_trial(trial, report)
 
-    def _work(self, slot: Slot) -> None:
+    def _work(self, slot: Slot, slots: SlotPool) -> None:
         """One slot's thread."""
         holds: int | None = None
         try:
-            while runs := self._next(slot, holds):
+            while runs := self._next(slot, slots, holds):
                 ended = slot.train([self._segment(run) for run in runs])
                 holds = self._ended_together(runs, ended)
         finally:
             slot.close()
 
-    def _next(self, slot: Slot, holds: int | None) -> list[Run]:
-        """What the slot trains next, several as a pack; nothing once the sweep is over."""
+    def _next(self, slot: Slot, slots: SlotPool, holds: int | None) -> list[Run]:
+        """What the slot trains next, several as a pack; nothing once it is to leave, or the sweep is over."""
         with self._changed:
-            while not self._is_over:
+            while not self._is_over and not slots.leaves(slot):
                 left = self._controller.wanted - len(self._controller.trials)
                 taken = self._packs.take(lambda: self._asked(holds), left)
                 if not taken and not self._is_over:

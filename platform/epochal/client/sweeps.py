@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from epochal.client.http import Http, Request
+from epochal.client.jobs import job_path
 from epochal.client.plain import plain
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import TrialRecord, best_of
 from epochal.ledger.values import FullJob, Job
-from epochal.names import in_path
 from epochal.spec.job import JobSpec
 
 
@@ -32,8 +32,7 @@ class SweepCalls:
         """The best of the trials that trained to their full length, or before there is one the best so far.
 
         Raises:
-            ConflictError: the job is no sweep.
-            NotFoundError: no trial has a number for its objective yet.
+            ConflictError: the job is no sweep, or no trial has a number for its objective yet.
         """
         return _best(self._required_sweep(ref), self.trials(ref))
 
@@ -41,7 +40,7 @@ class SweepCalls:
         """The best trial's point as a job of its own, ready to be submitted: its name ends in ``-best``.
 
         Raises:
-            ConflictError, NotFoundError: as ``best_trial``.
+            ConflictError: as ``best_trial``.
             SpecError: this version cannot run that point.
         """
         from epochal.catalog.index import check
@@ -82,11 +81,11 @@ class SweepCalls:
 
     def _asked(self, ref: str, ask: Mapping[str, Any], key: str | None) -> Job:
         body = {"key": key or f"auto-{uuid.uuid4().hex}", "ask": ask}
-        request = Request("POST", _sweep(ref, "requests"), body=body, repeatable=True)
+        request = Request("POST", job_path(ref, "requests"), body=body, repeatable=True)
         return Job.from_dict(self._http.json(request))
 
     def _required_sweep(self, ref: str) -> FullJob:
-        job = FullJob.from_dict(self._http.get(_sweep(ref)))
+        job = FullJob.from_dict(self._http.get(job_path(ref)))
         if job.kind is not JobKind.SWEEP:
             raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
         return job
@@ -100,7 +99,7 @@ def trials_of(http: Http, ref: str, states: Collection[str] = ()) -> list[TrialR
     found: list[TrialRecord] = []
     after: int | None = -1
     while after is not None:
-        page = http.get(_sweep(ref, "trials"), {"after": after, "state": [*states] or None})
+        page = http.get(job_path(ref, "trials"), {"after": after, "state": [*states] or None})
         found += [TrialRecord.from_dict(one) for one in page["trials"]]
         after = page["next"]
     return found
@@ -110,10 +109,8 @@ def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:
     objective = job.spec["objective"]
     best = best_of(trials, objective["mode"])
     if best is None:
-        hint = f"{job.id} has tried {len(trials)} points; `epochal sweep status {job.id}` shows them"
-        raise NotFoundError("best trial", job.id, hint=f"none has a number for {objective['metric']} yet: {hint}")
+        said = (
+            f"none of its {len(trials):,} trials has a number for {objective['metric']}" if trials else "none has begun"
+        )
+        raise ConflictError(f"{job.id} has no best trial yet: {said}", f"`epochal sweep status {job.id}` shows them")
     return best
-
-
-def _sweep(ref: str, *parts: str) -> str:
-    return "/".join(("/jobs", in_path("job", ref), *parts))

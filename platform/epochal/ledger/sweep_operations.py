@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, case, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
 from epochal.ledger.lease_operations import held_by, something_is_saved
@@ -67,6 +67,22 @@ class SweepOperations:
                 job = annotate(connection, job, Step(EventKind.TRIAL_FAILED, message=message, detail=detail))
             return after_seq + len(rows)
 
+    def set_trial_runs(self, lease: Held, run_ids: Mapping[int, str]) -> None:
+        """The MLflow runs of trials, by their numbers. Those of the last are known only once the attempt has ended.
+
+        Raises:
+            StaleLeaseError: another attempt has begun, which tells of all of them.
+            ConflictError: the job is no sweep.
+        """
+        with self._database.write() as connection:
+            job = _required_sweep(find(connection, lease.job_id))
+            if job.epoch != lease.epoch:
+                raise StaleLeaseError(job.id, lease.epoch, job.epoch, job.state)
+            this = trials.c.job_id == job.id, trials.c.number == bindparam("trial")
+            rows = [{"trial": number, "run": run_id} for number, run_id in run_ids.items()]
+            if rows:
+                connection.execute(update(trials).where(*this).values(run_id=bindparam("run")), rows)
+
     def inputs(self, job_id: str, after: int = 0, limit: int | None = None) -> list[StoredInput]:
         """What the controller of a sweep was told, in order, from the one following the number ``after``."""
         query = select(inputs).where(inputs.c.job_id == job_id, inputs.c.seq > after)
@@ -100,7 +116,9 @@ class SweepOperations:
             job = _required_sweep(locked(connection, select(jobs).where(jobs.c.id == found.id)) or found)
             known = requests.c.job_id == job.id, requests.c.key == key
             if (row := connection.execute(select(requests).where(*known)).first()) is not None:
-                return _same(job, row, request)
+                if digest(row.body) != digest(request):
+                    raise ConflictError(f"the key {key!r} belongs to another request of {job.id}", "use a new key")
+                return job
             _require_possible(connection, job, ask.trial_number, ends_it=ask.kind == "cancel")
             seq = 1 + (connection.scalar(select(jobs.c.requested).where(jobs.c.id == job.id)) or 0)
             body = {"job_id": job.id, "seq": seq, "key": key, "body": request, "by": by}
@@ -164,12 +182,6 @@ def _require_possible(connection: Connection, job: Job, trial: int | None, ends_
         raise ConflictError(f"trial {trial} of {job.id} is over: {state}", "there is nothing to end")
 
 
-def _same(job: Job, row: Row[Any], request: Mapping[str, Any]) -> Job:
-    if digest(row.body) != digest(request):
-        raise ConflictError(f"the key {row.key!r} belongs to another request of {job.id}", "use a new key")
-    return job
-
-
 def _newly_failed(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> list[TrialRecord]:
     failed = {one.number: one for one in changed if one.state is TrialState.FAILED}
     if not failed:
@@ -185,7 +197,8 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
     make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     one = make(trials)
     told = {name: one.excluded[name] for name in _TOLD}
-    times = {
+    kept = {
+        "run_id": func.coalesce(one.excluded.run_id, trials.c.run_id),
         "started_at": func.coalesce(trials.c.started_at, one.excluded.started_at),
         "ended_at": case(
             (one.excluded.ended_at.is_(None), None), else_=func.coalesce(trials.c.ended_at, one.excluded.ended_at)
@@ -196,21 +209,14 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
     at = float(connection.execute(select(now())).scalar_one())
     rows = {record.number: _row(job_id, record, at) for record in changed}
     this = [trials.c.job_id, trials.c.number]
-    connection.execute(one.on_conflict_do_update(index_elements=this, set_=told | times), list(rows.values()))
+    connection.execute(one.on_conflict_do_update(index_elements=this, set_=told | kept), list(rows.values()))
 
 
 def _row(job_id: str, record: TrialRecord, at: float) -> dict[str, Any]:
-    told = {name: getattr(record, name) for name in _TOLD} | {"message": text(record.message)}
+    told = {name: getattr(record, name) for name in ("number", *_TOLD)} | {"message": text(record.message)}
     started = None if record.state is TrialState.WAITING and record.value is None else at
-    ended = at if record.state.is_over else None
-    return {
-        "job_id": job_id,
-        "number": record.number,
-        "updated_at": at,
-        "started_at": started,
-        "ended_at": ended,
-        **told,
-    }
+    times = {"updated_at": at, "started_at": started, "ended_at": at if record.state.is_over else None}
+    return {"job_id": job_id, **told, **times}
 
 
 def _to_trial(row: Row[Any]) -> TrialRecord:

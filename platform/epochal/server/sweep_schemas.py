@@ -19,6 +19,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)] | Literal["nan", "inf", "-
 _Seq = Annotated[int, Field(ge=0, le=LARGEST)]
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 _Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+_RunId = Annotated[str, Field(min_length=1, max_length=200)]
 _Key = Annotated[str, Field(min_length=1, max_length=200)]
 
 TRIALS = answer_of("Trials", trials=list[TrialRecord], next=int | None)
@@ -67,7 +68,7 @@ class TrialBody(Body):
     value: Number | None = None
     metrics: dict[str, Number] = {}
     curve: Annotated[list[_Pair], Field(max_length=MOST_MEASURED)] = []
-    run_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    run_id: _RunId | None = None
     reason: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     message: Text = ""
 
@@ -75,6 +76,15 @@ class TrialBody(Body):
     def record(self) -> TrialRecord:
         told: dict[str, Any] = self.model_dump(mode="json")
         return TrialRecord.from_dict(told)
+
+
+class TrialRun(Body):
+    number: Annotated[int, Field(ge=0, le=2 * MOST_TRIALS)]
+    run_id: _RunId
+
+
+class TrialRuns(Body):
+    trials: Annotated[list[TrialRun], Field(max_length=MOST_TOLD)]
 
 
 class Told(Body):

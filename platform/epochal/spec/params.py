@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,9 +28,11 @@ def validated(model: type[ModelT], params: Mapping[str, Any], path: str) -> Mode
         raise SpecError("the job spec", tuple(problems_of(error, model, path))) from None
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], path: str) -> list[Problem]:
-    """What pydantic found, as problems with paths below ``path``."""
-    return [_problem(details, tuple(model.model_fields), path) for details in error.errors(include_url=False)]
+def problems_of(error: ValidationError, model: type[BaseModel], path: str, beside: Iterable[str] = ()) -> list[Problem]:
+    """What pydantic found, as problems with paths below ``path``; ``beside`` are the keys that the section itself has
+    there."""
+    known = (*beside, *model.model_fields)
+    return [_problem(details, known, path) for details in error.errors(include_url=False)]
 
 
 def _problem(details: ErrorDetails, known: tuple[str, ...], path: str) -> Problem:

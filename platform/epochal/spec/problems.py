@@ -12,9 +12,10 @@ from pydantic_core import ErrorDetails
 
 from epochal.errors import Problem, did_you_mean
 from epochal.spec.fields import KEY, Found, follow, known_paths, sections
-from epochal.spec.job import PATTERNS
+from epochal.spec.job import PATTERNS, JobSpec
 from epochal.spec.section import Choice, Component, Section
 from epochal.spec.source import describe
+from epochal.spec.space import DISTRIBUTIONS
 from epochal.spec.tree import Path, dotted
 
 _PATTERN_WORDS = {
@@ -23,6 +24,8 @@ _PATTERN_WORDS = {
     PATTERNS["tag"]: "letters, digits, dots, dashes and underscores, at most 100 characters",
     PATTERNS["variable"]: "a variable's name: letters, digits and underscores, not starting with a digit",
 }
+
+_SEARCHED = ("dist", "choice", "value")
 
 Context = Mapping[str, Any]
 
@@ -61,22 +64,22 @@ class Finding:
     at_key: bool = False
 
 
-def field_problems(error: ValidationError) -> list[Finding]:
-    """One problem for each path that pydantic refused. Lines are filled in by the loader."""
+def field_problems(error: ValidationError, root: type[Section] = JobSpec) -> list[Finding]:
+    """One problem for each path that pydantic refused in a spec of that kind. Lines are filled in by the loader."""
     findings: dict[Path, Finding] = {}
     for detail in error.errors(include_url=False):
-        found, kind = follow(detail["loc"]), detail["type"]
+        found, kind = follow(detail["loc"], root), detail["type"]
         at_key = kind == "extra_forbidden" or (detail["loc"][-1:] == (KEY,) and found.section is None)
-        findings.setdefault(found.path, Finding(found.path, _problem(detail, found), kind == "missing", at_key))
+        findings.setdefault(found.path, Finding(found.path, _problem(detail, found, root), kind == "missing", at_key))
     return list(findings.values())
 
 
-def _problem(detail: ErrorDetails, found: Found) -> Problem:
+def _problem(detail: ErrorDetails, found: Found, root: type[Section]) -> Problem:
     path, kind, value = dotted(found.path), detail["type"], detail["input"]
     if kind == "missing":
         return Problem(path, "is required", hint=_summary(found))
     if kind == "extra_forbidden":
-        return Problem(path, "there is no such field", value=value, hint=_where_it_belongs(found))
+        return Problem(path, "there is no such field", value=value, hint=_where_it_belongs(found, root))
     message, hint = wording(detail)
     return Problem(path, message, value=value, hint=hint or _shape(found, value))
 
@@ -112,12 +115,20 @@ def _shape(found: Found, value: Any) -> str:
     """How a field of several parts is written, where a single value was given for it."""
     if dotted(found.path) == "resources.workers" and not isinstance(value, bool | int):
         return "or a section with min and max"
+    if found.path[:2] == ("sweep", "space") and isinstance(value, Mapping):
+        return _near_distribution(value)
     field = found.section.model_fields.get(str(found.path[-1])) if found.section is not None else None
     named = field is not None and any(issubclass(section, Component | Choice) for section in sections(field.annotation))
     return f"write {{name: {value}}}" if named and isinstance(value, str) else ""
 
 
-def _where_it_belongs(found: Found) -> str:
+def _near_distribution(written: Mapping[str, Any]) -> str:
+    near = [did_you_mean(str(written["dist"]), DISTRIBUTIONS)] if "dist" in written else []
+    near += [did_you_mean(str(key), _SEARCHED) for key in written if key not in _SEARCHED]
+    return next((guess for guess in near if guess.startswith("did")), "")
+
+
+def _where_it_belongs(found: Found, root: type[Section]) -> str:
     """A near name in this section, the same name in another, or the list of what there is."""
     name = str(found.path[-1])
     here = tuple(found.section.model_fields) if found.section is not None else ()
@@ -125,7 +136,7 @@ def _where_it_belongs(found: Found) -> str:
     if guess.startswith("did"):
         return guess
     leaves: dict[str, list[str]] = {}
-    for known in known_paths():
+    for known in known_paths(root):
         leaves.setdefault(known.rpartition(".")[2], []).append(known)
     if len(leaves.get(name, ())) in (1, 2, 3):
         return f"it belongs at {' or '.join(leaves[name])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, create_model
 
 from epochal.spec.section import Choice, Section
 from epochal.spec.space import Distribution, Entry, entry_of
@@ -42,6 +42,14 @@ class TrialScheduler(Choice):
     """The first rung: how long every trial trains before it is compared. In what `train` counts: epochs or steps."""
 
 
+def _pack(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """What is wrong with it is one problem, not one for each member of the union."""
+    try:
+        return validated(value)
+    except ValidationError:
+        raise ValueError("expected auto, off or a whole number from 2 to 1024") from None
+
+
 class Sweep(Section):
     """A hyperparameter search over the fields of `model`, `data`, `task` and `train`."""
 
@@ -51,7 +59,7 @@ class Sweep(Section):
     """Points that are tried; fewer where the searcher has no more."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; default: what the cluster fits."""
-    pack: Literal["auto", "off"] | Annotated[int, Field(ge=2, le=1024)] = "auto"
+    pack: Annotated[Literal["auto", "off"] | Annotated[int, Field(ge=2, le=1024)], WrapValidator(_pack)] = "auto"
     """Trials that differ only in numbers such as the learning rate train together in one worker, as many as this at a
     time; `auto`: where it is faster."""
     failure_budget: Annotated[int, Field(ge=0)] = 3

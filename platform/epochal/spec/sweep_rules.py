@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -123,11 +124,17 @@ def points_meet_conditions(spec: JobSpec) -> Iterator[Problem]:
     """What is searched under a condition is given only in a point that meets it."""
     space = _searched(spec)
     for index, point in enumerate(_points(spec)):
-        for path in point:
-            if path in space and not is_in(space[path], point):
-                wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
-                message = f"{path} is searched only where {wanted}, and the point does not say so"
-                yield Problem(f"sweep.points.{index}.{path}", message, hint=f"give it too, or remove {path}")
+        for problem in unmet_conditions(space, point):
+            yield replace(problem, path=f"sweep.points.{index}.{problem.path}")
+
+
+def unmet_conditions(space: Mapping[str, Entry], point: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is searched under a condition that ``point`` does not meet, and given in it all the same."""
+    for path in point:
+        if path in space and not is_in(space[path], point):
+            wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
+            message = f"is searched only where {wanted}, and the point does not say so"
+            yield Problem(path, message, hint=f"give it too, or remove {path}")
 
 
 def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:
@@ -138,13 +145,16 @@ def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:
 
 def rungs_below_the_length(spec: JobSpec) -> Iterator[Problem]:
     """The first rung is in the unit of the training's length, and shorter."""
-    if spec.sweep is None or (spec.sweep.trial_scheduler.name == "none" and not _min_is_given(spec)):
+    if spec.sweep is None:
         return
-    first, path = spec.sweep.trial_scheduler.min, "sweep.trial_scheduler.min"
+    chosen = spec.sweep.trial_scheduler
+    first, path = chosen.min, "sweep.trial_scheduler.min"
     unit = spec.train.unit
     length = spec.train.epochs if unit == "epochs" else spec.train.steps
-    if spec.sweep.trial_scheduler.name == "none":
-        yield Problem(path, "without a trial scheduler trials are not compared", value=str(first), hint="remove it")
+    if chosen.name == "none":
+        if "min" in chosen.model_fields_set:
+            told = "without a trial scheduler trials are not compared"
+            yield Problem(path, told, value=str(first), hint="remove it")
     elif first.unit != unit:
         message = f"expected {unit}, as train has it, got {first}"
         yield Problem(path, message, value=str(first), hint=f"such as {'1ep' if unit == 'epochs' else '100steps'}")
@@ -159,10 +169,6 @@ def _searched(spec: JobSpec) -> dict[str, Entry]:
 
 def _points(spec: JobSpec) -> list[dict[str, Any]]:
     return spec.sweep.points if spec.sweep is not None else []
-
-
-def _min_is_given(spec: JobSpec) -> bool:
-    return spec.sweep is not None and "min" in spec.sweep.trial_scheduler.model_fields_set
 
 
 def _path_problem(path: str, where: str) -> Problem | None:

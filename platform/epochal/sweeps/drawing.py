@@ -35,11 +35,11 @@ class Axis:
 
 
 def axis(name: str, values: Sequence[Any]) -> Axis:
-    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50, below them
-    what is not given; anything else at equal distances."""
+    """One for these values: numbers linear, or by their logarithms where they span more than a factor of 50, infinite
+    ones at the ends, below them what is not given; anything else at equal distances."""
     given = [value for value in values if value is not None]
     numbers = [value for value in given if _is_number(value) and math.isfinite(value)]
-    if len(numbers) < len(given) or len(set(numbers)) < 2:
+    if not all(map(_is_number, given)) or len(set(numbers)) < 2:
         known = sorted(dict.fromkeys(_key(value) for value in values))
         places = {key: (index + 0.5) / len(known) for index, key in enumerate(known)}
         named = list(places.items())[:: max(1, math.ceil(len(places) / _MOST_TICKS))]
@@ -49,7 +49,10 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     scaled: Callable[[float], float] = math.log if is_log else float
     spread = scaled(high) - scaled(low)
     bottom = 0.15 if len(given) < len(values) else 0.0
-    places = {_key(value): bottom + (1 - bottom) * (scaled(value) - scaled(low)) / spread for value in numbers}
+    places = {
+        _key(value): bottom + (1 - bottom) * (scaled(min(max(value, low), high)) - scaled(low)) / spread
+        for value in given
+    }
     ticks: list[tuple[float, str]] = []
     for part in (0, 0.25, 0.5, 0.75, 1):
         value = math.exp(scaled(low) + spread * part) if is_log else low + spread * part
@@ -58,9 +61,10 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
     return Axis(name, places | dict.fromkeys((NOT_GIVEN,) if bottom else (), 0.0), (*missing, *ticks))
 
 
-def drawn(ranked: Sequence[Trial], most: int = MOST_DRAWN) -> list[Trial]:
-    """The trials of a picture, the worst first, so that the best lie on top."""
-    best, rest = ranked[: most // 2], ranked[most // 2 :]
+def drawn(ranked: Sequence[Trial], most: int = MOST_DRAWN) -> list[tuple[int, Trial]]:
+    """The trials of a picture with their ranks from 0, the worst first, so that the best lie on top."""
+    numbered = list(enumerate(ranked))
+    best, rest = numbered[: most // 2], numbered[most // 2 :]
     every = max(1, math.ceil(len(rest) / (most - most // 2)))
     return [*best, *rest[::every]][::-1]
 
@@ -90,26 +94,25 @@ def learning_curves(found: Finding) -> str:
         parts.append(_text(_LEFT - 6, y(value) + 4, f"{value:.3g}", "end"))
         parts.append(_text(x(length), bottom + 15, f"{length:.3g}", "middle"))
     parts.append(_text((_LEFT + right) / 2, HEIGHT - 4, found.unit, "middle"))
-    for trial in drawn(ranked):
+    for rank, trial in drawn(ranked):
         points = [(x(one.length), y(one.value)) for one in trial.curve if not math.isnan(one.value)]
-        parts.append(_trial(points, trial, ranked, found))
+        parts.append(_trial(points, trial, rank, found))
     return _svg("Learning curves", HEIGHT, parts)
 
 
 def parallel_coordinates(found: Finding) -> str:
     """A line a trial through its parameters to the objective."""
-    ranked = found.ranked
-    shown = drawn(ranked)
-    axes = [axis(path, [trial.point.get(path) for trial in shown]) for path in found.searched]
-    axes.append(axis(found.metric, [value_of(trial) for trial in shown]))
+    shown = drawn(found.ranked)
+    axes = [axis(path, [trial.point.get(path) for _, trial in shown]) for path in found.searched]
+    axes.append(axis(found.metric, [value_of(trial) for _, trial in shown]))
     width = max(WIDTH, 130 * len(axes))
     bottom, gap = HEIGHT - _BOTTOM, (width - 200) / max(1, len(axes) - 1)
     parts = []
-    for trial in shown:
+    for rank, trial in shown:
         values = [*(trial.point.get(path) for path in found.searched), value_of(trial)]
         places = [one.place(value) for one, value in zip(axes, values, strict=True)]
         points = [(100 + gap * index, bottom - (bottom - 40) * place) for index, place in enumerate(places)]
-        parts.append(_trial(points, trial, ranked, found))
+        parts.append(_trial(points, trial, rank, found))
     for index, one in enumerate(axes):
         at = 100 + gap * index
         parts += [_line(at, 40, at, bottom), _text(at, 22, one.name, "middle")]
@@ -144,10 +147,9 @@ def colour(rank: int, count: int) -> str:
     return f"#{''.join(f'{one:02x}' for one in mixed)}"
 
 
-def _trial(points: Sequence[tuple[float, float]], trial: Trial, ranked: Sequence[Trial], found: Finding) -> str:
-    rank = ranked.index(trial)
+def _trial(points: Sequence[tuple[float, float]], trial: Trial, rank: int, found: Finding) -> str:
     title = f"<title>trial {trial.number}: {found.metric} {cell(value_of(trial))}</title>"
-    shade = f'stroke="{colour(rank, len(ranked))}" opacity="{0.95 if rank < 10 else 0.4}"'
+    shade = f'stroke="{colour(rank, len(found.ranked))}" opacity="{0.95 if rank < 10 else 0.4}"'
     width = 2.5 if rank == 0 else 1.2
     places = [f"{x:.1f} {y:.1f}" for x, y in points]
     if len(places) == 1:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from statistics import fmean, variance
 from typing import Any, Self
@@ -22,7 +23,7 @@ _T95 = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81)
 """Student's t, one-sided 95 %, for 1 to 10 degrees of freedom."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
     """A sweep's trials and what they are judged by. ``full`` is the length of a whole training, in ``unit``s."""
 
@@ -48,7 +49,7 @@ class Finding:
         """A value times this is the better, the lower it is."""
         return -1 if self.mode == "max" else 1
 
-    @property
+    @cached_property
     def ranked(self) -> list[Trial]:
         """Those with a number for the objective that did not fail: those that trained to the end first, and of these
         and the others the best newest value first."""
@@ -59,7 +60,7 @@ class Finding:
         ]
         return sorted(counted, key=lambda trial: (not _is_whole(trial), self.sign * value_of(trial), trial.number))
 
-    @property
+    @cached_property
     def searched(self) -> list[str]:
         """The paths in which the trials' points differ."""
         values: dict[str, set[str]] = {}

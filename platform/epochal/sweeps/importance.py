@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from epochal.sweeps.finding import Finding
@@ -45,6 +46,7 @@ class Importance:
     missing: str = ""
 
 
+@lru_cache(maxsize=1)  # a page and a picture of the same sweep are made one after the other
 def importance(found: Finding) -> Importance:
     """Permutation importance (Breiman, Random Forests, Machine Learning 2001) on what each bootstrap sample leaves out:
     half of what shuffling a parameter adds to the error is its total-effect Sobol index (Gregorutti, Michel and
@@ -56,7 +58,9 @@ def importance(found: Finding) -> Importance:
     """
     length, trials, values = _comparable(found)
     paths = [path for path in found.searched if len({json.dumps(t.point.get(path), default=str) for t in trials}) > 1]
-    if len(trials) < LEAST_TRIALS or not paths:
+    if trials and not paths:
+        return Importance(n=len(trials), length=length, missing="nothing that was searched differs between them")
+    if len(trials) < LEAST_TRIALS:
         needed = f"{LEAST_TRIALS} trials that were measured at one length"
         return Importance(n=len(trials), length=length, missing=f"it takes {needed}; there are {len(trials)}")
     try:

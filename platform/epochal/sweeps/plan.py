@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import islice
+from math import exp
 from typing import Any
 
 from epochal.spec.job import JobSpec
 from epochal.spec.point import spec_at
-from epochal.spec.space import ChoiceOf, Constant, Entry
+from epochal.spec.space import ChoiceOf, Constant, Entry, LogNormal, Normal
 from epochal.sweeps.check import trial_scheduler_of
 from epochal.sweeps.ranking import full_length
 from epochal.sweeps.searcher import sweep_of
@@ -92,7 +93,12 @@ def _draws(entry: Entry) -> str:
     low, high = entry.bounds
     step = f" in steps of {entry.spacing:g}" if entry.spacing is not None and entry.spacing != 1 else ""
     log = " on a log scale" if getattr(entry, "log", False) else ""
-    return f"{entry.dist} {low:g} to {high:g}{step}{log}"
+    about = ""
+    if isinstance(entry, Normal):
+        about = f"about {entry.mean:g}, sigma {entry.sigma:g}, from "
+    elif isinstance(entry, LogNormal):
+        about = f"about {exp(entry.mean):.3g}, a factor of {exp(entry.sigma):.3g}, from "
+    return f"{entry.dist} {about}{low:.6g} to {high:.6g}{step}{log}"
 
 
 def _when(entry: Entry) -> str:

@@ -37,8 +37,7 @@ def png(found: Finding) -> bytes:
 
 def _curves(axes: Any, found: Finding) -> None:
     ranked = found.ranked
-    for trial in drawn(ranked):
-        rank = ranked.index(trial)
+    for rank, trial in drawn(ranked):
         lengths, values = [one.length for one in trial.curve], [one.value for one in trial.curve]
         style: dict[str, Any] = {"color": colour(rank, len(ranked)), "alpha": 0.95 if rank < 10 else 0.4}
         axes.plot(lengths, values, marker="." if len(values) == 1 else "", linewidth=2.5 if rank == 0 else 1, **style)
@@ -68,11 +67,10 @@ def _parallel(axes: Any, found: Finding) -> None:
     ranked = found.ranked
     shown = drawn(ranked)
     names = [*found.searched, found.metric]
-    columns = [[trial.point.get(path) for trial in shown] for path in found.searched]
-    columns.append([value_of(trial) for trial in shown])
+    columns = [[trial.point.get(path) for _, trial in shown] for path in found.searched]
+    columns.append([value_of(trial) for _, trial in shown])
     scales = [axis(name, values) for name, values in zip(names, columns, strict=True)]
-    for index, trial in enumerate(shown):
-        rank = ranked.index(trial)
+    for index, (rank, _) in enumerate(shown):
         places = [scale.place(values[index]) for scale, values in zip(scales, columns, strict=True)]
         axes.plot(range(len(names)), places, color=colour(rank, len(ranked)), alpha=0.95 if rank < 10 else 0.4)
     for index, scale in enumerate(scales):

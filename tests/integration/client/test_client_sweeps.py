@@ -104,6 +104,13 @@ def test_long_curves_are_told_in_smaller_parts(client: Client, agent: PlayedAgen
     assert [(one.number, one.curve == curve) for one in found] == [(number, True) for number in range(5)]
 
 
+def test_runs_of_trials_are_told_once_the_sweep_is_over(client: Client, agent: PlayedAgent, lease: Lease) -> None:
+    agent.ledger.append_inputs(lease, 0, told(1001), [trial(number) for number in range(1001)])
+    agent.ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+    agent.ledger.set_trial_runs(lease, {number: f"run-{number}" for number in range(1001)})
+    assert [one.run_id for one in client.trials(lease.job_id)] == [f"run-{number}" for number in range(1001)]
+
+
 def test_who_has_not_the_lease_tells_nothing(server: RestartableServer, agent: PlayedAgent, lease: Lease) -> None:
     again = agent.ledger.lease_again(lease, 30.0, Reason.INFRASTRUCTURE)
     assert again is not None
@@ -148,6 +155,24 @@ def test_points_that_do_not_fit_are_refused(
     assert problem.path == path
     assert message in f"{problem.message} {problem.hint}"
     assert client.job(sweep.id).to_dict()["state"] == "QUEUED"
+
+
+def test_points_that_meet_no_condition_are_refused(client: Client) -> None:
+    space = {
+        "train.optimizer.name": {"choice": ["adamw", "sgd"]},
+        "train.optimizer.momentum": {
+            "dist": "uniform",
+            "low": 0,
+            "high": 0.9,
+            "when": {"train.optimizer.name": ["sgd"]},
+        },
+    }
+    job = client.submit({**SWEEP, "sweep": {"trials": 4, "space": space}}).job
+    with pytest.raises(SpecError) as caught:
+        client.add(job.id, [{"train.optimizer.momentum": 0.5}])
+    assert [problem.path for problem in caught.value.problems] == ["train.optimizer.momentum"]
+    assert "only where train.optimizer.name is sgd" in caught.value.problems[0].message
+    client.add(job.id, [{"train.optimizer.momentum": 0.5, "train.optimizer.name": "sgd"}])
 
 
 def test_only_its_owner_asks_for_more(server: RestartableServer, sweep: Job) -> None:

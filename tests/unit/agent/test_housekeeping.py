@@ -18,10 +18,11 @@ from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.ledger.values import Held
 from epochal.settings import Home
-from epochal.sweeps.trials import TrialState
+from epochal.sweeps.trials import Trial, TrialState
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.sent_trials import SentTrial, SweepTrials
 from epochal.tracking.sync_state import SyncState, fingerprint
+from epochal.tracking.trial_runs import TrialRuns
 
 
 def kept(home: Home, job_id: str) -> Path:
@@ -103,6 +104,29 @@ def test_what_became_of_a_run_after_its_attempt_is_told_once_by_who_has_its_secr
     assert told == ([again, "MLflow refuses to store metric ../bad: no name"] if has_secret else [])
     assert (SyncState.load(folder).told == "") is has_secret
     assert not secret_path(folder, lease.epoch).exists(), "nobody needs it any more"
+
+
+def test_runs_that_mlflow_had_only_after_the_attempt_are_told(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with LedgerSource.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1, "sweep": {"trials": 2}}, name="digits")
+        lease = ledger.lease("a", 30, job.id, "s3cret")
+        assert lease is not None
+        trials = [Trial(number, {"train.seed": number}, TrialState.STOPPED) for number in range(2)]
+        ledger.append_inputs(lease, 0, [NewInput({"kind": "asked"})], [TrialRecord.of(one) for one in trials])
+        ledger.finish(lease, JobState.FAILED, Reason.USER_ERROR)
+        folder = kept(home, job.id)
+        runs, sent = TrialRuns(folder), SweepTrials(folder)
+        for trial in trials:
+            runs.record(trial)
+            sent.note(trial.number, SentTrial(f"r{trial.number}", changes=1, status="FINISHED", has_params=True), "r")
+        SyncState(uri="sqlite:///mlflow.db", run_id="r", settled=fingerprint(folder)).save(folder)
+        secret_path(folder, lease.epoch).write_text(lease.secret)
+        Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str]).tidy()
+        now = ledger.job(job.id)
+        assert (now.run_id, now.tracking_uri) == ("r", "sqlite:///mlflow.db")
+        assert [one.run_id for one in ledger.trials(job.id)] == ["r0", "r1"]
+    assert not secret_path(folder, lease.epoch).exists()
 
 
 def test_the_secret_of_an_attempt_is_kept_while_there_is_something_to_send(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from epochal.agent.sweep_conductor import Conductor, Requests, Sweep
+from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_journal import SweepJournal
+from epochal.agent.sweep_slots import Orders
 from epochal.agent.trial_states import checkpoints, copy_state
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
@@ -93,7 +94,7 @@ def test_the_next_attempt_makes_the_copies_that_a_killed_agent_did_not_come_to(t
 
     spec = SPEC.model_dump(mode="json", exclude_unset=True)
     journal = SweepJournal(cast(Any, Untold()), cast(Any, Lease(2)), tmp_path, lambda: False)
-    sweep = Sweep(SPEC, TrainPayload(spec, ""), tmp_path, journal, Requests())
+    sweep = Sweep(SPEC, TrainPayload(spec, ""), tmp_path, journal, Orders(lambda: None))
     Conductor(sweep, cast(Any, None), cast(Any, Nobody()), Stop()).begin()
     assert saved(tmp_path, 1) == {10: "of trial 0"} | ({15: "of trial 1"} if made else {})
     assert saved(tmp_path, 0) == {10: "of trial 0"}

@@ -121,3 +121,27 @@ def _all_told(text: str) -> str:
         return "\n".join(map(str, problems(text)))
     except pytest.fail.Exception:
         return ""
+
+
+_KINDS = (
+    "expected {choice: [...]}, {value: ...}, {dist: loguniform|uniform|int, low: ..., high: ...}"
+    " or {dist: normal|lognormal, mean: ..., sigma: ...}, got "
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "message", "hint"),
+    [
+        ("pack: 1", "pack", "expected auto, off or a whole number from 2 to 1024, got 1", ""),
+        ("pack: fast", "pack", "expected auto, off or a whole number from 2 to 1024, got 'fast'", ""),
+        ("space: {train.seed: {dist: unifrom, low: 0}}", "space.train.seed",
+         f"{_KINDS}a mapping (dist, low)", "did you mean 'uniform' or 'loguniform'?"),
+        ("space: {train.seed: {chioce: [1]}}", "space.train.seed",
+         f"{_KINDS}a mapping (chioce)", "did you mean 'choice'?"),
+    ],
+    ids=range(4),
+)  # fmt: skip
+def test_one_mistake_in_a_sweep_is_one_problem(fields: str, path: str, message: str, hint: str) -> None:
+    space = "" if "space" in fields else ", space: {train.seed: 1}"
+    found = problem(SMALL + f"objective: {{metric: val/loss, mode: min}}\nsweep: {{{fields}{space}}}\n")
+    assert (found.path, found.message, found.hint) == (f"sweep.{path}", message, hint)

@@ -319,7 +319,7 @@ def test_the_spec_names_the_searcher_and_the_trial_scheduler() -> None:
 
 
 def test_a_name_that_is_not_known_is_refused() -> None:
-    with pytest.raises(NotFoundError, match="no trial_scheduler is named 'asah'"):
+    with pytest.raises(NotFoundError, match="no trial scheduler is named 'asah'"):
         Controller.of(sweep_spec(scheduler={"name": "asah"}))
 
 

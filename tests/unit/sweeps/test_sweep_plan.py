@@ -41,6 +41,8 @@ def test_what_is_searched_is_told_in_words() -> None:
     words = {field.path: field.draws for field in plan_sweep(sweep("random")).space}
     assert words["train.global_batch_size"] == "int 16 to 64 in steps of 16"
     assert words["model.params.activation"] == "always gelu"
+    assert words["train.optimizer.lr"] == "lognormal about 0.00248, a factor of 2.72, from 4.53999e-05 to 0.1"
+    assert words["model.params.dropout"] == "normal about 0.1, sigma 0.1, from 0 to 0.5"
 
 
 def test_the_first_corner_is_a_training() -> None:

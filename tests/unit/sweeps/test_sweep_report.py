@@ -125,6 +125,11 @@ def test_few_trials_tell_no_importance() -> None:
     assert importance(found([])).parameters == ()
 
 
+def test_the_same_point_everywhere_tells_no_importance() -> None:
+    same = [trial(number, [0.5 + number / 100], lr=0.1) for number in range(20)]
+    assert importance(found(same)).missing == "nothing that was searched differs between them"
+
+
 @pytest.mark.parametrize(
     ("values", "places"),
     [
@@ -136,8 +141,19 @@ def test_few_trials_tell_no_importance() -> None:
         ([[16], [32]], [0.25, 0.75]),
         ([True, False], [0.75, 0.25]),
         ([5, 5], [0.5, 0.5]),
+        ([1, math.inf, 3, -math.inf], [0, 1, 1, 0]),
     ],
-    ids=["linear", "logarithmic", "names", "not given", "not given beside numbers", "lists", "booleans", "one value"],
+    ids=[
+        "linear",
+        "logarithmic",
+        "names",
+        "not given",
+        "not given beside numbers",
+        "lists",
+        "booleans",
+        "one value",
+        "infinite",
+    ],
 )
 def test_axes_fit_their_values(values: list[Any], places: list[float]) -> None:
     made = axis("x", values)
@@ -146,7 +162,7 @@ def test_axes_fit_their_values(values: list[Any], places: list[float]) -> None:
 
 def test_of_many_trials_the_best_are_drawn_and_some_of_the_rest() -> None:
     ranked = [trial(number, [0.5]) for number in range(1000)]
-    numbers = [one.number for one in drawn(ranked, 100)]
+    numbers = [one.number for _, one in drawn(ranked, 100)]
     assert len(numbers) <= 100
     assert set(range(50)) < set(numbers)
     assert max(numbers) > 900

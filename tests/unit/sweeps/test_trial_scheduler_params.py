@@ -12,13 +12,14 @@ from sweep_pieces import LR, sweep_spec
 WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"name": "asha", "eta": 1}, 9, "sweep.trial_scheduler.eta: expected at least 2, got 1"),
     ({"name": "asha", "eat": 3}, 9, "sweep.trial_scheduler.eat: unknown"),
+    ({"name": "asha", "mni": "2ep"}, 9, "sweep.trial_scheduler.mni: unknown parameter (did you mean 'min'?)"),
     ({"name": "hyperband", "eta": "3"}, 9, "sweep.trial_scheduler.eta: expected a whole number"),
     ({"name": "none", "eta": 3}, 9, "sweep.trial_scheduler.eta: unknown"),
     ({"name": "median", "interval": "10steps"}, 9, "sweep.trial_scheduler.interval: expected epochs"),
     ({"name": "pbt", "quantile": 0.6}, 9, "sweep.trial_scheduler.quantile: expected at most 0.5"),
     ({"name": "pbt"}, 1, "sweep.trials: pbt needs a population of at least 2, got 1"),
     ({"name": "asha", "eta": 4}, 3, "sweep.trials: expected at least eta (4)"),
-    ({"name": "ahsa"}, 9, "sweep.trial_scheduler.name: no trial_scheduler is named 'ahsa'"),
+    ({"name": "ahsa"}, 9, "sweep.trial_scheduler.name: no trial scheduler is named 'ahsa'"),
 ]
 
 

@@ -19,8 +19,11 @@ from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute, LeaseRoute
 from epochal.server.routes.jobs import Ref
 from epochal.server.routes.leases import Claimed
+from epochal.server.schemas import STATUS
 from epochal.server.services import Deps
+from epochal.spec.job import JobSpec
 from epochal.spec.point import spec_at
+from epochal.spec.sweep_rules import unmet_conditions
 
 router = APIRouter(route_class=CheckedRoute, tags=["sweeps"])
 lease_router = APIRouter(
@@ -77,13 +80,25 @@ def append(claim: Claimed, body: schemas.Told, services: Deps) -> Response:
     return answer({"newest": newest})
 
 
+@lease_router.post("/leases/{job_id}/{epoch}/trial-runs", responses=answers(STATUS, 404, 409, 413))
+def trial_runs(claim: Claimed, body: schemas.TrialRuns, services: Deps) -> Response:
+    """The MLflow runs of trials, also once the attempt is over: those of the last are known only then."""
+    lease = services.ledger.held(*claim)
+    services.ledger.set_trial_runs(lease, {one.number: one.run_id for one in body.trials})
+    return answer({"status": "ok"})
+
+
 def _require_fitting(job: FullJob, points: Sequence[Mapping[str, Any]]) -> None:
     """
     Raises:
         SpecError: with every problem of every point.
     """
+    sweep = JobSpec.from_stored(dict(job.spec)).sweep
     wrong: list[Problem] = []
     for point in points:
+        if unmet := list(unmet_conditions(sweep.searched, point)) if sweep is not None else []:
+            wrong += unmet
+            continue
         try:
             spec_at(job.spec, point, [check])
         except SpecError as error:

@@ -1,4 +1,4 @@
-"""What the commands `stop`, `pause`, `resume` and `retry` share."""
+"""`epochal stop`, `pause`, `resume` and `retry`: one thing done to each job that is named."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from epochal.cli.connection import connect, server_options
 from epochal.cli.options import grace_option, output_option
 from epochal.cli.render import Output
 from epochal.errors import UsageError
+from epochal.ledger.states import JobState
 from epochal.units import Duration
 
 if TYPE_CHECKING:
-    from epochal.ledger.states import JobState
     from epochal.ledger.values import Job
 
-Action = Callable[..., "Job"]
-"""Client, job, and by name what was asked for (``message``, and of what ends workers ``grace``) -> the job then."""
 
-
-def action_command(name: str, help_text: str, act: Action, settled: JobState | None = None) -> click.Command:
-    """A command that does one thing to each JOB it is given. One that ends workers, to be ``settled`` then, is told
-    how long they have for that, and ``--wait`` waits for it."""
+def _action_command(name: str, help_text: str, settled: JobState | None = None) -> click.Command:
+    """The command that calls the client's method of that ``name`` for each JOB it is given. One that ends workers, to
+    be ``settled`` then, is told how long they have for that, and ``--wait`` waits for it."""
 
     @click.command(name, help=help_text)
     @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
@@ -45,7 +42,7 @@ def action_command(name: str, help_text: str, act: Action, settled: JobState | N
         if now:
             asked["grace"] = 0.0
         with connect(server, context) as client:
-            done, code = each(jobs, lambda ref: act(client, ref, **asked), output)
+            done, code = _each(jobs, lambda ref: getattr(client, name)(ref, **asked), output)
             if waiting and settled:
                 for job in done:
                     if job.state.is_active and job.grace:
@@ -64,7 +61,24 @@ def action_command(name: str, help_text: str, act: Action, settled: JobState | N
     return command
 
 
-def each(refs: Sequence[str], act: Callable[[str], Job], output: Output) -> tuple[list[Job], int]:
+stop = _action_command(
+    "stop",
+    "End each JOB for good.\n\nOne that trains becomes STOPPING until its workers have saved their state and ended.",
+    JobState.STOPPED,
+)
+pause = _action_command(
+    "pause",
+    "Have each JOB save its state and leave the cluster, or the queue.\n\n`epochal resume` goes on exactly there.",
+    JobState.PAUSED,
+)
+resume = _action_command("resume", "Queue each paused JOB again; it goes on from its newest checkpoint.")
+retry = _action_command(
+    "retry",
+    "Submit each JOB that has ended once more, as a new job with the same spec and code.\n\nPrints the new jobs.",
+)
+
+
+def _each(refs: Sequence[str], act: Callable[[str], Job], output: Output) -> tuple[list[Job], int]:
     """Do it to all; those that cannot be changed are told, and the first of them decides the exit code."""
     from epochal.errors import ConflictError, ForbiddenError, NotFoundError
 

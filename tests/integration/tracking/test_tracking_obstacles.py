@@ -31,11 +31,6 @@ from polling import until
 from running_server import SPEC, RunningServer, settings_in
 
 
-@dataclass(frozen=True)
-class Tracking:
-    mlflow_uri: str | None
-
-
 @dataclass
 class Case:
     """A job that is about to be recorded at ``uri``."""
@@ -271,7 +266,7 @@ def test_it_is_said_everywhere_and_made_up_for(
     assert next(breaking, None) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", case.sent_to or case.uri)
     at_once = Timing(closing=0.0)
-    Reconciler(ledger, Tracking(case.sent_to or case.uri), timing=at_once, storage=home().served.storage).catch_up()
+    Reconciler(ledger, case.sent_to or case.uri, timing=at_once, storage=home().served.storage).catch_up()
     assert main(["runs", "sync"]) == 0
     assert_all_arrived_once(case.sent_to or case.uri, case.folder, 60)
     checks = {check.name: check.found for check in doctor.look(home())}
@@ -330,10 +325,10 @@ def test_the_run_of_a_job_that_somebody_deleted_is_no_agreement(
     synced = sync(uri, folder)
     ledger.set_run(lease, synced.run_id, uri, synced.experiment_id)
     ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
-    reconciler = Reconciler(ledger, Tracking(uri), timing=Timing(closing=0.0), storage=home().served.storage)
+    reconciler = Reconciler(ledger, uri, timing=Timing(closing=0.0), storage=home().served.storage)
     assert [found for found in reconciler.plan() if found.job_id == job.id] == []
     connect(uri).delete_run(synced.run_id)
-    again = Reconciler(ledger, Tracking(uri), timing=Timing(closing=0.0), storage=home().served.storage)
+    again = Reconciler(ledger, uri, timing=Timing(closing=0.0), storage=home().served.storage)
     (found,) = [found for found in again.plan() if found.job_id == job.id]
     assert f"`mlflow runs restore --run-id {synced.run_id}`" in found.message
     again.catch_up()

@@ -1,4 +1,4 @@
-"""What the commands share that list what a spec can name: `models`, `optimizers`, `searchers` and the like."""
+"""The commands that list what a spec can name: `epochal models`, `optimizers`, `searchers` and the like."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TABLES = {
 """Kinds whose entries are light and are imported; those of the others are in the catalog's index."""
 
 
-def catalog_command(name: str, kind: str, summary: str) -> click.Command:
+def _catalog_command(name: str, kind: str, summary: str) -> click.Command:
     """A command that lists the entries of one kind, or describes one."""
 
     @click.command(name, help=f"{summary}\n\nWithout a NAME, lists them; with one, describes its parameters.")
@@ -45,11 +45,26 @@ def catalog_command(name: str, kind: str, summary: str) -> click.Command:
     @output_option()
     def command(entry_name: str | None, output: Output) -> None:
         if entry_name is None:
-            render.records([_row(one) for one in _entries(kind)], _columns(kind), output, title=name)
+            beside = {"architecture": ["parameters"], "dataset": ["task"], "loss": ["task"]}.get(kind, [])
+            render.records([_row(one) for one in _entries(kind)], ["name", *beside, "summary"], output, title=name)
         else:
             _describe(_entry(kind, entry_name), output)
 
     return command
+
+
+models = _catalog_command("models", "architecture", "The architectures that a job spec's `model` can name.")
+datasets = _catalog_command("datasets", "dataset", "The datasets that a job spec's `data` can name.")
+tasks = _catalog_command("tasks", "task", "The tasks that a job spec's `task` can name.")
+losses = _catalog_command("losses", "loss", "The losses that a task's `loss` can name.")
+optimizers = _catalog_command("optimizers", "optimizer", "The optimizers that a job spec's `train.optimizer` can name.")
+schedules = _catalog_command(
+    "schedules", "lr_schedule", "The learning rate schedules that a job spec's `train.lr_schedule` can name."
+)
+searchers = _catalog_command("searchers", "searcher", "The searchers that `sweep.search` of a job spec can name.")
+trial_schedulers = _catalog_command(
+    "trial-schedulers", "trial_scheduler", "The trial schedulers that `sweep.trial_scheduler` of a job spec can name."
+)
 
 
 def _entries(kind: str) -> list[IndexEntry]:
@@ -76,11 +91,6 @@ def _entry(kind: str, name: str) -> IndexEntry:
     return index.IndexEntry(kind, name, found.summary, found.source, found.params.model_json_schema())
 
 
-def _columns(kind: str) -> list[str]:
-    extra = {"architecture": ["parameters"], "dataset": ["task"], "loss": ["task"]}.get(kind, [])
-    return ["name", *extra, "summary"]
-
-
 def _row(entry: IndexEntry) -> dict[str, Any]:
     row: dict[str, Any] = {"name": entry.name, "summary": entry.summary, "source": entry.source}
     if entry.kind == "architecture":
@@ -99,7 +109,12 @@ def _task_of(loss: IndexEntry) -> str:
 
 
 def _describe(entry: IndexEntry, output: Output) -> None:
-    params = [_param(name, schema, entry) for name, schema in _properties(entry).items()]
+    required = entry.params.get("required", ())
+    params = []
+    for name, schema in _properties(entry).items():
+        default = "required" if name in required else schema.get("default")
+        told = {"type": type_of(schema), "default": "null" if default is None else default}
+        params.append({"parameter": name, **told, "description": schema.get("description", "")})
     if output is not Output.TABLE:
         render.document({**_row(entry), "params": params, "schema": entry.params, "example": _example(entry)}, output)
         return
@@ -131,20 +146,6 @@ def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:
     return {**own, **entry.params.get("properties", {})}
 
 
-def _param(name: str, schema: dict[str, Any], entry: IndexEntry) -> dict[str, Any]:
-    required = name in entry.params.get("required", ())
-    return {
-        "parameter": name,
-        "type": type_of(schema),
-        "default": "required" if required else _plain(schema.get("default")),
-        "description": schema.get("description", ""),
-    }
-
-
-def _plain(default: Any) -> Any:
-    return "null" if default is None else default
-
-
 def type_of(schema: dict[str, Any]) -> str:
     """A parameter's type and bounds in words: ``whole number >= 1``, ``list of numbers``, ``relu | gelu``."""
     if "anyOf" in schema:
@@ -157,13 +158,10 @@ def type_of(schema: dict[str, Any]) -> str:
         items = type_of(schema["items"]) if schema.get("items") else "values"
         return f"list of {items.replace('number', 'numbers', 1)}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true | false"}
-    return words.get(schema.get("type", ""), schema.get("type") or "mapping with a name") + _bounds(schema)
-
-
-def _bounds(schema: dict[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema]
-    return f" {' and '.join(found)}" if found else ""
+    bounds = " and ".join(f"{sign} {schema[key]:.15g}" for key, sign in signs.items() if key in schema)
+    kind = words.get(schema.get("type", ""), schema.get("type") or "mapping with a name")
+    return f"{kind} {bounds}" if bounds else kind
 
 
 def _example(entry: IndexEntry) -> str:

@@ -31,11 +31,6 @@ IN_A_WHILE = Timing(closing=60.0)
 Make = Callable[[], "Started"]
 
 
-@dataclass(frozen=True)
-class Tracking:
-    mlflow_uri: str | None
-
-
 @dataclass
 class Started:
     """A job that an agent trains, with its run and its folder."""
@@ -58,7 +53,7 @@ class Started:
         self.ledger.expire(then, dead_agents=["agent/1"])
 
     def reconciler(self, timing: Timing = AT_ONCE, uri: str | None = None) -> Reconciler:
-        return Reconciler(self.ledger, Tracking(uri or self.uri), timing=timing, storage=self.storage)
+        return Reconciler(self.ledger, uri or self.uri, timing=timing, storage=self.storage)
 
     @property
     def run(self) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ import mlflow
 import psutil
 import pytest
 
-from agent_jobs import SLOW_CODE, in_state, slowed
+from agent_jobs import in_state, slowed
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.service import AgentService
-from epochal.engine.connection import Connection, connect
+from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
@@ -36,33 +35,6 @@ from polling import until
 
 RATES = [0.4, 0.2, 0.1, 0.05, 0.02, 0.01]
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SLOW_CODE), prepend=os.pathsep)
-        with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
-            yield connection
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def ledger(home: Home) -> Iterator[LedgerSource]:
-    with LedgerSource.open(home.ledger_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> str:
-    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
-    path.write_bytes(migrated_mlflow_db.read_bytes())
-    return f"sqlite:///{path}"
-
-
 Serve = Callable[[], AgentService]
 
 
@@ -72,7 +44,7 @@ def serve(cluster: Connection, home: Home, ledger: LedgerSource, tracking_uri: s
     started: list[tuple[AgentService, threading.Thread]] = []
 
     def start() -> AgentService:
-        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), 2)
+        service = AgentService(Agent("agent", ledger, cluster, home, tracking_uri, hands_back=True), warm_per_node=0)
         thread = threading.Thread(target=service.run)
         thread.start()
         started.append((service, thread))
@@ -127,7 +99,7 @@ def values(ledger: Ledger, job: Job) -> list[tuple[Any, ...]]:
 
 
 def over(ledger: Ledger, job: Job, count: int) -> None:
-    until(lambda: sum(one.state.is_over for one in ledger.trials(job.id)) >= count, f"{count} trials", 60)
+    until(lambda: sum(one.state.is_over for one in ledger.trials(job.id)) >= count, f"{count} trials", 180)
 
 
 def workers(job: Job) -> list[psutil.Process]:
@@ -168,6 +140,9 @@ def test_a_sweep_promotes_its_trials_and_is_a_run_with_children(
         return found if len(found) == 6 and all(run.info.status == "FINISHED" for run in found) else []
 
     runs = until(children, "six children, closed", 60)
+    assert {one.path for one in client.list_artifacts(run_id)} >= {"report.html", "report.png"}
+    known = {int(run.data.tags["epochal.trial"]): run.info.run_id for run in runs}
+    until(lambda: {number: one.run_id for number, one in told(ledger, job).items()} == known, "the trials' runs", 60)
     logged = {float(run.data.params["train.optimizer.lr"]): run.data.metrics["objective"] for run in runs}
     assert logged == {one.point["train.optimizer.lr"]: one.value for one in trials.values()}
 
@@ -313,3 +288,69 @@ def test_a_sweep_whose_agent_died_at_its_end_has_succeeded(serve: Serve, ledger:
     assert ended(ledger, job).state is JobState.SUCCEEDED
     assert [attempt.outcome for attempt in ledger.attempts(job.id)] == [Outcome.INTERRUPTED, Outcome.SUCCEEDED]
     assert [one.value for one in ledger.trials(job.id)] == [0.5]
+
+
+TWELVE = "{train.optimizer.lr: {choice: [" + ", ".join(str(0.4 / (1 + number)) for number in range(12)) + "]}}"
+
+
+def training(ledger: Ledger, workers: int, *changes: str) -> Job:
+    """Of higher priority than the sweeps here."""
+    resources = {"workers": workers, "cpus_per_worker": 1}
+    spec = wine("priority=90", *changes).model_dump(mode="json") | {"sweep": None, "resources": resources}
+    return ledger.submit(spec, name="urgent", priority=90)
+
+
+def resizes(ledger: Ledger, job: Job) -> list[str]:
+    return [event.message for event in ledger.events(job.id) if event.kind == EventKind.RESIZED]
+
+
+def test_a_sweep_gives_a_job_that_comes_first_a_worker_and_takes_it_back(serve: Serve, ledger: LedgerSource) -> None:
+    job = submit(ledger, *slow(0.1), trials=12, space=TWELVE)
+    serve()
+    over(ledger, job, 1)
+    assert [attempt.world_size for attempt in ledger.attempts(job.id)] == [2]
+    first = training(ledger, 1)
+    until(lambda: "gives 1 worker back" in ledger.why(first.id).message or ledger.job(first.id).started_at, "an answer")
+    in_state(ledger, first, JobState.RUNNING)
+    assert resizes(ledger, job) == [f"2 -> 1 for {first.id}"]
+    assert "resized 2 -> 1" in ledger.why(job.id).message
+    wide = training(ledger, 2)  # the sweep keeps its last worker
+    assert ended(ledger, first).state is JobState.SUCCEEDED
+    until(lambda: len(resizes(ledger, job)) == 2, "two workers again", 180)
+    assert ledger.job(wide.id).state is JobState.QUEUED
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    assert resizes(ledger, job) == [f"2 -> 1 for {first.id}", "1 -> 2"]
+    assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 12
+    assert len(ledger.attempts(job.id)) == 1
+    assert ended(ledger, wide).state is JobState.SUCCEEDED
+
+
+@pytest.mark.slow
+def test_a_preemptible_sweep_leaves_as_a_whole_where_its_last_worker_is_needed(
+    serve: Serve, ledger: LedgerSource
+) -> None:
+    job = submit(ledger, "preemptible=true", *slow(), trials=12, space=TWELVE)
+    serve()
+    over(ledger, job, 1)
+    wide = training(ledger, 2)
+    in_state(ledger, wide, JobState.RUNNING)
+    assert ledger.job(job.id).state is JobState.QUEUED
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 12
+    assert [attempt.reason for attempt in ledger.attempts(job.id)] == [Reason.PREEMPTED, Reason.COMPLETED]
+
+
+@pytest.mark.slow
+def test_a_long_segment_is_interrupted_for_a_job_that_comes_first(
+    serve: Serve, ledger: LedgerSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epochal.agent.sweep_slots.PATIENCE", 1.0)
+    job = submit(ledger, *slow(0.2), "train.epochs=20", trials=2, space="{train.optimizer.lr: {choice: [0.1, 0.05]}}")
+    serve()
+    until(lambda: len(told(ledger, job)) == 2 and len(workers(job)) == 2, "two trials", 60)
+    first = training(ledger, 1)
+    in_state(ledger, first, JobState.RUNNING)
+    assert not any(one.state.is_over for one in ledger.trials(job.id))
+    assert len(workers(job)) == 1
+    assert ended(ledger, job).state is JobState.SUCCEEDED
+    assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -17,7 +16,6 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from agent_jobs import (
-    SLOW_CODE,
     STEPS,
     Curve,
     curve,
@@ -34,7 +32,7 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.program import PackageProgram
 from epochal.agent.retry_policy import Ending
 from epochal.agent.service import AgentService
-from epochal.engine.connection import Connection, connect
+from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import Job
@@ -46,33 +44,6 @@ from polling import gone, until
 from unbroken import unbroken_curve
 
 ONE_WORKER = "resources.workers=1"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SLOW_CODE), prepend=os.pathsep)
-        with connect(token_path=tmp_path_factory.mktemp("ray") / "ray_token", cpus=2) as connection:
-            yield connection
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def ledger(home: Home) -> Iterator[LedgerSource]:
-    with LedgerSource.open(home.ledger_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> str:
-    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
-    path.write_bytes(migrated_mlflow_db.read_bytes())
-    return f"sqlite:///{path}"
-
 
 Serve = Callable[..., "Served"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from epochal.engine.connection import Connection, connect
+from epochal.engine.connection import Connection
 from epochal.engine.events import Done, Failed, FailureKind, Started
 from epochal.engine.gang import Stop
 from epochal.engine.hub import Hub
@@ -43,13 +43,6 @@ class Heard:
 
     def report(self, trial: int | None, report: Report) -> None:
         self.reports.append((trial, report))
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with connect(token_path=tmp_path_factory.mktemp("home") / "ray_token", cpus=2) as connection:
-        connection.keep_warm(2)
-        yield connection
 
 
 @pytest.fixture
