@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from epochal.client import Client
     from epochal.client.client import Submitted
     from epochal.client.submission import Submission
+    from epochal.ledger.values import Job
     from epochal.spec.load import LoadedSpec
 
 
