@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from epochal.agent.port import JobSource
+from epochal.agent.retention import ENDED
 from epochal.engine.code import Package
 from epochal.errors import NotFoundError, UsageError
 from epochal.files import locked, write_atomically
@@ -87,6 +88,7 @@ def ensure(folder: Path, job: FullJob, spec: JobSpec) -> None:
 
     The desired run comes last: a folder that has one is complete.
     """
+    (folder / ENDED).unlink(missing_ok=True)  # of a sweep that goes on: nothing of it is old
     if desired_run_path(folder).exists():
         return
     origin = job.origin

@@ -19,6 +19,7 @@ from epochal.settings import Home, Retention
 from epochal.tracking.desired_run import forget_checkpoints
 from epochal.tracking.metric_spool import spool_folder
 from epochal.tracking.sync_state import can_still_be_sent
+from epochal.tracking.trial_runs import trials_folder
 from epochal.training import checkpoint
 
 EVERY_SECONDS = 3600.0
@@ -55,22 +56,26 @@ class Pruner:
     def _of_job(self, folder: Path) -> Iterator[str]:
         for left in folder.glob(f"{_DOOMED}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
+        trials = [one for one in trials_folder(folder).glob("*") if one.is_dir()]
         kept = {
-            "checkpoints": (folder / checkpoint.FOLDER, self._retention.checkpoints),
-            "spools": (spool_folder(folder), self._retention.spools),
-            "logs": (logs_folder(folder), self._retention.logs),
+            "checkpoints": ([one / checkpoint.FOLDER for one in (folder, *trials)], self._retention.checkpoints),
+            "spools": ([spool_folder(one) for one in (folder, *trials)], self._retention.spools),
+            "logs": ([logs_folder(folder)], self._retention.logs),
         }
         there = {
-            kind: (path, seconds) for kind, (path, seconds) in kept.items() if seconds is not None and path.is_dir()
+            kind: (found, seconds)
+            for kind, (paths, seconds) in kept.items()
+            if seconds is not None and (found := [path for path in paths if path.is_dir()])
         }
         if not there or (ended := self._ended_at(folder)) is None:
             return
-        for kind, (path, seconds) in there.items():
+        for kind, (found, seconds) in there.items():
             if time.time() - ended < seconds or (kind == "spools" and can_still_be_sent(folder)):
                 continue
-            doomed = path.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
-            path.rename(doomed)  # nobody sees half of it
-            shutil.rmtree(doomed, ignore_errors=True)
+            for path in found:
+                doomed = folder / f"{_DOOMED}{secrets.token_hex(4)}"
+                path.rename(doomed)  # nobody sees half of it
+                shutil.rmtree(doomed, ignore_errors=True)
             if kind == "checkpoints":
                 forget_checkpoints(folder)
             yield f"{kind} of {folder.name}"

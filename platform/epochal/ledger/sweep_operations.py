@@ -35,8 +35,7 @@ class SweepOperations:
     ) -> int:
         """Write down what the controller was told, and the trials that changed with it; the number of the newest input.
 
-        The same batch told again, because its answer got lost, changes nothing. Without inputs it may come when the
-        attempt is over, and no other has followed: MLflow has some of the runs only then.
+        The same batch told again, because its answer got lost, changes nothing.
 
         Args:
             after_seq: the newest input that the writer knows of; 0 before the first.
@@ -46,13 +45,13 @@ class SweepOperations:
             ConflictError: the newest is another one, or the job is no sweep.
         """
         with self._database.write() as connection:
-            job = _required_sweep(_told_by(connection, lease, also_ended=not told))
+            job = _required_sweep(held_by(connection, lease))
             newest = connection.scalar(select(func.max(inputs.c.seq)).where(inputs.c.job_id == job.id)) or 0
             rows = [
                 {"job_id": job.id, "seq": seq, "epoch": job.epoch, "key": one.key, "body": one.body}
                 for seq, one in enumerate(told, start=after_seq + 1)
             ]
-            if newest != after_seq and (told or job.state.is_active):
+            if newest != after_seq:
                 _require_told_before(connection, job, after_seq, rows, newest)
                 return after_seq + len(rows)
             if rows:
@@ -140,17 +139,6 @@ def _required_sweep(job: Job) -> Job:
     if job.kind is not JobKind.SWEEP:
         raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
     return job
-
-
-def _told_by(connection: Connection, lease: Held, also_ended: bool) -> Job:
-    """
-    Raises:
-        StaleLeaseError: the attempt is over, or, where it may have ``also_ended``, another has followed.
-    """
-    job = locked(connection, select(jobs).where(jobs.c.id == lease.job_id))
-    if also_ended and job is not None and job.epoch == lease.epoch:
-        return job
-    return held_by(connection, lease)
 
 
 def _require_told_before(

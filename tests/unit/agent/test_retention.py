@@ -12,6 +12,7 @@ import pytest
 
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.job_folder import ensure
 from epochal.agent.job_runner import Agent
 from epochal.agent.retention import ENDED, Pruner
 from epochal.errors import NotFoundError
@@ -81,6 +82,25 @@ def test_only_of_a_job_that_has_ended_for_good(state: JobState, ledger: LedgerSo
     assert deleted == (
         [f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")] if state.is_terminal else []
     )
+
+
+def test_of_the_trials_of_a_sweep_too(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    trials = [folder / "trials" / f"{number:05d}" for number in range(2)]
+    for path in (trials[0] / "checkpoints", trials[0] / "spool", trials[1] / "spool", trials[1] / "model"):
+        path.mkdir(parents=True)
+    assert len(prune(ledger, home, AT_ONCE)) == len(PRUNED)
+    assert [names(trial) for trial in trials] == [set(), {"model"}]
+
+
+def test_a_sweep_that_goes_on_has_not_ended_long_ago(ledger: LedgerSource, home: Home) -> None:
+    folder = job_in(JobState.SUCCEEDED, ledger, home)
+    prune(ledger, home, DEFAULT_RETENTION)
+    assert (folder / ENDED).exists()
+    running = job_in(JobState.RUNNING, ledger, home)
+    (folder / ENDED).rename(running / ENDED)
+    ensure(running, ledger.full_job(running.name), SPEC)
+    assert prune(ledger, home, AT_ONCE) == [f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")]
 
 
 def test_an_agent_begins_with_it(ledger: LedgerSource, home: Home) -> None:
