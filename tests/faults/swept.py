@@ -55,7 +55,8 @@ class Trainings:
 
     def of(self, spec: Mapping[str, Any], points: Sequence[Point]) -> list[History]:
         """``spec`` is the sweep's, as it is stored."""
-        specs = [{**placed(spec, point), "sweep": None, "env": {}} for point in points]
+        rarely = {"every": "1h", "keep": {"best": 0}}
+        specs = [{**placed(spec, point), "sweep": None, "env": {}, "checkpoint": rarely} for point in points]
         keys = [json.dumps(one, sort_keys=True) for one in specs]
         new = {key: one for key, one in zip(keys, specs, strict=True) if key not in self._known}
         trained = self._gang.run(1, _trained, list(new.values()), self._folder / str(len(self._known)))[0]

@@ -180,8 +180,7 @@ class Conductor:
         if self._finish is None:
             return Ending(None)
         if self._finish.failed:
-            failed = [one for one in self._controller.trials.values() if one.state is TrialState.FAILED]
-            return Ending(Reason(failed[-1].why) if failed else Reason.USER_ERROR, self._finish.failed)
+            return Ending(Reason(self._finish.reason), self._finish.failed, final=True)
         return Ending(Reason.COMPLETED, result=self._result())
 
     def _result(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from epochal.client.http import Http, Request
 from epochal.client.jobs import job_path
 from epochal.client.plain import plain
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import TrialRecord, best_of
 from epochal.ledger.values import FullJob, Job
@@ -32,8 +32,7 @@ class SweepCalls:
         """The best of the trials that trained to their full length, or before there is one the best so far.
 
         Raises:
-            ConflictError: the job is no sweep.
-            NotFoundError: no trial has a number for its objective yet.
+            ConflictError: the job is no sweep, or no trial has a number for its objective yet.
         """
         return _best(self._required_sweep(ref), self.trials(ref))
 
@@ -41,7 +40,7 @@ class SweepCalls:
         """The best trial's point as a job of its own, ready to be submitted: its name ends in ``-best``.
 
         Raises:
-            ConflictError, NotFoundError: as ``best_trial``.
+            ConflictError: as ``best_trial``.
             SpecError: this version cannot run that point.
         """
         from epochal.catalog.index import check
@@ -110,6 +109,8 @@ def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:
     objective = job.spec["objective"]
     best = best_of(trials, objective["mode"])
     if best is None:
-        hint = f"{job.id} has tried {len(trials)} points; `epochal sweep status {job.id}` shows them"
-        raise NotFoundError("best trial", job.id, hint=f"none has a number for {objective['metric']} yet: {hint}")
+        said = (
+            f"none of its {len(trials):,} trials has a number for {objective['metric']}" if trials else "none has begun"
+        )
+        raise ConflictError(f"{job.id} has no best trial yet: {said}", f"`epochal sweep status {job.id}` shows them")
     return best

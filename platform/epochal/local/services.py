@@ -213,9 +213,7 @@ def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     with suppress(psutil.NoSuchProcess, ProcessLookupError):
         began = created(psutil.Process(pid))
         os.kill(pid, signal.SIGINT if now else signal.SIGTERM)
-    plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
-    # As long as the supervisor itself waits for its services, and some more.
-    deadline = time.monotonic() + sum(service.stop_seconds for service in plan.services) + 30.0
+    deadline = time.monotonic() + _most_seconds(folder)
     told: dict[str, ServiceState] = {}
     ended = False
     while not ended:
@@ -238,6 +236,12 @@ def _tell_ending(service: ServiceStatus, told: dict[str, ServiceState], tell: Te
         tell(f"waiting for {service.name} to end")
     elif service.state is ServiceState.STOPPED:
         tell(f"{service.name} has ended ({describe_exit(service.last_exit)})")
+
+
+def _most_seconds(folder: Path) -> float:
+    """How long the supervisor itself waits for its services, and some more."""
+    plan = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
+    return sum(service.stop_seconds for service in plan.services) + 30.0
 
 
 def _last_words(log: Path) -> str:

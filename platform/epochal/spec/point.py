@@ -38,3 +38,7 @@ def spec_at(
         return load_text(json.dumps(written), Path("/spec"), [*values, *changes], checks, source).spec
     except SpecError as error:
         raise SpecError(source, error.unplaced()) from None
+
+
+def _outside(path: str) -> Problem:
+    return Problem(path, "trials of one sweep cannot differ in this", hint=f"they can in {', '.join(SWEPT)}")

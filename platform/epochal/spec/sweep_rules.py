@@ -133,7 +133,7 @@ def unmet_conditions(space: Mapping[str, Entry], point: Mapping[str, Any]) -> It
     for path in point:
         if path in space and not is_in(space[path], point):
             wanted = " and ".join(f"{other} is {_listed(values)}" for other, values in space[path].when.items())
-            message = f"{path} is searched only where {wanted}, and the point does not say so"
+            message = f"is searched only where {wanted}, and the point does not say so"
             yield Problem(path, message, hint=f"give it too, or remove {path}")
 
 

@@ -185,9 +185,11 @@ class End:
 
 @dataclass(frozen=True)
 class Finish:
-    """Nothing is left to try. ``failed`` says why the sweep has failed; empty where it has not."""
+    """Nothing is left to try. ``failed`` says why the sweep has failed, ``reason`` is that of the trial that was one
+    too many; both are empty where it has not."""
 
     failed: str = ""
+    reason: str = ""
 
 
 Command = Run | Copy | End | Finish

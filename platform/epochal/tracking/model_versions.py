@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from epochal.errors import ConflictError
 from epochal.tracking.connection import connect, error_code
 from epochal.tracking.runs import RunInfo, answering_or_refused
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 BEST = "best"
 MODEL_ID_TAG = "epochal.model_id"
@@ -36,7 +41,15 @@ def register(uri: str, run: RunInfo, name: str, alias: str = BEST) -> str:
         known = [found for found in client.search_model_versions(f"run_id = '{run.id}'") if found.name == name]
         made = next((found for found in known if found.tags.get(MODEL_ID_TAG) == model_id), None)
         made = made or client.create_model_version(
-            name, f"models:/{model_id}", run.id, tags={MODEL_ID_TAG: model_id}, model_id=model_id
+            name, _source(uri, client, model_id), run.id, tags={MODEL_ID_TAG: model_id}, model_id=model_id
         )
         client.set_registered_model_alias(name, alias, made.version)
     return str(made.version)
+
+
+def _source(uri: str, client: MlflowClient, model_id: str) -> str:
+    """Where the version's files are. A server looks that up by itself; the registry in a database would ask the one
+    that ``MLFLOW_TRACKING_URI`` names, and make one in this folder where nothing does."""
+    if uri.startswith(("http:", "https:")):
+        return f"models:/{model_id}"
+    return str(client.get_logged_model(model_id).artifact_location)

@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 @with_client
 @output_option(Output.TABLE, Output.JSON)
 def command(
-    client: Client,
-    job: str,
-    follow: bool,
-    rank: int | None,
-    attempt: int | None,
-    tail: int | None,
-    output: Output,
+    client: Client, job: str, follow: bool, rank: int | None, attempt: int | None, tail: int | None, output: Output
 ) -> None:
     """Print what the workers of a job print, each line with its rank; they outlive the cluster.
 

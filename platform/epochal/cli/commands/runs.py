@@ -13,15 +13,7 @@ from epochal.cli import render
 from epochal.cli.mlflow_pages import pages, recorded_at
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
-from epochal.cli.run_view import (
-    MOST_COMPARED,
-    described,
-    duration,
-    show_runs,
-    show_trials,
-    structured,
-    write_page,
-)
+from epochal.cli.run_view import MOST_COMPARED, described, duration, show_runs, show_trials, structured, write_page
 from epochal.errors import UsageError
 
 if TYPE_CHECKING:

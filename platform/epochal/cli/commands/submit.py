@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from epochal.client import Client
     from epochal.client.client import Submitted
     from epochal.client.submission import Submission
+    from epochal.ledger.values import Job
     from epochal.spec.load import LoadedSpec
 
 
@@ -186,7 +187,12 @@ def _show(submitted: Sequence[Submitted], output: Output) -> None:
     rows = [{"id": one.id, "state": one.job.state.value, "priority": one.job.priority} for one in submitted]
     render.records(rows, ["id", "state", "priority"], output, "jobs")
     if output is Output.TABLE and len(submitted) == 1:
-        render.message(f"follow it with `epochal logs -f {submitted[0].id}`")
+        render.message(f"follow it with `{_follows(submitted[0].job)}`")
+
+
+def _follows(job: Job) -> str:
+    """The command that comes back to it."""
+    return f"epochal {'sweep status' if job.kind == 'sweep' else 'logs'} -f {job.id}"
 
 
 def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: Output) -> int:
@@ -205,9 +211,8 @@ def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: 
                 ended.append(Follower(client, one.id, shown, follow).follow())
     except KeyboardInterrupt:
         for one in submitted:
-            render.message(
-                f"{one.id} goes on; come back with `epochal logs -f {one.id}`, end it with `epochal stop {one.id}`"
-            )
+            back = _follows(one.job)
+            render.message(f"{one.id} goes on; come back with `{back}`, end it with `epochal stop {one.id}`")
         return 130
     if output is Output.TABLE and len(ended) == 1:
         render.document(facts(client.job(ended[0].id), client.attempts(ended[0].id), client.now()))

@@ -96,7 +96,9 @@ def _require_fitting(job: FullJob, points: Sequence[Mapping[str, Any]]) -> None:
     sweep = JobSpec.from_stored(dict(job.spec)).sweep
     wrong: list[Problem] = []
     for point in points:
-        wrong += unmet_conditions(sweep.searched, point) if sweep is not None else ()
+        if unmet := list(unmet_conditions(sweep.searched, point)) if sweep is not None else []:
+            wrong += unmet
+            continue
         try:
             spec_at(job.spec, point, [check])
         except SpecError as error:
