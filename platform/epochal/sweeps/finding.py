@@ -62,19 +62,25 @@ class Finding:
 
     @cached_property
     def searched(self) -> list[str]:
-        """The paths in which the trials' points differ."""
+        """The paths in which the points of trials that were measured differ."""
         values: dict[str, set[str]] = {}
-        for trial in self.trials:
-            for path, value in trial.point.items():
+        points = [trial.point for trial in self.trials if trial.curve]
+        for point in points:
+            for path, value in point.items():
                 values.setdefault(path, set()).add(json.dumps(value, sort_keys=True, default=str))
-        everywhere = Counter(path for trial in self.trials for path in trial.point)
-        return [path for path, found in values.items() if len(found) > 1 or everywhere[path] < len(self.trials)]
+        everywhere = Counter(path for point in points for path in point)
+        return [path for path, found in values.items() if len(found) > 1 or everywhere[path] < len(points)]
 
     @property
     def states(self) -> dict[str, int]:
         """How many trials are in each state that any is in."""
         found = Counter(trial.state for trial in self.trials)
         return {state.value: found[state] for state in TrialState if found[state]}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial may train further."""
+        return all(trial.state.is_over for trial in self.trials)
 
     @property
     def used(self) -> float:
@@ -137,6 +143,8 @@ class Lead:
     @property
     def said(self) -> str:
         lead = f"trial {self.winner} leads trial {self.runner_up} by {self.gap:.4g}"
+        if self.gap == 0:
+            lead = f"trials {self.winner} and {self.runner_up} are equal"
         if not self.source:
             return f"{lead}; how much of that is luck is not known: no point was tried twice, and curves are too short"
         larger = "larger" if self.is_clear else "not larger"
