@@ -39,7 +39,7 @@ async def submit(body: Submission, request: Request, who: Submitter, services: D
 
 
 def _submitted(body: Submission, who: Principal, services: Services, request_id: str) -> Response:
-    spec = checked(body.spec)
+    spec = services.ledger.with_earlier_found(checked(body.spec))
     require_code(spec, body.code)
     job = services.ledger.submit(
         spec.model_dump(mode="json"),
