@@ -6,7 +6,7 @@ PY      = $(VENV)/bin/python
 BIN     = $(VENV)/bin
 # One process more than there are cores: tests often wait for processes of their own.
 TESTERS := $(shell $(PYTHON) -c 'import os; print(min(5, (os.cpu_count() or 1) + 1))')
-# By whole files, whose fixtures (Ray, MLflow, browsers) are dear, in the order of tests/conftest.py.
+# By whole files and folders, whose fixtures (Ray, MLflow, browsers) are dear, in the order of tests/conftest.py.
 PYTEST  = $(PY) -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 # The CPU build on Linux: the default one there brings gigabytes of CUDA libraries.

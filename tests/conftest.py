@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 import os
@@ -37,12 +38,36 @@ SESSION_MARK = "TESTS_THAT_STARTED_ME"
 ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "_inductor/compile_worker")
 
 
-UNIT = Path(__file__).parent / "unit"
+TESTS = Path(__file__).parent
+TOGETHER = ("integration/agent", "browser", "integration/training", "integration/tracking")
+"""Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server): one worker runs all
+of a folder."""
+
+ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "rules")
+"""Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
+for the end, when otherwise one worker would still be at its last file and the others idle."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(f"tests/{folder}/")), file)
+
+    return ByFolder(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kill-seconds", default="600", help="How long the random kills go on, in seconds.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests come first: they are quick, and closest to what is wrong."""
-    items.sort(key=lambda item: UNIT not in item.path.parents)
+    items.sort(key=lambda item: _position(item.path))
     if os.geteuid() == 0:
         return
     for item in items:
@@ -54,7 +79,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fixtures of any scope start from this: nothing of the person who runs the tests."""
     user = tmp_path_factory.mktemp("user")
-    set_hypothesis_home_dir(str(user / "hypothesis"))
+    # What it finds out about Unicode, which takes seconds, is shared by the workers of a run.
+    run = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else user
+    set_hypothesis_home_dir(str(run / "hypothesis"))
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES]:
             patch.delenv(name)
@@ -125,6 +152,12 @@ def _fixed_seeds() -> None:
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@functools.cache
+def _position(path: Path) -> int:
+    folders = [parent.relative_to(TESTS).as_posix() for parent in path.parents if parent.is_relative_to(TESTS)]
+    return min((ORDER.index(folder) for folder in folders if folder in ORDER), default=len(ORDER))
 
 
 def _is_here(host: str) -> bool:

@@ -21,15 +21,14 @@
         └── CheckpointError                  saved state is damaged or does not fit
             └── CheckpointFormatError        it is of a format that another version of Epochal writes
 
-Each carries its fields through ``super().__init__`` and builds its text in ``__str__``, so that it survives the
-pickling between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document``
-carry one over HTTP.
+Each passes its fields on through ``super().__init__``, from which it is made again, so that it survives the pickling
+between Ray processes. ``hint`` says what to do next. ``as_document`` and ``from_document`` carry one over HTTP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -86,12 +85,12 @@ class SpecError(EpochalError):
         Exception.__init__(self, source, problems)
         self.source = source
         self.problems = problems
+        self.message = f"{source}: {len(problems)} problem{'s' if len(problems) != 1 else ''}"
         self.hint = "`epochal schema` prints every field; `epochal validate FILE` checks one"
 
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        count = len(self.problems)
-        return f"{self.source}: {count} problem{'s' if count != 1 else ''}"
+    def unplaced(self) -> tuple[Problem, ...]:
+        """The problems without their lines, which are of a text that nobody has written."""
+        return tuple(replace(one, line=None, column=None) for one in self.problems)
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  {problem}" for problem in self.problems)])
@@ -107,11 +106,8 @@ class NotFoundError(EpochalError):
         self.kind = kind
         self.name = name
         self.known = known
+        self.message = f"no {kind.replace('_', ' ')} is named {name!r}"
         self.hint = hint or did_you_mean(name, known)
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        return f"no {self.kind.replace('_', ' ')} is named {self.name!r}"
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -130,14 +126,8 @@ class StaleLeaseError(ConflictError):
         self.epoch = epoch
         self.newest = newest
         self.state = state
+        self.message = f"attempt {epoch} of {job_id} is over: the job is {state} with attempt {newest}"
         self.hint = "end this attempt's workers and write nothing more for it"
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        return f"attempt {self.epoch} of {self.job_id} is over: the job is {self.state} with attempt {self.newest}"
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class OlderLedgerError(ConflictError):
@@ -194,14 +184,8 @@ class NonFiniteError(TrainingError):
         Exception.__init__(self, step, rank, *details)
         self.step = step
         self.rank = rank
+        self.message = f"NaN or infinity at step {step} on rank {rank}"
         self.hint = "lower train.optimizer.lr, set train.clip_grad_norm, or use bf16 instead of fp16"
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        return f"NaN or infinity at step {self.step} on rank {self.rank}"
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class NonFiniteLossError(NonFiniteError):
@@ -210,10 +194,7 @@ class NonFiniteLossError(NonFiniteError):
     def __init__(self, step: int, rank: int, value: float) -> None:
         super().__init__(step, rank, value)
         self.value = value
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        return f"the loss is {self.value} at step {self.step} on rank {self.rank}"
+        self.message = f"the loss is {value} at step {step} on rank {rank}"
 
 
 class NonFiniteStateError(NonFiniteError):
@@ -222,12 +203,9 @@ class NonFiniteStateError(NonFiniteError):
     def __init__(self, step: int, rank: int, name: str) -> None:
         super().__init__(step, rank, name)
         self.name = name
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        return (
-            f"{self.name} holds NaN or infinity after step {self.step} on rank {self.rank}, although the loss is"
-            " finite; this checkpoint was not saved"
+        self.message = (
+            f"{name} holds NaN or infinity after step {step} on rank {rank}, although the loss is finite; this"
+            " checkpoint was not saved"
         )
 
 
@@ -243,18 +221,12 @@ class CheckpointFormatError(CheckpointError):
         self.path = path
         self.found = found
         self.read = read
-        self.hint = "with the version that wrote it, `train.init_from` starts a new job from its weights"
-
-    @property
-    def message(self) -> str:  # type: ignore[override]
-        age = "a newer" if self.found > self.read else "an older"
-        return (
-            f"{self.path} is in format {self.found}, that of {age} version of Epochal, and this one reads format"
-            f" {self.read}; the checkpoint is left as it is"
+        age = "a newer" if found > read else "an older"
+        self.message = (
+            f"{path} is in format {found}, that of {age} version of Epochal, and this one reads format {read}; the"
+            " checkpoint is left as it is"
         )
-
-    def __str__(self) -> str:
-        return self.message
+        self.hint = "with the version that wrote it, `train.init_from` starts a new job from its weights"
 
 
 def as_document(error: EpochalError) -> dict[str, Any]:

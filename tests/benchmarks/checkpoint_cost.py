@@ -72,4 +72,4 @@ def _started(way: str, workers: int, folder: Path, env: Mapping[str, str]) -> Co
     if way == "torch.save":
         (folder / "checkpoints").mkdir()
         return torchrun.start(folder, env, workers=workers, checkpoints=str(folder / "checkpoints"), **options)
-    return torchrun.launch(folder, env, LOOP, options | {"waits": way == WAITED}, workers=workers)
+    return torchrun.launch(folder, env, LOOP, options | {"waits": way == WAITED, "workers": workers}, workers=workers)

@@ -23,7 +23,11 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 
 
 def job_spec(
-    steps: int = 30, global_batch_size: int = 64, checkpoint_every: int | None = None, hidden: Sequence[int] = ()
+    steps: int = 30,
+    global_batch_size: int = 64,
+    checkpoint_every: int | None = None,
+    hidden: Sequence[int] = (),
+    workers: int = WORKERS,
 ) -> dict[str, Any]:
     """The training in ``peers/digits.py`` as a job spec.
 
@@ -41,6 +45,6 @@ def job_spec(
             "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01},
             "validate_every": f"{steps}steps",
         },
-        "resources": {"workers": WORKERS, "cpus_per_worker": 1},
+        "resources": {"workers": workers, "cpus_per_worker": 1},
         "checkpoint": {"every": f"{checkpoint_every or steps}steps"},
     }

@@ -16,7 +16,7 @@ import epochal_job
 import mlflow_server
 import steps
 import torchrun
-from contender import Contender, workspace
+from contender import WORKERS, Contender, workspace
 from measure import Measurement, Promise, Section, interleave
 
 OPENING_SECONDS = 40.0
@@ -25,38 +25,45 @@ MANY = 1_000_000
 BATCHES = (64, 512)
 """Global batch sizes: small steps, where what is around them shows, and longer ones."""
 FIGURES = ("median", "mean")
+CORES = {"a core free": 1, "no core free": WORKERS}
+"""How many workers, of a core each, train on this machine: promises are judged where the platform has one to run on."""
 MLFLOW = ("mlflow up", "mlflow refuses", "mlflow hangs")
 
 
 def measure(rounds: int, quick: bool) -> Section:
     seconds = 3.0 if quick else 8.0
     raw: dict[str, list[float]] = {}
-    for batch in BATCHES:
-        raw |= interleave(rounds, {who: _measured(f"{who}, batch {batch}", who, batch, seconds) for who in STARTS})
+    for cores, batch in product(CORES, BATCHES):
+        names = {who: f"{who}, {cores}, batch {batch}" for who in STARTS}
+        options = {"workers": CORES[cores], "global_batch_size": batch}
+        raw |= interleave(rounds, {names[who]: _measured(names[who], who, seconds, options) for who in STARTS})
     with workspace() as (folder, env), mlflow_server.running(folder, env) as server, mlflow_server.silent() as silent:
         uris = dict(zip(MLFLOW, (server, mlflow_server.refusing(), silent), strict=True))
-        raw |= interleave(rounds, {way: _measured(way, "epochal run", 64, seconds, uris[way]) for way in MLFLOW})
+        options = {"workers": 1, "global_batch_size": 64}
+        raw |= interleave(rounds, {way: _measured(way, "epochal run", seconds, options, uris[way]) for way in MLFLOW})
     return Section("step-time", "milliseconds a step", raw, [*_beside_plain(), *_with_mlflow_down()], NOTES)
 
 
 NOTES = [
     "epochal run: the whole platform on the same cores, agent, Ray and MLflow's SQLite file included; its loop alone:\n"
     "training.fit with a spool, started by torchrun. mlflow refuses: nothing listens; hangs: it takes connections and\n"
-    f"never answers. The opening is the first {OPENING_SECONDS:g} s; all other figures come after it."
+    f"never answers; a core free. The opening is the first {OPENING_SECONDS:g} s; all other figures come after it.\n"
+    "A core free: one worker, on one thread, as where GPUs compute. No core free: two workers need both wholly."
 ]
 
 
 def _beside_plain() -> list[Promise]:
     found = []
-    for batch in BATCHES:
-        run, loop, plain, usual = (f"{who}, batch {batch}" for who in STARTS)
+    for cores, batch in product(CORES, BATCHES):
+        run, loop, plain, usual = (f"{who}, {cores}, batch {batch}" for who in STARTS)
+        limit = 1.02 if cores == "a core free" else None
         for figure in FIGURES:
             found += [
-                Promise(f"epochal run, batch {batch}, {figure}", f"{run}, {figure}", f"{plain}, {figure}", 1.02),
+                Promise(f"{cores}, batch {batch}, {figure}", f"{run}, {figure}", f"{plain}, {figure}", limit),
                 Promise("  its loop alone under torchrun", f"{loop}, {figure}", f"{plain}, {figure}", 1.02),
                 Promise("  beside plain DDP with torch's DataLoader", f"{run}, {figure}", f"{usual}, {figure}"),
             ]
-        found.append(Promise(f"epochal run, batch {batch}, opening's mean", f"{run}, opening", f"{plain}, opening"))
+        found.append(Promise(f"{cores}, batch {batch}, opening's mean", f"{run}, opening", f"{plain}, opening"))
     return found
 
 
@@ -68,8 +75,9 @@ def _with_mlflow_down() -> list[Promise]:
     ]
 
 
-def _epochal_loop(folder: Path, env: Mapping[str, str], **options: Any) -> Contender:
-    return torchrun.launch(folder, env, Path(__file__).parent / "epochal_loop.py", options)
+def _epochal_loop(folder: Path, env: Mapping[str, str], workers: int, **options: Any) -> Contender:
+    script = Path(__file__).parent / "epochal_loop.py"
+    return torchrun.launch(folder, env, script, options | {"workers": workers}, workers=workers)
 
 
 def _plain_loader(folder: Path, env: Mapping[str, str], **options: Any) -> Contender:
@@ -84,11 +92,13 @@ STARTS: dict[str, Callable[..., Contender]] = {
 }
 
 
-def _measured(name: str, who: str, batch: int, seconds: float, tracking_uri: str | None = None) -> Measurement:
+def _measured(
+    name: str, who: str, seconds: float, options: Mapping[str, int], tracking_uri: str | None = None
+) -> Measurement:
     def run() -> dict[str, float]:
         with workspace() as (folder, env):
             tracked = {} if tracking_uri is None else {"MLFLOW_TRACKING_URI": tracking_uri}
-            with STARTS[who](folder, env | tracked, steps=MANY, global_batch_size=batch) as contender:
+            with STARTS[who](folder, env | tracked, steps=MANY, **options) as contender:
                 contender.train_for(OPENING_SECONDS + seconds)
                 opening, rest = _milliseconds(contender)
         return {f"{name}, median": median(rest), f"{name}, mean": fmean(rest), f"{name}, opening": fmean(opening)}

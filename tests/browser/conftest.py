@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from invented_jobs import Invented, invent
 
+from epochal.tracking.server import TrackingServer
+from epochal.urls import free_port
 from running_server import RunningServer, settings_in
 
 if TYPE_CHECKING:
@@ -57,6 +59,13 @@ def open_page(browser: Page) -> Iterator[Callable[..., Page]]:
 def page(open_page: Callable[..., Page]) -> Page:
     """A desktop browser that knows no token."""
     return open_page()
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with TrackingServer(f"sqlite:///{folder / 'mlflow.db'}", "127.0.0.1", free_port(), folder / "log") as tracking:
+        yield tracking.url
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ class Page:
         for argument in (
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
             "--no-proxy-server", "--disable-background-networking", f"--user-data-dir={folder}",
-            "--window-size=1440,1000",
+            "--window-size=1440,1000", "--force-prefers-reduced-motion",  # which would be drawn anew all the time
         ):  # fmt: skip
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

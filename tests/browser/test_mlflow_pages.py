@@ -14,9 +14,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from epochal.ledger.states import JobState, Reason
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.metric_spool import MetricSpool
-from epochal.tracking.server import TrackingServer
 from epochal.tracking.syncer import sync
-from epochal.urls import free_port
 from running_server import RunningServer, settings_in
 
 NAMES = ("slow-lr", "good-lr", "wild-lr")
@@ -30,13 +28,6 @@ class Recorded:
     secret: str
     runs: dict[str, str]
     """Run ids by the jobs' names."""
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with TrackingServer(f"sqlite:///{folder / 'mlflow.db'}", "127.0.0.1", free_port(), folder / "log") as tracking:
-        yield tracking.url
 
 
 @pytest.fixture(scope="module")

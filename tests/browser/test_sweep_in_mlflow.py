@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,8 @@ from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.pages import comparison_page, runs_page
 from epochal.tracking.runs import get_run, trial_runs
-from epochal.tracking.server import TrackingServer
 from epochal.tracking.syncer import sync
 from epochal.tracking.trial_runs import TrialRuns
-from epochal.urls import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -42,13 +40,6 @@ def trials() -> list[Trial]:
         state = TrialState.COMPLETED if last == 9 else TrialState.STOPPED
         made.append(Trial(number, {"train.optimizer.lr": lr, "model.params.width": width}, state, 9.0, curve))
     return made
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with TrackingServer(f"sqlite:///{folder / 'mlflow.db'}", "127.0.0.1", free_port(), folder / "log") as tracking:
-        yield tracking.url
 
 
 @pytest.fixture(scope="module")

@@ -282,7 +282,8 @@ class TestToldTwice:
             ],
             600,
         )
-        assert [told[0], told[-1]] == [Renewed(JobState.STOPPING, 5.0), Renewed(JobState.STARTING)]
+        stopping, starting = Renewed(JobState.STOPPING, 5.0, granted=1), Renewed(JobState.STARTING, granted=1)
+        assert [told[0], told[-1]] == [stopping, starting]
         assert [type(one) for one in told[1:-1]] == [ConflictError, NotFoundError, StaleLeaseError]
         assert ledger.job(ids[0]).progress == {"step": 7}
         lasting = [(ledger.job(one).expires_at or 0.0) - ledger.now() for one in ids]

@@ -12,8 +12,9 @@ from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger import queueing
 from epochal.ledger.agents import agent_of
 from epochal.ledger.capacity import Node
+from epochal.ledger.contenders import Waiting
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.policy import Waiting, in_order
+from epochal.ledger.policy import in_order
 from epochal.ledger.states import JobState, Outcome, Reason
 from epochal.ledger.values import AgentInfo, FullJob, Job, Lease, WhyKind
 

@@ -346,6 +346,24 @@ class TestExtension:
         assert job.state is JobState.FAILED
 
 
+def test_the_runs_of_trials_may_be_known_only_after_the_end_and_are_told_by_the_newest_attempt(
+    ledger: Ledger, lease: Lease
+) -> None:
+    ledger.append_inputs(lease, 0, told(0), [trial(0, TrialState.COMPLETED, value=0.5)])
+    assert succeeded(ledger, lease) is JobState.SUCCEEDED
+    linked = trial(0, TrialState.COMPLETED, value=0.5, run_id="r0")
+    for _ in range(2):
+        ledger.append_inputs(lease, 0, [], [linked])
+    with pytest.raises(StaleLeaseError):
+        ledger.append_inputs(lease, 1, told(1), [linked])
+    assert [(one.run_id, one.value) for one in ledger.trials(lease.job_id)] == [("r0", 0.5)]
+    ledger.ask(lease.job_id, {"kind": "extend", "trials": 1}, "more")
+    again = ledger.lease("agent-2", 60, lease.job_id)
+    assert again is not None
+    with pytest.raises(StaleLeaseError):
+        ledger.append_inputs(lease, 0, [], [linked])
+
+
 def test_pruning_takes_all_of_a_sweep(ledger: Ledger, lease: Lease) -> None:
     ledger.append_inputs(lease, 0, told(0), [trial(0)])
     ledger.ask(lease.job_id, EXTEND, "k")

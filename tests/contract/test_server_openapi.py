@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
 from running_server import SPEC, RunningServer, settings_in
 
@@ -20,16 +17,6 @@ LIMITS = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-NOT_OURS = [
-    ignored_auth,  # every request below carries a token
-    negative_data_rejection,  # the token is put in place of what was generated for it
-    positive_data_acceptance,  # a JSON Schema cannot say what makes a job spec valid
-]
-
-
-@schemathesis.serializer("application/zip")
-def as_it_is(_context: Any, value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +56,11 @@ def test_all_but_health_and_the_page_needs_a_token(document: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_answers_are_what_the_description_says(server: RunningServer, document: dict[str, Any], examples: int) -> None:
+    # Not while tests are collected, which every worker does: its import takes a second.
+    import schemathesis
+    from schemathesis.generation import GenerationMode
+
+    schemathesis.serializer("application/zip")(as_it_is)
     schema = schemathesis.openapi.from_dict(document)
     tried: dict[str, set[int]] = {}
     for found in schema.get_all_operations():
@@ -82,14 +74,25 @@ def test_answers_are_what_the_description_says(server: RunningServer, document: 
     assert not [label for label, statuses in tried.items() if not statuses]
 
 
+def as_it_is(_context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def check(server: RunningServer, cases: Any, examples: int, statuses: set[int]) -> None:
+    from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
+
+    not_ours = [
+        ignored_auth,  # every request below carries a token
+        negative_data_rejection,  # the token is put in place of what was generated for it
+        positive_data_acceptance,  # a JSON Schema cannot say what makes a job spec valid
+    ]
     headers = {"Authorization": server.admin.headers["Authorization"]}
 
     @settings(LIMITS, max_examples=examples)
     @given(case=cases)
     def answers_as_described(case: Any) -> None:
         at_once(case)
-        answer = case.call_and_validate(base_url=server.url, headers=headers, excluded_checks=NOT_OURS)
+        answer = case.call_and_validate(base_url=server.url, headers=headers, excluded_checks=not_ours)
         statuses.add(answer.status_code)
 
     answers_as_described()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from foreground import SHORT, Curve
 from matrix import HEAD, ROWS
 from served import slow_job_unbroken
+from swept import Trainings
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +23,12 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """The loss curve of the short job left alone."""
     return slow_job_unbroken(tmp_path_factory.mktemp("unbroken"), *SHORT)
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    with Trainings(tmp_path_factory.mktemp("trainings")) as trainings:
+        yield trainings
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

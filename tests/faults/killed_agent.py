@@ -1,7 +1,7 @@
 """A real agent that kills itself before or after one chosen write to the ledger. Arguments: URL, token file, order.
 
-The order file may change while the agent runs: `{"job": NAME, "call": "note", "number": 2, "when": "after"}` means
-SIGKILL after the second `note` of that job was answered; no file means to live.
+The order file may change while the agent runs: `{"job": NAME, "call": "saved", "number": 2, "when": "after"}` means
+SIGKILL after the second `saved` of that job was answered; no file means to live.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from epochal.client.remote_ledger import RemoteLedger
 from epochal.engine.connection import connect
 from epochal.ledger.values import Lease
 
-WRITES = ("lease", "running", "set_run", "note", "renew", "finish", "retry", "pause", "stopped")
+WRITES = ("lease", "running", "set_data", "set_run", "saved", "renew", "finish", "lease_again", "stopped")
 
 
 class Doomed:
@@ -32,7 +32,7 @@ class Doomed:
     def __init__(self, source: RemoteLedger, order: Path) -> None:
         self._source = source
         self._order = order
-        self._calls: Counter[tuple[str, str]] = Counter()
+        self._answered: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -43,20 +43,20 @@ class Doomed:
         def call(*arguments: Any, **options: Any) -> Any:
             first = arguments[0]
             job = first.job.name if isinstance(first, Lease) else ""
-            self._meet(name, "before", job, counts=name != "lease")
+            self._meet(name, "before", job)
             answer = method(*arguments, **options)
             if name == "lease" and answer is not None:
-                self._meet(name, "after", answer.job.name, counts=True)
-            elif name != "lease":
-                self._meet(name, "after", job, counts=False)
+                job = answer.job.name
+            self._meet(name, "after", job)
             return answer
 
         return call
 
-    def _meet(self, name: str, when: str, job: str, counts: bool) -> None:
+    def _meet(self, name: str, when: str, job: str) -> None:
+        """A call that was not answered, which is made again, is the same one."""
         with self._lock:
-            self._calls[job, name] += counts
-            number = self._calls[job, name]
+            number = self._answered[job, name] + 1
+            self._answered[job, name] += when == "after"
         order = self._ordered()
         if order is None or (order["call"], order["when"]) != (name, when):
             return

@@ -1,32 +1,14 @@
-"""Servers for the tests that need real ones."""
+"""Databases for the tests that need real ones."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from flaky_proxy import FlakyProxy
 
 from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.tracking.connection import prepare_sqlite
-from epochal.tracking.server import TrackingServer
-from epochal.urls import free_port
-
-if TYPE_CHECKING:
-    from training_gang import TestGang
-
-
-@pytest.fixture(scope="session")
-def gang() -> Iterator[TestGang]:
-    """Three processes that train together, for all tests of a session: each takes seconds to start."""
-    from training_gang import TestGang
-
-    gang = TestGang(3)
-    yield gang
-    gang.close()
 
 
 @pytest.fixture(scope="session")
@@ -44,35 +26,3 @@ def sqlite_uri(tmp_path: Path, migrated_mlflow_db: Path) -> str:
     path.parent.mkdir()
     shutil.copyfile(migrated_mlflow_db, path)
     return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def stopped_mlflow_server(tmp_path: Path, sqlite_uri: str) -> Iterator[TrackingServer]:
-    """A real MLflow server that is not running yet: ``start()``, ``stop()``, ``kill()``; always on the same port."""
-    server = TrackingServer(sqlite_uri, port=free_port(), log=tmp_path / "mlflow-server.log")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def mlflow_server(stopped_mlflow_server: TrackingServer) -> TrackingServer:
-    """The same, running."""
-    return stopped_mlflow_server.start()
-
-
-@pytest.fixture(scope="session")
-def shared_mlflow_server(
-    tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path
-) -> Iterator[TrackingServer]:
-    """One real MLflow server for every test that does not stop it: starting one takes five seconds."""
-    folder = tmp_path_factory.mktemp("shared-mlflow")
-    shutil.copyfile(migrated_mlflow_db, folder / "mlflow.db")
-    with TrackingServer(f"sqlite:///{folder / 'mlflow.db'}", port=free_port(), log=folder / "server.log") as server:
-        yield server
-
-
-@pytest.fixture
-def flaky_mlflow(shared_mlflow_server: TrackingServer) -> Iterator[FlakyProxy]:
-    """The shared server behind a forwarder that can be taken down or lose answers."""
-    with FlakyProxy(shared_mlflow_server.url) as proxy:
-        yield proxy

@@ -59,15 +59,6 @@ def cluster(ray_home: Path) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def warm(cluster: Connection) -> Iterator[Connection]:
-    """The cluster with a warm worker. Each costs the machine seconds: few tests need one."""
-    cluster.keep_warm(1)
-    until(lambda: sum(cluster.warm.idle().values()) >= 1, "a warm worker")
-    yield cluster
-    cluster.keep_warm(0)
-
-
-@pytest.fixture
 def place(cluster: Connection) -> Iterator[Place]:
     with reserve(cluster, GangRequest("digits", (2, 2)), WAIT) as place:
         yield place
@@ -145,34 +136,6 @@ def test_an_attempt_trains_once_the_older_one_writes_no_more(cluster: Connection
 def test_a_job_s_code_finds_no_credentials_of_the_agent(several: tuple[Path, list[Event]]) -> None:
     assert results(several[1])["see_credentials"] == []
     assert os.environ.items() >= CREDENTIALS.items(), "the agent has them still"
-
-
-def test_variables_that_torch_reads_at_its_import_have_an_effect(warm: Connection, tmp_path: Path) -> None:
-    idle = set().union(*warm.warm._idle.values())
-    env = {"TORCH_LOGS": "+dynamo", "OMP_NUM_THREADS": "3", "OMP_DYNAMIC": "true"}
-    begun = time.perf_counter()
-    with reserve(warm, GangRequest("digits", (1, 1), env=env), WAIT) as place:
-        (done,) = only(Done, run(place, "look_at_torch", tmp_path))
-        print(f"started in a new process and done in {time.perf_counter() - begun:.3f} s")
-    assert done.result["dynamo"] == logging.DEBUG
-    assert done.result["threads"] == 3
-    assert done.result["pid"] not in idle
-    assert set().union(*warm.warm._idle.values()) == idle, "the warm ones wait for others"
-
-
-def test_a_warm_worker_is_used_names_itself_and_is_replaced(warm: Connection, one_place: Place, tmp_path: Path) -> None:
-    idle = set().union(*warm.warm._idle.values())
-    events = Gang(one_place).run(f"{TARGETS}:leave_a_child", None, tmp_path, 1)
-    started = next(event for event in events if isinstance(event, Started))
-    assert any(isinstance(event, Log) for event in events), "it trains"
-    listed = subprocess.run(["ps", "-o", "args=", "-p", str(started.pid)], capture_output=True, check=True)
-    assert listed.stdout.decode().split() == ["epochal:digits:rank0"]
-    assert psutil.Process(started.pid).nice() == psutil.Process().nice()
-    assert {started.pid} == idle
-    events.close()
-    assert gone(started.pid)
-    until(lambda: sum(warm.warm.idle().values()) >= 1, "a new warm worker")
-    assert len(waiting_processes()) == 1, "Ray has started some that nobody asked for"
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -371,7 +334,10 @@ def connections(process: psutil.Process) -> list[Any]:
 
 def test_one_agent_of_ray_runs_behind_everything_else_and_no_other(cluster: Connection) -> None:
     """That for runtime environments; what stands in for the dashboard's costs nothing."""
-    (raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    # That of a cluster before may be there still, dead: Ray waits a second for its end.
+    raylets = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    ours = f"--gcs-address={cluster.address}"
+    (raylet,) = [one for one in raylets if ours in (one.as_dict(["cmdline"])["cmdline"] or [])]
     until(lambda: "ray::RuntimeEnvAgent" in [child.name() for child in raylet.children()], "the agent")
     others = {child.name(): child.nice() for child in raylet.children() if child.name() not in _WAITING}
     assert others == {"ray::RuntimeEnvAgent": 19, "cat": raylet.nice()}
@@ -393,3 +359,40 @@ def test_everything_listens_on_loopback_and_wants_the_token(cluster: Connection,
         environment = {**os.environ, "RAY_AUTH_TOKEN": token}
         client = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
         assert (b"AuthenticationError" in client.stderr) != accepted
+
+
+@pytest.fixture(scope="module")
+def warm(cluster: Connection) -> Connection:
+    """The cluster with a warm worker, which takes seconds to start, as does the one that follows each that was used: so
+    the tests that need one are the last."""
+    cluster.keep_warm(1)
+    until(lambda: sum(cluster.warm.idle().values()) >= 1, "a warm worker")
+    return cluster
+
+
+def test_variables_that_torch_reads_at_its_import_have_an_effect(warm: Connection, tmp_path: Path) -> None:
+    idle = set().union(*warm.warm._idle.values())
+    env = {"TORCH_LOGS": "+dynamo", "OMP_NUM_THREADS": "3", "OMP_DYNAMIC": "true"}
+    begun = time.perf_counter()
+    with reserve(warm, GangRequest("digits", (1, 1), env=env), WAIT) as place:
+        (done,) = only(Done, run(place, "look_at_torch", tmp_path))
+        print(f"started in a new process and done in {time.perf_counter() - begun:.3f} s")
+    assert done.result["dynamo"] == logging.DEBUG
+    assert done.result["threads"] == 3
+    assert done.result["pid"] not in idle
+    assert set().union(*warm.warm._idle.values()) == idle, "the warm ones wait for others"
+
+
+def test_a_warm_worker_is_used_names_itself_and_is_replaced(warm: Connection, one_place: Place, tmp_path: Path) -> None:
+    idle = set().union(*warm.warm._idle.values())
+    events = Gang(one_place).run(f"{TARGETS}:leave_a_child", None, tmp_path, 1)
+    started = next(event for event in events if isinstance(event, Started))
+    assert any(isinstance(event, Log) for event in events), "it trains"
+    listed = subprocess.run(["ps", "-o", "args=", "-p", str(started.pid)], capture_output=True, check=True)
+    assert listed.stdout.decode().split() == ["epochal:digits:rank0"]
+    assert psutil.Process(started.pid).nice() == psutil.Process().nice()
+    assert {started.pid} == idle
+    events.close()
+    assert gone(started.pid)
+    until(lambda: sum(warm.warm.idle().values()) >= 1, "a new warm worker")
+    assert len(waiting_processes()) == 1, "Ray has started some that nobody asked for"

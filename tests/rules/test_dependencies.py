@@ -13,6 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {
     "import-linter": "importlinter",
+    "kubernetes-validate": "kubernetes_validate",
     "lightning-utilities": "lightning_utilities",
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -68,6 +69,13 @@ def test_processes_left_running_fail_the_session_and_are_ended(tmp_path: Path) -
 def test_tidy_session_passes(tmp_path: Path) -> None:
     result = run_tests(tmp_path, TIDY)
     assert result.returncode == 0, result.stdout
+
+
+def test_every_folder_has_its_place_in_the_order() -> None:
+    tests = ROOT / "tests"
+    order = runpy.run_path(str(tests / "conftest.py"))["ORDER"]
+    assert {path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")} <= set(order)
+    assert [folder for folder in order if not (tests / folder).is_dir()] == []
 
 
 def test_outside_network_is_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import training_pieces as pieces
-from epochal.catalog.build import build_optimizer, lr_factor
+from epochal.catalog.build import build_lr_schedule, build_optimizer
 from epochal.catalog.data import Batch, TensorSplit
 from epochal.errors import EpochalError
 from epochal.spec.job import JobSpec
@@ -69,7 +69,7 @@ def made(job: JobSpec, **changes: Any) -> Setup:
     """As ``prepare`` makes it, of the pieces."""
     built = {
         "optimizer": partial(build_optimizer, job.train.optimizer),
-        "lr_factor": partial(lr_factor, job.train.lr_schedule),
+        "lr_factor": build_lr_schedule(job.train.lr_schedule),
         **changes,
     }
     return pieces.setup(job, built.pop("build", pieces.mlp), **built)

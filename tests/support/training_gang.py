@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+import psutil
 import torch
+import torch.distributed as dist
 
 from epochal.training.process_group import join, serve
 from epochal.training.worker import Worker
@@ -58,7 +61,7 @@ class TestGang:
         replies = _replies(pipes)
         # After an error a process may hang where torch takes its process group apart.
         if len(replies) < world_size or not all(pipe.poll(GRACE) and pipe.recv() is None for pipe in pipes):
-            self._kill()
+            self.close()
             self._start()
         errors = [replies[pipe].error if pipe in replies else None for pipe in pipes]
         if any(errors):
@@ -68,16 +71,9 @@ class TestGang:
         return [replies[pipe].result for pipe in pipes]
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.send(None)
-        for process in self._processes:
-            process.join(2)
-        self._kill()
-
-    def _kill(self) -> None:
         for process in self._processes:
             process.kill()
+        for process in self._processes:
             process.join()
 
 
@@ -112,14 +108,30 @@ def _receive(pipe: Connection) -> Any:
 def _serve_calls(pipe: Connection) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    while (call := pipe.recv()) is not None:
-        worker, function, args = call
+    failed = []
+    while True:
+        worker, function, args = pipe.recv()
         try:
             with _group(worker, pipe):
-                pipe.send(Reply(function(worker, *args), None, ""))
+                try:
+                    pipe.send(Reply(function(worker, *args), None, ""))
+                except BaseException:
+                    # Kept: who frees it waits for a thread of the group's, at times for ever.
+                    failed.append(dist.group.WORLD)
+                    raise
         except BaseException as error:
             pipe.send(Reply(None, error, f"rank {worker.rank}: {traceback.format_exc()}"))
+            _hang_up()
         pipe.send(None)
+
+
+def _hang_up() -> None:
+    """As where the process of a failed worker ends: the others hear that it is gone. Aborting the group closes no
+    connection of gloo's."""
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.status == psutil.CONN_ESTABLISHED:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from epochal.ledger.capacity import Demand, Node, placed
+from epochal.ledger.values import HeldShare
 
 SETTLE_SECONDS = 1.0
 """For so long after a gang of ours came or went Ray may still tell of the time before."""
@@ -29,6 +30,10 @@ class Share:
     epoch: int
     demand: Demand
     placement: Mapping[str, int] | None = None
+
+    @property
+    def workers(self) -> int:
+        return self.demand.workers[1] if self.placement is None else sum(self.placement.values())
 
 
 def own(shares: Iterable[Share]) -> dict[str, dict[str, float]]:
@@ -105,13 +110,13 @@ class Bookings:
             self._changed_at = self._clock()
         self._changed()
 
-    def told(self, nodes: Sequence[Node]) -> tuple[tuple[Node, ...], list[tuple[str, int]]]:
-        """For a heartbeat: the nodes, as Ray tells them now, with what is free, and the jobs (id, epoch) in that."""
+    def told(self, nodes: Sequence[Node]) -> tuple[tuple[Node, ...], list[HeldShare]]:
+        """For a heartbeat: the nodes, as Ray tells them now, with what is free, and whose share is missing there."""
         with self._lock:
             seen = taken_by_others(nodes, own(self._shares.values()))
             settled = self._clock() - self._changed_at >= SETTLE_SECONDS
             self._others = seen if settled else _least(seen, self._others)
-            held = [(job_id, share.epoch) for job_id, share in self._shares.items()]
+            held: list[HeldShare] = [(job_id, one.epoch, one.workers) for job_id, one in self._shares.items()]
             return free(nodes, list(self._shares.values()), self._others), held
 
     def _is_of(self, job_id: str, epoch: int) -> bool:

@@ -12,14 +12,14 @@ from epochal.agent.job_runner import Agent
 from epochal.agent.logs import LogShipper, secret_of, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
-from epochal.agent.run_closer import tell_trial_runs
+from epochal.agent.run_closer import tell_runs
 from epochal.agent.run_tracking import kept_secrets, secret_path
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
 from epochal.tracking.reconcile import JobFolders
-from epochal.tracking.sync_state import SyncState, has_news, is_pending, readable
+from epochal.tracking.sync_state import has_news, is_pending, readable
 
 EVERY_SECONDS = 60.0
 _SYNC_SECONDS = 20.0
@@ -68,8 +68,8 @@ class Housekeeper:
         self._folders.tell_news(self._tell)
         for kept in kept_secrets(self._agent.home.storage):
             with readable(kept.parent):
+                self._tell_runs(kept.parent)
                 if not (is_pending(kept.parent) or has_news(kept.parent)):
-                    self._tell_runs(kept.parent)
                     kept.unlink(missing_ok=True)
 
     def _run(self) -> None:
@@ -112,18 +112,14 @@ class Housekeeper:
 
     def _tell_runs(self, folder: Path) -> None:
         """What MLflow has of the job by now, which its attempt did not live to hear."""
-        job = self._job(folder.name)
-        if job is None or (lease := self._lease(job)) is None:
+        if (lease := self._lease(self._job(folder.name))) is None:
             return
-        state = SyncState.load(folder)
         try:
-            if job.run_id is None and state.run_id:
-                self._agent.source.set_run(lease, state.run_id, state.uri, state.experiment_id or None)
-            tell_trial_runs(self._agent.source, lease, folder)
+            tell_runs(self._agent.source, lease, folder)
         except UnreachableError:
             raise
         except EpochalError as error:  # it has gone on elsewhere
-            _logger.info("%s: the ledger does not hear of its runs: %s", job.id, error)
+            _logger.info("%s: the ledger does not hear of its runs: %s", lease.job_id, error)
 
     def _lease(self, job: Job | None) -> LeaseKey | None:
         """That of the newest attempt, where this agent has kept its secret."""

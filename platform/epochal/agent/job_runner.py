@@ -18,14 +18,15 @@ from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
 from epochal.agent.port import JobSource
-from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
+from epochal.agent.program import PackageProgram, TrainProgram, demand_of, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
 from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows
-from epochal.agent.sweep_conductor import Requests, Sweep
+from epochal.agent.sweep_conductor import Sweep
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_program import SweepProgram
+from epochal.agent.sweep_slots import Orders
 from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
@@ -35,7 +36,6 @@ from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger import documents
-from epochal.ledger.capacity import Demand
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import GRACE_SECONDS, Job, Lease
 from epochal.redaction import named, trace
@@ -111,7 +111,7 @@ class JobRunner:
         self._folder = agent.home.job(lease.job_id)
         self._place: Place | None = None
         self._stop = Stop()
-        self._requests = Requests()
+        self._orders = Orders(self._placed_anew)
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
         self._log = ProgressLog()
@@ -143,7 +143,7 @@ class JobRunner:
         try:
             while lease is not None:
                 self._lease = lease
-                self._agent.bookings.expect(lease.job_id, lease.epoch, Demand.of(lease.job.spec))
+                self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
                 job = self._attempt(lease)
                 lease = self._next()
         finally:
@@ -178,10 +178,11 @@ class JobRunner:
     def _attempt(self, lease: Lease) -> Job | None:
         """One attempt, and what the ledger made of its end."""
         self._observer.state(lease.job)
+        self._orders.workers = lease.job.granted
         outbox = self._outbox = Outbox(
             self._source,
             lease,
-            Listener(self._observer.state, self.interrupt, self._taken, self._requests.heard_of),
+            Listener(self._observer.state, self.interrupt, self._taken, self._orders.heard),
             patience=None if self._agent.hands_back else _FULL_SECONDS,
         )
         try:
@@ -229,9 +230,8 @@ class JobRunner:
         self._quick_failures = self._quick_failures + 1 if self.ending.failed and lasted < QUICK_SECONDS else 0
         if not (pause := pause_before_next(self._quick_failures)) or not self._is_tried_again(lease):
             return
-        message = (
-            f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
-        )
+        failed = f"{self._quick_failures} attempts in a row failed at once ({self.ending.message})"
+        message = f"{failed}: waiting {pause:g} s"
         outbox.tell(partial(self._source.note, lease, EventKind.WAITING, message, key=f"waiting-{lease.epoch}"))
         deadline = time.monotonic() + pause
         while self._phase is Phase.RUNNING and time.monotonic() < deadline:
@@ -289,24 +289,27 @@ class JobRunner:
         limits = limits_for(limit.seconds if limit else None)
         if spec.sweep is None:
             return TrainProgram(payload, self._folder, lease.epoch, limits)
-        journal = SweepJournal(self._source, lease, lambda: self._is_ending)
-        return SweepProgram(Sweep(spec, payload, self._folder, journal, self._requests), lease.epoch, limits)
+        journal = SweepJournal(self._source, lease, self._folder, lambda: self._is_ending)
+        return SweepProgram(Sweep(spec, payload, self._folder, journal, self._orders), lease.epoch, limits)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""
         job = lease.job
         if self._place is not None and not self._place.is_whole:
             self._release()
-            self._agent.bookings.expect(job.id, lease.epoch, Demand.of(job.spec))
+            self._agent.bookings.expect(job.id, lease.epoch, demand_of(job))
         if self._place is None:
             limit = spec.limits.max_pending
-            pending = limit.seconds if limit else _ROOM_SECONDS
-            seconds = NO_ROOM_SECONDS if self._agent.hands_back else pending
+            seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
             code = self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job))
-            request = request_of(job.id, spec, code)
+            request = request_of(job, spec, code)
             self._place = reserve(self._agent.cluster, request, seconds, given_up=lambda: self._is_ending)
-            self._agent.bookings.place(job.id, lease.epoch, self._place.workers_by_node)
+            self._placed_anew()
         return self._place
+
+    def _placed_anew(self) -> None:
+        if self._place is not None:
+            self._agent.bookings.place(self._lease.job_id, self._lease.epoch, self._place.workers_by_node)
 
     def _tracked(self, spec: JobSpec) -> RunTracking:
         if self.tracking is None:

@@ -18,7 +18,7 @@ from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import JobState
-from epochal.ledger.values import LEASE_SECONDS, Job, Lease
+from epochal.ledger.values import LEASE_SECONDS, Job, Lease, Renewed
 from epochal.redaction import named
 
 RENEW_SECONDS = 2.0
@@ -36,13 +36,13 @@ _logger = logging.getLogger(__name__)
 class Listener:
     """Called from the outbox's thread: ``changed`` with the job as it is now, ``stop`` whenever it is heard that it was
     asked to end, with the grace that it has, ``lost`` when the lease is no longer ours: another attempt may be live, so
-    everything of this one must end. ``asked`` is told the number of the newest request of a sweep's users.
+    everything of this one must end. ``renewed`` is told what each renewal says.
     """
 
     changed: Callable[[Job], None]
     stop: Callable[[float | None], None]
     lost: Callable[[EpochalError], None]
-    asked: Callable[[int], None] = lambda newest: None
+    renewed: Callable[[Renewed], None] = lambda renewed: None
 
 
 class Outbox:
@@ -159,8 +159,7 @@ class Outbox:
         with self._changed:
             if self._progress is progress:
                 self._progress = None
-        if renewed.requested:
-            self._listener.asked(renewed.requested)
+        self._listener.renewed(renewed)
         if renewed.state is JobState.STOPPING:
             self._listener.stop(renewed.grace)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
-from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
+from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
 
 
 class JobSource(Protocol):
@@ -23,12 +23,11 @@ class JobSource(Protocol):
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]],
+        held: Sequence[HeldShare],
         detail: Mapping[str, Any],
         storage: str | None = None,
     ) -> AgentInfo:
-        """The agent lives: its nodes, of which what is ``held`` (job id, epoch) is taken already, and the id of its
-        storage."""
+        """The agent lives: its nodes, of which what is ``held`` is taken already, and the id of its storage."""
 
     def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s.
@@ -37,10 +36,10 @@ class JobSource(Protocol):
         """
 
     def renew(self, lease: Lease, ttl: float, progress: Mapping[str, Any] | None = None) -> Renewed:
-        """Keep the lease; STOPPING says that the job was asked to end."""
+        """Keep the lease; STOPPING says that the job was asked to end, ``granted`` how many workers it may have."""
 
     def running(self, lease: Lease, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
-        """The gang trains, with this many workers."""
+        """The gang trains, with this many workers; told again, their number has changed."""
 
     def set_run(self, lease: Held, run_id: str, tracking_uri: str, experiment_id: str | None = None) -> Job:
         """The job's MLflow run, and MLflow's id of its experiment."""

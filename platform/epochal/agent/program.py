@@ -15,7 +15,9 @@ from epochal.engine.gang import Gang, Stop
 from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
 from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
+from epochal.ledger.capacity import Demand
 from epochal.ledger.states import Reason
+from epochal.ledger.values import FullJob
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.training.control import Phase, Report
@@ -46,16 +48,22 @@ class Program(Protocol):
     def run(self, place: Place, tell: Tell, stop: Stop) -> Ending: ...
 
 
-def request_of(job: str, spec: JobSpec, code: Package | None) -> GangRequest:
-    """The workers that train the job with that id, and the shipped ``code`` that they import. Of a sweep, for as many
-    trials at a time as there is room for."""
-    resources = spec.resources
+def demand_of(job: FullJob) -> Demand:
+    """What its workers need, of which it has as many as the ledger allows."""
+    return Demand.of(job.spec).at_most(job.granted)
+
+
+def request_of(job: FullJob, spec: JobSpec, code: Package | None) -> GangRequest:
+    """The workers that train the job, and the shipped ``code`` that they import. Of a sweep, for as many trials at a
+    time as there is room for."""
+    demand = demand_of(job)
     return GangRequest(
-        job=job,
-        workers=(resources.min_workers, spec.most_workers),
-        cpus=resources.cpus_per_worker,
-        gpus=resources.gpus_per_worker,
-        memory=resources.memory_per_worker,
+        job=job.id,
+        workers=demand.workers,
+        cpus=demand.cpus,
+        gpus=demand.gpus,
+        memory=demand.memory,
+        step=demand.step,
         env=spec.env,
         package=code,
         secrets=tuple(spec.secrets),

@@ -36,7 +36,8 @@ class Ending:
 
     ``reason`` is None where the training stopped because it was asked to, PENDING_TIMEOUT where there was no room for
     it, INTERRUPTED where the agent gave it up. ``message`` names the first failing rank; ``result`` is what the first
-    worker returned; ``lost``: Ray, or the agent itself, went down with it; ``refusal``: see ``Failed``.
+    worker returned; ``lost``: Ray, or the agent itself, went down with it; ``refusal``: see ``Failed``; ``final``: more
+    attempts would change nothing, whatever the reason (a sweep whose trials failed).
     """
 
     reason: Reason | None
@@ -45,6 +46,7 @@ class Ending:
     result: Mapping[str, Any] = field(default_factory=dict)
     lost: bool = False
     refusal: bool = False
+    final: bool = False
 
     @property
     def failed(self) -> bool:
@@ -112,7 +114,7 @@ def next_action(ending: Ending, state: JobState, failed: Sequence[Reason], terms
         return Decision(action, Reason.INTERRUPTED, message or _OUTSIDE, ending.lost)
     if reason is Reason.PENDING_TIMEOUT and terms.hands_back:
         return Decision(Action.REQUEUE, Reason.INTERRUPTED, message)
-    if ending.failed and may_retry(terms.retry, [*failed, reason]):
+    if ending.failed and not ending.final and may_retry(terms.retry, [*failed, reason]):
         return Decision(Action.REQUEUE if terms.leaves else Action.RETRY, reason, message)
     return Decision(Action.FINISH, reason, message)
 

@@ -17,8 +17,7 @@ from epochal.files import write_atomically
 from epochal.ledger.values import Held, Lease
 from epochal.tracking.connection import connect
 from epochal.tracking.sent_trials import SweepTrials
-from epochal.tracking.sync_state import has_news
-from epochal.tracking.trial_runs import journal_path
+from epochal.tracking.sync_state import SyncState, has_news
 
 _logger = logging.getLogger(__name__)
 
@@ -68,22 +67,31 @@ class RunCloser:
             connect(self._uri)
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
-        known = tracking.run_id if tracking.told else ""
-        synced = tracking.close()
-        if synced.pending or has_news(tracking.folder):
-            with as_far_as_the_disk_allows(tracking.folder):
-                write_atomically(secret_path(tracking.folder, lease.epoch), lease.secret, mode=0o600)
-        with suppress(EpochalError):  # it has gone on elsewhere, which has told its runs
+        known, kept = tracking.run_id if tracking.told else "", secret_path(tracking.folder, lease.epoch)
+        with as_far_as_the_disk_allows(tracking.folder):  # before: this takes seconds, in which the agent may die
+            write_atomically(kept, lease.secret, mode=0o600)
+        synced, told = tracking.close(), False
+        with suppress(EpochalError):  # it has gone on elsewhere, or housekeeping tells it later
             if synced.run_id and synced.run_id != known:
                 self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)
-            tell_trial_runs(self._source, lease, tracking.folder)
+            tell_runs(self._source, lease, tracking.folder)
+            told = True
+        if told and not (synced.pending or has_news(tracking.folder)):
+            kept.unlink(missing_ok=True)
 
 
-def tell_trial_runs(source: JobSource, lease: Held, folder: Path) -> None:
-    """Have the ledger know the runs that MLflow has of the trials of a sweep that is over, where it does not yet."""
-    if not journal_path(folder).exists():
-        return
+def tell_runs(source: JobSource, lease: Held, folder: Path) -> None:
+    """Have the ledger know the runs that MLflow has by now: that of the job in ``folder``, where it knows of none, and,
+    of a sweep, those of its trials.
+
+    Raises:
+        EpochalError: the ledger does not answer, or another attempt has followed.
+    """
+    state = SyncState.load(folder)
+    if state.run_id and source.job(lease.job_id).run_id is None:
+        source.set_run(lease, state.run_id, state.uri, state.experiment_id or None)
     sent = SweepTrials(folder)
     sent.read()
-    known = {trial.number for trial in source.trials(lease.job_id) if trial.run_id is not None}
-    source.set_trial_runs(lease, {number: run for number, run in sent.run_ids.items() if number not in known})
+    if ids := sent.run_ids:
+        known = {trial.number for trial in source.trials(lease.job_id) if trial.run_id is not None}
+        source.set_trial_runs(lease, {number: run for number, run in ids.items() if number not in known})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,8 @@ from epochal.agent.retry_policy import Ending, may_retry
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
+from epochal.agent.sweep_slots import Orders, SlotPool
+from epochal.agent.trial_states import checkpoints, copy_state
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload, TrialSegment
@@ -35,7 +36,6 @@ from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Inte
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import TrialRuns, trial_folder
-from epochal.training import checkpoint
 from epochal.training.control import Prepared, Report
 
 EVERY = "60s"
@@ -57,15 +57,6 @@ class SweepTell(Tell, Protocol):
         """Something that a person should read."""
 
 
-class Requests:
-    """What is known of the users' requests: that there are newer ones."""
-
-    newest = 0
-
-    def heard_of(self, newest: int) -> None:
-        self.newest = max(self.newest, newest)
-
-
 @dataclass(frozen=True)
 class Sweep:
     """What is trained, and where its traces go. ``payload`` has the spec as it is stored, which those of its trials are
@@ -75,7 +66,7 @@ class Sweep:
     payload: TrainPayload
     folder: Path
     journal: SweepJournal
-    requests: Requests
+    orders: Orders
 
 
 class Conductor:
@@ -104,13 +95,18 @@ class Conductor:
 
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
-        for told in self._journal.replayed():
-            finish = [one for one in self._controller.step(told) if isinstance(one, Finish)]
-            self._finish = finish[0] if finish else self._finish
-            if isinstance(told, Reached):
-                self._metrics[told.trial] = told.metrics
-        for trial in self._controller.trials.values():
+        told, untold = self._journal.replayed()
+        copies: dict[int, Copy] = {}
+        self._replay(told, copies)
+        known = dict(self._controller.trials)
+        self._replay(untold, copies)
+        self._link_runs()
+        for number, trial in self._controller.trials.items():
             self._runs.record(trial)
+            if trial != known.get(number):
+                self._journal.change(self._record(number))
+        for copy in copies.values():
+            self._copy(copy)
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
         self._hear()
@@ -121,22 +117,58 @@ class Conductor:
             self._tell.started(self._place.world_size, [])
         self._tell.swept(self._progress())
 
-    def conduct(self, slots: Sequence[Slot]) -> None:
+    def _replay(self, inputs: Sequence[Input], copies: dict[int, Copy]) -> None:
+        """Have the controller take in what it was told before. ``copies``, by trial, are those that the attempt before
+        may not have come to make: nothing was measured since."""
+        for told in inputs:
+            if isinstance(told, Reached):
+                self._metrics[told.trial] = told.metrics
+                self._steps[told.trial, told.length] = told.step
+                copies.pop(told.trial, None)
+            for command in self._controller.step(told):
+                match command:
+                    case Copy():
+                        copies[command.trial] = command
+                    case End():
+                        copies.pop(command.trial, None)
+                    case Finish():
+                        self._finish = command
+
+    def conduct(self, slots: SlotPool) -> None:
         """Until the sweep is over."""
+        begin = slots.begin()
         self._packs = Packs(self._sweep.spec, dict(self._sweep.payload.spec), len(slots))
-        with ThreadPoolExecutor(len(slots), "slot") as threads:
-            working = [threads.submit(self._work, slot) for slot in slots]
+        with ThreadPoolExecutor(self._sweep.spec.most_workers, "slot") as threads:
+            working = {threads.submit(self._work, slot, slots): slot for slot in begin}
             try:
-                while not self._is_over and not any(one.done() for one in working):
+                while not self._is_over and self._resize(slots, threads, working):
                     with self._changed:
                         self._changed.wait(_LOOK_SECONDS)
-                    if self._sweep.requests.newest > self._heard:
+                    if self._sweep.orders.requested > self._heard:
                         self._hear()
                     self._link_runs()
             finally:
                 self._end_all()
             for one in working:
                 one.result()
+
+    def _resize(self, slots: SlotPool, threads: ThreadPoolExecutor, working: dict[Future[None], Slot]) -> bool:
+        """Have as many slots as the ledger allows; whether no other than those that are to leave has ended."""
+        for one in [one for one in working if one.done()]:
+            if not slots.is_leaving(working[one]):
+                return False
+            one.result()
+            slots.left(working.pop(one))
+        working |= {threads.submit(self._work, slot, slots): slot for slot in slots.joining()}
+        with self._changed:
+            self._packs.slots = len(slots)
+            overdue = slots.overdue()
+            for trial, slot in self._training.items():
+                if slot in overdue:
+                    slot.end_trial(trial)
+            if slots.surplus > 0:
+                self._changed.notify_all()  # one that waits for work leaves at once
+        return True
 
     def ending(self) -> Ending:
         if self._journal.failed is not None and not self._stop.requested:
@@ -148,8 +180,7 @@ class Conductor:
         if self._finish is None:
             return Ending(None)
         if self._finish.failed:
-            failed = [one for one in self._controller.trials.values() if one.state is TrialState.FAILED]
-            return Ending(Reason(failed[-1].why) if failed else Reason.USER_ERROR, self._finish.failed)
+            return Ending(Reason(self._finish.reason), self._finish.failed, final=True)
         return Ending(Reason.COMPLETED, result=self._result())
 
     def _result(self) -> dict[str, Any]:
@@ -185,20 +216,20 @@ class Conductor:
             self._packs.built(report.parameters)
         self._tell.of_trial(trial, report)
 
-    def _work(self, slot: Slot) -> None:
+    def _work(self, slot: Slot, slots: SlotPool) -> None:
         """One slot's thread."""
         holds: int | None = None
         try:
-            while runs := self._next(slot, holds):
+            while runs := self._next(slot, slots, holds):
                 ended = slot.train([self._segment(run) for run in runs])
                 holds = self._ended_together(runs, ended)
         finally:
             slot.close()
 
-    def _next(self, slot: Slot, holds: int | None) -> list[Run]:
-        """What the slot trains next, several as a pack; nothing once the sweep is over."""
+    def _next(self, slot: Slot, slots: SlotPool, holds: int | None) -> list[Run]:
+        """What the slot trains next, several as a pack; nothing once it is to leave, or the sweep is over."""
         with self._changed:
-            while not self._is_over:
+            while not self._is_over and not slots.leaves(slot):
                 left = self._controller.wanted - len(self._controller.trials)
                 taken = self._packs.take(lambda: self._asked(holds), left)
                 if not taken and not self._is_over:
@@ -275,8 +306,8 @@ class Conductor:
         early = result["state"] == "completed" and length < run.until
         length = length if early else run.until
         self._metrics[run.trial] = metrics
-        self._steps[run.trial, length] = int(result["step"])
-        return Reached(run.trial, length, metrics.get(objective.metric, math.nan), early, metrics)
+        step = self._steps[run.trial, length] = int(result["step"])
+        return Reached(run.trial, length, metrics.get(objective.metric, math.nan), early, metrics, step)
 
     def _fail(self, trial: Trial, failed: Failed) -> None:
         """A lost worker costs its trial nothing, a few times; a place that is gone ends the attempt."""
@@ -299,17 +330,16 @@ class Conductor:
         """Have the controller take it in, write that down, and do at once what is to be done at once."""
         with self._changed:
             commands = self._controller.step(told)
-            for command in commands:
-                if isinstance(command, Copy):
-                    self._copy(command)
             started = next((command.trial for command in commands if isinstance(command, Run)), None)
             number = started if started is not None else trial
             if commands or not isinstance(told, Asked):
                 record = None if number is None else self._record(number)
                 self._journal.tell(NewInput(to_json(told, commands), key), record)
             self._finish = next((command for command in commands if isinstance(command, Finish)), self._finish)
-            for command in commands:
-                if isinstance(command, End):
+            for command in commands:  # after it was told: a copy, or a deletion, that nobody knows of cannot be undone
+                if isinstance(command, Copy):
+                    self._copy(command)
+                elif isinstance(command, End):
                     self._end(command)
             if number is not None:
                 changed = self._controller.trials[number]
@@ -339,7 +369,10 @@ class Conductor:
             slot.end_trial(command.trial)
         # The end of the sweep stops those too that go on once it is extended.
         if command.state is TrialState.COMPLETED or self._finish is None:
-            shutil.rmtree(self._checkpoints(command.trial), ignore_errors=True)
+            shutil.rmtree(checkpoints(self._sweep.folder, command.trial), ignore_errors=True)
+
+    def _copy(self, command: Copy) -> None:
+        copy_state(self._sweep.folder, command, self._steps.get((command.source, command.length), 0))
 
     def _progress(self) -> SweepProgress:
         controller, objective = self._controller, self._sweep.spec.objective
@@ -362,23 +395,3 @@ class Conductor:
             self._changed.notify_all()
             for trial, slot in self._training.items():
                 slot.end_trial(trial)
-
-    def _checkpoints(self, trial: int) -> Path:
-        return trial_folder(self._sweep.folder, trial) / checkpoint.FOLDER
-
-    def _copy(self, command: Copy) -> None:
-        """By reference, where the file system can: no byte is copied."""
-        source, target = self._checkpoints(command.source), self._checkpoints(command.trial)
-        step = self._steps.get((command.source, command.length)) or checkpoint.steps(source)[0]
-        name = checkpoint.name_of(step)
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        shutil.copytree(source / name, target / f"{name}.tmp-copied", copy_function=_link)
-        (target / f"{name}.tmp-copied").rename(target / name)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

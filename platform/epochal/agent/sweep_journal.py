@@ -1,28 +1,35 @@
 """What a sweep's controller was told, on its way to the ledger, and what users ask of it on the way back.
 
-Inputs are written down in batches, by a thread, in the order in which the controller took them in. What an agent that
-dies had not written yet is forgotten with it: the next attempt replays what is there, and trains the rest again.
+Inputs go to the ledger in batches, by a thread, in the order in which the controller took them in; and before anything
+is done about one, it is in a file of the job's folder. An agent that dies has trained more than the ledger was told,
+and left the checkpoints and the metrics of that: an attempt that did not know would take them for those of another
+point, or of another length. So what the ledger lacks is read from the file of the attempt before.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.errors import ConflictError, EpochalError, UnreachableError
+from epochal.files import write_atomically
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.ledger.values import Lease
+from epochal.redaction import said
 from epochal.spec.job import JobSpec
 from epochal.sweeps.inputs import from_json
 from epochal.sweeps.trials import Input, Trial
+from epochal.tracking.trial_runs import new_lines, trials_folder
 
 EVERY_SECONDS = 0.2
 """Between two batches."""
@@ -39,11 +46,12 @@ T = TypeVar("T")
 
 
 class SweepJournal:
-    """Of one attempt. Use it as a context manager: at its end what is left is written down."""
+    """Of one attempt. Use it as a context manager: at its end what is left is written down. ``folder`` is the job's."""
 
-    def __init__(self, source: JobSource, lease: Lease, given_up: Callable[[], bool]) -> None:
+    def __init__(self, source: JobSource, lease: Lease, folder: Path, given_up: Callable[[], bool]) -> None:
         self._source = source
         self._lease = lease
+        self._ahead = _Ahead(trials_folder(folder), lease.epoch)
         self._given_up = given_up
         self._newest = 0
         self._told: list[NewInput] = []
@@ -66,17 +74,21 @@ class SweepJournal:
             self._waiting.notify_all()
         self._thread.join()
 
-    def replayed(self) -> list[Input]:
-        """What earlier attempts have written down, in order. To be asked first.
+    def replayed(self) -> tuple[list[Input], list[Input]]:
+        """What earlier attempts were told, in order: what the ledger has of it, and what it did not hear any more.
+
+        To be asked first.
 
         Raises:
             UnreachableError: the ledger does not answer, and it is given up.
             ConflictError: another version wrote something that this one cannot read.
         """
         stored = self._patiently(lambda: self._source.inputs(self._lease.job_id))
-        self._newest = stored[-1].seq if stored else 0
-        self._heard = {one.key for one in stored if one.key is not None}
-        return [from_json(one.body) for one in stored]
+        self._newest, epoch = (stored[-1].seq, stored[-1].epoch) if stored else (0, 0)
+        self._told = self._ahead.taken_over(self._newest, epoch)
+        keys = [*(one.key for one in stored), *(one.key for one in self._told)]
+        self._heard = {key for key in keys if key is not None}
+        return [from_json(one.body) for one in stored], [from_json(one.body) for one in self._told]
 
     def earlier(self, spec: JobSpec) -> list[Trial]:
         """The trials of the sweep that the searcher is to learn from too, with negative numbers.
@@ -108,6 +120,7 @@ class SweepJournal:
         """Have it written down that the controller took this in, and what became of a trial with it."""
         with self._waiting:
             self._told.append(told)
+            self._ahead.add(self._newest + len(self._told), told)
             if changed is not None:
                 self._changed[changed.number] = changed
 
@@ -137,7 +150,7 @@ class SweepJournal:
         newest = self._patiently(lambda: self._source.append_inputs(self._lease, self._newest, told, changed))
         with self._waiting:
             del self._told[: len(told)]
-        self._newest = newest
+            self._newest = newest
 
     def _patiently(self, call: Callable[[], T]) -> T:
         failures = 0
@@ -149,3 +162,55 @@ class SweepJournal:
                     raise
             failures += 1
             time.sleep(pause_after(failures))
+
+
+class _Ahead:
+    """Inputs in the order of their numbers, in a file an attempt: two agents that both think they hold a job must not
+    write into one."""
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        self._folder = folder
+        self._epoch = epoch
+        self._path = self._of(epoch)
+        self._unwritten = b""
+
+    def _of(self, epoch: int) -> Path:
+        return self._folder / f"inputs-{epoch:05d}.jsonl"
+
+    def taken_over(self, newest: int, epoch: int) -> list[NewInput]:
+        """What follows the ledger's ``newest`` input, which the attempt ``epoch`` wrote, in the file of the attempt
+        before this one. A file that is older than ``epoch`` tells of what the ledger knows better."""
+        before = [path for path in sorted(self._folder.glob("inputs-*.jsonl")) if path < self._path]
+        found: list[NewInput] = []
+        for seq, one in _numbered(before[-1]) if before and before[-1] >= self._of(epoch) else ():
+            if seq == newest + len(found) + 1:
+                found.append(one)
+        write_atomically(self._path, b"".join(_line(seq, one) for seq, one in enumerate(found, newest + 1)))
+        for path in before:
+            path.unlink()
+        return found
+
+    def add(self, seq: int, one: NewInput) -> None:
+        """Where the disk does not take it, it is kept, and written with the next: nothing waits for that."""
+        self._unwritten += _line(seq, one)
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[file.write(self._unwritten) :]
+        except OSError as error:
+            _logger.warning("%s cannot be written, what it lacks is kept in memory: %s", self._path, said(error))
+
+
+def _line(seq: int, one: NewInput) -> bytes:
+    return json.dumps({"seq": seq, "key": one.key, "body": one.body}, separators=(",", ":")).encode() + b"\n"
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, NewInput]]:
+    """The inputs of a file up to the first line that cannot be read."""
+    for raw in new_lines(path, 0):
+        try:
+            line = json.loads(raw)
+            yield int(line["seq"]), NewInput(line["body"], line["key"])
+        except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
+            _logger.warning("a line of %s cannot be read: %s", path, said(error))
+            return

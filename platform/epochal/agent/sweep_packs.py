@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 from epochal.spec.job import JobSpec
 from epochal.spec.tree import placed
+from epochal.sweeps.check import learns
 from epochal.sweeps.trials import Run
 from epochal.training.packing import key_of, packable
 
 MOST = 16
-"""Trials of a pack where the spec leaves it to us; fewer in a sweep of fewer than eight times as many, whose searcher
-and trial scheduler would otherwise hear of too many at once."""
+"""Trials of a pack where the spec leaves it to us."""
+
+ROUNDS = 8
+"""So many packs of a sweep at the least, where what is tried next depends on what others came to: a searcher and a
+trial scheduler that hear of too many at once learn little."""
 
 MOST_PARAMETERS = 300_000
 """Of a model that is packed then. The cores of a CPU are busy with a larger one alone."""
@@ -32,9 +36,10 @@ class Packs:
     def __init__(self, spec: JobSpec, stored: dict[str, object], slots: int) -> None:
         assert spec.sweep is not None
         self._stored = stored
-        self._slots = slots
+        self.slots = slots
         self._pack = spec.sweep.pack
         self._trials = spec.sweep.trials
+        self._learns = learns(spec)
         self._parameters: int | None = None
         self._waiting: deque[_Waiting] = deque()
         self._alone: set[str] = set()
@@ -73,9 +78,9 @@ class Packs:
         elif self._parameters is None or self._parameters > MOST_PARAMETERS:
             return 1
         else:
-            most = min(MOST, self._trials // 8)
+            most = min(MOST, self._trials // ROUNDS) if self._learns else MOST
         # As many to each slot, so that all are done at the same time.
-        share = -(-(left + len(self._waiting)) // self._slots) if left else most
+        share = -(-(left + len(self._waiting)) // self.slots) if left else most
         return max(1, min(most, share))
 
     def _key(self, run: Run) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from epochal.agent.retry_policy import Ending
 from epochal.agent.sweep_conductor import Conductor, Sweep, SweepTell
+from epochal.agent.sweep_slots import SlotPool
 from epochal.engine.events import Started
 from epochal.engine.gang import Stop
 from epochal.engine.hub import Hub
@@ -16,10 +18,16 @@ from epochal.engine.slot import Attempt, Slot
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.training.control import Phase, Report
 
+_SWITCH_SECONDS = 0.0005
+"""From one segment to the next a slot's thread gives the interpreter up several times (a message, a line of a file),
+and waits for it as long as this each time while MLflow's thread computes: with Python's own 5 ms, the worker waits
+longer than a tiny trial trains."""
+
 
 @dataclass(frozen=True)
 class SweepProgram:
-    """Slots over the whole place train the trials of a ``sweep``; see ``TrainProgram`` for the rest."""
+    """Slots over the whole place, which grows and shrinks as the ledger says, train the trials of a ``sweep``; see
+    ``TrainProgram`` for the rest."""
 
     sweep: Sweep
     attempt: int
@@ -27,21 +35,17 @@ class SweepProgram:
 
     def run(self, place: Place, tell: SweepTell, stop: Stop) -> Ending:
         """Until nothing is left to try, too many trials have failed, or it is asked to stop."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         conductor = Conductor(self.sweep, place, tell, stop)
         conductor.begin()
         with self.sweep.journal, Hub(place.connection.host) as hub:
-            listener = _Listener(tell, conductor)
+            listener = _Listener(tell, conductor, place)
             data_folder = self.sweep.payload.data_folder
             attempt = Attempt(place, self.sweep.folder, self.attempt, data_folder, stop, hub, listener, self.limits)
+            slots = SlotPool(place, self.sweep.orders, partial(Slot, attempt), listener.resized)
             with stop.heard_by(conductor.wake, conductor.wake):
-                conductor.conduct([Slot(attempt, n, seats) for n, seats in enumerate(self._groups(place))])
+                conductor.conduct(slots)
         return conductor.ending()
-
-    def _groups(self, place: Place) -> Iterator[list[Any]]:
-        """The seats of each slot: a trial's workers sit as close together as they can."""
-        seats, workers = place.seats(), self.sweep.spec.resources.max_workers
-        for first in range(0, len(seats) - workers + 1, workers):
-            yield seats[first : first + workers]
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,19 @@ class _Listener:
 
     tell: SweepTell
     conductor: Conductor
-    started_workers: dict[int, Started] = field(default_factory=dict)
+    place: Place
+    workers: dict[int, Started] = field(default_factory=dict)
+    """The newest that have started, by number."""
 
     def started(self, workers: Mapping[int, Started]) -> None:
-        self.started_workers.update(workers)
-        ranks = [self.started_workers[number] for number in sorted(self.started_workers)]
-        self.tell.started(len(ranks), ranks)
+        self.workers.update(workers)
+        self.resized()
+
+    def resized(self) -> None:
+        """Tell how many workers the sweep has room for: their processes start when they are needed."""
+        size = self.place.world_size
+        if self.workers:
+            self.tell.started(size, [self.workers[number] for number in sorted(self.workers)[:size]])
 
     def log(self, rank: int, text: str, begun: str) -> None:
         self.tell.log(rank, text, begun)

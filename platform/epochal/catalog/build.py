@@ -121,8 +121,8 @@ def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter])
         raise _refused("train.optimizer", said(error)) from None
 
 
-def lr_factor(choice: LrSchedule, step: int, total: int) -> float:
-    """The factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
+def build_lr_schedule(choice: LrSchedule) -> Callable[[int, int], float]:
+    """``(step, total)`` to the factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
 
     Linear warm-up first: step ``w`` of a warm-up of ``w`` steps is the first at the schedule's own start.
 
@@ -132,11 +132,15 @@ def lr_factor(choice: LrSchedule, step: int, total: int) -> float:
     """
     entry = LR_SCHEDULES.get(choice.name)
     params = validated(entry.params, choice.params, "train.lr_schedule")
-    warmup = min(steps_of(choice.warmup, total), total) if choice.warmup else 0
-    after = max(1, total - warmup)
-    if step < warmup:
-        return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
-    return entry.build(params, step - warmup, after)
+
+    def factor(step: int, total: int) -> float:
+        warmup = min(steps_of(choice.warmup, total), total) if choice.warmup else 0
+        after = max(1, total - warmup)
+        if step < warmup:
+            return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
+        return entry.build(params, step - warmup, after)
+
+    return factor
 
 
 def import_object(target: str, path: str) -> Any:

@@ -56,9 +56,14 @@ class DataInfo:
     input: Field
     target: Field
 
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Both, by name."""
+        return {"input": self.input, "target": self.target}
+
     def example(self, batch: int = 2, seed: int = 0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        return {"input": self.input.example(batch, generator), "target": self.target.example(batch, generator)}
+        return {name: field.example(batch, generator) for name, field in self.fields.items()}
 
 
 class Split(Protocol):
@@ -106,7 +111,10 @@ class SampleSplit:
         """
         if not len(indices):  # a worker's share of a small batch may be empty, yet its shapes are needed
             return {name: tensor[:0] for name, tensor in self.fetch([0]).items()}
-        samples = [self._sample(index) for index in indices]
+        samples = []
+        for index in indices:
+            with reading(f"sample {index}", hint=_MEND):
+                samples.append(self.read(index))
         with reading(f"the samples {some([str(index) for index in indices])}", "one batch", _MEND):
             try:
                 batch: Batch = default_collate(samples)
@@ -114,10 +122,6 @@ class SampleSplit:
                 _refuse_unlike(samples, indices)
                 raise
         return batch
-
-    def _sample(self, index: int) -> Batch:
-        with reading(f"sample {index}", hint=_MEND):
-            return self.read(index)
 
 
 _MEND = "mend it, or take it out; `epochal plan --data` lists every sample that is bad"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from epochal.catalog.schema_model import model_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
-from epochal.spec.corners import corners, in_order, problems_at
+from epochal.spec.corners import Point, corners, in_order, problems_at
 from epochal.spec.job import LrSchedule, Optimizer
 from epochal.spec.params import problems_of
 from epochal.spec.section import is_import_path
@@ -89,7 +89,13 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     Only what the catalog knows is looked at: fields of a wrong type are left to the spec's own validation. Where a
     sweep moves a parameter or a name, it is looked at in the corners of the sweep's space.
     """
-    return problems_at(corners(*_swept(tree)), lambda point: _check(placed(tree, point)))
+
+    def judge(point: Point) -> list[Problem]:
+        spec = placed(tree, point)
+        problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
+        return [*problems, *_sharded_but_whole(spec), *_waits_in_vain(spec)]
+
+    return problems_at(corners(*_swept(tree)), judge)
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,6 @@ class _Named:
     name: str
     params: Mapping[str, Any]
     params_path: str
-
-
-def _check(tree: Mapping[str, Any]) -> list[Problem]:
-    with_code = tree.get("code") is not None
-    problems = [problem for named in _named(tree) for problem in _problems(named, with_code)]
-    return [*problems, *_sharded_but_whole(tree), *_waits_in_vain(tree)]
 
 
 def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
@@ -177,7 +177,13 @@ def _problems(named: _Named, with_code: bool) -> list[Problem]:
         return _own_code_problems(named, with_code)
     known = _index()[named.kind]
     if named.name in known:
-        return _param_problems(named, _model(named.kind, named.name))
+        model = _model(named.kind, named.name)
+        try:
+            model.model_validate(dict(named.params))
+        except ValidationError as error:
+            beside = SECTIONS[named.kind].model_fields if named.kind in SECTIONS else ()
+            return problems_of(error, model, named.params_path, beside)
+        return []
     if named.name in _plugins(named.kind):
         return []
     words = named.kind.replace("_", " ")
@@ -195,15 +201,6 @@ def _own_code_problems(named: _Named, with_code: bool) -> list[Problem]:
     return [
         Problem(f"{named.path}.name", "this is your own code, and the spec has no code", value=named.name, hint=hint)
     ]
-
-
-def _param_problems(named: _Named, model: type[BaseModel]) -> list[Problem]:
-    try:
-        model.model_validate(dict(named.params))
-    except ValidationError as error:
-        beside = SECTIONS[named.kind].model_fields if named.kind in SECTIONS else ()
-        return problems_of(error, model, named.params_path, beside)
-    return []
 
 
 @cache

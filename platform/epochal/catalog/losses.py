@@ -6,6 +6,7 @@ by the batch's weight this is what torch's ``reduction="mean"`` gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Annotated, Literal
@@ -78,10 +79,6 @@ def _sum_of_weights(params: WeightedParams, target: Tensor) -> Tensor | None:
     return None if weights is None else weights[target].sum()
 
 
-def _per_sample(total: Tensor, output: Tensor) -> Tensor:
-    return total / prod(output.shape[1:])
-
-
 def _cross_entropy(params: CrossEntropyParams, output: Tensor, target: Tensor) -> Tensor:
     weights, smoothing = weights_of(params, output), params.label_smoothing
 
@@ -101,31 +98,6 @@ def _multi_margin(params: MultiMarginParams, output: Tensor, target: Tensor) -> 
     if not len(output):  # torch refuses an empty batch here
         return output.sum()
     return F.multi_margin_loss(output, target, params.p, params.margin, weights_of(params, output), reduction="sum")
-
-
-def _mse(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
-    return _per_sample(F.mse_loss(output, target, reduction="sum"), output)
-
-
-def _l1(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
-    return _per_sample(F.l1_loss(output, target, reduction="sum"), output)
-
-
-def _smooth_l1(params: SmoothL1Params, output: Tensor, target: Tensor) -> Tensor:
-    return _per_sample(F.smooth_l1_loss(output, target, reduction="sum", beta=params.beta), output)
-
-
-def _huber(params: HuberParams, output: Tensor, target: Tensor) -> Tensor:
-    return _per_sample(F.huber_loss(output, target, reduction="sum", delta=params.delta), output)
-
-
-def _poisson_nll(params: PoissonParams, output: Tensor, target: Tensor) -> Tensor:
-    total = F.poisson_nll_loss(output, target, params.log_input, params.full, eps=params.eps, reduction="sum")
-    return _per_sample(total, output)
-
-
-def _bce_with_logits(params: NoParams, output: Tensor, target: Tensor) -> Tensor:
-    return _per_sample(F.binary_cross_entropy_with_logits(output, target, reduction="sum"), output)
 
 
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn."
@@ -154,47 +126,31 @@ MULTI_MARGIN = LossEntry(
     build=_multi_margin,
     target_kind="class",
 )
-MSE = LossEntry(
-    summary="Mean squared error",
-    source=f"{_DOCS}MSELoss.html",
-    params=NoParams,
-    build=_mse,
-    target_kind="real",
+
+
+def _real(loss: Callable[..., Tensor], params: type[Params], summary: str, name: str) -> LossEntry:
+    """A loss over real values, whose parameters are the keyword arguments of torch's function."""
+
+    def build(given: Params, output: Tensor, target: Tensor) -> Tensor:
+        return loss(output, target, reduction="sum", **dict(given)) / prod(output.shape[1:])
+
+    return LossEntry(summary=summary, source=f"{_DOCS}{name}.html", params=params, build=build, target_kind="real")
+
+
+MSE = _real(F.mse_loss, NoParams, "Mean squared error", "MSELoss")
+L1 = _real(F.l1_loss, NoParams, "Mean absolute error", "L1Loss")
+SMOOTH_L1 = _real(
+    F.smooth_l1_loss, SmoothL1Params, "Squared near zero and absolute beyond, with slope 1", "SmoothL1Loss"
 )
-L1 = LossEntry(
-    summary="Mean absolute error",
-    source=f"{_DOCS}L1Loss.html",
-    params=NoParams,
-    build=_l1,
-    target_kind="real",
+HUBER = _real(F.huber_loss, HuberParams, "Squared near zero and absolute beyond, with slope delta", "HuberLoss")
+POISSON_NLL = _real(
+    F.poisson_nll_loss, PoissonParams, "Negative log likelihood of counts, Poisson distributed", "PoissonNLLLoss"
 )
-SMOOTH_L1 = LossEntry(
-    summary="Squared near zero and absolute beyond, with slope 1",
-    source=f"{_DOCS}SmoothL1Loss.html",
-    params=SmoothL1Params,
-    build=_smooth_l1,
-    target_kind="real",
-)
-HUBER = LossEntry(
-    summary="Squared near zero and absolute beyond, with slope delta",
-    source=f"{_DOCS}HuberLoss.html",
-    params=HuberParams,
-    build=_huber,
-    target_kind="real",
-)
-POISSON_NLL = LossEntry(
-    summary="Negative log likelihood of counts, Poisson distributed",
-    source=f"{_DOCS}PoissonNLLLoss.html",
-    params=PoissonParams,
-    build=_poisson_nll,
-    target_kind="real",
-)
-BCE_WITH_LOGITS = LossEntry(
-    summary="Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
-    source=f"{_DOCS}BCEWithLogitsLoss.html",
-    params=NoParams,
-    build=_bce_with_logits,
-    target_kind="real",
+BCE_WITH_LOGITS = _real(
+    F.binary_cross_entropy_with_logits,
+    NoParams,
+    "Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
+    "BCEWithLogitsLoss",
 )
 
 LOSSES: Registry[LossEntry] = Registry(

@@ -33,11 +33,14 @@ class SgdParams(OptimizerParams):
     """Look ahead along the momentum; needs momentum and no dampening."""
 
 
-class AdamParams(OptimizerParams):
+class MomentsParams(OptimizerParams):
     betas: Betas = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     eps: Positive = 1e-8
     """Added to the denominator."""
+
+
+class AdamParams(MomentsParams):
     amsgrad: bool = False
     """Divide by the largest running mean seen so far."""
 
@@ -47,31 +50,21 @@ class AdamWParams(AdamParams):
     """Decay of the weights, apart from the gradient."""
 
 
-class NAdamParams(OptimizerParams):
-    betas: Betas = (0.9, 0.999)
-    """Decay of the running means of the gradient and of its square."""
-    eps: Positive = 1e-8
-    """Added to the denominator."""
+class NAdamParams(MomentsParams):
     momentum_decay: NotNegative = 0.004
     """How the momentum moves over time."""
     decoupled_weight_decay: bool = False
     """Decay the weights apart from the gradient."""
 
 
-class RAdamParams(OptimizerParams):
-    betas: Betas = (0.9, 0.999)
-    """Decay of the running means of the gradient and of its square."""
-    eps: Positive = 1e-8
-    """Added to the denominator."""
+class RAdamParams(MomentsParams):
     decoupled_weight_decay: bool = False
     """Decay the weights apart from the gradient."""
 
 
-class AdamaxParams(OptimizerParams):
+class AdamaxParams(MomentsParams):
     betas: Betas = (0.9, 0.999)
     """Decay of the running mean of the gradient and of its largest value."""
-    eps: Positive = 1e-8
-    """Added to the denominator."""
 
 
 class AdagradParams(OptimizerParams):

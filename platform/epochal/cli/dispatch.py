@@ -86,19 +86,14 @@ def tell_of_file(error: OSError, arguments: list[str]) -> int:
         OSError: this one, where it is about no file: a bug.
     """
     if error.filename is None and error.errno not in _FULL:
-        if not _is_somewhere():
+        try:
+            os.getcwd()
+        except FileNotFoundError:
             gone = UsageError("the folder that this was typed in is not there any more", "go to another one: `cd`")
             return tell(gone, arguments)
         raise error
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     return tell(UnreachableError(f"{name}: {error.strerror}", _remedy(error.errno, name)), arguments)
-
-
-def _is_somewhere() -> bool:
-    try:
-        return bool(os.getcwd())
-    except FileNotFoundError:
-        return False
 
 
 def _remedy(number: int | None, name: str) -> str:

@@ -44,6 +44,11 @@ def row(job: Job, now: float) -> dict[str, Any]:
 
 def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, Any]:
     """What matters of one job, for a person; what there is nothing to say of is left out."""
+    data = ""
+    if job.data is not None:
+        data = "{train_samples:,} samples to train on, {validation_samples:,} to validate on".format_map(job.data)
+        classes = len(job.data["classes"]) + job.data["more_classes"]
+        data += f", {classes:,} classes" if classes else ""
     shown = {
         "id": job.id,
         "state": state(job),
@@ -60,7 +65,7 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
         "attempts": len(attempts),
         "checkpoint": next((_checkpoint(one) for one in reversed(attempts) if one.checkpoint_at), ""),
         "agent": job.owner,
-        "data": _data(job.data),
+        "data": data,
         "run": job.run_id,
         "page": page_of(job.tracking_uri, job.run_id, job.experiment_id),
         "tracking": job.tracking_uri,
@@ -85,14 +90,6 @@ def attempt_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for one in attempts
     ]
-
-
-def _data(data: Mapping[str, Any] | None) -> str:
-    if data is None:
-        return ""
-    told = f"{data['train_samples']:,} samples to train on, {data['validation_samples']:,} to validate on"
-    classes = len(data["classes"]) + data["more_classes"]
-    return f"{told}, {classes:,} classes" if classes else told
 
 
 def _checkpoint(attempt: Attempt) -> str:
@@ -160,7 +157,8 @@ def bar(progress: Mapping[str, Any] | None) -> str:
         return f"{_drawn(int(progress.get('done', 0)), int(progress['trials']))} trials{others}"
     if not progress.get("total_steps"):
         return ""
-    return f"{_drawn(int(progress.get('step', 0)), int(progress['total_steps']))} steps, epoch {_epochs(progress)}"
+    steps = _drawn(int(progress.get("step", 0)), int(progress["total_steps"]))
+    return f"{steps} steps, epoch {progress.get('epoch', 0)}/{progress.get('epochs', 0):g}"
 
 
 def _drawn(count: int, total: int) -> str:
@@ -188,10 +186,6 @@ def shortened(message: str) -> str:
     """Its first line, cut to fit a table; dots say that there is more."""
     first, more, _ = message.strip().partition("\n")
     return f"{first[: _MESSAGE - 3]}..." if more or len(first) > _MESSAGE else first
-
-
-def _epochs(progress: Mapping[str, Any]) -> str:
-    return f"{progress.get('epoch', 0)}/{progress.get('epochs', 0):g}"
 
 
 def _metrics(progress: Mapping[str, Any] | None) -> dict[str, str]:

@@ -37,28 +37,17 @@ def main(args: list[str] | None = None) -> int:
     return tell_of_file(failed, arguments)
 
 
-def version_text() -> str:
-    from epochal import __version__
-
-    return f"epochal {__version__}"
-
-
 def _run(arguments: list[str]) -> int:
-    completing = "_EPOCHAL_COMPLETE" in os.environ
-    if arguments[0] in {"-h", "--help"} and not completing:
-        return _printed(help_text())
-    if arguments[0] == "--version":
-        return _printed(version_text())
+    wants_help = arguments[0] in {"-h", "--help"} and "_EPOCHAL_COMPLETE" not in os.environ
+    if wants_help or arguments[0] == "--version":
+        from epochal import __version__
+        from epochal.cli import render
+
+        render.text(help_text() if wants_help else f"epochal {__version__}")
+        return 0
     from epochal.cli.dispatch import run
 
     return run(arguments)
-
-
-def _printed(content: str) -> int:
-    from epochal.cli import render
-
-    render.text(content)
-    return 0
 
 
 def _open_standard_streams() -> None:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from epochal.agent.observer import SilentObserver
@@ -52,9 +51,7 @@ class QuietDisplay(SilentObserver):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return
 
     def notice(self, text: str) -> None:
@@ -95,8 +92,10 @@ class PlainDisplay(QuietDisplay):
         if progress.done == self._told_step or (time.monotonic() < self._next_line and progress.done < progress.wanted):
             return
         self._told_step, self._next_line = progress.done, time.monotonic() + self._every
-        best = progress.best
-        told = f"  best: {_of_trial(progress, best)}  {_point(best)}" if best is not None else ""
+        told = ""
+        if (best := progress.best) is not None:
+            value = f"{progress.objective.metric} {best.curve[-1].value:.4g}"
+            told = f"  best: trial {best.number}: {value}  {_point(best)}"
         self._say(f"trials {progress.done}/{progress.wanted}  {_counts(progress)}{told}")
 
     def log(self, rank: int, text: str, begun: str = "") -> None:
@@ -138,9 +137,7 @@ class LiveDisplay(QuietDisplay):
         self._task = self._bar.add_task("starting", total=1, metrics="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -195,10 +192,6 @@ def _counts(progress: SweepProgress) -> str:
     states = (TrialState.RUNNING, TrialState.PAUSED, TrialState.STOPPED, TrialState.FAILED)
     counts = ((progress.count(state), state.value.lower()) for state in states)
     return "  ".join(f"{count} {name}" for count, name in counts if count)
-
-
-def _of_trial(progress: SweepProgress, trial: Trial) -> str:
-    return f"trial {trial.number}: {progress.objective.metric} {trial.curve[-1].value:.4g}"
 
 
 def _point(trial: Trial) -> str:

@@ -17,25 +17,15 @@ if TYPE_CHECKING:
 MOST_COMPARED = 100
 """Runs that a link to MLflow's page names: addresses may not be much longer."""
 _TRIALS_SHOWN = 20
+_DESCRIBED = (
+    "id", "name", "job", "experiment", "status", "reason", "description", "start", "end", "models", "tags", "params",
+    "metrics",
+)  # fmt: skip
 
 
 def described(run: RunInfo) -> dict[str, Any]:
     """All of it, as JSON has it."""
-    return {
-        "id": run.id,
-        "name": run.name,
-        "job": run.job,
-        "experiment": run.experiment,
-        "status": run.status,
-        "reason": run.reason,
-        "description": run.description,
-        "start": run.start,
-        "end": run.end,
-        "models": list(run.models),
-        "tags": run.tags,
-        "params": run.params,
-        "metrics": run.metrics,
-    }
+    return {name: getattr(run, name) for name in _DESCRIBED}
 
 
 def duration(run: RunInfo) -> str:
@@ -88,19 +78,15 @@ def write_page(comparison: Comparison, file: Path, curves: str, sweep: bool) -> 
     """The comparison as one self-contained HTML page; ``curves`` is where MLflow draws those."""
     if sweep:
         header, rows = _trial_rows(comparison)
-        title, parts = (
-            f"{len(rows):,} trials of {comparison.runs[0].name.rpartition('-trial-')[0]}",
-            [web_page.table(header, rows)],
-        )
+        title = f"{len(rows):,} trials of {comparison.runs[0].name.rpartition('-trial-')[0]}"
+        parts = [web_page.table(header, rows)]
     else:
         labels = _labels(comparison.runs)
-        title, parts = (
-            f"{len(labels)} runs",
-            [
-                web_page.section(name, web_page.table([name, *labels], ([key, *row] for key, row in values.items())))
-                for name, values in (("metrics", comparison.metrics), ("parameters that differ", comparison.params))
-            ],
-        )
+        title = f"{len(labels)} runs"
+        parts = [
+            web_page.section(name, web_page.table([name, *labels], ([key, *row] for key, row in values.items())))
+            for name, values in (("metrics", comparison.metrics), ("parameters that differ", comparison.params))
+        ]
     write_atomically(file, web_page.page(title, *parts, web_page.paragraph(f"Their curves: {curves}", soft=True)))
     render.message(f"written to {file}")
 

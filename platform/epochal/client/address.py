@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from epochal.client.checks import checked_token, checked_url, stays_here
 from epochal.client.contexts import Config
@@ -49,7 +48,11 @@ def find_address(
     place = home(environ)
     named_by = "--server" if server is not None else SERVER_VARIABLE
     if server is not None or (not context and environ.get(SERVER_VARIABLE)):
-        return _of_server(checked_url(environ[SERVER_VARIABLE] if server is None else server), named_by, environ)
+        url = checked_url(environ[SERVER_VARIABLE] if server is None else server)
+        token = _token_of(environ) or _token_of_context(url, place)
+        if token is None and stays_here(url) and url == local_server(place):
+            token = read_token(place.token)
+        return Address(url, token, named_by)
     config = Config.load(place.config)
     name = context or environ.get(CONTEXT_VARIABLE) or config.current
     if name:
@@ -91,22 +94,10 @@ def local_server(home: Home) -> str | None:
     """
     try:
         stored = json.loads((home.services / "state.json").read_text(encoding="utf-8"))
-        return next((url for service in stored["services"] if (url := _url_of_server(service))), None)
+        runs = [one for one in stored["services"] if one["name"] == "server" and one.get("state") != "stopped"]
+        return next((str(one["url"]) for one in runs if one.get("url")), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _url_of_server(service: dict[str, Any]) -> str:
-    runs = service["name"] == "server" and service.get("state") != "stopped"
-    return str(service.get("url") or "") if runs else ""
-
-
-def _of_server(server: str, named_by: str, environ: Mapping[str, str]) -> Address:
-    place = home(environ)
-    token = _token_of(environ) or _token_of_context(server, place)
-    if token is None and stays_here(server) and server == local_server(place):
-        token = read_token(place.token)
-    return Address(server, token, named_by)
 
 
 def _token_of_context(server: str, place: Home) -> str | None:

@@ -6,15 +6,15 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from epochal.client.address import find_address
-from epochal.client.administration import AdministrationCalls
 from epochal.client.http import Http, Request
 from epochal.client.jobs import JobCalls
 from epochal.client.sweeps import SweepCalls
-from epochal.ledger.values import AgentInfo, FullJob
+from epochal.errors import UsageError
+from epochal.ledger.values import AgentInfo, FullJob, Quota, QuotaKind, Token
+from epochal.names import checked_name, in_path
 
 if TYPE_CHECKING:
     from epochal.client.submission import Source, Submission
@@ -43,7 +43,7 @@ class Submitted:
         return {**self.job.to_dict(), "created": self.created, "same_as": self.same_as}
 
 
-class Client(JobCalls, SweepCalls, AdministrationCalls):
+class Client(JobCalls, SweepCalls):
     """An Epochal server, with the verbs of the command line. Threads may share one.
 
     Without arguments it talks to the server that the commands talk to: ``EPOCHAL_SERVER``, the current context, or
@@ -150,6 +150,53 @@ class Client(JobCalls, SweepCalls, AdministrationCalls):
         answer: Mapping[str, Any] = self._http.get("/whoami")
         return answer
 
+    # For administrators alone, but for ``quotas``.
+
+    def tokens(self) -> list[Token]:
+        """Every token, without its secret."""
+        return [Token.from_dict(token) for token in self._http.get("/tokens")["tokens"]]
+
+    def create_token(
+        self, user: str, role: str = "user", *, name: str = "", ttl_seconds: float | None = None
+    ) -> tuple[Token, str]:
+        """A new token, and its secret, which is shown this once.
+
+        Args:
+            role: ``viewer`` looks, ``user`` changes its own jobs, ``admin`` everything, ``agent`` runs jobs as
+                the agent that ``user`` names.
+            name: what it is for.
+            ttl_seconds: how long it is good for; default: until it is revoked.
+        """
+        owner = checked_name("agent" if role == "agent" else "user", user)
+        body = {"user": owner, "role": role, "name": name, "ttl_seconds": ttl_seconds}
+        answer = self._http.post("/tokens", body)
+        return Token.from_dict(answer["token"]), answer["secret"]
+
+    def revoke_token(self, identity: str | int) -> None:
+        """Make a token worthless, at once."""
+        self._http.send(Request("DELETE", f"/tokens/{in_path('token', str(identity))}"))
+
+    def quotas(self) -> list[Quota]:
+        """The limits of users and queues."""
+        return [Quota.from_dict(quota) for quota in self._http.get("/quotas")["quotas"]]
+
+    def set_quota(
+        self, kind: str, name: str, *, jobs: int | None = None, cpus: float | None = None, gpus: float | None = None
+    ) -> Quota:
+        """The most that the running jobs of a user or a queue may take together.
+
+        Args:
+            kind: ``user`` or ``queue``.
+            name: whose; ``*`` for each one that has no quota of its own.
+            jobs, cpus, gpus: None is no limit.
+        """
+        body = {"jobs": jobs, "cpus": cpus, "gpus": gpus}
+        return Quota.from_dict(self._http.json(Request("PUT", _quota(kind, name), body=body)))
+
+    def delete_quota(self, kind: str, name: str) -> None:
+        """Lift the limits of a user or a queue."""
+        self._http.send(Request("DELETE", _quota(kind, name)))
+
     def now(self) -> float:
         """The server's time in seconds since 1970, good to a second."""
         return self._http.now()
@@ -160,9 +207,7 @@ class Client(JobCalls, SweepCalls, AdministrationCalls):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _upload(self, submission: Submission) -> None:
@@ -173,3 +218,9 @@ class Client(JobCalls, SweepCalls, AdministrationCalls):
         path = f"/code/{package.digest}"
         if self._http.send(Request("HEAD", path, answers=_NOT_THERE)).status_code in _NOT_THERE:
             self._http.send(Request("PUT", path, content=package.path.read_bytes()))
+
+
+def _quota(kind: str, name: str) -> str:
+    if kind not in tuple(QuotaKind):
+        raise UsageError(f"a quota is of a user or of a queue, not of {kind!r}")
+    return f"/quotas/{kind}/{in_path('quota', name)}"

@@ -70,11 +70,8 @@ class Config:
     @classmethod
     def _of(cls, stored: Any, path: Path) -> Self:
         try:
-            contexts = {
-                str(name): Context(str(name), _server(str(name), fields, path), _token(str(name), fields, path))
-                for name, fields in stored.get("contexts", {}).items()
-            }
-            return cls(contexts, stored.get("current"))
+            listed = [_context(str(name), fields, path) for name, fields in stored.get("contexts", {}).items()]
+            return cls({one.name: one for one in listed}, stored.get("current"))
         except (AttributeError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} does not list contexts as they should be", "`epochal login` writes one"
@@ -115,13 +112,11 @@ class Config:
         return Config(left, None if self.current == gone else self.current)
 
 
-def _server(name: str, fields: Mapping[str, Any], path: Path) -> str:
+def _context(name: str, fields: Mapping[str, Any], path: Path) -> Context:
     try:
-        return checked_url(str(fields["server"]))
+        server = checked_url(str(fields["server"]))
     except UsageError as error:
         raise UsageError(f"{path} (context {name}): {error}", error.hint) from error
-
-
-def _token(name: str, fields: Mapping[str, Any], path: Path) -> str | None:
-    token = fields.get("token")
-    return None if token is None else checked_token(str(token), f"the token of the context {name} in {path}")
+    if (token := fields.get("token")) is not None:
+        token = checked_token(str(token), f"the token of the context {name} in {path}")
+    return Context(name, server, token)

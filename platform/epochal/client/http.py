@@ -129,7 +129,9 @@ class Http:
         failures = 0
         while True:
             try:
-                return self._answered(self._once(request), request.answers)
+                with self._mapped():
+                    response = self._http.send(self._built(request, request.wait))
+                return self._answered(response, request.answers)
             except UnreachableError as error:
                 failures += 1
                 sent = not isinstance(error.__cause__, _NEVER_SENT)
@@ -165,10 +167,6 @@ class Http:
             for line in response.iter_lines():
                 if line:
                     yield self._parsed(line)
-
-    def _once(self, request: Request) -> httpx.Response:
-        with self._mapped():
-            return self._http.send(self._built(request, request.wait))
 
     def _built(self, request: Request, pause: float) -> httpx.Request:
         if self._is_closed:

@@ -52,7 +52,7 @@ class JobCalls:
             NotFoundError: there is none; the hint names the closest.
             ConflictError: the beginning fits several.
         """
-        return FullJob.from_dict(self._http.get(_job(ref)))
+        return FullJob.from_dict(self._http.get(job_path(ref)))
 
     def jobs(
         self,
@@ -82,7 +82,7 @@ class JobCalls:
 
     def attempts(self, ref: str) -> list[Attempt]:
         """The attempts of a job, oldest first."""
-        return [Attempt.from_dict(attempt) for attempt in self._http.get(_job(ref, "attempts"))["attempts"]]
+        return [Attempt.from_dict(attempt) for attempt in self._http.get(job_path(ref, "attempts"))["attempts"]]
 
     def events(self, ref: str, *, after: int = 0, follow: bool = False) -> Iterator[Event]:
         """What happened to a job, oldest first, from the one following the id ``after``.
@@ -102,13 +102,13 @@ class JobCalls:
 
     def _stream(self, identity: str, after: int) -> Iterator[EventPage]:
         """What is told as it happens, until the job or the connection ends."""
-        request = Request("GET", _job(identity, "events", "stream"), {"after": after}, wait=MAX_WAIT)
+        request = Request("GET", job_path(identity, "events", "stream"), {"after": after}, wait=MAX_WAIT)
         with suppress(UnreachableError):
             yield from (EventPage.from_dict(document) for document in self._http.documents(request))
 
     def event_page(self, ref: str, after: int = 0, wait: float = 0.0) -> EventPage:
         """The events following ``after``; where there are none, those that come within ``wait`` seconds."""
-        return EventPage.from_dict(self._patiently(_job(ref, "events"), {"after": after}, wait))
+        return EventPage.from_dict(self._patiently(job_path(ref, "events"), {"after": after}, wait))
 
     def logs(
         self,
@@ -137,7 +137,7 @@ class JobCalls:
     def log_page(self, ref: str, chosen: LogFilter | None = None, cursor: str = "", wait: float = 0.0) -> LogPage:
         """The logs from ``cursor`` on; where there are none, those that come within ``wait`` seconds."""
         query = (chosen or LogFilter()).query(cursor)
-        return LogPage.from_dict(self._patiently(_job(ref, "logs"), query, wait))
+        return LogPage.from_dict(self._patiently(job_path(ref, "logs"), query, wait))
 
     def wait(self, ref: str, timeout: Seconds | None = None, until: Collection[JobState] = ()) -> Job:
         """The job once it has ended, or is in a state of ``until``; as it is after ``timeout`` seconds, if not before.
@@ -187,11 +187,11 @@ class JobCalls:
         Raises:
             ConflictError: it has not ended.
         """
-        return FullJob.from_dict(self._http.post(_job(ref, "retry"), {"message": message}, False))
+        return FullJob.from_dict(self._http.post(job_path(ref, "retry"), {"message": message}, False))
 
     def why(self, ref: str) -> Why:
         """Why a job waits, and the smallest change that would start it."""
-        return Why.from_dict(self._http.get(_job(ref, "why")))
+        return Why.from_dict(self._http.get(job_path(ref, "why")))
 
     def queue(self, limit: int = 1000) -> Listed[QueueEntry]:
         """The jobs that wait, in the order of their turn, each with its position and why it waits; at most ``limit``,
@@ -204,7 +204,7 @@ class JobCalls:
 
     def _ask(self, ref: str, verb: str, message: str, grace: Seconds | None = None, repeatable: bool = False) -> Job:
         body = {"message": message} | ({} if grace is None else {"grace": seconds_of(grace)})
-        return Job.from_dict(self._http.post(_job(ref, verb), body, repeatable))
+        return Job.from_dict(self._http.post(job_path(ref, verb), body, repeatable))
 
     def _patiently(self, path: str, query: dict[str, Any], wait: float) -> Any:
         """A question that is asked again and again while the server is away, where somebody follows (``wait``)."""
@@ -234,5 +234,6 @@ def _state(name: str) -> str:
     return str(name).upper()
 
 
-def _job(ref: str, *parts: str) -> str:
+def job_path(ref: str, *parts: str) -> str:
+    """Of what the server says about a job."""
     return "/".join(("/jobs", in_path("job", ref), *parts))

@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from epochal.client.http import Http, Patience, Request
+from epochal.client.jobs import job_path
 from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.client.sweeps import trials_of
 from epochal.errors import NotFoundError
@@ -21,7 +21,7 @@ from epochal.files import write_atomically
 from epochal.ledger.capacity import Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
-from epochal.ledger.values import AgentInfo, Attempt, Held, Job, Lease, Renewed
+from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
 from epochal.names import in_path
 from epochal.urls import without_password
 
@@ -55,7 +55,7 @@ class RemoteLedger:
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]],
+        held: Sequence[HeldShare],
         detail: Mapping[str, Any],
         storage: str | None = None,
     ) -> AgentInfo:
@@ -124,11 +124,10 @@ class RemoteLedger:
         return self._job(lease, "stopped", {"message": message})
 
     def job(self, ref: str) -> Job:
-        return Job.from_dict(self._http.get(f"/jobs/{in_path('job', ref)}"))
+        return Job.from_dict(self._http.get(job_path(ref)))
 
     def attempts(self, job_id: str) -> list[Attempt]:
-        answer = self._http.get(f"/jobs/{in_path('job', job_id)}/attempts")
-        return [Attempt.from_dict(attempt) for attempt in answer["attempts"]]
+        return [Attempt.from_dict(one) for one in self._http.get(job_path(job_id, "attempts"))["attempts"]]
 
     def append_inputs(
         self, lease: Held, after_seq: int, told: Sequence[NewInput], changed: Sequence[TrialRecord] = ()
@@ -156,7 +155,7 @@ class RemoteLedger:
         found: list[StoredInput] = []
         after: int | None = 0
         while after is not None:
-            page = self._http.get(f"/jobs/{in_path('job', job_id)}/inputs", {"after": after})
+            page = self._http.get(job_path(job_id, "inputs"), {"after": after})
             found += [StoredInput.from_dict(one) for one in page["inputs"]]
             after = page["next"]
         return found
@@ -165,7 +164,7 @@ class RemoteLedger:
         return trials_of(self._http, job_id)
 
     def requests(self, job_id: str, after: int = 0) -> list[SweepRequest]:
-        answer = self._http.get(f"/jobs/{in_path('job', job_id)}/requests", {"after": after})
+        answer = self._http.get(job_path(job_id, "requests"), {"after": after})
         return [SweepRequest.from_dict(one) for one in answer["requests"]]
 
     def fetch_code(self, digest: str, into: Path) -> Path:
@@ -201,9 +200,7 @@ class RemoteLedger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _job(self, lease: Held, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Job:

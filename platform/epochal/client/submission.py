@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from epochal.errors import SpecError, UsageError
 from epochal.settings import Home
 from epochal.spec.load import LoadedSpec, load_spec, load_text
 from epochal.sweeps.check import check as check_sweep
-from epochal.tracking.git import GitState, git_state
+from epochal.tracking.git import git_state
 from epochal.tracking.software import describe_software, without_values
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | BaseModel | LoadedSpec
@@ -99,9 +99,8 @@ def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
     text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
     try:
         return load_text(text, Path.cwd() / "spec", changes, [check, check_sweep], shown="spec")
-    except SpecError as error:  # the lines are of a text that nobody has written
-        problems = (replace(problem, line=None, column=None) for problem in error.problems)
-        raise SpecError(error.source, tuple(problems)) from None
+    except SpecError as error:
+        raise SpecError(error.source, error.unplaced()) from None
 
 
 def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None) -> Submission:
@@ -113,6 +112,11 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
     typed = without_values(sys.argv if command is None else command)
     package = pack_of(loaded, home.packages)
     state = git_state(loaded.code_folder)
+    tags = {"epochal.code_digest": package.digest} if package else {}
+    environment = describe_software(typed)
+    if state:
+        tags |= state.tags
+        environment["git"] = state.described
     return Submission(
         spec=loaded.spec.model_dump(mode="json"),
         written=loaded.spec.model_dump(mode="json", exclude_unset=True),
@@ -120,22 +124,10 @@ def prepare(loaded: LoadedSpec, home: Home, command: Sequence[str] | None = None
         file=loaded.source,
         command=typed,
         package=package,
-        tags=_tags(package, state),
-        environment=_environment(typed, state),
+        tags=tags,
+        environment=environment,
         git_diff=_cut(state.diff) if state else "",
     )
-
-
-def _tags(package: Package | None, state: GitState | None) -> dict[str, str]:
-    code = {"epochal.code_digest": package.digest} if package else {}
-    return {**code, **(state.tags if state else {})}
-
-
-def _environment(typed: Sequence[str], state: GitState | None) -> dict[str, Any]:
-    described = describe_software(typed)
-    if state:
-        described["git"] = {name: value for name, value in asdict(state).items() if name != "diff"}
-    return described
 
 
 def _cut(diff: str) -> str:

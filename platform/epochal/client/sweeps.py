@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from epochal.client.http import Http, Request
+from epochal.client.jobs import job_path
 from epochal.client.plain import plain
 from epochal.errors import ConflictError
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import TrialRecord, best_of
 from epochal.ledger.values import FullJob, Job
-from epochal.names import in_path
 from epochal.spec.job import JobSpec
 
 
@@ -81,11 +81,11 @@ class SweepCalls:
 
     def _asked(self, ref: str, ask: Mapping[str, Any], key: str | None) -> Job:
         body = {"key": key or f"auto-{uuid.uuid4().hex}", "ask": ask}
-        request = Request("POST", _sweep(ref, "requests"), body=body, repeatable=True)
+        request = Request("POST", job_path(ref, "requests"), body=body, repeatable=True)
         return Job.from_dict(self._http.json(request))
 
     def _required_sweep(self, ref: str) -> FullJob:
-        job = FullJob.from_dict(self._http.get(_sweep(ref)))
+        job = FullJob.from_dict(self._http.get(job_path(ref)))
         if job.kind is not JobKind.SWEEP:
             raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
         return job
@@ -99,7 +99,7 @@ def trials_of(http: Http, ref: str, states: Collection[str] = ()) -> list[TrialR
     found: list[TrialRecord] = []
     after: int | None = -1
     while after is not None:
-        page = http.get(_sweep(ref, "trials"), {"after": after, "state": [*states] or None})
+        page = http.get(job_path(ref, "trials"), {"after": after, "state": [*states] or None})
         found += [TrialRecord.from_dict(one) for one in page["trials"]]
         after = page["next"]
     return found
@@ -114,7 +114,3 @@ def _best(job: FullJob, trials: Sequence[TrialRecord]) -> TrialRecord:
         )
         raise ConflictError(f"{job.id} has no best trial yet: {said}", f"`epochal sweep status {job.id}` shows them")
     return best
-
-
-def _sweep(ref: str, *parts: str) -> str:
-    return "/".join(("/jobs", in_path("job", ref), *parts))

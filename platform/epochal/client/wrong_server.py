@@ -35,7 +35,8 @@ def explained(error: EpochalError, server: str) -> EpochalError:
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return UnreachableError(f"{server} does not answer: no host is called {parts.hostname!r}", _WHERE)
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return UnreachableError(f"{server} does not answer: nothing listens there", _refused(parts, error.hint))
+        portless = "" if parts.port else f"it names no port, and Epochal's is {DEFAULT_SERVER_PORT}: "
+        return UnreachableError(f"{server} does not answer: nothing listens there", f"{portless}{error.hint}")
     if any(isinstance(cause, httpx.TimeoutException) for cause in causes):
         return error
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -58,10 +59,6 @@ def _proxy(parts: SplitResult) -> str | None:
     host, proxies = parts.hostname or "", getproxies()
     named = proxies.get(parts.scheme) or proxies.get("all")
     return None if not named or stays_here(parts.geturl()) or proxy_bypass(host) else without_password(named)
-
-
-def _refused(parts: SplitResult, hint: str) -> str:
-    return hint if parts.port else f"it names no port, and Epochal's is {DEFAULT_SERVER_PORT}: {hint}"
 
 
 def _mistaken_url(http: httpx.Client, parts: SplitResult, server: str, is_tls: bool) -> EpochalError | None:

@@ -19,11 +19,7 @@ NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an ea
 DRIFT_SECONDS = 2.0
 SLOW_LOOKUP_SECONDS = 1.0
 _DECISIVE = (
-    "RAY_ADDRESS",
-    "RAY_AUTH_MODE",
-    "RAY_AUTH_TOKEN",
-    "RAY_AUTH_TOKEN_PATH",
-    "MLFLOW_TRACKING_URI",
+    *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI"),
     "EPOCHAL_HOME",
 )
 
@@ -89,23 +85,24 @@ def ray_token(path: Path, mode: int | None) -> Check:
 
 def variables(environ: Mapping[str, str]) -> Check:
     """Environment variables that change where things go; secrets are named, never shown."""
-    shown = [f"{name}={_harmless(name, environ[name])}" for name in _DECISIVE if name in environ]
-    return ok("environment", "; ".join(shown) if shown else "nothing set that changes where things go")
+    harmless = {**environ, "RAY_AUTH_TOKEN": "***"}
+    shown = [f"{name}={without_password(harmless[name])}" for name in _DECISIVE if name in environ]
+    return ok("environment", "; ".join(shown) or "nothing set that changes where things go")
 
 
 def look(home: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Check]:
     """The checks of this module, on this machine."""
     yield _measured_host_name()
     yield loopback(_loopback_error())
-    yield from _measured_ports()
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+        yield ports(first, last)
+    except (OSError, ValueError):
+        yield ok("ports", "this system does not say how many it gives")
     yield _measured_clock(existing(home))
     path = Path.home() / ".ray" / "auth_token"
     yield ray_token(path, path.stat().st_mode & 0o777 if path.exists() else None)
     yield variables(environ)
-
-
-def _harmless(name: str, value: str) -> str:
-    return "***" if name == "RAY_AUTH_TOKEN" else without_password(value)
 
 
 def _measured_host_name() -> Check:
@@ -129,14 +126,6 @@ def _loopback_error() -> str:
                     return "" if accepted.recv(7) else "what was sent did not arrive"
     except OSError as error:
         return said(error)
-
-
-def _measured_ports() -> Iterator[Check]:
-    try:
-        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-        yield ports(first, last)
-    except (OSError, ValueError):
-        yield ok("ports", "this system does not say how many it gives")
 
 
 def _measured_clock(folder: Path) -> Check:

@@ -192,7 +192,9 @@ def measured_gpus() -> Gpus:
         loaded = Path("/proc/driver/nvidia").exists()
         return Gpus(problem=f"the NVIDIA driver does not answer: {said(error)}") if loaded else Gpus()
     try:
-        return _ask_driver(pynvml)
+        number = pynvml.nvmlSystemGetCudaDriverVersion()
+        cuda = f"{number // 1000}.{number % 1000 // 10}"
+        return Gpus(_text(pynvml.nvmlSystemGetDriverVersion()), cuda, tuple(_devices(pynvml)))
     except pynvml.NVMLError as error:
         return Gpus(problem=f"the NVIDIA driver does not describe its GPUs: {said(error)}")
     finally:
@@ -206,7 +208,8 @@ def mounted_as(path: Path, mounts: str) -> str:
     'nfs4'
     """
     fields = [line.split() for line in mounts.splitlines()]
-    places = {_unescaped(parts[1]): parts[2] for parts in fields if len(parts) > 2}
+    octal = re.compile(r"\\(\d{3})")
+    places = {octal.sub(lambda found: chr(int(found[1], 8)), one[1]): one[2] for one in fields if len(one) > 2}
     here = path.absolute()
     return next((places[str(parent)] for parent in (here, *here.parents) if str(parent) in places), "")
 
@@ -216,16 +219,11 @@ def existing(path: Path) -> Path:
     return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
-def _ask_driver(nvml: Any) -> Gpus:
-    devices = [_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(nvml.nvmlDeviceGetCount())]
-    number = nvml.nvmlSystemGetCudaDriverVersion()
-    cuda = f"{number // 1000}.{number % 1000 // 10}"
-    return Gpus(_text(nvml.nvmlSystemGetDriverVersion()), cuda, tuple(devices))
-
-
-def _gpu(nvml: Any, handle: Any) -> Gpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(_text(nvml.nvmlDeviceGetName(handle)), memory.total, memory.used)
+def _devices(nvml: Any) -> Iterator[Gpu]:
+    for index in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        yield Gpu(_text(nvml.nvmlDeviceGetName(handle)), memory.total, memory.used)
 
 
 def _text(value: str | bytes) -> str:
@@ -246,7 +244,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def _unescaped(place: str) -> str:
-    return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)

@@ -62,7 +62,7 @@ def fits(found: str, wanted: str) -> bool:
     True
     """
     number = _release(found)
-    return all(_COMPARE[operator](*_same_length(number, _release(bound))) for operator, bound in _BOUND.findall(wanted))
+    return all(_COMPARE[operator](number, _release(bound)) for operator, bound in _BOUND.findall(wanted))
 
 
 def python_version(found: str, wanted: str) -> Check:
@@ -133,13 +133,9 @@ def _installed(names: dict[str, str]) -> dict[str, str]:
 
 
 def _release(text: str) -> tuple[int, ...]:
+    """Its numbers but for zeros at their end: ``3.0`` is ``3``."""
     match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _same_length(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    length = max(len(one), len(two))
-    return one + (0,) * (length - len(one)), two + (0,) * (length - len(two))
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", match[0]).split("."))) if match else ()
 
 
 def _pairs(told: str) -> Iterator[tuple[str, str]]:

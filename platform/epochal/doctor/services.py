@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochal.doctor.check import Check, ok, warn
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 _OFTEN = 3
 _LATELY_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What of a server's settings the reconciler reads."""
-
-    mlflow_uri: str | None
 
 
 def supervisor(services: Services, orphans: list[str]) -> Check:
@@ -100,11 +92,11 @@ def _look_at_reconciler(home: Home, services: Services, tracking_uri: str) -> It
         return
     uri = services.tracked_at(tracking_uri)
     # Looking into a database that is not there would make it.
-    settings = _Settings(None if is_sqlite(uri) and not sqlite_path(uri).exists() else uri)
+    looked_into = None if is_sqlite(uri) and not sqlite_path(uri).exists() else uri
     try:
         with Ledger.open(home.served.ledger_url, upgrade=False) as ledger:
             yield jobs(ledger.counts(), "server")
-            findings = Reconciler(ledger, settings, timing=Timing(closing=0.0)).plan()
+            findings = Reconciler(ledger, looked_into, timing=Timing(closing=0.0)).plan()
     except EpochalError as error:
         yield warn("reconciler", f"cannot look: {error.message}", error.hint or "look at the check of the ledger")
         return

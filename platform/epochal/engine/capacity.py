@@ -17,7 +17,8 @@ __all__ = ["Demand", "GangRequest", "Node", "check_possible", "does_not_fit_now"
 
 @dataclass(frozen=True)
 class GangRequest:
-    """The workers of a job. ``workers`` are the least and the most; of a range the most that fit are formed.
+    """The workers of a job. ``workers`` are the least and the most; of a range the most that fit are formed. ``step``:
+    those that sit, and come and go, together (``Demand``).
 
     ``memory`` is in bytes a worker. ``env`` is set in the workers' environment, ``secrets`` are names of what is in it
     already. ``package`` is put on their import path.
@@ -31,10 +32,11 @@ class GangRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     package: Package | None = None
     secrets: tuple[str, ...] = ()
+    step: int = 0
 
     @property
     def demand(self) -> Demand:
-        return Demand(self.workers, self.cpus, self.gpus, self.memory)
+        return Demand(self.workers, self.cpus, self.gpus, self.memory, self.step)
 
     @property
     def bundle(self) -> dict[str, float]:

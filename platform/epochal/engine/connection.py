@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import ray
 
-from epochal.engine import process
+from epochal.engine import process, ray_variables
 from epochal.engine.aftermath import watch
 from epochal.engine.capacity import Node, nodes_of
 from epochal.engine.warm import WarmPool
@@ -142,14 +142,12 @@ def ensure_token(path: Path) -> Path:
 
 
 def _variables(address: str | None, token_path: Path) -> dict[str, str | None]:
-    from epochal.engine.local_ray import ENVIRONMENT
-
     variables: dict[str, str | None] = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": None}
     own_token = address is None or not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if own_token:
         variables |= {"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(ensure_token(token_path))}
     if address is None:
-        variables.update(ENVIRONMENT)
+        variables.update(ray_variables.PRIVATE)
     return variables
 
 

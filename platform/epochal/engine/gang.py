@@ -98,7 +98,7 @@ class Stop:
 
 
 class Gang:
-    """The workers of one attempt, in the ``seats`` of a place: in all of them, unless told otherwise.
+    """The workers of one attempt, in the ``seats`` of a group of a place: in all of them, unless told otherwise.
 
     ``limits`` are the hang watchdog's, in seconds without progress by phase. ``first_worker``: see ``Assignment``.
     """
@@ -130,8 +130,9 @@ class Gang:
         """
         marker = stop_marker(folder, attempt)
         marker.parent.mkdir(parents=True, exist_ok=True)
-        ranks = Ranks(self.place.request, self.place.group, self.place.connection.node_id)
-        self.place.before_closing(ranks.await_exit)
+        group = self.seats[0].group
+        ranks = Ranks(self.place.request, group, self.place.connection.node_id)
+        self.place.before_closing(group, ranks.await_exit)
         assignments = [
             Assignment(
                 rank=rank,

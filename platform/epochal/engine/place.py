@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.util import placement_group_table
@@ -26,8 +27,9 @@ _CREATE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Seat:
-    """A worker's part of a place: a bundle of the placement group, on a node."""
+    """A worker's part of a place: a bundle of a placement group, on a node."""
 
+    group: PlacementGroup
     bundle: int
     node: str
     local_rank: int
@@ -48,31 +50,47 @@ def reserve(
         nodes = connection.nodes()
         check_possible(nodes, request)
         # Asking only once there is room: a group that is refused is looked at again much later.
-        if (workers := fit(nodes, request)) and (group := _created(request, workers, timeout)) is not None:
-            return Place(connection, request, group, workers)
+        if (workers := fit(nodes, request)) and (groups := _created(request, workers, timeout)):
+            return Place(connection, request, groups, request.step or workers)
         if time.monotonic() >= deadline or given_up():
             raise does_not_fit_now(nodes, request, timeout)
         time.sleep(0.02)
 
 
-def _created(request: GangRequest, workers: int, timeout: float) -> PlacementGroup | None:
-    name = f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
-    group: PlacementGroup = placement_group([request.bundle] * workers, strategy="PACK", name=name)
-    if group.wait(min(_CREATE_SECONDS, timeout)):
-        return group
-    remove_placement_group(group)
-    return None
+def _created(request: GangRequest, workers: int, timeout: float) -> list[PlacementGroup]:
+    """A group for all of them, or for each of those that come and go together. Empty where fewer than the request's
+    least have room after all."""
+    each = request.step or workers
+    groups: list[PlacementGroup] = [
+        placement_group(
+            [request.bundle] * each, strategy="PACK", name=f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
+        )
+        for _ in range(workers // each)
+    ]
+    deadline = time.monotonic() + min(_CREATE_SECONDS, timeout)
+    there = [group for group in groups if group.wait(max(0, math.ceil(deadline - time.monotonic())))]
+    if len(there) * each < request.workers[0]:
+        there = []
+    for group in groups:
+        if group not in there:
+            remove_placement_group(group)
+    return there
 
 
 class Place:
-    """Reserved room for ``world_size`` workers. Use it as a context manager."""
+    """Reserved room for ``world_size`` workers; for some of them it can be given up, and for more be added, where they
+    come and go (``GangRequest.step``). Use it as a context manager.
 
-    def __init__(self, connection: Connection, request: GangRequest, group: PlacementGroup, world_size: int) -> None:
+    Each of the ``groups`` has room for ``each`` workers. One thread changes them; any may look.
+    """
+
+    def __init__(
+        self, connection: Connection, request: GangRequest, groups: Sequence[PlacementGroup], each: int
+    ) -> None:
         self.connection = connection
         self.request = request
-        self.group = group
-        self.world_size = world_size
-        self._exits = ExitStack()
+        self._each = each
+        self._parts: dict[PlacementGroup, ExitStack] = {group: ExitStack() for group in groups}
         self._lost_node = False
 
     def __enter__(self) -> Place:
@@ -82,12 +100,14 @@ class Place:
         self.close()
 
     @property
+    def world_size(self) -> int:
+        return self._each * len(self._parts)
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of it is there still: a node that is lost takes its part along."""
-        if self._lost_node:
-            return False
-        known: dict[str, Any] = placement_group_table(self.group)
-        return known.get("state") == "CREATED"  # a GCS that has forgotten it knows nothing
+        # A GCS that has forgotten a group knows nothing of it.
+        return not self._lost_node and all(_known(group).get("state") == "CREATED" for group in list(self._parts))
 
     def lose_node(self, node_id: str) -> None:
         """That node of it does not answer; Ray takes a minute longer to notice."""
@@ -97,30 +117,58 @@ class Place:
     @property
     def workers_by_node(self) -> Mapping[str, int]:
         """How many workers each node has room for, by node id."""
-        return Counter(self._nodes().values())
+        return Counter(seat.node for seat in self.seats())
 
     def seats(self) -> list[Seat]:
-        """Each rank's; ranks of one node follow each other."""
-        node_of = self._nodes()
-        order = list(dict.fromkeys(node_of[bundle] for bundle in sorted(node_of)))
+        """Each worker's; of each group those on one node follow each other."""
         used: Counter[str] = Counter()
-        seats = []
-        for bundle in sorted(node_of, key=lambda bundle: (order.index(node_of[bundle]), bundle)):
-            node = node_of[bundle]
-            seats.append(Seat(bundle, node, used[node]))
-            used[node] += 1
-        return seats
+        return [seat for group in list(self._parts) for seat in _seats(group, used)]
 
-    def before_closing(self, ends: Callable[[], None]) -> None:
+    def groups(self) -> list[list[Seat]]:
+        """The seats of those that sit together."""
+        used: Counter[str] = Counter()
+        return [_seats(group, used) for group in list(self._parts)]
+
+    def add(self, workers: int) -> list[list[Seat]]:
+        """Reserve room for at most so many more, as there is room for now: the seats of each group of them."""
+        request = replace(self.request, workers=(self._each, workers))
+        count = fit(self.connection.nodes(), request)
+        added = _created(request, count, _CREATE_SECONDS) if count else []
+        self._parts |= {group: ExitStack() for group in added}
+        return [seats for seats in self.groups() if seats[0].group in added]
+
+    def give_up(self, seats: Sequence[Seat]) -> None:
+        """Give the room of a group back."""
+        self._remove(seats[0].group)
+
+    def before_closing(self, group: PlacementGroup, ends: Callable[[], None]) -> None:
         """Have ``ends`` called before the room is given back."""
-        self._exits.callback(ends)
+        self._parts[group].callback(ends)
 
     def close(self) -> None:
-        """End what is left of those who were in it, and give the room back."""
-        self._exits.close()
-        remove_placement_group(self.group)
+        """Give all of it up."""
+        with ExitStack() as stack:  # whatever one raises, the others are given up too
+            for group in list(self._parts):
+                stack.callback(self._remove, group)
 
-    def _nodes(self) -> dict[int, str]:
-        """The node of each bundle."""
-        nodes: dict[int, str] = placement_group_table(self.group)["bundles_to_node_id"]
-        return nodes
+    def _remove(self, group: PlacementGroup) -> None:
+        """End what is left of those who were in it first."""
+        self._parts.pop(group).close()
+        remove_placement_group(group)
+
+
+def _known(group: PlacementGroup) -> dict[str, Any]:
+    known: dict[str, Any] = placement_group_table(group)
+    return known
+
+
+def _seats(group: PlacementGroup, used: Counter[str]) -> list[Seat]:
+    """``used`` counts the workers by node, over all groups of a place."""
+    node_of: dict[int, str] = _known(group)["bundles_to_node_id"]
+    order = list(dict.fromkeys(node_of[bundle] for bundle in sorted(node_of)))
+    seats = []
+    for bundle in sorted(node_of, key=lambda bundle: (order.index(node_of[bundle]), bundle)):
+        node = node_of[bundle]
+        seats.append(Seat(group, bundle, node, used[node]))
+        used[node] += 1
+    return seats

@@ -63,9 +63,9 @@ class Slot:
     """Trains one segment after another. One thread uses it; ``end_trial`` is safe to call from another."""
 
     def __init__(self, attempt: Attempt, number: int, seats: list[Seat]) -> None:
+        self.number = number
+        self.seats = seats
         self._attempt = attempt
-        self._number = number
-        self._seats = seats
         self._kept: _Kept | None = None
         self._message = 0
 
@@ -75,7 +75,7 @@ class Slot:
         After a failure that may have hurt the workers the next segment has new ones.
         """
         if self._kept is None or self._kept.is_over:
-            self._kept = _Kept(self._attempt, self._number, self._seats)
+            self._kept = _Kept(self._attempt, self.number, self.seats)
         self._message += 1
         ended = self._kept.train(segments, self._message)
         if any(isinstance(one, Failed) and one.kind not in LASTING for one in ended):

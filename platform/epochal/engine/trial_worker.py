@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -177,6 +178,15 @@ def _fitted(member: Member, worker: Worker) -> FitResult | Exception:
         return error
 
 
+def _unkept(member: Member) -> Exception | None:
+    """Why what it has recorded is not kept; None where it is."""
+    try:
+        member.recorder.close()
+    except Exception as error:
+        return error
+    return None
+
+
 class _Trials:
     """Trains segments, and keeps what trials have in common."""
 
@@ -202,7 +212,12 @@ class _Trials:
             why_alone = packed.why_alone
         else:
             ended, why_alone = {trial: _fitted(member, self._context.worker) for trial, member in members.items()}, ""
-        told = {trial: self._told(members[trial], outcome, why_alone) for trial, outcome in ended.items()}
+        # What they have recorded is on the disk before they have ended: at once for all, who would wait one by one.
+        with ThreadPoolExecutor(len(members) or 1) as threads:
+            unkept = dict(zip(members, threads.map(_unkept, members.values()), strict=True))
+        told = {
+            trial: self._told(members[trial], unkept[trial] or outcome, why_alone) for trial, outcome in ended.items()
+        }
         return [failed.get(segment.trial) or told[segment.trial] for segment in segments]
 
     def _member(self, segment: TrialSegment, spec: JobSpec, ends: _Ends) -> Member:
@@ -219,7 +234,6 @@ class _Trials:
     def _told(self, member: Member, outcome: FitResult | Exception, why_alone: str) -> Done | Failed:
         worker = self._context.worker
         try:
-            member.recorder.close()
             if isinstance(outcome, Exception):
                 raise outcome
             if worker.is_first and outcome.weights is not None:

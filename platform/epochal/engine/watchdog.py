@@ -80,7 +80,8 @@ class Watchdog:
             return
         known.heard = now
         if (moves := beat.moves - known.beat.moves) > 0:
-            known.pauses.append((now - known.progressed) / max(1, moves // _TICKS_PER_STEP))
+            if known.beat.stepped and known.beat.phase == beat.phase == "train":  # not of setting up, nor of idling
+                known.pauses.append((now - known.progressed) / max(1, moves // _TICKS_PER_STEP))
             known.progressed = now
         known.beat = beat
 

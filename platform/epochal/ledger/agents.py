@@ -13,7 +13,7 @@ from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.lease_operations import lose_lease
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import agents, jobs, now
-from epochal.ledger.values import LEASE_SECONDS, AgentInfo
+from epochal.ledger.values import LEASE_SECONDS, AgentInfo, HeldShare
 
 ALIVE_SECONDS = LEASE_SECONDS
 """An agent that was not heard of for longer counts as gone, as do its leases."""
@@ -34,7 +34,7 @@ class AgentRegister:
         name: str,
         incarnation: str,
         nodes: Sequence[Node],
-        held: Sequence[tuple[str, int]],
+        held: Sequence[HeldShare],
         detail: Mapping[str, Any],
         storage: str | None = None,
     ) -> AgentInfo:
@@ -44,7 +44,7 @@ class AgentRegister:
         the jobs queue again, or become what they were asked to be.
 
         Args:
-            held: (job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available.
+            held: what is already missing from what ``nodes`` have available.
             storage: the id of the storage that its checkpoints are in.
 
         Raises:
@@ -62,8 +62,14 @@ class AgentRegister:
         with self._database.write() as connection:
             known = _known(connection, name)
             if known is None or known.incarnation != incarnation:
-                new = {"incarnation": incarnation, "replaced": _replaced(known, incarnation), "started_at": now()}
-                connection.execute(_upsert(known, name, {**told, **new, "seen_at": now()}))
+                new = {**told, "incarnation": incarnation, "started_at": now(), "seen_at": now()}
+                if known is None:
+                    connection.execute(insert(agents).values({**new, "name": name, "replaced": []}))
+                else:
+                    _refuse_replaced(known, incarnation)
+                    replaced = [*known.replaced, known.incarnation][-_REMEMBERED:]
+                    this = update(agents).where(agents.c.name == name)
+                    connection.execute(this.values({**new, "replaced": replaced}))
                 _end_leases_of_former(connection, name, incarnation)
             return to_agent(connection.execute(_SEEN, {"agent": name, **told}).one())
 
@@ -95,7 +101,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
 def to_agent(row: Row[Any]) -> AgentInfo:
     values = {name: value for name, value in row._mapping.items() if name != "replaced"}
     values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
-    values["held"] = tuple((job_id, epoch) for job_id, epoch in row.held)
+    values["held"] = tuple(tuple(one) for one in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)
 
@@ -118,20 +124,6 @@ def _known(connection: Connection, name: str) -> Row[Any] | None:
         one_at_a_time(connection)
         known = connection.execute(_LOCKED, {"agent": name}).first()
     return known
-
-
-def _upsert(known: Row[Any] | None, name: str, told: Mapping[str, Any]) -> Any:
-    if known is None:
-        return insert(agents).values({**told, "name": name})
-    return update(agents).where(agents.c.name == name).values(told)
-
-
-def _replaced(known: Row[Any] | None, incarnation: str) -> list[str]:
-    """The incarnations that are former ones from now on."""
-    if known is None:
-        return []
-    _refuse_replaced(known, incarnation)
-    return [*known.replaced, known.incarnation][-_REMEMBERED:]
 
 
 def _refuse_replaced(known: Row[Any], incarnation: str) -> None:

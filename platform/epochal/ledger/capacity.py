@@ -13,7 +13,7 @@ from epochal.units import Bytes
 _TOLERANCE = 0.01
 """Of a CPU or GPU: Ray rounds, and shares do not add up to the last digit."""
 
-_MOST = 100_000
+MOST_WORKERS = 100_000
 """Workers of a job, or CPUs of one: more than a spec may ask for is not read from one."""
 
 _LARGEST = 2**60
@@ -37,19 +37,24 @@ class Node(Value):
 
 @dataclass(frozen=True)
 class Demand:
-    """What a job needs: ``workers`` at the least and at the most, and what each reserves (``memory`` in bytes)."""
+    """What a job needs: ``workers`` at the least and at the most, and what each reserves (``memory`` in bytes).
+
+    ``step``: so many workers at a time may join or leave while it runs, the trials of a sweep for instance; with 0 it
+    keeps, as long as an attempt lasts, those that it has begun with.
+    """
 
     workers: tuple[int, int] = (1, 1)
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int | None = None
+    step: int = 0
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:  # looked up by, many times
-        return hash((self.workers, self.cpus, self.gpus, self.memory))
+        return hash((self.workers, self.cpus, self.gpus, self.memory, self.step))
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Demand:
@@ -59,13 +64,15 @@ class Demand:
         """
         resources = _section(spec, "resources")
         low, high = _workers(resources.get("workers"))
+        step = 0
         if isinstance(sweep := spec.get("sweep"), Mapping):
-            high = min(_MOST, high * _at_a_time(sweep))
+            high, step = min(MOST_WORKERS, high * _at_a_time(sweep)), low
         return cls(
             (low, high),
             _number(resources.get("cpus_per_worker")) or 1.0,
             _number(resources.get("gpus_per_worker")),
             _memory(resources.get("memory_per_worker")),
+            step,
         )
 
     @cached_property
@@ -86,6 +93,10 @@ class Demand:
     def with_workers(self, low: int, high: int | None = None) -> Demand:
         return replace(self, workers=(low, low if high is None else high))
 
+    def at_most(self, granted: int | None) -> Demand:
+        """The same with no more workers than its job may have; None: nobody has said how many that are."""
+        return self if granted is None else self.with_workers(self.workers[0], granted)
+
     def __str__(self) -> str:
         low, high = self.workers
         count = str(low) if low == high else f"{low} to {high}"
@@ -94,7 +105,7 @@ class Demand:
 
 def room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """How many workers of that ``bundle`` fit on what a node has."""
-    least = _MOST
+    least = MOST_WORKERS
     for name, amount in bundle.items():  # a plain loop: this is asked for every kind of job and every node
         if amount > 0:
             least = min(least, int((node.get(name, 0.0) + (0.0 if name == "memory" else _TOLERANCE)) / amount))
@@ -106,7 +117,12 @@ def fit(nodes: Sequence[Node], demand: Demand) -> int:
     low, high = demand.workers
     bundle = demand.bundle
     count = min(high, sum(room(node.available, bundle) for node in nodes))
-    return count if count >= low else 0
+    return whole(count, demand) if count >= low else 0
+
+
+def whole(count: int, demand: Demand) -> int:
+    """So many workers, less what is left over where they come and go several at a time."""
+    return count - count % demand.step if demand.step else count
 
 
 def fits_ever(nodes: Sequence[Node], demand: Demand) -> bool:
@@ -271,7 +287,7 @@ def _at_a_time(sweep: Mapping[str, Any]) -> int:
 
 def _number(value: Any) -> float:
     """0 where it is none, or none that a spec can have."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_WORKERS
     return float(value) if usable else 0.0
 
 

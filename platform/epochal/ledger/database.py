@@ -54,6 +54,11 @@ ERRORS: dict[type[exc.SQLAlchemyError], type[EpochalError]] = {
     exc.ArgumentError: UsageError,  # not a URL, or one of another kind of database
 }
 """What is the environment's fault. Any other error of the library is a bug of ours and shows its traceback."""
+_HINTS: dict[type[EpochalError], str] = {
+    UnreachableError: "is the database running and reachable, is its disk full or read-only? `epochal doctor` checks"
+    " this machine",
+    UsageError: "expected sqlite:///PATH or postgresql://USER@HOST/DATABASE",
+}
 
 _LOCK = 0x71756575  # "queu", for PostgreSQL's advisory locks
 
@@ -65,7 +70,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         with mapped_errors(without_password(url)):
-            self.url = _with_driver(make_url(url))
+            asked = make_url(url)
+            if asked.drivername not in _DRIVERS:
+                raise exc.ArgumentError(f"{asked.drivername} is not supported")
+            self.url = asked.set(drivername=_DRIVERS[asked.drivername])
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
         # On PostgreSQL each statement sees what is so when it begins, in a transaction as well: that would only cost.
@@ -124,20 +132,8 @@ def _meaning(error: exc.SQLAlchemyError, where: str) -> EpochalError | None:
     timed_out = getattr(getattr(error, "orig", None), "sqlstate", None) in _TIMED_OUT
     for theirs, ours in ERRORS.items():
         if isinstance(error, theirs) or (timed_out and ours is UnreachableError):
-            return ours(f"cannot use the ledger {where}: {detail}", _hint(ours))
+            return ours(f"cannot use the ledger {where}: {detail}", _HINTS[ours])
     return None
-
-
-def _hint(kind: type[EpochalError]) -> str:
-    if kind is UsageError:
-        return "expected sqlite:///PATH or postgresql://USER@HOST/DATABASE"
-    return "is the database running and reachable, is its disk full or read-only? `epochal doctor` checks this machine"
-
-
-def _with_driver(url: URL) -> URL:
-    if url.drivername not in _DRIVERS:
-        raise exc.ArgumentError(f"{url.drivername} is not supported")
-    return url.set(drivername=_DRIVERS[url.drivername])
 
 
 def _server_engine(url: URL) -> Engine:

@@ -31,7 +31,8 @@ def columns_of(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, 
 
 
 def demand_of(row: Row[Any]) -> Demand:
-    return Demand((row.workers_min, row.workers_max), row.cpus, row.gpus, row.memory)
+    step = row.workers_min if row.kind == JobKind.SWEEP else 0
+    return Demand((row.workers_min, row.workers_max), row.cpus, row.gpus, row.memory, step)
 
 
 def _max_pending(spec: Mapping[str, Any]) -> float | None:

@@ -18,9 +18,10 @@ from epochal.ledger.capacity import (
     smallest_change,
     total_of,
 )
+from epochal.ledger.contenders import Running, Waiting
 from epochal.ledger.json_values import iso
-from epochal.ledger.policy import Excess, Running, Scan, Usage, Verdict, Waiting, holds_until, in_order
-from epochal.ledger.states import JobKind
+from epochal.ledger.policy import Scan, Verdict, holds_until, in_order
+from epochal.ledger.usage import Excess, Usage
 from epochal.ledger.values import Quota, Why, WhyKind
 
 AHEAD = 10
@@ -125,7 +126,7 @@ class _Play:
         if not self.stages:
             return _no_agent
         if excess := self.usage.excess(job):
-            return partial(_over_quota, job, excess)
+            return partial(_over_quota, excess)
         reach = [stage for stage in self.stages if job.storage in (None, stage.cluster.storage)]
         if not reach:
             return partial(self._far_from_storage, job)
@@ -166,8 +167,28 @@ def _waits(job: Waiting, stage: _Stage, verdict: Verdict) -> Why:
     if verdict is Verdict.HELD and stage.scan.holder:
         return _behind_holder(job, stage, stage.scan.holder)
     if verdict in (Verdict.PREEMPTS, Verdict.ROOM_COMES):
-        return Why(WhyKind.STARTS_NEXT, "room is being made for it: others save their state and leave", stage.ahead)
+        return Why(WhyKind.STARTS_NEXT, f"room is being made for it: {_room(stage.scan)}", stage.ahead)
     return _no_room(job, stage, stage.ahead)
+
+
+def _room(scan: Scan) -> str:
+    """Who makes it, and how: those that are to be asked, or were."""
+    resize = dict(scan.resize)
+    if scan.held_by is Verdict.PREEMPTS:
+        given = {one.id: one.workers - resize[one.id] for one in scan.running if one.id in resize}
+        leave = list(scan.preempt)
+    else:
+        coming = [one for one in scan.running if scan.leaving(one)]
+        given = {one.id: one.gives for one in coming if one.leaving_since is None}
+        leave = [one.id for one in coming if one.leaving_since is not None]
+    told = [
+        f"{name} gives {count} worker{'s' if count > 1 else ''} back as its trials reach their next rung"
+        for name, count in given.items()
+    ]
+    if leave:
+        how = "saves its state and leaves" if len(leave) == 1 else "save their state and leave"
+        told.append(f"{some(leave)} {how}")
+    return "; ".join(told)
 
 
 _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM_NOW)
@@ -210,7 +231,7 @@ def _priority_above(other: int) -> str:
     return f"priority={other + 1}" if other < HIGHEST_PRIORITY else ""
 
 
-def _over_quota(job: Waiting, excess: Excess) -> Why:
+def _over_quota(excess: Excess) -> Why:
     quota = excess.quota
     of = f"{quota.kind} {excess.owner}"
     unit = {"jobs": "running jobs", "cpus": "CPUs", "gpus": "GPUs"}[excess.what]
@@ -219,19 +240,8 @@ def _over_quota(job: Waiting, excess: Excess) -> Why:
         WhyKind.OVER_QUOTA,
         message,
         shortfall=f"{excess.needed - excess.limit:g} {unit}",
-        change=f"{_at_most(job, excess)}raise the quota of {of} from {excess.limit:g} to {excess.needed:g} {unit}",
+        change=f"raise the quota of {of} from {excess.limit:g} to {excess.needed:g} {unit}",
     )
-
-
-def _at_most(job: Waiting, excess: Excess) -> str:
-    """The most that an elastic job may ask for and still be within the quota; empty where that is too little."""
-    low, high = job.demand.workers
-    each = {"cpus": job.demand.cpus, "gpus": job.demand.gpus}.get(excess.what, 0.0)
-    count = int((excess.limit - excess.needed) / each + high + 1e-9) if each else 0
-    if low == high or count < low:
-        return ""
-    is_sweep = job.kind is JobKind.SWEEP
-    return f"sweep.concurrency={count // low} or " if is_sweep else f"resources.workers.max={count} or "
 
 
 def _named(ahead: tuple[str, ...], count: int) -> str:

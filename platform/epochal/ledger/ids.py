@@ -18,13 +18,6 @@ def job_id(name: str, again: int = 0) -> str:
     ``again`` counts the ids tried before that were taken; each try moves on by a random bit of time.
     """
     ticks = max(0, int((time.time() - _START) * 1024)) + (secrets.randbelow(32 * again) if again else 0)
-    return f"{_stem(name)}-{_digits(ticks)}"
-
-
-def _stem(name: str) -> str:
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_NAME_LENGTH].strip("-")
-    return readable or "job"
-
-
-def _digits(number: int) -> str:
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(5 * (_DIGITS - 1), -1, -5))
+    digits = (_ALPHABET[(ticks >> shift) & 31] for shift in range(5 * (_DIGITS - 1), -1, -5))
+    return f"{readable or 'job'}-{''.join(digits)}"

@@ -30,10 +30,7 @@ def seconds_of(text: str) -> float:
 
 
 Time = Annotated[
-    float,
-    BeforeValidator(seconds_of),
-    PlainSerializer(iso),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
+    float, BeforeValidator(seconds_of), PlainSerializer(iso), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 """Seconds since 1970; in JSON ISO 8601 text, to the millisecond."""
 

@@ -6,18 +6,18 @@ ended the attempt; a call repeated because its answer got lost changes nothing a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from hmac import compare_digest
-from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Update, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, insert, or_, select, update
 
-from epochal.errors import ConflictError, EpochalError, NotFoundError, StaleLeaseError
+from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.reading import find, is_overdue
-from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
+from epochal.ledger.resizing import how_resized
+from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_requests import extended_if_asked
 from epochal.ledger.tables import agents, attempts, documents, events, jobs, now
 from epochal.ledger.tokens import digest_of
@@ -34,7 +34,7 @@ from epochal.ledger.transitions import (
     to_attempt,
     to_job,
 )
-from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey, Renewal, Renewed
+from epochal.ledger.values import Attempt, Held, Job, Lease, LeaseKey
 from epochal.urls import without_password
 
 MOST_LOSSES = 3
@@ -55,30 +55,7 @@ class LeaseOperations:
             ConflictError: it is another's, or its agent is no client of a server and showed no secret for it.
         """
         with self._database.read() as connection:
-            return _shown(connection, job_id, epoch, secret)
-
-    def renew(self, lease: Held, ttl: float, progress: Mapping[str, Any] | None = None) -> Renewed:
-        """Keep the lease for ``ttl`` seconds from now; the job's state says whether it was asked to stop.
-
-        A lease that ran out can be renewed as long as nobody has noticed.
-        """
-        with self._database.write() as connection:
-            values = {"job": lease.job_id, "attempt": lease.epoch, "ttl": ttl, "told": progress}
-            row = connection.execute(_RENEW, values).first()
-            if row is None:
-                raise _stale(find(connection, lease.job_id), lease)
-            return Renewed(JobState(row.state), row.grace, row.requested)
-
-    def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[Renewed | EpochalError]:
-        """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
-        answers: dict[Renewal, Renewed | EpochalError] = {}
-        with self._database.write() as connection:
-            for renewal in sorted(renewals, key=attrgetter("job_id")):  # as all do who lock several jobs
-                try:
-                    answers[renewal] = _renewed_by_secret(connection, renewal, ttl)
-                except (ConflictError, NotFoundError) as error:
-                    answers[renewal] = error
-        return [answers[renewal] for renewal in renewals]
+            return shown(connection, job_id, epoch, secret)
 
     def running(self, lease: Held, world_size: int, detail: Mapping[str, Any] | None = None) -> Job:
         """The gang trains, with this many workers; told again, their number has changed.
@@ -91,8 +68,9 @@ class LeaseOperations:
             if job.state is JobState.STARTING:
                 begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
                 job = advance(connection, job, Step(EventKind.RUNNING, JobState.RUNNING, detail=said), **begun)
-            elif _attempt(connection, job).world_size != world_size:
-                job = annotate(connection, job, Step(EventKind.RESIZED, detail=said))
+            elif (before := _attempt(connection, job).world_size) != world_size:
+                message = how_resized(connection, job, before, world_size)
+                job = annotate(connection, job, Step(EventKind.RESIZED, message=message, detail=said))
             values = {"world_size": world_size, "detail": said}
             started = func.coalesce(attempts.c.started_at, job.updated_at)
             connection.execute(update(attempts).where(_newest_of(job)).values(**values, started_at=started))
@@ -182,8 +160,9 @@ class LeaseOperations:
                 return None
             _require(job, lease)
             step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
+            again = connection, lease.agent, ttl, job.id, lease.secret, job.granted
             _end_with(connection, job, obedient(job, step), reason, losses=0)
-            return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret)
+            return None if job.wanted else take(*again)
 
     def pause(self, lease: Held, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
@@ -229,14 +208,22 @@ class LeaseOperations:
             return extended_if_asked(connection, ended) if job.wanted in (None, JobState.QUEUED) else ended
 
 
-def take(connection: Connection, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
+def take(
+    connection: Connection,
+    agent: str,
+    ttl: float,
+    job_id: str | None = None,
+    secret: str = "",
+    granted: int | None = None,
+) -> Lease | None:
     """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take.
 
-    A job that has checkpoints is taken only by an agent that has their storage.
+    ``granted``: how many workers it may have; None: as many as it asks for and are free. A job that has checkpoints is
+    taken only by an agent that has their storage.
     """
     name, _, incarnation = agent.partition("/")
     by = {"agent_name": name, "incarnation": incarnation}
-    taking = {**by, "taker": agent, "ttl": ttl, "job": job_id}
+    taking = {**by, "taker": agent, "ttl": ttl, "job": job_id, "workers": granted}
     row = connection.execute(_TAKE if job_id else _TAKE_FIRST, taking).first()
     if row is None:
         return None
@@ -281,34 +268,16 @@ def _lose(connection: Connection, job: Job, step: Step) -> Job:
     return _end_with(connection, job, obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)
 
 
-def _renewal(*which: ColumnElement[bool]) -> Update:
-    progress = func.coalesce(bindparam("told", type_=jobs.c.progress.type), jobs.c.progress)
-    values = {"expires_at": now() + bindparam("ttl"), "updated_at": now(), "progress": progress}
-    held = (jobs.c.id == bindparam("job"), jobs.c.epoch == bindparam("attempt"), jobs.c.state.in_(ACTIVE), *which)
-    return update(jobs).where(*held).values(values).returning(jobs.c.state, jobs.c.grace, jobs.c.requested)
-
-
-_THIS = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
+OF_ATTEMPT = (attempts.c.job_id == jobs.c.id) & (attempts.c.epoch == bindparam("attempt"))
 _HOLDER = (
     select(jobs.c.epoch, jobs.c.state, attempts.c.agent, attempts.c.secret)
-    .outerjoin(attempts, _THIS)
+    .outerjoin(attempts, OF_ATTEMPT)
     .where(jobs.c.id == bindparam("job"))
 )
-_RENEW = _renewal()
-_RENEW_BY_SECRET = _renewal(exists().where(_THIS, attempts.c.secret == bindparam("digest")))
-"""Made once, as they are asked for all the time."""
+"""Made once, as it is asked for all the time."""
 
 
-def _renewed_by_secret(connection: Connection, renewal: Renewal, ttl: float) -> Renewed:
-    job_id, epoch, secret = renewal.job_id, renewal.epoch, renewal.secret
-    values = {"job": job_id, "attempt": epoch, "ttl": ttl, "told": renewal.progress, "digest": digest_of(secret)}
-    row = connection.execute(_RENEW_BY_SECRET, values).first()
-    if row is None:
-        raise _stale(find(connection, job_id), _shown(connection, job_id, epoch, secret))
-    return Renewed(JobState(row.state), row.grace, row.requested)
-
-
-def _shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
+def shown(connection: Connection, job_id: str, epoch: int, secret: str) -> LeaseKey:
     row = connection.execute(_HOLDER, {"job": job_id, "attempt": epoch}).first()
     if row is None:
         raise NotFoundError("job", job_id, hint="agents give the whole id")
@@ -336,6 +305,8 @@ def _taking(*which: ColumnElement[bool]) -> Update:
         "epoch": jobs.c.epoch + 1,
         "owner": bindparam("taker"),
         "expires_at": now() + bindparam("ttl"),
+        "granted": bindparam("workers"),
+        "granted_at": now(),
         "reason": None,
         "message": "",
         "started_at": None,
@@ -370,11 +341,11 @@ def held_by(connection: Connection, lease: Held) -> Job:
 
 def _require(job: Job, lease: Held) -> Job:
     if job.epoch != lease.epoch or not job.state.is_active:
-        raise _stale(job, lease)
+        raise stale(job, lease)
     return job
 
 
-def _stale(job: Job, lease: Held) -> StaleLeaseError:
+def stale(job: Job, lease: Held) -> StaleLeaseError:
     return StaleLeaseError(job.id, lease.epoch, job.epoch, job.state)
 
 

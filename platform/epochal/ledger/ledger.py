@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from epochal.ledger.agents import AgentRegister
@@ -12,6 +11,7 @@ from epochal.ledger.maintenance import Maintenance
 from epochal.ledger.queueing import QueueOperations
 from epochal.ledger.quotas import QuotaOperations
 from epochal.ledger.reading import Reader
+from epochal.ledger.renewals import RenewalOperations
 from epochal.ledger.retention import Pruning
 from epochal.ledger.schema import prepare
 from epochal.ledger.sweep_operations import SweepOperations
@@ -23,6 +23,7 @@ class Ledger(
     UserOperations,
     QueueOperations,
     LeaseOperations,
+    RenewalOperations,
     SweepOperations,
     AgentRegister,
     TokenOperations,
@@ -74,7 +75,5 @@ class Ledger(
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -16,7 +16,7 @@ from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.ledger.database import Database, mapped_errors
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.schema import prepare, version
-from epochal.ledger.states import ACTIVE, JobState
+from epochal.ledger.states import ACTIVE, EventKind, JobState
 from epochal.ledger.tables import attempts, events, jobs, quotas
 from epochal.ledger.values import News
 from epochal.redaction import said
@@ -46,7 +46,7 @@ class Maintenance:
         newest = select(func.max(events.c.id)).scalar_subquery()
         its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
         elastic = (jobs.c.workers_min < jobs.c.workers_max).label("elastic")
-        columns = events.c.job_id, events.c.previous, events.c.state, attempts.c.agent, elastic
+        columns = events.c.job_id, events.c.kind, events.c.previous, events.c.state, attempts.c.agent, elastic
         query = select(*columns).join(jobs, jobs.c.id == events.c.job_id).outerjoin(attempts, its_attempt)
         with self._database.read() as connection:
             found = frozenset(connection.scalars(select(events.c.id).where(events.c.id > newest - _WINDOW)))
@@ -58,21 +58,13 @@ class Maintenance:
         missed = seen is None or bool(found and seen and max(seen) <= max(found) - _WINDOW)
         return News(found, frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
 
-    def backup(self, path: Path) -> None:
-        """Copy a SQLite ledger that is in use to a new file, readable by its owner alone; all of it, or no file.
-
-        Raises:
-            UsageError: the ledger is in PostgreSQL, or ``path`` is taken.
-            UnreachableError: the copy cannot be written.
-        """
-        _back_up(self._database, path)
-
 
 def _leaves_room(event: Row[*tuple[Any, ...]]) -> bool:
     """Whether an agent has more room for it: its job has left, or takes less than it might have."""
     left = event.previous in ACTIVE and event.state not in ACTIVE
     begun = event.state == JobState.RUNNING != event.previous
-    return event.agent is not None and (left or (begun and event.elastic))
+    resized = event.kind in (EventKind.RESIZE_REQUESTED, EventKind.RESIZED)
+    return event.agent is not None and (left or (begun and event.elastic) or resized)
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -89,14 +81,32 @@ def upgrade(url: str) -> tuple[str | None, str]:
 
 
 def back_up(url: str, path: Path) -> None:
-    """See ``Maintenance.backup``; of a ledger of whatever version, which is left as it is.
+    """Copy a SQLite ledger, of whatever version and perhaps in use, to a new file, readable by its owner alone; all of
+    it, or no file.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such ledger.
+        UsageError: it is in PostgreSQL, or ``path`` is taken.
+        UnreachableError: the copy cannot be written.
     """
     require_file(url)
+    unfinished = path.with_name(f"{path.name}.unfinished")
     with closing(Database(url)) as database:
-        _back_up(database, path)
+        if not database.is_sqlite:
+            raise UsageError("a ledger in PostgreSQL is not backed up by Epochal", "use pg_dump, as for any database")
+        if path.exists():
+            raise UsageError(f"{path} exists", "give the name of a new file")
+        try:
+            os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            with closing(sqlite3.connect(unfinished)) as target, database.read() as connection:
+                source: Any = connection.connection.driver_connection
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+            unfinished.replace(path)
+        except (OSError, sqlite3.Error) as error:
+            unfinished.unlink(missing_ok=True)
+            hint = "is its disk full or read-only?"
+            raise UnreachableError(f"cannot write the backup {path}: {said(error)}", hint) from error
 
 
 def require_file(url: str) -> None:
@@ -109,26 +119,3 @@ def require_file(url: str) -> None:
         parts = make_url(url)
     if parts.get_backend_name() == "sqlite" and parts.database and not Path(parts.database).exists():
         raise NotFoundError("ledger", parts.database, hint="name the one that is meant with --ledger")
-
-
-def _back_up(database: Database, path: Path) -> None:
-    if not database.is_sqlite:
-        raise UsageError("a ledger in PostgreSQL is not backed up by Epochal", "use pg_dump, as for any database")
-    if path.exists():
-        raise UsageError(f"{path} exists", "give the name of a new file")
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        _copy(database, unfinished)
-        unfinished.replace(path)
-    except (OSError, sqlite3.Error) as error:
-        unfinished.unlink(missing_ok=True)
-        hint = "is its disk full or read-only?"
-        raise UnreachableError(f"cannot write the backup {path}: {said(error)}", hint) from error
-
-
-def _copy(database: Database, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as target, database.read() as connection:
-        source: Any = connection.connection.driver_connection
-        source.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it

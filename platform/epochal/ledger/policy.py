@@ -5,20 +5,25 @@ it has waited ``PATIENCE``, the first such job suspends this backfill: for ``HOL
 pass again for ``PATIENCE``, and so on. So nobody holds up a smaller job for longer than ``HOLD`` at once, and nobody
 is passed for ever. Jobs that could never fit, or are over a quota, hold nobody back.
 
-A job that fits only if running ``preemptible`` jobs of lower priority leave has them leave: as few as possible, of the
-lowest priority, those that started last. While they save their state and go, the room they leave is kept for it.
+An elastic job begins with as many workers as fit, and as its quotas leave. One whose workers may come and go while it
+runs (``Demand.step``: a sweep) has to give back what a job needs that comes before it and does not fit, down to its
+least. A job that fits only if running ``preemptible`` jobs of lower priority leave has them leave: as few as possible,
+of the lowest priority, those that started last. While they save their state and go, the room they leave is kept for it.
+What is free, and nobody waits for whose priority is as high, goes to the jobs that may have more workers while they
+run: the first in the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from itertools import combinations, islice
 
-from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed, total_of
-from epochal.ledger.states import JobKind
-from epochal.ledger.values import Quota, QuotaKind
+from epochal.ledger.capacity import Demand, Node, fit, fits_ever, placed, whole
+from epochal.ledger.contenders import Running, Waiting
+from epochal.ledger.making_room import Resize, fits_without, room_for
+from epochal.ledger.usage import Usage
+from epochal.ledger.values import Quota
 
 PATIENCE = 300.0
 """Seconds for which a job that does not fit lets smaller ones pass, at first and after each hold."""
@@ -26,106 +31,23 @@ PATIENCE = 300.0
 HOLD = 600.0
 """Seconds for which it then suspends backfill, at the most."""
 
-_TRIED = 2_000
-"""Sets of jobs looked at for the fewest that make enough room; then they are picked one by one."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A queued job. ``number`` is its order of arrival, ``since`` when it came into the queue."""
-
-    id: str
-    number: int
-    priority: int = 50
-    demand: Demand = field(default_factory=Demand)
-    user: str = ""
-    queue: str = "default"
-    since: float = 0.0
-    storage: str | None = None
-    """Where its checkpoints are, once it has some: only agents there can go on with it."""
-    kind: JobKind = JobKind.TRAIN
-
-    @property
-    def order(self) -> tuple[int, int]:
-        return -self.priority, self.number
-
-
-@dataclass(frozen=True)
-class Running:
-    """A job that an agent has leased. ``started`` is when it was leased.
-
-    ``world_size`` is the number of its workers, once known.
-    ``here``: on the cluster that is asked about. ``leaving_since`` is when it was asked to make room, or to stop.
-    """
-
-    id: str
-    priority: int = 50
-    demand: Demand = field(default_factory=Demand)
-    user: str = ""
-    queue: str = "default"
-    preemptible: bool = False
-    started: float = 0.0
-    here: bool = True
-    leaving_since: float | None = None
-    world_size: int | None = None
-
-    @property
-    def share(self) -> Demand:
-        """What its gang has now."""
-        return self.demand if self.world_size is None else self.demand.with_workers(self.world_size)
-
 
 @dataclass(frozen=True)
 class Decision:
-    """The job to start now, or the jobs to ask to leave; neither where there is nothing to do.
+    """The job to start now, or those to ask to leave, or to go on with another number of workers; nothing of it where
+    there is nothing to do.
 
-    ``holder`` is the job for which everybody behind it waits, where there is one.
+    ``workers`` is how many the job that starts may have. ``holder`` is the job for which everybody behind it waits,
+    where there is one: for it are ``preempt`` and ``resize``.
     """
 
     start: str | None = None
     preempt: tuple[str, ...] = ()
     holder: str | None = None
     expected: bool = False
-    """The holder fits once those that were asked to leave have left."""
-
-
-@dataclass(frozen=True)
-class Excess:
-    """The first limit of a quota that a job would go over: ``needed`` is what the limit would have to be."""
-
-    quota: Quota
-    owner: str
-    what: str
-    limit: float
-    needed: float
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the running jobs take, against the quotas. An elastic job counts with the most workers it may have."""
-
-    quotas: Mapping[tuple[QuotaKind, str], Quota]
-    used: dict[tuple[QuotaKind, str], dict[str, float]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, running: Iterable[Running], quotas: Iterable[Quota]) -> Usage:
-        usage = cls({(quota.kind, quota.name): quota for quota in quotas})
-        for job in running:
-            usage.add(job)
-        return usage
-
-    def add(self, job: Running | Waiting) -> None:
-        for key in _owners(job) if self.quotas else ():
-            self.used[key] = total_of((self.used.get(key, {}), _counted(job)))
-
-    def excess(self, job: Waiting) -> Excess | None:
-        """What keeps ``job`` from starting, of the quotas of its user and of its queue."""
-        for kind, name in _owners(job) if self.quotas else ():
-            quota = self.quotas.get((kind, name)) or self.quotas.get((kind, "*"))
-            over = quota and _over(quota, name, self.used.get((kind, name), {}), _counted(job))
-            if over:
-                return over
-        return None
+    """The holder fits once those that were asked to make room have."""
+    workers: int = 0
+    resize: tuple[Resize, ...] = ()
 
 
 class Verdict(Enum):
@@ -135,9 +57,9 @@ class Verdict(Enum):
     NEVER_FITS = auto()
     STARTS = auto()
     PREEMPTS = auto()
-    """Others are asked to leave for it, and everybody behind it waits."""
+    """Others are asked to make room for it, and everybody behind it waits."""
     ROOM_COMES = auto()
-    """It fits once those that were asked to leave have left: everybody behind it waits."""
+    """It fits once those that were asked to make room have: everybody behind it waits."""
     HOLDS = auto()
     """It has waited long: everybody behind it waits."""
     HELD = auto()
@@ -164,6 +86,7 @@ class Scan:
     held_by: Verdict | None = None
     """What makes it the holder: PREEMPTS, ROOM_COMES or HOLDS."""
     preempt: tuple[str, ...] = ()
+    resize: tuple[Resize, ...] = ()
     _ever: dict[Demand, bool] = field(default_factory=dict)
     _now: dict[Demand, bool] = field(default_factory=dict)
     _passed: set[tuple[int, Demand]] = field(default_factory=set)
@@ -193,10 +116,36 @@ class Scan:
 
     def start(self, job: Waiting) -> None:
         """Set aside what a job takes that starts, for those behind it."""
-        self.usage.add(job)
-        self.left = placed(self.left, job.demand)
+        demand = job.demand.with_workers(self.granted(job))
+        self.usage.add(replace(job, demand=demand))
+        self.left = placed(self.left, demand)
         self.started.append(job)
         self._now.clear()
+
+    def granted(self, job: Waiting) -> int:
+        """How many workers a job has that starts."""
+        return whole(min(fit(self.left, job.demand), self.usage.workers_left(job)), job.demand)
+
+    def grown(self, waiting: Sequence[Waiting]) -> tuple[Resize, ...]:
+        """Of those that may have more workers the first, where none of the ``waiting``, who do not fit, has a claim."""
+        elastic = (one for one in self.running if one.here and one.demand.step and one.leaving_since is None)
+        for one in sorted(elastic, key=lambda one: one.order):
+            more = one.demand.with_workers(0, one.demand.workers[1] - one.workers)
+            free = whole(min(fit(self.left, more), self.usage.workers_left(one)), more)
+            workers = one.workers + free
+            known = one.workers if one.granted is None else one.granted
+            if workers > known and not any(self._claims(job, one) for job in waiting):
+                return ((one.id, workers),)
+        return ()
+
+    def _claims(self, job: Waiting, elastic: Running) -> bool:
+        """Whether what is free should wait for ``job``: it comes with others' leaving to room for it, beside what the
+        elastic one would not give back to it."""
+        if job.priority < elastic.priority:
+            return False
+        least = elastic.demand.workers[0] if job.order < elastic.order else elastic.workers
+        idle = [replace(node, available=node.total) for node in self.nodes]
+        return fit(placed(idle, elastic.demand.with_workers(least)), job.demand) > 0
 
     def _without_room(self, job: Waiting) -> Verdict:
         alike = job.priority, job.demand  # what is true of one is true of those like it
@@ -210,14 +159,21 @@ class Scan:
         return found or Verdict.PASSED
 
     def _makes_room(self, job: Waiting) -> Verdict | None:
-        gone = [one for one in self.running if one.here and _goes(one, self.now)]
-        if gone and _fits_without(job, self.left, gone):
+        coming = [one for one in map(self.leaving, self.running) if one]
+        if coming and fits_without(job, self.left, coming):
             return Verdict.ROOM_COMES
         # One at a time over all clusters: else two of them would make room for the same job.
-        if any(_goes(one, self.now) and one.preemptible for one in self.running):
+        if any((_goes(one, self.now) and one.preemptible) or _gives(one, self.now) for one in self.running):
             return None
-        self.preempt = tuple(one.id for one in victims(job, self.running, self.left))
-        return Verdict.PREEMPTS if self.preempt else None
+        leave, self.resize = room_for(job, self.running, self.left)
+        self.preempt = tuple(one.id for one in leave)
+        return Verdict.PREEMPTS if self.preempt or self.resize else None
+
+    def leaving(self, job: Running) -> Demand | None:
+        """What of a running job will be free here soon."""
+        if job.here and _goes(job, self.now):
+            return job.share
+        return job.demand.with_workers(job.gives) if job.here and _gives(job, self.now) else None
 
 
 def decide(
@@ -228,19 +184,25 @@ def decide(
     Of the jobs of a class (``jobs.queue_class``) the first is enough: what is said of it is said of the others.
     """
     scan = Scan(nodes, running, Usage.of(running, quotas), now)
+    waiting = []
     for job in in_order(queue):
-        if scan.verdict(job) is Verdict.STARTS:
-            return Decision(start=job.id)
+        verdict = scan.verdict(job)
+        if verdict is Verdict.STARTS:
+            return Decision(start=job.id, workers=scan.granted(job))
         if scan.holder:
-            return Decision(None, scan.preempt, job.id, scan.held_by is Verdict.ROOM_COMES)
-    return Decision()
+            expected = scan.held_by is Verdict.ROOM_COMES
+            return Decision(None, scan.preempt, job.id, expected, resize=scan.resize)
+        if verdict is Verdict.PASSED:
+            waiting.append(job)
+    return Decision(resize=scan.grown(waiting))
 
 
 def may_start(
     job: Waiting, running: Sequence[Running], nodes: Sequence[Node], quotas: Iterable[Quota], now: float
-) -> bool:
-    """Whether ``job`` would start now, were it the first in the queue."""
-    return Scan(nodes, running, Usage.of(running, quotas), now).verdict(job) is Verdict.STARTS
+) -> int:
+    """With how many workers ``job`` would start now, were it the first in the queue; 0: it would not."""
+    scan = Scan(nodes, running, Usage.of(running, quotas), now)
+    return scan.granted(job) if scan.verdict(job) is Verdict.STARTS else 0
 
 
 def in_order(queue: Iterable[Waiting]) -> list[Waiting]:
@@ -258,62 +220,9 @@ def holds_until(job: Waiting, now: float) -> float:
     return now + (PATIENCE + HOLD) - waited % (PATIENCE + HOLD)
 
 
-def victims(job: Waiting, running: Iterable[Running], nodes: Sequence[Node]) -> tuple[Running, ...]:
-    """The fewest running jobs that make room for ``job`` by leaving; none where that would not be enough."""
-    may_go = [one for one in running if one.here and one.preemptible and one.leaving_since is None]
-    cheapest = sorted((one for one in may_go if one.priority < job.priority), key=_cost)
-    if not _fits_without(job, nodes, cheapest):
-        return ()
-    for some in islice(_sets(cheapest), _TRIED):
-        if _fits_without(job, nodes, some):
-            return some
-    return _one_by_one(job, cheapest, nodes)
-
-
 def _goes(job: Running, now: float) -> bool:
     return job.leaving_since is not None and now - job.leaving_since < HOLD
 
 
-def _fits_without(job: Waiting, nodes: Sequence[Node], gone: Iterable[Running]) -> bool:
-    left = tuple(nodes)
-    for one in gone:
-        left = freed(left, one.share)
-    return fit(left, job.demand) > 0
-
-
-def _cost(job: Running) -> tuple[int, float]:
-    """Those of the lowest priority go first, then those that lose the least work."""
-    return job.priority, -job.started
-
-
-def _sets(jobs: Sequence[Running]) -> Iterator[tuple[Running, ...]]:
-    """Every set of them: the small ones first, and of one size the cheapest first."""
-    for size in range(1, len(jobs) + 1):
-        yield from combinations(jobs, size)
-
-
-def _one_by_one(job: Waiting, cheapest: Sequence[Running], nodes: Sequence[Node]) -> tuple[Running, ...]:
-    """All of them, less each that is not needed, the dearest looked at first."""
-    chosen = list(cheapest)
-    for one in reversed(cheapest):
-        rest = [other for other in chosen if other is not one]
-        if _fits_without(job, nodes, rest):
-            chosen = rest
-    return tuple(chosen)
-
-
-def _owners(job: Running | Waiting) -> tuple[tuple[QuotaKind, str], ...]:
-    return (QuotaKind.USER, job.user), (QuotaKind.QUEUE, job.queue)
-
-
-def _counted(job: Running | Waiting) -> dict[str, float]:
-    most = job.demand.most
-    return {"jobs": 1.0, "cpus": most["CPU"], "gpus": most.get("GPU", 0.0)}
-
-
-def _over(quota: Quota, owner: str, used: Mapping[str, float], asked: Mapping[str, float]) -> Excess | None:
-    for what, limit in (("jobs", quota.jobs), ("cpus", quota.cpus), ("gpus", quota.gpus)):
-        needed = used.get(what, 0.0) + asked[what]
-        if limit is not None and asked[what] > 0 and needed > limit + 1e-9:
-            return Excess(quota, owner, what, limit, needed)
-    return None
+def _gives(job: Running, now: float) -> bool:
+    return job.leaving_since is None and job.gives > 0 and now - job.granted_at < HOLD

@@ -11,14 +11,16 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from epochal.errors import ConflictError
 from epochal.ledger.agents import agent_of, all_agents
 from epochal.ledger.capacity import Demand, Node, placed
+from epochal.ledger.contenders import Running, Waiting
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.demands import demand_of
 from epochal.ledger.explanation import Cluster, explain
 from epochal.ledger.lease_operations import lease_of, take
-from epochal.ledger.policy import Decision, Running, Waiting, decide, may_start
+from epochal.ledger.policy import Decision, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
-from epochal.ledger.states import ACTIVE, EventKind, JobKind, JobState, Reason
+from epochal.ledger.resizing import ask_to_resize, resized
+from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
 from epochal.ledger.tables import attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
@@ -42,8 +44,9 @@ class QueueOperations:
     def lease(self, agent: str, ttl: float, job_id: str | None = None, secret: str = "") -> Lease | None:
         """Take the job that the queue policy gives this agent, or ``job_id``; None where there is none to take.
 
-        The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed. Jobs that
-        have to make room for another are asked to on the way. A process that is no agent of a cluster (its name has no
+        The job is STARTING with a new attempt, and this agent's for ``ttl`` seconds, or until it is renewed; an elastic
+        one may have ``granted`` workers. Jobs that have to make room for another, or may have more workers, are told so
+        on the way. A process that is no agent of a cluster (its name has no
         incarnation) gets the first job by priority and arrival, whatever it needs.
 
         Args:
@@ -67,13 +70,17 @@ class QueueOperations:
             asking = _asking(connection, agent, job_id)
             if asking is None:
                 return take(connection, agent, ttl, job_id, secret)
-            if _may_still_start(connection, asking, guess.start):
-                return take(connection, agent, ttl, guess.start, secret)
+            if workers := _may_still_start(connection, asking, guess.start):
+                return take(connection, agent, ttl, guess.start, secret, workers)
             decision = _decision(connection, asking)  # another took it, or it makes others leave
-            for identity in sorted(decision.preempt):  # all who lock several jobs do so in this order
+            resize = dict(decision.resize)
+            for identity in sorted([*decision.preempt, *resize]):  # all who lock several jobs do so in this order
                 with suppress(ConflictError):  # it ended, or was asked for more, since it was read
-                    ask_to_leave(connection, identity, f"to make room for {decision.holder}")
-            return take(connection, agent, ttl, decision.start, secret) if decision.start else None
+                    if identity in resize:
+                        ask_to_resize(connection, identity, resize[identity], decision.holder)
+                    else:
+                        ask_to_leave(connection, identity, f"to make room for {decision.holder}")
+            return take(connection, agent, ttl, decision.start, secret, decision.workers) if decision.start else None
 
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
@@ -102,7 +109,8 @@ class QueueOperations:
                 ahead = _queued(or_(jobs.c.priority > job.priority, before))
                 if found := _explained(connection, _read(connection, ahead), only=job.id):
                     return found[job.id]
-            return _not_queued(find(connection, job.id))  # PostgreSQL: leased since it was read
+            job = find(connection, job.id)  # PostgreSQL: leased since it was read
+            return _not_queued(job, resized(connection, job) if job.state.is_active else "")
 
     def overdue_pending(self) -> list[Job]:
         """Queued jobs whose ``limits.max_pending`` is used up: what ``reject_overdue`` would fail."""
@@ -131,7 +139,7 @@ def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) 
         return Decision(start=job_id)
     asking = _asking(connection, agent, job_id)
     decision = _decision(connection, asking) if asking else Decision()
-    if asking is None or decision.start or decision.preempt or _answered(connection, agent, secret):
+    if asking is None or decision.start or decision.preempt or decision.resize or _answered(connection, agent, secret):
         return decision
     return None
 
@@ -163,7 +171,7 @@ def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secr
 def _decision(connection: Connection, asking: AgentInfo) -> Decision:
     running, nodes, quotas, now = _board(connection, asking)
     is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
-    if is_full and not any(job.here and job.preemptible for job in running):
+    if is_full and not any(job.here and (job.preemptible or job.spare or job.gives) for job in running):
         return Decision()  # most who ask: whatever waits, it is not read
     return decide(_firsts(connection, asking), running, nodes, quotas, now)
 
@@ -178,10 +186,11 @@ def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
     return _read(connection, _NUMBERED, {"numbers": numbers, "storage": asking.storage}) if numbers else []
 
 
-def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> bool:
-    """Whether the job that was decided on before the lock was taken is there, and still fits quotas and nodes."""
+def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> int:
+    """With how many workers the job that was decided on before the lock was taken starts; 0 where it is not there any
+    more, or does not fit quotas and nodes."""
     found = _read(connection, _STILL_WAITING, {"storage": asking.storage, "job": identity}) if identity else []
-    return bool(found) and may_start(found[0], *_board(connection, asking))
+    return may_start(found[0], *_board(connection, asking)) if found else 0
 
 
 def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota], float]:
@@ -202,13 +211,18 @@ def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | N
 
 
 def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
-    """What the agent told of its nodes, less the share of the gangs that were not there yet when it did."""
+    """What the agent told of its nodes, less the share of the workers that were not there yet when it did."""
     theirs = [row for row in leased if row.owner == agent.owner]
+    running = tuple(_running(row, here=True) for row in theirs)
+    told = {(job_id, epoch): workers for job_id, epoch, *workers in agent.held}
     nodes = agent.nodes if agent.alive else ()
-    for row in theirs:
-        if (row.id, row.epoch) not in agent.held:
-            nodes = placed(nodes, _running(row, here=True).share)
-    return Cluster(nodes, tuple(_running(row, here=True) for row in theirs), agent.name, agent.storage)
+    for row, job in zip(theirs, running, strict=True):
+        there = told.get((row.id, row.epoch), [0])
+        # An agent of an older version does not say how many workers it counts: all.
+        missing = job.workers - there[0] if there else 0
+        if missing > 0:
+            nodes = placed(nodes, job.demand.with_workers(missing))
+    return Cluster(nodes, running, agent.name, agent.storage)
 
 
 def _queued(*which: ColumnElement[bool], limit: int | None = None) -> Select[Any]:
@@ -232,7 +246,6 @@ def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] |
             row.queue,
             row.entered_at,
             row.storage,
-            JobKind(row.kind),
         )
         for row in connection.execute(query, asked or {})
     ]
@@ -240,7 +253,7 @@ def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] |
 
 def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.epoch == jobs.c.epoch)
-    held = (jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted"))
+    held = (jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted", "granted", "granted_at"))
     query = select(*_LIGHT, *held, attempts.c.leased_at, attempts.c.world_size).join(attempts, newest)
     return query.where(jobs.c.state.in_(ACTIVE), *which).order_by(jobs.c.number)
 
@@ -282,6 +295,9 @@ def _running(row: Row[Any], here: bool) -> Running:
         here,
         row.entered_at if row.state == JobState.STOPPING else None,
         row.world_size,
+        row.number,
+        row.granted,
+        row.granted_at or 0.0,
     )
 
 
@@ -294,7 +310,7 @@ def _waited_too_long() -> ColumnElement[bool]:
     return and_(jobs.c.state == JobState.QUEUED, waited > jobs.c.max_pending)
 
 
-def _not_queued(job: Job) -> Why:
+def _not_queued(job: Job, resized: str) -> Why:
     if job.state.is_terminal:
         why = f", {job.reason}" if job.reason else ""
         return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=f"`epochal retry {job.id}`, as a new job")
@@ -302,4 +318,5 @@ def _not_queued(job: Job) -> Why:
         because = f" ({job.message})" if job.reason is Reason.INTERRUPTED else ""
         message = f"it is PAUSED until someone resumes it{because}"
         return Why(WhyKind.PAUSED, message, change=f"`epochal resume {job.id}`")
-    return Why(WhyKind.RUNS_NOW, f"it is {job.state} with the agent {job.owner}")
+    how = f": resized {resized}" if resized else ""
+    return Why(WhyKind.RUNS_NOW, f"it is {job.state} with the agent {job.owner}{how}")

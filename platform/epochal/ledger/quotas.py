@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from epochal.errors import NotFoundError, UsageError
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.tables import quotas
+from epochal.ledger.transitions import from_row
 from epochal.ledger.values import Quota, QuotaKind
 
 
@@ -60,7 +59,7 @@ class QuotaOperations:
 
 
 def all_quotas(connection: Connection) -> list[Quota]:
-    return [_quota(row) for row in connection.execute(_ALL)]
+    return [from_row(Quota, row) for row in connection.execute(_ALL)]
 
 
 _ALL = select(quotas).order_by(quotas.c.kind, quotas.c.name)
@@ -75,7 +74,3 @@ def _kind(kind: QuotaKind | str) -> QuotaKind:
         return QuotaKind(kind)
     except ValueError:
         raise UsageError(f"there are no quotas of a {kind!r}", "known: user, queue") from None
-
-
-def _quota(row: Row[Any]) -> Quota:
-    return Quota(**{**row._mapping, "kind": QuotaKind(row.kind)})

@@ -165,19 +165,12 @@ def find(connection: Connection, ref: str) -> Job:
     found = [to_job(row) for row in connection.execute(newest.where(starts).limit(_SHOWN + 1))] if ref else []
     if len(found) > 1:
         count = connection.execute(select(func.count()).select_from(jobs).where(starts)).scalar_one()
-        raise _ambiguous(ref, found, count)
+        shown = ", ".join(f"{job.id} ({job.state})" for job in found[:_SHOWN])
+        more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
+        hint = "give more of the id; `epochal jobs` lists them"
+        raise ConflictError(f"{ref!r} fits several jobs: {shown}{more}", hint)
     if not found:
-        raise _unknown(connection, ref)
+        recent = connection.execute(select(jobs.c.id, jobs.c.name).order_by(jobs.c.number.desc()).limit(100))
+        known = tuple(dict.fromkeys(word for row in recent for word in (row.name, row.id)))
+        raise NotFoundError("job", ref, known, "" if known else "this ledger holds no jobs yet")
     return found[0]
-
-
-def _ambiguous(ref: str, found: list[Job], count: int) -> ConflictError:
-    shown = ", ".join(f"{job.id} ({job.state})" for job in found[:_SHOWN])
-    more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
-    return ConflictError(f"{ref!r} fits several jobs: {shown}{more}", "give more of the id; `epochal jobs` lists them")
-
-
-def _unknown(connection: Connection, ref: str) -> NotFoundError:
-    recent = connection.execute(select(jobs.c.id, jobs.c.name).order_by(jobs.c.number.desc()).limit(100))
-    known = tuple(dict.fromkeys(word for row in recent for word in (row.name, row.id)))
-    return NotFoundError("job", ref, known, "" if known else "this ledger holds no jobs yet")

@@ -114,6 +114,7 @@ class EventKind(StrEnum):
     SUBMITTED = "submitted"
     LEASED = "leased"
     RUNNING = "running"
+    RESIZE_REQUESTED = "resize_requested"
     RESIZED = "resized"
     RUN_SET = "run_set"
     WAITING = "waiting"

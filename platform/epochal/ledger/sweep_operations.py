@@ -54,7 +54,8 @@ class SweepOperations:
     ) -> int:
         """Write down what the controller was told, and the trials that changed with it; the number of the newest input.
 
-        The same batch told again, because its answer got lost, changes nothing.
+        The same batch told again, because its answer got lost, changes nothing. Without inputs it may come when the
+        attempt is over, and no other has followed: MLflow has some of the runs only then.
 
         Args:
             after_seq: the newest input that the writer knows of; 0 before the first.
@@ -64,13 +65,13 @@ class SweepOperations:
             ConflictError: the newest is another one, or the job is no sweep.
         """
         with self._database.write() as connection:
-            job = _required_sweep(held_by(connection, lease))
+            job = _required_sweep(_told_by(connection, lease, also_ended=not told))
             newest = connection.scalar(select(func.max(inputs.c.seq)).where(inputs.c.job_id == job.id)) or 0
             rows = [
                 {"job_id": job.id, "seq": seq, "epoch": job.epoch, "key": one.key, "body": one.body}
                 for seq, one in enumerate(told, start=after_seq + 1)
             ]
-            if newest != after_seq:
+            if newest != after_seq and (told or job.state.is_active):
                 _require_told_before(connection, job, after_seq, rows, newest)
                 return after_seq + len(rows)
             if rows:
@@ -134,7 +135,9 @@ class SweepOperations:
             job = _required_sweep(locked(connection, select(jobs).where(jobs.c.id == found.id)) or found)
             known = requests.c.job_id == job.id, requests.c.key == key
             if (row := connection.execute(select(requests).where(*known)).first()) is not None:
-                return _same(job, row, request)
+                if digest(row.body) != digest(request):
+                    raise ConflictError(f"the key {key!r} belongs to another request of {job.id}", "use a new key")
+                return job
             _require_possible(connection, job, ask.trial_number, ends_it=ask.kind == "cancel")
             seq = 1 + (connection.scalar(select(jobs.c.requested).where(jobs.c.id == job.id)) or 0)
             body = {"job_id": job.id, "seq": seq, "key": key, "body": request, "by": by}
@@ -156,6 +159,17 @@ def _required_sweep(job: Job) -> Job:
     if job.kind is not JobKind.SWEEP:
         raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
     return job
+
+
+def _told_by(connection: Connection, lease: Held, also_ended: bool) -> Job:
+    """
+    Raises:
+        StaleLeaseError: the attempt is over, or, where it may have ``also_ended``, another has followed.
+    """
+    job = locked(connection, select(jobs).where(jobs.c.id == lease.job_id))
+    if also_ended and job is not None and job.epoch == lease.epoch:
+        return job
+    return held_by(connection, lease)
 
 
 def _require_told_before(
@@ -185,12 +199,6 @@ def _require_possible(connection: Connection, job: Job, trial: int | None, ends_
         raise NotFoundError(f"trial of {job.id}", str(trial), hint=hint)
     if ends_it and (state in _OVER or job.state.is_terminal):
         raise ConflictError(f"trial {trial} of {job.id} is over: {state}", "there is nothing to end")
-
-
-def _same(job: Job, row: Row[Any], request: Mapping[str, Any]) -> Job:
-    if digest(row.body) != digest(request):
-        raise ConflictError(f"the key {row.key!r} belongs to another request of {job.id}", "use a new key")
-    return job
 
 
 def _newly_failed(connection: Connection, job_id: str, changed: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -224,17 +232,10 @@ def _upsert(connection: Connection, job_id: str, changed: Sequence[TrialRecord])
 
 
 def _row(job_id: str, record: TrialRecord, at: float) -> dict[str, Any]:
-    told = {name: getattr(record, name) for name in _TOLD} | {"message": text(record.message)}
+    told = {name: getattr(record, name) for name in ("number", *_TOLD)} | {"message": text(record.message)}
     started = None if record.state is TrialState.WAITING and record.value is None else at
-    ended = at if record.state.is_over else None
-    return {
-        "job_id": job_id,
-        "number": record.number,
-        "updated_at": at,
-        "started_at": started,
-        "ended_at": ended,
-        **told,
-    }
+    times = {"updated_at": at, "started_at": started, "ended_at": at if record.state.is_over else None}
+    return {"job_id": job_id, **told, **times}
 
 
 def _to_trial(row: Row[Any]) -> TrialRecord:

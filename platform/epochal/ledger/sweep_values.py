@@ -48,20 +48,9 @@ class TrialRecord(Value):
     def of(cls, trial: Trial, run_id: str | None = None, metrics: Mapping[str, float] | None = None) -> Self:
         """Of a controller's trial."""
         value = trial.curve[-1].value if trial.curve else None
-        reason = trial.why or None
-        return cls(
-            trial.number,
-            trial.point,
-            trial.state,
-            trial.length,
-            trial.until,
-            value,
-            metrics or {},
-            run_id,
-            reason,
-            trial.message,
-            curve=tuple((one.length, one.value) for one in trial.curve),
-        )
+        told = (trial.number, trial.point, trial.state, trial.length, trial.until, value)
+        curve = tuple((one.length, one.value) for one in trial.curve)
+        return cls(*told, metrics or {}, run_id, trial.why or None, trial.message, curve=curve)
 
     @property
     def trial(self) -> Trial:

@@ -95,6 +95,9 @@ jobs = Table(
     Column("kind", Text, nullable=False, server_default="train"),
     # Of a sweep: the newest of what its users asked, so that a renewal tells it without another question.
     Column("requested", Integer, nullable=False, server_default="0"),
+    # While an agent has it: how many workers the policy lets it have, and since when.
+    Column("granted", Integer),
+    Column("granted_at", Double),
     UniqueConstraint("id", name="jobs_id"),
     UniqueConstraint("key", name="jobs_key"),
     Index("jobs_queue", "state", "priority", "number"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 
 from epochal.errors import NotFoundError, UsageError
 from epochal.ledger.database import Database
 from epochal.ledger.tables import now, tokens
+from epochal.ledger.transitions import from_row
 from epochal.ledger.values import Role, Token
 
 _PREFIX = "ep_"
@@ -44,19 +44,20 @@ class TokenOperations:
             "expires_at": None if ttl_seconds is None else now() + ttl_seconds,
         }
         with self._database.write() as connection:
-            return _token(connection.execute(insert(tokens).values(values).returning(*_COLUMNS)).one()), secret
+            row = connection.execute(insert(tokens).values(values).returning(*_COLUMNS)).one()
+            return from_row(Token, row), secret
 
     def token(self, secret: str) -> Token | None:
         """The token with this secret; None if there is none, or it was revoked or has expired."""
         with self._database.read() as connection:
             row = connection.execute(_VALID, {"shown": digest_of(secret)}).first()
-            return _token(row) if row else None
+            return from_row(Token, row) if row else None
 
     def tokens(self) -> list[Token]:
         """All of them, revoked and expired ones too, newest first."""
         with self._database.read() as connection:
             found = connection.execute(select(*_COLUMNS).order_by(tokens.c.created_at.desc(), tokens.c.id))
-            return [_token(row) for row in found]
+            return [from_row(Token, row) for row in found]
 
     def revoke_token(self, token_id: str) -> Token:
         """Make a token worthless from now on; one that is already stays as it is.
@@ -70,14 +71,11 @@ class TokenOperations:
             row = connection.execute(this.returning(*_COLUMNS)).first()
             if row is None:
                 raise NotFoundError("token", token_id, tuple(connection.scalars(select(tokens.c.id))))
-            return _token(row)
+            return from_row(Token, row)
 
 
-def _is_valid() -> ColumnElement[bool]:
-    return tokens.c.revoked_at.is_(None) & or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
-
-
-_VALID = select(*_COLUMNS).where(tokens.c.digest == bindparam("shown"), _is_valid())
+_GOES_ON = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now())
+_VALID = select(*_COLUMNS).where(tokens.c.digest == bindparam("shown"), tokens.c.revoked_at.is_(None), _GOES_ON)
 
 
 def digest_of(secret: str) -> str:
@@ -90,7 +88,3 @@ def _role(role: Role | str) -> Role:
         return Role(role)
     except ValueError:
         raise UsageError(f"no role is named {role!r}", f"known: {', '.join(Role)}") from None
-
-
-def _token(row: Row[Any]) -> Token:
-    return Token(**{**row._mapping, "role": Role(row.role)})

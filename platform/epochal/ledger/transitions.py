@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from enum import StrEnum
+from functools import cache, partial
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, func, insert, select, update
 
 from epochal.errors import ConflictError
 from epochal.ledger.documents import text
-from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobKind, JobState, Outcome, Reason, stronger
+from epochal.ledger.states import ACTIVE, PENDING, EventKind, JobState, Outcome, Reason, stronger
 from epochal.ledger.tables import attempts, documents, events, jobs, now
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
@@ -35,47 +37,37 @@ class Step:
     """Of what is recorded once, however often it is told."""
 
 
-_FIELDS = {kind: frozenset(one.name for one in fields(kind)) for kind in (Job, FullJob, Attempt, Event)}
+Value = TypeVar("Value")
 
 
-def to_job(row: Row[Any]) -> Job:
-    return Job(**_job_values(row, Job))
+@cache
+def _fields(kind: type[Any]) -> dict[str, type[StrEnum] | None]:
+    """The fields of a value, those that hold a word with the enum that it is of."""
+    hints = get_type_hints(kind)
+    possible = {one.name: (hints[one.name], *get_args(hints[one.name])) for one in fields(kind)}
+    return {
+        name: next((one for one in types if isinstance(one, type) and issubclass(one, StrEnum)), None)
+        for name, types in possible.items()
+    }
 
 
-def to_full_job(row: Row[*tuple[Any, ...]]) -> FullJob:
-    """Of a row of ``FULL``."""
-    return FullJob(**_job_values(row, FullJob))
+def from_row(kind: type[Value], row: Row[*tuple[Any, ...]]) -> Value:
+    """The value of that ``kind`` that a row holds, perhaps among other columns."""
+    known = _fields(kind)  # type: ignore[arg-type]  # classes are hashable
+    stored = ((name, value) for name, value in row._mapping.items() if name in known)
+    return kind(**{name: word(value) if (word := known[name]) and value else value for name, value in stored})
+
+
+to_job = partial(from_row, Job)
+to_full_job = partial(from_row, FullJob)
+"""Of a row of ``FULL``."""
+to_attempt = partial(from_row, Attempt)
+to_event = partial(from_row, Event)
 
 
 def full(connection: Connection, job: Job) -> FullJob:
     """The same with its documents."""
     return to_full_job(connection.execute(_FULL_OF, {"this": job.id}).one())
-
-
-def _job_values(row: Row[*tuple[Any, ...]], kind: type[Job]) -> dict[str, Any]:
-    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[kind]}
-    values["state"] = JobState(values["state"])
-    values["wanted"] = JobState(values["wanted"]) if values["wanted"] else None
-    values["kind"] = JobKind(values["kind"])
-    return _with_reason(values)
-
-
-def to_attempt(row: Row[Any]) -> Attempt:
-    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Attempt]}
-    values["outcome"] = Outcome(values["outcome"]) if values["outcome"] else None
-    return Attempt(**_with_reason(values))
-
-
-def to_event(row: Row[Any]) -> Event:
-    values = {name: value for name, value in row._mapping.items() if name in _FIELDS[Event]}
-    values["state"] = JobState(values["state"])
-    values["previous"] = JobState(values["previous"]) if values["previous"] else None
-    return Event(**_with_reason(values))
-
-
-def _with_reason(values: dict[str, Any]) -> dict[str, Any]:
-    values["reason"] = Reason(values["reason"]) if values["reason"] else None
-    return values
 
 
 def locked(connection: Connection, query: Select[Any]) -> Job | None:
@@ -101,7 +93,7 @@ def advance(connection: Connection, job: Job, step: Step, **columns: Any) -> Job
         "wanted": step.wanted,
         "grace": step.grace,
         **BOOKKEEPING,
-        **({} if target.is_active else {"owner": None, "expires_at": None}),
+        **({} if target.is_active else {"owner": None, "expires_at": None, "granted": None, "granted_at": None}),
         **({"ended_at": now()} if target.is_terminal else {}),
     }
     return _changed(connection, job, step, values | columns)

@@ -89,7 +89,9 @@ class UserOperations:
                     identity = job_id(columns["name"], again)
                     return _by_key(connection, columns) or _insert(connection, columns, identity, message)
             except exc.IntegrityError as error:
-                if not _is_taken(error):
+                # Someone else may have taken this id, or this key, since we looked: SQLite names the column, PostgreSQL
+                # the rule.
+                if not any(name in str(error.orig) for name in ("jobs.id", "jobs.key", "jobs_id", "jobs_key")):
                     raise
         raise ConflictError(f"no free id for {columns['name']!r}: too many jobs of this name at once", "try again")
 
@@ -185,11 +187,6 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> FullJob | Non
             own = columns["key"].partition("/")[2]
             raise ConflictError(f"the key {own!r} belongs to {job.id}, which has {other}", "use a new key")
     return job
-
-
-def _is_taken(error: exc.IntegrityError) -> bool:
-    """Whether someone else took this id, or this key, since we looked. SQLite names the column, PostgreSQL the rule."""
-    return any(name in str(error.orig) for name in ("jobs.id", "jobs.key", "jobs_id", "jobs_key"))
 
 
 def _told(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,9 @@ class Job(Value):
     """While STOPPING: how long its workers have from when their agent hears of it; then they are killed. None: as long
     as it takes."""
     kind: JobKind = JobKind.TRAIN
+    granted: int | None = None
+    """While an agent has it: how many workers it may have at the most, as the queue policy says, of a sweep again and
+    again. None: where no policy was asked."""
 
     def pending_seconds(self, now: float) -> float:
         """Time in QUEUED and STARTING over all attempts, until ``now`` (the database's clock: ``Ledger.now``)."""
@@ -135,6 +138,9 @@ class Event(Value):
     detail: Mapping[str, Any]
 
 
+HeldShare = tuple[str, int, int] | tuple[str, int]
+"""Job id, epoch, and how many workers an agent has, or looks for, room for; one of an older version does not say so."""
+
 LEASE_SECONDS = 30.0
 """How long a lease lasts that nobody renews; agents renew theirs every two seconds."""
 
@@ -197,11 +203,13 @@ class Renewed(Value):
     """What a renewal is told: the job's state, where STOPPING says that it was asked to end, within ``grace``.
 
     ``requested``: of a sweep, the number of the newest request of its users (``SweepOperations.requests``).
+    ``granted``: as the job has it. Where its workers can come and go, as a sweep's do, that is to be made so.
     """
 
     state: JobState
     grace: Seconds | None = None
     requested: int = 0
+    granted: int | None = None
 
 
 @dataclass(frozen=True)
@@ -230,8 +238,8 @@ class AgentInfo(Value):
     name: str
     incarnation: str
     nodes: tuple[Node, ...]
-    held: tuple[tuple[str, int], ...]
-    """(job id, epoch) of the gangs whose share is already missing from what ``nodes`` have available."""
+    held: tuple[HeldShare, ...]
+    """What is already missing from what ``nodes`` have available."""
     detail: Mapping[str, Any]
     started_at: Time
     """When this incarnation was first heard of."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,9 +30,6 @@ class Options:
     warm: int | None = None
     cpus: int | None = None
 
-    def asked(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
     def resolved(self) -> Options:
         return Options(
             DEFAULT_SERVER_PORT if self.port is None else self.port,
@@ -40,13 +38,12 @@ class Options:
             self.cpus,
         )
 
-    def differences(self, running: dict[str, Any]) -> list[str]:
+    def differences(self, running: Mapping[str, Any]) -> list[str]:
         """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""
-        names = {field.name: field.name.replace("_", "-") for field in fields(self)}
         return [
-            f"--{names[name]} is {'the default' if running.get(name) is None else running[name]}, not {value}"
-            for name, value in self.asked().items()
-            if running.get(name) != value
+            f"--{name.replace('_', '-')} is {'the default' if (had := running.get(name)) is None else had}, not {value}"
+            for name, value in asdict(self).items()
+            if value is not None and running.get(name) != value
         ]
 
 
@@ -65,9 +62,9 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
         if port == mlflow_port:
             raise UsageError(f"the server and MLflow cannot share port {port}", "choose others: --port, --mlflow-port")
         uri = tracking_uri if "://" in tracking_uri and not _is_http(tracking_uri) else home.tracking_uri
-        mlflow = _mlflow(uri, mlflow_port)
-        mlflow_url = mlflow.url
-        services.append(mlflow)
+        plan = plan_server(uri, LOOPBACK, mlflow_port)
+        mlflow_url, probe = plan.url, Probe(f"{plan.url}/health")
+        services.append(ServicePlan("mlflow", plan.command, probe, plan.url, plan.environment))
     services += [_server(home, port, mlflow_url), _agent(home, port, options, mlflow_url)]
     where = {"mlflow_url": without_password(mlflow_url), "tracking_uri": without_password(tracking_uri)}
     return Plan(home.services, tuple(services), {**asdict(options), **where})
@@ -81,11 +78,6 @@ def _is_elsewhere(uri: str, port: int) -> bool:
     """Whether it is a tracking server, and not the very one that is to be started."""
     parts = urlsplit(uri)
     return _is_http(uri) and not (is_loopback(parts.hostname or "") and parts.port == port)
-
-
-def _mlflow(uri: str, port: int) -> ServicePlan:
-    plan = plan_server(uri, LOOPBACK, port)
-    return ServicePlan("mlflow", plan.command, Probe(f"{plan.url}/health"), plan.url, plan.environment)
 
 
 def _server(home: Home, port: int, mlflow_url: str) -> ServicePlan:

@@ -99,7 +99,8 @@ class Service:
             self._gone(self._process.wait())
 
     def _start(self, now: float) -> None:
-        _rotate(self._log)
+        if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT:  # nobody writes to it between two starts
+            self._log.replace(self._log.with_suffix(".log.1"))
         # Isolated and without site-packages, it becomes the service within 20 ms.
         command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *self.plan.command]
         with self._log.open("ab") as output:
@@ -164,9 +165,3 @@ def _created(pid: int) -> float | None:
         return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
-
-
-def _rotate(log: Path) -> None:
-    """Keep one older log, where this one has grown big; the file is this process's between two starts."""
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        log.replace(log.with_suffix(".log.1"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -123,8 +123,11 @@ def read_services(folder: Path) -> Services:
         found = Services.from_json(state_path(folder).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         found = Services(False)
-    running = is_locked(supervisor_lock(folder))
-    if running and found.supervisor != _holder(supervisor_lock(folder)):
+    lock, holder = supervisor_lock(folder), None
+    running = is_locked(lock)
+    with suppress(OSError, ValueError):
+        holder = int(lock.read_text())
+    if running and found.supervisor != holder:
         return Services(True)  # what is written is of one that died
     return replace(found, running=running)
 
@@ -141,10 +144,3 @@ def hold(path: Path, seconds: float, busy: str) -> Iterator[None]:
             raise ConflictError(busy, "wait for it, or look with `epochal doctor`")
         path.write_text(str(os.getpid()))
         yield
-
-
-def _holder(lock: Path) -> int | None:
-    try:
-        return int(lock.read_text())
-    except (OSError, ValueError):
-        return None

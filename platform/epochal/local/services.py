@@ -72,7 +72,11 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
     with hold(folder / "up.lock", _LOCK_SECONDS, "another `epochal up` does not come to an end"):
         already = is_locked(supervisor_lock(folder))
         if already:
-            _require_same(options, read_services(folder))
+            if different := options.differences(read_services(folder).options):
+                raise ConflictError(
+                    f"the services run with other options: {', '.join(different)}",
+                    "`epochal down` ends them; then `epochal up` starts them with these",
+                )
             _wait_until_ready(folder, tell)
         else:
             # What a supervisor that was killed, or a machine that was switched off, left behind.
@@ -107,11 +111,6 @@ def down(home: Home, now: bool, tell: Tell) -> bool:
         return was_running or left > 0
 
 
-def status(home: Home) -> Services:
-    """How the services are, by what their supervisor last wrote."""
-    return read_services(home.services)
-
-
 def describe_exit(code: int | None) -> str:
     """An exit code for a person: ``killed by SIGKILL``, ``exit code 2``."""
     if code is None:
@@ -120,14 +119,6 @@ def describe_exit(code: int | None) -> str:
         with suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
-
-
-def _require_same(options: Options, running: Services) -> None:
-    if different := options.differences(dict(running.options)):
-        raise ConflictError(
-            f"the services run with other options: {', '.join(different)}",
-            "`epochal down` ends them; then `epochal up` starts them with these",
-        )
 
 
 def _require_ports(plan: Plan) -> None:
@@ -218,8 +209,9 @@ def _tell_of_jobs(home: Home, now: bool, tell: Tell) -> None:
 def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     """Ask it to end, by signal, and wait; its services tell how far it has come."""
     pid = int(supervisor_lock(folder).read_text())
-    began = _began(pid)
-    with suppress(ProcessLookupError):
+    began = 0.0
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        began = created(psutil.Process(pid))
         os.kill(pid, signal.SIGINT if now else signal.SIGTERM)
     deadline = time.monotonic() + _most_seconds(folder)
     told: dict[str, ServiceState] = {}
@@ -234,12 +226,6 @@ def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
                 os.kill(pid, signal.SIGKILL)
             deadline = float("inf")
         time.sleep(_POLL_SECONDS)
-
-
-def _began(pid: int) -> float:
-    with suppress(psutil.NoSuchProcess):
-        return created(psutil.Process(pid))
-    return 0.0  # it has gone
 
 
 def _tell_ending(service: ServiceStatus, told: dict[str, ServiceState], tell: Tell) -> None:
@@ -258,9 +244,8 @@ def _most_seconds(folder: Path) -> float:
     return sum(service.stop_seconds for service in plan.services) + 30.0
 
 
-def _last_words(log: Path, lines: int = 5) -> str:
+def _last_words(log: Path) -> str:
     with suppress(OSError):
-        said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-        if said:
+        if said := log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]:
             return "\n  ".join(["it said last:", *said]) + f"\nall of it is in {log}"
     return f"its output is in {log}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,6 +41,7 @@ STATUSES: dict[type[EpochalError], int] = {
 _BY_STATUS: dict[int, type[EpochalError]] = {401: AuthError, 403: ForbiddenError, 413: TooLargeError}
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="epochal"'}
 _SHOWN_PROBLEMS = 5
+_SEE = "GET /api/v1/openapi.json describes every request"
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -78,7 +78,12 @@ async def _ours(request: Request, error: Exception) -> Response:
 
 async def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(UsageError(f"the request is not understood: {_told(error.errors())}", _SEE))
+    problems = error.errors()
+    # Without the values: a secret may be among them.
+    shown = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems[:_SHOWN_PROBLEMS]]
+    more = len(problems) - _SHOWN_PROBLEMS
+    told = "; ".join(shown) + (f"; and {more:,} more problems" if more > 0 else "")
+    return error_response(UsageError(f"the request is not understood: {told}", _SEE))
 
 
 async def _theirs(request: Request, error: Exception) -> Response:
@@ -103,13 +108,3 @@ def _allowed(request: Request) -> list[str]:
         if route.matches({**request.scope, "method": method})[0] is Match.FULL
     ]
     return list(dict.fromkeys(["HEAD", *found] if "GET" in found else found))
-
-
-_SEE = "GET /api/v1/openapi.json describes every request"
-
-
-def _told(problems: Sequence[Any]) -> str:
-    """Without the values: a secret may be among them."""
-    shown = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems[:_SHOWN_PROBLEMS]]
-    more = len(problems) - _SHOWN_PROBLEMS
-    return "; ".join(shown) + (f"; and {more:,} more problems" if more > 0 else "")

@@ -23,18 +23,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        labels = ("method", "route")
         self._requests = Counter(
-            "epochal_http_requests",
-            "Requests answered.",
-            ("method", "route", "status"),
-            registry=self._registry,
+            "epochal_http_requests", "Requests answered.", (*labels, "status"), registry=self._registry
         )
+        told = "Time to answer, long polls included."
         self._seconds = Histogram(
-            "epochal_http_request_seconds",
-            "Time to answer, long polls included.",
-            ("method", "route"),
-            buckets=_REQUEST_SECONDS,
-            registry=self._registry,
+            "epochal_http_request_seconds", told, labels, buckets=_REQUEST_SECONDS, registry=self._registry
         )
         self._queue_wait = Histogram(
             "epochal_queue_wait_seconds",

@@ -91,14 +91,18 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.id = secrets.token_hex(8)
-        self.scope = _without_head(scope)
+        self.scope = scope
+        if scope["method"] == "HEAD" and not scope["path"].startswith(f"{API}/code/"):
+            # The server leaves out the body. Code has a HEAD of its own.
+            self.scope = {**scope, "method": "GET"}
         self.status = 0
         self.scope.setdefault("state", {})["request_id"] = self.id
         self._receive = receive
         self._send = send
         self._limit = _limit(scope)
         self._received = 0
-        self._is_read = not _has_body(scope)
+        headers = Headers(scope=scope)
+        self._is_read = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
     def refused(self) -> EpochalError | None:
         if b"%00" in self.scope.get("query_string", b"") or "\x00" in self.scope["path"]:
@@ -136,18 +140,6 @@ class _Exchange:
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"this request may have {Bytes(self._limit).human()} at the most")
-
-
-def _without_head(scope: Scope) -> Scope:
-    """What can be asked for with GET can be with HEAD: the server leaves out the body. Code has a HEAD of its own."""
-    if scope["method"] == "HEAD" and not scope["path"].startswith(f"{API}/code/"):
-        scope = {**scope, "method": "GET"}
-    return scope
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _limit(scope: Scope) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
@@ -27,13 +26,6 @@ from epochal.settings import home
 from epochal.tracking.reconcile import DELETED
 
 _logger = logging.getLogger(__name__)
-
-
-class Settings(Protocol):
-    """What of the server's settings the reconciler reads. Without a tracking server it leaves MLflow alone."""
-
-    @property
-    def mlflow_uri(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +67,7 @@ class Reconciler:
     """The server's housekeeper. No error of one part stops another; each is told once, until the part works again.
 
     Args:
+        mlflow_uri: the tracking server; without one MLflow is left alone.
         storage: the root of the jobs' folders, as far as this machine can see it; default: that of agents here.
         prune: deletes what is old, and says what that was.
     """
@@ -82,7 +75,7 @@ class Reconciler:
     def __init__(
         self,
         ledger: Ledger,
-        settings: Settings,
+        mlflow_uri: str | None,
         *,
         timing: Timing | None = None,
         storage: Path | None = None,
@@ -93,7 +86,9 @@ class Reconciler:
         self.renewals = Renewals(self._timing.lease, self._timing.late)
         self._failing: set[str] = set()
         self._prune = prune
-        self._runs = _run_reconciler(ledger, settings, self._timing.closing, storage)
+        self._runs: RunReconciler | None = None
+        if mlflow_uri:
+            self._runs = RunReconciler(ledger, mlflow_uri, storage or home().served.storage, self._timing.closing)
         self.counts = Counts()
 
     def plan(self) -> list[Finding]:
@@ -189,9 +184,3 @@ class Reconciler:
 def _repeat(part: Callable[[], None], seconds: float, stop: threading.Event) -> None:
     while not stop.wait(seconds):
         part()
-
-
-def _run_reconciler(ledger: Ledger, settings: Settings, closing: float, storage: Path | None) -> RunReconciler | None:
-    if not settings.mlflow_uri:
-        return None
-    return RunReconciler(ledger, settings.mlflow_uri, storage or home().served.storage, closing)

@@ -68,7 +68,10 @@ def _checked(document: Any) -> Any:
     while left:
         value, depth = left.pop()
         if isinstance(value, str):
-            _check_text(value)
+            if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+                raise UsageError("the request has text that is not valid Unicode")
+            if "\x00" in value:
+                raise UsageError("the request has text with a NUL in it")
         elif isinstance(value, dict):
             left += ((part, depth + 1) for pair in value.items() for part in pair)
         elif isinstance(value, list):
@@ -76,13 +79,6 @@ def _checked(document: Any) -> Any:
         if depth > _MAX_DEPTH:
             raise UsageError(f"the request's JSON is nested more than {_MAX_DEPTH} deep")
     return document
-
-
-def _check_text(value: str) -> None:
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError("the request has text that is not valid Unicode")
-    if "\x00" in value:
-        raise UsageError("the request has text with a NUL in it")
 
 
 def _refused(name: str) -> Any:

@@ -39,7 +39,9 @@ class RunReconciler:
         Raises:
             UnreachableError: the ledger or the tracking server does not answer.
         """
-        if not self._may_have_runs():
+        # Of a ledger that holds many, the newest tell whether any job was ever started.
+        self._has_runs = self._has_runs or any(job.epoch for job in self._ledger.jobs(limit=_RECENT))
+        if not self._has_runs:
             return []  # and mlflow is not imported
         over = self._ledger.jobs(states=_OVER, limit=_RECENT)
         running = self._ledger.jobs(states=[JobState.RUNNING])
@@ -85,11 +87,6 @@ class RunReconciler:
         self._folders.tell_news(lambda job_id, news: self._ledger.note(job_id, EventKind.TRACKING, news))
         if problem:
             raise UnreachableError(f"what is left in storage cannot be sent to MLflow: {problem}")
-
-    def _may_have_runs(self) -> bool:
-        """Whether any job was ever started; of a ledger that holds many, the newest tell."""
-        self._has_runs = self._has_runs or any(job.epoch for job in self._ledger.jobs(limit=_RECENT))
-        return self._has_runs
 
     def _truth(self, job_id: str, run_id: str, now: float) -> Truth | None:
         """What the run should say; None where it is not this ledger's to say, or an agent may be about to say it."""

@@ -189,6 +189,8 @@ class EventFilter(Question):
 
 
 class LogFilter(Question):
+    """Which logs, from where, and how much: null is all of them. ``tail`` counts where there is no cursor yet."""
+
     cursor: Annotated[str, Field(pattern=CURSOR, max_length=LONGEST_CURSOR)] = ""
     rank: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     attempt: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -251,12 +253,17 @@ class NodeBody(Body):
     available: dict[str, float]
 
 
+_NotStrict = Field(strict=False)  # JSON has no tuples
+_Held = Annotated[tuple[str, _Epoch, Count], _NotStrict] | Annotated[tuple[str, _Epoch], _NotStrict]
+
+
 class Heartbeat(Body):
-    """``held``: (job id, epoch) of the gangs whose share is missing from what the nodes have available."""
+    """``held``: job id, epoch and number of workers of the gangs whose share is missing from what the nodes have
+    available. Without the number, all that the job may have."""
 
     incarnation: Annotated[str, Field(pattern=names.AGENT)]
     nodes: Annotated[list[NodeBody], Field(max_length=10_000)]
-    held: Annotated[list[Annotated[tuple[str, _Epoch], Field(strict=False)]], Field(max_length=100_000)] = []
+    held: Annotated[list[_Held], Field(max_length=100_000)] = []
     detail: Document = {}
     storage: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 

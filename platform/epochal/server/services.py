@@ -53,7 +53,7 @@ class Services:
         storage = Storage(settings.storage_url)
         ledger = Ledger.open(settings.ledger_url, settings.upgrade)
         code, logs = CodeStore(storage), LogStore(storage)
-        reconciler = Reconciler(ledger, settings, prune=Pruner(ledger, logs, code, settings.retention).prune)
+        reconciler = Reconciler(ledger, settings.mlflow_uri, prune=Pruner(ledger, logs, code, settings.retention).prune)
         return cls(settings, ledger, storage, code, logs, Gate(ledger, local), reconciler)
 
 

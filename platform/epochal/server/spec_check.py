@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ def checked(document: Mapping[str, Any]) -> JobSpec:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(_SOURCE, _problems(document)) from error
-    if found := [*check(document), *check_sweep(document), *broken(_as_written(spec))]:
+    # Without the defaults that a client filled in: some rules are about what somebody asked for.
+    written = JobSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
+    if found := [*check(document), *check_sweep(document), *broken(written)]:
         raise SpecError(_SOURCE, tuple(found))
     return spec
 
@@ -45,15 +46,10 @@ def require_code(spec: JobSpec, digest: str | None) -> None:
         raise UsageError(wrong, "`code` is the digest of what was sent with PUT /api/v1/code/DIGEST")
 
 
-def _as_written(spec: JobSpec) -> JobSpec:
-    """Without the defaults that a client filled in: some rules are about what somebody asked for."""
-    return JobSpec.model_validate(spec.model_dump(mode="json", exclude_defaults=True))
-
-
 def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:
     """All of them, in the words of someone who writes a spec. There is no file, so they have no lines."""
     try:
         load_text(json.dumps(document), Path("/spec"), checks=[check, check_sweep], shown=_SOURCE)
     except SpecError as error:
-        return tuple(replace(problem, line=None, column=None) for problem in error.problems)
+        return error.unplaced()
     return (Problem("", "it is not valid as JSON, though it is as YAML"),)

@@ -113,12 +113,7 @@ class Storage:
 
     def write(self, name: tuple[str, ...], data: bytes) -> None:
         """Store ``data``, which is small, under a name; nobody sees half of it."""
-        path = self._path(name)
-        with self._reached():
-            if self._is_local:
-                self._put_here(io.BytesIO(data), Path(path))
-            else:
-                self._files.pipe_file(path, data)
+        self.put(io.BytesIO(data), *name)
 
     def put(self, file: IO[bytes], *name: str) -> None:
         """Store all of ``file``, which fits into memory, under a name; nobody sees half of it.

@@ -79,16 +79,13 @@ class Threads:
         if self._idle:
             self._idle -= 1
         else:
-            self._start_thread()
+            try:
+                threading.Thread(target=self._work, name=f"for {self._what}", daemon=True).start()
+            except RuntimeError:  # the machine allows no more of them
+                self._free.release()
+                raise
         self._calls.put(work)
         return answer
-
-    def _start_thread(self) -> None:
-        try:
-            threading.Thread(target=self._work, name=f"for {self._what}", daemon=True).start()
-        except RuntimeError:  # the machine allows no more of them
-            self._free.release()
-            raise
 
     def _work(self) -> None:
         while not self._closed and (work := self._calls.get()) is not None:

@@ -26,9 +26,9 @@ class Found:
     section: type[Section] | None
 
 
-def follow(location: Sequence[str | int]) -> Found:
+def follow(location: Sequence[str | int], root: type[Section] = JobSpec) -> Found:
     """Translate a pydantic error's location, which also names the members of unions, into a path of the spec."""
-    annotation: Any = JobSpec
+    annotation: Any = root
     section: type[Section] | None = None
     path: list[str | int] = []
     for step in location:
@@ -45,9 +45,9 @@ def follow(location: Sequence[str | int]) -> Found:
 
 
 @cache
-def known_paths() -> dict[str, type[Section]]:
+def known_paths(root: type[Section] = JobSpec) -> dict[str, type[Section]]:
     """Every field of the spec by its dotted path (``train.optimizer.lr``), with the section that it is in."""
-    return dict(_fields_of(JobSpec, ""))
+    return dict(_fields_of(root, ""))
 
 
 def closed(path: Sequence[str]) -> bool:

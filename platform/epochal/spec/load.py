@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,8 +19,9 @@ from epochal.spec import overrides as set_options
 from epochal.spec.job import JobSpec
 from epochal.spec.problems import Finding, field_problems
 from epochal.spec.rules import broken
+from epochal.spec.section import Section
 from epochal.spec.source import parse, read
-from epochal.spec.tree import Node, Path, dotted, overlaps
+from epochal.spec.tree import Node, Path, dotted, leaves, overlaps
 
 Check = Callable[[Mapping[str, Any]], list[Problem]]
 """Problems of a spec that this package cannot know of, such as names that the catalog lacks.
@@ -29,14 +30,35 @@ It gets the spec as written (without defaults), less the fields that are wrong b
 dotted, and their lines are filled in here.
 """
 
-_STAND_INS: dict[str, Any] = {
-    "version": 1,
-    "name": "stand-in",
-    "model": {"name": "stand-in"},
-    "data": {"name": "stand-in"},
-    "train": {"epochs": 1},
-}
 _ROUNDS = 8
+
+AnySpec = TypeVar("AnySpec", bound=Section)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[AnySpec]):
+    """What a file can hold.
+
+    ``broken`` are the rules across its fields, less those that read one of the paths given, which are wrong by
+    themselves. ``stand_ins`` take the place of fields that it cannot be without, for the rules' sake.
+    """
+
+    model: type[AnySpec]
+    broken: Callable[[AnySpec, Sequence[Path]], list[Problem]]
+    stand_ins: Mapping[str, Any]
+
+
+JOB = Kind(
+    JobSpec,
+    broken,
+    {
+        "version": 1,
+        "name": "stand-in",
+        "model": {"name": "stand-in"},
+        "data": {"name": "stand-in"},
+        "train": {"epochs": 1},
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -93,10 +115,20 @@ def load_text(
     written, twice = parse(text, name)
     changed, unset = set_options.apply(written, overrides)
     tree = _in_the_written_experiment(written, changed)
-    spec, problems = _examined(tree, checks)
-    if spec is None or problems or twice or unset:
-        raise SpecError(name, _in_order([*twice, *unset, *problems]))
+    spec = _examined(JOB, tree, name, [*twice, *unset], checks)
     return LoadedSpec(spec, name, path.parent, dict(_origins(tree, spec, path.name)))
+
+
+def load_kind(kind: Kind[AnySpec], source: str | FilePath, overrides: Sequence[str] = ()) -> AnySpec:
+    """Read a file of another kind than a job's (``-`` is standard input), with ``path=value`` overrides.
+
+    Raises:
+        SpecError: with every problem, in the order of the file.
+    """
+    name = "stdin" if source == "-" else str(source)
+    written, twice = parse(read(source), name)
+    tree, unset = set_options.apply(written, overrides)
+    return _examined(kind, tree, name, [*twice, *unset])
 
 
 def _in_the_written_experiment(written: Node, changed: Node) -> Node:
@@ -108,27 +140,37 @@ def _in_the_written_experiment(written: Node, changed: Node) -> Node:
     return changed.put(("experiment",), before)
 
 
-def _examined(tree: Node, checks: Sequence[Check]) -> tuple[JobSpec | None, list[Problem]]:
-    """The spec, or None with everything wrong in it."""
-    spec, found = _validated(tree)
-    left, wrong, best_effort = _without_wrong(tree, found) if spec is None else (tree, [], spec)
+def _examined(
+    kind: Kind[AnySpec], tree: Node, name: str, known: Sequence[Problem], checks: Sequence[Check] = ()
+) -> AnySpec:
+    """The spec.
+
+    Raises:
+        SpecError: with everything wrong in it, ``known`` included.
+    """
+    spec, found = _validated(kind, tree)
+    left, wrong, best_effort = _without_wrong(kind, tree, found) if spec is None else (tree, [], spec)
     problems = [_placed(tree, finding) for finding in found]
     for problem in (problem for check in checks for problem in check(left.plain())):
         if not any(overlaps(tree.resolve(problem.path), path) for path in wrong):
             problems.append(_placed_by_name(tree, problem))
     if best_effort is not None:
-        problems += [_placed_by_name(tree, problem) for problem in broken(best_effort, wrong)]
-    return spec, problems
+        problems += [_placed_by_name(tree, problem) for problem in kind.broken(best_effort, wrong)]
+    if spec is None or problems or known:
+        raise SpecError(name, _in_order([*known, *problems]))
+    return spec
 
 
-def _validated(tree: Node, stand_ins: Mapping[str, Any] | None = None) -> tuple[JobSpec | None, list[Finding]]:
+def _validated(
+    kind: Kind[AnySpec], tree: Node, stand_ins: Mapping[str, Any] | None = None
+) -> tuple[AnySpec | None, list[Finding]]:
     try:
-        return JobSpec.model_validate({**tree.plain(), **(stand_ins or {})}), []
+        return kind.model.model_validate({**tree.plain(), **(stand_ins or {})}), []
     except ValidationError as error:
-        return None, field_problems(error)
+        return None, field_problems(error, kind.model)
 
 
-def _without_wrong(tree: Node, found: list[Finding]) -> tuple[Node, list[Path], JobSpec | None]:
+def _without_wrong(kind: Kind[AnySpec], tree: Node, found: list[Finding]) -> tuple[Node, list[Path], AnySpec | None]:
     """What is left of ``tree`` without its wrong fields, their paths, and the spec that the rest makes.
 
     A section that lacks a required field goes as a whole. What the spec cannot be without has a stand-in.
@@ -139,9 +181,9 @@ def _without_wrong(tree: Node, found: list[Finding]) -> tuple[Node, list[Path], 
         for path in map(_removable, found):
             wrong.append(path)
             tree = tree.without(path)
-            if str(path[0]) in _STAND_INS and len(path) == 1:
-                stand_ins[str(path[0])] = _STAND_INS[str(path[0])]
-        spec, found = _validated(tree, stand_ins)
+            if str(path[0]) in kind.stand_ins and len(path) == 1:
+                stand_ins[str(path[0])] = kind.stand_ins[str(path[0])]
+        spec, found = _validated(kind, tree, stand_ins)
         if spec is not None:
             return tree, wrong, spec
     return tree, wrong, None
@@ -182,17 +224,9 @@ def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _origins(tree: Node, spec: JobSpec, file: str) -> Iterator[tuple[str, str]]:
-    for path in _leaves(spec.model_dump(mode="json"), ()):
+    for path, _ in leaves(spec.model_dump(mode="json")):
         node = tree.at(path)
         if node is None:
             yield dotted(path), "default"
         else:
             yield dotted(path), set_options.ORIGIN if node.place.line is None else f"{file}:{node.place.line}"
-
-
-def _leaves(value: Any, path: Path) -> Iterator[Path]:
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _leaves(below, (*path, key))
-    else:
-        yield path

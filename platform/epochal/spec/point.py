@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ def spec_at(
         SpecError: with every problem of the point: a path that trials may not differ in, a value that does not fit.
     """
     source = f"the point {json.dumps(dict(point), default=str)}"
-    if wrong := [_outside(path) for path in point if path.partition(".")[0] not in SWEPT]:
+    told, hint = "trials of one sweep cannot differ in this", f"they can in {', '.join(SWEPT)}"
+    if wrong := [Problem(path, told, hint=hint) for path in point if path.partition(".")[0] not in SWEPT]:
         raise SpecError(source, tuple(wrong))
     # Without the defaults that a client filled in: some rules are about what somebody asked for.
     written = JobSpec.from_stored(dict(stored)).model_dump(mode="json", exclude_defaults=True)
@@ -37,9 +37,7 @@ def spec_at(
     try:
         return load_text(json.dumps(written), Path("/spec"), [*values, *changes], checks, source).spec
     except SpecError as error:
-        raise SpecError(
-            source, tuple(replace(one, line=None, column=None, origin="") for one in error.problems)
-        ) from None
+        raise SpecError(source, error.unplaced()) from None
 
 
 def _outside(path: str) -> Problem:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from epochal.errors import Problem, did_you_mean
 from epochal.spec.fields import KEY, Found, follow, known_paths, sections
-from epochal.spec.job import PATTERNS
+from epochal.spec.job import PATTERNS, JobSpec
 from epochal.spec.section import Choice, Component, Section
 from epochal.spec.source import describe
 from epochal.spec.space import DISTRIBUTIONS
@@ -64,22 +64,22 @@ class Finding:
     at_key: bool = False
 
 
-def field_problems(error: ValidationError) -> list[Finding]:
-    """One problem for each path that pydantic refused. Lines are filled in by the loader."""
+def field_problems(error: ValidationError, root: type[Section] = JobSpec) -> list[Finding]:
+    """One problem for each path that pydantic refused in a spec of that kind. Lines are filled in by the loader."""
     findings: dict[Path, Finding] = {}
     for detail in error.errors(include_url=False):
-        found, kind = follow(detail["loc"]), detail["type"]
+        found, kind = follow(detail["loc"], root), detail["type"]
         at_key = kind == "extra_forbidden" or (detail["loc"][-1:] == (KEY,) and found.section is None)
-        findings.setdefault(found.path, Finding(found.path, _problem(detail, found), kind == "missing", at_key))
+        findings.setdefault(found.path, Finding(found.path, _problem(detail, found, root), kind == "missing", at_key))
     return list(findings.values())
 
 
-def _problem(detail: ErrorDetails, found: Found) -> Problem:
+def _problem(detail: ErrorDetails, found: Found, root: type[Section]) -> Problem:
     path, kind, value = dotted(found.path), detail["type"], detail["input"]
     if kind == "missing":
         return Problem(path, "is required", hint=_summary(found))
     if kind == "extra_forbidden":
-        return Problem(path, "there is no such field", value=value, hint=_where_it_belongs(found))
+        return Problem(path, "there is no such field", value=value, hint=_where_it_belongs(found, root))
     message, hint = wording(detail)
     return Problem(path, message, value=value, hint=hint or _shape(found, value))
 
@@ -128,7 +128,7 @@ def _near_distribution(written: Mapping[str, Any]) -> str:
     return next((guess for guess in near if guess.startswith("did")), "")
 
 
-def _where_it_belongs(found: Found) -> str:
+def _where_it_belongs(found: Found, root: type[Section]) -> str:
     """A near name in this section, the same name in another, or the list of what there is."""
     name = str(found.path[-1])
     here = tuple(found.section.model_fields) if found.section is not None else ()
@@ -136,7 +136,7 @@ def _where_it_belongs(found: Found) -> str:
     if guess.startswith("did"):
         return guess
     leaves: dict[str, list[str]] = {}
-    for known in known_paths():
+    for known in known_paths(root):
         leaves.setdefault(known.rpartition(".")[2], []).append(known)
     if len(leaves.get(name, ())) in (1, 2, 3):
         return f"it belongs at {' or '.join(leaves[name])}"

@@ -51,8 +51,8 @@ class Ranged(Searched):
         if self.spacing is None:
             return min(max(value, low), high)
         first, last = self._levels()
-        level = _divided(value - self.origin, self.spacing, ROUND_HALF_EVEN)
-        return self._level(min(max(level, first), last))
+        level = Decimal(repr(value - self.origin)) / Decimal(repr(self.spacing))
+        return self._level(min(max(int(level.to_integral_value(ROUND_HALF_EVEN)), first), last))
 
     def values(self) -> list[int | float] | None:
         """All of them, ascending; None where they are not counted."""
@@ -254,7 +254,3 @@ Entry = Uniform | LogUniform | IntUniform | Normal | LogNormal | ChoiceOf | Cons
 def entry_of(written: Any) -> Entry:
     """A ``Distribution``, a bare value as the constant that it stands for."""
     return Constant(value=written) if isinstance(written, Scalar) else written
-
-
-def _divided(value: float, step: float, rounding: str) -> int:
-    return int((Decimal(repr(value)) / Decimal(repr(step))).to_integral_value(rounding))

@@ -145,13 +145,16 @@ def no_more_points_than_trials(spec: JobSpec) -> Iterator[Problem]:
 
 def rungs_below_the_length(spec: JobSpec) -> Iterator[Problem]:
     """The first rung is in the unit of the training's length, and shorter."""
-    if spec.sweep is None or (spec.sweep.trial_scheduler.name == "none" and not _min_is_given(spec)):
+    if spec.sweep is None:
         return
-    first, path = spec.sweep.trial_scheduler.min, "sweep.trial_scheduler.min"
+    chosen = spec.sweep.trial_scheduler
+    first, path = chosen.min, "sweep.trial_scheduler.min"
     unit = spec.train.unit
     length = spec.train.epochs if unit == "epochs" else spec.train.steps
-    if spec.sweep.trial_scheduler.name == "none":
-        yield Problem(path, "without a trial scheduler trials are not compared", value=str(first), hint="remove it")
+    if chosen.name == "none":
+        if "min" in chosen.model_fields_set:
+            told = "without a trial scheduler trials are not compared"
+            yield Problem(path, told, value=str(first), hint="remove it")
     elif first.unit != unit:
         message = f"expected {unit}, as train has it, got {first}"
         yield Problem(path, message, value=str(first), hint=f"such as {'1ep' if unit == 'epochs' else '100steps'}")
@@ -166,10 +169,6 @@ def _searched(spec: JobSpec) -> dict[str, Entry]:
 
 def _points(spec: JobSpec) -> list[dict[str, Any]]:
     return spec.sweep.points if spec.sweep is not None else []
-
-
-def _min_is_given(spec: JobSpec) -> bool:
-    return spec.sweep is not None and "min" in spec.sweep.trial_scheduler.model_fields_set
 
 
 def _path_problem(path: str, where: str) -> Problem | None:

@@ -137,6 +137,15 @@ def dotted(path: Path) -> str:
     return ".".join(str(step) for step in path)
 
 
+def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value below ``value`` that is no mapping, or an empty one, with its path."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves(below, (*path, key))
+    else:
+        yield path, value
+
+
 def overlaps(one: Path, other: Path) -> bool:
     """Whether one of the two is at or below the other."""
     shorter = min(len(one), len(other))

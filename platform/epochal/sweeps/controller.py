@@ -279,7 +279,7 @@ class Controller:
             f"{self._failures} trial{'s' if self._failures > 1 else ''} failed, and failure_budget is"
             f" {self._failure_budget}; the last, trial {trial.number}, with {told.reason}: {told.message}"
         )
-        return [end, *self._finish(failed)]
+        return [end, *self._finish(failed, told.reason)]
 
     def _interrupt(self, told: Interrupted) -> None:
         lost = sorted(self._running if told.trials is None else {self._training(one).number for one in told.trials})
@@ -318,14 +318,14 @@ class Controller:
             return []
         return self._finish() if self._trial_scheduler.next(None, False) is None else []
 
-    def _finish(self, failed: str = "") -> list[Command]:
+    def _finish(self, failed: str = "", reason: str = "") -> list[Command]:
         self._ended = {number: trial for number, trial in self._trials.items() if not trial.state.is_over}
         why = "the sweep failed" if failed else "not promoted before the sweep ended"
         for trial in self._ended.values():
             self._set(replace(trial, state=TrialState.STOPPED, message=why))
         self._running.clear()
         self._finished = True
-        return [*(End(number, TrialState.STOPPED, why) for number in self._ended), Finish(failed)]
+        return [*(End(number, TrialState.STOPPED, why) for number in self._ended), Finish(failed, reason)]
 
     def _reopen(self) -> None:
         """Go on after the end: what only that has stopped is as it was before, and failures count anew."""

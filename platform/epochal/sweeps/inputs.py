@@ -29,7 +29,7 @@ def to_json(told: Input, answer: Sequence[Command] = ()) -> dict[str, Any]:
     ``answer`` is what the controller said to it: trial and point of a ``Run`` are kept with the ``Asked`` it answers.
 
     >>> to_json(Reached(3, 1.0, math.nan))
-    {'kind': 'reached', 'trial': 3, 'length': 1.0, 'value': 'nan', 'done': False, 'metrics': {}}
+    {'kind': 'reached', 'trial': 3, 'length': 1.0, 'value': 'nan', 'done': False, 'metrics': {}, 'step': 0}
     """
     runs = [command for command in answer if isinstance(command, Run)]
     if isinstance(told, Asked) and runs:
@@ -70,6 +70,7 @@ def _reached(document: Mapping[str, Any]) -> Reached:
         float(document["value"]),
         bool(document.get("done", False)),
         {str(name): float(value) for name, value in document.get("metrics", {}).items()},
+        int(document.get("step", 0)),
     )
 
 

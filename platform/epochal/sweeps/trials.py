@@ -93,7 +93,7 @@ class Asked:
 class Reached:
     """A segment is trained, and its state saved. ``done``: it has ended before its full length (early stopping).
 
-    ``metrics`` are those of its last validation; the objective's is ``value``.
+    ``metrics`` are those of its last validation; the objective's is ``value``. ``step`` is the optimizer step there.
     """
 
     trial: int
@@ -101,6 +101,7 @@ class Reached:
     value: float
     done: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,11 @@ class End:
 
 @dataclass(frozen=True)
 class Finish:
-    """Nothing is left to try. ``failed`` says why the sweep has failed; empty where it has not."""
+    """Nothing is left to try. ``failed`` says why the sweep has failed, ``reason`` is that of the trial that was one
+    too many; both are empty where it has not."""
 
     failed: str = ""
+    reason: str = ""
 
 
 Command = Run | Copy | End | Finish

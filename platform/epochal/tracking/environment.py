@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def write_environment(folder: Path, code: Path | None = None, argv: Sequence[str
     artifacts = artifacts_folder(folder)
     described = describe_environment(sys.argv if argv is None else argv)
     if state:
-        described["git"] = {name: value for name, value in asdict(state).items() if name != "diff"}
+        described["git"] = state.described
     write_atomically(artifacts / "environment.json", json.dumps(described, indent=1))
     if state and state.diff:
         write_atomically(artifacts / "git.diff", state.diff)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from epochal.urls import without_password
 
@@ -35,6 +36,11 @@ class GitState:
     untracked: tuple[str, ...]
     diff: str
     truncated: bool
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All but the diff."""
+        return {name: value for name, value in asdict(self).items() if name != "diff"}
 
     @property
     def tags(self) -> dict[str, str]:

@@ -45,7 +45,7 @@ class NullRecorder:
         return
 
 
-class MemoryRecorder:
+class MemoryRecorder(NullRecorder):
     """Keeps everything, for tests and notebooks: ``history[name]`` is a list of ``(step, value)``."""
 
     def __init__(self) -> None:
@@ -54,12 +54,3 @@ class MemoryRecorder:
     def log(self, step: int, metrics: Mapping[str, float], timestamp: float | None = None) -> None:
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
-
-    def flush(self) -> None:
-        return
-
-    def sync(self) -> None:
-        return
-
-    def close(self) -> None:
-        return

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING
 
 from epochal.errors import NotFoundError, UsageError, did_you_mean, some
 from epochal.redaction import said
-from epochal.tracking.connection import (
-    answering,
-    connect,
-    experiment_names,
-    is_refused,
-    is_sqlite,
-    sqlite_path,
-)
+from epochal.tracking.connection import answering, connect, experiment_names, is_refused, is_sqlite, sqlite_path
 from epochal.tracking.desired_run import JOB_ID_TAG, REASON_TAG
 from epochal.tracking.metric_spool import Point
 from epochal.tracking.trial_runs import OBJECTIVE, PARENT_TAG, SWEEP_TAG, TRIAL_TAG

@@ -13,7 +13,6 @@ import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from epochal.errors import ConflictError, UnreachableError, UsageError
@@ -92,7 +91,8 @@ class TrackingServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise UnreachableError(f"the MLflow server did not start on {self.url}", self._where_to_look())
+                hint = f"its output is in {self._log}" if self._log else "another port or host may help"
+                raise UnreachableError(f"the MLflow server did not start on {self.url}", hint)
             time.sleep(0.1)
         return self
 
@@ -121,9 +121,7 @@ class TrackingServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _signal(self, number: int) -> None:
@@ -151,6 +149,3 @@ class TrackingServer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
-
-    def _where_to_look(self) -> str:
-        return f"its output is in {self._log}" if self._log else "another port or host may help"

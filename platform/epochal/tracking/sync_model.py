@@ -54,9 +54,7 @@ def storing(path: Path, name: str) -> Iterator[None]:
 
 def _find(client: Any, state: SyncState, digest: str) -> str | None:
     found = client.search_logged_models(
-        [state.experiment_id],
-        f"source_run_id = '{state.run_id}' AND tags.`{MODEL_TAG}` = '{digest}'",
-        max_results=1,
+        [state.experiment_id], f"source_run_id = '{state.run_id}' AND tags.`{MODEL_TAG}` = '{digest}'", max_results=1
     )
     return str(found[0].model_id) if found else None
 

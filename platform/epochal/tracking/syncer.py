@@ -17,12 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epochal.tracking.connection import (
-    connect,
-    is_missing,
-    is_mlflow_failure,
-    is_refused,
-)
+from epochal.tracking.connection import connect, is_missing, is_mlflow_failure, is_refused
 from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
 from epochal.tracking.metric_spool import Point, read_lines, unsent_segments
 from epochal.tracking.obstacle import BlockedError, Obstacle, no_mlflow, obstacle_of
@@ -108,12 +103,7 @@ def sync(
 
 
 def _sync(
-    uri: str,
-    desired: DesiredRun,
-    client: MlflowClient | None,
-    until: float | None,
-    afresh: bool,
-    trials: SweepTrials,
+    uri: str, desired: DesiredRun, client: MlflowClient | None, until: float | None, afresh: bool, trials: SweepTrials
 ) -> Synced:
     folder = trials.folder
     with folder_lock(folder) as mine:

@@ -20,7 +20,7 @@ from epochal.errors import EpochalError
 from epochal.files import write_atomically
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
-from epochal.spec.section import Component, is_import_path
+from epochal.spec.section import is_import_path
 from epochal.training.loader import loader_processes
 
 CHUNK = 32
@@ -64,10 +64,13 @@ def read_once(data: LoadedData, spec: JobSpec, folder: Path, processes: int, tel
     What a target may be, a task of the user's own decides (labels to be ignored, say).
     """
     own_task = spec.task is not None and is_import_path(spec.task.name)
-    fields = {"input": data.info.input} | ({} if own_task else {"target": data.info.target})
+    fields = {"input": data.info.input} if own_task else data.info.fields
     if is_import_path(spec.data.name):
         return read_all(data, fields, processes, tell)
-    kept = folder / f"{_key(data, spec.data, fields)}.json"
+    sizes = [len(split) for _, split in data.splits()]
+    of = [data.digest, data.source, spec.data.name, spec.data.params, sizes, *fields]
+    key = sha256(json.dumps(of, default=str).encode("utf-8", "surrogateescape")).hexdigest()
+    kept = folder / f"{key}.json"
     before = _kept(kept)
     if before is None:
         bad = read_all(data, fields, processes, tell)
@@ -77,12 +80,6 @@ def read_once(data: LoadedData, spec: JobSpec, folder: Path, processes: int, tel
     with suppress(OSError):  # a home that cannot be written costs the next reading, not this result
         write_atomically(kept, json.dumps([asdict(one) for one in bad]))
     return bad
-
-
-def _key(data: LoadedData, component: Component, fields: Fields) -> str:
-    sizes = [len(split) for _, split in data.splits()]
-    told = json.dumps([data.digest, data.source, component.name, component.params, sizes, *fields], default=str)
-    return sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _kept(path: Path) -> list[BadSample] | None:

@@ -21,8 +21,8 @@ FILE = Path("model") / "example.safetensors"
 
 def keep(data: LoadedData, job: Path) -> None:
     """Write it beside the weights, in the job's folder."""
-    fields = {"input": data.info.input, "target": data.info.target}
-    described = {name: [list(field.shape), str(field.dtype), field.classes] for name, field in fields.items()}
+    fields = data.info.fields.items()
+    described = {name: [list(field.shape), str(field.dtype), field.classes] for name, field in fields}
     # Two, though it be the same one twice: an export of a single sample would take single samples only.
     samples = data.train.fetch([0, len(data.train) - 1])["input"].contiguous()
     write_atomically(job / FILE, save({"input": samples}, {"info": json.dumps(described)}))

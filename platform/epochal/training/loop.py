@@ -83,6 +83,7 @@ class Loop:
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
         self.state.restore(manifest)
+        self._last_loss = manifest.state.get("loss", math.nan)  # older checkpoints have none
 
     def run(self) -> None:
         """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
@@ -269,7 +270,7 @@ class Loop:
         state = self.state
         self.strategy.settle()
         captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker, self._copies)
-        self._copies = captured
+        self._copies, precision = captured, self.stepper.precision.state()
         manifest = Manifest(
             step=state.step,
             epoch=self.sampler.position(state.step).epoch,
@@ -277,7 +278,7 @@ class Loop:
             strategy=self.spec.resources.strategy,
             metrics=state.metrics,
             validated=state.validated,
-            state={**state.state(), "optimizer": plain, "precision": self.stepper.precision.state()},
+            state={**state.state(), "loss": self._last_loss, "optimizer": plain, "precision": precision},
         )
         trained = tensors.trained(self.strategy.module)
         return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), state.at_best)

@@ -152,6 +152,7 @@ class _Pack:
     def __init__(self, trainees: Sequence[_Trainee]) -> None:
         self._trainees = list(trainees)
         self._clock = clock_for(trainees[0].loop.worker.device)
+        self._schedules: list[int] = []
 
     def train(self) -> str:
         """Until one member is left, or none; why they cannot train together, empty where they could."""
@@ -168,10 +169,16 @@ class _Pack:
                 if isinstance(ensemble, str):
                     return ensemble
                 ensemble.bind()
+                self._schedules = _schedules(loops)
                 while all(trainee.outcome is None and trainee.loop.goes_on for trainee in self._trainees):
                     self._window(ensemble, reader)
             self._leave()
         return ""
+
+    def _factors(self, loops: Sequence[Loop], step: int) -> list[float]:
+        """Each member's factor on its peak learning rate; that of members with the same schedule is computed once."""
+        known = {one: loops[one].setup.lr_factor(step, loops[one].total_steps) for one in set(self._schedules)}
+        return [known[one] for one in self._schedules]
 
     def _leave(self) -> None:
         """Let those go who have nothing left to do. Their states are written at the same time."""
@@ -193,7 +200,7 @@ class _Pack:
                 loaded = reader.next()
                 clock.mark()
                 loops[0].control.tick("train", step)
-                rates = ensemble.set_lr(_factors(loops, step))
+                rates = ensemble.set_lr(self._factors(loops, step))
                 gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
                 clock.mark()
                 norms = ensemble.update()
@@ -210,22 +217,10 @@ def _after(window: Window, loop: Loop) -> None:
     loop.between(loop.take(window))
 
 
-def _factors(loops: Sequence[Loop], step: int) -> list[float]:
-    """Each member's factor on its peak learning rate; that of members with the same schedule is computed once."""
-    known: list[tuple[Loop, float]] = []
-    factors = []
-    for loop in loops:
-        same = (factor for other, factor in known if _same_schedule(loop, other))
-        factor = next(same, None)
-        if factor is None:
-            factor = loop.setup.lr_factor(step, loop.total_steps)
-            known.append((loop, factor))
-        factors.append(factor)
-    return factors
-
-
-def _same_schedule(one: Loop, other: Loop) -> bool:
-    return one.total_steps == other.total_steps and one.spec.train.lr_schedule == other.spec.train.lr_schedule
+def _schedules(loops: Sequence[Loop]) -> list[int]:
+    """For each member the first one that has the same learning rates, as factors on its peak."""
+    alike = [(loop.total_steps, loop.spec.train.lr_schedule) for loop in loops]
+    return [alike.index(one) for one in alike]
 
 
 @dataclass

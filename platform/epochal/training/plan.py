@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData
+from epochal.catalog.data import DataInfo, LoadedData, Split
 from epochal.catalog.task import Task
 from epochal.catalog.understood import Understood
-from epochal.errors import EpochalError
-from epochal.spec.job import JobSpec, Optimizer, Resources
+from epochal.errors import CodeError, EpochalError, NotFoundError, Problem, SpecError
+from epochal.own_code import place
+from epochal.redaction import named
+from epochal.spec.job import JobSpec, Optimizer
+from epochal.spec.section import is_import_path
 from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
@@ -25,8 +30,11 @@ from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
 from epochal.training.step import loss_of
-from epochal.training.trial import MAX_FLOPS, MAX_PARAMETERS, blaming, try_out
-from epochal.training.weights import freeze
+from epochal.training.weights import freeze, start_from
+
+MAX_PARAMETERS = 15_000_000
+MAX_FLOPS = 10**10
+"""A model that has more, or takes more for a sample, is not tried: it should take a second at most."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
             model = build_model(spec.model, data.info)
         refuse_dependent(spec, data, model, task)
         if cost.parameters <= MAX_PARAMETERS and cost.flops <= MAX_FLOPS * batch:
-            tried = try_out(spec, data, model, task, folder)
+            tried = _tried(spec, data, model, task, folder)
+    count, memory = spec.resources.max_workers, spec.resources.memory_per_worker
     return Plan(
         train_samples=len(data.train),
         validation_samples=len(data.validation) if data.validation is not None else 0,
@@ -131,7 +140,11 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
         global_batch_size=batch,
         cost=cost,
         workers=_workers(spec, batch, cost),
-        resources=_total(spec.resources),
+        resources=Total(
+            cpus=count * spec.resources.cpus_per_worker,
+            gpus=count * spec.resources.gpus_per_worker,
+            memory=None if memory is None else count * int(memory),
+        ),
         notes=(*checked.notes, *tried),
     )
 
@@ -156,14 +169,17 @@ def measure(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler) -> Cost
 def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, samples: int, device: torch.device) -> Cost:
     with device:
         model = build_model(spec.model, info)
+        batch = {name: torch.zeros((samples, *one.shape), dtype=one.dtype) for name, one in info.fields.items()}
     with blaming("train.freeze", "cannot be applied"):
         freeze(model, spec.train.freeze)
     counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
     refuse_shares(model, sampler, spec.train, counts)
     parameters = list(model.parameters())
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    dtype = DTYPES.get(spec.train.precision)
+    copied = 0 if dtype is None else _count(parameters) * dtype.itemsize
     with FlopCounterMode(display=False) as counter:
-        loss_of(task, model, _batch(info, samples, device)).total.backward()  # type: ignore[no-untyped-call]
+        loss_of(task, model, batch).total.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),
@@ -171,13 +187,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
         weights=sum(parameter.nbytes for parameter in parameters),
         gradients=sum(parameter.nbytes for parameter in trainable),
         optimizer_state=_state_bytes(spec.train.optimizer, trainable),
-        in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else _copied(spec, parameters),
+        in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else copied,
     )
-
-
-def _copied(spec: JobSpec, parameters: list[nn.Parameter]) -> int:
-    dtype = DTYPES.get(spec.train.precision)
-    return 0 if dtype is None else _count(parameters) * dtype.itemsize
 
 
 def _gathered(spec: JobSpec, model: nn.Module) -> int:
@@ -225,13 +236,6 @@ def _zeros(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
     return parameter
 
 
-def _batch(info: DataInfo, samples: int, device: torch.device) -> Batch:
-    def values(field: Field) -> torch.Tensor:
-        return torch.zeros((samples, *field.shape), dtype=field.dtype, device=device)
-
-    return {"input": values(info.input), "target": values(info.target)}
-
-
 def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
     count = spec.resources.max_workers
     shares = [end - start for start, end in (part(batch, rank, count) for rank in (0, count - 1))]
@@ -246,10 +250,62 @@ def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
     )
 
 
-def _total(resources: Resources) -> Total:
-    count, memory = resources.max_workers, resources.memory_per_worker
-    return Total(
-        cpus=count * resources.cpus_per_worker,
-        gpus=count * resources.gpus_per_worker,
-        memory=None if memory is None else count * int(memory),
-    )
+def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> tuple[str, ...]:
+    """Train the ``model``, on the CPU, on two samples and validate with two; what is to be said of it.
+
+    ``folder`` is what a relative ``train.init_from`` starts from; one that is a job's is not looked at.
+
+    Raises:
+        SpecError: the model, or the task, cannot take them.
+    """
+    try:
+        _try(spec, data, model.train(), task, folder)
+    except SpecError as error:
+        if not (is_import_path(spec.model.name) and spec.resources.gpus_per_worker):
+            raise
+        return (f"the model, which may need a GPU, failed on the CPU: {error.problems[0]}",)
+    return ()
+
+
+def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> None:
+    start = spec.train.init_from
+    if start is not None and (folder / start).exists():
+        with blaming("train.init_from", "cannot be started from"):
+            start_from(model, folder / start)
+    with blaming("data", "samples of the training data cannot be read"):
+        batch = _two(data.train)
+    with blaming("model", "cannot be trained on samples of this data"):
+        loss = loss_of(task, model, batch)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+    if not torch.isfinite(loss.total):
+        told = f"the loss of two samples is {loss.total.item():g} before the first step"
+        raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
+    if not data.validation:
+        return
+    with blaming("data", "samples of the validation data cannot be read"):
+        batch = _two(data.validation)
+    with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
+        loss_of(task, model.eval(), batch)
+
+
+def _two(split: Split) -> dict[str, torch.Tensor]:
+    return split.fetch(sorted({0, len(split) - 1}))
+
+
+@contextmanager
+def blaming(path: str, what: str) -> Generator[None]:
+    """Whatever is raised within the block becomes a problem at ``path`` of the spec, with the line of the user's code.
+
+    Raises:
+        SpecError
+    """
+    try:
+        yield
+    except (SpecError, CodeError, NotFoundError):
+        raise
+    except EpochalError as error:
+        raise SpecError("the job spec", (Problem(path, error.message, hint=error.hint),)) from error
+    except Exception as error:
+        where = place(error)
+        told = f"{what}: {named(error)}{f' ({where})' if where else ''}"
+        raise SpecError("the job spec", (Problem(path, told),)) from error

@@ -58,12 +58,7 @@ def serve(host: str, world_size: int, seconds: float = SETUP_SECONDS) -> Iterato
 
 
 @contextmanager
-def join(
-    worker: Worker,
-    rendezvous: Rendezvous,
-    store: TCPStore | None = None,
-    timeout: timedelta = COLLECTIVE_TIMEOUT,
-) -> Iterator[None]:
+def join(worker: Worker, rendezvous: Rendezvous, store: TCPStore | None = None) -> Iterator[None]:
     """Be a member of the default process group within the ``with`` block.
 
     An exception that leaves the block aborts the group: to end it in order is to wait for collectives that the others
@@ -84,7 +79,9 @@ def join(
     )
     backend = GPU_BACKEND if worker.device.type == "cuda" else CPU_BACKEND
     _await_everyone(store, worker.world_size, rendezvous.timeout)
-    dist.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.world_size, timeout=timeout)
+    dist.init_process_group(
+        backend, store=store, rank=worker.rank, world_size=worker.world_size, timeout=COLLECTIVE_TIMEOUT
+    )
     try:
         yield
     except BaseException:

@@ -71,7 +71,7 @@ class Sampler:
         step = first
         while step < last:
             epoch = self.position(step).epoch
-            order = self.order(epoch)
+            order = self.order(epoch).numpy()  # a slice of it is a list in a quarter of the time
             end = min(last, (epoch + 1) * self.steps_per_epoch)
             while step < end:
                 position = self.position(step)

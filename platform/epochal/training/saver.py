@@ -133,7 +133,9 @@ class Saver:
         tensors.save(snapshot.tensors, temporary, self._group, written=partial(self._progress, True))
         mine = generators_of(self._worker.rank)
         checkpoint.write(temporary / mine, json.dumps(snapshot.generators).encode())
-        digests = {name: checkpoint.digest(temporary / name) for name in self._written(temporary, mine)}
+        written = [path.name for path in temporary.glob(f"__{self._worker.rank}_*.distcp")]
+        written += [mine, *([".metadata"] if self._worker.is_first else [])]
+        digests = {name: checkpoint.digest(temporary / name) for name in written}
         self._progress(True)
         files = {name: digest for part in self._gather(digests) for name, digest in part.items()}
         if self._worker.is_first:
@@ -152,10 +154,6 @@ class Saver:
         if self._group is not None:
             dist.broadcast_object_list(token, src=0, group=self._group)
         return token[0]
-
-    def _written(self, temporary: Path, mine: str) -> list[str]:
-        parts = [path.name for path in temporary.glob(f"__{self._worker.rank}_*.distcp")]
-        return [*parts, mine, *([".metadata"] if self._worker.is_first else [])]
 
     def _raise_unless_finite(self, snapshot: Snapshot) -> None:
         """Here and not between two steps, which would wait for it."""

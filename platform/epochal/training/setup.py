@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
-from epochal.catalog.build import build_model, build_optimizer, build_task, load_data, lr_factor
+from epochal.catalog.build import build_lr_schedule, build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
@@ -62,7 +62,7 @@ def prepare(spec: JobSpec, folder: Path, known: Setup | None = None) -> Setup:
         task=task,
         data=data,
         optimizer=partial(build_optimizer, spec.train.optimizer),
-        lr_factor=partial(lr_factor, spec.train.lr_schedule),
+        lr_factor=build_lr_schedule(spec.train.lr_schedule),
         checked=checked,
     )
 

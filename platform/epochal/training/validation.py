@@ -95,7 +95,8 @@ class Validation:
                 with self._precision.forward():
                     loss = self._strategy.run(partial(loss_of, self._task, self._strategy.module, loaded.batch))
             if loaded.size:
-                self._each(metrics, "update", _full(loss.outputs), loaded.batch["target"])
+                outputs = loss.outputs.float() if loss.outputs.is_floating_point() else loss.outputs
+                self._each(metrics, "update", outputs, loaded.batch["target"])
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
             tick()
@@ -133,7 +134,3 @@ class Validation:
         """The first worker's: decisions follow from these, so that workers have to hold the very same numbers."""
         numbers = self._strategy.broadcast(torch.tensor(list(values.values()), dtype=torch.float64)).tolist()
         return {f"val/{name}": number for name, number in zip(values, numbers, strict=True)}
-
-
-def _full(outputs: Tensor) -> Tensor:
-    return outputs.float() if outputs.is_floating_point() else outputs

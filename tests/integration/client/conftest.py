@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from restartable_server import SPEC, PlayedAgent, RestartableServer
 
+from epochal.cli.main import main
 from epochal.client import Client
 from epochal.ledger.values import Job
 
@@ -47,3 +48,23 @@ def agent(server: RestartableServer) -> Iterator[PlayedAgent]:
 def submit(client: Client) -> Callable[..., Job]:
     """Queue a small job, with ``path=value`` overrides."""
     return lambda *overrides: client.submit(SPEC, overrides).job
+
+
+@pytest.fixture
+def connected(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands talk to the server, and may."""
+    monkeypatch.setenv("EPOCHAL_SERVER", server.url)
+    monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command here: its exit code, stdout and stderr."""
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(arguments))
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return called

@@ -28,6 +28,8 @@ from polling import until
 Submit = Callable[..., Job]
 Run = Callable[..., tuple[int, str, str]]
 
+pytestmark = pytest.mark.usefixtures("connected")
+
 EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
 HEAVY = {"ray", "torch", "mlflow", "sqlalchemy", "alembic", "fastapi", "psutil", "numpy", "pandas", "uvicorn"}
 PROBE = """
@@ -37,25 +39,6 @@ with contextlib.redirect_stdout(io.StringIO()):
     codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
 print(json.dumps({"codes": codes, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
-
-
-@pytest.fixture(autouse=True)
-def _connected(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EPOCHAL_SERVER", server.url)
-    monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command here: its exit code, stdout and stderr."""
-
-    def called(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(arguments))
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return called
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from restartable_server import PlayedAgent, RestartableServer
+from restartable_server import PlayedAgent
 
 from epochal.cli.main import main
 from epochal.client import Client
@@ -32,10 +32,8 @@ STREAMS = {
 
 
 @pytest.fixture(params=STREAMS)
-def lose_output(request: pytest.FixtureRequest, server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> Lost:
+def lose_output(request: pytest.FixtureRequest, connected: None, monkeypatch: pytest.MonkeyPatch) -> Lost:
     """Have standard output take nothing from now on; what follows from that."""
-    monkeypatch.setenv("EPOCHAL_SERVER", server.url)
-    monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
 
     def lost() -> tuple[int, str]:
         stream = None

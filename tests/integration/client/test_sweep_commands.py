@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from restartable_server import PlayedAgent, RestartableServer
+from restartable_server import PlayedAgent
 from test_client_sweeps import SWEEP, told, trial
 
 from epochal.cli.commands import sweep as command
-from epochal.cli.main import main
 from epochal.client import Client
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
@@ -21,24 +20,12 @@ from epochal.sweeps.trials import Added, Repeated, TrialState
 
 Run = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture(autouse=True)
-def _connected(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EPOCHAL_SERVER", server.url)
-    monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command here: its exit code, stdout and stderr."""
-
-    def called(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["sweep", *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return called
+def run(run: Run) -> Run:
+    return lambda *arguments: run("sweep", *arguments)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from markdown import DOCUMENTS, commands
 from restartable_server import SPEC, PlayedAgent, RestartableServer
 from told_commands import SOURCES, commands_in
 
-from epochal.cli.main import main
 from epochal.client import Client
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job
@@ -53,25 +52,10 @@ def client(server: RestartableServer) -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def _connected(server: RestartableServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EPOCHAL_SERVER", server.url)
-    monkeypatch.setenv("EPOCHAL_TOKEN", server.token)
+def _in_a_folder_with_jobs(connected: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(SPEC))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command here: its exit code, stdout and stderr."""
-
-    def called(*arguments: str) -> Told:
-        capsys.readouterr()
-        code = main(list(arguments))
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return called
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +223,7 @@ ELSEWHERE = {
     "up": "integration/test_up.py",
     "down": "integration/test_up.py",
     "run": "integration/test_environment.py",
-    "agent": "integration/test_agent_service.py",
+    "agent": "integration/agent/test_agent_service.py",
     "server": "integration/test_server_command.py",
     "ui": "integration/test_runs_commands.py",
     "runs": "integration/test_runs_commands.py",

@@ -49,7 +49,7 @@ def test_a_gang_that_has_left_frees_its_room_before_ray_knows() -> None:
     clock, told = Clock(), []
     bookings = Bookings(clock, lambda: told.append(clock.now))
     bookings.expect("job", 1, TWO_CPUS)
-    assert bookings.told((node("a", 4, 4),)) == ((node("a", 4, 2),), [("job", 1)])
+    assert bookings.told((node("a", 4, 4),)) == ((node("a", 4, 2),), [("job", 1, 1)])
     bookings.place("job", 1, {"a": 1})
     clock.now += 10
     assert cpus(bookings.told((node("a", 4, 2),))[0]) == [2]
@@ -78,7 +78,7 @@ def test_an_older_attempt_does_not_clear_away_a_newer_one() -> None:
     bookings.expect("job", 2, TWO_CPUS)
     bookings.place("job", 1, {"a": 1})
     bookings.release("job", 1)
-    assert bookings.told((node("a", 4, 4),)) == ((node("a", 4, 2),), [("job", 2)])
+    assert bookings.told((node("a", 4, 4),)) == ((node("a", 4, 2),), [("job", 2, 1)])
 
 
 @pytest.mark.parametrize("placement", [None, {"gone": 1}])

@@ -139,3 +139,25 @@ def test_the_secret_of_an_attempt_is_kept_while_there_is_something_to_send(tmp_p
         secret_path(folder, 1).write_text("s3cret")
         Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str]).tidy()
     assert secret_path(folder, 1).exists()
+
+
+def test_runs_that_a_killed_agent_did_not_come_to_tell_are_told_by_the_next(tmp_path: Path) -> None:
+    """Those of a sweep and of its trials, which MLflow has only after its end."""
+    home = Home(tmp_path)
+    with LedgerSource.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1, "sweep": {}}, name="digits")
+        lease = ledger.lease("a", 30, job.id, "s3cret")
+        assert lease is not None
+        ledger.running(lease, world_size=1)
+        trials = [TrialRecord(number, {}, TrialState.COMPLETED, value=0.5) for number in range(3)]
+        ledger.append_inputs(lease, 0, [NewInput({"kind": "asked"})], trials)
+        ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
+        folder = kept(home, job.id)
+        secret_path(folder, lease.epoch).write_text(lease.secret)
+        (folder / "trials").mkdir()
+        sent = SweepTrials(folder)
+        for number in range(2):
+            sent.note(number, SentTrial(f"r{number}"), "r")
+        Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str]).tidy()
+        assert ledger.job(job.id).run_id == "r"
+        assert [(one.run_id, one.value) for one in ledger.trials(job.id)] == [("r0", 0.5), ("r1", 0.5), (None, 0.5)]

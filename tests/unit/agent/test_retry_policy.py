@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from epochal.agent.retry_policy import Action, Decision, Ending, Terms, may_retry, next_action
@@ -65,6 +67,10 @@ def test_who_stops_or_pauses_a_job_sees_that_however_the_attempt_ended(
 
 def test_a_budget_that_is_used_up_ends_the_job() -> None:
     assert next_action(LOST, RUNNING, [Reason.HANG], SERVICE).action is Action.FINISH
+
+
+def test_a_sweep_whose_trials_failed_is_not_tried_again() -> None:
+    assert next_action(replace(LOST, final=True), RUNNING, [], SERVICE).action is Action.FINISH
 
 
 def test_what_asks_from_outside_the_ledger_is_no_stop_of_the_job() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim import lr_scheduler as torchs
 
-from epochal.catalog.build import lr_factor
+from epochal.catalog.build import build_lr_schedule
 from epochal.spec.job import LrSchedule
 
 TOTAL, PEAK = 60, 0.5
@@ -59,18 +59,18 @@ CASES: list[tuple[dict[str, Any], Callable[[Optimizer], Any]]] = [
 
 @pytest.mark.parametrize(("choice", "make"), CASES, ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_rates_are_those_of_torch(choice: dict[str, Any], make: Callable[[Optimizer], Any]) -> None:
-    schedule = LrSchedule.model_validate(choice)
-    ours = [PEAK * lr_factor(schedule, step, TOTAL) for step in range(TOTAL)]
+    factor = build_lr_schedule(LrSchedule.model_validate(choice))
+    ours = [PEAK * factor(step, TOTAL) for step in range(TOTAL)]
     assert ours == pytest.approx(_torchs_rates(make, TOTAL), rel=1e-6, abs=1e-9)
 
 
 def test_inverse_sqrt_halves_after_three_timescales() -> None:
     schedule = LrSchedule.model_validate({"name": "inverse_sqrt", "timescale": 100})
-    assert lr_factor(schedule, 300, 1000) == pytest.approx(0.5)
+    assert build_lr_schedule(schedule)(300, 1000) == pytest.approx(0.5)
 
 
 def test_a_warm_up_below_one_is_a_share_of_all_steps() -> None:
-    half, counted = LrSchedule(warmup=0.5), LrSchedule(warmup=30)
-    assert [lr_factor(half, step, 60) for step in range(60)] == [lr_factor(counted, step, 60) for step in range(60)]
-    assert lr_factor(half, 29, 60) == pytest.approx(30 / 31)
-    assert lr_factor(half, 30, 60) == 1.0
+    half, counted = (build_lr_schedule(LrSchedule(warmup=warmup)) for warmup in (0.5, 30.0))
+    assert [half(step, 60) for step in range(60)] == [counted(step, 60) for step in range(60)]
+    assert half(29, 60) == pytest.approx(30 / 31)
+    assert half(30, 60) == 1.0

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from epochal.cli.dispatch import run
-from epochal.cli.retention import retain_option
-from epochal.cli.retention import retention as retention_of
+from epochal.cli.options import retain_option
+from epochal.cli.options import retention as retention_of
 from epochal.settings import DEFAULT_RETENTION, Retention
 
 

@@ -24,7 +24,7 @@ def test_nobody_is_placed_on_a_node_that_was_lost_until_ray_must_know_it(monkeyp
     monkeypatch.setattr(state, "nodes", lambda: TABLE)
     monkeypatch.setattr(state, "available_resources_per_node", lambda: {row["NodeID"]: {"CPU": 2.0} for row in TABLE})
     cluster = Connection("127.0.0.1:1", "near", WarmPool())
-    place = Place(cluster, GangRequest("job", (2, 2)), cast(PlacementGroup, None), 2)
+    place = Place(cluster, GangRequest("job", (2, 2)), [cast(PlacementGroup, None)], 2)
     assert [node.id for node in cluster.nodes()] == ["near", "far"]
     place.lose_node("far")
     assert [node.id for node in cluster.nodes()] == ["near"]

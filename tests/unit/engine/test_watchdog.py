@@ -57,6 +57,18 @@ def test_a_stopped_process_is_blamed_rather_than_those_who_wait_for_it() -> None
     assert hung.rank == 1
 
 
+def test_setting_up_and_waiting_for_the_next_trial_earn_none() -> None:
+    dog = watched(0)
+    for begun in (0.0, 100.0):
+        dog.heard(Heartbeat(0, "setup", 0, int(begun), stepped=False), now=begun + 8.0)
+        for second in range(3):
+            dog.heard(Heartbeat(0, "train", second, int(begun) + 1 + second, stepped=second > 0), begun + 10.0 + second)
+    assert dog.hung(121.0) is None
+    hung = dog.hung(123.0)
+    assert hung is not None
+    assert "where 10 s are allowed" in hung.message
+
+
 def test_slow_steps_earn_a_longer_limit() -> None:
     dog = watched(0)
     beat(dog, 0, 1, 0)

@@ -67,7 +67,7 @@ def test_backup_of_a_ledger_in_use_is_of_one_moment(url: str, tmp_path: Path) ->
         writer.start()
         try:
             for number in range(3):
-                ledger.backup(tmp_path / f"{number}.db")
+                back_up(url, tmp_path / f"{number}.db")
         finally:
             stop.set()
             writer.join()
@@ -93,12 +93,12 @@ def test_backup_refuses_what_would_lose_something(
     assert code == 3
     assert "ledger.db" in said
     assert list(tmp_path.iterdir()) == [], "nor is a ledger made up"
-    with Ledger.open(url) as ledger:
-        ledger.backup(tmp_path / "copy.db")
-        with pytest.raises(UsageError, match=r"copy\.db exists"):
-            ledger.backup(tmp_path / "copy.db")
-        with pytest.raises(UnreachableError, match="cannot write the backup"):
-            ledger.backup(tmp_path / "missing" / "copy.db")
+    Ledger.open(url).close()
+    back_up(url, tmp_path / "copy.db")
+    with pytest.raises(UsageError, match=r"copy\.db exists"):
+        back_up(url, tmp_path / "copy.db")
+    with pytest.raises(UnreachableError, match="cannot write the backup"):
+        back_up(url, tmp_path / "missing" / "copy.db")
 
 
 def test_postgresql_has_its_own_way() -> None:

@@ -13,19 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed
-from epochal.ledger.policy import (
-    HOLD,
-    PATIENCE,
-    Decision,
-    Running,
-    Usage,
-    Waiting,
-    decide,
-    holds,
-    in_order,
-    may_start,
-    victims,
-)
+from epochal.ledger.contenders import Running, Waiting
+from epochal.ledger.making_room import victims
+from epochal.ledger.policy import HOLD, PATIENCE, Decision, decide, holds, in_order, may_start
+from epochal.ledger.usage import Usage
 from epochal.ledger.values import Quota, QuotaKind
 
 NOW = 100_000.0
@@ -147,9 +138,18 @@ class TestQuotas:
         queue = [job("ben", 1, user="ben"), job("anna", 2, user="anna")]
         assert next_of(queue, running=taken, quotas=quotas).start == "anna"
 
-    def test_elastic_job_counts_with_the_most_it_may_become(self) -> None:
-        elastic = Waiting("elastic", 1, demand=Demand((1, 8)), user="anna", since=NOW)
-        assert next_of([elastic], quotas=[self.ANNA]) == Decision()
+    def test_elastic_job_has_what_its_quotas_leave(self) -> None:
+        elastic = Waiting("elastic", 1, demand=Demand((2, 8)), user="anna", since=NOW)
+        eight = (node(8),)
+        assert next_of([elastic], eight, quotas=[self.ANNA]) == Decision(start="elastic", workers=4)
+        taken = [running("one", user="anna", has=3)]
+        assert next_of([elastic], eight, taken, [self.ANNA]) == Decision()
+
+    def test_running_elastic_job_counts_with_what_it_has_or_may_take(self) -> None:
+        elastic = Running("elastic", demand=Demand((1, 8)), user="anna")
+        for counted, one in ((3, replace(elastic, world_size=3)), (3, replace(elastic, granted=3)), (8, elastic)):
+            usage = Usage.of([one], [self.ANNA])
+            assert usage.workers_left(job("other", 1, user="anna")) == max(0, 4 - counted)
 
     def test_jobs_of_other_clusters_count(self) -> None:
         taken = [running("one", user="anna", here=False), running("two", user="anna", here=False)]
@@ -278,7 +278,7 @@ def plain_decision(queue, running, nodes, quotas, now) -> Decision:
         if usage.excess(job) or not fits_ever(nodes, job.demand):
             continue
         if fit(nodes, job.demand):
-            return Decision(start=job.id)
+            return Decision(start=job.id, workers=min(fit(nodes, job.demand), usage.workers_left(job)))
         if any(one.here for one in gone) and fit(emptier, job.demand):
             return Decision(holder=job.id, expected=True)
         if not any(one.preemptible for one in gone) and (chosen := victims(job, running, nodes)):

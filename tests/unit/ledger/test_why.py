@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from test_policy import (
     CLUSTER,
@@ -23,9 +22,9 @@ from test_policy import (
 )
 
 from epochal.ledger.capacity import Demand, Node
+from epochal.ledger.contenders import Running, Waiting
 from epochal.ledger.explanation import AHEAD, Cluster, explain
-from epochal.ledger.policy import HOLD, PATIENCE, Running, Waiting, decide
-from epochal.ledger.states import JobKind
+from epochal.ledger.policy import HOLD, PATIENCE, decide
 from epochal.ledger.values import Quota, QuotaKind, Why, WhyKind
 
 
@@ -119,18 +118,11 @@ def test_over_quota() -> None:
     assert found.change == "raise the quota of user anna from 4 to 6 CPUs"
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit", "change"),
-    [
-        (JobKind.SWEEP, 5.0, "sweep.concurrency=2 or raise the quota of user anna from 5 to 16 CPUs"),
-        (JobKind.TRAIN, 5.0, "resources.workers.max=5 or raise the quota of user anna from 5 to 16 CPUs"),
-        (JobKind.SWEEP, 1.0, "raise the quota of user anna from 1 to 16 CPUs"),
-    ],
-    ids=["sweep", "training", "nothing"],
-)
-def test_elastic_job_over_quota_may_ask_for_less(kind: JobKind, limit: float, change: str) -> None:
-    elastic = Waiting("mine", 1, demand=Demand((2, 16)), user="anna", since=NOW, kind=kind)
-    assert why(elastic, quotas=[Quota(QuotaKind.USER, "anna", cpus=limit)]).change == change
+def test_elastic_job_is_over_quota_where_its_least_is() -> None:
+    elastic = Waiting("mine", 1, demand=Demand((2, 16)), user="anna", since=NOW)
+    assert why(elastic, quotas=[Quota(QuotaKind.USER, "anna", cpus=5.0)]).kind is WhyKind.RUNS_NOW
+    found = why(elastic, quotas=[Quota(QuotaKind.USER, "anna", cpus=1.0)])
+    assert found.change == "raise the quota of user anna from 1 to 2 CPUs"
 
 
 def test_jobs_that_will_start_count_for_the_quota_of_those_behind_them() -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,6 @@ PATIENT = Timing(lease=60.0)
 TTL = 0.05
 
 
-@dataclass(frozen=True)
-class NoTracking:
-    mlflow_uri: str | None = None
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
@@ -36,7 +30,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def reconciler(ledger: Ledger) -> Reconciler:
-    return Reconciler(ledger, NoTracking(), timing=QUICK)
+    return Reconciler(ledger, None, timing=QUICK)
 
 
 def running(ledger: Ledger, ttl: float = TTL) -> Lease:
@@ -69,7 +63,7 @@ def test_a_lease_that_was_not_renewed_for_a_whole_lease_time_ends(ledger: Ledger
 def test_no_lease_ends_just_after_the_server_has_started(ledger: Ledger) -> None:
     lease = running(ledger)
     time.sleep(2 * TTL)
-    reconciler = Reconciler(ledger, NoTracking(), timing=PATIENT)
+    reconciler = Reconciler(ledger, None, timing=PATIENT)
     for _ in range(3):
         reconciler.tick()
     assert [job.id for job in ledger.overdue()] == [lease.job_id]
@@ -77,7 +71,7 @@ def test_no_lease_ends_just_after_the_server_has_started(ledger: Ledger) -> None
 
 
 def test_no_lease_ends_just_after_the_server_was_stopped_or_asleep(ledger: Ledger) -> None:
-    reconciler = Reconciler(ledger, NoTracking(), timing=Timing(lease=1.0, late=1.0))
+    reconciler = Reconciler(ledger, None, timing=Timing(lease=1.0, late=1.0))
     tick_until_queued(reconciler, ledger, running(ledger))
     lease = running(ledger)
     time.sleep(1.2)
@@ -157,7 +151,7 @@ def test_it_runs_by_itself_until_it_is_stopped(ledger: Ledger, reconciler: Recon
 
 def test_two_servers_end_a_lease_once(ledger: Ledger) -> None:
     leases = [running(ledger) for _ in range(10)]
-    both = [Reconciler(ledger, NoTracking(), timing=QUICK) for _ in range(2)]
+    both = [Reconciler(ledger, None, timing=QUICK) for _ in range(2)]
     threads = [threading.Thread(target=tick_until_queued, args=(one, ledger, *leases)) for one in both]
     for thread in threads:
         thread.start()

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.server import log_store
-from epochal.server.log_pages import LogPage, LogQuestion, next_page
 from epochal.server.log_store import LogStore, Stream, cursor_text, positions_of
+from epochal.server.routes.following import LogPage, next_page
 from epochal.server.schemas import LogFilter
 from epochal.server.storage import Storage
 
@@ -29,11 +29,11 @@ def all_of(store: LogStore, stream: Stream = FIRST) -> bytes:
     return store.read(JOB, stream, log, 0, log.end)
 
 
-def pages(store: LogStore, question: LogQuestion, is_over: bool = True) -> list[LogPage]:
+def pages(store: LogStore, question: LogFilter, is_over: bool = True) -> list[LogPage]:
     """Until there is nothing more."""
     found = [next_page(store, JOB, question, is_over)]
     while found[-1].chunks:
-        again = LogQuestion(found[-1].cursor, question.rank, question.attempt, question.tail, question.limit)
+        again = question.model_copy(update={"cursor": found[-1].cursor})
         found.append(next_page(store, JOB, again, is_over))
     return found
 
@@ -88,7 +88,7 @@ def test_pages_of_one_listing_are_read_with_it(store: LogStore, monkeypatch: pyt
         return sizes(storage, *folder)
 
     monkeypatch.setattr(Storage, "sizes", counted)
-    found = pages(store, LogQuestion(limit=8_192))
+    found = pages(store, LogFilter(limit_bytes=8_192))
     assert (len(found), listings) == (21, 3), "the first page, and where there seemed to be no more"
     assert text_by_stream(found) == {(1, 0): (line * 40).decode()}
 
@@ -111,7 +111,7 @@ def test_a_reader_gets_every_rank_and_attempt_once(store: LogStore) -> None:
         lines = "".join(f"{stream.attempt}.{stream.rank} line {number}\n" for number in range(2_000))
         store.append(JOB, stream, 0, lines.encode())
         wanted[tuple(stream)] = lines
-    found = pages(store, LogQuestion(limit=10_000))
+    found = pages(store, LogFilter(limit_bytes=10_000))
     assert text_by_stream(found) == wanted
     assert len(found) > 8
     assert found[-1].at_end
@@ -120,15 +120,15 @@ def test_a_reader_gets_every_rank_and_attempt_once(store: LogStore) -> None:
 def test_a_chatty_rank_does_not_starve_the_others(store: LogStore) -> None:
     store.append(JOB, Stream(1, 0), 0, b"x" * 500_000)
     store.append(JOB, Stream(1, 1), 0, b"here too\n")
-    page = next_page(store, JOB, LogQuestion(limit=20_000), is_over=False)
+    page = next_page(store, JOB, LogFilter(limit_bytes=20_000), is_over=False)
     assert [chunk["rank"] for chunk in page.chunks] == [0, 1]
 
 
 def test_a_rank_or_attempt_can_be_chosen(store: LogStore) -> None:
     for stream in (Stream(1, 0), Stream(1, 1), Stream(2, 1)):
         store.append(JOB, stream, 0, b"x")
-    assert set(text_by_stream(pages(store, LogQuestion(rank=1)))) == {(1, 1), (2, 1)}
-    assert set(text_by_stream(pages(store, LogQuestion(attempt=1)))) == {(1, 0), (1, 1)}
+    assert set(text_by_stream(pages(store, LogFilter(rank=1)))) == {(1, 1), (2, 1)}
+    assert set(text_by_stream(pages(store, LogFilter(attempt=1)))) == {(1, 0), (1, 1)}
 
 
 def test_a_character_is_never_cut(store: LogStore) -> None:
@@ -137,24 +137,24 @@ def test_a_character_is_never_cut(store: LogStore) -> None:
     cursor, seen = "", ""
     for end in range(1, len(raw) + 1):
         store.append(JOB, FIRST, end - 1, raw[end - 1 : end])
-        page = next_page(store, JOB, LogQuestion(cursor), is_over=False)
+        page = next_page(store, JOB, LogFilter(cursor=cursor), is_over=False)
         seen, cursor = seen + "".join(chunk["text"] for chunk in page.chunks), page.cursor
     assert seen == line
 
 
 def test_bytes_that_are_no_text_are_shown_once_the_job_is_over(store: LogStore) -> None:
     store.append(JOB, FIRST, 0, b"end \xf0\x9f")
-    assert text_by_stream(pages(store, LogQuestion(), is_over=False)) == {(1, 0): "end "}
-    assert text_by_stream(pages(store, LogQuestion(), is_over=True)) == {(1, 0): "end \ufffd"}
+    assert text_by_stream(pages(store, LogFilter(), is_over=False)) == {(1, 0): "end "}
+    assert text_by_stream(pages(store, LogFilter(), is_over=True)) == {(1, 0): "end \ufffd"}
 
 
 def test_half_a_character_of_a_dead_attempt_does_not_hide_the_next(store: LogStore) -> None:
     store.append(JOB, FIRST, 0, "né".encode()[:-1])
     store.append(JOB, Stream(2, 0), 0, b"again")
-    running = next_page(store, JOB, LogQuestion(), is_over=False)
+    running = next_page(store, JOB, LogFilter(), is_over=False)
     assert text_by_stream([running]) == {(1, 0): "n", (2, 0): "again"}
     store.append(JOB, FIRST, 2, "né".encode()[-1:])
-    late = next_page(store, JOB, LogQuestion(running.cursor), is_over=True)
+    late = next_page(store, JOB, LogFilter(cursor=running.cursor), is_over=True)
     assert text_by_stream([late]) == {(1, 0): "é"}
     assert late.at_end
 
@@ -169,22 +169,22 @@ def test_tail_gives_the_last_lines_of_the_newest_attempt(store: LogStore) -> Non
     store.append(JOB, Stream(1, 0), 0, b"old\n" * 10)
     store.append(JOB, Stream(2, 0), 0, "".join(f"line {number}\n" for number in range(50_000)).encode())
     store.append(JOB, Stream(2, 1), 0, b"a\nb\nc")
-    found = pages(store, LogQuestion(tail=2))
+    found = pages(store, LogFilter(tail=2))
     assert text_by_stream(found) == {(2, 0): "line 49998\nline 49999\n", (2, 1): "b\nc"}
 
 
 def test_a_progress_bar_is_one_line_of_the_tail(store: LogStore) -> None:
     store.append(JOB, FIRST, 0, b"first\n" + b"".join(b"\rstep %d" % step for step in range(100)) + b"\r\nlast\n")
-    (text,) = text_by_stream(pages(store, LogQuestion(tail=2))).values()
+    (text,) = text_by_stream(pages(store, LogFilter(tail=2))).values()
     assert text.startswith("\rstep 0\r")
     assert text.endswith("\rstep 99\r\nlast\n")
 
 
 def test_tail_of_nothing_waits_for_what_comes(store: LogStore) -> None:
     store.append(JOB, FIRST, 0, b"before\n")
-    page = next_page(store, JOB, LogQuestion(tail=0), is_over=False)
+    page = next_page(store, JOB, LogFilter(tail=0), is_over=False)
     store.append(JOB, FIRST, 7, b"after\n")
-    assert text_by_stream(pages(store, LogQuestion(page.cursor))) == {(1, 0): "after\n"}
+    assert text_by_stream(pages(store, LogFilter(cursor=page.cursor))) == {(1, 0): "after\n"}
 
 
 def test_cursor_is_read_as_it_was_written() -> None:

@@ -147,7 +147,7 @@ def test_more_failures_than_the_budget_end_what_runs_and_fail_the_sweep() -> Non
     commands = controller.step(Failed(2, "OUT_OF_MEMORY", "none is left"))
     assert commands[:2] == [End(2, FAILED, "none is left"), End(1, STOPPED, "the sweep failed")]
     said = "2 trials failed, and failure_budget is 1; the last, trial 2, with OUT_OF_MEMORY: none is left"
-    assert commands[2:] == [Finish(said)]
+    assert commands[2:] == [Finish(said, "OUT_OF_MEMORY")]
     assert controller.trials[2].why == "OUT_OF_MEMORY"
 
 

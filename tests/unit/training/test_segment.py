@@ -64,3 +64,16 @@ def test_weights_are_written_where_they_are_the_best(tmp_path: Path, beats: floa
     result = train(spec(), tmp_path, Segment(beats=beats), MemoryRecorder())
     assert result.state == "completed"
     assert (tmp_path / WEIGHTS).exists() is written is (result.weights is not None)
+
+
+class StoppedAtOnce(NullControl):
+    def stop_requested(self) -> bool:
+        return True
+
+
+def test_an_end_that_was_saved_and_not_validated_is_validated_with_the_loss_of_its_last_step(tmp_path: Path) -> None:
+    job, segment = spec(validate_every="100steps"), Segment(resume=True, until=Interval(1, "steps"))
+    stopped = fit(pieces.setup(job), Worker(), tmp_path / "stopped", MemoryRecorder(), StoppedAtOnce(), segment)
+    assert (stopped.state, stopped.step, stopped.metrics) == ("stopped", 1, {})
+    again = train(job, tmp_path / "stopped", segment, MemoryRecorder())
+    assert again == train(job, tmp_path / "unbroken", segment, MemoryRecorder())

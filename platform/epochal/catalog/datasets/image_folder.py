@@ -34,6 +34,8 @@ _PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What a split's folder of that name is, in any case of letters."""
+Labelled = list[tuple[Path, int]]
+"""Pictures with the numbers of their classes."""
 _LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 _LAYOUT = """it is understood with the pictures of each class in a folder of its own:
     pets/cat/01.png  pets/dog/01.png
@@ -97,20 +99,13 @@ def build(params: ImageFolderParams, folder: Path) -> LoadedData:
 
 
 def _loaded(
-    params: ImageFolderParams,
-    root: Path,
-    classes: list[str],
-    train: list[tuple[Path, int]],
-    validation: list[tuple[Path, int]],
-    others: list[Path],
+    params: ImageFolderParams, root: Path, classes: list[str], train: Labelled, validation: Labelled, others: list[Path]
 ) -> LoadedData:
     height, width = params.size
-    info = DataInfo(
-        input=Field((3 if params.mode == "rgb" else 1, height, width)),
-        target=Field((), torch.int64, len(classes)),
-    )
+    channels = 3 if params.mode == "rgb" else 1
+    info = DataInfo(input=Field((channels, height, width)), target=Field((), torch.int64, len(classes)))
 
-    def split(files: list[tuple[Path, int]]) -> SampleSplit:
+    def split(files: Labelled) -> SampleSplit:
         read = ReadImage(tuple(files), (height, width), params.mode)
         return SampleSplit(len(files), read, torch.tensor([label for _, label in files]))
 
@@ -127,28 +122,20 @@ def _loaded(
 
 
 def _understood(
-    root: Path,
-    classes: list[str],
-    train: list[tuple[Path, int]],
-    validation: list[tuple[Path, int]],
-    others: list[Path],
+    root: Path, classes: list[str], train: Labelled, validation: Labelled, others: list[Path]
 ) -> tuple[Understood, ...]:
     counts = [Counter(label for _, label in files) for files in (train, validation)]
     doubt = _deeper(root, classes, [*train, *validation])
-    found = [
-        Understood(
-            shown(Path(name)),
-            "class",
-            note=f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate{doubt}",
-        )
-        for label, name in enumerate(classes)
-    ]
+    found = []
+    for label, name in enumerate(classes):
+        note = f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate{doubt}"
+        found.append(Understood(shown(Path(name)), "class", note=note))
     if others:
         found.append(Understood(f"{len(others):,} others", "left out", note=_names(others)))
     return tuple(found)
 
 
-def _doubts(root: Path, train: list[tuple[Path, int]], validation: list[tuple[Path, int]]) -> Iterator[str]:
+def _doubts(root: Path, train: Labelled, validation: Labelled) -> Iterator[str]:
     """Pictures, byte by byte the same, that are in two classes, or on both sides of the split."""
     labels, held_out = dict([*train, *validation]), {path for path, _ in validation}
     groups = [list(labels)]
@@ -183,7 +170,7 @@ def _whole(path: Path) -> bytes:
         return file_digest(file, "sha256").digest()
 
 
-def _deeper(root: Path, classes: list[str], files: list[tuple[Path, int]]) -> str:
+def _deeper(root: Path, classes: list[str], files: Labelled) -> str:
     """A word where each class has all its pictures in folders of the same names: classes may be a level deeper."""
     below: dict[int, set[str]] = {label: set() for label in range(len(classes))}
     for path, label in files:
@@ -231,9 +218,9 @@ def _classes(root: Path) -> list[str]:
     return [path.name for path in folders]
 
 
-def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool = True) -> list[tuple[Path, int]]:
+def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool = True) -> Labelled:
     """The pictures of each class, at any depth; what is none of them is added to the ``others``."""
-    files: list[tuple[Path, int]] = []
+    files: Labelled = []
     for label, name in enumerate(classes):
         if not all_of_them and not (root / name).is_dir():
             continue
@@ -269,15 +256,13 @@ def _not_understood(root: Path, why: str) -> EpochalError:
     return EpochalError(f"{shown(root)} {why}", _LAYOUT)
 
 
-def _held_out(
-    files: list[tuple[Path, int]], params: ImageFolderParams
-) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
+def _held_out(files: Labelled, params: ImageFolderParams) -> tuple[Labelled, Labelled]:
     labels = torch.tensor([label for _, label in files])
     train, validation = partition(len(files), params.validation, params.seed, labels)
     return [files[index] for index in train.tolist()], [files[index] for index in validation.tolist()]
 
 
-def _digest(root: Path, files: list[tuple[Path, int]]) -> str:
+def _digest(root: Path, files: Labelled) -> str:
     """Of the files' names and sizes: reading every image would take longer than some trainings."""
     digest = sha256()
     for path, label in sorted(files):

@@ -32,9 +32,9 @@ from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 MAX_CATEGORIES = 100
+"""A text column with more values than this is rather a name or free text than a category."""
 EXACT = 2.0**53
 """Whole numbers below it are all different in float64."""
-"""A text column with more values than this is rather a name or free text than a category."""
 
 
 class TableParams(PartitionParams):
@@ -106,7 +106,7 @@ def build(params: TableParams, folder: Path) -> LoadedData:
     taken = {name: feature.understood for name, feature in features.items()} | {params.target: target}
     understood = (
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
-        *(taken.get(name) or _left_out(tables[0], name, params) for name in tables[0].cells.column_names),
+        *(taken.get(name) or _left_out(name, params) for name in tables[0].cells.column_names),
     )
     return replace(loaded(train, validation, str(tables[0].path), digest, understood=understood), classes=names)
 
@@ -122,7 +122,7 @@ def _feature_names(params: TableParams, table: Table) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _left_out(table: Table, name: str, params: TableParams) -> Understood:
+def _left_out(name: str, params: TableParams) -> Understood:
     unasked = not params.features and name not in params.exclude
     return Understood(name or "(no name)", "left out", note="an index: no name, and each value once" if unasked else "")
 
@@ -154,13 +154,9 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
     return Feature((name,), [column.values[:, None] for column in columns], understood)
 
 
-def _counts_rows(values: NDArray[Any]) -> bool:
-    return len(values) > 2 and values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values)))
-
-
 def _doubts(values: NDArray[Any]) -> Iterator[str]:
     """What a person may not have meant of a column of numbers."""
-    if _counts_rows(values):
+    if len(values) > 2 and values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))):
         yield f"counts the rows from {values[0]:g}: an index, to be left out by data.params.exclude?"
     elif len(values) > 1 and (values == values[0]).all():
         yield f"always {values[0]:g}"

@@ -185,7 +185,9 @@ def _text_table(path: Path, format: TableFormat, named: Sequence[str]) -> tuple[
     told = SEPARATOR_LINE.match(text)
     start = told.end() if told else 0
     first = text[start : start + (1 << 20)]
-    delimiter = format.delimiter or (told[1] if told else _delimiter(first, named))
+    delimiter = format.delimiter or (told[1] if told else None)
+    if delimiter is None:  # the one by which the header has the most of the columns that the spec names
+        delimiter = max(DELIMITERS, key=lambda mark: len({*named} & {name.strip() for name in _header(first, mark)}))
     header = _header(first, delimiter)
     cells = arrow_csv.read_csv(
         io.BytesIO(data[start:] if encoding == "utf-8" else text[start:].encode()),
@@ -234,11 +236,6 @@ def _parquet_table(path: Path, named: Sequence[str]) -> tuple[Any, str]:
             cells = cells.set_column(index, field.name, cells.column(index).cast(kind))
     unasked = [name for name in cells.column_names if PANDAS_INDEX.fullmatch(name) and name not in named]
     return cells.drop_columns(unasked), "parquet, the index of pandas left out" if unasked else "parquet"
-
-
-def _delimiter(text: str, named: Sequence[str]) -> str:
-    """The one by which the header has the most of the columns that the spec names."""
-    return max(DELIMITERS, key=lambda mark: len(set(named) & {name.strip() for name in _header(text, mark)}))
 
 
 def _header(text: str, delimiter: str) -> list[str]:

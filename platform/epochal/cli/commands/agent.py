@@ -6,19 +6,15 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from epochal.cli import render
-from epochal.cli.retention import retain_option
+from epochal.cli.options import retain_option
 from epochal.cli.service_log import log_to_stderr
 from epochal.cli.signals import first_asks
 from epochal.errors import EpochalError, UsageError
 from epochal.settings import Retention
-
-if TYPE_CHECKING:
-    from epochal.agent.service import AgentService
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -75,26 +71,13 @@ def command(
     ):
         agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri(), retention)
         service = AgentService(agent, warm)
-        with first_asks(service.drain, _end_at_once):
-            _run(service)
+        with first_asks(service.drain, lambda number: os._exit(128 + number)):
+            try:
+                service.run()
+            except EpochalError as error:
+                render.error(error)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                logging.shutdown()
+                os._exit(error.exit_code)  # Ray, which may be what failed, is not asked for an orderly end
     return 0
-
-
-def _run(service: AgentService) -> None:
-    """Where it fails, this process ends here: Ray, which may be what failed, is not asked for an orderly end."""
-    try:
-        service.run()
-    except EpochalError as error:
-        render.error(error)
-        _leave(error.exit_code)
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    logging.shutdown()
-    os._exit(code)
-
-
-def _end_at_once(number: int) -> None:
-    os._exit(128 + number)

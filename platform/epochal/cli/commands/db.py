@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from epochal.cli import render
-from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
-from epochal.cli.retention import retain_option
+from epochal.cli.options import PASSWORD_OF_LEDGER, retain_option, without_passwords
 from epochal.settings import Retention
 
 _ledger_option: Callable[[Any], Any] = click.option(

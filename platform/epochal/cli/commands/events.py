@@ -58,6 +58,7 @@ def _row(event: Event) -> dict[str, Any]:
     from epochal.cli.job_view import moment
 
     said = event.message or ", ".join(f"{name}={render.plain(value)}" for name, value in event.detail.items())
+    first, more, _ = said.strip().partition("\n")
     return {
         "id": event.id,
         "at": moment(event.at),
@@ -65,10 +66,5 @@ def _row(event: Event) -> dict[str, Any]:
         "event": event.kind,
         "state": event.state.value,
         "reason": event.reason.value if event.reason else "",
-        "message": render.printable(_first_line(said)),
+        "message": render.printable(f"{first} ... (-o json has all of it)" if more else first),
     }
-
-
-def _first_line(text: str) -> str:
-    first, more, _ = text.strip().partition("\n")
-    return f"{first} ... (-o json has all of it)" if more else first

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
 from epochal.cli import render
 from epochal.errors import UsageError
-
-if TYPE_CHECKING:
-    from epochal.client.contexts import Context
 
 
 @click.command()
@@ -29,13 +25,14 @@ def command(server: str, name: str | None, token_file: str | None) -> None:
     The token is asked for, tried, and kept in the home's config.yaml, which nobody else can read.
     """
     from epochal.client import Client
-    from epochal.client.checks import checked_url
+    from epochal.client.checks import checked_url, stays_here
     from epochal.client.contexts import Config, Context
     from epochal.settings import home
 
     url = checked_url(server)
     context = Context(name or urlsplit(url).hostname or url, url, _token(token_file))
-    _warn_if_open(context)
+    if url.startswith("http://") and not stays_here(url):
+        render.warning(f"{url} is not encrypted: whoever sees the traffic can take the token")
     with Client(url, context.token) as client:
         who = client.whoami()
     path = home().config
@@ -55,10 +52,3 @@ def _token(token_file: str | None) -> str:
     if token := sys.stdin.read().strip():
         return checked_token(token, "what standard input holds")
     raise UsageError("no token", "`epochal login URL` asks for it on a terminal; --token-file reads it")
-
-
-def _warn_if_open(context: Context) -> None:
-    from epochal.client.checks import stays_here
-
-    if context.server.startswith("http://") and not stays_here(context.server):
-        render.warning(f"{context.server} is not encrypted: whoever sees the traffic can take the token")

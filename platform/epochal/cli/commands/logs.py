@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 @with_client
 @output_option(Output.TABLE, Output.JSON)
 def command(
-    client: Client,
-    job: str,
-    follow: bool,
-    rank: int | None,
-    attempt: int | None,
-    tail: int | None,
-    output: Output,
+    client: Client, job: str, follow: bool, rank: int | None, attempt: int | None, tail: int | None, output: Output
 ) -> None:
     """Print what the workers of a job print, each line with its rank; they outlive the cluster.
 
@@ -45,7 +39,9 @@ def command(
     from epochal.client.following import LogFilter
     from epochal.client.http import MAX_WAIT
 
-    printer = _printer(output, with_rank=rank is None)
+    printer = JsonPrinter()
+    if output is not Output.JSON:
+        printer = (TerminalPrinter if render.is_terminal(sys.stdout) else PlainPrinter)(with_rank=rank is None)
     identity = client.job(job).id if follow else job
     chosen, cursor, silent = LogFilter(rank, attempt, tail), "", True
     try:
@@ -59,12 +55,6 @@ def command(
         printer.close()
     if silent:
         render.message("its workers have printed nothing")
-
-
-def _printer(output: Output, with_rank: bool) -> JsonPrinter:
-    if output is Output.JSON:
-        return JsonPrinter()
-    return TerminalPrinter(with_rank) if render.is_terminal(sys.stdout) else PlainPrinter(with_rank)
 
 
 class JsonPrinter:

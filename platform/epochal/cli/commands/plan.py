@@ -90,6 +90,8 @@ def _show_bad(bad: Sequence[BadSample], total: int, output: Output) -> None:
 
 
 def _show(planned: Plan, loaded: LoadedSpec, more: Mapping[str, Any], output: Output) -> None:
+    from epochal.spec.environment import is_read_at_start
+
     if output is Output.TABLE:
         render.records(_values(loaded), ["field", "value", "from"], title="values")
         render.text("")
@@ -102,7 +104,10 @@ def _show(planned: Plan, loaded: LoadedSpec, more: Mapping[str, Any], output: Ou
             render.text("")
         if "sweep" in more:
             _show_sweep(more["sweep"])
-        render.document({**_summary(planned), **_start(loaded.spec.env)})
+        summary = _summary(planned)
+        if names := ", ".join(name for name in loaded.spec.env if is_read_at_start(name)):
+            summary["start"] = f"in new processes, seconds later than in idle ones, because of {names} in env"
+        render.document(summary)
         for note in planned.notes:
             render.message(f"note: {note}")
     else:
@@ -134,15 +139,13 @@ def _show_sweep(sweep: Mapping[str, Any]) -> None:
 
 def _values(loaded: LoadedSpec) -> list[dict[str, Any]]:
     """One row for every value; those that are null by default say nothing, and are left out."""
-    values = dict(_leaves(loaded.spec.model_dump(mode="json"), ""))
-    rows = ({"field": path, "value": value, "from": loaded.origins.get(path, "")} for path, value in values.items())
+    from epochal.spec.tree import dotted, leaves
+
+    rows = [
+        {"field": (field := dotted(path)), "value": value, "from": loaded.origins.get(field, "")}
+        for path, value in leaves(loaded.spec.model_dump(mode="json"))
+    ]
     return [row for row in rows if row["from"] != "default" or row["value"] not in (None, "", [], {})]
-
-
-def _leaves(value: Any, path: str) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        return [(path, value)]
-    return [leaf for key, below in value.items() for leaf in _leaves(below, f"{path}.{key}" if path else key)]
 
 
 def _summary(planned: Plan) -> dict[str, Any]:
@@ -169,13 +172,6 @@ def _summary(planned: Plan) -> dict[str, Any]:
         ),
         "resources": f"{total.cpus:g} CPUs, {total.gpus:g} GPUs{memory}",
     }
-
-
-def _start(env: Mapping[str, str]) -> dict[str, str]:
-    from epochal.spec.environment import is_read_at_start
-
-    names = ", ".join(name for name in env if is_read_at_start(name))
-    return {"start": f"in new processes, seconds later than in idle ones, because of {names} in env"} if names else {}
 
 
 def _flops(count: int) -> str:

@@ -44,13 +44,7 @@ def list_command(client: Client, output: Output) -> None:
 @with_client
 @output_option()
 def set_command(
-    client: Client,
-    kind: str,
-    name: str,
-    jobs: int | None,
-    cpus: float | None,
-    gpus: float | None,
-    output: Output,
+    client: Client, kind: str, name: str, jobs: int | None, cpus: float | None, gpus: float | None, output: Output
 ) -> None:
     """Limit a user or a queue (KIND) of this NAME; what is not given has no limit. `*` is everybody else."""
     if jobs is None and cpus is None and gpus is None:

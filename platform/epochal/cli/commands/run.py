@@ -10,11 +10,10 @@ import click
 
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
-from epochal.cli.options import grace_option, output_option, set_option
+from epochal.cli.options import grace_option, output_option, retain_option, set_option
 from epochal.cli.own_code import check_code
 from epochal.cli.progress import display
 from epochal.cli.render import Output
-from epochal.cli.retention import retain_option
 from epochal.cli.signals import first_asks
 from epochal.errors import UsageError
 from epochal.ledger.values import GRACE_SECONDS
@@ -23,7 +22,6 @@ from epochal.units import Duration
 
 if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
-    from epochal.agent.observer import Observer
     from epochal.agent.summary import Summary
 
 _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
@@ -60,29 +58,24 @@ def command(
     `epochal run --resume JOB` goes on from what was saved. Exit code: 0 it succeeded, 1 it failed, 2 the spec, its data
     or its code is wrong, and nothing was trained, 130 it was interrupted.
     """
-    _check(source, overrides, resume)
-    if switches["dry_run"]:
-        return _dry_run(source or "", overrides, output)
-    loaded = None if source is None else _load(source, overrides)
-    with display(live=render.is_terminal(sys.stderr), quiet=switches["quiet"]) as shown:
-        foreground = _foreground(address, retention, shown)
-        with _interruptible(foreground, GRACE_SECONDS if grace is None else grace):
-            summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
-    _show(summary, output)
-    return summary.exit_code
-
-
-def _check(source: str | None, overrides: tuple[str, ...], resume: str | None) -> None:
     if (source is None) == (resume is None):
         raise UsageError("give a job spec, or --resume with a job", "`epochal run FILE`")
     if resume is not None and overrides:
         raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
+    if switches["dry_run"]:
+        spec = _load(source or "", overrides).spec.model_dump(mode="json")
+        render.document(spec, Output.YAML if output is Output.TABLE else output)
+        return 0
+    loaded = None if source is None else _load(source, overrides)
+    from epochal import settings
+    from epochal.agent.foreground import Foreground, Place
 
-
-def _dry_run(source: str, overrides: tuple[str, ...], output: Output) -> int:
-    spec = _load(source, overrides).spec.model_dump(mode="json")
-    render.document(spec, Output.YAML if output is Output.TABLE else output)
-    return 0
+    with display(live=render.is_terminal(sys.stderr), quiet=switches["quiet"]) as shown:
+        foreground = Foreground(Place(settings.home(), settings.tracking_uri(), address, retention), shown)
+        with _interruptible(foreground, GRACE_SECONDS if grace is None else grace):
+            summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
+    _show(summary, output)
+    return summary.exit_code
 
 
 def _load(source: str, overrides: tuple[str, ...]) -> Any:
@@ -93,13 +86,6 @@ def _load(source: str, overrides: tuple[str, ...]) -> Any:
     loaded = load_spec(source, overrides, [check, check_sweep])
     check_code(loaded)
     return loaded
-
-
-def _foreground(address: str | None, retention: Retention, shown: Observer) -> Foreground:
-    from epochal import settings
-    from epochal.agent.foreground import Foreground, Place
-
-    return Foreground(Place(settings.home(), settings.tracking_uri(), address, retention), shown)
 
 
 def _interruptible(foreground: Foreground, grace: float) -> AbstractContextManager[None]:

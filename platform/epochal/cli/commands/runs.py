@@ -13,15 +13,7 @@ from epochal.cli import render
 from epochal.cli.mlflow_pages import pages, recorded_at
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
-from epochal.cli.run_view import (
-    MOST_COMPARED,
-    described,
-    duration,
-    show_runs,
-    show_trials,
-    structured,
-    write_page,
-)
+from epochal.cli.run_view import MOST_COMPARED, described, duration, show_runs, show_trials, structured, write_page
 from epochal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +24,7 @@ _SHOWN = (
     "id", "name", "job", "experiment", "status", "reason", "started", "duration", "description", "models", "tags",
     "params",
 )  # fmt: skip
+_EXTENT = ("metric", "last", "lowest", "lowest_at", "highest", "highest_at")
 _STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
 
 
@@ -85,10 +78,10 @@ def show_command(run: str, everything: bool, output: Output) -> None:
     if output is not Output.TABLE:
         render.document({**described(found), "extents": rows, "page": page}, output)
         return
-    facts = {**described(found), "started": _started(found), "duration": duration(found)}
+    facts = {**described(found), "started": datetime.fromtimestamp(found.start), "duration": duration(found)}
     render.document({name: facts[name] for name in _SHOWN})
     render.text("")
-    render.records(rows, ["metric", "last", "lowest", "lowest_at", "highest", "highest_at"], title="metrics")
+    render.records(rows, _EXTENT, title="metrics")
     render.part(len(rows), len(found.metrics), "--all", "metrics")
     render.message(f"its curves: {there.said(page)}")
 
@@ -177,13 +170,9 @@ def _row(run: RunInfo) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "reason": run.reason,
-        "started": _started(run),
+        "started": datetime.fromtimestamp(run.start),
         "duration": duration(run),
     }
-
-
-def _started(run: RunInfo) -> datetime:
-    return datetime.fromtimestamp(run.start)
 
 
 def _common_metrics(runs: Sequence[RunInfo]) -> list[str]:
@@ -195,8 +184,7 @@ def _common_metrics(runs: Sequence[RunInfo]) -> list[str]:
     for run in runs:
         for name in main_metrics(run.metrics):
             counts[name] = counts.get(name, 0) + 1
-    ordered = main_metrics(dict.fromkeys(counts, 0.0))
-    common = sorted(ordered, key=lambda name: -counts[name])
+    common = sorted(main_metrics(dict.fromkeys(counts, 0.0)), key=lambda name: -counts[name])
     return list(dict.fromkeys([*judged, *common]))[:_METRIC_COLUMNS]
 
 
@@ -206,14 +194,6 @@ def _metric_rows(uri: str, run: RunInfo, names: Sequence[str]) -> list[dict[str,
     rows = []
     for name in names:
         if reached := extent(metric_history(uri, run.id, name)):
-            rows.append(
-                {
-                    "metric": name,
-                    "last": reached.last,
-                    "lowest": reached.low,
-                    "lowest_at": reached.low_step,
-                    "highest": reached.high,
-                    "highest_at": reached.high_step,
-                }
-            )
+            values = (name, reached.last, reached.low, reached.low_step, reached.high, reached.high_step)
+            rows.append(dict(zip(_EXTENT, values, strict=True)))
     return rows

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from epochal.cli import render
-from epochal.cli.options import PASSWORD_OF_LEDGER, without_passwords
-from epochal.cli.retention import retain_option
+from epochal.cli.options import PASSWORD_OF_LEDGER, retain_option, without_passwords
 from epochal.cli.service_log import log_to_stderr
 from epochal.settings import DEFAULT_SERVER_PORT, Retention
 

@@ -147,22 +147,20 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
 
 
 def _show_prepared(prepared: Sequence[Submission], output: Output) -> int:
-    documents = [_document(one) for one in prepared]
     if output is Output.NAME:
         render.records([{"name": one.name} for one in prepared], ["name"], output)
         return 0
+    documents: list[dict[str, Any]] = []
+    for one in prepared:
+        package = one.package
+        code = {"digest": package.digest, "bytes": package.size, "files": list(package.files)} if package else None
+        documents.append({"spec": one.spec, "code": code, "tags": one.tags})
     form = Output.YAML if output is Output.TABLE else output
     if len(documents) == 1:
         render.document(documents[0], form)
     else:
         render.records(documents, ["spec"], form)
     return 0
-
-
-def _document(submission: Submission) -> dict[str, Any]:
-    package = submission.package
-    code = {"digest": package.digest, "bytes": package.size, "files": list(package.files)} if package else None
-    return {"spec": dict(submission.spec), "code": code, "tags": dict(submission.tags)}
 
 
 def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> list[Submitted]:
@@ -199,33 +197,25 @@ def _follows(job: Job) -> str:
 
 def _stay(client: Client, submitted: Sequence[Submitted], follow: bool, output: Output) -> int:
     """Stay until all have ended; Ctrl-C leaves them to themselves."""
+    from epochal.cli.follow import Follower
+    from epochal.cli.job_view import facts, show_jobs
+    from epochal.cli.progress import display
     from epochal.ledger.states import JobState
 
     for one in submitted:
         render.message(f"submitted {one.id}; Ctrl-C detaches, and the job goes on")
+    ended = []
     try:
-        ended = [_followed(client, one.job, follow) for one in submitted]
+        for one in submitted:
+            with display(live=render.is_terminal(sys.stderr), quiet=False) as shown:
+                ended.append(Follower(client, one.id, shown, follow).follow())
     except KeyboardInterrupt:
         for one in submitted:
             back = _follows(one.job)
             render.message(f"{one.id} goes on; come back with `{back}`, end it with `epochal stop {one.id}`")
         return 130
-    _show_ended(client, ended, output)
-    return 0 if all(job.state is JobState.SUCCEEDED for job in ended) else 1
-
-
-def _followed(client: Client, job: Job, logs: bool) -> Job:
-    from epochal.cli.follow import Follower
-    from epochal.cli.progress import display
-
-    with display(live=render.is_terminal(sys.stderr), quiet=False) as shown:
-        return Follower(client, job.id, shown, logs).follow()
-
-
-def _show_ended(client: Client, ended: Sequence[Job], output: Output) -> None:
-    from epochal.cli.job_view import facts, show_jobs
-
     if output is Output.TABLE and len(ended) == 1:
         render.document(facts(client.job(ended[0].id), client.attempts(ended[0].id), client.now()))
     else:
         show_jobs(ended, client.now(), output)
+    return 0 if all(job.state is JobState.SUCCEEDED for job in ended) else 1

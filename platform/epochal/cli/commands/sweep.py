@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
-from epochal.cli.commands import pause, resume, stop, sweep_report
+from epochal.cli.commands import sweep_report
+from epochal.cli.commands.job_actions import pause, resume, stop
 from epochal.cli.connection import with_client
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
@@ -117,8 +118,8 @@ def cancel_command(client: Client, sweep: str, trial: int, output: Output) -> No
     _told(client.cancel(sweep, trial), output)
 
 
-for verb in (pause, resume, stop, sweep_report):
-    command.add_command(verb.command)
+for verb in (pause, resume, stop, sweep_report.command):
+    command.add_command(verb)
 
 
 def _looked(client: Client, ref: str) -> tuple[FullJob, list[TrialRecord]]:
@@ -196,7 +197,7 @@ def _point(values: tuple[str, ...]) -> dict[str, Any]:
 
 def _told(job: Job, output: Output) -> None:
     """The sweep as it is now, and when it does what it was asked."""
-    from epochal.cli.job_actions import show
+    from epochal.cli.commands.job_actions import show
     from epochal.ledger.states import JobState
 
     show([job], output)

@@ -16,7 +16,6 @@ from epochal.files import write_atomically
 
 if TYPE_CHECKING:
     from epochal.client import Client
-    from epochal.sweeps.finding import Finding
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -43,7 +42,13 @@ def command(client: Client, sweep: str, html: Path | None, png: Path | None, out
         write_atomically(html, html_of(found, job.id))
         render.message(f"written to {html}")
     if png:
-        write_atomically(png, _png(found))
+        try:
+            from epochal.sweeps.report_png import png as png_of
+
+            drawn = png_of(found)
+        except ImportError:
+            raise UsageError("a PNG takes matplotlib", "`pip install epochal[cluster]`, or use --html") from None
+        write_atomically(png, drawn)
         render.message(f"written to {png}")
     told = summary(found, job.id)
     if output is not Output.TABLE:
@@ -57,12 +62,3 @@ def command(client: Client, sweep: str, html: Path | None, png: Path | None, out
             render.records(rows, list(dict.fromkeys(name for row in rows for name in row)), title=title)
     for typed in repeat:
         render.message(f"to know what the lead is worth: `{typed}`")
-
-
-def _png(found: Finding) -> bytes:
-    from epochal.sweeps.report_png import png
-
-    try:
-        return png(found)
-    except ImportError:
-        raise UsageError("a PNG takes matplotlib", "`pip install epochal[cluster]`, or use --html") from None

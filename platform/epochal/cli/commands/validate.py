@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from epochal.cli import render
 from epochal.cli.options import output_option, set_option
 from epochal.cli.own_code import check_code
 from epochal.cli.render import Output
-
-if TYPE_CHECKING:
-    from epochal.spec import Check, LoadedSpec
 
 
 @click.command()
@@ -32,15 +29,20 @@ def command(files: tuple[str, ...], overrides: tuple[str, ...], output: Output) 
 
 
 def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, Any]:
-    from epochal.errors import SpecError
+    from epochal.catalog.index import check
+    from epochal.errors import CodeError, Problem, SpecError
     from epochal.spec import load_text
     from epochal.spec.source import read
+    from epochal.sweeps.check import check as check_sweep
 
     shown, text = "stdin" if file == "-" else file, b""
     try:
         text = read(file)
-        loaded = load_text(text, Path(file).absolute(), overrides, _checks(), shown)
-        _check_code(loaded)
+        loaded = load_text(text, Path(file).absolute(), overrides, (check, check_sweep), shown)
+        try:
+            check_code(loaded)
+        except CodeError as error:
+            raise SpecError(shown, (Problem("code", error.message, hint=error.hint),)) from error
     except SpecError as error:
         if not quiet:
             render.problems(error, text.decode("utf-8-sig", "replace"))
@@ -48,20 +50,3 @@ def _validated(file: str, overrides: tuple[str, ...], quiet: bool) -> dict[str, 
     if not quiet:
         render.text(f"{shown}: ok ({loaded.spec.name})")
     return {"file": shown, "valid": True, "name": loaded.spec.name, "problems": []}
-
-
-def _check_code(loaded: LoadedSpec) -> None:
-    from epochal.errors import CodeError, Problem, SpecError
-
-    try:
-        check_code(loaded)
-    except CodeError as error:
-        raise SpecError(loaded.source, (Problem("code", error.message, hint=error.hint),)) from error
-
-
-def _checks() -> tuple[Check, ...]:
-    """The checks of names and parameters: the catalog's, from its index, and a sweep's. Need no torch and no optuna."""
-    from epochal.catalog.index import check
-    from epochal.sweeps.check import check as check_sweep
-
-    return check, check_sweep

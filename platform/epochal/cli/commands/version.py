@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -11,6 +10,7 @@ from epochal import __version__
 from epochal.cli import render
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
+from epochal.tracking.software import package_versions
 
 PACKAGES = ("torch", "ray", "mlflow")
 
@@ -20,11 +20,4 @@ PACKAGES = ("torch", "ray", "mlflow")
 def command(output: Output) -> None:
     """Print the versions of Epochal, Python, torch, Ray and MLflow. None of them is imported."""
     versions: dict[str, str | None] = {"epochal": __version__, "python": platform.python_version()}
-    render.document(versions | {name: _installed(name) for name in PACKAGES}, output)
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    render.document(versions | {name: package_versions().get(name) for name in PACKAGES}, output)

@@ -25,10 +25,5 @@ def command(client: Client, job: str, output: Output) -> None:
     if output is not Output.TABLE:
         render.document(why.to_dict(), output)
         return
-    shown = {
-        "why": why.message,
-        "behind": ", ".join(why.ahead),
-        "missing": why.shortfall,
-        "to start it": why.change,
-    }
+    shown = {"why": why.message, "behind": ", ".join(why.ahead), "missing": why.shortfall, "to start it": why.change}
     render.document({name: value for name, value in shown.items() if value})

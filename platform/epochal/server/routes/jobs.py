@@ -41,13 +41,15 @@ async def submit(body: Submission, request: Request, who: Submitter, services: D
 def _submitted(body: Submission, who: Principal, services: Services, request_id: str) -> Response:
     spec = services.ledger.with_earlier_found(checked(body.spec))
     require_code(spec, body.code)
+    origin = body.model_dump(exclude={"spec", "key"})
+    origin["git_diff"] = body.git_diff.encode()[:_MAX_DIFF].decode(errors="ignore")
     job = services.ledger.submit(
         spec.model_dump(mode="json"),
         name=spec.name,
         priority=spec.priority,
         key=body.key,
         submitted_by=who.user,
-        origin=_origin(body, request_id),
+        origin={**origin, "request_id": request_id},  # which tells whether this very request made the job
     )
     created = job.origin.get("request_id") == request_id
     same = services.ledger.same_finished(job.spec_digest, body.code) if created else None
@@ -60,11 +62,13 @@ def _submitted(body: Submission, who: Principal, services: Services, request_id:
 def jobs(chosen: Annotated[JobFilter, Query()], _who: Reader, services: Deps) -> Response:
     """Jobs, newest first. `next`, where it is not null, is the `before` of the next page; the first page tells the
     `total` then."""
-    found, following = _page(services, chosen)
-    total = None
-    if following is not None and chosen.before is None:
-        total = services.ledger.job_count(chosen.state, name=chosen.name, submitted_by=chosen.user, queue=chosen.queue)
-    return answer({"jobs": [job.to_dict() for job in found], "next": following, "total": total})
+    which: dict[str, Any] = {"name": chosen.name, "submitted_by": chosen.user, "queue": chosen.queue}
+    found = services.ledger.jobs(chosen.state, chosen.limit + 1, before=chosen.before, **which)
+    page = found[: chosen.limit]
+    following = page[-1].number if len(found) > len(page) else None
+    is_first_of_many = following is not None and chosen.before is None
+    total = services.ledger.job_count(chosen.state, **which) if is_first_of_many else None
+    return answer({"jobs": [job.to_dict() for job in page], "next": following, "total": total})
 
 
 @router.get("/jobs/{ref}", responses=answers(FullJob, 404, 409))
@@ -133,27 +137,6 @@ def shown(job: FullJob, who: Principal) -> dict[str, Any]:
     if job.origin.get("git_diff"):
         document["origin"]["git_diff"] = hidden
     return document
-
-
-def _page(services: Services, chosen: JobFilter) -> tuple[list[Job], int | None]:
-    """Jobs, and the number to go on from; None where there are no more."""
-    found = services.ledger.jobs(
-        chosen.state,
-        chosen.limit + 1,
-        name=chosen.name,
-        submitted_by=chosen.user,
-        queue=chosen.queue,
-        before=chosen.before,
-    )
-    page = found[: chosen.limit]
-    return page, page[-1].number if len(found) > len(page) else None
-
-
-def _origin(body: Submission, request_id: str) -> dict[str, Any]:
-    """``request_id`` tells whether this very request made the job."""
-    origin = body.model_dump(exclude={"spec", "key"})
-    origin["git_diff"] = body.git_diff.encode()[:_MAX_DIFF].decode(errors="ignore")
-    return {**origin, "request_id": request_id}
 
 
 def _change(services: Services, who: Principal, ref: str, change: Callable[[Job], Job]) -> Response:

@@ -92,4 +92,5 @@ ENTRY = SearcherEntry(
     params=GridParams,
     build=Grid,
     problems=problems,
+    learns=False,
 )

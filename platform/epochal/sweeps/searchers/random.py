@@ -32,4 +32,5 @@ ENTRY = SearcherEntry(
     params=RandomParams,
     build=RandomSearcher,
     problems=learns_nothing,
+    learns=False,
 )

@@ -49,4 +49,5 @@ ENTRY = SearcherEntry(
     params=SobolParams,
     build=Sobol,
     problems=learns_nothing,
+    learns=False,
 )

@@ -43,4 +43,5 @@ ENTRY = TrialSchedulerEntry(
     source="Plain search, without early stopping",
     params=NoneParams,
     build=Full,
+    learns=False,
 )

@@ -1,0 +1,1 @@
+"""Kubernetes: cluster specs, the objects they become, and what becomes of those."""
