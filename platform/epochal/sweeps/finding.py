@@ -183,12 +183,14 @@ def _by_point(found: Finding) -> list[list[Trial]]:
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """By point, each as far as its group's longest was trained."""
-    groups: dict[str, list[Trial]] = {}
+    """By point, each as far as its group's longest was trained; of those with the same seed too the first, as the
+    others are the same training once more and tell nothing of seeds."""
+    groups: dict[str, dict[Any, Trial]] = {}
     for trial in trials:
         point = {path: value for path, value in trial.point.items() if path != SEED}
-        groups.setdefault(json.dumps(point, sort_keys=True, default=str), []).append(trial)
-    return [[one for one in group if one.length == max(map(_length, group))] for group in groups.values()]
+        groups.setdefault(json.dumps(point, sort_keys=True, default=str), {}).setdefault(trial.point.get(SEED), trial)
+    several = [list(group.values()) for group in groups.values()]
+    return [[one for one in group if one.length == max(map(_length, group))] for group in several]
 
 
 def _length(trial: Trial) -> float:

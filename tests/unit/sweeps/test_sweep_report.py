@@ -125,6 +125,11 @@ def test_few_trials_tell_no_importance() -> None:
     assert importance(found([])).parameters == ()
 
 
+def test_the_same_training_twice_tells_nothing_of_seeds() -> None:
+    known = leads([trial(0, [0.9], lr=0.1), trial(1, [0.9], lr=0.1), trial(2, [0.8], lr=0.2)])
+    assert (known.winner, known.runner_up, known.source, known.is_clear) == (0, 2, "", None)
+
+
 def test_importance_is_told_at_the_length_that_enough_trials_have_reached() -> None:
     short = [
         trial(number, [0.1 * number, 0.5] if number < 7 else [0.1 * number], lr=0.1 * number) for number in range(13)
