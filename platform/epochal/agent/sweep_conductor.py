@@ -32,6 +32,7 @@ from epochal.sweeps import trials as words
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
 from epochal.sweeps.ranking import full_length
+from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
@@ -64,9 +65,11 @@ class Conductor:
     def __init__(self, sweep: Sweep, place: Place, tell: SweepTell, stop: Stop) -> None:
         self._sweep = sweep
         self._place = place
-        self._controller = Controller.of(sweep.spec, sweep.journal.earlier(sweep.spec))
+        self._controller = Controller.of(sweep.spec, earlier := sweep.journal.earlier(sweep.spec))
         self._journal = sweep.journal
         self._tell = tell
+        if learnt := learnt_from(sweep.spec, earlier):
+            tell.notice(learnt)
         self._stop = stop
         self._full = full_length(sweep.spec)
         self._changed = threading.Condition(threading.RLock())

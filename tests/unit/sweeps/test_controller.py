@@ -14,6 +14,7 @@ from epochal.spec.job import JobSpec
 from epochal.sweeps.check import trial_scheduler_of
 from epochal.sweeps.controller import STOPPED_BY_USER, Controller
 from epochal.sweeps.inputs import from_json, to_json
+from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import (
     Added,
     Asked,
@@ -363,3 +364,14 @@ def test_a_copy_is_commanded_at_once_and_the_trial_goes_on_with_another_point() 
     trial = controller.trials[1]
     assert (trial.state, trial.until, trial.copied) == (WAITING, 2.0, 0)
     assert trial.point != Draws().suggest(1, ())
+
+
+def test_it_is_told_what_a_warm_start_brings() -> None:
+    spec = sweep_spec(search={"name": "tpe", "from": "earlier-1"})
+    points = [{LR: 0.1}, {LR: 0.2}, {LR: 7.0}, {"train.seed": 1}]
+    earlier = [Trial(number - 4, point, curve=(Measured(1.0, 0.5),)) for number, point in enumerate(points)]
+    earlier.append(Trial(-5, {LR: 0.3}))
+    others = "; the others were not measured, or are no points of this space"
+    assert learnt_from(spec, earlier) == f"tpe learns from 2 of the 5 trials of earlier-1{others}"
+    assert learnt_from(spec, earlier[:2]) == "tpe learns from 2 of the 2 trials of earlier-1"
+    assert learnt_from(sweep_spec(), []) == ""
