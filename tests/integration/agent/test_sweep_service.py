@@ -372,3 +372,4 @@ def test_a_long_segment_is_interrupted_for_a_job_that_comes_first(
     slow_now.unlink()
     assert ended(ledger, job, 240).state is JobState.SUCCEEDED
     assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 2
+    assert ended(ledger, first, 240).state is JobState.SUCCEEDED
