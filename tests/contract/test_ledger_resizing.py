@@ -161,6 +161,8 @@ def test_workers_that_have_left_are_not_expected_back(ledger: Ledger) -> None:
     sweep(ledger)
     lease = running(ledger)
     beat(ledger, 2, (lease, 0))
+    assert ledger.lease(A, 60) is None
+    assert ledger.renew(lease, 60).granted == 2
     wide = urgent(ledger, workers=2)
     assert leased(ledger).job_id == wide.id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
@@ -199,8 +200,10 @@ def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tu
     # Where nobody has a quota, jobs of others count only while they leave to make room.
     query, asked = (_LEASED, {}) if quotas else (_LEASED_BY, {"asking": asking.owner})
     leased = connection.execute(query, asked).all()
-    running = [_running(row, row.owner == asking.owner) for row in leased]
-    return running, _cluster(asking, leased).nodes, quotas, _time(connection)
+    cluster = _cluster(asking, leased)
+    here = {job.id: job for job in cluster.running}
+    running = [here.get(row.id) or _running(row, here=False) for row in leased]
+    return running, cluster.nodes, quotas, _time(connection)
 
 
 def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | None = None) -> dict[str, Why]:
@@ -212,18 +215,21 @@ def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | N
 
 def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
     """What the agent told of its nodes, less the share of the workers that were not there yet when it did."""
-    theirs = [row for row in leased if row.owner == agent.owner]
-    running = tuple(_running(row, here=True) for row in theirs)
     told = {(job_id, epoch): workers for job_id, epoch, *workers in agent.held}
     nodes = agent.nodes if agent.alive else ()
-    for row, job in zip(theirs, running, strict=True):
-        there = told.get((row.id, row.epoch))
+    running = []
+    for row in leased:
+        if row.owner != agent.owner:
+            continue
+        job, there = _running(row, here=True), told.get((row.id, row.epoch))
         if there is None:
             nodes = placed(nodes, job.share)
-        elif there and 0 < there[0] < job.workers:
-            # With none it has left its place, and packages its model; an agent of an older version does not say it.
+        elif there == [0]:  # it has left its place, and packages its model: nobody joins it any more
+            job = replace(job, demand=replace(job.demand, step=0))
+        elif there and there[0] < job.workers:  # an agent of an older version does not say how many
             nodes = placed(nodes, job.demand.with_workers(job.workers - there[0]))
-    return Cluster(nodes, running, agent.name, agent.storage)
+        running.append(job)
+    return Cluster(nodes, tuple(running), agent.name, agent.storage)
 
 
 def _queued(*which: ColumnElement[bool], limit: int | None = None) -> Select[Any]:

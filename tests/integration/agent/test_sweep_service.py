@@ -349,22 +349,27 @@ def test_a_preemptible_sweep_leaves_as_a_whole_where_its_last_worker_is_needed(
     wide = training(ledger, 2)
     in_state(ledger, wide, JobState.RUNNING)
     assert ledger.job(job.id).state is JobState.QUEUED
-    assert ended(ledger, job).state is JobState.SUCCEEDED
+    assert ended(ledger, job, 240).state is JobState.SUCCEEDED
     assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 12
     assert [attempt.reason for attempt in ledger.attempts(job.id)] == [Reason.PREEMPTED, Reason.COMPLETED]
 
 
 @pytest.mark.slow
 def test_a_long_segment_is_interrupted_for_a_job_that_comes_first(
-    serve: Serve, ledger: LedgerSource, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, ledger: LedgerSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("epochal.agent.sweep_slots.PATIENCE", 1.0)
-    job = submit(ledger, *slow(0.2), "train.epochs=20", trials=2, space="{train.optimizer.lr: {choice: [0.1, 0.05]}}")
+    slow_now = tmp_path / "slow"
+    slow_now.touch()
+    space = "{train.optimizer.lr: {choice: [0.1, 0.05]}}"
+    job = submit(ledger, *slow(1.0), f"env.SLOW_WHILE={slow_now}", "train.epochs=40", trials=2, space=space)
     serve()
-    until(lambda: len(told(ledger, job)) == 2 and len(workers(job)) == 2, "two trials", 60)
+    until(lambda: len(told(ledger, job)) == 2 and len(workers(job)) == 2, "two trials", 180)
     first = training(ledger, 1)
-    in_state(ledger, first, JobState.RUNNING)
+    until(lambda: resizes(ledger, job) == [f"2 -> 1 for {first.id}"], "room")
     assert not any(one.state.is_over for one in ledger.trials(job.id))
     assert len(workers(job)) == 1
-    assert ended(ledger, job).state is JobState.SUCCEEDED
+    slow_now.unlink()
+    assert ended(ledger, job, 240).state is JobState.SUCCEEDED
     assert [one.state for one in ledger.trials(job.id)] == [TrialState.COMPLETED] * 2
+    assert ended(ledger, first, 240).state is JobState.SUCCEEDED
