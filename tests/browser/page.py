@@ -30,7 +30,10 @@ class Page:
         for argument in (
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
             "--no-proxy-server", "--disable-background-networking", f"--user-data-dir={folder}",
-            "--window-size=1440,1000", "--force-prefers-reduced-motion",  # which would be drawn anew all the time
+            "--window-size=1440,1000",
+            "--force-prefers-reduced-motion",  # what moves would be drawn anew all the time
+            # A page that a test has left would be kept, with the long poll for its logs, and six connections are all.
+            "--disable-features=BackForwardCache",
         ):  # fmt: skip
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

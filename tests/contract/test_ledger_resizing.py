@@ -156,6 +156,15 @@ def test_after_the_agent_died_while_it_made_room_nothing_is_left_of_it(ledger: L
     assert ledger.renew(again, 60).granted == 2
 
 
+def test_workers_that_have_left_are_not_expected_back(ledger: Ledger) -> None:
+    """A job whose model is packaged needs no room any more."""
+    sweep(ledger)
+    lease = running(ledger)
+    beat(ledger, 2, (lease, 0))
+    wide = urgent(ledger, workers=2)
+    assert leased(ledger).job_id == wide.id
+
+
 def test_the_next_attempt_may_have_as_many(ledger: Ledger) -> None:
     sweep(ledger)
     lease = running(ledger)

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from ledger_steps import running, submit
 
-from epochal.errors import ConflictError, NotFoundError, StaleLeaseError, UsageError
+from epochal.errors import ConflictError, NotFoundError, SpecError, StaleLeaseError, UsageError
 from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord, best_first
 from epochal.ledger.values import FullJob, Lease, Renewal
+from epochal.spec.job import JobSpec
 from epochal.sweeps.trials import Added, Cancelled, Extended, Measured, Repeated, Trial, TrialState
 
-SPEC = {
+SPEC: dict[str, Any] = {
     "version": 1,
     "name": "digits-sweep",
     "objective": {"metric": "val/accuracy", "mode": "max"},
@@ -63,6 +64,31 @@ class TestKind:
             ledger.append_inputs(lease, 0, told(1))
         with pytest.raises(ConflictError, match="is no sweep"):
             ledger.ask(lease.job_id, {"kind": "extend", "trials": 1}, "k")
+
+
+class TestEarlier:
+    def test_is_kept_by_its_id(self, ledger: Ledger) -> None:
+        earlier = sweep(ledger)
+        found = ledger.with_earlier_found(warm_started("digits-sweep"))
+        assert found.sweep is not None
+        assert found.sweep.search.earlier == earlier.id
+        assert found.model_dump(mode="json")["sweep"]["search"]["from"] == earlier.id
+        assert ledger.with_earlier_found(warm_started(None)) == warm_started(None)
+
+    def test_has_to_be_a_sweep_that_is_there(self, ledger: Ledger) -> None:
+        training = submit(ledger)
+        for named, said in (("digits-swep", "no job is named 'digits-swep'"), (training.id, "is no sweep")):
+            with pytest.raises(SpecError) as caught:
+                ledger.with_earlier_found(warm_started(named))
+            (problem,) = caught.value.problems
+            assert problem.path == "sweep.search.from"
+            assert said in problem.message
+
+
+def warm_started(earlier: str | None) -> JobSpec:
+    search = {"name": "tpe", "from": earlier}
+    sections = {"model": {"name": "mlp"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+    return JobSpec.model_validate({**SPEC, **sections, "sweep": {**SPEC["sweep"], "search": search}})
 
 
 class TestInputs:

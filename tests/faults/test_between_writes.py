@@ -106,6 +106,10 @@ class DoomedAgents:
         assert self._process is not None
         assert self._process.wait(seconds) == -signal.SIGKILL
 
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+
     def rank(self, number: int) -> psutil.Process:
         assert self._process is not None
         for process in psutil.Process(self._process.pid).children(recursive=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from epochal.agent.retry_policy import Ending
+from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.code import Package
 from epochal.engine.events import Done, Failed, Heartbeat, Log, Reported, Started
 from epochal.engine.gang import Gang, Stop
@@ -40,6 +41,19 @@ class Tell(Protocol):
 
     def report(self, report: Report) -> None:
         """What the training itself tells."""
+
+
+class SweepTell(Tell, Protocol):
+    """Where a sweep's news go."""
+
+    def swept(self, progress: SweepProgress) -> None:
+        """How the sweep stands."""
+
+    def of_trial(self, trial: int | None, report: Report) -> None:
+        """What the training of a trial tells."""
+
+    def notice(self, text: str) -> None:
+        """Something that a person should read."""
 
 
 class Program(Protocol):

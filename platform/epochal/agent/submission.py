@@ -21,8 +21,9 @@ def submit(ledger: Ledger, home: Home, loaded: LoadedSpec, command: tuple[str, .
     Raises:
         CodeError: the code cannot be packed (too large, a link that leaves the folder).
         NotFoundError: ``train.init_from`` names nothing that is there.
+        SpecError: ``sweep.search.from`` does.
     """
-    spec = with_weights_found(loaded.spec, ledger, home, loaded.folder)
+    spec = ledger.with_earlier_found(with_weights_found(loaded.spec, ledger, home, loaded.folder))
     package = pack_of(loaded, home.packages)
     origin = Origin(str(loaded.folder), package.digest if package else None, command, loaded.source)
     job = ledger.submit(

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from epochal.agent.program import Tell
+from epochal.agent.program import SweepTell
 from epochal.agent.retry_policy import Ending, may_retry
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
@@ -32,6 +32,7 @@ from epochal.sweeps import trials as words
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
 from epochal.sweeps.ranking import full_length
+from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
@@ -41,20 +42,9 @@ from epochal.training.control import Prepared, Report
 EVERY = "60s"
 """How often a trial is saved within a segment, where the spec has the default: a trial of seconds is done sooner."""
 
-_LOOK_SECONDS = 1.0
-
-
-class SweepTell(Tell, Protocol):
-    """Where a sweep's news go."""
-
-    def swept(self, progress: SweepProgress) -> None:
-        """How the sweep stands."""
-
-    def of_trial(self, trial: int | None, report: Report) -> None:
-        """What the training of a trial tells."""
-
-    def notice(self, text: str) -> None:
-        """Something that a person should read."""
+_LOOK_SECONDS = 0.25
+"""How often it is told how the sweep stands, and looked at what others ask of it. Both go over all trials: after each
+segment, that would take longer than a tiny one of thousands trains."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +65,11 @@ class Conductor:
     def __init__(self, sweep: Sweep, place: Place, tell: SweepTell, stop: Stop) -> None:
         self._sweep = sweep
         self._place = place
-        self._controller = Controller.of(sweep.spec, sweep.journal.earlier(sweep.spec))
+        self._controller = Controller.of(sweep.spec, earlier := sweep.journal.earlier(sweep.spec))
         self._journal = sweep.journal
         self._tell = tell
+        if learnt := learnt_from(sweep.spec, earlier):
+            tell.notice(learnt)
         self._stop = stop
         self._full = full_length(sweep.spec)
         self._changed = threading.Condition(threading.RLock())
@@ -92,6 +84,8 @@ class Conductor:
         self._finish: Finish | None = None
         self._broken: Failed | None = None
         self._leaves = False
+        self._moved = False
+        """Whether it was not told yet how the sweep stands."""
 
     def begin(self) -> None:
         """Take over from the attempt before, and hear what users have asked meanwhile."""
@@ -115,7 +109,7 @@ class Conductor:
         elif not self._stop.requested:
             # The attempt before had trained all of it, and was lost before it could say so: there is nothing to start.
             self._tell.started(self._place.world_size, [])
-        self._tell.swept(self._progress())
+        self._tell_progress()
 
     def _replay(self, inputs: Sequence[Input], copies: dict[int, Copy]) -> None:
         """Have the controller take in what it was told before. ``copies``, by trial, are those that the attempt before
@@ -143,14 +137,17 @@ class Conductor:
             try:
                 while not self._is_over and self._resize(slots, threads, working):
                     with self._changed:
-                        self._changed.wait(_LOOK_SECONDS)
+                        self._changed.wait_for(lambda: self._is_over, _LOOK_SECONDS)
                     if self._sweep.orders.requested > self._heard:
                         self._hear()
                     self._link_runs()
+                    if self._moved:
+                        self._tell_progress()
             finally:
                 self._end_all()
             for one in working:
                 one.result()
+        self._tell_progress()
 
     def _resize(self, slots: SlotPool, threads: ThreadPoolExecutor, working: dict[Future[None], Slot]) -> bool:
         """Have as many slots as the ledger allows; whether no other than those that are to leave has ended."""
@@ -345,7 +342,7 @@ class Conductor:
                 changed = self._controller.trials[number]
                 self._runs.record(changed)
             if commands or not isinstance(told, Asked):
-                self._tell.swept(self._progress())
+                self._moved = True
                 self._changed.notify_all()
             return commands
 
@@ -374,10 +371,13 @@ class Conductor:
     def _copy(self, command: Copy) -> None:
         copy_state(self._sweep.folder, command, self._steps.get((command.source, command.length), 0))
 
-    def _progress(self) -> SweepProgress:
+    def _tell_progress(self) -> None:
         controller, objective = self._controller, self._sweep.spec.objective
         assert objective is not None  # a rule of the spec
-        return SweepProgress(objective, tuple(controller.trials.values()), controller.wanted, controller.best)
+        with self._changed:
+            self._moved = False
+            trials, wanted, best = tuple(controller.trials.values()), controller.wanted, controller.best
+        self._tell.swept(SweepProgress(objective, trials, wanted, best))
 
     def _hear(self) -> None:
         """What users ask. The controller may refuse it: the sweep has gone on since."""

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 
 from epochal.spec.job import JobSpec
 from epochal.spec.tree import placed
-from epochal.sweeps.check import learns
 from epochal.sweeps.trials import Run
 from epochal.training.packing import key_of, packable
 
 MOST = 16
-"""Trials of a pack where the spec leaves it to us."""
-
-ROUNDS = 8
-"""So many packs of a sweep at the least, where what is tried next depends on what others came to: a searcher and a
-trial scheduler that hear of too many at once learn little."""
+"""Trials of a pack where the spec leaves it to us; fewer in a sweep of fewer than eight times as many, whose searcher
+and trial scheduler would otherwise hear of too many at once. One of fewer than 16 trials is not packed at all: its
+values are the same to the last bit whatever runs beside a trial."""
 
 MOST_PARAMETERS = 300_000
 """Of a model that is packed then. The cores of a CPU are busy with a larger one alone."""
@@ -39,7 +36,6 @@ class Packs:
         self.slots = slots
         self._pack = spec.sweep.pack
         self._trials = spec.sweep.trials
-        self._learns = learns(spec)
         self._parameters: int | None = None
         self._waiting: deque[_Waiting] = deque()
         self._alone: set[str] = set()
@@ -78,7 +74,7 @@ class Packs:
         elif self._parameters is None or self._parameters > MOST_PARAMETERS:
             return 1
         else:
-            most = min(MOST, self._trials // ROUNDS) if self._learns else MOST
+            most = min(MOST, self._trials // 8)
         # As many to each slot, so that all are done at the same time.
         share = -(-(left + len(self._waiting)) // self.slots) if left else most
         return max(1, min(most, share))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from epochal.agent.program import SweepTell
 from epochal.agent.retry_policy import Ending
-from epochal.agent.sweep_conductor import Conductor, Sweep, SweepTell
+from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_slots import SlotPool
 from epochal.engine.events import Started
 from epochal.engine.gang import Stop
@@ -66,7 +67,8 @@ class _Listener:
         """Tell how many workers the sweep has room for: their processes start when they are needed."""
         size = self.place.world_size
         if self.workers:
-            self.tell.started(size, [self.workers[number] for number in sorted(self.workers)[:size]])
+            numbers = sorted(self.workers)[:size]
+            self.tell.started(size, [replace(self.workers[number], rank=number) for number in numbers])
 
     def log(self, rank: int, text: str, begun: str) -> None:
         self.tell.log(rank, text, begun)

@@ -217,11 +217,12 @@ def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
     told = {(job_id, epoch): workers for job_id, epoch, *workers in agent.held}
     nodes = agent.nodes if agent.alive else ()
     for row, job in zip(theirs, running, strict=True):
-        there = told.get((row.id, row.epoch), [0])
-        # An agent of an older version does not say how many workers it counts: all.
-        missing = job.workers - there[0] if there else 0
-        if missing > 0:
-            nodes = placed(nodes, job.demand.with_workers(missing))
+        there = told.get((row.id, row.epoch))
+        if there is None:
+            nodes = placed(nodes, job.share)
+        elif there and 0 < there[0] < job.workers:
+            # With none it has left its place, and packages its model; an agent of an older version does not say it.
+            nodes = placed(nodes, job.demand.with_workers(job.workers - there[0]))
     return Cluster(nodes, running, agent.name, agent.storage)
 
 

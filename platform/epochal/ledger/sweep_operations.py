@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, case, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
+from epochal.errors import ConflictError, NotFoundError, Problem, SpecError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
 from epochal.ledger.lease_operations import held_by, something_is_saved
@@ -19,6 +19,7 @@ from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, Tri
 from epochal.ledger.tables import inputs, jobs, now, requests, trials
 from epochal.ledger.transitions import Step, annotate, locked
 from epochal.ledger.values import Held, Job
+from epochal.spec.job import JobSpec
 from epochal.sweeps.trials import TrialState
 
 _OVER = [state for state in TrialState if state.is_over]
@@ -29,6 +30,24 @@ class SweepOperations:
     """What an agent and users tell of a sweep."""
 
     _database: Database
+
+    def with_earlier_found(self, spec: JobSpec) -> JobSpec:
+        """``spec`` with the id of the sweep that ``sweep.search.from`` names: its name may be another job's tomorrow.
+
+        Raises:
+            SpecError: there is none of that name.
+        """
+        sweep = spec.sweep
+        if sweep is None or (named := sweep.search.earlier) is None:
+            return spec
+        try:
+            with self._database.read() as connection:
+                job = _required_sweep(find(connection, named))
+        except (ConflictError, NotFoundError) as error:
+            problem = Problem("sweep.search.from", error.message, value=named, hint=error.hint)
+            raise SpecError("the job spec", (problem,)) from None
+        search = sweep.search.model_copy(update={"from": job.id})
+        return spec.model_copy(update={"sweep": sweep.model_copy(update={"search": search})})
 
     def append_inputs(
         self, lease: Held, after_seq: int, told: Sequence[NewInput], changed: Sequence[TrialRecord] = ()

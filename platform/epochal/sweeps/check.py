@@ -74,16 +74,6 @@ def trial_scheduler_of(spec: JobSpec) -> TrialScheduler:
     return entry.build(entry.params.model_validate(chosen.params), spec)
 
 
-def learns(spec: JobSpec) -> bool:
-    """Whether what a sweep tries, or for how long, depends on what its trials come to.
-
-    Raises:
-        NotFoundError: there is no searcher, or no trial scheduler, of that name here.
-    """
-    sweep = sweep_of(spec)
-    return SEARCHERS.get(sweep.search.name).learns or TRIAL_SCHEDULERS.get(sweep.trial_scheduler.name).learns
-
-
 def _problems(kind: _Kind, sweep: Mapping[str, Any], spec: JobSpec | None) -> Iterator[Problem]:
     node = sweep.get(kind.path.rpartition(".")[2], {})
     name = node.get("name", kind.section.model_fields["name"].default) if isinstance(node, Mapping) else None

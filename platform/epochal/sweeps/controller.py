@@ -81,6 +81,7 @@ class Controller:
         self._history = list(earlier)
         """What the searcher learns from: earlier trials, then this sweep's in order of their numbers."""
         self._trials: dict[int, Trial] = {}
+        self._best: Trial | None = None
         self._running: set[int] = set()
         self._interrupted: list[int] = []
         """A heap of WAITING trials whose segments were interrupted; those that have ended since are left out late."""
@@ -127,9 +128,7 @@ class Controller:
     def best(self) -> Trial | None:
         """The best of the trials that trained to their full length, or before there is one the best so far, by their
         newest values; None before any was measured. FAILED trials and NaN are left out."""
-        measured = (trial for trial in self._trials.values() if trial.curve and trial.state is not TrialState.FAILED)
-        numbers = [trial for trial in measured if not isnan(trial.curve[-1].value)]
-        return min(numbers, key=self._standing, default=None)
+        return self._best
 
     def _standing(self, trial: Trial) -> tuple[bool, Rank]:
         return trial.state is not TrialState.COMPLETED, self._rank(trial.curve[-1].value, trial.number)
@@ -347,6 +346,11 @@ class Controller:
     def _set(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
         self._history[self._earlier + trial.number] = trial
+        # Looked for among all only where the best itself has changed: it may be worse now.
+        if self._best is not None and self._best.number == trial.number:
+            self._best = min(filter(_has_value, self._trials.values()), key=self._standing, default=None)
+        elif _has_value(trial) and (self._best is None or self._standing(trial) < self._standing(self._best)):
+            self._best = trial
 
     def _known(self, number: int) -> Trial:
         if number not in self._trials:
@@ -361,6 +365,10 @@ class Controller:
                 "drop what its workers say: it was ended, or interrupted, before",
             )
         return trial
+
+
+def _has_value(trial: Trial) -> bool:
+    return bool(trial.curve) and trial.state is not TrialState.FAILED and not isnan(trial.curve[-1].value)
 
 
 def _at_least_one(what: str, count: int) -> None:

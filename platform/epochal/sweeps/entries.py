@@ -31,8 +31,7 @@ class Entry(Generic[BuildT]):
 
     ``source`` is the paper or documentation it follows; ``build`` makes it from its validated ``params`` and the spec.
     ``problems(params, spec)`` are those of a spec that it cannot work with, with dotted paths of the whole spec
-    (``sweep.trials``). It is asked wherever a spec is checked, so neither it nor the module imports optuna. ``learns``:
-    whether what it chooses depends on what trials come to.
+    (``sweep.trials``). It is asked wherever a spec is checked, so neither it nor the module imports optuna.
     """
 
     summary: str
@@ -40,4 +39,3 @@ class Entry(Generic[BuildT]):
     params: type[Params]
     build: BuildT
     problems: Callable[[Any, JobSpec], Iterable[Problem]] = lambda params, spec: ()
-    learns: bool = True

@@ -62,19 +62,25 @@ class Finding:
 
     @cached_property
     def searched(self) -> list[str]:
-        """The paths in which the trials' points differ."""
+        """The paths in which the points of trials that were measured differ."""
         values: dict[str, set[str]] = {}
-        for trial in self.trials:
-            for path, value in trial.point.items():
+        points = [trial.point for trial in self.trials if trial.curve]
+        for point in points:
+            for path, value in point.items():
                 values.setdefault(path, set()).add(json.dumps(value, sort_keys=True, default=str))
-        everywhere = Counter(path for trial in self.trials for path in trial.point)
-        return [path for path, found in values.items() if len(found) > 1 or everywhere[path] < len(self.trials)]
+        everywhere = Counter(path for point in points for path in point)
+        return [path for path, found in values.items() if len(found) > 1 or everywhere[path] < len(points)]
 
     @property
     def states(self) -> dict[str, int]:
         """How many trials are in each state that any is in."""
         found = Counter(trial.state for trial in self.trials)
         return {state.value: found[state] for state in TrialState if found[state]}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial may train further."""
+        return all(trial.state.is_over for trial in self.trials)
 
     @property
     def used(self) -> float:
@@ -137,6 +143,8 @@ class Lead:
     @property
     def said(self) -> str:
         lead = f"trial {self.winner} leads trial {self.runner_up} by {self.gap:.4g}"
+        if self.gap == 0:
+            lead = f"trials {self.winner} and {self.runner_up} are equal"
         if not self.source:
             return f"{lead}; how much of that is luck is not known: no point was tried twice, and curves are too short"
         larger = "larger" if self.is_clear else "not larger"
@@ -175,12 +183,14 @@ def _by_point(found: Finding) -> list[list[Trial]]:
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """By point, each as far as its group's longest was trained."""
-    groups: dict[str, list[Trial]] = {}
+    """By point, each as far as its group's longest was trained; of those with the same seed too the first, as the
+    others are the same training once more and tell nothing of seeds."""
+    groups: dict[str, dict[Any, Trial]] = {}
     for trial in trials:
         point = {path: value for path, value in trial.point.items() if path != SEED}
-        groups.setdefault(json.dumps(point, sort_keys=True, default=str), []).append(trial)
-    return [[one for one in group if one.length == max(map(_length, group))] for group in groups.values()]
+        groups.setdefault(json.dumps(point, sort_keys=True, default=str), {}).setdefault(trial.point.get(SEED), trial)
+    several = [list(group.values()) for group in groups.values()]
+    return [[one for one in group if one.length == max(map(_length, group))] for group in several]
 
 
 def _length(trial: Trial) -> float:

@@ -53,8 +53,8 @@ def importance(found: Finding) -> Importance:
     Saint-Pierre, Correlation and Variable Importance in Random Forests, Statistics and Computing 2017). Each forest is
     of bagged trees, on samples of that sample.
 
-    Trials are compared at one length, the longest that half of them reached, and by their ranks: a trial that diverged
-    counts as the worst, however far it went. The same trials give the same answer.
+    Trials are compared at one length, the longest that half of them and ``LEAST_TRIALS`` reached, and by their ranks: a
+    trial that diverged counts as the worst, however far it went. The same trials give the same answer.
     """
     length, trials, values = _comparable(found)
     paths = [path for path in found.searched if len({json.dumps(t.point.get(path), default=str) for t in trials}) > 1]
@@ -72,8 +72,8 @@ def importance(found: Finding) -> Importance:
 def _comparable(found: Finding) -> tuple[float, list[Trial], list[float]]:
     curves = [(trial, {one.length: one.value for one in trial.curve}) for trial in found.trials if trial.curve]
     reached = Counter(length for _, curve in curves for length in curve)
-    half = [length for length, count in reached.items() if 2 * count >= len(curves)]
-    length = max(half) if half else max(reached, key=lambda one: (reached[one], one), default=0.0)
+    enough = [length for length, count in reached.items() if count >= max(LEAST_TRIALS, len(curves) / 2)]
+    length = max(enough) if enough else max(reached, key=lambda one: (reached[one], one), default=0.0)
     there = [(trial, found.sign * curve[length]) for trial, curve in curves if length in curve][-_MOST_TRIALS:]
     return length, [trial for trial, _ in there], [math.inf if math.isnan(value) else value for _, value in there]
 

@@ -10,6 +10,7 @@ from epochal.sweeps.importance import Importance, importance
 from epochal.web_page import page, paragraph, section, table
 
 _BEST = 10
+_BETTER = {"max": "higher", "min": "lower"}
 
 
 def summary(found: Finding, reference: str) -> dict[str, Any]:
@@ -36,8 +37,9 @@ def html(found: Finding, reference: str) -> str:
     """The page. Pictures are left out where there is nothing to draw."""
     ranked = found.ranked
     states = ", ".join(f"{count:,} {state}" for state, count in found.states.items())
+    judged = f"{found.metric}, the {_BETTER[found.mode]} the better"
     parts = [
-        paragraph(f"{found.how}; {found.metric}, {found.mode} is better; {len(found.trials):,} trials: {states}", True),
+        paragraph(f"{found.how}; {judged}; {len(found.trials):,} trials: {states}", True),
         paragraph(_budget(found)),
     ]
     if not ranked:
@@ -70,6 +72,8 @@ def _best(found: Finding) -> list[Any]:
 
 
 def _budget(found: Finding) -> str:
+    if not found.is_over:
+        return f"{found.used:,.4g} {found.unit} have been trained so far."
     return (
         f"{found.used:,.4g} {found.unit} were trained, {found.saved:.0%} fewer than if every trial that began"
         f" had trained all its {found.full:g}."

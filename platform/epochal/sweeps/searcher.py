@@ -99,6 +99,17 @@ def seed_of(seed: int, number: int) -> int:
     return Random(f"{seed}:{number}").getrandbits(32)
 
 
+def learnt_from(spec: JobSpec, earlier: Sequence[Trial]) -> str:
+    """What a warm start brings, in words; empty where there is none."""
+    sweep = sweep_of(spec)
+    if sweep.search.earlier is None:
+        return ""
+    space = Space(sweep.searched)
+    count = sum(1 for trial in earlier if trial.curve and space.units(trial.point) is not None)
+    rest = "; the others were not measured, or are no points of this space" if count < len(earlier) else ""
+    return f"{sweep.search.name} learns from {count} of the {len(earlier)} trials of {sweep.search.earlier}{rest}"
+
+
 def learns_nothing(params: Params, spec: JobSpec) -> Iterable[Problem]:
     """The problem of a warm start where points do not depend on trials."""
     search = sweep_of(spec).search

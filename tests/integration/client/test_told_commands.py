@@ -52,8 +52,9 @@ def client(server: RestartableServer) -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_with_jobs(connected: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+def _in_a_folder_with_specs(connected: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in ("jobs", "cluster"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(SPEC))
     monkeypatch.chdir(tmp_path)
 
@@ -236,6 +237,7 @@ ELSEWHERE = {
 give help."""
 TYPED = {
     "agent --join ADDRESS": "agent --help",
+    "cluster render FILE": "cluster render cluster/kind.yaml",
     "jobs --state QUEUED --limit X": "jobs --state QUEUED --limit 3",
     "jobs X --limit X": "jobs --state STARTING --state RUNNING --limit 3",
     "login URL": "login {url} --token-file token",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from epochal.spec.job import JobSpec
 from epochal.sweeps.check import trial_scheduler_of
 from epochal.sweeps.controller import STOPPED_BY_USER, Controller
 from epochal.sweeps.inputs import from_json, to_json
+from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import (
     Added,
     Asked,
@@ -214,6 +217,30 @@ def test_trials_that_were_repeated_change_no_decision_about_others() -> None:
     assert asked(plain).point == asked(repeated).point
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("scheduler", [ASHA, {"name": "pbt", "min": "1ep"}], ids=["asha", "pbt"])
+def test_best_is_known_after_whatever_happens(mode: str, scheduler: dict[str, Any]) -> None:
+    draw = Random(f"{mode} {scheduler}")
+    controller = controller_of(sweep_spec(4, mode, scheduler, trials=30, failure_budget=30))
+    sign = -1 if mode == "max" else 1
+    for _ in range(400):
+        running = [trial for trial in controller.trials.values() if trial.state is RUNNING]
+        if len(running) < 4 and controller.step(Asked()):
+            continue
+        if not running:
+            break
+        trial = draw.choice(running)
+        value = draw.choice([math.nan, *(draw.random() for _ in range(5))])
+        reached = Reached(trial.number, trial.until, value)
+        others = [Failed(trial.number, "USER_ERROR", "raised"), Interrupted((trial.number,)), Cancelled(trial.number)]
+        controller.step(draw.choice([*[reached] * 9, *others]))
+        measured = [one for one in controller.trials.values() if one.curve and one.state is not FAILED]
+        numbers = [one for one in measured if not math.isnan(one.curve[-1].value)]
+        order = [(one.state is not COMPLETED, sign * one.curve[-1].value, one.number) for one in numbers]
+        assert controller.best == (controller.trials[min(order)[-1]] if order else None)
+    assert len(controller.trials) > 10
+
+
 def test_best_is_by_the_newest_value_without_failed_ones_and_nan() -> None:
     controller = controller_of(sweep_spec(trials=4))
     assert controller.best is None
@@ -337,3 +364,14 @@ def test_a_copy_is_commanded_at_once_and_the_trial_goes_on_with_another_point() 
     trial = controller.trials[1]
     assert (trial.state, trial.until, trial.copied) == (WAITING, 2.0, 0)
     assert trial.point != Draws().suggest(1, ())
+
+
+def test_it_is_told_what_a_warm_start_brings() -> None:
+    spec = sweep_spec(search={"name": "tpe", "from": "earlier-1"})
+    points = [{LR: 0.1}, {LR: 0.2}, {LR: 7.0}, {"train.seed": 1}]
+    earlier = [Trial(number - 4, point, curve=(Measured(1.0, 0.5),)) for number, point in enumerate(points)]
+    earlier.append(Trial(-5, {LR: 0.3}))
+    others = "; the others were not measured, or are no points of this space"
+    assert learnt_from(spec, earlier) == f"tpe learns from 2 of the 5 trials of earlier-1{others}"
+    assert learnt_from(spec, earlier[:2]) == "tpe learns from 2 of the 2 trials of earlier-1"
+    assert learnt_from(sweep_spec(), []) == ""

@@ -121,8 +121,30 @@ def test_importance_of_noise_is_not_trusted() -> None:
 
 
 def test_few_trials_tell_no_importance() -> None:
-    assert "there are 6" in importance(found(searched(8))).missing
+    assert "there are 8" in importance(found(searched(8))).missing
     assert importance(found([])).parameters == ()
+
+
+def test_the_same_training_twice_tells_nothing_of_seeds() -> None:
+    known = leads([trial(0, [0.9], lr=0.1), trial(1, [0.9], lr=0.1), trial(2, [0.8], lr=0.2)])
+    assert (known.winner, known.runner_up, known.source, known.is_clear) == (0, 2, "", None)
+
+
+def test_importance_is_told_at_the_length_that_enough_trials_have_reached() -> None:
+    short = [
+        trial(number, [0.1 * number, 0.5] if number < 7 else [0.1 * number], lr=0.1 * number) for number in range(13)
+    ]
+    important = importance(found(short))
+    assert (important.n, important.length, important.missing) == (13, 1.0, "")
+
+
+def test_what_only_unmeasured_trials_have_is_not_shown() -> None:
+    trials = [trial(0, [0.5]), trial(1, [0.5]), trial(2, [], TrialState.RUNNING, **{"lr": 0.1, "train.seed": 1})]
+    shown = found(trials)
+    assert shown.searched == ["lr"]
+    assert leads(trials).said.startswith("trials 0 and 1 are equal;")
+    assert summary(shown, "j1")["budget"] == "2 epochs have been trained so far."
+    assert "val/accuracy, the higher the better" in html(shown, "j1")
 
 
 def test_the_same_point_everywhere_tells_no_importance() -> None:

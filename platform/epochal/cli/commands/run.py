@@ -119,8 +119,10 @@ def _show(summary: Summary, output: Output) -> None:
     elif summary.run_id:
         there = pages()
         page = run_page(there.root, summary.run_id, summary.experiment_id or None)
-        verb = "show" if summary.trial is None else "compare --sweep"
-        render.message(f"look at it with `epochal runs {verb} {summary.run_id[:8]}`, or at {there.said(page)}")
+        run_id = summary.run_id[:8]
+        one, all_of_it = f"`epochal runs show {run_id}`", f"`epochal runs compare --sweep {run_id}`"
+        command = one if summary.trial is None else all_of_it
+        render.message(f"look at it with {command}, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:

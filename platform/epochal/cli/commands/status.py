@@ -39,17 +39,21 @@ def _one(client: Client, ref: str, output: Output) -> None:
         render.document({"id": job.id}, output)
         return
     attempts = client.attempts(job.id)
-    tracking = [event.message for event in client.events(job.id) if event.kind == EventKind.TRACKING]
+    events = client.events(job.id)
+    tracking = [event.message for event in events if event.kind == EventKind.TRACKING]
+    resized = [event.message for event in events if event.kind == EventKind.RESIZED and event.epoch == job.epoch]
     why = client.why(job.id) if job.state is JobState.QUEUED else None
     if output is not Output.TABLE:
         detail = {
             "attempts": [one.to_dict() for one in attempts],
             "why": why.to_dict() if why else None,
             "tracking": tracking,
+            "resized": resized,
         }
         render.document({**job.to_dict(), **detail}, output)
         return
-    render.document(facts(job, attempts, client.now()) | ({"MLflow": tracking[-1]} if tracking else {}))
+    newest = {"resized": resized[-1:] if job.state.is_active else [], "MLflow": tracking[-1:]}
+    render.document(facts(job, attempts, client.now()) | {name: told[0] for name, told in newest.items() if told})
     if why:
         render.message("\n".join(why_lines(why)))
     if attempts:

@@ -92,5 +92,4 @@ ENTRY = SearcherEntry(
     params=GridParams,
     build=Grid,
     problems=problems,
-    learns=False,
 )

@@ -32,5 +32,4 @@ ENTRY = SearcherEntry(
     params=RandomParams,
     build=RandomSearcher,
     problems=learns_nothing,
-    learns=False,
 )

@@ -49,5 +49,4 @@ ENTRY = SearcherEntry(
     params=SobolParams,
     build=Sobol,
     problems=learns_nothing,
-    learns=False,
 )

@@ -43,5 +43,4 @@ ENTRY = TrialSchedulerEntry(
     source="Plain search, without early stopping",
     params=NoneParams,
     build=Full,
-    learns=False,
 )

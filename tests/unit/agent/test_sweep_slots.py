@@ -1,0 +1,116 @@
+"""Which of a sweep's slots leave, and which join; on a real Ray: ``test_sweep_service.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from epochal.agent import sweep_slots
+from epochal.agent.sweep_slots import Orders, SlotPool
+from epochal.engine.place import GangRequest, Seat
+from epochal.engine.slot import Slot
+from epochal.ledger.states import JobState
+from epochal.ledger.values import Renewed
+
+
+@dataclass
+class Room:
+    """A place on a cluster with room for so many ``groups`` more."""
+
+    request: GangRequest
+    free: int
+    given: list[list[Seat]] = field(default_factory=list)
+
+    def groups(self) -> list[list[Seat]]:
+        return self.given
+
+    def add(self, workers: int) -> list[list[Seat]]:
+        count = min(self.free, workers // self.request.step)
+        self.free -= count
+        added = [[cast(Seat, object()) for _ in range(self.request.step)] for _ in range(count)]
+        self.given += added
+        return added
+
+    def give_up(self, seats: list[Seat]) -> None:
+        self.given.remove(seats)
+        self.free += 1
+
+
+class Pool:
+    """Of slots of two workers each, three at first, on a cluster with room for five."""
+
+    def __init__(self) -> None:
+        self.place = Room(GangRequest("sweep", (2, 10), step=2), 5)
+        self.place.add(6)
+        self.told: list[int] = []
+        self.orders = Orders(lambda: self.told.append(2 * len(self.place.given)))
+        make: Any = lambda number, seats: Slot(cast(Any, None), number, seats)  # noqa: E731
+        self.pool = SlotPool(cast(Any, self.place), self.orders, make, lambda: None)
+        self.slots = self.pool.begin()
+
+    def grant(self, workers: int | None) -> None:
+        self.orders.heard(Renewed(JobState.RUNNING, granted=workers))
+
+    def leaving(self) -> list[int]:
+        return [slot.number for slot in self.slots if self.pool.leaves(slot)]
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    monkeypatch.setattr(sweep_slots, "_TRY_SECONDS", 0.0)
+    return Pool()
+
+
+@pytest.mark.parametrize(("granted", "leaving"), [(None, []), (6, []), (5, [1]), (4, [1]), (2, [1, 2]), (1, [1, 2])])
+def test_as_many_leave_as_are_not_granted_and_the_first_stays(
+    pool: Pool, granted: int | None, leaving: list[int]
+) -> None:
+    pool.grant(granted)
+    assert pool.leaving() == pool.leaving() == leaving
+    assert len(pool.pool) == 3 - len(leaving)
+    assert pool.pool.joining() == []
+
+
+def test_room_is_given_back_once_a_slot_has_left_and_its_number_taken_again(pool: Pool) -> None:
+    pool.grant(4)
+    assert pool.leaving() == [1]
+    assert pool.told == []
+    pool.pool.left(pool.slots[1])
+    assert pool.told == [4]
+    pool.grant(8)
+    assert [slot.number for slot in pool.pool.joining()] == [1, 3]
+    assert pool.told == [4, 8]
+    assert pool.pool.joining() == []
+
+
+def test_what_is_granted_is_looked_for_until_it_is_there(pool: Pool) -> None:
+    pool.place.free = 0
+    pool.grant(8)
+    assert pool.pool.joining() == []
+    pool.place.free = 1
+    assert [slot.number for slot in pool.pool.joining()] == [3]
+    assert pool.told == [8]
+
+
+def test_slots_that_hold_up_a_job_are_interrupted_but_never_the_first(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(sweep_slots.time, "monotonic", lambda: now)
+    pool.grant(2)
+    assert pool.pool.overdue() == []
+    now = sweep_slots.PATIENCE - 1
+    assert pool.pool.overdue() == []
+    now += 1
+    assert [slot.number for slot in pool.pool.overdue()] == [1, 2]
+    assert pool.pool.overdue() == []
+    assert pool.pool.leaves(pool.slots[2])
+    now += sweep_slots.PATIENCE
+    assert [slot.number for slot in pool.pool.overdue()] == [1]
+    pool.grant(6)
+    assert pool.pool.overdue() == []
+    now += sweep_slots.PATIENCE
+    pool.grant(2)
+    assert pool.pool.overdue() == [], "its time begins anew"
