@@ -346,6 +346,14 @@ class TestExtension:
         assert job.state is JobState.FAILED
 
 
+def test_one_that_has_ended_can_be_extended_or_begun_anew(ledger: Ledger, lease: Lease) -> None:
+    succeeded(ledger, lease)
+    change = ledger.why(lease.job_id).change
+    assert (
+        change == f"`epochal sweep extend {lease.job_id} --trials N`, or `epochal retry {lease.job_id}`, as a new job"
+    )
+
+
 def test_pruning_takes_all_of_a_sweep(ledger: Ledger, lease: Lease) -> None:
     ledger.append_inputs(lease, 0, told(0), [trial(0)])
     ledger.ask(lease.job_id, EXTEND, "k")

@@ -66,7 +66,7 @@ class Broken:
         seen = self.reached(job_id)
         until(lambda: self.reached(job_id) > seen or self.ended(job_id), "it gets on")
         time.sleep(self.draw.uniform(0.0, 1.0))
-        self.kill(part)
+        until(lambda: self.kill(part) or self.ended(job_id), f"there is {part} to kill")
 
     def _processes(self, part: str) -> Iterator[psutil.Process]:
         services = self.here.services()
@@ -169,14 +169,16 @@ def told(config: pytest.Config, what: str, broken: Broken, problems: list[str], 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_ten_kills_of_one_part_leave_the_sweep_of_no_kills(
-    broken: Broken, trainings: Trainings, part: str, pytestconfig: pytest.Config
+    broken: Broken, trainings: Trainings, part: str, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """Its trials train one after another, so that there is but one sweep that it can be."""
-    begun = time.monotonic()
-    job_id = broken.submit(SWEEP, *ALONE, *slowed(0.03), "sweep.trials=40")
+    begun, slow = time.monotonic(), tmp_path / "slow"
+    slow.touch()  # so long that there are ten kills before its end
+    job_id = broken.submit(SWEEP, *ALONE, f"env.SLOW_WHILE={slow}", "env.SLOW_SECONDS='0.3'", "sweep.trials=40")
     with overlaps() as doubled:
         for _ in range(KILLS):
             broken.kill_soon(part, job_id)
+        slow.unlink()
         broken.until_ended(job_id)
     problems = [*broken.swept(job_id).problems(trainings, ordered=True)]
     problems += [f"two processes for {OVERLAP_SECONDS:g} s: {one}" for one in doubled]

@@ -21,7 +21,7 @@ from epochal.ledger.policy import Decision, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
 from epochal.ledger.resizing import ask_to_resize, resized
-from epochal.ledger.states import ACTIVE, EventKind, JobState, Reason
+from epochal.ledger.states import ACTIVE, EventKind, JobKind, JobState, Reason
 from epochal.ledger.tables import attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
@@ -320,7 +320,9 @@ def _waited_too_long() -> ColumnElement[bool]:
 def _not_queued(job: Job, resized: str) -> Why:
     if job.state.is_terminal:
         why = f", {job.reason}" if job.reason else ""
-        return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=f"`epochal retry {job.id}`, as a new job")
+        more = f"`epochal sweep extend {job.id} --trials N`, or " if job.kind is JobKind.SWEEP else ""
+        change = f"{more}`epochal retry {job.id}`, as a new job"
+        return Why(WhyKind.ENDED, f"it has ended: {job.state}{why}", change=change)
     if job.state is JobState.PAUSED:
         because = f" ({job.message})" if job.reason is Reason.INTERRUPTED else ""
         message = f"it is PAUSED until someone resumes it{because}"

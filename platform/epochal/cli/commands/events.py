@@ -65,6 +65,6 @@ def _row(event: Event) -> dict[str, Any]:
         "attempt": event.epoch or "",
         "event": event.kind,
         "state": event.state.value,
-        "reason": event.reason.value if event.reason else "",
+        "reason": event.reason.value if event.reason else event.detail.get("reason", ""),  # that of a trial
         "message": render.printable(f"{first} ... (-o json has all of it)" if more else first),
     }
