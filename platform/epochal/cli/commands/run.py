@@ -119,8 +119,9 @@ def _show(summary: Summary, output: Output) -> None:
     elif summary.run_id:
         there = pages()
         page = run_page(there.root, summary.run_id, summary.experiment_id or None)
-        verb = "show" if summary.trial is None else "compare --sweep"
-        render.message(f"look at it with `epochal runs {verb} {summary.run_id[:8]}`, or at {there.said(page)}")
+        run = summary.run_id[:8]
+        looked = f"`epochal runs show {run}`" if summary.trial is None else f"`epochal runs compare --sweep {run}`"
+        render.message(f"look at it with {looked}, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:
