@@ -193,7 +193,7 @@ def test_one_that_has_ended_is_queued_again(client: Client, agent: PlayedAgent, 
 
 
 def test_the_best_point_is_a_job_of_its_own(client: Client, agent: PlayedAgent, lease: Lease) -> None:
-    with pytest.raises(NotFoundError, match="none has a number"):
+    with pytest.raises(ConflictError, match="has no best trial yet: none has begun"):
         client.best_spec(lease.job_id)
     agent.ledger.append_inputs(lease, 0, told(1), [trial(0, value=0.9)])
     spec = client.best_spec(lease.job_id)

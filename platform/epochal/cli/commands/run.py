@@ -119,10 +119,9 @@ def _show(summary: Summary, output: Output) -> None:
     elif summary.run_id:
         there = pages()
         page = run_page(there.root, summary.run_id, summary.experiment_id or None)
-        run_id = summary.run_id[:8]
-        one, all_of_it = f"`epochal runs show {run_id}`", f"`epochal runs compare --sweep {run_id}`"
-        command = one if summary.trial is None else all_of_it
-        render.message(f"look at it with {command}, or at {there.said(page)}")
+        run = summary.run_id[:8]
+        looked = f"`epochal runs show {run}`" if summary.trial is None else f"`epochal runs compare --sweep {run}`"
+        render.message(f"look at it with {looked}, or at {there.said(page)}")
 
 
 def _table(summary: Summary) -> dict[str, Any]:
