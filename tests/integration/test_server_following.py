@@ -156,9 +156,9 @@ def test_a_life_of_a_job_over_http(server: RunningServer, agent: httpx.Client) -
     assert told(agent, job, "saved", step=3, path="checkpoints/step-3").json() == {"status": "ok"}
     (attempt,) = server.admin.get(f"/jobs/{job}/attempts").json()["attempts"]
     assert (attempt["checkpoint_step"], attempt["checkpoint_path"]) == (3, "checkpoints/step-3")
-    assert renewed(agent, job, {"step": 3}) == {"state": "RUNNING", "grace": None, "requested": 0}
+    assert renewed(agent, job, {"step": 3}) == {"state": "RUNNING", "grace": None, "requested": 0, "granted": 1}
     server.admin.post(f"/jobs/{job}/stop")
-    assert renewed(agent, job) == {"state": "STOPPING", "grace": 30.0, "requested": 0}
+    assert renewed(agent, job) == {"state": "STOPPING", "grace": 30.0, "requested": 0, "granted": 1}
     assert [told(agent, job, "stopped").json()["state"] for _ in range(2)] == ["STOPPED", "STOPPED"]
     over = told(agent, job, "running", world_size=2)
     assert (over.status_code, over.json()["error"]["kind"]) == (409, "StaleLeaseError")
