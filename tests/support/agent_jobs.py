@@ -12,7 +12,7 @@ from epochal.ledger.values import Job
 from epochal.settings import Home
 from epochal.spec.job import JobSpec
 from epochal.spec.load import load_spec
-from polling import until
+from polling import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).parents[2]
 STEPS = 120
@@ -45,7 +45,7 @@ def submit(ledger: Ledger, *overrides: str, **origin: Any) -> Job:
     )
 
 
-def ended(ledger: Ledger, job: Job, seconds: float = 90.0) -> Job:
+def ended(ledger: Ledger, job: Job, seconds: float = PATIENCE_SECONDS) -> Job:
     return until(lambda: (now := ledger.job(job.id)).state.is_terminal and now, f"the end of {job.id}", seconds)
 
 
