@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all, and files that one process at a time may hold."""
+"""Files that are there whole or not at all, files of lines, and files that one process at a time may hold."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import tempfile
@@ -11,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epochal.redaction import said
+
 _RETRY_SECONDS = 0.01
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+_logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:
@@ -59,6 +63,37 @@ def sync(path: Path, parents: int = 0) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class LineWriter:
+    """Appends lines to a file. It blocks nobody and fails nobody: a line that the disk does not take is kept, and is
+    written with the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unwritten = b""
+
+    def write(self, line: bytes) -> None:
+        self._unwritten += line
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[file.write(self._unwritten) :]
+        except OSError as error:
+            _logger.warning("%s cannot be written, what it lacks is kept in memory: %s", self._path, said(error))
+
+
+def new_lines(path: Path, offset: int) -> Iterator[bytes]:
+    """The whole lines of a file from ``offset`` on, each with its newline; none where there is no file."""
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        return
+    if size <= offset:
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        yield from (line for line in file if line.endswith(b"\n"))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import TypeVar
 from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.errors import ConflictError, EpochalError, UnreachableError
-from epochal.files import write_atomically
+from epochal.files import LineWriter, new_lines, write_atomically
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.ledger.values import Lease
@@ -29,7 +29,7 @@ from epochal.redaction import said
 from epochal.spec.job import JobSpec
 from epochal.sweeps.inputs import from_json
 from epochal.sweeps.trials import Input, Trial
-from epochal.tracking.trial_runs import new_lines, trials_folder
+from epochal.tracking.trial_runs import trials_folder
 
 EVERY_SECONDS = 0.2
 """Between two batches."""
@@ -172,7 +172,7 @@ class _Ahead:
         self._folder = folder
         self._epoch = epoch
         self._path = self._of(epoch)
-        self._unwritten = b""
+        self._lines = LineWriter(self._path)
 
     def _of(self, epoch: int) -> Path:
         return self._folder / f"inputs-{epoch:05d}.jsonl"
@@ -191,14 +191,7 @@ class _Ahead:
         return found
 
     def add(self, seq: int, one: NewInput) -> None:
-        """Where the disk does not take it, it is kept, and written with the next: nothing waits for that."""
-        self._unwritten += _line(seq, one)
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                while self._unwritten:
-                    self._unwritten = self._unwritten[file.write(self._unwritten) :]
-        except OSError as error:
-            _logger.warning("%s cannot be written, what it lacks is kept in memory: %s", self._path, said(error))
+        self._lines.write(_line(seq, one))
 
 
 def _line(seq: int, one: NewInput) -> bytes:

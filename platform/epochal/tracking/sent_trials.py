@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from epochal.files import write_atomically
+from epochal.files import new_lines, write_atomically
 from epochal.redaction import said
 from epochal.tracking.desired_run import MAX_TAG_VALUE, DesiredRun, clean_key, flatten
 from epochal.tracking.metric_spool import Point, segments, unsent_segments
-from epochal.tracking.trial_runs import Journal, TrialRun, new_lines, trial_folder, trials_folder
+from epochal.tracking.trial_runs import Journal, TrialRun, trial_folder, trials_folder
 
 BEST_TRIAL_TAG = "epochal.best_trial"
 BEST_RUN_TAG = "epochal.best_run"

@@ -14,14 +14,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from epochal.files import LineWriter, new_lines
 from epochal.redaction import said
 from epochal.tracking.desired_run import (
     JOB_ID_TAG,
@@ -193,10 +193,7 @@ class TrialRun:
 
 
 class TrialRuns:
-    """Writes down what becomes of a sweep's trials. One writer a sweep; MLflow follows, by the job's ``Tracker``.
-
-    It blocks nobody and fails nobody: a line that the disk does not take is kept, and written with the next.
-    """
+    """Writes down what becomes of a sweep's trials. One writer a sweep; MLflow follows, by the job's ``Tracker``."""
 
     def __init__(self, folder: Path) -> None:
         self._path = journal_path(folder)
@@ -205,7 +202,7 @@ class TrialRuns:
         self._known.read()
         with self._path.open("ab") as file:
             file.truncate(self._known.offset)  # a process that was killed may have left half a line
-        self._unwritten = b""
+        self._lines = LineWriter(self._path)
 
     def record(self, trial: Trial) -> None:
         """Write down what is new of this trial; nothing where nothing is, so that a replay adds nothing.
@@ -227,16 +224,7 @@ class TrialRuns:
         line = {"trial": trial.number, "at": round(time.time(), 3), **stands, **news}
         data = json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"
         self._known.follow(data)
-        self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        self._unwritten += data
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                while self._unwritten:
-                    self._unwritten = self._unwritten[file.write(self._unwritten) :]
-        except OSError as error:
-            _logger.warning("%s cannot be written, what it lacks is kept in memory: %s", self._path, said(error))
+        self._lines.write(data)
 
 
 class Journal:
@@ -281,19 +269,6 @@ class Journal:
 
 def _sign(mode: str) -> int:
     return -1 if mode == "max" else 1
-
-
-def new_lines(path: Path, offset: int) -> Iterator[bytes]:
-    """The whole lines of a file from ``offset`` on, each with its newline; none where there is no file."""
-    try:
-        size = os.stat(path).st_size
-    except FileNotFoundError:
-        return
-    if size <= offset:
-        return
-    with path.open("rb") as file:
-        file.seek(offset)
-        yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _ms(seconds: float) -> int:
