@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from epochal.spec.job import VariableName
 from epochal.spec.section import Section
 from epochal.units import Bytes, Duration
 
 _NAME = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 _OBJECT = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def _matching(pattern: str, words: str) -> tuple[AfterValidator, Any]:
@@ -29,7 +29,6 @@ def _matching(pattern: str, words: str) -> tuple[AfterValidator, Any]:
 Name = Annotated[str, *_matching(_NAME, "lower-case letters, digits and dashes after a letter, at most 40 in all")]
 """Of what others are named after: KubeRay allows a RayCluster 53 characters."""
 ObjectName = Annotated[str, *_matching(_OBJECT, "the name of an object: lower-case letters, digits, dashes and dots")]
-Variable = Annotated[str, *_matching(_VARIABLE, "a variable's name: letters, digits and underscores")]
 Url = Annotated[str, *_matching(r"^https?://[^\s]+$", "a URL such as http://epochal-server:8700")]
 Labels = dict[Annotated[str, Field(min_length=1, max_length=317)], Annotated[str, Field(max_length=63)]]
 
@@ -131,7 +130,7 @@ class WorkerGroup(PodSize):
     tolerations: list[Toleration] = []
     resources: dict[Annotated[str, Field(min_length=1, max_length=317)], Annotated[int, Field(ge=1)]] = {}
     """More resources of a pod, such as `rdma/hca: 1`."""
-    env: dict[Variable, str] = {}
+    env: dict[VariableName, str] = {}
     """Variables of its nodes, such as `NCCL_SOCKET_IFNAME`. Not for secrets."""
 
 
