@@ -239,6 +239,9 @@ def test_status_of_a_job_and_of_everything(run: Run, submit: Submit, agent: Play
     for line in (r"state +RUNNING", r"progress +\[######-+\] 30/120 steps, epoch 1/4", r"val/loss +0\.25", r"1 +live"):
         assert re.search(line, out), out
     assert json.loads(run("status", job.id, "-o", "json")[1])["attempts"][0]["agent"] == "played/one"
+    agent.ledger.running(lease, 2)
+    assert json.loads(run("status", job.id, "-o", "json")[1])["resized"] == ["1 -> 2"]
+    assert re.search(r"^resized +1 -> 2$", run("status", job.id)[1], re.MULTILINE)
     agent.ledger.finish(lease, JobState.FAILED, Reason.OUT_OF_MEMORY, "rank 0: too big\nand more")
     assert "FAILED (OUT_OF_MEMORY)" in run("status", job.id)[1]
     code, out, _ = run("status")

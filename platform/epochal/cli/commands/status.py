@@ -39,7 +39,7 @@ def _one(client: Client, ref: str, output: Output) -> None:
         render.document({"id": job.id}, output)
         return
     attempts = client.attempts(job.id)
-    events = client.events(job.id)
+    events = list(client.events(job.id))
     tracking = [event.message for event in events if event.kind == EventKind.TRACKING]
     resized = [event.message for event in events if event.kind == EventKind.RESIZED and event.epoch == job.epoch]
     why = client.why(job.id) if job.state is JobState.QUEUED else None
