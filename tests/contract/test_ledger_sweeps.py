@@ -14,7 +14,7 @@ from epochal.ledger.lease_operations import MOST_LOSSES
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord, best_first
-from epochal.ledger.values import FullJob, Lease, Renewal
+from epochal.ledger.values import FullJob, Job, Lease, Renewal
 from epochal.spec.job import JobSpec
 from epochal.sweeps.trials import Added, Cancelled, Extended, Measured, Repeated, Trial, TrialState
 
@@ -74,6 +74,20 @@ class TestEarlier:
         assert found.sweep.search.earlier == earlier.id
         assert found.model_dump(mode="json")["sweep"]["search"]["from"] == earlier.id
         assert ledger.with_earlier_found(warm_started(None)) == warm_started(None)
+
+    def test_is_the_same_where_a_submission_is_repeated(self, ledger: Ledger) -> None:
+        """Its answer was lost, and the newest of that name is the sweep that it has made itself."""
+        earlier = sweep(ledger)
+        named = warm_started("digits-sweep")
+
+        def submitted(key: str) -> Job:
+            found = ledger.with_earlier_found(named, key, "ada")
+            return ledger.submit(found.model_dump(mode="json"), name="digits-sweep", key=key, submitted_by="ada")
+
+        first = submitted("k")
+        assert submitted("k").id == first.id
+        learnt = [ledger.full_job(one.id).spec["sweep"]["search"]["from"] for one in (first, submitted("another"))]
+        assert learnt == [earlier.id, first.id]
 
     def test_has_to_be_a_sweep_that_is_there(self, ledger: Ledger) -> None:
         training = submit(ledger)

@@ -12,6 +12,11 @@ _START = 1_735_689_600  # 2025-01-01; 8 digits of 1/1024 s last until 2059
 _NAME_LENGTH = 40  # keeps an id within the 63 characters of a Kubernetes label
 
 
+def submission_key(submitted_by: str, key: str | None) -> str | None:
+    """A client's own id for a submission, as the ledger keeps it: each user's keys are apart."""
+    return None if key is None else f"{submitted_by}/{key}"
+
+
 def job_id(name: str, again: int = 0) -> str:
     """A new id: the name, then the time it was made at (to 1/1024 s), so that ids of one name sort by age.
 

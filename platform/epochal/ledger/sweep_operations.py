@@ -11,13 +11,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from epochal.errors import ConflictError, NotFoundError, Problem, SpecError, StaleLeaseError
 from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
+from epochal.ledger.ids import submission_key
 from epochal.ledger.lease_operations import held_by, something_is_saved
 from epochal.ledger.reading import find
 from epochal.ledger.states import EventKind, JobKind, JobState
 from epochal.ledger.sweep_requests import extended, to_request
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord, asked
 from epochal.ledger.tables import inputs, jobs, now, requests, trials
-from epochal.ledger.transitions import Step, annotate, locked
+from epochal.ledger.transitions import FULL, Step, annotate, locked, to_full_job, to_job
 from epochal.ledger.values import Held, Job
 from epochal.spec.job import JobSpec
 from epochal.sweeps.trials import TrialState
@@ -31,8 +32,11 @@ class SweepOperations:
 
     _database: Database
 
-    def with_earlier_found(self, spec: JobSpec) -> JobSpec:
+    def with_earlier_found(self, spec: JobSpec, key: str | None = None, submitted_by: str = "") -> JobSpec:
         """``spec`` with the id of the sweep that ``sweep.search.from`` names: its name may be another job's tomorrow.
+
+        The same submission again, by its ``key``, means the sweep that it meant at first: the newest of that name may
+        by now be the job that it has made itself.
 
         Raises:
             SpecError: there is none of that name.
@@ -42,7 +46,9 @@ class SweepOperations:
             return spec
         try:
             with self._database.read() as connection:
-                job = _required_sweep(find(connection, named))
+                before = _earlier_of(connection, submission_key(submitted_by, key))
+                as_then = before is not None and (before.name == named or before.id.startswith(named))
+                job = before if before is not None and as_then else _required_sweep(find(connection, named))
         except (ConflictError, NotFoundError) as error:
             problem = Problem("sweep.search.from", error.message, value=named, hint=error.hint)
             raise SpecError("the job spec", (problem,)) from None
@@ -152,6 +158,14 @@ class SweepOperations:
         query = select(requests).where(requests.c.job_id == job_id, requests.c.seq > after).order_by(requests.c.seq)
         with self._database.read() as connection:
             return [to_request(row) for row in connection.execute(query)]
+
+
+def _earlier_of(connection: Connection, key: str | None) -> Job | None:
+    """The sweep that a submission with this key has learnt from; None where there was none, or it is gone."""
+    made = connection.execute(FULL.where(jobs.c.key == key)).first() if key is not None else None
+    earlier = ((to_full_job(made).spec.get("sweep") or {}).get("search") or {}).get("from") if made else None
+    row = connection.execute(select(jobs).where(jobs.c.id == earlier)).first() if earlier else None
+    return to_job(row) if row else None
 
 
 def _required_sweep(job: Job) -> Job:

@@ -12,7 +12,7 @@ from epochal.errors import ConflictError
 from epochal.ledger.database import Database
 from epochal.ledger.demands import columns_of
 from epochal.ledger.documents import digest
-from epochal.ledger.ids import job_id
+from epochal.ledger.ids import job_id, submission_key
 from epochal.ledger.reading import find
 from epochal.ledger.states import EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import documents, jobs, now
@@ -56,7 +56,7 @@ class UserOperations:
         Raises:
             ConflictError: ``key`` was used for another spec, or other code.
         """
-        own = None if key is None else f"{submitted_by}/{key}"
+        own = submission_key(submitted_by, key)
         who = {"name": name, "key": own, "priority": priority, "submitted_by": submitted_by}
         return self._submit({**who, **_told(spec, origin or {})})
 

@@ -39,7 +39,7 @@ async def submit(body: Submission, request: Request, who: Submitter, services: D
 
 
 def _submitted(body: Submission, who: Principal, services: Services, request_id: str) -> Response:
-    spec = services.ledger.with_earlier_found(checked(body.spec))
+    spec = services.ledger.with_earlier_found(checked(body.spec), body.key, who.user)
     require_code(spec, body.code)
     origin = body.model_dump(exclude={"spec", "key"})
     origin["git_diff"] = body.git_diff.encode()[:_MAX_DIFF].decode(errors="ignore")
