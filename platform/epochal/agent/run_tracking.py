@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,10 @@ class RunTracking:
         return self._tracker.close()
 
     def _report(self) -> None:
-        found = Finding.of(self._spec, recorded_trials(self.folder))
+        found = cache(lambda: Finding.of(self._spec, recorded_trials(self.folder)))
         made: dict[str, Callable[[], str | bytes]] = {
-            "report.html": lambda: html(found, self.folder.name),
-            "report.png": lambda: png(found),
+            "report.html": lambda: html(found(), self.folder.name),
+            "report.png": lambda: png(found()),
         }
         for name, make in made.items():
             try:

@@ -22,7 +22,7 @@ def copy_state(folder: Path, command: Copy, step: int) -> None:
     ``step`` is that of the length in the command; 0 where it is not known, and the source's newest state is meant.
     """
     source, target = checkpoints(folder, command.source), checkpoints(folder, command.trial)
-    mark = f"copy-of-{command.source}-at-{command.length:g}"
+    mark = f"copy-of-{command.source}-at-{command.length!r}"
     if (target / mark).exists():
         return
     name = checkpoint.name_of(step or checkpoint.steps(source)[0])

@@ -58,7 +58,7 @@ def importance(found: Finding) -> Importance:
     """
     length, trials, values = _comparable(found)
     paths = [path for path in found.searched if len({json.dumps(t.point.get(path), default=str) for t in trials}) > 1]
-    if trials and not paths:
+    if len(trials) > 1 and not paths:
         return Importance(n=len(trials), length=length, missing="nothing that was searched differs between them")
     if len(trials) < LEAST_TRIALS:
         needed = f"{LEAST_TRIALS} trials that were measured at one length"

@@ -104,8 +104,7 @@ def learnt_from(spec: JobSpec, earlier: Sequence[Trial]) -> str:
     sweep = sweep_of(spec)
     if sweep.search.earlier is None:
         return ""
-    space = Space(sweep.searched)
-    count = sum(1 for trial in earlier if trial.curve and space.units(trial.point) is not None)
+    count = sum(one.value is not None for one in History(spec).told(earlier))
     rest = "; the others were not measured, or are no points of this space" if count < len(earlier) else ""
     return f"{sweep.search.name} learns from {count} of the {len(earlier)} trials of {sweep.search.earlier}{rest}"
 

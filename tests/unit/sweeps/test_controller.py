@@ -374,4 +374,6 @@ def test_it_is_told_what_a_warm_start_brings() -> None:
     others = "; the others were not measured, or are no points of this space"
     assert learnt_from(spec, earlier) == f"tpe learns from 2 of the 5 trials of earlier-1{others}"
     assert learnt_from(spec, earlier[:2]) == "tpe learns from 2 of the 2 trials of earlier-1"
+    failed = Trial(-6, {LR: 0.2}, TrialState.FAILED)  # what diverges is worth knowing
+    assert learnt_from(spec, [failed]) == "tpe learns from 1 of the 1 trials of earlier-1"
     assert learnt_from(sweep_spec(), []) == ""
