@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import torchrun
-from contender import WORKERS, Contender, workspace
+from contender import CORES, Contender, workspace
 from measure import Promise, Section, interleave
 from steps import Worker, running, wait_for
 
@@ -24,8 +24,6 @@ LOOP = Path(__file__).parent / "epochal_loop.py"
 
 WAITED = "epochal, waited for"
 WAYS = ("epochal", WAITED, "torch.save")
-CORES = {"a core free": 1, "no core free": WORKERS}
-"""How many workers, of a core each, train on this machine."""
 
 
 def measure(rounds: int, quick: bool) -> Section:

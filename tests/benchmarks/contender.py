@@ -20,6 +20,8 @@ import steps
 BIN = Path(sys.executable).parent
 PEERS = Path(__file__).parent / "peers"
 WORKERS = 2
+CORES = {"a core free": 1, "no core free": WORKERS}
+"""How many workers, of a core each, train on this machine: promises are judged where the platform has one to run on."""
 LOOK_SECONDS = 2.0
 """Between two looks at a contender's descendants, which cost some milliseconds of a core."""
 

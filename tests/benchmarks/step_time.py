@@ -16,7 +16,7 @@ import epochal_job
 import mlflow_server
 import steps
 import torchrun
-from contender import WORKERS, Contender, workspace
+from contender import CORES, Contender, workspace
 from measure import Measurement, Promise, Section, interleave
 
 OPENING_SECONDS = 40.0
@@ -25,8 +25,6 @@ MANY = 1_000_000
 BATCHES = (64, 512)
 """Global batch sizes: small steps, where what is around them shows, and longer ones."""
 FIGURES = ("median", "mean")
-CORES = {"a core free": 1, "no core free": WORKERS}
-"""How many workers, of a core each, train on this machine: promises are judged where the platform has one to run on."""
 MLFLOW = ("mlflow up", "mlflow refuses", "mlflow hangs")
 
 

@@ -51,8 +51,7 @@ def main(spec: Path, jobs: int) -> None:
     observer = SilentObserver()
     with LedgerSource.open(home.ledger_url) as ledger, connect(token_path=home.ray_token) as cluster:
         cluster.keep_warm(WORKERS)
-        while sum(cluster.warm.idle().values()) < WORKERS:
-            time.sleep(0.1)
+        wait_for("warm workers", lambda: sum(cluster.warm.idle().values()) >= WORKERS or None, lambda: True)
         agent = Agent("benchmark", ledger, cluster, home, settings.tracking_uri())
         for _ in range(jobs):
             time.sleep(PAUSE_SECONDS)

@@ -154,7 +154,11 @@ class Swept:
             yield f"{name} is {run.info.status}, not {status}"
         if run_id != one.run_id:
             yield f"{name} is {run_id}; the ledger says {one.run_id}"
-        wrong = {path: run.data.params.get(path) for path, value in one.point.items() if not _same(run, path, value)}
+        wrong = {
+            path: run.data.params.get(path)
+            for path, value in one.point.items()
+            if run.data.params.get(path) != str(value)
+        }
         if wrong:
             yield f"{name} has the parameters {wrong}, not {one.point}"
         measured = [(round(length), value) for length, value in one.curve]
@@ -193,10 +197,6 @@ def simulated(spec: JobSpec, stored: Mapping[str, Any], trainings: Trainings) ->
 def stands(trial: Trial) -> tuple[Any, ...]:
     """What two trials that are the same have in common."""
     return trial.number, dict(trial.point), trial.state, [(one.length, one.value) for one in trial.curve], trial.why
-
-
-def _same(run: Any, path: str, value: Any) -> bool:
-    return run.data.params.get(path) == str(value)
 
 
 def _steps_per_epoch(trained: History) -> int:

@@ -112,10 +112,11 @@ class Housekeeper:
 
     def _tell_runs(self, folder: Path) -> None:
         """What MLflow has of the job by now, which its attempt did not live to hear."""
-        if (lease := self._lease(self._job(folder.name))) is None:
+        job = self._job(folder.name)
+        if job is None or (lease := self._lease(job)) is None:
             return
         try:
-            tell_runs(self._agent.source, lease, folder)
+            tell_runs(self._agent.source, lease, folder, job.run_id)
         except UnreachableError:
             raise
         except EpochalError as error:  # it has gone on elsewhere

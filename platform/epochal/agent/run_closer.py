@@ -72,26 +72,25 @@ class RunCloser:
             write_atomically(kept, lease.secret, mode=0o600)
         synced, told = tracking.close(), False
         with suppress(EpochalError):  # it has gone on elsewhere, or housekeeping tells it later
-            if synced.run_id and synced.run_id != known:
-                self._source.set_run(lease, synced.run_id, tracking.uri, synced.experiment_id or None)
-            tell_runs(self._source, lease, tracking.folder)
+            tell_runs(self._source, lease, tracking.folder, known)
             told = True
         if told and not (synced.pending or has_news(tracking.folder)):
             kept.unlink(missing_ok=True)
 
 
-def tell_runs(source: JobSource, lease: Held, folder: Path) -> None:
-    """Have the ledger know the runs that MLflow has by now: that of the job in ``folder``, where it knows of none, and,
-    of a sweep, those of its trials.
+def tell_runs(source: JobSource, lease: Held, folder: Path, known: str | None) -> None:
+    """Have the ledger know the runs that MLflow has by now: that of the job in ``folder``, where it is not the one that
+    is ``known``, and, of a sweep, those of its trials.
 
     Raises:
         EpochalError: the ledger does not answer, or another attempt has followed.
     """
     state = SyncState.load(folder)
-    if state.run_id and source.job(lease.job_id).run_id is None:
+    if state.run_id and state.run_id != known:
         source.set_run(lease, state.run_id, state.uri, state.experiment_id or None)
     sent = SweepTrials(folder)
-    sent.read()
+    sent.read_sent()
     if ids := sent.run_ids:
-        known = {trial.number for trial in source.trials(lease.job_id) if trial.run_id is not None}
-        source.set_trial_runs(lease, {number: run for number, run in ids.items() if number not in known})
+        told = {trial.number: trial.run_id for trial in source.trials(lease.job_id)}
+        if untold := {number: run for number, run in ids.items() if told.get(number) != run}:
+            source.set_trial_runs(lease, untold)

@@ -351,9 +351,11 @@ class Conductor:
 
     def _link_runs(self) -> None:
         """Have the ledger know the runs that MLflow has by now."""
-        self._sent.read()
+        self._sent.read_sent()
+        if not (fresh := self._sent.run_ids.items() - self._run_ids.items()):  # no other thread changes them
+            return
         with self._changed:
-            for number, run_id in self._sent.run_ids.items() - self._run_ids.items():
+            for number, run_id in fresh:
                 self._run_ids[number] = run_id
                 if number in self._controller.trials:
                     self._journal.change(self._record(number))

@@ -170,7 +170,6 @@ class _Ahead:
 
     def __init__(self, folder: Path, epoch: int) -> None:
         self._folder = folder
-        self._epoch = epoch
         self._path = self._of(epoch)
         self._lines = LineWriter(self._path)
 

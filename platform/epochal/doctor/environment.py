@@ -19,9 +19,8 @@ NEW_ENOUGH = 1_767_225_600  # 2026-01-01: no clock that is set right shows an ea
 DRIFT_SECONDS = 2.0
 SLOW_LOOKUP_SECONDS = 1.0
 _DECISIVE = (
-    *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI"),
-    "EPOCHAL_HOME",
-)
+    "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI", "EPOCHAL_HOME",
+)  # fmt: skip
 
 
 def host_name(name: str, addresses: tuple[str, ...], seconds: float) -> Check:

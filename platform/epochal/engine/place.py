@@ -121,8 +121,7 @@ class Place:
 
     def seats(self) -> list[Seat]:
         """Each worker's; of each group those on one node follow each other."""
-        used: Counter[str] = Counter()
-        return [seat for group in list(self._parts) for seat in _seats(group, used)]
+        return [seat for seats in self.groups() for seat in seats]
 
     def groups(self) -> list[list[Seat]]:
         """The seats of those that sit together."""

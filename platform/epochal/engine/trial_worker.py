@@ -212,9 +212,12 @@ class _Trials:
             why_alone = packed.why_alone
         else:
             ended, why_alone = {trial: _fitted(member, self._context.worker) for trial, member in members.items()}, ""
-        # What they have recorded is on the disk before they have ended: at once for all, who would wait one by one.
-        with ThreadPoolExecutor(len(members) or 1) as threads:
-            unkept = dict(zip(members, threads.map(_unkept, members.values()), strict=True))
+        if len(members) > 1:
+            # What they have recorded is on the disk before they have ended: at once for all, who would wait one by one.
+            with ThreadPoolExecutor(len(members)) as threads:
+                unkept = dict(zip(members, threads.map(_unkept, members.values()), strict=True))
+        else:
+            unkept = {trial: _unkept(member) for trial, member in members.items()}
         told = {
             trial: self._told(members[trial], unkept[trial] or outcome, why_alone) for trial, outcome in ended.items()
         }

@@ -160,9 +160,8 @@ class LeaseOperations:
                 return None
             _require(job, lease)
             step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
-            again = connection, lease.agent, ttl, job.id, lease.secret, job.granted
             _end_with(connection, job, obedient(job, step), reason, losses=0)
-            return None if job.wanted else take(*again)
+            return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret, job.granted)
 
     def pause(self, lease: Held, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""

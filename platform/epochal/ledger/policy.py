@@ -134,18 +134,21 @@ class Scan:
             free = whole(min(fit(self.left, more), self.usage.workers_left(one)), more)
             workers = one.workers + free
             known = one.workers if one.granted is None else one.granted
-            if workers > known and not any(self._claims(job, one) for job in waiting):
+            if workers > known and not self._is_claimed(waiting, one):
                 return ((one.id, workers),)
         return ()
 
-    def _claims(self, job: Waiting, elastic: Running) -> bool:
-        """Whether what is free should wait for ``job``: it comes with others' leaving to room for it, beside what the
-        elastic one would not give back to it."""
-        if job.priority < elastic.priority:
-            return False
-        least = elastic.demand.workers[0] if job.order < elastic.order else elastic.workers
+    def _is_claimed(self, waiting: Sequence[Waiting], elastic: Running) -> bool:
+        """Whether what is free should wait for one of the ``waiting``: it comes with others' leaving to room for it,
+        beside what the elastic one would not give back to it."""
         idle = [replace(node, available=node.total) for node in self.nodes]
-        return fit(placed(idle, elastic.demand.with_workers(least)), job.demand) > 0
+        kept, least = (
+            placed(idle, elastic.demand.with_workers(count)) for count in (elastic.workers, elastic.demand.workers[0])
+        )
+        return any(
+            job.priority >= elastic.priority and fit(least if job.order < elastic.order else kept, job.demand) > 0
+            for job in waiting
+        )
 
     def _without_room(self, job: Waiting) -> Verdict:
         alike = job.priority, job.demand  # what is true of one is true of those like it

@@ -27,8 +27,7 @@ def spec_at(
         SpecError: with every problem of the point: a path that trials may not differ in, a value that does not fit.
     """
     source = f"the point {json.dumps(dict(point), default=str)}"
-    told, hint = "trials of one sweep cannot differ in this", f"they can in {', '.join(SWEPT)}"
-    if wrong := [Problem(path, told, hint=hint) for path in point if path.partition(".")[0] not in SWEPT]:
+    if wrong := [_outside(path) for path in point if path.partition(".")[0] not in SWEPT]:
         raise SpecError(source, tuple(wrong))
     # Without the defaults that a client filled in: some rules are about what somebody asked for.
     written = JobSpec.from_stored(dict(stored)).model_dump(mode="json", exclude_defaults=True)

@@ -16,7 +16,6 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 from types import MappingProxyType
 
 from epochal.errors import ConflictError, NotFoundError, UsageError
@@ -348,8 +347,9 @@ class Controller:
         self._history[self._earlier + trial.number] = trial
         # Looked for among all only where the best itself has changed: it may be worse now.
         if self._best is not None and self._best.number == trial.number:
-            self._best = min(filter(_has_value, self._trials.values()), key=self._standing, default=None)
-        elif _has_value(trial) and (self._best is None or self._standing(trial) < self._standing(self._best)):
+            ranked = (one for one in self._trials.values() if one.is_ranked)
+            self._best = min(ranked, key=self._standing, default=None)
+        elif trial.is_ranked and (self._best is None or self._standing(trial) < self._standing(self._best)):
             self._best = trial
 
     def _known(self, number: int) -> Trial:
@@ -365,10 +365,6 @@ class Controller:
                 "drop what its workers say: it was ended, or interrupted, before",
             )
         return trial
-
-
-def _has_value(trial: Trial) -> bool:
-    return bool(trial.curve) and trial.state is not TrialState.FAILED and not isnan(trial.curve[-1].value)
 
 
 def _at_least_one(what: str, count: int) -> None:

@@ -53,11 +53,7 @@ class Finding:
     def ranked(self) -> list[Trial]:
         """Those with a number for the objective that did not fail: those that trained to the end first, and of these
         and the others the best newest value first."""
-        counted = [
-            trial
-            for trial in self.trials
-            if trial.curve and trial.state is not TrialState.FAILED and not math.isnan(value_of(trial))
-        ]
+        counted = [trial for trial in self.trials if trial.is_ranked]
         return sorted(counted, key=lambda trial: (not _is_whole(trial), self.sign * value_of(trial), trial.number))
 
     @cached_property

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isnan
 from typing import Any
 
 Point = Mapping[str, Any]
@@ -68,6 +69,11 @@ class Trial:
     def length(self) -> float:
         """As far as it was measured."""
         return self.curve[-1].length if self.curve else 0.0
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it counts among the best: it did not fail, and its newest value is a number."""
+        return bool(self.curve) and self.state is not TrialState.FAILED and not isnan(self.curve[-1].value)
 
 
 # What the controller is told.

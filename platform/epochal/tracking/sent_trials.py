@@ -56,6 +56,10 @@ class SweepTrials:
 
     def read(self) -> None:
         self._journal.read()
+        self.read_sent()
+
+    def read_sent(self) -> None:
+        """Only what MLflow has."""
         for raw in new_lines(self._path, self._offset):
             self._offset += len(raw)
             self._lines += 1
