@@ -12,6 +12,7 @@ from epochal.engine.hidden import OURS
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {
+    "helm-python-sdk": "helm_python",
     "import-linter": "importlinter",
     "kubernetes-validate": "kubernetes_validate",
     "lightning-utilities": "lightning_utilities",
@@ -24,6 +25,7 @@ IMPORTED_AS = {
 """Where a package's name is not that of its module."""
 
 NOT_IMPORTED = {
+    "flask-wtf": "MLflow's pages that ask for a password",
     "httptools": "uvicorn parses HTTP with it, and installs it only on request",
     "psycopg": "SQLAlchemy loads it for postgresql+psycopg:// URLs",
     "s3fs": "fsspec loads it for s3:// URLs",
