@@ -72,9 +72,10 @@ index: setup  ## write the catalog's index, from its entries, and MLflow's table
 	$(PY) -m epochal.catalog.generate
 	$(PY) -m epochal.tracking.mlflow_schema
 
-docs: setup  ## write the spec reference and what works together, from the spec and its rules
+docs: setup  ## write the spec reference, what works together, and what of the chart follows from the code
 	$(PY) -m epochal.spec.reference
 	$(PY) tests/support/covering_array.py --write
+	$(PY) tests/support/chart_files.py --write
 
 image:  ## the container image, with docker, podman or buildah
 	@$(if $(BUILDER),,echo "none of docker, podman, buildah works here" >&2; exit 2)
