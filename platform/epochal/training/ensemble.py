@@ -5,8 +5,7 @@ is ``torch.func.vmap`` over the members. No member's loss depends on another's w
 each one's own: the backward pass is autograd's, which takes less time than ``vmap`` of ``grad``.
 
 The trained parameters of a member are one row of a matrix. Its model's parameters are views of that row, and its
-optimizer's state is one of the row's: what is saved, validated or exported of a member is as if it trained alone. The
-optimizer is torch's own, with a group for each row, so that every update is the one that the member alone would get.
+optimizer's state is one of the row's: what is saved, validated or exported of a member is as if it trained alone.
 """
 
 from __future__ import annotations
@@ -15,30 +14,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim import Optimizer
 
 from epochal.catalog.data import Batch
 from epochal.catalog.task import TakesScalars, Task
 from epochal.training.loader import split_evenly
+from epochal.training.row_optimizer import RowOptimizer, Slot, joined, part_of, slots_of
 from epochal.training.sampler import micro_batches, part
 from epochal.training.step import Gradients, Stepper, loss_of
 
 _Place = tuple[dict[str, Any], str]
 """Where a module keeps a parameter or buffer: its table, and the name in that."""
-
-
-class _Slot(NamedTuple):
-    """Where a parameter lies in a row."""
-
-    low: int
-    high: int
-    shape: torch.Size
 
 
 class Ensemble:
@@ -53,8 +44,8 @@ class Ensemble:
         self._task = first.task
         modules = [stepper.strategy.module for stepper in steppers]
         self._parameters = [[dict(module.named_parameters())[name] for name in names] for module in modules]
-        self._slots = _slots(self._parameters[0])
-        self._rows = torch.stack([_joined(parameters) for parameters in self._parameters])
+        self._slots = slots_of(self._parameters[0])
+        self._rows = torch.stack([joined(parameters) for parameters in self._parameters])
         self._gradients = torch.zeros_like(self._rows)
         self._trained = [_column(self._rows, slot).detach().requires_grad_() for slot in self._slots]
         fixed = _differing(modules, names)
@@ -64,27 +55,20 @@ class Ensemble:
         limits = [stepper.limit for stepper in steppers]
         self.clips = [limit is not None for limit in limits]
         self._limits = self._rows.new_tensor([torch.inf if limit is None else limit for limit in limits])
-        self.optimizer = _optimizer(steppers, self._parameters, self._rows, self._gradients)
+        optimizers = [stepper.optimizer for stepper in steppers]
+        self._optimizer = RowOptimizer(optimizers, self._parameters, self._rows, self._gradients)
 
     def bind(self) -> None:
         """From now on the members' models share memory with this, and see every step."""
         for parameters, row in zip(self._parameters, self._rows, strict=True):
             for parameter, slot in zip(parameters, self._slots, strict=True):
-                parameter.data = _part(row, slot)
+                parameter.data = part_of(row, slot)
 
     @staticmethod
     def kernels() -> AbstractContextManager[None]:
         """The context of ``gradients``: of the kernels for attention, ``vmap`` knows the one of single operations."""
         kernels: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
         return kernels
-
-    def set_lr(self, factors: Sequence[float]) -> list[float]:
-        """Every member's rate, its peak times its factor."""
-        rates = []
-        for group, stepper, factor in zip(self.optimizer.param_groups, self._steppers, factors, strict=True):
-            group["lr"] = stepper.peaks[0] * factor
-            rates.append(group["lr"])
-        return rates
 
     def gradients(self, batch: Batch, size: int, shared: bool) -> Gradients:
         """Find the gradient of each member's mean loss over ``size`` samples.
@@ -119,23 +103,19 @@ class Ensemble:
         return Gradients(loss, counted)
 
     @torch.no_grad()
-    def update(self) -> Tensor | None:
-        """Change the parameters; the gradients' norms before clipping (members,), None where no member clips."""
+    def update(self, rates: Sequence[float]) -> Tensor | None:
+        """Change the parameters at every member's learning rate; the gradients' norms before clipping (members,), None
+        where no member clips."""
         norms = None
         if any(self.clips):
             norms = torch.linalg.vector_norm(self._gradients, dim=1)
             self._gradients *= (self._limits / (norms + 1e-6)).clamp(max=1.0)[:, None]  # as clip_grad_norm_ does
-        self.optimizer.step()
+        self._optimizer.step(rates)
         return norms
 
     def settle(self, member: int) -> None:
         """Give a member's own optimizer its state, for whoever saves it or goes on without the others."""
-        row = self.optimizer.param_groups[member]["params"][0]
-        if (state := self.optimizer.state.get(row)) is None:
-            return
-        own = self._steppers[member].optimizer.state
-        for parameter, slot in zip(self._parameters[member], self._slots, strict=True):
-            own[parameter] = {key: _part(value, slot) if _is_row(value, row) else value for key, value in state.items()}
+        self._optimizer.settle(member, self._steppers[member].optimizer)
 
     def row_of_gradients(self, member: int) -> Tensor:
         """A member's gradient, as ``gradients`` left it: (values,), in the order of its trained parameters."""
@@ -188,23 +168,7 @@ def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
     return [found[id(known[name])] for name in names]
 
 
-def _slots(parameters: Sequence[Tensor]) -> list[_Slot]:
-    slots, low = [], 0
-    for parameter in parameters:
-        slots.append(_Slot(low, low + parameter.numel(), parameter.shape))
-        low += parameter.numel()
-    return slots
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-def _part(row: Tensor, slot: _Slot) -> Tensor:
-    return row[slot.low : slot.high].view(slot.shape)
-
-
-def _column(rows: Tensor, slot: _Slot) -> Tensor:
+def _column(rows: Tensor, slot: Slot) -> Tensor:
     """A parameter of all members: (members, *shape)."""
     return rows[:, slot.low : slot.high].view(len(rows), *slot.shape)
 
@@ -231,37 +195,3 @@ def _split_evenly(batch: Batch, size: int, count: int) -> list[Batch]:
     """As ``split_evenly``, of tensors (members, samples, ...)."""
     bounds = [part(size, index, count) for index in range(count)]
     return [{name: tensor[:, low:high] for name, tensor in batch.items()} for low, high in bounds]
-
-
-def _optimizer(
-    steppers: Sequence[Stepper], parameters: Sequence[Sequence[Tensor]], rows: Tensor, gradients: Tensor
-) -> Optimizer:
-    """Torch's own, of a group a member with its own settings and the state that it has so far."""
-    groups, states = [], []
-    for stepper, own, row, gradient in zip(steppers, parameters, rows, gradients, strict=True):
-        parameter = nn.Parameter(row)
-        parameter.grad = gradient
-        groups.append({**stepper.optimizer.param_groups[0], "params": [parameter]})
-        states.append((parameter, _state(stepper.optimizer, own)))
-    made: Any = type(steppers[0].optimizer)
-    optimizer: Optimizer = made(groups)
-    for parameter, state in states:
-        if state:
-            optimizer.state[parameter] = state
-    return optimizer
-
-
-def _state(optimizer: Optimizer, parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """What a member's optimizer knows of its parameters, as of one row."""
-    known = [(parameter, optimizer.state.get(parameter, {})) for parameter in parameters]
-    joined = {}
-    for key, value in known[0][1].items():
-        if all(isinstance(state[key], Tensor) and state[key].shape == parameter.shape for parameter, state in known):
-            joined[key] = _joined([state[key] for _, state in known])
-        else:
-            joined[key] = value
-    return joined
-
-
-def _is_row(value: Any, row: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == row.shape
