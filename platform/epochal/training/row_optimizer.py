@@ -62,7 +62,7 @@ class RowOptimizer:
         self._slots = slots_of(parameters[0])
         settings = [optimizer.param_groups[0] for optimizer in optimizers]
         made: Any = type(optimizers[0])
-        self._together = made in _PROPORTIONAL and not any(one["maximize"] for one in settings)
+        self._together = made in _PROPORTIONAL
         self._changed = torch.zeros_like(rows) if self._together else rows
         self._own = [nn.Parameter(row) for row in self._changed]
         groups: dict[str, dict[str, Any]] = {}
