@@ -185,7 +185,7 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
-        self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
+        self._progress("train", closed.performance())
         return closed.flags
 
     @property
