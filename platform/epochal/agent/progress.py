@@ -16,6 +16,7 @@ POINTS = 60
 
 _METRICS = 12
 _RATE = "perf/samples_per_second"
+_RANKS = {"rank": "perf/slowest_rank", "slowest": "perf/slowest_rank_seconds", "mean": "perf/mean_rank_seconds"}
 _PARTS = {f"perf/{part}_seconds": part for part in ("data", "forward_backward", "optimizer")}
 _RATE_SECONDS = 30.0
 
@@ -79,6 +80,7 @@ class ProgressLog:
             "metrics": dict(list(metrics.items())[:_METRICS]),
             "more_metrics": max(0, len(metrics) - _METRICS),
             "samples_per_second": metrics.get(_RATE),
+            "ranks": {key: float(f"{finite[name]:.4g}") for key, name in _RANKS.items() if name in finite},
             "step_seconds": {part: float(f"{finite[name]:.4g}") for name, part in _PARTS.items() if name in finite},
             "eta_seconds": self._eta(newest),
             "loss_history": [[step, float(f"{loss:.6g}")] for step, loss in thinned(self._losses)],

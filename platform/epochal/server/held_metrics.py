@@ -60,6 +60,7 @@ class _Gauges:
 
 
 def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
+    """Of one that is silent only that, and nothing once it has left in order."""
     gauges = _Gauges("epochal_agent_")
     uses = {name: counter(f"epochal_{name}_total") for name in ("worker_seconds", "gpu_seconds")}
     for agent in agents:
@@ -104,6 +105,10 @@ def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
             jobs.set("epochal_job_loss", (*labels, split), (progress.get("metrics") or {}).get(name))
         for part in STEP_PARTS:
             jobs.set("epochal_job_step_seconds", (*labels, part), (progress.get("step_seconds") or {}).get(part))
+        ranks = progress.get("ranks") or {}
+        jobs.set("epochal_job_slowest_rank", labels, ranks.get("rank"))
+        for which in ("slowest", "mean"):
+            jobs.set("epochal_job_rank_seconds", (*labels, which), ranks.get(which))
         for state, name in _TRIALS.items():
             sweeps.set("epochal_sweep_trials", (*labels, state), progress.get(name))
         sweeps.set("epochal_sweep_best", labels, (progress.get("best") or {}).get("value"))

@@ -97,6 +97,11 @@ ENTRIES = (
         "epochal_job_step_seconds", "gauge",
         "Where the time of a step goes on rank 0: `data`, `forward_backward`, `optimizer`.", (*_JOB, "part"),
     ),
+    Entry(
+        "epochal_job_rank_seconds", "gauge",
+        "What a rank takes for a step until it waits for the others: the `slowest`, and the `mean`.", (*_JOB, "which"),
+    ),
+    Entry("epochal_job_slowest_rank", "gauge", "Which rank that is.", _JOB),
     Entry("epochal_job_checkpoint_step", "gauge", "The step of the newest checkpoint of this attempt.", _JOB),
     Entry(
         "epochal_job_checkpoint_age_seconds", "gauge",

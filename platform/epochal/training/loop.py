@@ -160,7 +160,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
-            gradients = stepper.gradients(loaded)
+            gradients = stepper.gradients(loaded, clock.mark)
             clock.mark()
             norm = stepper.update()
             clock.mark()
