@@ -161,7 +161,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
-            gradients = stepper.gradients(loaded)
+            gradients = stepper.gradients(loaded, clock.mark)
             clock.mark()
             norm = stepper.update()
             clock.mark()
@@ -186,7 +186,7 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
-        self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
+        self._progress("train", closed.performance())
         return closed.flags
 
     @property

@@ -201,6 +201,7 @@ class _Pack:
                 clock.mark()
                 loops[0].control.tick("train", step)
                 rates = self._rates(loops, step)
+                clock.mark()  # forward and backward are one here, and nobody is waited for
                 gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
                 clock.mark()
                 norms = ensemble.update(rates)
