@@ -17,8 +17,6 @@ import chart_files
 from epochal.cluster.load import load_cluster_spec
 from epochal.cluster.manifests import manifests
 
-
-
 ROOT = Path(__file__).parents[2]
 CI = sorted((chart_files.CHART / "ci").glob("*-values.yaml"))
 RAY_CLUSTER = Draft202012Validator(json.loads((Path(__file__).parent / "raycluster.json").read_text()))
