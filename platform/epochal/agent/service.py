@@ -246,6 +246,8 @@ class AgentService:
             "warm": sum(self._agent.cluster.warm.idle().values()),
             "jobs": len(self._runners),
             "draining": self._leaving,
+            "unsent_bytes": self._housekeeper.unsent_bytes,
+            **self._agent.bookings.time.told(),
         }
 
 
