@@ -160,8 +160,8 @@ def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def tracking_page(uri: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Where people find in a browser what is recorded at ``uri``: ``EPOCHAL_TRACKING_PAGE``, where agents reach MLflow by
-    an address of their own, as within a cluster."""
+    """Where people find in a browser what is recorded at ``uri``: ``EPOCHAL_TRACKING_PAGE``, where MLflow has another
+    address for agents, as within a cluster."""
     return environ.get("EPOCHAL_TRACKING_PAGE") or uri
 
 
