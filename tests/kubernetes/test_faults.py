@@ -59,7 +59,7 @@ print(json.dumps([client.get_run(sys.argv[1]).info.status, sorted((one.step, one
 
 @dataclass
 class Installation:
-    """The chart in a namespace, as its administrator sees it from outside: ports are forwarded anew where they break."""
+    """The chart in a namespace, seen from outside. A port that is not forwarded any more is forwarded anew."""
 
     kubernetes: Kubernetes
     namespace: str
@@ -210,8 +210,8 @@ def cleared_node(installed: Installation) -> str:
         for pod in parts:
             if pod["spec"]["nodeName"] == node:
                 kubectl(*where, "delete", "pod", pod["metadata"]["name"])
-        for part in PODS:
-            kubectl(*where, "wait", "pod", "--selector", PODS[part], "--for=condition=Ready", "--timeout=300s")
+        for labels in PODS.values():
+            kubectl(*where, "wait", "pod", "--selector", labels, "--for=condition=Ready", "--timeout=300s")
     finally:
         kubectl("uncordon", node)
     return node
