@@ -58,7 +58,7 @@ def measure(rounds: int, quick: bool) -> Section:
 
 
 NOTES = [
-    "Two workers on two nodes, the quickstart's training. The peer: Ray Train on a cluster of the same pods, which has\n"
+    "Two workers on two nodes. The peer: Ray Train on a cluster of the same pods, which has\n"
     "Ray's dashboard besides and asks for no token; KubeRay submits it over HTTP, without a pod for that."
 ]
 
