@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 import ray
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_IDLE_TERMINATION  # type: ignore[attr-defined]
+from ray.exceptions import RpcError
 
 from epochal.engine import process, ray_variables
 from epochal.engine.aftermath import watch
@@ -61,6 +63,19 @@ class Connection:
     def leave_out(self, node_id: str) -> None:
         """That node does not answer, though Ray still counts on it: see ``LEFT_OUT_SECONDS``."""
         self._left_out[node_id] = time.monotonic() + LEFT_OUT_SECONDS
+
+    def drain(self, node_id: str) -> bool:
+        """Have Ray place nothing more on a node that is to go. False: something is on it after all, and it stays."""
+        worker: Any = ray._private.worker.global_worker
+        try:
+            accepted, _ = worker.gcs_client.drain_node(node_id, DRAIN_NODE_REASON_IDLE_TERMINATION, "no work", 0)
+        except RpcError as error:
+            raise UnreachableError(
+                f"Ray cannot drain the node {node_id}: {said(error)}", "it is tried again"
+            ) from error
+        if accepted:
+            self.leave_out(node_id)
+        return bool(accepted)
 
     def lost(self) -> str:
         """What of Ray this process needs does not answer: its raylet or its GCS; empty while both do. Takes no time."""
