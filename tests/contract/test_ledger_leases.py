@@ -8,7 +8,7 @@ from test_ledger_at_once import at_once
 
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.capacity import Node
-from epochal.ledger.lease_operations import MOST_LOSSES
+from epochal.ledger.lease_operations import MOST_LOSSES, STARTS_FOR_A_LOSS
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job, Lease, LeaseKey, Renewal, Renewed, WhyKind
@@ -98,9 +98,11 @@ class TestAgain:
 
 
 class TestLosses:
-    def lose(self, ledger: Ledger, job: Job, checkpoint: int | None = None) -> None:
+    def lose(self, ledger: Ledger, job: Job, checkpoint: int | None = None, started: bool = True) -> None:
         lease = ledger.lease("agent", 0, job.id)
         assert lease is not None
+        if started:
+            ledger.running(lease, 1)
         if checkpoint is not None:
             ledger.saved(lease, checkpoint, f"checkpoints/{checkpoint}")
         ledger.expire()
@@ -113,10 +115,27 @@ class TestLosses:
         self.lose(ledger, job)
         paused = ledger.job(job.id)
         assert (paused.state, paused.reason) == (JobState.PAUSED, Reason.INTERRUPTED)
-        assert paused.message.startswith(f"{MOST_LOSSES} attempts in a row were lost with their agent")
+        assert paused.message.startswith("attempts in a row were lost with their agent or its Ray")
         assert "did not renew its lease" in paused.message
         assert paused.message in ledger.why(job.id).message
         assert ledger.job(innocent.id).state is JobState.QUEUED
+
+    def test_a_machine_that_loses_attempts_as_they_start_says_little_about_the_job(self, ledger: Ledger) -> None:
+        job = submit(ledger)
+        for _ in range(MOST_LOSSES * STARTS_FOR_A_LOSS - 1):
+            self.lose(ledger, job, started=False)
+        assert ledger.job(job.id).state is JobState.QUEUED
+        self.lose(ledger, job, started=False)
+        assert ledger.job(job.id).state is JobState.PAUSED, "it cannot go on for ever at the head of the queue"
+
+    def test_starts_that_were_lost_count_beside_what_was_lost_in_training(self, ledger: Ledger) -> None:
+        job = submit(ledger)
+        for _ in range(STARTS_FOR_A_LOSS):
+            self.lose(ledger, job, started=False)
+        for _ in range(MOST_LOSSES - 1):
+            assert ledger.job(job.id).state is JobState.QUEUED
+            self.lose(ledger, job)
+        assert ledger.job(job.id).state is JobState.PAUSED
 
     def test_a_resumed_one_gets_as_many_tries_again(self, ledger: Ledger) -> None:
         job = submit(ledger)
@@ -144,6 +163,7 @@ class TestLosses:
             agent = beat(ledger, "a", incarnation=str(number))
             assert ledger.job(job.id).state is JobState.QUEUED
             lease = held(ledger, agent, job)
+            ledger.running(lease, 1)
         ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True)
         assert ledger.job(job.id).state is JobState.PAUSED
         assert ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True).state is JobState.PAUSED

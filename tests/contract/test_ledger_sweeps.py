@@ -380,6 +380,7 @@ def test_pruning_takes_all_of_a_sweep(ledger: Ledger, lease: Lease) -> None:
 @pytest.mark.parametrize(("kind", "state"), [("reached", JobState.QUEUED), ("asked", JobState.PAUSED)])
 def test_a_sweep_whose_trials_get_on_is_not_suspected(ledger: Ledger, lease: Lease, kind: str, state: JobState) -> None:
     for seq in range(MOST_LOSSES):
+        ledger.running(lease, 1)
         ledger.append_inputs(lease, seq, [NewInput({"kind": kind, "trial": seq})])
         assert ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True).state in (JobState.QUEUED, state)
         if (again := ledger.lease("agent-1", 60, lease.job_id)) is not None:

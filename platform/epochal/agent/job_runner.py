@@ -219,7 +219,7 @@ class JobRunner:
         self._place = None
         if not self._agent.hands_back:
             self._agent.cluster.keep_warm(0)  # nothing follows the only job: new workers would slow the packaging down
-        self._observer.notice("packaging the model for MLflow")
+        reporter.packaging()
         vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
         program = PackageProgram(self.ending.result.get("spec", lease.job.spec), self._folder, lease.epoch)
         with as_far_as_the_disk_allows(self._folder):

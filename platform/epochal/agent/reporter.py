@@ -98,6 +98,12 @@ class Reporter:
     def notice(self, text: str) -> None:
         self._noted(text)
 
+    def packaging(self) -> None:
+        """The training is done; what follows may take as long as a short one did."""
+        message, key = "packaging the model for MLflow", f"packaging-{self._lease.epoch}"
+        self._observer.notice(message)
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.PACKAGING, message, key=key))
+
     def packaged(self, ending: Ending) -> None:
         """What came of packaging the model."""
         if ending.reason is Reason.COMPLETED:

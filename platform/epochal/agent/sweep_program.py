@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -61,14 +61,19 @@ class _Listener:
 
     def started(self, workers: Mapping[int, Started]) -> None:
         self.workers.update(workers)
-        self.resized()
+        self._tell()
 
-    def resized(self) -> None:
+    def resized(self, numbers: Collection[int]) -> None:
+        """Only the workers with these numbers have a seat now."""
+        for number in set(self.workers).difference(numbers):
+            del self.workers[number]
+        self._tell()
+
+    def _tell(self) -> None:
         """Tell how many workers the sweep has room for: their processes start when they are needed."""
-        size = self.place.world_size
         if self.workers:
-            numbers = sorted(self.workers)[:size]
-            self.tell.started(size, [replace(self.workers[number], rank=number) for number in numbers])
+            told = [replace(worker, rank=number) for number, worker in sorted(dict(self.workers).items())]
+            self.tell.started(self.place.world_size, told)
 
     def log(self, rank: int, text: str, begun: str) -> None:
         self.tell.log(rank, text, begun)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from epochal.engine.place import Place, Seat
 from epochal.engine.slot import Slot
@@ -34,13 +34,18 @@ class Orders:
 
 
 class SlotPool:
-    """Makes a slot of each group of seats of a ``place``, and changes both as the ``orders`` say.
+    """Makes a slot of each group of seats of a ``place``, and changes both as the ``orders`` say. ``resized`` is told
+    the numbers of the workers that have a seat.
 
     ``leaves`` is asked by one slot at a time, each between two segments; all else is for the thread that conducts.
     """
 
     def __init__(
-        self, place: Place, orders: Orders, make: Callable[[int, list[Seat]], Slot], resized: Callable[[], None]
+        self,
+        place: Place,
+        orders: Orders,
+        make: Callable[[int, list[Seat]], Slot],
+        resized: Callable[[Collection[int]], None],
     ) -> None:
         self._place = place
         self._orders = orders
@@ -84,6 +89,9 @@ class SlotPool:
         self._place.give_up(slot.seats)
         del self._slots[slot.number]
         self._leaving.discard(slot.number)
+        seats = {of_group[0].group: of_group for of_group in self._place.groups()}
+        for stays in self._slots.values():  # another may be the first on its node now
+            stays.seats = seats[stays.seats[0].group]
         self._tell()
 
     def joining(self) -> list[Slot]:
@@ -113,4 +121,5 @@ class SlotPool:
 
     def _tell(self) -> None:
         self._orders.placed()
-        self._resized()
+        each = self._each
+        self._resized([number * each + worker for number in sorted(self._slots) for worker in range(each)])

@@ -12,7 +12,17 @@ from epochal.ledger import capacity
 from epochal.ledger.capacity import Demand, Node, amounts, room
 from epochal.spec.environment import is_read_at_start
 
-__all__ = ["Demand", "GangRequest", "Node", "check_possible", "does_not_fit_now", "fit", "nodes_of", "room"]
+__all__ = [
+    "Demand",
+    "GangRequest",
+    "Node",
+    "check_possible",
+    "does_not_fit_now",
+    "fit",
+    "nodes_of",
+    "not_placed",
+    "room",
+]
 
 
 @dataclass(frozen=True)
@@ -91,3 +101,9 @@ def does_not_fit_now(nodes: Sequence[Node], request: GangRequest, seconds: float
     free = {name: sum(node.available.get(name, 0.0) for node in nodes) for name in request.bundle}
     message = f"no room for {request} within {seconds:g} s: {amounts(free)} free on the whole cluster"
     return CapacityError(message, "wait for other jobs to end, stop one, or ask for less", permanent=False)
+
+
+def not_placed(request: GangRequest, seconds: float) -> CapacityError:
+    """The error of a request that there is room for, and that Ray did not place."""
+    message = f"Ray did not place {request} within {seconds:g} s, though there is room: its machines are too busy"
+    return CapacityError(message, "it is tried again; end other programs there, if it stays so", permanent=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit
+from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit, not_placed
 from epochal.engine.connection import Connection
 
 __all__ = ["GangRequest", "Place", "Seat", "reserve"]
@@ -22,7 +21,13 @@ __all__ = ["GangRequest", "Place", "Seat", "reserve"]
 GROUP_PREFIX = "epochal:"
 """What the names of our placement groups begin with."""
 
-_CREATE_SECONDS = 5.0
+_CREATE_SECONDS = 15.0
+"""For Ray to make a group of room that there is: on a busy machine seconds, and nobody else would get it sooner."""
+
+_GROW_SECONDS = 5.0
+"""The same for more room while a sweep trains, which goes on without."""
+
+_LOOK_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,24 @@ def reserve(
         nodes = connection.nodes()
         check_possible(nodes, request)
         # Asking only once there is room: a group that is refused is looked at again much later.
-        if (workers := fit(nodes, request)) and (groups := _created(request, workers, timeout)):
+        if (workers := fit(nodes, request)) and (
+            groups := _created(connection, request, workers, _CREATE_SECONDS, given_up)
+        ):
             return Place(connection, request, groups, request.step or workers)
         if time.monotonic() >= deadline or given_up():
-            raise does_not_fit_now(nodes, request, timeout)
+            nodes = connection.nodes() if workers else nodes
+            still = workers and fit(nodes, request)
+            raise not_placed(request, _CREATE_SECONDS) if still else does_not_fit_now(nodes, request, timeout)
         time.sleep(0.02)
 
 
-def _created(request: GangRequest, workers: int, timeout: float) -> list[PlacementGroup]:
+def _created(
+    connection: Connection,
+    request: GangRequest,
+    workers: int,
+    seconds: float,
+    given_up: Callable[[], bool] = lambda: False,
+) -> list[PlacementGroup]:
     """A group for all of them, or for each of those that come and go together. Empty where fewer than the request's
     least have room after all."""
     each = request.step or workers
@@ -67,14 +82,26 @@ def _created(request: GangRequest, workers: int, timeout: float) -> list[Placeme
         )
         for _ in range(workers // each)
     ]
-    deadline = time.monotonic() + min(_CREATE_SECONDS, timeout)
-    there = [group for group in groups if group.wait(max(0, math.ceil(deadline - time.monotonic())))]
+    deadline, one = time.monotonic() + seconds, replace(request, workers=(each, each))
+
+    def waits() -> bool:
+        """For as long as the room seems to be there: what Ray says is free may have been taken a moment ago."""
+        return time.monotonic() < deadline and not given_up() and fit(connection.nodes(), one) > 0
+
+    there = [group for group in groups if _is_made(group, waits)]
     if len(there) * each < request.workers[0]:
         there = []
     for group in groups:
         if group not in there:
             remove_placement_group(group)
     return there
+
+
+def _is_made(group: PlacementGroup, waits: Callable[[], bool]) -> bool:
+    while waits():
+        if group.wait(_LOOK_SECONDS):
+            return True
+    return bool(group.wait(0))
 
 
 class Place:
@@ -132,7 +159,7 @@ class Place:
         """Reserve room for at most so many more, as there is room for now: the seats of each group of them."""
         request = replace(self.request, workers=(self._each, workers))
         count = fit(self.connection.nodes(), request)
-        added = _created(request, count, _CREATE_SECONDS) if count else []
+        added = _created(self.connection, request, count, _GROW_SECONDS) if count else []
         self._parts |= {group: ExitStack() for group in added}
         return [seats for seats in self.groups() if seats[0].group in added]
 

@@ -72,8 +72,11 @@ class Slot:
     def train(self, segments: Sequence[TrialSegment]) -> list[Done | Failed | None]:
         """How each segment ended; None where the attempt was stopped before it began. Several train as a pack.
 
-        After a failure that may have hurt the workers the next segment has new ones.
+        After a failure that may have hurt the workers the next segment has new ones; so it has where others are the
+        first on their nodes now.
         """
+        if self._kept is not None and _firsts(self._kept.seats) != _firsts(self.seats):
+            self.close()
         if self._kept is None or self._kept.is_over:
             self._kept = _Kept(self._attempt, self.number, self.seats)
         self._message += 1
@@ -92,6 +95,11 @@ class Slot:
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.close()
+
+
+def _firsts(seats: Sequence[Seat]) -> list[bool]:
+    """Who samples the machine."""
+    return [seat.local_rank == 0 for seat in seats]
 
 
 class _Kept:
@@ -115,6 +123,10 @@ class _Kept:
     @property
     def is_over(self) -> bool:
         return self._over.is_set()
+
+    @property
+    def seats(self) -> list[Seat]:
+        return self._gang.seats
 
     def train(self, segments: Sequence[TrialSegment], number: int) -> list[Done | Failed | None]:
         if self._connection is None:

@@ -40,6 +40,10 @@ from epochal.urls import without_password
 MOST_LOSSES = 3
 """Attempts in a row, with no new checkpoint, that went down with their agent: then the job itself is suspected."""
 
+STARTS_FOR_A_LOSS = 3
+"""As many attempts that were lost before all of their workers had started count as one: nothing of the job's own has
+run in them, and a machine on which every start takes minutes loses them one after the other."""
+
 
 class LeaseOperations:
     """What an agent can change."""
@@ -259,9 +263,10 @@ def lose_lease(
 
 def _lose(connection: Connection, job: Job, step: Step) -> Job:
     """End an attempt that its agent, or its Ray, has not survived."""
-    losses = 1 + (connection.scalar(select(jobs.c.losses).where(jobs.c.id == job.id)) or 0)
-    if step.state is JobState.QUEUED and losses >= MOST_LOSSES:
-        said = f"{losses} attempts in a row were lost with their agent or its Ray, with no new checkpoint in between"
+    lost = connection.scalar(select(jobs.c.losses).where(jobs.c.id == job.id)) or 0
+    losses = lost + (1 if job.started_at is None else STARTS_FOR_A_LOSS)
+    if step.state is JobState.QUEUED and losses >= MOST_LOSSES * STARTS_FOR_A_LOSS:
+        said = "attempts in a row were lost with their agent or its Ray, with no new checkpoint in between"
         message = f"{said}: the job itself may be the cause; the last: {step.message}"
         step = replace(step, state=JobState.PAUSED, message=message)
     return _end_with(connection, job, obedient(job, step), step.reason or Reason.INTERRUPTED, losses=losses)

@@ -101,6 +101,11 @@ def test_the_ledger_hears_of_a_step_that_no_report_came_after(tmp_path: Path) ->
         assert (ledger.jobs()[0].progress or {})["step"] == 3
 
 
+def test_it_is_told_that_what_a_job_still_does_is_to_package_its_model(tmp_path: Path) -> None:
+    message, notices = told(tmp_path, Reporter.packaging, "packaging")
+    assert notices == [message]
+
+
 def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> None:
     failed = Ending(Reason.USER_ERROR, "TypeError: cannot pickle '_thread.lock' object")
     message, notices = told(tmp_path, lambda reporter: reporter.packaged(failed), "model_not_packaged")

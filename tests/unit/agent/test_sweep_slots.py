@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray import JobID, PlacementGroupID
+from ray.util.placement_group import PlacementGroup
 
 from epochal.agent import sweep_slots
+from epochal.agent.sweep_program import _Listener
 from epochal.agent.sweep_slots import Orders, SlotPool
-from epochal.engine.place import GangRequest, Seat
-from epochal.engine.slot import Slot
+from epochal.engine import place as places
+from epochal.engine import slot as slots
+from epochal.engine.events import Done, Started
+from epochal.engine.payload import TrialSegment
+from epochal.engine.place import GangRequest, Place, Seat
+from epochal.engine.slot import Attempt, Slot
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Renewed
+
+
+def groups(count: int) -> list[PlacementGroup]:
+    return [PlacementGroup(PlacementGroupID.of(JobID.from_int(1))) for _ in range(count)]
 
 
 @dataclass
@@ -29,7 +41,7 @@ class Room:
     def add(self, workers: int) -> list[list[Seat]]:
         count = min(self.free, workers // self.request.step)
         self.free -= count
-        added = [[cast(Seat, object()) for _ in range(self.request.step)] for _ in range(count)]
+        added = [[Seat(group, bundle, "a", 0) for bundle in range(self.request.step)] for group in groups(count)]
         self.given += added
         return added
 
@@ -45,9 +57,10 @@ class Pool:
         self.place = Room(GangRequest("sweep", (2, 10), step=2), 5)
         self.place.add(6)
         self.told: list[int] = []
+        self.named: list[Any] = []
         self.orders = Orders(lambda: self.told.append(2 * len(self.place.given)))
         make: Any = lambda number, seats: Slot(cast(Any, None), number, seats)  # noqa: E731
-        self.pool = SlotPool(cast(Any, self.place), self.orders, make, lambda: None)
+        self.pool = SlotPool(cast(Any, self.place), self.orders, make, self.named.append)
         self.slots = self.pool.begin()
 
     def grant(self, workers: int | None) -> None:
@@ -79,6 +92,7 @@ def test_room_is_given_back_once_a_slot_has_left_and_its_number_taken_again(pool
     assert pool.told == []
     pool.pool.left(pool.slots[1])
     assert pool.told == [4]
+    assert pool.named == [[0, 1, 4, 5]]
     pool.grant(8)
     assert [slot.number for slot in pool.pool.joining()] == [1, 3]
     assert pool.told == [4, 8]
@@ -114,3 +128,57 @@ def test_slots_that_hold_up_a_job_are_interrupted_but_never_the_first(
     now += sweep_slots.PATIENCE
     pool.grant(2)
     assert pool.pool.overdue() == [], "its time begins anew"
+
+
+def test_a_slot_that_stays_samples_its_node_once_the_first_one_there_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three slots the first is on one node, the others on another."""
+    made = groups(3)
+    nodes = dict(zip(made, ("near", "far", "far"), strict=True))
+    monkeypatch.setattr(places, "_known", lambda group: {"bundles_to_node_id": {0: nodes[group]}})
+    monkeypatch.setattr(places, "remove_placement_group", lambda group: None)
+    gangs: list[list[Seat]] = []
+
+    class Kept:
+        """Workers that do whatever they are told."""
+
+        is_over = False
+
+        def __init__(self, attempt: Attempt, number: int, seats: list[Seat]) -> None:
+            self.seats = seats
+            gangs.append(seats)
+
+        def train(self, segments: list[TrialSegment], number: int) -> list[Done]:
+            return [Done(0, None) for _ in segments]
+
+        def close(self) -> None:
+            gangs.remove(self.seats)
+
+    monkeypatch.setattr(slots, "_Kept", Kept)
+    place = Place(cast(Any, None), GangRequest("sweep", (1, 3), step=1), made, 1)
+    make: Any = lambda number, seats: Slot(cast(Any, None), number, seats)  # noqa: E731
+    pool = SlotPool(place, Orders(lambda: None), make, lambda numbers: None)
+    sitting = pool.begin()
+    segment: Any = "a segment"
+    for slot in sitting:
+        slot.train([segment])
+    assert [gang[0].local_rank for gang in gangs] == [0, 0, 1]
+    sitting[1].close()
+    pool.left(sitting[1])
+    kept = gangs[0]
+    for slot in (sitting[0], sitting[2]):
+        slot.train([segment])
+        slot.train([segment])
+    assert [(gang[0].node, gang[0].local_rank) for gang in gangs] == [("near", 0), ("far", 0)]
+    assert gangs[0] is kept, "who is the first on its node already keeps its workers"
+
+
+def test_workers_of_a_slot_that_has_left_are_not_named() -> None:
+    told: list[tuple[int, list[int]]] = []
+    tell: Any = SimpleNamespace(started=lambda size, ranks: told.append((size, [one.rank for one in ranks])))
+    place: Any = SimpleNamespace(world_size=3)
+    listener = _Listener(tell, cast(Any, None), place)
+    for number in range(3):
+        listener.started({number: Started(0, 100 + number, 1.0, "node", "host", "cpu")})
+    place.world_size = 2
+    listener.resized([0, 2])
+    assert told[-2:] == [(3, [0, 1, 2]), (2, [0, 2])]

@@ -1,0 +1,79 @@
+"""Room for a gang, as far as it needs no cluster: Ray is slow to make its group, or says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from epochal.engine import place as places
+from epochal.engine.capacity import Node
+from epochal.engine.connection import Connection
+from epochal.engine.place import GangRequest, reserve
+from epochal.errors import CapacityError
+
+TWO = {"CPU": 2.0}
+
+
+@dataclass(eq=False)
+class Cluster:
+    """A Ray that makes a group after so many looks of a second, on a node of which ``free`` is free."""
+
+    made_after: int
+    free: dict[str, float]
+    now: float = 0.0
+
+    def nodes(self) -> tuple[Node, ...]:
+        return (Node("n", "host", TWO, self.free),)
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        return self.now > self.made_after
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    cluster = Cluster(5, TWO)
+    monkeypatch.setattr(places, "placement_group", lambda *_, **__: cluster)
+    monkeypatch.setattr(places, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(places.time, "monotonic", lambda: cluster.now)
+    return cluster
+
+
+def reserved(cluster: Cluster, **more: Any) -> places.Place:
+    return reserve(cast(Connection, cluster), GangRequest("job", (2, 2)), 2.0, **more)
+
+
+def test_room_that_is_there_is_waited_for_while_a_busy_machine_makes_the_group(busy: Cluster) -> None:
+    reserved(busy)
+    assert busy.now == 6.0
+
+
+def test_nobody_is_told_that_there_is_no_room_where_there_is(busy: Cluster) -> None:
+    busy.made_after = 1000
+    with pytest.raises(CapacityError) as refused:
+        reserved(busy)
+    assert refused.value.message == (
+        "Ray did not place 2 workers with 1 CPU each within 15 s, though there is room: its machines are too busy"
+    )
+    assert not refused.value.permanent
+
+
+def test_room_that_somebody_else_got_is_not_waited_for(busy: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(seconds: float) -> bool:
+        busy.free = {"CPU": 0.0}
+        busy.now += seconds
+        return False
+
+    monkeypatch.setattr(busy, "wait", wait)
+    monkeypatch.setattr(places.time, "sleep", wait)
+    with pytest.raises(CapacityError, match="no room for 2 workers with 1 CPU each within 2 s: 0 CPU free"):
+        reserved(busy)
+    assert busy.now < 3
+
+
+def test_a_group_that_nobody_wants_any_more_is_not_waited_for(busy: Cluster) -> None:
+    with pytest.raises(CapacityError):
+        reserved(busy, given_up=lambda: busy.now >= 1)
+    assert busy.now == 1.0
