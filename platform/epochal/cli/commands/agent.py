@@ -44,15 +44,17 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     "--warm", type=click.IntRange(0, 64), metavar="N",
     help="Warm workers a node keeps, 0.35 GiB each.  [default: its CPUs, at most 4]",
 )  # fmt: skip
+@click.option(
+    "--ray-metrics", type=click.IntRange(1, 65535), metavar="PORT",
+    help="Have the private Ray tell Prometheus of this machine there, on loopback.",
+)  # fmt: skip
 @retain_option("checkpoints", "spools", "logs", "code")
 def command(
     name: str | None,
     address: str | None,
     raycluster: str | None,
-    cpus: int | None,
-    warm: int | None,
     retention: Retention,
-    **served: Any,
+    **given: Any,
 ) -> int:
     """Lease jobs from a server and run them, until SIGTERM or Ctrl-C.
 
@@ -68,22 +70,24 @@ def command(
     from epochal.client.remote_ledger import RemoteLedger
     from epochal.engine.connection import connect
 
-    if address is not None and cpus is not None:
-        raise UsageError("--cpus is for a private Ray: a cluster that is joined has what its nodes say")
+    cpus, metrics_port = given["cpus"], given["ray_metrics"]
+    if address is not None and (cpus or metrics_port):
+        option = "--cpus" if cpus else "--ray-metrics"
+        raise UsageError(f"{option} is for a private Ray: a cluster that is joined has what its nodes say")
     if raycluster is not None and address is None:
         raise UsageError("--raycluster is the cluster that --join names", "give both, or neither")
     log_to_stderr(_LOG_FORMAT)
     groups = _groups(raycluster) if raycluster is not None else None
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    place, found = settings.home().served, find_address(served["server"])
-    file = served["token_file"]
+    place, found = settings.home().served, find_address(given["server"])
+    file = given["token_file"]
     token = read_token(file) if file is not None else found.token
     with (
         RemoteLedger(found.server, token) as source,
-        connect(address, token_path=place.ray_token, cpus=cpus) as cluster,
+        connect(address, token_path=place.ray_token, cpus=cpus, metrics_port=metrics_port) as cluster,
     ):
         agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri(), retention)
-        service = AgentService(agent, warm, groups)
+        service = AgentService(agent, given["warm"], groups)
         with first_asks(service.drain, lambda number: os._exit(128 + number)):
             try:
                 service.run()
