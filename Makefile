@@ -25,11 +25,17 @@ unexport PYTHONDONTWRITEBYTECODE
 DEBIAN_PACKAGES := chromium chromium-driver postgresql
 PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d' ' -f1)
 
+# The container image. BASE, and what else a builder takes: `make image BUILD_OPTIONS='--build-arg BASE=...'`.
+IMAGE ?= localhost/epochal:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILDER ?= $(shell for one in docker podman buildah; do $$one info >/dev/null 2>&1 && echo $$one && break; done)
+BUILD_OPTIONS ?=
+TORCH_ARGUMENTS := $(if $(filter file,$(origin TORCH)),,--build-arg TORCH=$(TORCH) --build-arg TORCH_INDEX=$(TORCH_INDEX))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo setup check test-unit test test-all bench index docs format constraints clean
+.PHONY: help demo setup check test-unit test manifests test-all test-kubernetes bench index docs image format constraints clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 demo: $(STAMP)  ## train a CNN data-parallel on two workers, and show the run
 	$(BIN)/epochal run jobs/quickstart.yaml
@@ -50,8 +56,14 @@ test-unit: setup  ## the unit tests alone: under a minute
 test: setup  ## the tests, without the slow ones
 	$(PYTEST) -m "not slow and not root"
 
+manifests: setup  ## the chart and the cluster specs: rendered, valid, safe; needs no cluster
+	$(PY) -m pytest tests/manifests
+
 test-all: setup  ## every test, one after the other; those that need root are skipped without it
 	$(PY) -m pytest
+
+test-kubernetes: setup  ## on the cluster of KUBECONFIG, with the image EPOCHAL_IMAGE that its nodes have
+	$(PY) -m pytest tests/kubernetes
 
 bench: setup  ## the promises of the design, measured beside their peers
 	$(PY) tests/benchmarks/run.py
@@ -60,9 +72,14 @@ index: setup  ## write the catalog's index, from its entries, and MLflow's table
 	$(PY) -m epochal.catalog.generate
 	$(PY) -m epochal.tracking.mlflow_schema
 
-docs: setup  ## write the spec reference and what works together, from the spec and its rules
+docs: setup  ## write the spec reference, what works together, and what of the chart follows from the code
 	$(PY) -m epochal.spec.reference
 	$(PY) tests/support/covering_array.py --write
+	$(PY) tests/support/chart_files.py --write
+
+image:  ## the container image, with docker, podman or buildah
+	@$(if $(BUILDER),,echo "none of docker, podman, buildah works here" >&2; exit 2)
+	$(BUILDER) build -f cluster/Dockerfile -t $(IMAGE) $(TORCH_ARGUMENTS) $(BUILD_OPTIONS) .
 
 format: setup  ## put the code into its format
 	$(BIN)/ruff check --fix .
@@ -71,7 +88,7 @@ format: setup  ## put the code into its format
 constraints:  ## pin the newest versions that fit pyproject.toml
 	rm -rf build/fresh && "$(PYTHON)" -m venv build/fresh
 	build/fresh/bin/python -m pip install -q '$(TORCH)'
-	build/fresh/bin/python -m pip install -q -e '.[cluster,k8s,dev]'
+	build/fresh/bin/python -m pip install -q -e '.[image,dev]'
 	{ echo '# Every package that make installs, pinned. Written by make constraints; torch stays as it is here.'; \
 	  build/fresh/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt && rm -rf build/fresh
@@ -89,7 +106,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setting up $(VENV), once; torch is a large download"
 	$(PY) -m pip install -q -c constraints.txt '$(TORCH)' 2>/dev/null || \
 	  $(PY) -m pip install -q -c constraints.txt --extra-index-url $(TORCH_INDEX) '$(TORCH)'
-	$(PY) -m pip install -q -c constraints.txt -e '.[cluster,k8s,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[image,dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 

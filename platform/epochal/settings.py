@@ -159,6 +159,12 @@ def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri
 
 
+def tracking_page(uri: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Where people find in a browser what is recorded at ``uri``: ``EPOCHAL_TRACKING_PAGE``, where MLflow has another
+    address for agents, as within a cluster."""
+    return environ.get("EPOCHAL_TRACKING_PAGE") or uri
+
+
 def sqlite_url(path: Path) -> str:
     """SQLAlchemy's URL of a SQLite file, whatever its name holds.
 

@@ -131,6 +131,8 @@ def test_what_cannot_be_used_is_told(refused: Refused, epochal_home: Path) -> No
     assert "single user" in refused("--single-user", "--host", "0.0.0.0", "--port", "0")
     assert "nonsense" in refused("--storage", "nonsense://x", "--port", "0")
     assert "not supported" in refused("--ledger", "mysql://x", "--port", "0")
+    assert "expected USER:ROLE=FILE" in refused("--token", "pool:root=token", "--port", "0")
+    assert "none cannot be read" in refused("--token", "pool:agent=none", "--port", "0")
 
 
 def test_older_ledger_is_left_to_a_person_where_asked(refused: Refused, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from test_server import DIGEST, kind, submit
 from epochal.ledger.database import Database
 from epochal.ledger.tables import metadata
 from epochal.ledger.values import Role
+from epochal.server.settings import FileToken
 from running_server import SPEC, RunningServer, settings_in
 
 
@@ -112,6 +113,27 @@ def test_metrics_are_for_a_token(server: RunningServer) -> None:
     text = server.client(server.ledger.create_token("prometheus", "viewer")[1], "").get("/metrics").text
     assert 'epochal_jobs{state="QUEUED"} 1.0' in text
     assert 'epochal_http_requests_total{method="POST",route="/api/v1/jobs",status="201"} 1.0' in text
+
+
+def test_tokens_in_files_are_as_good_as_others(tmp_path: Path) -> None:
+    """Those of a chart's Secret: nobody has to ask the server for one first."""
+    for name in ("agent", "prometheus"):
+        (tmp_path / name).write_text(f"{name}-" + "x" * 32 + "\n")
+        (tmp_path / name).chmod(0o440)
+    pool, metrics = (
+        FileToken.parse(text.format(tmp_path)) for text in ("pool:agent={}/agent", "prometheus:viewer={}/prometheus")
+    )
+    with RunningServer(settings_in(tmp_path, more_tokens=(pool, metrics))) as server:
+        agent, prometheus = (server.client(one.secret()) for one in (pool, metrics))
+        assert agent.get("/whoami").json()["user"] == "pool"
+        assert agent.get("/tokens").status_code == 403
+        asked = {"incarnation": "1", "ttl": 60, "secret": "5" * 64}
+        assert agent.post("/agents/pool/lease", json=asked).status_code == 409, "it has not told of itself yet"
+        assert agent.post("/agents/other/lease", json=asked).status_code == 403, "its token is another's"
+        assert prometheus.get("/jobs").is_success
+        assert prometheus.post("/jobs", json={}).status_code == 403
+        assert server.admin.get("/whoami").json()["role"] == "admin"
+        assert not server.ledger.tokens()
 
 
 def test_a_single_user_s_metrics_are_for_this_machine_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from epochal.agent.worker_time import WorkerTime
 from epochal.ledger.capacity import Demand, Node, placed
 from epochal.ledger.values import HeldShare
 
@@ -76,7 +77,8 @@ def _less(node: Node, *taken: Amounts) -> dict[str, float]:
 
 
 class Bookings:
-    """The shares of the jobs that an agent carries. Threads may share one; ``changed`` is told of every change."""
+    """The shares of the jobs that an agent carries, and what their workers do with the ``time``. Threads may share one;
+    ``changed`` is told of every change."""
 
     def __init__(self, clock: Callable[[], float], changed: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
@@ -85,6 +87,7 @@ class Bookings:
         self._lock = threading.Lock()
         self._changed_at = float("-inf")
         self._others: Amounts = {}
+        self.time = WorkerTime(clock)
 
     def expect(self, job_id: str, epoch: int, demand: Demand) -> None:
         """The job was leased. One that has kept its place from the attempt before goes on having it."""
@@ -97,7 +100,8 @@ class Bookings:
         """Its gang has these places (workers by node id)."""
         with self._lock:
             if self._is_of(job_id, epoch):
-                self._shares[job_id] = replace(self._shares[job_id], placement=dict(placement))
+                share = self._shares[job_id] = replace(self._shares[job_id], placement=dict(placement))
+                self.time.has_room(job_id, share.workers, share.workers * share.demand.gpus)
             self._changed_at = self._clock()
         self._changed()
 
@@ -107,6 +111,7 @@ class Bookings:
             if not self._is_of(job_id, epoch):
                 return
             del self._shares[job_id]
+            self.time.gives_back(job_id)
             self._changed_at = self._clock()
         self._changed()
 

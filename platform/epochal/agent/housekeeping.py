@@ -40,6 +40,8 @@ class Housekeeper:
         self._prunes_at = 0.0
         self._folders = JobFolders(agent.home.storage, self._idle)
         self._unknown: set[str] = set()
+        self.unsent_bytes = 0
+        """Of metrics in its storage, which MLflow did not have at the end of the newest round."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -65,6 +67,7 @@ class Housekeeper:
                 break
         self._folders.close_desired_runs()
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
+        self.unsent_bytes = self._folders.unsent_bytes()
         self._folders.tell_news(self._tell)
         for kept in kept_secrets(self._agent.home.storage):
             with readable(kept.parent):

@@ -99,8 +99,7 @@ class Phase(IntEnum):
 class JobRunner:
     """Runs one leased job over as many attempts as its budgets allow: lease, outbox, bookings, logs, the desired run.
 
-    What is done in an attempt is a program's part. The place and the desired run are kept from one attempt to the
-    next.
+    What is done in an attempt is a program's part. Place and desired run are kept from one attempt to the next.
     """
 
     def __init__(self, agent: Agent, lease: Lease, observer: Observer) -> None:
@@ -114,7 +113,7 @@ class JobRunner:
         self._orders = Orders(self._placed_anew)
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
-        self._log = ProgressLog()
+        self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
         self._quick_failures = 0
         self._phase = Phase.RUNNING
         self.tracking: RunTracking | None = None
@@ -143,6 +142,7 @@ class JobRunner:
         try:
             while lease is not None:
                 self._lease = lease
+                self._log.does("setup")
                 self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
                 job = self._attempt(lease)
                 lease = self._next()
@@ -151,8 +151,7 @@ class JobRunner:
         return job
 
     def interrupt(self, grace: float | None) -> None:
-        """Have the training save its state and end, as the job was asked to; see ``Stop.request``. Safe to call from
-        another thread."""
+        """Have the training save its state and end, as the job was asked to (``Stop.request``). From any thread."""
         self._enter(Phase.STOPPING, grace)
 
     def leave(self) -> None:
@@ -202,6 +201,7 @@ class JobRunner:
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox).redacted(self._spec.secrets if self._spec else ())
+            self._log.does("export")
             if self.ending.result.get("weights") and self._place is not None and self.reporter is not None:
                 self._package(lease, self._place, self.reporter)
         finally:
@@ -219,7 +219,7 @@ class JobRunner:
         self._place = None
         if not self._agent.hands_back:
             self._agent.cluster.keep_warm(0)  # nothing follows the only job: new workers would slow the packaging down
-        self._observer.notice("packaging the model for MLflow")
+        reporter.packaging()
         vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
         program = PackageProgram(self.ending.result.get("spec", lease.job.spec), self._folder, lease.epoch)
         with as_far_as_the_disk_allows(self._folder):

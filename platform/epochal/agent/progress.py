@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from epochal.training.control import Progress
+from epochal.agent.worker_time import USES
+from epochal.training.control import Phase, Progress
 
 POINTS = 60
 """The most points of the loss that are told: a sparkline's worth."""
 
 _METRICS = 12
+_RATE = "perf/samples_per_second"
+_RANKS = {"rank": "perf/slowest_rank", "slowest": "perf/slowest_rank_seconds", "mean": "perf/mean_rank_seconds"}
+_PARTS = {f"perf/{part}_seconds": part for part in ("data", "forward_backward", "optimizer")}
 _RATE_SECONDS = 30.0
 
 
 class ProgressLog:
-    """Gathers the reports of one job's first worker.
+    """Gathers the reports of one job's first worker. ``used`` is told what its time goes to: see ``WorkerTime.does``.
 
     >>> log = ProgressLog()
     >>> log.add(Progress("train", 10, 30, 0, 3.0, {"train/loss": 2.0}), now=0.0)
@@ -27,7 +32,8 @@ class ProgressLog:
     (5.0, [[10, 2.0], [20, 1.0]], 2)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, used: Callable[[str, float], None] = lambda use, waits_for_data: None) -> None:
+        self._used = used
         self._newest: Progress | None = None
         self._losses: list[tuple[int, float]] = []
         self._loss_values = 0
@@ -53,13 +59,18 @@ class ProgressLog:
         self._newest = replace(self._newest, step=step)
         return True
 
+    def does(self, phase: Phase) -> None:
+        """What its workers do just now."""
+        self._used(USES[phase], self._waits_for_data() if phase == "train" else 0.0)
+
     def document(self) -> dict[str, Any]:
         """JSON types; empty before the first report. ``more_metrics`` counts those that are left out, ``loss_values``
         those of which ``loss_history`` has a part."""
         newest = self._newest
         if newest is None:
             return {}
-        metrics = {name: value for name, value in newest.metrics.items() if math.isfinite(value)}
+        finite = {name: value for name, value in newest.metrics.items() if math.isfinite(value)}
+        metrics = {name: value for name, value in finite.items() if name == _RATE or not name.startswith("perf/")}
         return {
             "phase": newest.phase,
             "step": newest.step,
@@ -68,11 +79,19 @@ class ProgressLog:
             "epochs": round(newest.epochs, 3),
             "metrics": dict(list(metrics.items())[:_METRICS]),
             "more_metrics": max(0, len(metrics) - _METRICS),
-            "samples_per_second": metrics.get("perf/samples_per_second"),
+            "samples_per_second": metrics.get(_RATE),
+            "ranks": {key: float(f"{finite[name]:.4g}") for key, name in _RANKS.items() if name in finite},
+            "step_seconds": {part: float(f"{finite[name]:.4g}") for name, part in _PARTS.items() if name in finite},
             "eta_seconds": self._eta(newest),
             "loss_history": [[step, float(f"{loss:.6g}")] for step, loss in thinned(self._losses)],
             "loss_values": self._loss_values,
         }
+
+    def _waits_for_data(self) -> float:
+        """The share of a step's time that the first worker waits for its batch, by its newest report."""
+        metrics: Mapping[str, float] = self._newest.metrics if self._newest else {}
+        parts = {part: metrics.get(name, 0.0) for name, part in _PARTS.items()}
+        return parts["data"] / total if (total := sum(parts.values())) > 0 else 0.0
 
     def _eta(self, newest: Progress) -> float | None:
         """Seconds to the last step, at the pace of the last half minute."""

@@ -16,10 +16,10 @@ from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
-from epochal.sweeps.trials import Trial
+from epochal.sweeps.trials import Trial, TrialState
 from epochal.tracking.desired_run import CheckpointPointer
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
-from epochal.training.control import Noted, Prepared, Progress, Report, Saved, SetAside
+from epochal.training.control import Noted, Phase, Prepared, Progress, Report, Saved, SetAside
 from epochal.training.data_summary import MOST_SHOWN
 
 
@@ -59,8 +59,9 @@ class Reporter:
     def log(self, rank: int, text: str, begun: str) -> None:
         self._observer.log(rank, text, begun)
 
-    def reached(self, step: int) -> None:
+    def reached(self, step: int, phase: Phase) -> None:
         """Reports come now and then: of a training that is stuck, what its workers reached is told all the same."""
+        self._log.does(phase)
         self.step = max(self.step, step)
         if self._log.reached(step):
             self._outbox.progress(self._log.document())
@@ -82,6 +83,7 @@ class Reporter:
     def swept(self, progress: SweepProgress) -> None:
         """How a sweep stands."""
         self._observer.sweep(progress)
+        self._log.does("train" if progress.count(TrialState.RUNNING) or progress.done else "setup")
         self._outbox.progress(progress.document())
         if progress.best is not None:
             self._tracking.start()
@@ -95,6 +97,12 @@ class Reporter:
 
     def notice(self, text: str) -> None:
         self._noted(text)
+
+    def packaging(self) -> None:
+        """The training is done; what follows may take as long as a short one did."""
+        message, key = "packaging the model for MLflow", f"packaging-{self._lease.epoch}"
+        self._observer.notice(message)
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.PACKAGING, message, key=key))
 
     def packaged(self, ending: Ending) -> None:
         """What came of packaging the model."""

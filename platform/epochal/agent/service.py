@@ -248,6 +248,8 @@ class AgentService:
             "jobs": len(self._runners),
             "draining": self._leaving,
             "warnings": [not_kept(host) for host in self._agent.cluster.warm.wasteful().values()],
+            "unsent_bytes": self._housekeeper.unsent_bytes,
+            **self._agent.bookings.time.told(),
         }
 
 

@@ -66,11 +66,16 @@ def grace_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def _grace(text: str) -> float:
+def duration(text: str) -> float:
+    """In seconds, of an option's value."""
     try:
-        grace = Duration.parse(text).seconds
+        return Duration.parse(text).seconds
     except ValueError as error:
         raise click.BadParameter(said(error)) from error
+
+
+def _grace(text: str) -> float:
+    grace = duration(text)
     if grace > LONGEST_GRACE:
         raise click.BadParameter(f"expected at most {Duration(LONGEST_GRACE)}: without it a job goes on to its end")
     return grace

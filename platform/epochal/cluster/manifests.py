@@ -6,7 +6,9 @@ Passwords and tokens are referred to, never contained.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 from epochal.cluster.spec import ClusterSpec, PodSize, SecretKey, WorkerGroup
@@ -18,6 +20,10 @@ Manifest = dict[str, Any]
 CLUSTER_LABEL = "epochal.io/cluster"
 """On every object of a cluster, with its name: what is listed, and who may talk to its Ray."""
 ROLE_LABEL = "epochal.io/role"
+SPEC_ANNOTATION = "epochal.io/spec"
+"""On every pod of Ray: a digest of what it and its cluster are made from, but for how many there are."""
+IDLE_ANNOTATION = "epochal.io/idle-seconds"
+"""On the RayCluster, as JSON: how long a node of each group stays without work, for the agent."""
 
 RAY_VERSION = "2.60.0"
 GCS_PORT, NODE_PORT, METRICS_PORT = 6379, 6380, 8080
@@ -84,7 +90,7 @@ def _role(spec: ClusterSpec, namespace: str) -> Manifest:
                 "resourceNames": [spec.name],
                 "verbs": ["get", "patch"],
             },
-            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
         ],
     }
 
@@ -129,16 +135,26 @@ def _disruption_budget(spec: ClusterSpec, namespace: str) -> Manifest:
 
 
 def _ray_cluster(spec: ClusterSpec, namespace: str) -> Manifest:
+    metadata = _metadata(spec, namespace, spec.name)
+    metadata["annotations"] = {IDLE_ANNOTATION: json.dumps({one.name: one.idle.seconds for one in spec.groups})}
+    head, groups = _head(spec), [_group(spec, group) for group in spec.groups]
+    digest = sha256(json.dumps([head, groups], sort_keys=True).encode()).hexdigest()[:16]
+    for part in (head, *groups):
+        part["template"]["metadata"]["annotations"] = {SPEC_ANNOTATION: digest}
+    for group, made in zip(spec.groups, groups, strict=True):
+        made.update(replicas=group.min, minReplicas=group.min, maxReplicas=group.max)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
-        "metadata": _metadata(spec, namespace, spec.name),
+        "metadata": metadata,
         "spec": {
             "rayVersion": RAY_VERSION,
             "authOptions": {"mode": "token"},
             "enableInTreeAutoscaling": False,
-            "headGroupSpec": _head(spec),
-            "workerGroupSpecs": [_group(spec, group) for group in spec.groups],
+            # Else the pods of before would stay, and a job have workers of two versions.
+            "upgradeStrategy": {"type": "Recreate"},
+            "headGroupSpec": head,
+            "workerGroupSpecs": groups,
         },
     }
 
@@ -173,9 +189,6 @@ def _group(spec: ClusterSpec, group: WorkerGroup) -> Manifest:
     }
     return {
         "groupName": group.name,
-        "replicas": group.min,
-        "minReplicas": group.min,
-        "maxReplicas": group.max,
         "labels": {"ray.io/market-type": "spot" if group.spot else "on-demand"},
         "rayStartParams": start,
         "template": template,
@@ -196,10 +209,13 @@ def _agent(spec: ClusterSpec, namespace: str) -> Manifest:
         {"name": "EPOCHAL_RAY_ADDRESS", "value": head},
         {"name": "EPOCHAL_SERVER", "value": spec.server.url},
         {"name": "EPOCHAL_AGENT_NAME", "value": spec.name},
+        {"name": "EPOCHAL_RAYCLUSTER", "value": f"{namespace}/{spec.name}"},
         {"name": "RAY_AUTH_MODE", "value": "token"},
         _from_secret("RAY_AUTH_TOKEN", SecretKey(secret=spec.name, key="auth_token")),  # KubeRay makes it
         _from_secret("EPOCHAL_TOKEN", spec.server.token),
     ]
+    if spec.tracking.page is not None:
+        container["env"].append({"name": "EPOCHAL_TRACKING_PAGE", "value": spec.tracking.page})
     if spec.agent.warm is not None:
         container["env"].append({"name": "EPOCHAL_WARM", "value": str(spec.agent.warm)})
     template = _template(spec, "agent", container, _HEAD_SHM)

@@ -8,6 +8,7 @@ from epochal.ledger.agents import AgentRegister
 from epochal.ledger.database import Database
 from epochal.ledger.lease_operations import LeaseOperations
 from epochal.ledger.maintenance import Maintenance
+from epochal.ledger.monitoring import Monitoring
 from epochal.ledger.queueing import QueueOperations
 from epochal.ledger.quotas import QuotaOperations
 from epochal.ledger.reading import Reader
@@ -30,6 +31,7 @@ class Ledger(
     QuotaOperations,
     Reader,
     Pruning,
+    Monitoring,
     Maintenance,
 ):
     """A database of jobs, their attempts and events. Threads and processes may share one.

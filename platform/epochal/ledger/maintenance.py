@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.engine import make_url
 
 from epochal.errors import NotFoundError, UnreachableError, UsageError
@@ -41,15 +41,12 @@ class Maintenance:
 
     def news(self, seen: Set[int] | None) -> News:
         """What events have told since the look that saw ``seen``: cheap to ask again and again."""
-        # PostgreSQL numbers events before they are committed, so one may come to light after a higher one: of the
-        # newest, each is known by its number.
-        newest = select(func.max(events.c.id)).scalar_subquery()
         its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
         elastic = (jobs.c.workers_min < jobs.c.workers_max).label("elastic")
         columns = events.c.job_id, events.c.kind, events.c.previous, events.c.state, attempts.c.agent, elastic
         query = select(*columns).join(jobs, jobs.c.id == events.c.job_id).outerjoin(attempts, its_attempt)
         with self._database.read() as connection:
-            found = frozenset(connection.scalars(select(events.c.id).where(events.c.id > newest - _WINDOW)))
+            found = newest_events(connection)
             unseen = found.difference(seen or ())
             fresh = connection.execute(query.where(events.c.id.in_(unseen))).all() if unseen else []
             agents = [row.agent.partition("/")[0] for row in fresh if _leaves_room(row)]
@@ -57,6 +54,13 @@ class Maintenance:
             queued = queued or bool(agents and connection.execute(select(quotas.c.name).limit(1)).first())
         missed = seen is None or bool(found and seen and max(seen) <= max(found) - _WINDOW)
         return News(found, frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
+
+
+def newest_events(connection: Connection) -> frozenset[int]:
+    """The numbers of the newest events. PostgreSQL numbers them before they are committed, so one may come to light
+    after a higher one: each is known by its own number."""
+    newest = select(func.max(events.c.id)).scalar_subquery()
+    return frozenset(connection.scalars(select(events.c.id).where(events.c.id > newest - _WINDOW)))
 
 
 def _leaves_room(event: Row[*tuple[Any, ...]]) -> bool:

@@ -119,6 +119,7 @@ class EventKind(StrEnum):
     RUN_SET = "run_set"
     WAITING = "waiting"
     CHECKPOINT_DAMAGED = "checkpoint_damaged"
+    PACKAGING = "packaging"
     MODEL_NOT_PACKAGED = "model_not_packaged"
     LOGS_DELAYED = "logs_delayed"
     NOTED = "noted"

@@ -6,7 +6,7 @@ import getpass
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class LocalToken:
-    """A token that is in a file rather than in the ledger: the administrator's first one."""
+    """A token that is in a file rather than in the ledger: the administrator's first one among them."""
 
     secret: str
     principal: Principal
@@ -52,7 +52,7 @@ class LocalToken:
 class Gate:
     """Finds out who holds a token. The ledger's answers are kept for some seconds, by the token's digest."""
 
-    def __init__(self, ledger: Ledger, local: LocalToken | None = None) -> None:
+    def __init__(self, ledger: Ledger, local: Sequence[LocalToken] = ()) -> None:
         self._ledger = ledger
         self._local = local
         self._threads = Threads("the ledger", 2, 5.0)
@@ -64,8 +64,9 @@ class Gate:
         Raises:
             AuthError: the token is not known, was revoked or has expired.
         """
-        if self._local and self._local.fits(secret):
-            return self._local.principal
+        for token in self._local:
+            if token.fits(secret):
+                return token.principal
         key, now = hashlib.sha256(secret.encode()).digest(), time.monotonic()
         until, found = self._known.get(key, (0.0, None))
         if found is None or until < now:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from epochal.errors import EpochalError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import ACTIVE
-from epochal.server.reconciler import Counts
+from epochal.server import held_metrics
+from epochal.server.metric_table import TABLE, counter, gauge
+from epochal.server.reconciler import KINDS, PARTS, Counts
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
@@ -23,20 +26,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        labels = ("method", "route")
-        self._requests = Counter(
-            "epochal_http_requests", "Requests answered.", (*labels, "status"), registry=self._registry
-        )
-        told = "Time to answer, long polls included."
-        self._seconds = Histogram(
-            "epochal_http_request_seconds", told, labels, buckets=_REQUEST_SECONDS, registry=self._registry
-        )
-        self._queue_wait = Histogram(
-            "epochal_queue_wait_seconds",
-            "Time that a job was queued before it was leased, over all its attempts.",
-            buckets=_WAIT_SECONDS,
-            registry=self._registry,
-        )
+        requests = TABLE["epochal_http_requests_total"]
+        self._requests = Counter(requests.name, requests.help, requests.labels, registry=self._registry)
+        self._seconds = self._histogram("epochal_http_request_seconds", _REQUEST_SECONDS)
+        self._queue_wait = self._histogram("epochal_queue_wait_seconds", _WAIT_SECONDS)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         method = method if method in _METHODS else "other"  # clients may invent any number of them
@@ -53,50 +46,70 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        entry = TABLE[name]
+        return Histogram(name, entry.help, entry.labels, buckets=buckets, registry=self._registry)
+
 
 class _State(Collector):
     def __init__(self, ledger: Ledger, waiting: Callable[[], int], reconciler: Counts) -> None:
         self._ledger = ledger
         self._waiting = waiting
         self._reconciler = reconciler
+        self._endings = held_metrics.Endings(ledger)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not ask the ledger."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("epochal_long_polls", "Requests that wait for something to tell.", self._waiting())
+        yield _one("epochal_long_polls", self._waiting())
         yield from self._of_ledger()
         yield from self._of_reconciler()
 
     def _of_ledger(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("epochal_ledger_up", "Whether the database answers.")
         try:
-            counts, agents = self._ledger.counts(), self._ledger.agents()
+            found, ended = self._ledger.snapshot(), list(self._endings.collect())
         except EpochalError:
-            up.add_metric((), 0)
-            yield up
+            yield _one("epochal_ledger_up", 0)
             return
-        up.add_metric((), 1)
-        yield up
-        jobs = GaugeMetricFamily("epochal_jobs", "Jobs by state.", labels=("state",))
-        for state, count in counts.items():
+        yield _one("epochal_ledger_up", 1)
+        jobs = gauge("epochal_jobs")
+        for state, count in found.counts.items():
             jobs.add_metric((state.value,), count)
         yield jobs
-        leases = sum(counts[state] for state in ACTIVE)
-        yield GaugeMetricFamily("epochal_leases", "Jobs that an agent holds.", leases)
-        alive = sum(agent.alive for agent in agents)
-        yield GaugeMetricFamily("epochal_agents_alive", "Agents that were heard of lately.", alive)
+        yield _one("epochal_leases", sum(found.counts[state] for state in ACTIVE))
+        yield _one("epochal_queue_oldest_seconds", found.oldest_seconds)
+        yield _one("epochal_agents_alive", sum(agent.alive for agent in found.agents))
+        yield from ended
+        yield from held_metrics.of_agents(found.agents)
+        yield from held_metrics.of_jobs(found.held, found.at)
 
     def _of_reconciler(self) -> Iterator[Metric]:
         counts = self._reconciler
-        done = CounterMetricFamily("epochal_reconciler_done", "What was reconciled, by kind.", labels=("kind",))
-        for kind, count in counts.done.copy().items():
-            done.add_metric((kind,), count)
-        errors = CounterMetricFamily("epochal_reconciler_errors", "What failed, by part.", labels=("part",))
-        for part, count in counts.errors.copy().items():
-            errors.add_metric((part,), count)
-        yield done
-        yield errors
-        yield CounterMetricFamily("epochal_reconciler_ticks", "How often leases were looked at.", counts.ticks)
-        yield CounterMetricFamily("epochal_reconciler_catch_ups", "How often runs were looked at.", counts.catch_ups)
+        yield _counts("epochal_reconciler_done_total", KINDS, counts.done.copy())
+        yield _counts("epochal_reconciler_errors_total", PARTS, counts.errors.copy())
+        ticks, catch_ups = counter("epochal_reconciler_ticks_total"), counter("epochal_reconciler_catch_ups_total")
+        ticks.add_metric((), counts.ticks)
+        catch_ups.add_metric((), counts.catch_ups)
+        yield from (ticks, catch_ups)
+        now, lag = time.monotonic(), gauge("epochal_reconciler_lag_seconds")
+        for part, at in counts.succeeded.items():
+            lag.add_metric((part,), now - at)
+        yield lag
+        if counts.mlflow_up is not None:
+            yield _one("epochal_mlflow_up", counts.mlflow_up)
+
+
+def _one(name: str, value: float) -> Metric:
+    metric = gauge(name)
+    metric.add_metric((), value)
+    return metric
+
+
+def _counts(name: str, known: Iterable[str], counted: Mapping[str, int]) -> Metric:
+    """Told from the beginning: Prometheus sees no increase in what it has not seen before."""
+    metric = counter(name)
+    for kind, count in {**dict.fromkeys(known, 0), **counted}.items():
+        metric.add_metric((kind,), count)
+    return metric

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,12 @@ class Timing:
     closing: float = 30.0
 
 
+KINDS = ("lease", "max_pending", "spool", "run", "retention")
+"""Of what it does."""
+
+PARTS = ("leases", "queue", "spools", "runs", "retention")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is not as it should be, and what the reconciler does about it. ``job_id`` is empty where the
@@ -55,12 +62,18 @@ class Finding:
 
 @dataclass
 class Counts:
-    """For ``/metrics``: what was done, by kind of finding; what failed, by part; and how often it was looked."""
+    """For ``/metrics``: what was done, by kind of finding; what failed, by part; and how often it was looked.
+
+    ``succeeded``: when each part last did all that there was for it, by the monotonic clock; at first when it began.
+    ``mlflow_up``: whether the tracking server answered the last time; None where there is none, or nobody asked yet.
+    """
 
     done: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    succeeded: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, time.monotonic()))
     ticks: int = 0
     catch_ups: int = 0
+    mlflow_up: bool | None = None
 
 
 class Reconciler:
@@ -117,6 +130,7 @@ class Reconciler:
         self.counts.catch_ups += 1
         if self._runs is None:
             return
+        self.counts.mlflow_up = self._runs.mlflow_answers()
         with self._guarded("spools"):
             for job_id, sent in self._runs.send_unsent():
                 self._did("spool", job_id, sent)
@@ -176,6 +190,7 @@ class Reconciler:
                 unexpected = None if isinstance(error, EpochalError) else error
                 _logger.warning("the reconciler's %s failed, and goes on: %s", part, said(error), exc_info=unexpected)
         else:
+            self.counts.succeeded[part] = time.monotonic()
             if part in self._failing:
                 self._failing.discard(part)
                 _logger.warning("the reconciler's %s work again", part)

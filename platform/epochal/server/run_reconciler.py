@@ -9,6 +9,7 @@ from epochal.errors import ConflictError, NotFoundError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import Job
+from epochal.tracking.health import answers
 from epochal.tracking.reconcile import DELETED, RUN_STATUS, Difference, JobFolders, Truth, correct, differences
 
 _RECENT = 200
@@ -32,6 +33,10 @@ class RunReconciler:
         self._closing = closing
         self._agreed: set[str] = set()
         self._has_runs = False
+
+    def mlflow_answers(self) -> bool | None:
+        """See ``tracking.health``."""
+        return answers(self._uri)
 
     def differences(self) -> list[Difference]:
         """The runs that say something else than the ledger, and may be corrected now, and those that somebody deleted.

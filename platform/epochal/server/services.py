@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from fastapi import Depends, Request
 
 from epochal.ledger.ledger import Ledger
-from epochal.server.auth import Gate, LocalToken
+from epochal.server.auth import Gate, LocalToken, Principal
 from epochal.server.code_store import CodeStore
 from epochal.server.log_store import LogStore
 from epochal.server.metrics import Metrics
@@ -46,10 +46,10 @@ class Services:
             UnreachableError: the database or the storage does not answer.
             OlderLedgerError: the ledger is of an older version, and ``settings.upgrade`` is False.
         """
-        local = None
+        local = [LocalToken(one.secret(), Principal(one.user, one.role)) for one in settings.more_tokens]
         if settings.token_file:
             secret = file_secret(settings.token_file, settings.single_user)
-            local = LocalToken.of(secret, settings.single_user)
+            local.insert(0, LocalToken.of(secret, settings.single_user))
         storage = Storage(settings.storage_url)
         ledger = Ledger.open(settings.ledger_url, settings.upgrade)
         code, logs = CodeStore(storage), LogStore(storage)

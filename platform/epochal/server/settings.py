@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.errors import UsageError
+from epochal.ledger.values import Role
 from epochal.redaction import said
 from epochal.settings import DEFAULT_RETENTION, DEFAULT_SERVER_PORT, Retention
 
 _OTHERS = 0o077
 _EVERYONE = 0o007
+
+
+@dataclass(frozen=True)
+class FileToken:
+    """A token that is in a file rather than in the ledger: of a program that is installed together with the server."""
+
+    user: str
+    role: Role
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str) -> FileToken:
+        """
+        >>> FileToken.parse("pool:agent=/etc/epochal/agent").role
+        <Role.AGENT: 'agent'>
+
+        Raises:
+            UsageError: it is not ``USER:ROLE=FILE``.
+        """
+        found = re.fullmatch(rf"(?P<user>[^:=\s]+):(?P<role>{'|'.join(Role)})=(?P<path>.+)", text)
+        if found is None:
+            raise UsageError(f"expected USER:ROLE=FILE with a role of {', '.join(Role)}, got {text!r}")
+        return cls(found["user"], Role(found["role"]), Path(found["path"]))
+
+    def secret(self) -> str:
+        """
+        Raises:
+            UsageError: there is no such file, others can read it, or it holds no token.
+        """
+        try:
+            return _read(self.path, _EVERYONE)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the token file {self.path} cannot be read: {said(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -24,6 +59,7 @@ class ServerSettings:
         mlflow_uri: the tracking server that runs are recorded on; its address is shown, and its runs are reconciled.
         single_user: this machine's user alone: ``token_file`` holds that person's token, for loopback only.
         token_file: a file with an administrator's token, made where it is missing.
+        more_tokens: tokens in files that are there already.
         upgrade: whether a ledger of an older version is brought up to date, or refused.
         retention: how long logs and code of jobs that have ended are kept.
     """
@@ -35,6 +71,7 @@ class ServerSettings:
     mlflow_uri: str | None = None
     single_user: bool = False
     token_file: Path | None = None
+    more_tokens: tuple[FileToken, ...] = ()
     upgrade: bool = True
     retention: Retention = DEFAULT_RETENTION
 

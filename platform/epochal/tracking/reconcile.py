@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from epochal.tracking.connection import answering, connect, experiment_names, is_missing
 from epochal.tracking.desired_run import CLOSED_AS, JOB_ID_TAG, REASON_TAG, DesiredRun, closed_by, desired_run_time
-from epochal.tracking.sync_state import can_be_sent, has_news, is_pending, readable, tell_news
+from epochal.tracking.metric_spool import unsent_segments
+from epochal.tracking.sync_state import SyncState, can_be_sent, has_news, is_pending, readable, tell_news
 from epochal.tracking.syncer import Synced
 from epochal.tracking.tracker import sync_folders
 from epochal.tracking.trial_runs import PARENT_TAG, SWEEP_TAG
@@ -62,6 +63,10 @@ class JobFolders:
         """Those that hold what MLflow does not have."""
         return [folder for folder, _ in self._unsent()]
 
+    def unsent_bytes(self) -> int:
+        """Metrics that MLflow does not have, those of jobs that somebody works at included."""
+        return sum(map(self._unsent_bytes, self._storage.glob("jobs/*")))
+
     def close_desired_runs(self) -> None:
         """Have every desired run that was left open say how its job stands, since when."""
         for folder, job in self._left():
@@ -91,6 +96,12 @@ class JobFolders:
         for path in sorted(self._storage.glob("jobs/*")):
             if self._is_left(path) and (job := self._idle(path.name)) is not None:
                 yield path, job
+
+    def _unsent_bytes(self, folder: Path) -> int:
+        with readable(folder):
+            if desired_run_time(folder) not in (None, self._done_with.get(folder.name)):
+                return sum(size - sent for _, sent, size in unsent_segments(folder, SyncState.load(folder).offsets))
+        return 0
 
     def _is_left(self, folder: Path) -> bool:
         with readable(folder):

@@ -133,6 +133,13 @@ def clean(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Whole or not at all: what a process leaves that dies meanwhile is no checkpoint, and ``clean`` removes it."""
+    doomed = path.with_name(f"{path.name}.tmp-pruned")
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def aside(path: Path) -> Path:
     """What a damaged checkpoint is called, so that nothing counts or deletes it any more."""
     return path.with_name(f"{path.name}.damaged")
@@ -175,7 +182,4 @@ def prune(folder: Path, keep: Keep, objective: Objective | None, saved: int) -> 
     for step in superfluous(manifests, keep, objective):
         if step == saved:
             continue
-        path = folder / name_of(step)
-        doomed = path.with_name(f"{path.name}.tmp-pruned")
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove(folder / name_of(step))

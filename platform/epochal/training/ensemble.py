@@ -5,40 +5,31 @@ is ``torch.func.vmap`` over the members. No member's loss depends on another's w
 each one's own: the backward pass is autograd's, which takes less time than ``vmap`` of ``grad``.
 
 The trained parameters of a member are one row of a matrix. Its model's parameters are views of that row, and its
-optimizer's state is one of the row's: what is saved, validated or exported of a member is as if it trained alone. The
-optimizer is torch's own, with a group for each row, so that every update is the one that the member alone would get.
+optimizer's state is one of the row's: what is saved, validated or exported of a member is as if it trained alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim import Optimizer
 
 from epochal.catalog.data import Batch
 from epochal.catalog.task import TakesScalars, Task
 from epochal.training.loader import split_evenly
-from epochal.training.parallel import Computation
+from epochal.training.row_optimizer import RowOptimizer, Slot, joined, part_of, slots_of
 from epochal.training.sampler import micro_batches, part
 from epochal.training.step import Gradients, Stepper, loss_of
 
-_MODULE = "module."
-"""Where ``Computation`` has the model."""
-
-
-class _Slot(NamedTuple):
-    """Where a parameter lies in a row."""
-
-    name: str
-    low: int
-    high: int
-    shape: torch.Size
+_Place = tuple[dict[str, Any], str]
+"""Where a module keeps a parameter or buffer: its table, and the name in that."""
 
 
 class Ensemble:
@@ -49,42 +40,35 @@ class Ensemble:
         first = steppers[0]
         self._steppers = steppers
         self._micro_batch_size = first.micro_batch_size
-        self._model = Computation(first.strategy.module)
+        self._model = first.strategy.module
         self._task = first.task
         modules = [stepper.strategy.module for stepper in steppers]
-        self._slots = _slots(modules[0], names)
-        self._rows = torch.stack([_row(module, self._slots) for module in modules])
+        self._parameters = [[dict(module.named_parameters())[name] for name in names] for module in modules]
+        self._slots = slots_of(self._parameters[0])
+        self._rows = torch.stack([joined(parameters) for parameters in self._parameters])
         self._gradients = torch.zeros_like(self._rows)
-        self._trained = {
-            _MODULE + slot.name: _column(self._rows, slot).detach().requires_grad_() for slot in self._slots
-        }
-        self._fixed, self._fixed_dims = _fixed(modules, names)
+        self._trained = [_column(self._rows, slot).detach().requires_grad_() for slot in self._slots]
+        fixed = _differing(modules, names)
+        self._places = _places(self._model, [*names, *fixed])
+        self._fixed = list(fixed.values())
         self._scalars = _scalars([stepper.task for stepper in steppers], self._rows.device)
         limits = [stepper.limit for stepper in steppers]
         self.clips = [limit is not None for limit in limits]
         self._limits = self._rows.new_tensor([torch.inf if limit is None else limit for limit in limits])
-        self.optimizer = _optimizer(steppers, self._rows, self._gradients, self._slots)
+        optimizers = [stepper.optimizer for stepper in steppers]
+        self._optimizer = RowOptimizer(optimizers, self._parameters, self._rows, self._gradients)
 
     def bind(self) -> None:
         """From now on the members' models share memory with this, and see every step."""
-        for stepper, row in zip(self._steppers, self._rows, strict=True):
-            parameters = dict(stepper.strategy.module.named_parameters())
-            for slot in self._slots:
-                parameters[slot.name].data = row[slot.low : slot.high].view(slot.shape)
+        for parameters, row in zip(self._parameters, self._rows, strict=True):
+            for parameter, slot in zip(parameters, self._slots, strict=True):
+                parameter.data = part_of(row, slot)
 
     @staticmethod
     def kernels() -> AbstractContextManager[None]:
         """The context of ``gradients``: of the kernels for attention, ``vmap`` knows the one of single operations."""
         kernels: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
         return kernels
-
-    def set_lr(self, factors: Sequence[float]) -> list[float]:
-        """Every member's rate, its peak times its factor."""
-        rates = []
-        for group, stepper, factor in zip(self.optimizer.param_groups, self._steppers, factors, strict=True):
-            group["lr"] = stepper.peaks[0] * factor
-            rates.append(group["lr"])
-        return rates
 
     def gradients(self, batch: Batch, size: int, shared: bool) -> Gradients:
         """Find the gradient of each member's mean loss over ``size`` samples.
@@ -94,14 +78,17 @@ class Ensemble:
         """
         count = micro_batches(size, 1, self._micro_batch_size)
         parts = split_evenly(batch, size, count) if shared else _split_evenly(batch, size, count)
-        run = vmap(self._loss, in_dims=(0, self._fixed_dims, 0, None if shared else 0))
+        own = [*self._trained, *self._fixed, *self._scalars.values()]
+        # Tensor by tensor: to take dictionaries apart and put them together costs more than a small model's step.
+        dims = (*(0 for _ in own), *(None if shared else 0 for _ in batch))
+        run = vmap(partial(self._loss, list(batch)), in_dims=dims)
         gradients: tuple[Tensor, ...] = ()
         losses, weights = [], []
         for one in parts:
             with self._steppers[0].precision.forward():
-                total, *weight = run(self._trained, self._fixed, self._scalars, one)
+                total, *weight = run(*own, *one.values())
             scale = torch.full_like(total, 1 / size)
-            found = torch.autograd.grad(total, list(self._trained.values()), scale)
+            found = torch.autograd.grad(total, self._trained, scale)
             gradients = torch._foreach_add(gradients, found) if gradients else found
             losses.append(total.detach())
             weights += weight
@@ -116,39 +103,35 @@ class Ensemble:
         return Gradients(loss, counted)
 
     @torch.no_grad()
-    def update(self) -> Tensor | None:
-        """Change the parameters; the gradients' norms before clipping (members,), None where no member clips."""
+    def update(self, rates: Sequence[float]) -> Tensor | None:
+        """Change the parameters at every member's learning rate; the gradients' norms before clipping (members,), None
+        where no member clips."""
         norms = None
         if any(self.clips):
             norms = torch.linalg.vector_norm(self._gradients, dim=1)
             self._gradients *= (self._limits / (norms + 1e-6)).clamp(max=1.0)[:, None]  # as clip_grad_norm_ does
-        self.optimizer.step()
+        self._optimizer.step(rates)
         return norms
 
     def settle(self, member: int) -> None:
         """Give a member's own optimizer its state, for whoever saves it or goes on without the others."""
-        row = self.optimizer.param_groups[member]["params"][0]
-        stepper, parameters = self._steppers[member], dict(self._steppers[member].strategy.module.named_parameters())
-        for slot in self._slots if row in self.optimizer.state else ():
-            stepper.optimizer.state[parameters[slot.name]] = {
-                key: value[slot.low : slot.high].view(slot.shape) if _is_row(value, row) else value
-                for key, value in self.optimizer.state[row].items()
-            }
+        self._optimizer.settle(member, self._steppers[member].optimizer)
 
     def row_of_gradients(self, member: int) -> Tensor:
         """A member's gradient, as ``gradients`` left it: (values,), in the order of its trained parameters."""
         return self._gradients[member]
 
-    def _loss(
-        self, trained: dict[str, Tensor], fixed: dict[str, Tensor], scalars: dict[str, Tensor], batch: Batch
-    ) -> tuple[Tensor, ...]:
-        """One member's summed loss and, where its task counts, what that counts for."""
-        task = self._task
-        if scalars:
-            assert isinstance(task, TakesScalars)
-            task = task.with_scalars(scalars)
-        model = self._model
-        loss = functional_call(model, {**trained, **fixed}, (lambda: loss_of(task, model.module, batch),))
+    def _loss(self, keys: Sequence[str], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """One member's summed loss and, where its task counts, what that counts for.
+
+        ``tensors``: its trained parameters, what is fixed but its own, its scalars, and a batch with these ``keys``.
+        """
+        given, task = iter(tensors), self._task
+        with _put(self._places, given):
+            if self._scalars:
+                assert isinstance(task, TakesScalars)
+                task = task.with_scalars(dict(zip(self._scalars, given, strict=False)))
+            loss = loss_of(task, self._model, dict(zip(keys, given, strict=True)))
         if loss.weight is None:
             return (loss.total,)
         if isinstance(loss.weight, Tensor):
@@ -156,37 +139,48 @@ class Ensemble:
         return loss.total, torch.full((), loss.weight, dtype=torch.float64, device=loss.total.device)
 
 
-def _slots(module: nn.Module, names: Sequence[str]) -> list[_Slot]:
-    slots, low = [], 0
-    parameters = dict(module.named_parameters())
-    for name in names:
-        high = low + parameters[name].numel()
-        slots.append(_Slot(name, low, high, parameters[name].shape))
-        low = high
-    return slots
+@contextmanager
+def _put(places: Sequence[Sequence[_Place]], tensors: Iterator[Tensor]) -> Iterator[None]:
+    """Within the ``with`` block the next of ``tensors`` are at the ``places``, one at each.
+
+    ``torch.func.functional_call`` does the same, and looks for them in the whole model each time.
+    """
+    before = [(table, key, table[key]) for table, key in chain.from_iterable(places)]
+    try:
+        for same in places:
+            tensor = next(tensors)
+            for table, key in same:
+                table[key] = tensor
+        yield
+    finally:
+        for table, key, tensor in before:
+            table[key] = tensor
 
 
-def _row(module: nn.Module, slots: Sequence[_Slot]) -> Tensor:
-    parameters = dict(module.named_parameters())
-    return torch.cat([parameters[slot.name].detach().reshape(-1) for slot in slots])
+def _places(module: nn.Module, names: Sequence[str]) -> list[list[_Place]]:
+    """Of each name: several where parts of the model share it."""
+    found: dict[int, list[_Place]] = {}
+    for one in module.modules():
+        for table in (one._parameters, one._buffers):
+            for key, tensor in table.items():
+                found.setdefault(id(tensor), []).append((table, key))
+    known = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return [found[id(known[name])] for name in names]
 
 
-def _column(rows: Tensor, slot: _Slot) -> Tensor:
+def _column(rows: Tensor, slot: Slot) -> Tensor:
     """A parameter of all members: (members, *shape)."""
     return rows[:, slot.low : slot.high].view(len(rows), *slot.shape)
 
 
-def _fixed(modules: Sequence[nn.Module], names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int | None]]:
-    """What no step changes, buffers and parameters, and its dimension of members: none where all have the same."""
+def _differing(modules: Sequence[nn.Module], names: Sequence[str]) -> dict[str, Tensor]:
+    """Parameters other than ``names``, and buffers, that are not the same in all members: (members, ...)."""
     tables = [{**dict(module.named_parameters()), **dict(module.named_buffers())} for module in modules]
-    tensors: dict[str, Tensor] = {}
-    dims: dict[str, int | None] = {}
-    for name, one in tables[0].items():
-        if name not in names:
-            alike = all(torch.equal(one, table[name]) for table in tables[1:])
-            tensors[_MODULE + name] = one.detach() if alike else torch.stack([table[name].detach() for table in tables])
-            dims[_MODULE + name] = None if alike else 0
-    return tensors, dims
+    return {
+        name: torch.stack([table[name].detach() for table in tables])
+        for name, one in tables[0].items()
+        if name not in names and not all(torch.equal(one, table[name]) for table in tables[1:])
+    }
 
 
 def _scalars(tasks: Sequence[Task], device: torch.device) -> dict[str, Tensor]:
@@ -201,36 +195,3 @@ def _split_evenly(batch: Batch, size: int, count: int) -> list[Batch]:
     """As ``split_evenly``, of tensors (members, samples, ...)."""
     bounds = [part(size, index, count) for index in range(count)]
     return [{name: tensor[:, low:high] for name, tensor in batch.items()} for low, high in bounds]
-
-
-def _optimizer(steppers: Sequence[Stepper], rows: Tensor, gradients: Tensor, slots: Sequence[_Slot]) -> Optimizer:
-    """Torch's own, of a group a member with its own settings and the state that it has so far."""
-    groups, states = [], []
-    for stepper, row, gradient in zip(steppers, rows, gradients, strict=True):
-        parameter = nn.Parameter(row)
-        parameter.grad = gradient
-        groups.append({**stepper.optimizer.param_groups[0], "params": [parameter]})
-        states.append((parameter, _state(stepper, slots)))
-    made: Any = type(steppers[0].optimizer)
-    optimizer: Optimizer = made(groups)
-    for parameter, state in states:
-        if state:
-            optimizer.state[parameter] = state
-    return optimizer
-
-
-def _state(stepper: Stepper, slots: Sequence[_Slot]) -> dict[str, Any]:
-    """What a member's optimizer knows of its parameters, as of one row."""
-    parameters = dict(stepper.strategy.module.named_parameters())
-    known = [(parameters[slot.name], stepper.optimizer.state.get(parameters[slot.name], {})) for slot in slots]
-    joined = {}
-    for key, value in known[0][1].items():
-        if all(isinstance(state[key], Tensor) and state[key].shape == parameter.shape for parameter, state in known):
-            joined[key] = torch.cat([state[key].reshape(-1) for _, state in known])
-        else:
-            joined[key] = value
-    return joined
-
-
-def _is_row(value: Any, row: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == row.shape

@@ -46,11 +46,12 @@ class Loop:
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
-        found = resuming.newest_sound(folder / checkpoint.FOLDER, self.strategy, control) if segment.resume else None
         self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
-        self.stepper = self._stepper(fresh=found is None)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
+        saved = folder / checkpoint.FOLDER
+        found = resuming.newest_sound(saved, self.last_step, self.strategy, control) if segment.resume else None
+        self.stepper = self._stepper(fresh=found is None)
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
@@ -160,7 +161,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
-            gradients = stepper.gradients(loaded)
+            gradients = stepper.gradients(loaded, clock.mark)
             clock.mark()
             norm = stepper.update()
             clock.mark()
@@ -185,7 +186,7 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
-        self._progress("train", {"perf/samples_per_second": closed.samples_per_second})
+        self._progress("train", closed.performance())
         return closed.flags
 
     @property

@@ -175,10 +175,10 @@ class _Pack:
             self._leave()
         return ""
 
-    def _factors(self, loops: Sequence[Loop], step: int) -> list[float]:
-        """Each member's factor on its peak learning rate; that of members with the same schedule is computed once."""
+    def _rates(self, loops: Sequence[Loop], step: int) -> list[float]:
+        """Each member's learning rate. What members with the same schedule multiply their peak by is computed once."""
         known = {one: loops[one].setup.lr_factor(step, loops[one].total_steps) for one in set(self._schedules)}
-        return [known[one] for one in self._schedules]
+        return [loop.stepper.peaks[0] * known[one] for loop, one in zip(loops, self._schedules, strict=True)]
 
     def _leave(self) -> None:
         """Let those go who have nothing left to do. Their states are written at the same time."""
@@ -200,10 +200,11 @@ class _Pack:
                 loaded = reader.next()
                 clock.mark()
                 loops[0].control.tick("train", step)
-                rates = ensemble.set_lr(self._factors(loops, step))
+                rates = self._rates(loops, step)
+                clock.mark()  # forward and backward are one here, and nobody is waited for
                 gradients = ensemble.gradients(loaded.batch, loaded.size, reader.shared)
                 clock.mark()
-                norms = ensemble.update()
+                norms = ensemble.update(rates)
                 clock.mark()
                 steps.add(gradients, rates, norms, loaded.size)
         windows = steps.windows(first, ensemble.clips, clock.between())

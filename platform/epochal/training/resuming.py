@@ -10,14 +10,17 @@ import torch
 from epochal.errors import CheckpointError, CheckpointFormatError
 from epochal.training import checkpoint, seeding
 from epochal.training.checkpoint import Manifest
-from epochal.training.control import Control, SetAside
+from epochal.training.control import Control, Noted, SetAside
 from epochal.training.parallel import Strategy
 from epochal.training.saver import generators_of
 from epochal.training.worker import Worker
 
 
-def newest_sound(folder: Path, strategy: Strategy, control: Control) -> tuple[Path, Manifest] | None:
+def newest_sound(folder: Path, last_step: int, strategy: Strategy, control: Control) -> tuple[Path, Manifest] | None:
     """The newest complete checkpoint whose digests are right, and its manifest; None where there is none.
+
+    One beyond ``last_step`` is removed and reported. A trial of a sweep leaves it where the power fails before the
+    disk has that the trial was to go on: taken for the state at ``last_step``, it would give that another value.
 
     Each worker checks a part of the files, and all of them agree. A damaged checkpoint is set aside and reported:
     left where it is it would count as the newest, and those saved after it as superfluous.
@@ -29,6 +32,11 @@ def newest_sound(folder: Path, strategy: Strategy, control: Control) -> tuple[Pa
     worker = strategy.worker
     while (step := _newest(folder, strategy)) >= 0:
         path = folder / checkpoint.name_of(step)
+        if step > last_step:
+            if worker.is_first:
+                checkpoint.remove(path)
+                control.report(Noted(f"the checkpoint of step {step} is removed: this is to end at step {last_step}"))
+            continue
         damage = _damage(path, worker)
         found = torch.zeros(worker.world_size)
         found[worker.rank] = bool(damage)

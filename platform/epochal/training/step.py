@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,8 +60,11 @@ class Stepper:
             group["lr"] = peak * factor
         return float(self.peaks[0] * factor)
 
-    def gradients(self, loaded: Loaded) -> Gradients:
-        """Leave the gradient of the global batch's mean loss in the parameters."""
+    def gradients(self, loaded: Loaded, together: Callable[[], None] = lambda: None) -> Gradients:
+        """Leave the gradient of the global batch's mean loss in the parameters.
+
+        ``together`` is called before the last backward pass, in which the workers exchange gradients.
+        """
         count = micro_batches(loaded.global_size, self.strategy.worker.world_size, self.micro_batch_size)
         *early, last = split_evenly(loaded.batch, loaded.size, count)
         for parameter in self._trained:  # as `zero_grad` does, without what it has for the profiler
@@ -70,7 +73,7 @@ class Stepper:
         for batch in early:
             with self.strategy.accumulating():
                 passes.append(self._backward(batch, loaded.global_size))
-        passes.append(self._backward(last, loaded.global_size))
+        passes.append(self._backward(last, loaded.global_size, together))
         self.strategy.reduced()
         loss = passes[0][0] if count == 1 else torch.stack([loss for loss, _ in passes]).sum()
         weights = [weight for _, weight in passes if weight is not None]
@@ -84,13 +87,16 @@ class Stepper:
         """Change the parameters; the gradients' norm before clipping, None where they are not clipped."""
         return self.precision.update(self.optimizer, self._clip)
 
-    def _backward(self, batch: Batch, global_size: int) -> tuple[Tensor, float | Tensor | None]:
+    def _backward(
+        self, batch: Batch, global_size: int, together: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, float | Tensor | None]:
         """Add the gradient of the loss over the global batch's samples: its weight is known after the last one only.
 
         Returns the loss and the weight. The outputs may be large: they are not kept for the next pass.
         """
         with self.precision.forward():
             loss = self.strategy.run(lambda: self._loss(batch))
+        together()
         self.precision.backward(loss.total, global_size)
         return loss.total.detach(), loss.weight
 

@@ -91,23 +91,27 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Timing:
-    """Means over the steps of a window, in seconds."""
+    """Means over the steps of a window, in seconds. ``alone``: what this rank does until it waits for the others, its
+    data and its forward passes: longer on a slow rank, whereas the whole step takes all of them as long."""
 
     step: float
     data: float
     forward_backward: float
     optimizer: float
+    alone: float
 
 
 @dataclass(frozen=True)
 class Closed:
-    """A window whose steps every worker knows. ``next_length`` is that of the next window, in steps."""
+    """A window whose steps every worker knows. ``next_length`` is that of the next window, in steps; ``alone`` has each
+    rank's ``Timing.alone``."""
 
     records: list[StepRecord]
     flags: ControlFlags
     timing: Timing
     samples: int
     next_length: int
+    alone: Sequence[float] = ()
 
     @property
     def samples_per_second(self) -> float:
@@ -115,12 +119,19 @@ class Closed:
 
     def performance(self) -> dict[str, float]:
         """The window's ``perf/`` metrics."""
+        slowest = max(range(len(self.alone)), key=self.alone.__getitem__, default=0)
+        ranks = {
+            "perf/slowest_rank": float(slowest),
+            "perf/slowest_rank_seconds": self.alone[slowest],
+            "perf/mean_rank_seconds": sum(self.alone) / len(self.alone),
+        }
         return {
             "perf/samples_per_second": self.samples_per_second,
             "perf/step_seconds": self.timing.step,
             "perf/data_seconds": self.timing.data,
             "perf/forward_backward_seconds": self.timing.forward_backward,
             "perf/optimizer_seconds": self.timing.optimizer,
+            **(ranks if len(self.alone) > 1 else {}),
         }
 
 
@@ -151,15 +162,18 @@ class Window:
         A loss that is not finite leaves the records before it in ``Closed``; see ``raise_unless_finite``.
         """
         sums = torch.stack(self.losses).double().cpu()
-        timing = _timing(self.clock.between())
-        notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step], dtype=torch.float64)])
-        *totals, stop, save, validate, seconds = strategy.sum(notes.clone()).tolist()
+        timing, ranks = _timing(self.clock.between()), strategy.worker.world_size
+        alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
+        notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
+        summed = strategy.sum(notes.clone()).tolist()
+        totals, (stop, save, validate, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
         return Closed(
             records=self._records(totals),
             flags=ControlFlags(stop > 0, save > 0, validate > 0),
             timing=timing,
             samples=self.samples,
-            next_length=_length(seconds / strategy.worker.world_size),
+            next_length=_length(seconds / ranks),
+            alone=alone,
         )
 
     def _records(self, totals: list[float]) -> list[StepRecord]:
@@ -205,10 +219,11 @@ def _floats(values: Sequence[float | Tensor]) -> list[float]:
 
 
 def _timing(seconds: list[float]) -> Timing:
-    """``seconds`` between the marks of a window: four a step, at its start, with data, with gradients, updated."""
-    steps = (len(seconds) + 1) // 4
-    data, forward_backward, optimizer = (sum(seconds[part::4]) / steps for part in range(3))
-    return Timing(sum(seconds) / steps, data, forward_backward, optimizer)
+    """``seconds`` between the marks of a window, five a step: at its start, with data, before its last backward pass,
+    with gradients, updated."""
+    steps = (len(seconds) + 1) // 5
+    data, forward, backward, optimizer = (sum(seconds[part::5]) / steps for part in range(4))
+    return Timing(sum(seconds) / steps, data, forward + backward, optimizer, data + forward)
 
 
 def _length(step_seconds: float) -> int:

@@ -19,7 +19,7 @@ import training_pieces as pieces
 from epochal.catalog.data import Batch
 from epochal.catalog.task import Loss
 from epochal.errors import TrainingError
-from epochal.tracking.recorder import NullRecorder
+from epochal.tracking.recorder import MemoryRecorder, NullRecorder
 from epochal.training import sharding
 from epochal.training.batch_norm import running_statistics
 from epochal.training.control import NullControl
@@ -221,3 +221,33 @@ def told_by_fsdp(worker: Worker, folder: Path) -> str:
 
 def test_fsdp_tells_which_parts_it_does_not_compile(gang: TestGang, tmp_path: Path) -> None:
     assert gang.run(2, told_by_fsdp, tmp_path) == ["not compiled: a part that is a Sequential, torch's own class\n", ""]
+
+
+class Straggling(pieces.Classification):
+    """Rank 1 takes longer for its forward pass."""
+
+    def __init__(self, rank: int) -> None:
+        self._seconds = 0.02 * (rank == 1)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        time.sleep(self._seconds)
+        return super().loss(model, batch)
+
+
+def steps_with_a_straggler(worker: Worker, folder: Path, strategy: str) -> dict[str, float]:
+    """The newest ``perf/`` metrics."""
+    job = pieces.spec(epochs=None, steps=20, resources__strategy=strategy)
+    recorder = MemoryRecorder()
+    fit(pieces.setup(job, task=Straggling(worker.rank)), worker, folder, recorder, NullControl())
+    return {name: values[-1][1] for name, values in recorder.history.items() if name.startswith("perf/")}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_slow_rank_is_named_though_all_take_the_same_time_for_a_step(
+    gang: TestGang, tmp_path: Path, strategy: str
+) -> None:
+    first, *_ = gang.run(3, steps_with_a_straggler, tmp_path, strategy)
+    assert first["perf/slowest_rank"] == 1
+    assert first["perf/slowest_rank_seconds"] >= 0.02
+    assert first["perf/slowest_rank_seconds"] > 1.5 * first["perf/mean_rank_seconds"]
+    assert first["perf/forward_backward_seconds"] >= 0.02, "rank 0 waits for it"

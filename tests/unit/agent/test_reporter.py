@@ -83,7 +83,7 @@ def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> 
 
     def tell(reporter: Reporter) -> None:
         for step in (1, 3, 2):
-            reporter.reached(step)
+            reporter.reached(step, "train")
         steps.append(reporter.step)
         reporter.report(SetAside(8, "checkpoints/step-00000008.damaged", "its digest is wrong"))
 
@@ -94,11 +94,16 @@ def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> 
 def test_the_ledger_hears_of_a_step_that_no_report_came_after(tmp_path: Path) -> None:
     def tell(reporter: Reporter) -> None:
         reporter.report(Progress("train", 0, 30, 0, 1.0))  # the first: MLflow is not asked yet
-        reporter.reached(3)
+        reporter.reached(3, "train")
 
     told(tmp_path, tell, "leased")
     with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         assert (ledger.jobs()[0].progress or {})["step"] == 3
+
+
+def test_it_is_told_that_what_a_job_still_does_is_to_package_its_model(tmp_path: Path) -> None:
+    message, notices = told(tmp_path, Reporter.packaging, "packaging")
+    assert notices == [message]
 
 
 def test_a_model_that_was_not_packaged_is_read_by_the_user(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from epochal.errors import CheckpointError, CheckpointFormatError, NonFiniteStat
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, tensors
-from epochal.training.control import NullControl, Phase, Report, SetAside
+from epochal.training.control import Noted, NullControl, Phase, Report, SetAside
 from epochal.training.fit import fit
 from epochal.training.sampler import Sampler
-from epochal.training.segment import RESUMED
+from epochal.training.segment import RESUMED, Segment
 from epochal.training.worker import Worker
+from epochal.units import Interval
 
 
 class BrokenOffError(Exception):
@@ -77,6 +78,22 @@ def test_a_damaged_checkpoint_stops_no_later_one(tmp_path: Path) -> None:
     assert (tmp_path / aside.path / "__0_0.distcp").exists()
     third, _ = train(job, tmp_path)
     assert min(third) == 5
+
+
+def test_a_state_beyond_the_end_of_a_segment_is_not_taken_for_that_of_its_end(tmp_path: Path) -> None:
+    """What a loss of power leaves of a trial whose next length nobody remembers."""
+    job = pieces.spec(epochs=3, checkpoint__every="1steps", checkpoint__keep={"latest": 2, "best": 0})
+    whole, _ = train(job, tmp_path / "whole")
+    train(job, tmp_path, fail_after=9)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [9, 8]
+    recorder, control = MemoryRecorder(), Scripted()
+    segment = Segment(resume=True, until=Interval(8, "steps"))
+    result = fit(pieces.setup(job), Worker(), tmp_path, recorder, control, segment)
+    assert result.step == 8
+    assert Noted("the checkpoint of step 9 is removed: this is to end at step 8") in control.reports
+    assert checkpoint.steps(tmp_path / "checkpoints") == [8]
+    resumed, _ = train(job, tmp_path)
+    assert resumed == {step: loss for step, loss in whole.items() if step > 8}
 
 
 @pytest.mark.parametrize(("written", "age"), [(checkpoint.FORMAT + 1, "newer"), (checkpoint.FORMAT - 1, "older")])

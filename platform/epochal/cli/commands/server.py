@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,20 +39,23 @@ _DEFAULT_TOKEN = "the file `token` in the home"
     help=f"Holds an administrator's token, and is made where it is missing; default: {_DEFAULT_TOKEN}.",
 )  # fmt: skip
 @click.option(
+    "--token", "more_tokens", multiple=True, metavar="USER:ROLE=FILE",
+    help="Take the token in FILE as well, which is there already. Repeatable.",
+)  # fmt: skip
+@click.option(
     "--no-upgrade", "upgrade", is_flag=True, flag_value=False, default=True,
     help="Refuse a ledger of an older version: `epochal db upgrade` is for that.",
 )  # fmt: skip
 @retain_option("logs", "code", "events", "jobs")
 @click.option("--single-user", is_flag=True, help="For this machine's user alone, who is then the administrator.")
 def command(  # the options say what each is for
-    host: str,
-    port: int,
     ledger_url: str | None,
     storage_url: str | None,
     mlflow_uri: str | None,
     token_file: Path | None,
+    more_tokens: tuple[str, ...],
     retention: Retention,
-    **switches: bool,
+    **as_they_are: Any,
 ) -> int:
     """Take jobs, hold the queue, and answer agents and clients, until SIGTERM or Ctrl-C.
 
@@ -60,7 +64,7 @@ def command(  # the options say what each is for
     import os
 
     from epochal.server.serving import serve
-    from epochal.server.settings import ServerSettings
+    from epochal.server.settings import FileToken, ServerSettings
     from epochal.settings import home
     from epochal.urls import is_loopback
 
@@ -70,14 +74,13 @@ def command(  # the options say what each is for
     settings = ServerSettings(
         ledger_url=ledger_url or os.environ.get("EPOCHAL_LEDGER") or here.served.ledger_url,
         storage_url=storage_url or str(here.served.store),
-        host=host,
-        port=port,
         mlflow_uri=mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
         token_file=token_file or here.token,
+        more_tokens=tuple(FileToken.parse(one) for one in more_tokens),
         retention=retention,
-        **switches,
+        **as_they_are,
     )
-    if not is_loopback(host):
+    if not is_loopback(settings.host):
         render.warning("tokens travel as they are over plain HTTP: put TLS in front of the server")
     serve(settings, on_ready=render.text)
     return 0

@@ -1,0 +1,132 @@
+{{- define "epochal.name" -}}
+{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "epochal.cluster" -}}
+{{- default (include "epochal.name" .) .Values.cluster.name -}}
+{{- end -}}
+
+{{- define "epochal.selector" -}}
+app.kubernetes.io/name: epochal
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Of every object. */}}
+{{- define "epochal.labels" -}}
+{{ include "epochal.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "epochal.tokens" -}}
+{{- default (printf "%s-tokens" (include "epochal.name" .)) .Values.tokens.existingSecret -}}
+{{- end -}}
+
+{{- define "epochal.mlflowSecret" -}}
+{{- default (printf "%s-mlflow" (include "epochal.name" .)) .Values.mlflow.existingSecret -}}
+{{- end -}}
+
+{{- define "epochal.databaseSecret" -}}
+{{- default (printf "%s-postgresql" (include "epochal.name" .)) .Values.database.existingSecret -}}
+{{- end -}}
+
+{{- define "epochal.storageClaim" -}}
+{{- default (printf "%s-storage" (include "epochal.name" .)) .Values.storage.existingClaim -}}
+{{- end -}}
+
+{{- define "epochal.serverUrl" -}}
+http://{{ include "epochal.name" . }}-server:8700
+{{- end -}}
+
+{{- define "epochal.mlflowUrl" -}}
+http://{{ include "epochal.name" . }}-mlflow:5000
+{{- end -}}
+
+{{/* As browsers write it. */}}
+{{- define "epochal.mlflowPage" -}}
+{{- if .Values.mlflow.page -}}
+{{- .Values.mlflow.page -}}
+{{- else if and .Values.ingress.enabled .Values.ingress.mlflowHost -}}
+{{- ternary "https" "http" (not (empty .Values.ingress.tlsSecret)) }}://{{ .Values.ingress.mlflowHost -}}
+{{- else -}}
+http://127.0.0.1:5000
+{{- end -}}
+{{- end -}}
+
+{{/* Without passwords, which are in PGPASSWORD: URLs are shown in logs and arguments. */}}
+{{- define "epochal.ledgerUrl" -}}
+{{- default (printf "postgresql://epochal@%s-postgresql/epochal" (include "epochal.name" .)) .Values.database.ledgerUrl -}}
+{{- end -}}
+
+{{- define "epochal.mlflowDatabaseUrl" -}}
+{{- default (printf "postgresql://mlflow@%s-postgresql/mlflow" (include "epochal.name" .)) .Values.database.mlflowUrl -}}
+{{- end -}}
+
+{{/* What the `restricted` Pod Security Standard asks of a pod, and more. */}}
+{{- define "epochal.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "epochal.container" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "epochal.image" -}}
+image: {{ required "image.name: name the image that `make image` built, with its tag" .Values.image.name | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{ include "epochal.container" . }}
+{{- end -}}
+
+{{/* Of what runs for moments: migrations, hooks, tests. */}}
+{{- define "epochal.small" -}}
+resources:
+  requests: {cpu: 100m, memory: 512Mi}
+  limits: {memory: 1Gi}
+{{- end -}}
+
+{{- define "epochal.mlflowCredentials" -}}
+- name: MLFLOW_TRACKING_URI
+  value: {{ include "epochal.mlflowUrl" . }}
+- name: MLFLOW_TRACKING_USERNAME
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: username}}
+- name: MLFLOW_TRACKING_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: password}}
+{{- end -}}
+
+{{- define "epochal.mlflowStore" -}}
+- name: MLFLOW_BACKEND_STORE_URI
+  value: {{ include "epochal.mlflowDatabaseUrl" . | replace "postgresql://" "postgresql+psycopg://" | quote }}
+- name: PGPASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . }}, key: mlflow-password}}
+- name: MLFLOW_ARTIFACTS_DESTINATION
+  value: {{ default "/var/lib/epochal/mlflow" .Values.mlflow.artifacts | quote }}
+- {name: MLFLOW_DISABLE_TELEMETRY, value: "true"}
+- {name: HOME, value: /tmp}
+{{- with .Values.mlflow.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* A value of a Secret that is made once: the one that is there, or a new one. */}}
+{{- define "epochal.kept" -}}
+{{- $secret := lookup "v1" "Secret" .root.Release.Namespace .secret | default dict -}}
+{{- get (get $secret "data" | default dict) .key | default (b64enc (default (randAlphaNum 40) .value)) -}}
+{{- end -}}

@@ -1,0 +1,115 @@
+"""What agents and their jobs are doing, as metrics: by what agents tell the ledger, so that no cluster needs a port for
+it. A job's are gone once its attempt has ended."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.monitoring import Held
+from epochal.ledger.states import JobKind, JobState, Outcome, Reason
+from epochal.ledger.values import AgentInfo
+from epochal.server.metric_table import STEP_PARTS, TABLE, USES, counter, gauge
+
+_LOSSES = {"train": "train/loss", "validation": "val/loss"}
+_TRIALS = {"wanted": "trials", "done": "done", "running": "running", "failed": "failed"}
+_LOST = (Reason.INFRASTRUCTURE, Reason.HANG, Reason.OUT_OF_MEMORY, Reason.USER_ERROR, Reason.INTERRUPTED)
+
+
+class Endings:
+    """Counts the attempts that have ended since this server was first asked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._seen: frozenset[int] | None = None
+        # From the beginning: Prometheus sees no increase in what it has not seen before.
+        self._ended = Counter({(Outcome.of(reason), reason): 0 for reason in (Reason.COMPLETED, *_LOST)})
+        self._lost: dict[Reason, float] = dict.fromkeys(_LOST, 0.0)
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            self._seen, fresh = self._ledger.ended_attempts(self._seen)
+            for one in fresh:
+                self._ended[one.outcome, one.reason] += 1
+                if one.lost_seconds:
+                    self._lost[one.reason] = self._lost.get(one.reason, 0.0) + one.lost_seconds
+            ended, lost = counter("epochal_attempts_ended_total"), counter("epochal_lost_worker_seconds_total")
+            for (outcome, reason), count in self._ended.items():
+                ended.add_metric((outcome, reason), count)
+            for reason, seconds in self._lost.items():
+                lost.add_metric((reason,), seconds)
+        yield from (ended, lost)
+
+
+class _Gauges:
+    """The gauges of many things, each with its own labels; what is no number is left out."""
+
+    def __init__(self, prefix: str) -> None:
+        self.families = {name: gauge(name) for name in TABLE if name.startswith(prefix) and TABLE[name].kind == "gauge"}
+
+    def set(self, name: str, labels: Sequence[str], value: Any) -> None:
+        if isinstance(value, int | float) and math.isfinite(value):
+            self.families[name].add_metric(labels, value)
+
+
+def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
+    """Of one that is silent only that, and nothing once it has left in order."""
+    gauges = _Gauges("epochal_agent_")
+    uses = {name: counter(f"epochal_{name}_total") for name in ("worker_seconds", "gpu_seconds")}
+    for agent in agents:
+        detail = agent.detail
+        if agent.alive or not detail.get("draining"):  # one that has left in order is not missed
+            gauges.set("epochal_agent_up", (agent.name,), int(agent.alive))
+        if not agent.alive:
+            continue
+        gauges.set("epochal_agent_jobs", (agent.name,), detail.get("jobs"))
+        gauges.set("epochal_agent_nodes", (agent.name,), len(agent.nodes))
+        gauges.set("epochal_agent_warm_workers", (agent.name,), detail.get("warm"))
+        gauges.set("epochal_agent_unsent_bytes", (agent.name,), detail.get("unsent_bytes"))
+        for name, resource in (("epochal_agent_cpus", "CPU"), ("epochal_agent_gpus", "GPU")):
+            total = sum(node.total.get(resource, 0.0) for node in agent.nodes)
+            gauges.set(name, (agent.name, "total"), total)
+            gauges.set(name, (agent.name, "free"), sum(node.available.get(resource, 0.0) for node in agent.nodes))
+        for name, metric in uses.items():
+            for use in USES:  # and no other, whatever an agent tells
+                metric.add_metric((agent.name, use), (detail.get(name) or {}).get(use, 0.0))
+    yield from (*gauges.families.values(), *uses.values())
+
+
+def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
+    """``now``: by the database's clock."""
+    jobs, sweeps = _Gauges("epochal_job_"), _Gauges("epochal_sweep_")
+    for one in held:
+        job, attempt = one.job, one.attempt
+        labels = (job.id, job.name)
+        progress = job.progress or {}
+        jobs.set("epochal_job_attempt", labels, job.epoch)
+        jobs.set("epochal_job_running", labels, int(job.state is JobState.RUNNING))
+        jobs.set("epochal_job_workers", labels, attempt.world_size)
+        jobs.set("epochal_job_checkpoint_step", labels, attempt.checkpoint_step)
+        if attempt.started_at is not None:
+            since = max(attempt.started_at, attempt.checkpoint_at or 0.0)
+            jobs.set("epochal_job_checkpoint_age_seconds", labels, max(0.0, now - since))
+        if attempt.started_at is not None and job.kind is JobKind.TRAIN:  # none was done before the first report
+            jobs.set("epochal_job_step", labels, progress.get("step", 0))
+        jobs.set("epochal_job_total_steps", labels, progress.get("total_steps"))
+        jobs.set("epochal_job_samples_per_second", labels, progress.get("samples_per_second"))
+        for split, name in _LOSSES.items():
+            jobs.set("epochal_job_loss", (*labels, split), (progress.get("metrics") or {}).get(name))
+        for part in STEP_PARTS:
+            jobs.set("epochal_job_step_seconds", (*labels, part), (progress.get("step_seconds") or {}).get(part))
+        ranks = progress.get("ranks") or {}
+        jobs.set("epochal_job_slowest_rank", labels, ranks.get("rank"))
+        for which in ("slowest", "mean"):
+            jobs.set("epochal_job_rank_seconds", (*labels, which), ranks.get(which))
+        for state, name in _TRIALS.items():
+            sweeps.set("epochal_sweep_trials", (*labels, state), progress.get(name))
+        sweeps.set("epochal_sweep_best", labels, (progress.get("best") or {}).get("value"))
+    yield from (*jobs.families.values(), *sweeps.families.values())

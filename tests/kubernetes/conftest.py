@@ -1,0 +1,44 @@
+"""Tests on a real cluster: the one of ``KUBECONFIG``, whose nodes have (or can pull) the image ``EPOCHAL_IMAGE``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubernetes_cluster import Kubernetes
+
+IMAGE = os.environ.get("EPOCHAL_IMAGE", "")
+"""Read before the environment is cleaned."""
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Kubernetes:
+    if missing := [
+        name for name in ("KUBECONFIG", "EPOCHAL_IMAGE") if not {**os.environ, "EPOCHAL_IMAGE": IMAGE}.get(name)
+    ]:
+        pytest.skip(f"needs a cluster: {' and '.join(missing)} not set")
+    if missing := [name for name in ("kubectl", "helm") if shutil.which(name) is None]:
+        pytest.skip(f"needs {' and '.join(missing)}")
+    return Kubernetes(IMAGE)
+
+
+@pytest.fixture(scope="module")
+def namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    """A new one, which takes restricted pods alone; it goes with all that is in it."""
+    name = f"epochal-test-{secrets.token_hex(3)}"
+    kubernetes.kubectl("create", "namespace", name)
+    kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        yield name
+    finally:
+        kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return Path(__file__).parents[2]

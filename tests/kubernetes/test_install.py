@@ -1,0 +1,131 @@
+"""From nothing: one `helm install` into a restricted namespace, its test, its notes' commands, who reaches what."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubernetes_cluster import Kubernetes, environment, run
+
+RELEASE = "epochal"
+DEPLOYMENTS = {"epochal-server", "epochal-mlflow", "epochal-agent"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[float]:
+    seconds = kubernetes.install(namespace)
+    print(f"helm install --wait took {seconds:.0f} s")
+    yield seconds
+    kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--timeout", "5m")
+
+
+def test_everything_is_ready_on_two_nodes(kubernetes: Kubernetes, namespace: str) -> None:
+    pods = kubernetes.get(namespace, "pods")["items"]
+    running = [pod for pod in pods if pod["status"]["phase"] != "Succeeded"]
+    assert len(running) == 7, [pod["metadata"]["name"] for pod in pods]
+    for pod in running:
+        assert all(one["ready"] and not one["restartCount"] for one in pod["status"]["containerStatuses"]), pod
+    workers = [pod for pod in running if pod["metadata"]["labels"].get("epochal.io/role") == "worker"]
+    assert len({pod["spec"]["nodeName"] for pod in workers}) == 2
+
+
+def test_helm_test_passes(kubernetes: Kubernetes, namespace: str) -> None:
+    said = kubernetes.helm("test", RELEASE, "--namespace", namespace, "--logs", "--timeout", "10m")
+    assert "takes the token" in said
+    assert "takes the password" in said
+    assert "SUCCEEDED" in said
+    assert "FINISHED" in said
+
+
+def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str, root: Path) -> None:
+    notes = kubernetes.helm("get", "notes", RELEASE, "--namespace", namespace)
+    commands = re.findall(r"^  (.+)$", notes[notes.index("Sign in") : notes.index("Give others")], re.MULTILINE)
+    assert [line.split()[0] for line in commands] == ["kubectl", "kubectl", "epochal"]
+    # A person takes longer to type the next line than a port takes to be forwarded.
+    listens = "until (exec 3<>/dev/tcp/127.0.0.1/8700) 2>/dev/null; do sleep 0.2; done"
+    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", commands[0], listens, *commands[1:]])
+    typed = subprocess.run(
+        ["bash", "-ec", script], cwd=root, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+    assert "SUCCEEDED" in typed.stdout + typed.stderr
+
+
+REACH = """
+import json, socket, urllib.error, urllib.request
+def reach(host, port):
+    try:
+        socket.create_connection((host, port), 5).close()
+        return "open"
+    except OSError as error:
+        return type(error).__name__
+def ask(url):
+    try:
+        return urllib.request.urlopen(url, timeout=5).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__
+places = {
+    "gcs": ("epochal-head-svc", 6379), "dashboard": ("epochal-head-svc", 8265), "client": ("epochal-head-svc", 10001),
+    "ray metrics": ("epochal-head-svc", 8080), "postgresql": ("epochal-postgresql", 5432),
+    "mlflow": ("epochal-mlflow", 5000), "server": ("epochal-server", 8700),
+}
+urls = {name: ask("http://epochal-server:8700" + path) for name, path in (
+    ("jobs", "/api/v1/jobs"), ("metrics", "/metrics"), ("health", "/healthz"))}
+print(json.dumps({name: reach(*place) for name, place in places.items()} | urls))
+"""
+
+
+def test_a_strange_pod_reaches_the_server_alone(kubernetes: Kubernetes, namespace: str) -> None:
+    found = json.loads(kubernetes.python(namespace, "stranger", REACH))
+    assert {name for name, what in found.items() if what == "open"} == {"server"}
+    assert (found["jobs"], found["metrics"], found["health"]) == (401, 401, 200)
+    labels = "app.kubernetes.io/name=epochal,app.kubernetes.io/instance=epochal,app.kubernetes.io/component=server"
+    friend = json.loads(kubernetes.python(namespace, "friend", REACH, labels))
+    opened = {name for name, what in friend.items() if what == "open"}
+    assert opened == {"server", "postgresql", "mlflow"}, "the same script reaches what it may"
+
+
+def test_accounts_may_do_what_the_docs_say(kubernetes: Kubernetes, namespace: str) -> None:
+    def may(account: str, verb: str, what: str) -> bool:
+        who = f"system:serviceaccount:{namespace}:{account}"
+        command = ("kubectl", "auth", "can-i", verb, what, "--namespace", namespace, "--as", who)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+        return done.stdout.strip() == "yes"
+
+    agent = {(verb, what) for verb in ("get", "list", "patch", "create", "delete") for what in (
+        "rayclusters.ray.io/epochal", "rayclusters.ray.io/other", "pods", "secrets", "deployments"
+    ) if may("epochal-agent", verb, what)}  # fmt: skip
+    assert agent == {
+        ("get", "rayclusters.ray.io/epochal"), ("patch", "rayclusters.ray.io/epochal"), ("list", "pods"),
+    }  # fmt: skip
+    for account in ("default", "epochal-cluster"):
+        assert not may(account, "list", "pods"), f"{account}: the hook's rights went with it"
+        assert not may(account, "get", "secrets")
+
+
+def test_no_secret_is_shown(kubernetes: Kubernetes, namespace: str) -> None:
+    values = [
+        run("base64", "--decode", stdin=value)
+        for one in kubernetes.get(namespace, "secrets")["items"]
+        if one["type"] == "Opaque"
+        for key, value in one["data"].items()
+        if key != "username"
+    ]
+    assert len(values) >= 8
+    kinds = "pods,deployments,statefulsets,configmaps,rayclusters,events,jobs"
+    shown = kubernetes.kubectl("--namespace", namespace, "get", kinds, "--output", "yaml")
+    for pod in kubernetes.get(namespace, "pods")["items"]:
+        shown += kubernetes.kubectl("--namespace", namespace, "logs", "--all-containers", pod["metadata"]["name"])
+        if pod["status"]["phase"] == "Running":
+            arguments = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+            name = pod["metadata"]["name"]
+            shown += kubernetes.kubectl("--namespace", namespace, "exec", name, "--", "sh", "-c", arguments)
+    assert "epochal" in shown
+    assert not [value[:4] for value in values if value in shown]

@@ -1,0 +1,225 @@
+"""The chart, for every `helm/epochal/ci/*-values.yaml`: rendered and linted by Helm's engine, valid, and safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+import chart_files
+from epochal.cluster.load import load_cluster_spec
+from epochal.cluster.manifests import manifests
+
+ROOT = Path(__file__).parents[2]
+CI = sorted((chart_files.CHART / "ci").glob("*-values.yaml"))
+RAY_CLUSTER = Draft202012Validator(json.loads((Path(__file__).parent / "raycluster.json").read_text()))
+MONITORING = "monitoring.coreos.com/v1"
+"""Of the Prometheus operator, whose schemas are not here."""
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def chart() -> Any:
+    return helm.Chart.load(chart_files.CHART)
+
+
+def render(chart: Any, values: Object, namespace: str = "training") -> dict[str, str]:
+    rendered: dict[str, str] = chart.render(values, name="epochal", namespace=namespace)
+    return rendered
+
+
+def objects_of(rendered: dict[str, str]) -> list[Object]:
+    texts = [text for name, text in rendered.items() if not name.endswith(".txt")]
+    return [one for text in texts for one in yaml.safe_load_all(text) if one]
+
+
+@pytest.fixture(params=CI, ids=lambda path: path.stem.removesuffix("-values"))
+def values(request: pytest.FixtureRequest) -> Object:
+    loaded: Object = yaml.safe_load(request.param.read_text())
+    return loaded
+
+
+@pytest.fixture
+def objects(chart: Any, values: Object, tmp_path: Path) -> list[Object]:
+    """What the chart installs, and what its hook then applies."""
+    found = objects_of(render(chart, values))
+    (spec,) = [one["data"]["cluster.yaml"] for one in found if "cluster.yaml" in one.get("data", {})]
+    (tmp_path / "cluster.yaml").write_text(spec)
+    return found + manifests(load_cluster_spec(tmp_path / "cluster.yaml"), "training")
+
+
+def within(node: Any, key: str) -> Iterator[Object]:
+    """Every mapping below that has the key."""
+    if isinstance(node, dict):
+        if key in node:
+            yield node
+        for child in node.values():
+            yield from within(child, key)
+    elif isinstance(node, list):
+        for child in node:
+            yield from within(child, key)
+
+
+def containers(objects: list[Object]) -> list[Object]:
+    return [one for pod in within(objects, "containers") for one in pod["containers"] + pod.get("initContainers", [])]
+
+
+def test_there_are_values_to_try() -> None:
+    assert {path.stem for path in CI} == {"kind-values", "production-values", "air-gapped-values"}
+
+
+def test_helm_finds_nothing_to_complain_of(values: Object) -> None:
+    found = helm.lint(chart_files.CHART, values, strict=True, kube_version="v1.34.0")
+    told = [one for one in found["messages"] if "icon" not in str(one)]
+    assert not told
+
+
+def test_objects_are_valid(objects: list[Object]) -> None:
+    for one in objects:
+        if one["kind"] == "RayCluster":
+            RAY_CLUSTER.validate(one["spec"])
+        elif one["apiVersion"] != MONITORING:
+            kubernetes_validate.validate(one, "1.34", strict=True)
+    names = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert len(names) == len(set(names)), "the chart and the cluster that it applies have names of their own"
+
+
+def test_pods_pass_the_restricted_standard(objects: list[Object]) -> None:
+    pods = list(within(objects, "containers"))
+    assert len(pods) >= 8
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert all("hostPath" not in volume for volume in pod.get("volumes", []))
+        assert pod["enableServiceLinks"] is False
+    for container in containers(objects):
+        own = container["securityContext"]
+        assert own == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_every_container_asks_for_what_it_needs_and_is_of_one_version(objects: list[Object]) -> None:
+    for container in containers(objects):
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+        image = container["image"].rpartition("/")[2]
+        assert ":" in image
+        assert not image.endswith(":latest")
+
+
+def test_what_may_ask_kubernetes_is_the_agent_and_a_hook(objects: list[Object]) -> None:
+    for one in objects:
+        for pod in within(one, "containers"):
+            may = one["metadata"]["name"].endswith("-agent") or "helm.sh/hook" in one["metadata"].get("annotations", {})
+            assert pod["automountServiceAccountToken"] is (may and "serviceAccountName" in pod)
+    assert not [one for one in objects if one["kind"].startswith("Cluster")], "no right goes beyond the namespace"
+    rights = [one for one in objects if one["kind"] in ("Role", "RoleBinding")]
+    assert {"helm.sh/hook" in one["metadata"].get("annotations", {}) for one in rights} == {True, False}
+
+
+def test_nobody_is_let_in_from_outside_by_default(objects: list[Object]) -> None:
+    types = [one["spec"].get("type", "ClusterIP") for one in objects if one["kind"] == "Service"]
+    types += [one["serviceType"] for one in within(objects, "serviceType")]
+    assert set(types) == {"ClusterIP"}
+
+
+def test_a_secret_is_in_secrets_alone(chart: Any, values: Object) -> None:
+    """Where none is given each installation has passwords of its own, and no other object has one of them."""
+    first, second = (objects_of(render(chart, values)) for _ in range(2))
+    made = [
+        {one["metadata"]["name"]: one["data"] for one in found if one["kind"] == "Secret"} for found in (first, second)
+    ]
+    assert made[0].keys() == made[1].keys()
+    for name, data in made[0].items():
+        for key, value in data.items():
+            assert (value == made[1][name][key]) == (key == "username"), (name, key)
+    shown = [one for one in first if one["kind"] != "Secret"]
+    for container in containers(shown):
+        for variable in container["env"]:
+            if any(word in variable["name"] for word in ("PASSWORD", "TOKEN", "SECRET", "_KEY")):
+                assert "value" not in variable, variable
+    for data in made[0].values():
+        assert not any(value in json.dumps(shown) for key, value in data.items() if key != "username")
+
+
+def test_secrets_of_ones_own_are_used_and_none_is_made(chart: Any) -> None:
+    values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    found = objects_of(render(chart, values))
+    assert not [one for one in found if one["kind"] in ("Secret", "StatefulSet")]
+    named = {one["secretKeyRef"]["name"] for one in within(found, "secretKeyRef")}
+    assert {"epochal-tokens-of-vault", "epochal-mlflow-of-vault", "epochal-databases", "object-store"} <= named
+
+
+def test_mlflow_knows_its_names(chart: Any) -> None:
+    values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    (hosts,) = [
+        variable["value"].split(",")
+        for container in containers(objects_of(render(chart, values)))
+        for variable in container["env"]
+        if variable["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS"
+    ]
+    assert {"epochal-mlflow:*", "epochal-mlflow.training.svc:*", "localhost:*", "mlflow.example.com"} <= set(hosts)
+
+
+IMAGE = {"image": {"name": "localhost/epochal:1"}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, "image.name: name the image"),
+        ({"image": {"name": "epochal"}}, "/image/name"),
+        ({"image": {"name": "epochal:latest"}}, "/image/name"),
+        ({**IMAGE, "sever": {}}, "sever"),
+        ({**IMAGE, "database": {"ledgerUrl": "postgresql://a:secret@db/epochal"}}, "/database/ledgerUrl"),
+        ({**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "existingSecret": "x"}}, "database.mlflowUrl"),
+        (
+            {**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "mlflowUrl": "postgresql://a@db/b"}},
+            "database.existingSecret",
+        ),
+        ({**IMAGE, "storage": {"size": "much"}}, "/storage/size"),
+        ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "mni": 1}]}}, "mni"),
+        ({**IMAGE, "cluster": {"head": {"memory": 4}}}, "/cluster/head/memory"),
+        ({**IMAGE, "mlflow": {"workers": "two"}}, "/mlflow/workers"),
+        ({**IMAGE, "ingress": {"enabled": True}}, "ingress.host: name the host"),
+    ],
+    ids=[
+        "no-image", "no-tag", "latest", "unknown", "password", "one-url", "no-secret", "size", "group", "unit", "type",
+        "host",
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused(chart: Any, wrong: Object, words: str) -> None:
+    with pytest.raises(helm.HelmError, match=words):
+        render(chart, wrong)
+
+
+def test_generated_files_are_current() -> None:
+    assert chart_files.SCHEMA.read_text() == chart_files.schema(), "run `make docs`"
+    assert chart_files.README.read_text() == chart_files.readme(), "run `make docs`"
+
+
+def test_the_chart_is_of_this_version() -> None:
+    known = yaml.safe_load((chart_files.CHART / "Chart.yaml").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'\nversion = "{known["version"]}"\n' in project
+    assert known["appVersion"] == known["version"]
+
+
+def test_notes_have_commands_that_are_there(chart: Any, values: Object) -> None:
+    (notes,) = [text for name, text in render(chart, values).items() if name.endswith("NOTES.txt")]
+    assert "epochal submit jobs/quickstart.yaml --wait" in notes
+    assert "epochal login http" in notes
+    assert (ROOT / "jobs" / "quickstart.yaml").exists()

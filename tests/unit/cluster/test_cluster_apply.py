@@ -1,0 +1,202 @@
+"""Applying a cluster spec: what becomes of each object, whose the numbers of pods are, and what it waits for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import Configuration
+
+from epochal.cli.main import main
+from epochal.cluster.api import Api
+from epochal.cluster.apply import apply
+from epochal.cluster.kinds import path_to
+from epochal.cluster.load import load_cluster_spec
+from epochal.cluster.manifests import manifests
+from epochal.cluster.scale import scale
+from epochal.errors import CapacityError, ConflictError
+from kubernetes_api import KubernetesApi
+
+SPEC = """\
+version: 1
+name: pool
+image: {name: "epochal:0.1.0"}
+server: {url: "http://server:8700", token: {secret: agent, key: token}}
+tracking: {url: "http://mlflow:5000"}
+storage: {claim: storage}
+groups:
+  - {name: cpu, cpus: 4, memory: 8GiB, min: 0, max: 4}
+  - {name: big, cpus: 8, memory: 8GiB, min: 1, max: 2}
+"""
+RAY = path_to("RayCluster", "training", "pool")
+
+
+@pytest.fixture
+def server() -> Iterator[KubernetesApi]:
+    with KubernetesApi() as running:
+        yield running
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(SPEC)
+    return file
+
+
+def applied(server: KubernetesApi, spec: Path, *overrides: str, **how: bool) -> dict[str, str]:
+    objects = manifests(load_cluster_spec(spec, overrides), "training")
+    return {f"{one.kind} {one.name}": one.what for one in apply(Api(Configuration(host=server.url)), objects, **how)}
+
+
+def sizes(server: KubernetesApi) -> dict[str, int]:
+    return {group["groupName"]: group["replicas"] for group in server.objects[RAY]["spec"]["workerGroupSpecs"]}
+
+
+def test_applied_again_it_changes_what_was_changed(server: KubernetesApi, spec: Path) -> None:
+    first = applied(server, spec)
+    assert set(first.values()) == {"created"}
+    assert set(first) >= {"RayCluster pool", "Deployment pool-agent", "Role pool-agent"}
+    assert set(applied(server, spec).values()) == {"unchanged"}
+    again = applied(server, spec, "groups.0.max=3")
+    assert {name for name, what in again.items() if what == "changed"} == {"RayCluster pool"}
+
+
+def test_it_leaves_the_numbers_of_pods_to_the_agent(server: KubernetesApi, spec: Path) -> None:
+    applied(server, spec)
+    assert sizes(server) == {"cpu": 0, "big": 1}
+    scale(Api(Configuration(host=server.url)), server.objects[RAY], {"cpu": 3}, {"cpu": ["pod-a"]})
+    assert server.objects[RAY]["metadata"]["managedFields"] == [{"manager": "epochal-agent"}]
+    assert applied(server, spec, "groups.0.cpus=6")["RayCluster pool"] == "changed"
+    assert sizes(server) == {"cpu": 3, "big": 1}
+    group = server.objects[RAY]["spec"]["workerGroupSpecs"][0]
+    assert group["scaleStrategy"] == {"workersToDelete": ["pod-a"]}
+    assert group["rayStartParams"]["num-cpus"] == "6"
+    applied(server, spec, "groups.0.max=2", "groups.1.min=2")
+    assert sizes(server) == {"cpu": 2, "big": 2}, "within the new bounds"
+
+
+def test_a_number_that_is_set_in_between_is_not_lost(server: KubernetesApi, spec: Path) -> None:
+    applied(server, spec)
+    answer, late = server.answer, iter([True])
+
+    def between(method: str, target: str, body: Any) -> Any:
+        if method == "PATCH" and "rayclusters" in target and next(late, False):
+            changed = json.loads(json.dumps(server.objects[RAY]))
+            changed["spec"]["workerGroupSpecs"][0]["replicas"] = 4
+            server.put(RAY, changed, "epochal-agent")
+        return answer(method, target, body)
+
+    server.answer = between  # type: ignore[method-assign]
+    assert applied(server, spec, "groups.0.cpus=6")["RayCluster pool"] == "changed"
+    assert sizes(server) == {"cpu": 4, "big": 1}
+
+
+def test_what_somebody_else_has_set_stays(server: KubernetesApi, spec: Path) -> None:
+    applied(server, spec)
+    server.put(RAY, server.objects[RAY], "kubectl-edit")
+    with pytest.raises(ConflictError, match="kubectl-edit"):
+        applied(server, spec, "groups.0.cpus=6")
+    assert applied(server, spec, "groups.0.cpus=6", force=True)["RayCluster pool"] == "changed"
+
+
+def test_a_dry_run_of_the_server_changes_nothing(server: KubernetesApi, spec: Path) -> None:
+    assert set(applied(server, spec, dry_run=True).values()) == {"created"}
+    assert not server.objects
+    assert {query["dryRun"] for method, _, query in server.requests if method == "PATCH"} == {"All"}
+
+
+@pytest.fixture
+def kubeconfig(server: KubernetesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+
+
+def pod(server: KubernetesApi, role: str, name: str, status: dict[str, Any], group: str = "") -> None:
+    labels = {"epochal.io/cluster": "pool", "epochal.io/role": role, "ray.io/group": group}
+    template = server.objects[RAY]["spec"]["headGroupSpec"]["template"]
+    metadata = {"name": name, "labels": labels, "annotations": template["metadata"]["annotations"]}
+    containers = [{"name": "ray", "image": "epochal:0.1.0", "resources": {"requests": {"cpu": "8"}}}]
+    path = path_to("Pod", "training", name)
+    server.put(path, {"metadata": metadata, "spec": {"containers": containers}, "status": status})
+
+
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_the_command_waits_and_says_for_what(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["cluster", "apply", str(spec), "--timeout", "0s"]) == CapacityError.exit_code
+    told = capsys.readouterr().err
+    assert "RayCluster pool is created" in told
+    assert "KubeRay has not seen the RayCluster yet" in told
+    assert "`epochal cluster status pool -n training`" in told
+
+    deployment = server.objects[path_to("Deployment", "training", "pool-agent")]
+    deployment["status"] = {"updatedReplicas": 1}
+    server.objects[RAY]["status"] = {"state": "ready"}
+    pod(server, "head", "pool-head", READY)
+    pod(server, "agent", "pool-agent-1", READY)
+    refused = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available."
+    scheduled = {"type": "PodScheduled", "status": "False", "message": refused}
+    pod(server, "worker", "pool-big-1", {"phase": "Pending", "conditions": [scheduled]}, "big")
+    assert main(["cluster", "status", "pool"]) == 5
+    out, told = capsys.readouterr()
+    assert [line.split()[:4] for line in out.splitlines()[3:]] == [
+        ["group", "cpu", "0", "0"],
+        ["group", "big", "0", "1"],
+    ]
+    assert "group big: 1 of 1 pod: no node takes it: of 2 nodes 2 with less than 8 cpu free" in told
+
+    pod(server, "worker", "pool-big-1", READY, "big")
+    assert main(["cluster", "apply", str(spec), "-o", "json", "--timeout", "5s"]) == 0
+    assert json.loads(capsys.readouterr().out)["ready"] is True
+    assert main(["cluster", "status", "pool"]) == 0
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_pods_of_the_spec_before_do_not_count(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied(server, spec)
+    pod(server, "head", "pool-head", READY)
+    applied(server, spec, "image.name=epochal:0.2.0")
+    assert main(["cluster", "status", "pool", "-o", "json"]) == 5
+    head = json.loads(capsys.readouterr().out)["parts"][0]
+    assert (head["ready"], head["waits"]) == (0, ["1 of 1 pod: it is of the spec before, and is made anew"])
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_scale_keeps_to_the_bounds(server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    applied(server, spec)
+    assert main(["cluster", "scale", "pool", "cpu=2"]) == 0
+    assert "group cpu: 0 pods before, 2 now" in capsys.readouterr().err
+    assert sizes(server)["cpu"] == 2
+    for wrong, code in (("cpu=5", 2), ("cpu", 2), ("gpu=1", 3)):
+        assert main(["cluster", "scale", "pool", wrong]) == code
+    assert "0 to 4 pods, not 5" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, spec: Path) -> None:
+    applied(server, spec)
+    applied(server, spec, "name=other")
+    assert main(["cluster", "delete", "pool", "--yes"]) == 0
+    left = {one["metadata"]["labels"]["epochal.io/cluster"] for one in server.objects.values()}
+    assert left == {"other"}
+    assert main(["cluster", "delete", "pool", "--yes"]) == 3
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_a_dry_run_of_the_client_asks_nobody(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cluster", "apply", str(spec), "--dry-run", "client", "-n", "here"]) == 0
+    assert main(["cluster", "render", str(spec), "-n", "here"]) == 0
+    out = capsys.readouterr().out
+    assert out[: len(out) // 2] == out[len(out) // 2 :]
+    assert not server.requests
