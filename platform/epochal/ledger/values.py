@@ -5,7 +5,7 @@ Times are seconds since 1970 UTC by the database's clock; ``to_dict`` writes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -255,6 +255,11 @@ class AgentInfo(Value):
     def owner(self) -> str:
         """Its name on leases."""
         return f"{self.name}/{self.incarnation}"
+
+    @property
+    def warnings(self) -> Sequence[Mapping[str, str]]:
+        """What is not as it should be with it, each ``found``, and what to do about it, ``advice``."""
+        return self.detail.get("warnings", ()) if self.alive else ()
 
 
 class Role(StrEnum):
