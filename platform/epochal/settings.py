@@ -13,6 +13,8 @@ from epochal.redaction import said
 
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
+DEFAULT_PROMETHEUS_PORT = 8790
+"""Not its own 9090: where it is installed as a service, that one listens there."""
 _DAY = 86_400.0
 
 CREDENTIALS = (
@@ -157,6 +159,12 @@ def is_text(path: str) -> bool:
 def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
     """Where runs are recorded: ``MLFLOW_TRACKING_URI``, else a SQLite file in the home."""
     return environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri
+
+
+def tracking_page(uri: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Where people find in a browser what is recorded at ``uri``: ``EPOCHAL_TRACKING_PAGE``, where MLflow has another
+    address for agents, as within a cluster."""
+    return environ.get("EPOCHAL_TRACKING_PAGE") or uri
 
 
 def sqlite_url(path: Path) -> str:

@@ -60,7 +60,10 @@ class Invented:
 
     def beat(self) -> None:
         """Have the first agent tell again that it is alive."""
-        self.server.ledger.heartbeat("cluster-a", "1", NODES, [], {})
+        self.server.ledger.heartbeat("cluster-a", "1", NODES, [], {"warnings": [WARNING]})
+
+
+WARNING = {"found": "node gpu-01 does not keep idle workers", "advice": "set RAY_a=0 <b>there</b>"}
 
 
 def spec(queue: str = "default", **resources: Any) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def invent(server: RunningServer) -> Invented:
         return jobs[purpose]
 
     _ended(server, submit)
-    ledger.heartbeat("cluster-a", "1", NODES, [], {})
+    ledger.heartbeat("cluster-a", "1", NODES, [], {"warnings": [WARNING]})
     ledger.heartbeat("lab-laptop", "1", [Node("n3", "192.168.1.20", {"CPU": 2}, {"CPU": 2})], [], {})
     training = _runs(server, submit("training", "digits-cnn"), progress(430))
     ledger.set_data(training, DATA.first(MOST_SHOWN).to_dict())

@@ -66,6 +66,7 @@ class TestList:
         cluster = signed_in.text("#agents")
         assert "gpu-01 CPU 3.5 / 16 free GPU 1 / 4 free Memory 20 GiB / 64 GiB free" in cluster
         meters = signed_in.all("#agents [role=meter]")
+        assert "node gpu-01 does not keep idle workers; set RAY_a=0 <b>there</b>" in cluster
         assert {"CPU in use on gpu-01", "GPU in use on gpu-02"} <= {one.get_attribute("aria-label") for one in meters}
 
     def test_filter_finds_by_any_word(self, signed_in: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from epochal.engine import local_ray
 from epochal.engine.connection import connect
 from epochal.errors import UnreachableError
 from polling import gone, until
@@ -27,6 +29,26 @@ def test_an_address_where_nobody_answers(tmp_path: Path) -> None:
     assert "ray start --head" in error.value.hint
     with pytest.raises(UnreachableError, match="no Ray address"), connect("nonsense", token_path=tmp_path / "token"):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the port cannot be kept")
+def test_nobody_gets_the_port_of_an_agent_that_is_slow_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raylet, and so every job, ended with an agent that found its port taken."""
+    quick = local_ray._agent_command
+    slow = ["sh", "-c", 'sleep 4; exec "$@"', "sh"]
+    monkeypatch.setattr(local_ray, "_agent_command", lambda *component: [*slow, *quick(*component)])
+    with connect(token_path=tmp_path / "token", cpus=1):
+        (raylet,) = [one for one in psutil.Process().children() if one.name() == "raylet"]
+        (port,) = [word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--runtime_env_agent_port=")]
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((local_ray.LOOPBACK, int(port)))
+        until(lambda: "ray::RuntimeEnvAgent" in [one.name() for one in raylet.children()], "the agent")
+        until(lambda: socket.socket().connect_ex((local_ray.LOOPBACK, int(port))) == 0, "the agent listens")
+        assert raylet.is_running()
+    with socket.socket() as other:
+        other.bind((local_ray.LOOPBACK, int(port)))
 
 
 DRIVER = """

@@ -39,7 +39,7 @@ import os, torch
 torch._C._cuda_getDeviceCount = lambda: os._exit(7)
 torch._C._cuda_getCurrentRawStream = torch._C._cuda_getDeviceCount
 torch.autograd.Variable._execution_engine = None
-from epochal.engine.warm import MODULES
+from epochal.engine.warm_round import MODULES
 from epochal.training.warm_up import warm_up
 for module in MODULES:
     __import__(module)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from kubernetes_cluster import Administrator, Kubernetes, environment, run, signed_in
+from epochal.client.client import Client
+from kubernetes_cluster import Administrator, Kubernetes, environment, forwarded, run, signed_in
+from monitored import alerts, panels, prometheus
 
 RELEASE = "epochal"
 ROOT = Path(__file__).parents[2]
@@ -54,6 +59,32 @@ def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str)
     )
     assert typed.returncode == 0, typed.stdout + typed.stderr
     assert "SUCCEEDED" in typed.stdout + typed.stderr
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus")
+def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
+    kubernetes: Kubernetes, namespace: str, tmp_path: Path
+) -> None:
+    """By forwarded ports; in the cluster a ServiceMonitor and a PodMonitor have the Prometheus operator find them."""
+    tokens = {
+        name: base64.b64decode(value).decode()
+        for name, value in kubernetes.get(namespace, "secret/epochal-tokens")["data"].items()
+    }
+    pods = kubernetes.get(namespace, "pods", "--selector", "epochal.io/role in (head, worker)")["items"]
+    served = {"service/epochal-server": 8700} | {f"pod/{pod['metadata']['name']}": 8080 for pod in pods}
+    with ExitStack() as stack:
+        urls = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
+        server, *nodes = [int(url.rpartition(":")[2]) for url in urls]
+        ports = {"epochal": [server], "ray": nodes}
+        watching = stack.enter_context(prometheus(tmp_path, ports, tokens["prometheus"]))
+        client = Client(urls[0], tokens["admin"])
+        stack.callback(client.close)
+        long = ("train.epochs=3000", "checkpoint.every=20ep")
+        job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")
+        watching.until_all_have_data([*panels("fleet"), *panels("job"), *alerts()], job.id, 240)
+        assert watching.ask("query", query="min(up)")["result"][0]["value"][1] == "1"
+        assert len(watching.ask("query", query="ray_node_cpu_utilization")["result"]) == len(pods)
+        client.stop(job.id)
 
 
 REACH = """

@@ -14,6 +14,7 @@ from markdown import DOCUMENTS, anchors, commands, links, sections
 from told_commands import SOURCES, VALUE, commands_in
 
 from epochal.cli.dispatch import cli
+from epochal.engine.ray_variables import SHARED
 from epochal.ledger.states import EventKind
 from epochal.spec import reference
 
@@ -53,6 +54,13 @@ def test_every_kind_of_event_is_in_the_table_and_nothing_else() -> None:
     table = sections(DOCS / "concepts.md")["Events"]
     told = [word for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)]
     assert sorted(told) == sorted(EventKind)
+
+
+def test_variables_of_a_ray_that_others_start_are_documented() -> None:
+    text = (DOCS / "how-to" / "run-an-agent.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\b((?:RAY|TORCH)_\w+=[\w.]+)(?=\s)", text)) == {
+        "RAY_AUTH_MODE=token", *(f"{name}={value}" for name, value in SHARED.items())
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -43,6 +43,17 @@ http://{{ include "epochal.name" . }}-server:8700
 http://{{ include "epochal.name" . }}-mlflow:5000
 {{- end -}}
 
+{{/* As browsers write it. */}}
+{{- define "epochal.mlflowPage" -}}
+{{- if .Values.mlflow.page -}}
+{{- .Values.mlflow.page -}}
+{{- else if and .Values.ingress.enabled .Values.ingress.mlflowHost -}}
+{{- ternary "https" "http" (not (empty .Values.ingress.tlsSecret)) }}://{{ .Values.ingress.mlflowHost -}}
+{{- else -}}
+http://127.0.0.1:5000
+{{- end -}}
+{{- end -}}
+
 {{/* Without passwords, which are in PGPASSWORD: URLs are shown in logs and arguments. */}}
 {{- define "epochal.ledgerUrl" -}}
 {{- default (printf "postgresql://epochal@%s-postgresql/epochal" (include "epochal.name" .)) .Values.database.ledgerUrl -}}

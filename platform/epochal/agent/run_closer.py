@@ -15,6 +15,7 @@ from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows, s
 from epochal.errors import EpochalError
 from epochal.files import write_atomically
 from epochal.ledger.values import Held, Lease
+from epochal.settings import tracking_page
 from epochal.tracking.connection import connect
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_state import SyncState, has_news
@@ -87,7 +88,7 @@ def tell_runs(source: JobSource, lease: Held, folder: Path, known: str | None) -
     """
     state = SyncState.load(folder)
     if state.run_id and state.run_id != known:
-        source.set_run(lease, state.run_id, state.uri, state.experiment_id or None)
+        source.set_run(lease, state.run_id, tracking_page(state.uri), state.experiment_id or None)
     sent = SweepTrials(folder)
     sent.read_sent()
     if ids := sent.run_ids:

@@ -214,6 +214,8 @@ def _agent(spec: ClusterSpec, namespace: str) -> Manifest:
         _from_secret("RAY_AUTH_TOKEN", SecretKey(secret=spec.name, key="auth_token")),  # KubeRay makes it
         _from_secret("EPOCHAL_TOKEN", spec.server.token),
     ]
+    if spec.tracking.page is not None:
+        container["env"].append({"name": "EPOCHAL_TRACKING_PAGE", "value": spec.tracking.page})
     if spec.agent.warm is not None:
         container["env"].append({"name": "EPOCHAL_WARM", "value": str(spec.agent.warm)})
     template = _template(spec, "agent", container, _HEAD_SHM)

@@ -67,6 +67,8 @@ class Tracking(Section):
 
     url: Url
     """Its address as the pods see it."""
+    page: Url | None = None
+    """Its address as people's browsers see it, which links to runs begin with; default: `url`."""
     username: SecretKey | None = None
     """Where MLflow asks for one."""
     password: SecretKey | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from epochal.doctor import environment, hardware, installation, ledger
+from epochal.doctor import agents, environment, hardware, installation, ledger
 from epochal.doctor.check import Check, fail, ok
 from epochal.errors import EpochalError
 from epochal.redaction import said
@@ -22,6 +22,7 @@ def diagnose(home: Home, tracking_uri: str) -> Iterator[Check]:
         ("environment", lambda: environment.look(home.root)),
         ("services", lambda: _services(home, tracking_uri)),
         ("ledger", lambda: ledger.look(home)),
+        ("agents", agents.look),
     )
     for name, look in looks:
         yield from _guarded(name, look)

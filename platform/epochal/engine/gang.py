@@ -17,7 +17,8 @@ from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
 from epochal.engine.failure import GRACE, FailureKind, first_failure
 from epochal.engine.place import Place, Seat
 from epochal.engine.ranks import Ranks
-from epochal.engine.warm import Claim, preload
+from epochal.engine.warm import Claim
+from epochal.engine.warm_round import preload
 from epochal.engine.watchdog import DEFAULT_LIMITS, Watchdog
 from epochal.training.control import Phase
 

@@ -10,6 +10,7 @@ it. The way in is ``ray.init`` itself; only its ``Node`` is replaced.
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -30,8 +31,6 @@ from ray._raylet import (  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.util import serialization_addons
 
-from epochal.urls import free_port
-
 REGISTER_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
 _NOT_IN_USE = -1
@@ -42,24 +41,39 @@ class LeanNode(ray_node.Node):
     """Ray's head node without dashboard, monitor and log monitor, on loopback and on ports the system chooses."""
 
     def __init__(self, ray_params: Any, **options: Any) -> None:
+        # Bound, the port is given to nobody else until the agent for runtime environments listens there: that takes it
+        # seconds, minutes on a busy machine, and the raylet ends with an agent that finds its port taken.
+        self._held_port = socket.socket()
+        self._held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held_port.bind((LOOPBACK, 0))
+        port = self._held_port.getsockname()[1]
+        if sys.platform != "linux":
+            self._held_port.close()  # only Linux lets the agent bind beside one who does not listen
         ray_params.update(
             node_ip_address=LOOPBACK,
             no_monitor=True,
             include_log_monitor=False,
             dashboard_agent_listen_port=0,
             # Otherwise the raylet waits until this agent has started, and has written down the port that it chose.
-            runtime_env_agent_port=free_port(),
+            runtime_env_agent_port=port,
         )
         super().__init__(ray_params, **options)
+
+    def kill_all_processes(self, *arguments: Any, **options: Any) -> None:
+        super().kill_all_processes(*arguments, **options)
+        self._held_port.close()
 
     def start_api_server(self, **_: Any) -> None:
         self._webui_url = ""
 
     def start_raylet(self, *arguments: Any, **options: Any) -> None:
+        tells_metrics = bool(self.metrics_export_port)
         for service in (METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME, DASHBOARD_AGENT_LISTEN_PORT_NAME):
-            persist_port(self._session_dir, self._node_id, service, _NOT_IN_USE)
+            if not tells_metrics:
+                persist_port(self._session_dir, self._node_id, service, _NOT_IN_USE)
+        agent_command = _in_the_background if tells_metrics else _agent_command
         with (
-            _replaced(ray_services, "_build_python_executable_command_memory_profileable", _agent_command),
+            _replaced(ray_services, "_build_python_executable_command_memory_profileable", agent_command),
             # Finds out by importing all of them, 0.3 s, which modules that agent could use.
             _replaced(ray_utils, "get_dashboard_dependency_error", lambda: None),
         ):
@@ -92,6 +106,10 @@ def _agent_command(component: str, *_: Any) -> list[str]:
     """What the raylet starts an agent with. Its script and arguments follow."""
     if component == PROCESS_TYPE_DASHBOARD_AGENT:
         return ["sh", "-c", "exec cat"]  # the raylet needs one, and ends with it
+    return _in_the_background()
+
+
+def _in_the_background(*_: Any) -> list[str]:
     return ["nice", "-n", "19", sys.executable, "-u"]
 
 

@@ -23,10 +23,15 @@ SHARED = {
 }
 """On every node, whoever starts it."""
 
+KEEPING = ("RAY_num_workers_soft_limit", "RAY_idle_worker_killing_time_threshold_ms")
+"""Those without which a raylet ends idle workers."""
+
 PRIVATE = SHARED | {
-    # The agent for runtime environments starts behind everything else, so a job that needs it may have to wait. It
-    # notices the raylet's end by its standard input, as does what stands in for the dashboard's agent.
-    "RAY_agent_register_timeout_ms": "180000",
+    # The agent for runtime environments starts behind everything else, which takes minutes on a busy machine. A raylet
+    # whose patience ends before that ends itself, and a job that needs the agent gives up by itself. It notices the
+    # raylet's end by its standard input, as does what stands in for the dashboard's agent.
+    "RAY_agent_register_timeout_ms": str(24 * 3600 * 1000),
+    "RAY_py_gcs_connect_timeout_s": "600",
     "RAY_agent_manager_retry_interval_ms": "100",
     "RAY_enable_pipe_based_agent_to_parent_health_check": "true",
     # Nobody collects these on a private Ray.
@@ -34,3 +39,6 @@ PRIVATE = SHARED | {
     "RAY_task_events_report_interval_ms": "0",
 }
 """On the private Ray of one machine (``local_ray``)."""
+
+WITH_METRICS = {"RAY_enable_metrics_collection": "1"}
+"""On one that Prometheus reads."""

@@ -12,28 +12,19 @@ A warm process costs about 0.33 GiB of memory of its own (0.5 GiB resident), and
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.core.generated import gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from epochal.engine import process
-from epochal.registry import resolve
-
-MODULES = ("torch", "torch.distributed", "epochal.engine.ranks", "epochal.engine.worker", "epochal.engine.train")
-"""Imported by a warm worker before it is needed."""
-
-WARM_UP = "epochal.training.warm_up:warm_up"
-"""Called after that. By name, since it imports torch, which the driver can do without."""
+from epochal.engine.ray_variables import KEEPING, SHARED
+from epochal.engine.warm_round import WAITED_FOR, Round, WarmUpPolicy
 
 MOST = 4
 """Warm workers of a node for which no other number was asked: as many as it has CPUs, up to this number."""
@@ -46,100 +37,25 @@ REFILL_SECONDS = 5.0
 
 _IDLE_REFILL_SECONDS = 0.3
 _ROUND_SECONDS = 120.0
-_PRELOAD_SECONDS = 90.0
 _CLAIM_SECONDS = 30.0
 _RELEASE_SECONDS = 2.0
 
 _logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class WarmUpPolicy:
-    """How a round of no-op tasks prepares its processes: ``gentle`` ones behind everything else on the machine.
-
-    ``rest`` is how long, in seconds, a process must have been idle before the warm-up.
-    """
-
-    gentle: bool = False
-    rest: float = 0.0
-
-
-_WAITED_FOR = WarmUpPolicy(rest=2.0)
-"""A gang that waits for its first processes would wait for the warm-up too."""
-
 _BESIDE_A_JOB = WarmUpPolicy(gentle=True)
 _BETWEEN_JOBS = WarmUpPolicy()
 
-
-@dataclass(frozen=True)
-class Gate:
-    """What a round of no-op tasks waits for: a key in the cluster's store, looked at every ``seconds``. It stays there.
-
-    Cancelling the tasks would be quicker to write, but the interrupt may hit Ray's own code in the worker and end it.
-    """
-
-    key: bytes
-    seconds: float
-
-    @classmethod
-    def new(cls, tasks: int) -> Gate:
-        """For that many tasks; the more they are, the less often each looks."""
-        return cls(b"epochal-gate-" + uuid.uuid4().bytes, max(0.01, 0.0005 * tasks))
-
-    def open(self) -> None:
-        _store().internal_kv_put(self.key, b"open", True, None)
-
-    def is_open(self) -> bool:
-        return bool(_store().internal_kv_exists(self.key, None))
+_WAS_IDLE = "it was idle"
+"""In what Ray says about the end of a worker that it had no use for."""
 
 
-def _store() -> Any:
-    worker: Any = ray._private.worker.global_worker
-    return worker.gcs_client
-
-
-def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator[int]:
-    """The no-op task: import ``modules``, tell the process's id, and keep the process busy until the gate opens.
-
-    The import has a thread of its own, which outlives the task: one that ends before leaves no half-imported module,
-    a gentle one lowers the priority of that thread alone, and the warm-up goes on in the idle process.
-    """
-    loaded = threading.Event()
-    threading.Thread(target=_load, args=(modules, policy, loaded), daemon=True).start()
-    while not loaded.wait(gate.seconds) and not gate.is_open():
-        pass
-    if loaded.is_set():
-        yield os.getpid()
-    while not gate.is_open():
-        time.sleep(gate.seconds)
-
-
-def _load(modules: tuple[str, ...], policy: WarmUpPolicy, loaded: threading.Event) -> None:
-    """Stops after the module it is at once a gang has the process."""
-    import numpy  # noqa: F401 - starts its threads, which would inherit the low priority
-
-    if policy.gentle:
-        process.lower_priority()
-    with process.made_to_stay():
-        for module in modules:
-            if process.taken.is_set():
-                return
-            with suppress(ImportError):
-                import_module(module)
-    loaded.set()
-    process.taken.wait(policy.rest)
-    with process.warming_up:
-        if not process.taken.is_set():
-            with process.made_to_stay():
-                _call(WARM_UP)
-
-
-def _call(target: str) -> None:
-    function: Any = resolve(target)
-    function()
-
-
-_HOLD = ray.remote(num_cpus=0, max_retries=0, max_calls=0, num_returns="streaming")(hold)
+def not_kept(host: str) -> dict[str, str]:
+    """What to read about a node whose raylet ends idle workers, and what to do."""
+    variables = " ".join(f"{name}={SHARED[name]}" for name in KEEPING)
+    return {
+        "found": f"node {host} does not keep idle workers: jobs start there within seconds, not at once",
+        "advice": f"set {variables} where its Ray is started (the pods of `epochal cluster render` have them)",
+    }
 
 
 class WarmPool:
@@ -147,11 +63,13 @@ class WarmPool:
 
     def __init__(self) -> None:
         self._target: int | None = 0
-        self._idle: defaultdict[str, set[int]] = defaultdict(set)
+        self._idle: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        """By node and process id, Ray's names for the workers."""
+        self._wasteful: dict[str, str] = {}
         self._promised: Counter[str] = Counter()
-        self._holding: _Round | None = None
+        self._holding: Round | None = None
         self._due: float | None = None
-        self._policy = _WAITED_FOR
+        self._policy = WAITED_FOR
         self._filling = False
         self._claims = 0
         self._closed = False
@@ -168,12 +86,17 @@ class WarmPool:
             if per_node == self._target:
                 return
             self._target = per_node
-            self._schedule(0.0, _WAITED_FOR)
+            self._schedule(0.0, WAITED_FOR)
 
     def idle(self) -> Mapping[str, int]:
         """How many warm processes each node has, as far as is known here."""
         with self._changed:
             return {node: len(pids) for node, pids in self._idle.items() if pids}
+
+    def wasteful(self) -> Mapping[str, str]:
+        """The nodes, with their hosts, whose raylets have ended idle workers: jobs start there in seconds."""
+        with self._changed:
+            return dict(self._wasteful)
 
     @property
     def is_filling(self) -> bool:
@@ -206,7 +129,7 @@ class WarmPool:
     def take(self, claim: Claim, node_id: str, pid: int) -> None:
         """The gang of that ``claim`` has that process now."""
         with self._changed:
-            self._idle[node_id].discard(pid)
+            self._idle[node_id].pop(pid, None)
             if claim.outstanding[node_id]:
                 claim.outstanding[node_id] -= 1
                 self._promised[node_id] -= 1
@@ -284,12 +207,14 @@ class WarmPool:
 
     def _round(self, policy: WarmUpPolicy) -> None:
         nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        self._forget_all_but({node["NodeID"] for node in nodes if node["Alive"]})
-        short = [node for node in nodes if self._is_short(node)]
+        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+        self._forget_all_but(alive.keys())
+        self._forget_those_that_ended(alive)
+        short = [node for node in nodes if self._is_short(node, policy)]
         if not short:
             return
         placements = [(node["NodeID"], _on(node)) for node in short for _ in range(self._target_of(node))]
-        mine = _Round([options for _, options in placements], policy)
+        mine = Round([options for _, options in placements], policy)
         with self._changed:
             self._holding = mine
         try:
@@ -297,13 +222,34 @@ class WarmPool:
         finally:
             self.make_way()
 
-    def _forget_all_but(self, alive: set[str]) -> None:
+    def _forget_all_but(self, alive: Set[str]) -> None:
         with self._changed:
-            for node in self._idle.keys() - alive:
-                del self._idle[node]
+            for known in (self._idle, self._wasteful):
+                for node in known.keys() - alive:
+                    del known[node]
 
-    def _is_short(self, node: Mapping[str, Any]) -> bool:
-        return bool(node["Alive"]) and len(self._idle[node["NodeID"]]) < self._target_of(node)
+    def _forget_those_that_ended(self, hosts: Mapping[str, str]) -> None:
+        """Some crashed, or the system killed them; a raylet that others started may end those that are idle."""
+        with self._changed:
+            known = [(node, pid, worker) for node, pids in self._idle.items() for pid, worker in pids.items()]
+        for node, pid, worker in known:
+            if (why := _why_ended(worker)) is None:
+                continue
+            with self._changed:
+                was_idle = self._idle[node].pop(pid, None) is not None
+                told = node in self._wasteful
+                if was_idle and _WAS_IDLE in why:
+                    self._wasteful[node] = hosts[node]
+            if was_idle and not told and node in self._wasteful:
+                _logger.warning("%(found)s; %(advice)s", not_kept(hosts[node]))
+
+    def _is_short(self, node: Mapping[str, Any], policy: WarmUpPolicy) -> bool:
+        """Beside a job a wasteful node is left alone: Ray keeps as many idle workers as CPUs are free, by default, and
+        would end within a second what took seconds of the job's cores."""
+        name = node["NodeID"]
+        if not node["Alive"] or (policy.gentle and name in self._wasteful):
+            return False
+        return len(self._idle[name]) < self._target_of(node)
 
     def _target_of(self, node: Mapping[str, Any]) -> int:
         """None on a node that offers no CPU: no worker is ever placed there."""
@@ -312,7 +258,7 @@ class WarmPool:
             return min(MOST, int(cpus))
         return self._target if cpus else 0
 
-    def _collect(self, mine: _Round, nodes: Mapping[Any, str]) -> None:
+    def _collect(self, mine: Round, nodes: Mapping[Any, str]) -> None:
         """Wait until every task of the round holds its process, or ``make_way`` has taken them over.
 
         A pool that was closed before it held any has nobody to take them over, and Ray ends next.
@@ -323,8 +269,8 @@ class WarmPool:
             with self._changed:
                 if self._holding is not mine:
                     return
-                for task, pid in mine.loaded(ready):
-                    self._idle[nodes[task]].add(pid)
+                for task, warmed in mine.loaded(ready):
+                    self._idle[nodes[task]][warmed.pid] = warmed.worker_id
                 self._changed.notify_all()
 
 
@@ -341,54 +287,14 @@ class Claim:
         self._pool.take(self, node_id, pid)
 
 
-class _Round:
-    """No-op tasks that hold a process each."""
-
-    def __init__(self, placements: Iterable[Mapping[str, Any]], policy: WarmUpPolicy) -> None:
-        options = list(placements)
-        self._gate = Gate.new(len(options))
-        self.tasks: list[Any] = [_HOLD.options(**one).remote(MODULES, policy, self._gate) for one in options]
-        self._waiting = list(self.tasks)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all have imported what they should."""
-        return not self._waiting
-
-    def wait(self, timeout: float) -> list[Any]:
-        """The tasks that have something to tell, waiting up to ``timeout`` seconds for the first."""
-        ready: list[Any] = ray.wait(self._waiting, num_returns=1, timeout=timeout)[0]
-        return ready
-
-    def loaded(self, ready: Iterable[Any]) -> Iterator[tuple[Any, int]]:
-        """The tasks among ``ready`` that have imported everything, each with its process's id."""
-        for task in ready:
-            self._waiting.remove(task)
-            with suppress(StopIteration, ray.exceptions.RayError):
-                yield task, ray.get(next(task))
-
-    def release(self) -> None:
-        """Let the tasks end, and wait for those that hold a process with everything imported: it is idle then."""
-        self._gate.open()
-        deadline = time.monotonic() + _RELEASE_SECONDS
-        for task in self.tasks:
-            if task not in self._waiting:
-                with suppress(ray.exceptions.RayError, StopIteration):
-                    while ray.wait([task], timeout=max(0.0, deadline - time.monotonic()))[0]:
-                        ray.get(next(task))
-
-
-def preload(placements: Iterable[Mapping[str, Any]], given_up: Callable[[], bool]) -> None:
-    """Start a process for each placement (options of a Ray task) where none is idle, all at the same time.
-
-    Returns when all have imported what a worker needs and are idle, once nobody wants them, or after a minute and a
-    half.
-    """
-    crowd = _Round(placements, _WAITED_FOR)
-    deadline = time.monotonic() + _PRELOAD_SECONDS
-    while not crowd.complete and not given_up() and time.monotonic() < deadline:
-        list(crowd.loaded(crowd.wait(1.0)))
-    crowd.release()
+def _why_ended(worker_id: str) -> str | None:
+    """What Ray says about the end of a worker; None while it lives, or Ray knows nothing of it."""
+    accessor: Any = ray._private.state.state._connect_and_get_accessor()
+    found = accessor.get_worker_info(ray.WorkerID.from_hex(worker_id))
+    if found is None:
+        return None
+    worker: Any = gcs_pb2.WorkerTableData.FromString(found)  # type: ignore[attr-defined]
+    return None if worker.is_alive else str(worker.exit_detail)
 
 
 def _on(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ Times are seconds since 1970 UTC by the database's clock; ``to_dict`` writes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.json_values import Seconds, Time, Value
 from epochal.ledger.states import JobKind, JobState, Outcome, Reason
 
@@ -248,11 +248,18 @@ class AgentInfo(Value):
     """Whether it was heard of lately, when this was asked."""
     storage: str | None = None
     """The id of its storage root: agents that share one can go on from each other's checkpoints."""
+    groups: tuple[Group, ...] = ()
+    """Of which its cluster could have more nodes, as it told last."""
 
     @property
     def owner(self) -> str:
         """Its name on leases."""
         return f"{self.name}/{self.incarnation}"
+
+    @property
+    def warnings(self) -> Sequence[Mapping[str, str]]:
+        """What is not as it should be with it, each ``found``, and what to do about it, ``advice``."""
+        return self.detail.get("warnings", ()) if self.alive else ()
 
 
 class Role(StrEnum):
@@ -311,6 +318,8 @@ class WhyKind(StrEnum):
     """There is room for it, or room is being made: it starts after those ahead of it."""
     BEHIND = "BEHIND"
     """Those ahead of it take, or wait for, the room it needs."""
+    PROVISIONING = "PROVISIONING"
+    """Nodes that it would fit on are being started for it."""
     NO_ROOM_NOW = "NO_ROOM_NOW"
     """Nobody is ahead of it, but others still run."""
     NEVER_FITS = "NEVER_FITS"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from pathlib import Path
+from typing import Any
 
 import running_server
 from epochal.client import Client
@@ -60,9 +61,9 @@ class PlayedAgent:
         self._server = server
         self.owner = f"{self.name}/{self.incarnation}"
 
-    def appear(self, cpus: float = 4.0) -> None:
+    def appear(self, cpus: float = 4.0, **detail: Any) -> None:
         share = {"CPU": cpus}
-        self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)], (), {})
+        self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)], (), detail)
 
     def lease(self, job_id: str) -> Lease:
         """This very job, which agents do not choose: straight from the server's ledger."""

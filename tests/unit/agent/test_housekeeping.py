@@ -11,6 +11,7 @@ from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
 from epochal.agent.logs import attempt_logs
+from epochal.agent.run_closer import tell_runs
 from epochal.agent.run_tracking import secret_path
 from epochal.engine.connection import Connection
 from epochal.errors import UnreachableError
@@ -55,6 +56,20 @@ def test_only_records_that_are_open_or_new_are_read(tmp_path: Path, monkeypatch:
         held.add("job-1")
         keeper.tidy()
         assert set(read) == {"job-1"}, "it was resumed"
+
+
+@pytest.mark.parametrize("page", ["", "https://mlflow.example.com"])
+def test_links_to_a_run_begin_with_what_people_reach(
+    tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHAL_TRACKING_PAGE", page)
+    with LedgerSource.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1}, name="digits")
+        lease = ledger.lease("a", 30, job.id)
+        assert lease is not None
+        SyncState(uri="http://mlflow:5000", run_id="r", experiment_id="1").save(tmp_path)
+        tell_runs(ledger, lease, tmp_path, None)
+        assert ledger.job(job.id).tracking_uri == (page or "http://mlflow:5000")
 
 
 class WithoutLogStore(LedgerSource):

@@ -17,7 +17,7 @@ def command(output: Output) -> int:
     """Check this machine and say what to do. Exits with 1 where a job would fail.
 
     Versions, imports, processors, memory, disks, GPUs, network, clock, limits, the services
-    of `epochal up`, and what earlier commands left behind.
+    of `epochal up`, what earlier commands left behind, and what agents warn of.
     Nothing is changed.
     """
     from epochal.doctor.check import Check, Status

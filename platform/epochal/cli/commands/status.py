@@ -82,3 +82,6 @@ def _everything(client: Client, output: Output) -> None:
     render.text("")
     rows = [agent_row(agent, client.now()) for agent in agents]
     render.records(rows, ["agent", "alive", "seen", "nodes", "free", "of"], title="agents heard of within a day")
+    for agent in agents:
+        for told in agent.warnings:
+            render.warning(f"agent {agent.name}: {told['found']}; {told['advice']}")

@@ -161,14 +161,22 @@ function showAgents(agents, now) {
 function agentRow() {
   const [name, seen] = [el("span", { class: "agent-name" }), el("span", { class: "meta" })];
   const nodes = el("ul", { class: "nodes" });
-  const node = el("li", { class: "agent" }, el("div", { class: "agent-head" }, el("span", { class: "dot" }), name, seen), nodes);
+  const warnings = el("ul", { class: "warnings" });
+  const head = el("div", { class: "agent-head" }, el("span", { class: "dot" }), name, seen);
+  const node = el("li", { class: "agent" }, head, nodes, warnings);
   const update = ({ agent, now }) => {
     setAttribute(node, "data-state", agent.alive ? "live" : "away");
     setText(name, agent.name);
     setText(seen, agent.alive ? "alive" : `away, seen ${ago(agent.seen_at, now)}`);
     keep(nodes, agent.nodes ?? [], (one) => one.id, nodeRow);
+    keep(warnings, agent.alive ? agent.detail?.warnings ?? [] : [], (one) => one.found, warningRow);
   };
   return { node, update };
+}
+
+function warningRow() {
+  const node = el("li", { class: "meta warning" });
+  return { node, update: (told) => setText(node, `${told.found}; ${told.advice}`) };
 }
 
 const KINDS = [

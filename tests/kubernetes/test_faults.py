@@ -1,0 +1,223 @@
+"""What breaks while a job trains: it ends well, with the curve of an unbroken one, and what was lost is named soon."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epochal.client.client import Client
+from epochal.errors import EpochalError
+from epochal.ledger.states import JobState
+from epochal.urls import free_port
+from kubernetes_cluster import Kubernetes, environment, run
+from polling import until
+
+pytestmark = pytest.mark.timeout(1800)
+
+SLOW_JOB = Path(__file__).parents[1] / "faults" / "slow_job" / "job.yaml"
+STEPS = 300
+STRIKES_AT_STEP = 100
+NOTICED_SECONDS = 30.0
+"""From the fault to the end of the attempt that it ends, which names it."""
+
+Curve = list[tuple[int, float]]
+
+PODS = {
+    "worker": "epochal.io/role=worker",
+    "head": "epochal.io/role=head",
+    "agent": "epochal.io/role=agent",
+    "server": "app.kubernetes.io/component=server",
+    "mlflow": "app.kubernetes.io/component=mlflow",
+    "postgresql": "app.kubernetes.io/component=postgresql",
+}
+
+COMMANDS = {
+    name: os.environ.get(f"EPOCHAL_{name}", "") for name in ("NODE_STOP", "NODE_START", "NODE_CUT", "NODE_JOIN")
+}
+"""How a node of this cluster is stopped and started, or its network cut and joined: shell commands, with the node's
+name in ``$NODE``. On kind: ``docker stop $NODE``. Read before the environment is cleaned."""
+
+HISTORY = """
+import json, sys, mlflow
+client = mlflow.MlflowClient()
+points = client.get_metric_history(sys.argv[1], "train/loss")
+print(json.dumps([client.get_run(sys.argv[1]).info.status, sorted((one.step, one.value) for one in points)]))
+"""
+
+
+@dataclass
+class Installation:
+    """The chart in a namespace, seen from outside. A port that is not forwarded any more is forwarded anew."""
+
+    kubernetes: Kubernetes
+    namespace: str
+    port: int = field(default_factory=free_port)
+    forward: subprocess.Popen[bytes] | None = None
+    options: tuple[str, ...] = ()
+    """Of `helm`, beside those of `ci/kind-values.yaml`."""
+
+    def __enter__(self) -> Installation:
+        self.seconds = self.kubernetes.install(self.namespace, "--set", "test.job=false", *self.options)
+        command = f"kubectl --namespace {self.namespace} port-forward service/epochal-server {self.port}:8700"
+        self.forward = subprocess.Popen(
+            ["bash", "-c", f"while sleep 0.2; do {command}; done"],
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        data = self.kubernetes.get(self.namespace, "secret/epochal-tokens")["data"]
+        self.client = Client(f"http://127.0.0.1:{self.port}", base64.b64decode(data["admin"]).decode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.forward is not None
+        os.killpg(self.forward.pid, signal.SIGTERM)
+        self.forward.wait()
+        self.client.close()
+
+    def asked(self, ask: Callable[[], Any]) -> Any:
+        """The answer, also where the server is away for a while."""
+
+        def answer() -> list[Any]:
+            with suppress(EpochalError):
+                return [ask()]
+            return []
+
+        return until(answer, "the server answers")[0]
+
+    def submitted(self, *changes: str) -> str:
+        known = ("train.validate_every=300steps", f"train.steps={STEPS}", "env.SLOW_WHILE=/tmp", *changes)
+        return str(self.asked(lambda: self.client.submit(SLOW_JOB, known, key=f"{time.time()}")).id)
+
+    def ended(self, job_id: str) -> Any:
+        return until(
+            lambda: (now := self.asked(lambda: self.client.job(job_id))).state.is_terminal and now, "its end", 600
+        )
+
+    def curve(self, run_id: str | None) -> tuple[str, Curve]:
+        """How its run stands in MLflow, and its loss by step, doubles included."""
+        command = ("exec", "deployment/epochal-server", "--", "python", "-c", HISTORY, str(run_id))
+        status, points = json.loads(self.kubernetes.kubectl("--namespace", self.namespace, *command))
+        return status, [(step, value) for step, value in points]
+
+    def until_step(self, job_id: str, step: int) -> None:
+        until(
+            lambda: (self.asked(lambda: self.client.job(job_id)).progress or {}).get("step", 0) >= step, f"step {step}"
+        )
+
+    def pods(self, labels: str) -> list[dict[str, Any]]:
+        found = self.kubernetes.get(self.namespace, "pods", "--selector", labels)["items"]
+        return [
+            pod for pod in found if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
+    with Installation(kubernetes, namespace) as installation:
+        yield installation
+    kubernetes.helm("uninstall", "epochal", "--namespace", namespace, "--timeout", "5m")
+
+
+@pytest.fixture(scope="module")
+def unbroken(installed: Installation) -> Curve:
+    job = installed.ended(installed.submitted("env.SLOW_WHILE=/nowhere"))
+    assert job.state is JobState.SUCCEEDED, job.message
+    status, curve = installed.curve(job.run_id)
+    assert (status, [step for step, _ in curve]) == ("FINISHED", list(range(1, STEPS + 1)))
+    return curve
+
+
+def assert_unharmed(installed: Installation, job_id: str, unbroken: Curve) -> None:
+    job = installed.ended(job_id)
+    assert job.state is JobState.SUCCEEDED, f"{job.reason}: {job.message}"
+
+    def recorded() -> Any:
+        with suppress(AssertionError):  # MLflow may be the one that was just lost
+            found = installed.curve(installed.client.job(job_id).run_id)
+            return found if found[0] == "FINISHED" and len(found[1]) >= STEPS else None
+
+    _, curve = until(recorded, "MLflow has all of it")
+    assert curve == unbroken
+    attempts = installed.client.attempts(job_id)
+    print("; ".join(f"attempt {one.epoch}: {one.outcome} {one.reason} {one.message}" for one in attempts))
+
+
+def lost_after(installed: Installation, job_id: str, began: float) -> tuple[float, str]:
+    """The seconds from ``began`` to the end of the first attempt, and what was said of it."""
+    first = until(
+        lambda: (one := installed.asked(lambda: installed.client.attempts(job_id))[0]).ended_at and one,
+        "an attempt ends",
+    )
+    return first.ended_at - began, first.message
+
+
+@pytest.mark.parametrize("part", PODS)
+def test_a_pod_is_deleted(installed: Installation, unbroken: Curve, part: str) -> None:
+    job_id = installed.submitted("env.SLOW_SECONDS='0.1'")
+    installed.until_step(job_id, STRIKES_AT_STEP)
+    pod = installed.pods(PODS[part])[0]["metadata"]["name"]
+    began = time.time()
+    installed.kubernetes.kubectl("--namespace", installed.namespace, "delete", "pod", pod, "--wait=false")
+    if part == "worker":
+        seconds, message = lost_after(installed, job_id, began)
+        print(f"noticed after {seconds:.1f} s: {message}")
+        assert seconds < NOTICED_SECONDS
+    assert_unharmed(installed, job_id, unbroken)
+    if part in ("server", "mlflow", "postgresql"):
+        assert len(installed.client.attempts(job_id)) == 1, "its workers do not need it"
+    until(lambda: installed.pods(PODS[part]), f"another {part}")
+
+
+@pytest.mark.parametrize(("fault", "mend", "cut"), [("NODE_STOP", "NODE_START", 30), ("NODE_CUT", "NODE_JOIN", 60)])
+def test_a_node_is_lost(installed: Installation, unbroken: Curve, fault: str, mend: str, cut: float) -> None:
+    """One of a worker, and of nothing else."""
+    if not (COMMANDS[fault] and COMMANDS[mend]):
+        pytest.skip(f"EPOCHAL_{fault} and EPOCHAL_{mend} do not say how")
+    node = cleared_node(installed)
+    job_id = installed.submitted("env.SLOW_SECONDS='0.2'")
+    installed.until_step(job_id, STRIKES_AT_STEP)
+    began = time.time()
+    _command(COMMANDS[fault], node)
+    try:
+        seconds, message = lost_after(installed, job_id, began)
+        print(f"noticed after {seconds:.1f} s: {message}")
+        time.sleep(max(0.0, cut - (time.time() - began)))
+    finally:
+        _command(COMMANDS[mend], node)
+    assert seconds < NOTICED_SECONDS
+    assert "node" in message
+    assert_unharmed(installed, job_id, unbroken)
+
+
+def cleared_node(installed: Installation) -> str:
+    """A node of a worker, on which nothing else is any more."""
+    kubectl, where = installed.kubernetes.kubectl, ("--namespace", installed.namespace)
+    parts = [pod for part in PODS if part != "worker" for pod in installed.pods(PODS[part])]
+    nodes = sorted(pod["spec"]["nodeName"] for pod in installed.pods(PODS["worker"]))
+    assert len(set(nodes)) == 2, "the workers are on two nodes"
+    node = min(nodes, key=lambda one: sum(pod["spec"]["nodeName"] == one for pod in parts))
+    kubectl("cordon", node)
+    try:
+        for pod in parts:
+            if pod["spec"]["nodeName"] == node:
+                kubectl(*where, "delete", "pod", pod["metadata"]["name"])
+        for labels in PODS.values():
+            kubectl(*where, "wait", "pod", "--selector", labels, "--for=condition=Ready", "--timeout=300s")
+    finally:
+        kubectl("uncordon", node)
+    return node
+
+
+def _command(command: str, node: str) -> None:
+    run("bash", "-ec", f"NODE={shlex.quote(node)}; {command}")
