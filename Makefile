@@ -22,7 +22,7 @@ STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt 2>/dev/nul
 unexport PYTHONDONTWRITEBYTECODE
 
 # What some tests need beside Python; where it is not installed they are skipped, and say so.
-DEBIAN_PACKAGES := chromium chromium-driver postgresql
+DEBIAN_PACKAGES := chromium chromium-driver postgresql prometheus
 PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d' ' -f1)
 
 # The container image. BASE, and what else a builder takes: `make image BUILD_OPTIONS='--build-arg BASE=...'`.

@@ -43,7 +43,7 @@ TOGETHER = ("integration/agent", "browser", "integration/training", "integration
 """Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server): one worker runs all
 of a folder."""
 
-ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "rules")
+ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "rules", "kubernetes")
 """Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
 for the end, when otherwise one worker would still be at its last file and the others idle."""
 

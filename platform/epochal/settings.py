@@ -13,6 +13,8 @@ from epochal.redaction import said
 
 DEFAULT_SERVER_PORT = 8700
 DEFAULT_MLFLOW_PORT = 5000
+DEFAULT_PROMETHEUS_PORT = 8790
+"""Not its own 9090: where it is installed as a service, that one listens there."""
 _DAY = 86_400.0
 
 CREDENTIALS = (

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from ledger_steps import running, submit
+from ledger_steps import SPEC, running, submit
 from sqlalchemy import text
 
 from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.ledger import agents
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.database import Database
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
-from epochal.ledger.values import Quota, QuotaKind, Role
+from epochal.ledger.values import Quota, QuotaKind, Role, WhyKind
 
 NODE = Node("n1", "host-1", {"CPU": 4.0}, {"CPU": 1.0})
 
@@ -232,3 +233,43 @@ class TestUpkeep:
             connection.execute(text(late))
         database.close()
         assert ledger.news(before.seen).jobs == {job.id}
+
+
+GROUP = Group("gpu", {"CPU": 8.0, "GPU": 8.0}, most=2, asked=0)
+
+
+def test_an_agent_tells_of_its_worker_groups_and_hears_how_many_nodes_are_needed(ledger: Ledger) -> None:
+    ledger.heartbeat("a", "1", [], [], {})
+    assert ledger.provision("a/1", [GROUP]) == {"gpu": 0}
+    (agent,) = ledger.agents()
+    assert agent.groups == (GROUP,)
+    job = ledger.submit({**SPEC, "resources": {"workers": 2, "gpus_per_worker": 8}}, name="wide")
+    assert ledger.provision("a/1", [GROUP]) == {"gpu": 2}
+    starting = replace(GROUP, asked=2, waits=("2 of 2 pods: no node takes it",))
+    assert ledger.provision("a/1", [starting]) == {"gpu": 2}
+    why = ledger.why(job.id)
+    assert (why.kind, "group gpu has 0 of 2 nodes (2 of 2 pods: no node takes it)" in why.message) == (
+        WhyKind.PROVISIONING, True,
+    )  # fmt: skip
+    assert ledger.lease("a/1", 60) is None
+    nodes = [Node(name, name, GROUP.shape, GROUP.shape) for name in ("g1", "g2")]
+    ledger.heartbeat("a", "1", nodes, [], {})
+    ledger.provision("a/1", [replace(starting, nodes=("g1", "g2"), waits=())])
+    lease = ledger.lease("a/1", 60)
+    assert lease is not None
+    assert ledger.provision("a/1", [replace(starting, nodes=("g1", "g2"), waits=())]) == {"gpu": 2}, "they have work"
+    never = ledger.submit({**SPEC, "resources": {"workers": 3, "gpus_per_worker": 8}}, name="wider")
+    assert ledger.why(never.id).kind is WhyKind.NEVER_FITS
+
+
+def test_worker_groups_are_of_the_incarnation_that_has_told_them(ledger: Ledger) -> None:
+    with pytest.raises(ConflictError, match="nothing is known of the agent"):
+        ledger.provision("a/1", [GROUP])
+    ledger.heartbeat("a", "1", [], [], {})
+    ledger.provision("a/1", [GROUP])
+    ledger.heartbeat("a", "1", [NODE], [], {})
+    assert ledger.agents()[0].groups == (GROUP,), "heartbeats leave them"
+    assert ledger.heartbeat("a", "2", [], [], {}).groups == ()
+    with pytest.raises(ConflictError, match="was replaced"):
+        ledger.provision("a/1", [GROUP])
+    assert ledger.agents()[0].groups == ()

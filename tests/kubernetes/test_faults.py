@@ -65,9 +65,11 @@ class Installation:
     namespace: str
     port: int = field(default_factory=free_port)
     forward: subprocess.Popen[bytes] | None = None
+    options: tuple[str, ...] = ()
+    """Of `helm`, beside those of `ci/kind-values.yaml`."""
 
     def __enter__(self) -> Installation:
-        self.seconds = self.kubernetes.install(self.namespace, "--set", "test.job=false")
+        self.seconds = self.kubernetes.install(self.namespace, "--set", "test.job=false", *self.options)
         command = f"kubectl --namespace {self.namespace} port-forward service/epochal-server {self.port}:8700"
         self.forward = subprocess.Popen(
             ["bash", "-c", f"while sleep 0.2; do {command}; done"],

@@ -163,6 +163,19 @@ def test_secrets_of_ones_own_are_used_and_none_is_made(chart: Any) -> None:
     assert {"epochal-tokens-of-vault", "epochal-mlflow-of-vault", "epochal-databases", "object-store"} <= named
 
 
+def test_alerts_and_dashboards_are_those_of_the_repository(chart: Any) -> None:
+    values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    found = {one["kind"]: one for one in objects_of(render(chart, values)) if one["apiVersion"] == MONITORING}
+    assert found.keys() == {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+    rules = yaml.safe_load((ROOT / "dashboards" / "prometheus" / "rules.yaml").read_text())
+    assert found["PrometheusRule"]["spec"] == rules
+    (shown,) = [one for one in objects_of(render(chart, values)) if "grafana_dashboard" in one["metadata"]["labels"]]
+    boards = {path.name: path.read_text() for path in (ROOT / "dashboards").glob("*.json")}
+    assert {name: json.loads(text) for name, text in shown["data"].items()} == {
+        name: json.loads(text) for name, text in boards.items()
+    }
+
+
 def test_mlflow_knows_its_names(chart: Any) -> None:
     values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
     (hosts,) = [

@@ -64,7 +64,9 @@ class KubernetesApi:
     def put(self, path: str, document: dict[str, Any], manager: str = "somebody") -> None:
         """An object, as if it were there; its whole spec is the ``manager``'s."""
         self._version += 1
-        metadata = {**document.get("metadata", {}), "resourceVersion": str(self._version)}
+        before = self.objects.get(path, {}).get("metadata", {})
+        uid = before.get("uid", f"uid-{self._version}")
+        metadata = {**document.get("metadata", {}), "resourceVersion": str(self._version), "uid": uid}
         self.objects[path] = {**document, "metadata": metadata | {"managedFields": [{"manager": manager}]}}
 
     def answer(self, method: str, target: str, body: Any) -> Answer:

@@ -31,9 +31,10 @@ class Here:
         command = [sys.executable, "-m", "epochal.cli.main", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
-    def up(self, cpus: int = 2) -> Services:
+    def up(self, cpus: int = 2, *options: str) -> Services:
         server, mlflow = map(str, self.ports)
-        came = self.epochal("up", "--port", server, "--mlflow-port", mlflow, "--cpus", str(cpus), "-o", "json")
+        ports = ("--port", server, "--mlflow-port", mlflow)
+        came = self.epochal("up", *ports, "--cpus", str(cpus), *options, "-o", "json")
         assert came.returncode == 0, came.stderr
         services = Services.from_json(came.stdout)
         assert services.ready

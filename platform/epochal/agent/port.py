@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
@@ -28,6 +28,10 @@ class JobSource(Protocol):
         storage: str | None = None,
     ) -> AgentInfo:
         """The agent lives: its nodes, of which what is ``held`` is taken already, and the id of its storage."""
+
+    def provision(self, agent: str, groups: Sequence[Group]) -> Mapping[str, int]:
+        """What worker groups the cluster of ``agent`` (``name/incarnation``) has, and could have; of how many nodes of
+        each the queue, and what runs, could make use."""
 
     def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s.

@@ -22,6 +22,7 @@ from epochal.agent.job_runner import Agent, JobRunner
 from epochal.agent.observer import SilentObserver
 from epochal.agent.ray_watch import RayWatch
 from epochal.agent.run_closer import RunCloser
+from epochal.agent.worker_groups import Scaler, WorkerGroups
 from epochal.backoff import pause_after
 from epochal.engine.orphans import reap
 from epochal.engine.warm import not_kept
@@ -46,7 +47,8 @@ _logger = logging.getLogger(__name__)
 class AgentService:
     """Carries jobs until drained. ``agent.name`` is its name over restarts; leases get an incarnation beside it."""
 
-    def __init__(self, agent: Agent, warm_per_node: int | None = None) -> None:
+    def __init__(self, agent: Agent, warm_per_node: int | None = None, groups: WorkerGroups | None = None) -> None:
+        """``groups``: those of its cluster, which it has grow and shrink."""
         self._identity = Identity(agent.name, uuid.uuid4().hex[:12])
         bookings = Bookings(time.monotonic, self._beat_soon)
         self._agent = replace(
@@ -57,6 +59,7 @@ class AgentService:
         self._heartbeat = Heartbeat(self._identity, self._agent, self._detail)
         self._run_closer = RunCloser(agent.source, agent.tracking_uri, self._is_quiet)
         self._housekeeper = Housekeeper(self._agent, self._held, self._code)
+        self._scaler = Scaler(self._agent, groups) if groups is not None else None
         self._runners: dict[tuple[str, int], JobRunner] = {}
         self._lock = threading.Lock()
         self._leaving = False
@@ -85,6 +88,8 @@ class AgentService:
         finally:
             self._heartbeat.close()
             self._housekeeper.close()
+            if self._scaler is not None:
+                self._scaler.close()
 
     def _watch(self) -> None:
         watch = RayWatch(self._agent.cluster.lost, time.monotonic)
@@ -105,6 +110,8 @@ class AgentService:
             return
         for thread in (self._run_closer, self._housekeeper, self._leasing):
             thread.start()
+        if self._scaler is not None:
+            self._scaler.start()
         _logger.info("agent %s leases jobs", self._identity.name)
 
     def _ray_is_lost(self, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What the commands that talk to a server share: which one, and a client for it."""
+"""What the commands that talk to a server, or to Kubernetes, share: which one, and a client for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from epochal.cli import render
+from epochal.errors import UsageError
 
 if TYPE_CHECKING:
     from epochal.client import Client
+    from epochal.cluster.api import Api
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,3 +41,18 @@ def connect(server: str | None, context: str | None) -> Client:
     from epochal.client import Client
 
     return Client(server, context=context, notice=render.message)
+
+
+def kubernetes_api(context: str | None = None) -> Api:
+    """The API server of Kubernetes, by a context of the kubeconfig; in a pod its own.
+
+    Raises:
+        UsageError: the package for it is not installed.
+    """
+    try:
+        from epochal.cluster.api import Api
+    except ImportError as error:
+        if not (error.name or "").startswith("kubernetes"):
+            raise
+        raise UsageError("the package `kubernetes` is not installed", "`pip install 'epochal[k8s]'`") from None
+    return Api.connect(context)

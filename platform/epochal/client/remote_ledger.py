@@ -18,7 +18,7 @@ from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.client.sweeps import trials_of
 from epochal.errors import NotFoundError
 from epochal.files import write_atomically
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
@@ -69,6 +69,18 @@ class RemoteLedger:
         }
         request = Request("PUT", f"/agents/{in_path('agent', name)}", body=body)
         return AgentInfo.from_dict(self._http.json(request))
+
+    def provision(self, agent: str, groups: Sequence[Group]) -> dict[str, int]:
+        """Say what worker groups the cluster of ``agent`` (``name/incarnation``) has, and could have; how many nodes of
+        each are needed.
+
+        Raises:
+            NotFoundError: the server is of a version that does not know groups.
+        """
+        name, _, incarnation = agent.partition("/")
+        body = {"incarnation": incarnation, "groups": [group.to_dict() for group in groups]}
+        answer = self._http.json(Request("PUT", f"/agents/{in_path('agent', name)}/groups", body=body))
+        return {str(group): int(count) for group, count in answer["needed"].items()}
 
     def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s."""

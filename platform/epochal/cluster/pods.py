@@ -8,10 +8,11 @@ from typing import Any
 
 Manifest = Mapping[str, Any]
 Warnings = Mapping[str, str]
-"""The newest warning about an object, by ``Kind/name``."""
+"""The newest warning about an object, by its uid: events outlive what they are about, and names come again."""
 
 _NODES = re.compile(r"^0/(\d+) nodes are available: (.*)$", re.DOTALL)
 _COUNTED = re.compile(r"^(\d+) (?:node\(s\) )?(.*)$", re.DOTALL)
+_FORBIDDEN = re.compile(r'^.*?pods "[^"]+" is forbidden: ', re.DOTALL)
 _PULLING = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _INSUFFICIENT = re.compile(r"^Insufficient (.+)$")
 _TAINT = re.compile(r"taint\(?s?\)? \{(.*?):? ?\}")
@@ -27,9 +28,9 @@ def newest_warnings(events: Iterable[Manifest]) -> Warnings:
     found: dict[str, tuple[str, str]] = {}
     for event in events:
         about = event.get("involvedObject") or event.get("regarding") or {}
-        key, at = f"{about.get('kind')}/{about.get('name')}", _time(event)
+        key, at = str(about.get("uid")), _time(event)
         if event.get("type") == "Warning" and at >= found.get(key, ("", ""))[0]:
-            found[key] = at, _sentence(str(event.get("message") or event.get("note") or event.get("reason")))
+            found[key] = at, refused(str(event.get("message") or event.get("note") or event.get("reason")))
     return {key: text for key, (_, text) in found.items()}
 
 
@@ -49,11 +50,20 @@ def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
         return unschedulable(str(scheduled.get("message") or scheduled.get("reason")), _asked(pod))
     if status.get("phase") == "Failed":
         return _sentence(f"it failed: {status.get('message') or status.get('reason') or 'its container ended'}")
-    newest = warnings.get(f"Pod/{pod['metadata']['name']}", "")
+    newest = warnings.get(str(pod["metadata"].get("uid")), "")
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         if told := _container(container, newest):
             return told
     return newest or "it starts"
+
+
+def refused(message: str) -> str:
+    """Why a pod could not be made, without the name that it would have had, which is another one each time.
+
+    >>> refused('FailedCreateWorkerPod\\npods "pool-cpu-x7" is forbidden: exceeded quota: small')
+    'exceeded quota: small'
+    """
+    return _sentence(_FORBIDDEN.sub("", message))
 
 
 def unschedulable(message: str, asked: Mapping[str, str]) -> str:
@@ -63,9 +73,9 @@ def unschedulable(message: str, asked: Mapping[str, str]) -> str:
     >>> unschedulable(told, {"cpu": "4"})
     'no node takes it: of 3 nodes 1 with less than 4 cpu free, 2 with the taint a: b, which is not tolerated'
     """
-    found = _NODES.match(message.partition(" preemption:")[0].strip().rstrip("."))
-    if found is None:
-        return _sentence(f"no node takes it: {message}")
+    found = _NODES.match(message.partition(" preemption:")[0].strip().removesuffix(" not found").rstrip("."))
+    if found is None or not found[2][0].isdigit():  # it is about no node: a claim, for instance
+        return _sentence(f"no node takes it: {found[2] if found else message}")
     reasons = [_reason(one, asked) for one in found[2].split(", ")]
     return _sentence(f"no node takes it: of {found[1]} nodes {', '.join(reasons)}")
 

@@ -10,7 +10,7 @@ from typing import Any
 from epochal.cluster.api import Api, Manifest
 from epochal.cluster.kinds import path_to
 from epochal.cluster.manifests import CLUSTER_LABEL, ROLE_LABEL, SPEC_ANNOTATION
-from epochal.cluster.pods import Warnings, conditions, is_ready, newest_warnings, why_not_ready
+from epochal.cluster.pods import Warnings, conditions, is_ready, newest_warnings, refused, why_not_ready
 from epochal.errors import NotFoundError
 
 GROUP_LABEL = "ray.io/group"
@@ -73,9 +73,14 @@ def read(api: Api, namespace: str, name: str) -> Seen:
         known = names(api, namespace)
         hint = "" if known else f"the namespace {namespace} has none; -n names another"
         raise NotFoundError("cluster", name, known, hint)
+    return read_pods(api, ray_cluster, api.find(path_to("Deployment", namespace, f"{name}-agent")))
+
+
+def read_pods(api: Api, ray_cluster: Manifest, agent: Manifest | None = None) -> Seen:
+    """All that may be read by an agent, which does not look at itself."""
+    namespace, name = ray_cluster["metadata"]["namespace"], ray_cluster["metadata"]["name"]
     pods = api.list(path_to("Pod", namespace), labelSelector=f"{CLUSTER_LABEL}={name}")
     events = api.list(path_to("Event", namespace), fieldSelector="type=Warning")
-    agent = api.find(path_to("Deployment", namespace, f"{name}-agent"))
     return Seen(ray_cluster, agent, pods, newest_warnings(events))
 
 
@@ -98,18 +103,30 @@ def groups_of(seen: Seen) -> Iterator[Part]:
     for group in seen.ray_cluster["spec"].get("workerGroupSpecs", ()):
         least, most = int(group.get("minReplicas", 0)), int(group.get("maxReplicas", 0))
         asked = min(max(int(group.get("replicas", least)), least), most)
-        pods = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(GROUP_LABEL) == group["groupName"]]
+        pods = pods_of(seen, group["groupName"])
         yield _part(f"group {group['groupName']}", asked, pods, seen, (least, most))
 
 
-def _part(name: str, asked: int, pods: Sequence[Manifest], seen: Seen, bounds: tuple[int, int] = (1, 1)) -> Part:
+def pods_of(seen: Seen, group: str) -> list[Manifest]:
+    return [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(GROUP_LABEL) == group]
+
+
+def _part(
+    name: str,
+    asked: int,
+    pods: Sequence[Manifest],
+    seen: Seen,
+    bounds: tuple[int, int] = (1, 1),
+    owner: Manifest | None = None,
+) -> Part:
+    """``owner``: who makes its pods, where that is not the RayCluster."""
     wanted = _digest(seen.ray_cluster["spec"]["headGroupSpec"]["template"])
     old = [pod for pod in pods if _role(pod) != "agent" and _digest(pod) != wanted]
     ready = sum(is_ready(pod) for pod in pods if pod not in old)
     reasons = ["it is of the spec before, and is made anew" for _ in old]
     reasons += [why for pod in pods if pod not in old and (why := why_not_ready(pod, seen.warnings))]
     if asked > len(pods):
-        reasons += [_why_missing(seen)] * (asked - len(pods))
+        reasons += [_why_missing(seen, owner or seen.ray_cluster)] * (asked - len(pods))
     waits = tuple(_counted(reasons, asked)) if ready < asked else ()
     return Part(name, asked, ready, *bounds, waits)
 
@@ -123,15 +140,14 @@ def _counted(reasons: Iterable[str], asked: int) -> Iterator[str]:
         yield f"{count} of {asked} pod{'s' if asked > 1 else ''}: {why}"
 
 
-def _why_missing(seen: Seen) -> str:
-    """Why there is no pod at all: what KubeRay could not do, from its own condition or event."""
-    name = seen.ray_cluster["metadata"]["name"]
-    for condition in conditions(seen.ray_cluster, "ReplicaFailure"):
+def _why_missing(seen: Seen, owner: Manifest) -> str:
+    """Why there is no pod at all: what its ``owner``'s controller could not do, from its condition or its event."""
+    for condition in conditions(owner, "ReplicaFailure"):
         if condition.get("status") == "True":
-            return f"it cannot be made: {condition.get('message')}"
-    if told := seen.warnings.get(f"RayCluster/{name}"):
+            return f"it cannot be made: {refused(str(condition.get('message')))}"
+    if told := seen.warnings.get(str(owner["metadata"].get("uid"))):
         return f"it cannot be made: {told}"
-    if not seen.ray_cluster.get("status"):
+    if owner is seen.ray_cluster and not seen.ray_cluster.get("status"):
         return "KubeRay has not seen the RayCluster yet: does its operator run, and watch this namespace?"
     return "it is not made yet"
 
@@ -143,10 +159,7 @@ def _agent(seen: Seen) -> Part:
     wanted = int(seen.agent.get("spec", {}).get("replicas", 1))
     # Of a Deployment that is rolled out the pods of before count no more.
     is_old = seen.agent.get("status", {}).get("observedGeneration", 0) < seen.agent["metadata"].get("generation", 0)
-    part = _part("agent", wanted, pods, seen)
-    for condition in conditions(seen.agent, "ReplicaFailure"):
-        if condition.get("status") == "True":
-            return Part("agent", wanted, part.ready, waits=(f"it cannot be made: {condition.get('message')}",))
+    part = _part("agent", wanted, pods, seen, owner=seen.agent)
     if is_old or int(seen.agent.get("status", {}).get("updatedReplicas", 0)) < wanted:
         return Part("agent", wanted, 0, waits=part.waits or ("it is made anew",))
     return part

@@ -20,13 +20,14 @@ def wait_until_ready(
     tell: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> ClusterStatus:
-    """The cluster once every pod that is asked for is ready. ``tell`` gets what it waits for, whenever that changes.
+    """The cluster once every pod that is asked for is ready. ``tell`` gets what it waits for, as that changes.
 
     Raises:
         CapacityError: it is not, after ``timeout`` seconds.
         UnreachableError: the API server did not answer at the end.
     """
-    until, told = time.monotonic() + timeout, ""
+    until = time.monotonic() + timeout
+    told: tuple[str, ...] = ()
     waits: tuple[str, ...]
     while True:
         left = until - time.monotonic()
@@ -35,7 +36,7 @@ def wait_until_ready(
         except UnreachableError as error:  # it may be restarted in between
             if left <= 0:
                 raise
-            waits = (str(error),)
+            waits = (f"the API server: {error}",)
         else:
             if status.is_ready:
                 return status
@@ -43,7 +44,8 @@ def wait_until_ready(
             if left <= 0:
                 message = f"the cluster {name} is not ready after {timeout:g} s: {'; '.join(waits)}"
                 raise CapacityError(message, f"`epochal cluster status {name} -n {namespace}` shows how it goes on")
-        if (now := "; ".join(waits)) != told:
-            tell(f"waiting: {now}")
-            told = now
+        for text in waits:
+            if text not in told:
+                tell(f"waiting for {text}")
+        told = waits
         sleep(min(_EVERY_SECONDS, max(0.0, left)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from epochal.doctor.check import Check, ok, warn
 from epochal.doctor.ledger import jobs
 from epochal.errors import EpochalError, some
+from epochal.local.monitoring import INSTALL, PROGRAM
 from epochal.local.orphans import find_orphans
 from epochal.local.port import holder_of, is_free
 from epochal.local.service_state import Services, ServiceState, ServiceStatus, read_services
@@ -46,6 +48,12 @@ def port(number: int, option: str, holder: str | None) -> Check:
     return warn(name, f"{holder or 'another program'} listens there", advice)
 
 
+def monitoring(program: str | None) -> Check:
+    """``program``: where Prometheus is installed."""
+    found = f"{program}: `epochal up --monitoring` starts it" if program else f"not installed; to monitor, {INSTALL}"
+    return ok("prometheus", found)
+
+
 def service(one: ServiceStatus, now: float) -> Check:
     name = f"service ({one.name})"
     ended = f", last: {describe_exit(one.last_exit)}" if one.restarts else ""
@@ -80,6 +88,7 @@ def look(home: Home, tracking_uri: str) -> Iterator[Check]:
     else:
         for number, option in ((DEFAULT_SERVER_PORT, "--port"), (DEFAULT_MLFLOW_PORT, "--mlflow-port")):
             yield port(number, option, None if is_free(number) else holder_of(number))
+    yield monitoring(shutil.which(PROGRAM))
     if home.served.ledger.exists():
         yield from _look_at_reconciler(home, services, tracking_uri)
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 import ray
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_IDLE_TERMINATION  # type: ignore[attr-defined]
+from ray.exceptions import RpcError
 
 from epochal.engine import process, ray_variables
 from epochal.engine.aftermath import watch
@@ -61,6 +63,19 @@ class Connection:
     def leave_out(self, node_id: str) -> None:
         """That node does not answer, though Ray still counts on it: see ``LEFT_OUT_SECONDS``."""
         self._left_out[node_id] = time.monotonic() + LEFT_OUT_SECONDS
+
+    def drain(self, node_id: str) -> bool:
+        """Have Ray place nothing more on a node that is to go. False: something is on it after all, and it stays."""
+        worker: Any = ray._private.worker.global_worker
+        try:
+            accepted, _ = worker.gcs_client.drain_node(node_id, DRAIN_NODE_REASON_IDLE_TERMINATION, "no work", 0)
+        except RpcError as error:
+            raise UnreachableError(
+                f"Ray cannot drain the node {node_id}: {said(error)}", "it is tried again"
+            ) from error
+        if accepted:
+            self.leave_out(node_id)
+        return bool(accepted)
 
     def lost(self) -> str:
         """What of Ray this process needs does not answer: its raylet or its GCS; empty while both do. Takes no time."""
@@ -109,13 +124,19 @@ def _knock(place: str | tuple[str, int]) -> int:
 
 @contextmanager
 def connect(
-    address: str | None = None, *, temp_dir: Path | None = None, token_path: Path, cpus: int | None = None
+    address: str | None = None,
+    *,
+    temp_dir: Path | None = None,
+    token_path: Path,
+    cpus: int | None = None,
+    metrics_port: int | None = None,
 ) -> Iterator[Connection]:
     """Be a Ray driver within the ``with`` block.
 
     Without ``address`` a private Ray is started and ended again: on loopback, on ports the system chooses, its files
     in a folder below ``temp_dir`` (default: the system's) that is removed. It dies with this *thread*, by SIGKILL
-    too, so enter the block in one that lives as long. ``cpus`` overrides the number of CPUs it offers.
+    too, so enter the block in one that lives as long. ``cpus`` overrides the number of CPUs it offers. With
+    ``metrics_port`` it tells Prometheus of this node there, for which a process more of Ray's runs.
 
     With ``address`` (``host:port``) a running cluster is joined. Token authentication is always on: the token is
     that of ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH`` where they are set and a cluster is joined, otherwise the
@@ -124,14 +145,14 @@ def connect(
     Raises:
         UnreachableError: Ray does not start, or the cluster does not answer or refuses the token.
     """
-    with _environment(_variables(address, token_path)):
+    with _environment(_variables(address, token_path, tells_metrics=metrics_port is not None)):
         if address is not None:
             _join(address)
             with _session() as connection:
                 yield connection
             return
         with _short_folder(temp_dir) as folder, watch(folder) as mark, _environment(mark):
-            _start(folder, cpus)
+            _start(folder, cpus, metrics_port)
             with _session() as connection:
                 yield connection
 
@@ -150,13 +171,13 @@ def ensure_token(path: Path) -> Path:
     return path
 
 
-def _variables(address: str | None, token_path: Path) -> dict[str, str | None]:
+def _variables(address: str | None, token_path: Path, tells_metrics: bool) -> dict[str, str | None]:
     variables: dict[str, str | None] = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": None}
     own_token = address is None or not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if own_token:
         variables |= {"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(ensure_token(token_path))}
     if address is None:
-        variables.update(ray_variables.PRIVATE)
+        variables.update(ray_variables.PRIVATE | (ray_variables.WITH_METRICS if tells_metrics else {}))
     return variables
 
 
@@ -196,7 +217,7 @@ def _short_folder(parent: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, cpus: int | None) -> None:
+def _start(folder: Path, cpus: int | None, metrics_port: int | None) -> None:
     from epochal.engine.local_ray import lean
 
     # Ray's processes keep what they are started with, and the workers, who are theirs, can read it even where they have
@@ -210,6 +231,7 @@ def _start(folder: Path, cpus: int | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 _temp_dir=str(folder),
+                _metrics_export_port=metrics_port,
             )
     except (OSError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
         hint = f"`epochal doctor` checks ports, memory and shared memory; Ray's logs were in {folder}"

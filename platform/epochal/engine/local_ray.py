@@ -67,10 +67,13 @@ class LeanNode(ray_node.Node):
         self._webui_url = ""
 
     def start_raylet(self, *arguments: Any, **options: Any) -> None:
+        tells_metrics = bool(self.metrics_export_port)
         for service in (METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME, DASHBOARD_AGENT_LISTEN_PORT_NAME):
-            persist_port(self._session_dir, self._node_id, service, _NOT_IN_USE)
+            if not tells_metrics:
+                persist_port(self._session_dir, self._node_id, service, _NOT_IN_USE)
+        agent_command = _in_the_background if tells_metrics else _agent_command
         with (
-            _replaced(ray_services, "_build_python_executable_command_memory_profileable", _agent_command),
+            _replaced(ray_services, "_build_python_executable_command_memory_profileable", agent_command),
             # Finds out by importing all of them, 0.3 s, which modules that agent could use.
             _replaced(ray_utils, "get_dashboard_dependency_error", lambda: None),
         ):
@@ -103,6 +106,10 @@ def _agent_command(component: str, *_: Any) -> list[str]:
     """What the raylet starts an agent with. Its script and arguments follow."""
     if component == PROCESS_TYPE_DASHBOARD_AGENT:
         return ["sh", "-c", "exec cat"]  # the raylet needs one, and ends with it
+    return _in_the_background()
+
+
+def _in_the_background(*_: Any) -> list[str]:
     return ["nice", "-n", "19", sys.executable, "-u"]
 
 

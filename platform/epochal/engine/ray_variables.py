@@ -39,3 +39,6 @@ PRIVATE = SHARED | {
     "RAY_task_events_report_interval_ms": "0",
 }
 """On the private Ray of one machine (``local_ray``)."""
+
+WITH_METRICS = {"RAY_enable_metrics_collection": "1"}
+"""On one that Prometheus reads."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
 from epochal.errors import ConflictError, UsageError
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.lease_operations import lose_lease
 from epochal.ledger.states import ACTIVE, JobState
@@ -62,7 +62,7 @@ class AgentRegister:
         with self._database.write() as connection:
             known = _known(connection, name)
             if known is None or known.incarnation != incarnation:
-                new = {**told, "incarnation": incarnation, "started_at": now(), "seen_at": now()}
+                new = {**told, "incarnation": incarnation, "started_at": now(), "seen_at": now(), "groups": []}
                 if known is None:
                     connection.execute(insert(agents).values({**new, "name": name, "replaced": []}))
                 else:
@@ -101,6 +101,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
 def to_agent(row: Row[Any]) -> AgentInfo:
     values = {name: value for name, value in row._mapping.items() if name != "replaced"}
     values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
+    values["groups"] = tuple(map(Group.from_dict, row.groups))
     values["held"] = tuple(tuple(one) for one in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)

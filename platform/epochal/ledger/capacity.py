@@ -36,6 +36,28 @@ class Node(Value):
 
 
 @dataclass(frozen=True)
+class Group(Value):
+    """Nodes of one shape that a cluster can have more of, or fewer: a worker group on Kubernetes."""
+
+    name: str
+    shape: Mapping[str, float]
+    """What one of them has, by Ray's resource names."""
+    most: int
+    """So many it can have."""
+    asked: int
+    """So many it has, or is starting."""
+    nodes: tuple[str, ...] = ()
+    """The ids of those that are there."""
+    waits: tuple[str, ...] = ()
+    """What keeps those that are being started, as Kubernetes says of their pods."""
+
+    @property
+    def missing(self) -> int:
+        """How many more nodes it could come to have than are there."""
+        return max(0, self.most - len(self.nodes))
+
+
+@dataclass(frozen=True)
 class Demand:
     """What a job needs: ``workers`` at the least and at the most, and what each reserves (``memory`` in bytes).
 
@@ -125,9 +147,9 @@ def whole(count: int, demand: Demand) -> int:
     return count - count % demand.step if demand.step else count
 
 
-def fits_ever(nodes: Sequence[Node], demand: Demand) -> bool:
-    """Whether its least number of workers fits on idle nodes."""
-    return sum(room(node.total, demand.bundle) for node in nodes) >= demand.workers[0]
+def fits_ever(nodes: Sequence[Node], demand: Demand, groups: Sequence[Group] = ()) -> bool:
+    """Whether its least number of workers fits on idle nodes, those included that ``groups`` could come to have."""
+    return most_workers(nodes, demand, groups) >= demand.workers[0]
 
 
 def placed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
@@ -151,10 +173,11 @@ def freed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
     return tuple(after)
 
 
-def most_workers(nodes: Sequence[Node], demand: Demand) -> int:
-    """How many of its workers fit on idle nodes."""
+def most_workers(nodes: Sequence[Node], demand: Demand, groups: Sequence[Group] = ()) -> int:
+    """How many of its workers fit on idle nodes, those included that ``groups`` could come to have."""
     bundle = demand.bundle
-    return sum(room(node.total, bundle) for node in nodes)
+    there = sum(room(node.total, bundle) for node in nodes)
+    return there + sum(room(group.shape, bundle) * group.missing for group in groups)
 
 
 def lack_of(nodes: Sequence[Node], demand: Demand) -> str:
@@ -178,12 +201,20 @@ def lack_of(nodes: Sequence[Node], demand: Demand) -> str:
     return f"{amounts(_lack(nearest, bundle))} on the node {nearest.host}"
 
 
-def never_fits(nodes: Sequence[Node], demand: Demand) -> str:
-    """The sentence about a demand that not even idle nodes could meet; ``nodes`` is not empty."""
-    biggest = max(nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
-    have = amounts({name: biggest.total.get(name, 0.0) for name in demand.bundle})
+def never_fits(nodes: Sequence[Node], demand: Demand, groups: Sequence[Group] = ()) -> str:
+    """The sentence about a demand that not even idle nodes, and all that ``groups`` could have, could meet."""
     count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return f"{demand} can never fit: the cluster has {count}, the biggest with {have}"
+    have = [f"the cluster has {count}"]
+    if nodes:
+        biggest = max(nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
+        have[0] += f", the biggest with {_of(biggest.total, demand)}"
+    have += [f"group {one.name} could have {one.most} with {_of(one.shape, demand)} each" for one in groups]
+    return f"{demand} can never fit: {'; '.join(have)}"
+
+
+def _of(amounts_of_node: Mapping[str, float], demand: Demand) -> str:
+    """Of what is asked for."""
+    return amounts({name: amounts_of_node.get(name, 0.0) for name in demand.bundle})
 
 
 def smallest_change(nodes: Sequence[Node], demand: Demand) -> str:

@@ -1,10 +1,13 @@
-"""Who competes for a cluster's room: jobs that wait for it, and jobs that have it. No database, no clock, no Ray."""
+"""Who competes for a cluster's room: jobs that wait for it, jobs that have it, and the cluster itself.
+
+No database, no clock, no Ray.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from epochal.ledger.capacity import Demand
+from epochal.ledger.capacity import Demand, Group, Node
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,15 @@ class Running:
         if not self.demand.step or self.granted is None or self.world_size is None:
             return 0
         return max(0, self.world_size - self.granted)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes of one agent, none where it is gone, and of all that run its leased jobs (``here`` is true of them)."""
+
+    nodes: tuple[Node, ...]
+    running: tuple[Running, ...] = ()
+    agent: str = ""
+    storage: str | None = None
+    groups: tuple[Group, ...] = ()
+    """Of which it could have more nodes."""

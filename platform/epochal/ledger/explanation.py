@@ -9,18 +9,21 @@ from functools import partial
 from epochal.errors import some
 from epochal.ledger.capacity import (
     Demand,
+    Group,
     Node,
     amounts,
     fit,
+    fits_ever,
     lack_of,
     most_workers,
     never_fits,
     smallest_change,
     total_of,
 )
-from epochal.ledger.contenders import Running, Waiting
+from epochal.ledger.contenders import Cluster, Running, Waiting
 from epochal.ledger.json_values import iso
 from epochal.ledger.policy import Scan, Verdict, holds_until, in_order
+from epochal.ledger.shortage import Shortage, short_of
 from epochal.ledger.usage import Excess, Usage
 from epochal.ledger.values import Quota, Why, WhyKind
 
@@ -29,15 +32,7 @@ AHEAD = 10
 
 HIGHEST_PRIORITY = 100
 
-
-@dataclass(frozen=True)
-class Cluster:
-    """The nodes of one agent, none where it is gone, and of all that run its leased jobs (``here`` is true of them)."""
-
-    nodes: tuple[Node, ...]
-    running: tuple[Running, ...] = ()
-    agent: str = ""
-    storage: str | None = None
+_SHOWN_NODES = 1_000
 
 
 def explain(
@@ -52,10 +47,12 @@ def explain(
 
     ``running`` are the jobs of all agents. What a job takes that starts now is set aside from those behind it.
     """
-    usage = Usage.of(running, quotas)
-    stages = [_Stage(one, Scan(one.nodes, _seen_from(one, running), usage, now)) for one in clusters if one.nodes]
-    play = _Play(clusters, stages, usage)
-    for job in in_order(queue):
+    quotas, ordered = list(quotas), in_order(queue)
+    usage, known = Usage.of(running, quotas), [one for one in clusters if one.nodes or one.groups]
+    stages = [_Stage(one, Scan(one.nodes, _seen_from(one, running), usage, now)) for one in known]
+    grows = any(one.groups for one in clusters)
+    play = _Play(clusters, stages, usage, short_of(ordered, running, clusters, quotas) if grows else Shortage())
+    for job in ordered:
         say = play.look(job)
         if only in (None, job.id):
             yield job.id, say()
@@ -120,6 +117,7 @@ class _Play:
     clusters: Sequence[Cluster]
     stages: list[_Stage]
     usage: Usage
+    shortage: Shortage
 
     def look(self, job: Waiting) -> Callable[[], Why]:
         """Give the job its turn; what there is to say of it, until the next has had its own."""
@@ -131,8 +129,6 @@ class _Play:
         if not reach:
             return partial(self._far_from_storage, job)
         possible = [stage for stage in reach if stage.scan.fits_ever(job.demand)]
-        if not possible:
-            return partial(_never, job, reach)
         for stage in possible:
             if stage.scan.holder is None and stage.scan.fits(job.demand):
                 before = stage.scan.started
@@ -140,7 +136,20 @@ class _Play:
                 stage.start(job)
                 return told
         waits = [(stage, stage.wait(job)) for stage in possible]
+        if not possible or job.id in self.shortage.waits:
+            return partial(self._not_here, job, reach)
         return lambda: min((_waits(job, *one) for one in waits), key=lambda why: _HOPE.index(why.kind))
+
+    def _not_here(self, job: Waiting, reach: Sequence[_Stage]) -> Why:
+        """Of one that no node that is there is for."""
+        if job.id not in self.shortage.waits:
+            return _nowhere(job, reach)
+        agent, groups = self.shortage.waits[job.id]
+        stage = next(stage for stage in self.stages if stage.cluster.agent == agent)
+        needed = self.shortage.needed[agent]
+        told = [_started(one, needed[one.name]) for one in stage.cluster.groups if one.name in groups]
+        message = f"nodes are being started for it: {'; '.join(told)}"
+        return Why(WhyKind.PROVISIONING, message, change=stage.outlook(job.demand).change)
 
     def _far_from_storage(self, job: Waiting) -> Why:
         there = [one.agent for one in self.clusters if one.storage == job.storage]
@@ -195,11 +204,24 @@ _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM
 """Of what keeps a job from several clusters, the one to tell."""
 
 
-def _never(job: Waiting, stages: Sequence[_Stage]) -> Why:
-    """By the cluster that comes nearest."""
-    nodes = max((stage.cluster.nodes for stage in stages), key=lambda nodes: most_workers(nodes, job.demand))
-    idle = [replace(node, available=node.total) for node in nodes]
-    message = never_fits(nodes, job.demand)
+def _started(group: Group, needed: int) -> str:
+    """How far a group is, and what keeps the rest."""
+    why = f" ({'; '.join(group.waits)})" if group.waits else ""
+    return f"group {group.name} has {len(group.nodes)} of {max(needed, group.asked)} nodes{why}"
+
+
+def _nowhere(job: Waiting, stages: Sequence[_Stage]) -> Why:
+    """It fits on no cluster as it is: never, or not while those before it have the nodes that groups may have. Told by
+    the cluster that comes nearest."""
+    if any(fits_ever(stage.cluster.nodes, job.demand, stage.cluster.groups) for stage in stages):
+        wanted = "every node that the groups may have is taken, or wanted by jobs before it"
+        return Why(WhyKind.NO_ROOM_NOW, f"no room now for {job.demand}: {wanted}")
+    near = max((stage.cluster for stage in stages), key=lambda one: most_workers(one.nodes, job.demand, one.groups))
+    idle = [replace(node, available=node.total) for node in near.nodes]
+    for one in near.groups:  # no more of them than could matter
+        count = min(one.missing, job.demand.workers[0], _SHOWN_NODES)
+        idle += [Node(f"{one.name}/{number}", f"of group {one.name}", one.shape, one.shape) for number in range(count)]
+    message = never_fits(near.nodes, job.demand, near.groups)
     return Why(WhyKind.NEVER_FITS, message, (), lack_of(idle, job.demand), smallest_change(idle, job.demand))
 
 

@@ -7,26 +7,30 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from epochal.errors import ConflictError
 from epochal.ledger.agents import agent_of, all_agents
-from epochal.ledger.capacity import Demand, Node, placed
-from epochal.ledger.contenders import Running, Waiting
+from epochal.ledger.capacity import Demand, Group, Node, placed
+from epochal.ledger.contenders import Cluster, Running, Waiting
 from epochal.ledger.database import Database, one_at_a_time
 from epochal.ledger.demands import demand_of
-from epochal.ledger.explanation import Cluster, explain
+from epochal.ledger.explanation import explain
 from epochal.ledger.lease_operations import lease_of, take
 from epochal.ledger.policy import Decision, decide, may_start
 from epochal.ledger.quotas import all_quotas
 from epochal.ledger.reading import find
 from epochal.ledger.resizing import ask_to_resize, resized
+from epochal.ledger.shortage import short_of
 from epochal.ledger.states import ACTIVE, EventKind, JobKind, JobState, Reason
-from epochal.ledger.tables import attempts, jobs, now
+from epochal.ledger.tables import agents, attempts, jobs, now
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_operations import ask_to_leave
 from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Quota, Why, WhyKind
+
+_PROVIDED_FOR = 200
+"""Queued jobs, the first in their order: nodes are started for no more of them at once."""
 
 _LIGHT = tuple(
     jobs.c[name]
@@ -112,6 +116,31 @@ class QueueOperations:
                     return found[job.id]
             job = find(connection, job.id)  # PostgreSQL: leased since it was read
             return _not_queued(job, resized(connection, job) if job.state.is_active else "")
+
+    def provision(self, agent: str, groups: Sequence[Group]) -> dict[str, int]:
+        """Tell what worker groups an agent's cluster has, and could have; of how many nodes of each the queue, and what
+        runs, could make use.
+
+        Args:
+            agent: ``name/incarnation``, as in its heartbeats.
+
+        Raises:
+            ConflictError: another incarnation of the agent has taken its place, or it has sent no heartbeat.
+        """
+        told = tuple(groups)
+        with self._database.read() as connection:
+            asking = _asking(connection, agent, None)
+        if asking is None:
+            raise ConflictError(f"{agent!r} is not how an agent leases", "give its name and incarnation")
+        if told != asking.groups:
+            with self._database.write() as connection:
+                this = update(agents).where(agents.c.name == asking.name, agents.c.incarnation == asking.incarnation)
+                connection.execute(this.values(groups=[group.to_dict() for group in told]))
+        with self._database.read() as connection:
+            clusters, running = _all(connection)
+            waiting = _read(connection, _queued(limit=_PROVIDED_FOR))
+            needed = short_of(waiting, running, clusters, all_quotas(connection)).needed
+        return dict(needed.get(asking.name, {}))
 
     def overdue_pending(self) -> list[Job]:
         """Queued jobs whose ``limits.max_pending`` is used up: what ``reject_overdue`` would fail."""
@@ -207,10 +236,15 @@ def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tu
 
 
 def _explained(connection: Connection, waiting: Sequence[Waiting], only: str | None = None) -> dict[str, Why]:
+    clusters, running = _all(connection)
+    return dict(explain(waiting, running, clusters, all_quotas(connection), _time(connection), only))
+
+
+def _all(connection: Connection) -> tuple[list[Cluster], list[Running]]:
+    """Every agent's cluster, and what runs on all of them."""
     leased = connection.execute(_LEASED).all()
     clusters = [_cluster(agent, leased) for agent in all_agents(connection)]
-    running = [_running(row, here=False) for row in leased]
-    return dict(explain(waiting, running, clusters, all_quotas(connection), _time(connection), only))
+    return clusters, [_running(row, here=False) for row in leased]
 
 
 def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
@@ -229,7 +263,7 @@ def _cluster(agent: AgentInfo, leased: Sequence[Row[Any]]) -> Cluster:
         elif there and there[0] < job.workers:  # an agent of an older version does not say how many
             nodes = placed(nodes, job.demand.with_workers(job.workers - there[0]))
         running.append(job)
-    return Cluster(nodes, tuple(running), agent.name, agent.storage)
+    return Cluster(nodes, tuple(running), agent.name, agent.storage, agent.groups if agent.alive else ())
 
 
 def _queued(*which: ColumnElement[bool], limit: int | None = None) -> Select[Any]:

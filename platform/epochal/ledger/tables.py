@@ -221,6 +221,7 @@ agents = Table(
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("storage", Text),
+    Column("groups", JSON, nullable=False, server_default="[]"),
 )
 
 tokens = Table(

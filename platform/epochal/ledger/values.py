@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.json_values import Seconds, Time, Value
 from epochal.ledger.states import JobKind, JobState, Outcome, Reason
 
@@ -248,6 +248,8 @@ class AgentInfo(Value):
     """Whether it was heard of lately, when this was asked."""
     storage: str | None = None
     """The id of its storage root: agents that share one can go on from each other's checkpoints."""
+    groups: tuple[Group, ...] = ()
+    """Of which its cluster could have more nodes, as it told last."""
 
     @property
     def owner(self) -> str:
@@ -316,6 +318,8 @@ class WhyKind(StrEnum):
     """There is room for it, or room is being made: it starts after those ahead of it."""
     BEHIND = "BEHIND"
     """Those ahead of it take, or wait for, the room it needs."""
+    PROVISIONING = "PROVISIONING"
+    """Nodes that it would fit on are being started for it."""
     NO_ROOM_NOW = "NO_ROOM_NOW"
     """Nobody is ahead of it, but others still run."""
     NEVER_FITS = "NEVER_FITS"

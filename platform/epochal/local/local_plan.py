@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from epochal.errors import UsageError
 from epochal.local.credentials import AGENT, agent_token_path
+from epochal.local.monitoring import monitored
 from epochal.local.service_plan import Plan, Probe, ServicePlan
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.server import plan_server
@@ -29,6 +30,8 @@ class Options:
     mlflow_port: int | None = None
     warm: int | None = None
     cpus: int | None = None
+    prometheus_port: int | None = None
+    """None: without `--monitoring`."""
 
     def resolved(self) -> Options:
         return Options(
@@ -36,24 +39,26 @@ class Options:
             DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port,
             self.warm,
             self.cpus,
+            self.prometheus_port,
         )
 
     def differences(self, running: Mapping[str, Any]) -> list[str]:
         """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""
+        unset = {"prometheus_port": "unused, as they run without --monitoring"}
         return [
-            f"--{name.replace('_', '-')} is {'the default' if (had := running.get(name)) is None else had}, not {value}"
-            for name, value in asdict(self).items()
-            if value is not None and running.get(name) != value
+            f"--{name.replace('_', '-')} is {unset.get(name, 'the default') if had is None else had}, not {value}"
+            for name, value, had in ((name, value, running.get(name)) for name, value in asdict(self).items())
+            if value not in (None, had)
         ]
 
 
 def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
-    """The plan for ``options``, of which both ports have to be given.
+    """The plan for ``options``, of which the server's and MLflow's port have to be given.
 
     ``tracking_uri``: where runs are recorded. A tracking server elsewhere is used as it is, and none is started.
 
     Raises:
-        UsageError: both ports are the same, or ``tracking_uri`` is a database that no server can be started on here.
+        UsageError: two ports are the same, or ``tracking_uri`` is a database that no server can be started on here.
     """
     port, mlflow_port = options.port or 0, options.mlflow_port or 0
     services = []
@@ -62,12 +67,13 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
         if port == mlflow_port:
             raise UsageError(f"the server and MLflow cannot share port {port}", "choose others: --port, --mlflow-port")
         uri = tracking_uri if "://" in tracking_uri and not _is_http(tracking_uri) else home.tracking_uri
-        plan = plan_server(uri, LOOPBACK, mlflow_port)
-        mlflow_url, probe = plan.url, Probe(f"{plan.url}/health")
-        services.append(ServicePlan("mlflow", plan.command, probe, plan.url, plan.environment))
+        mlflow = plan_server(uri, LOOPBACK, mlflow_port)
+        mlflow_url, probe = mlflow.url, Probe(f"{mlflow.url}/health")
+        services.append(ServicePlan("mlflow", mlflow.command, probe, mlflow.url, mlflow.environment))
     services += [_server(home, port, mlflow_url), _agent(home, port, options, mlflow_url)]
     where = {"mlflow_url": without_password(mlflow_url), "tracking_uri": without_password(tracking_uri)}
-    return Plan(home.services, tuple(services), {**asdict(options), **where})
+    plan = Plan(home.services, tuple(services), {**asdict(options), **where})
+    return plan if options.prometheus_port is None else monitored(plan, home, options.prometheus_port)
 
 
 def _is_http(uri: str) -> bool:

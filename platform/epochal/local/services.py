@@ -20,6 +20,7 @@ from epochal.files import is_locked, require_writable, write_atomically
 from epochal.local.credentials import ensure_agent_token
 from epochal.local.health import ask
 from epochal.local.local_plan import Options, local_plan
+from epochal.local.monitoring import require_monitoring, write_settings
 from epochal.local.orphans import end_orphans
 from epochal.local.port import require_free
 from epochal.local.service_plan import Plan
@@ -64,6 +65,7 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
 
     Raises:
         ConflictError: a port is taken, or they run with other options.
+        UsageError: what the options need is not installed.
         UnreachableError: one does not start; then nothing is left running.
     """
     began, folder = time.monotonic(), home.services
@@ -85,6 +87,9 @@ def up(home: Home, options: Options, tracking_uri: str, tell: Tell) -> Up:
             with _ended_on_failure(home):
                 plan = local_plan(home, options.resolved(), tracking_uri)
                 _require_ports(plan)
+                if options.prometheus_port is not None:
+                    require_monitoring()
+                    write_settings(plan)
                 ensure_agent_token(home)
                 _start_supervisor(plan)
                 _wait_until_ready(folder, tell)
@@ -122,7 +127,11 @@ def describe_exit(code: int | None) -> str:
 
 
 def _require_ports(plan: Plan) -> None:
-    ports = {"mlflow": ("MLflow", "mlflow_port", "--mlflow-port"), "server": ("the server", "port", "--port")}
+    ports = {
+        "mlflow": ("MLflow", "mlflow_port", "--mlflow-port"),
+        "server": ("the server", "port", "--port"),
+        "prometheus": ("Prometheus", "prometheus_port", "--prometheus-port"),
+    }
     for service in plan.services:
         if service.name in ports:
             shown, name, option = ports[service.name]

@@ -78,6 +78,7 @@ ATTEMPTS = answer_of("Attempts", attempts=list[Attempt])
 EVENTS = answer_of("Events", events=list[Event], done=bool)
 LOGS = answer_of("Logs", chunks=list[LogChunk], cursor=str, done=bool)
 QUEUE = answer_of("Queue", queue=list[QueueEntry], total=int)
+NEEDED = answer_of("Needed", needed=dict[str, int])
 AGENTS = answer_of("Agents", agents=list[AgentInfo])
 TOKENS = answer_of("Tokens", tokens=list[Token])
 NEW_TOKEN = answer_of("MadeToken", token=Token, secret=str)
@@ -266,6 +267,24 @@ class Heartbeat(Body):
     held: Annotated[list[_Held], Field(max_length=100_000)] = []
     detail: Document = {}
     storage: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class GroupBody(Body):
+    """Nodes of one shape that the agent's cluster could have more of."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    shape: Annotated[dict[str, float], Field(max_length=100)]
+    most: Annotated[int, Field(ge=0, le=10_000)]
+    asked: Annotated[int, Field(ge=0, le=10_000)]
+    nodes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)] = []
+    waits: Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=1000)] = []
+
+
+class Groups(Body):
+    """What worker groups the agent's cluster has, and could have."""
+
+    incarnation: Annotated[str, Field(pattern=names.AGENT)]
+    groups: Annotated[list[GroupBody], Field(max_length=100)]
 
 
 class LeaseRequest(Body):

@@ -200,3 +200,24 @@ def test_a_dry_run_of_the_client_asks_nobody(
     out = capsys.readouterr().out
     assert out[: len(out) // 2] == out[len(out) // 2 :]
     assert not server.requests
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_what_keeps_pods_from_being_made_is_told_of_those_who_make_them(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As KubeRay 1.6.2 and Kubernetes 1.34 tell it; and an event about a cluster of the same name, deleted since."""
+    applied(server, spec)
+    forbidden = 'pods "pool-big-worker-6f2bd" is forbidden: exceeded quota: small, requested: pods=1'
+    condition = {"type": "ReplicaFailure", "status": "True", "message": f"FailedCreateWorkerPod\n{forbidden}"}
+    server.objects[RAY]["status"] = {"conditions": [condition]}
+    about = {"kind": "RayCluster", "name": "pool", "uid": "of-one-before"}
+    event = {"type": "Warning", "involvedObject": about, "message": "of the one before"}
+    server.put(path_to("Event", "training", "e"), event)
+    pod(server, "head", "pool-head", READY)
+    assert main(["cluster", "status", "pool"]) == 5
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "agent: 1 of 1 pod: it is not made yet",
+        "group big: 1 of 1 pod: it cannot be made: exceeded quota: small, requested: pods=1",
+    ]

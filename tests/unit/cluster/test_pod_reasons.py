@@ -19,8 +19,8 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"state": {"waiting": {"reason": reason, "message": message}}}
 
 
-def warning(message: str, at: str = "2026-01-01T00:00:00Z", kind: str = "Pod") -> dict[str, Any]:
-    about = {"kind": kind, "name": NAME}
+def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -> dict[str, Any]:
+    about = {"kind": "Pod", "name": NAME, "uid": uid}
     return {"type": "Warning", "involvedObject": about, "message": message, "lastTimestamp": at}
 
 
@@ -49,7 +49,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", kind: str = "Pod") -
             [warning('MountVolume.SetUp failed: secret "a" not found'), warning("older", "2025-01-01T00:00:00Z")],
             'MountVolume.SetUp failed: secret "a" not found',
         ),
-        (container(**waiting("ContainerCreating")), [warning("of another", kind="RayCluster")], "it starts"),
+        (container(**waiting("ContainerCreating")), [warning("of the pod before", uid="before")], "it starts"),
         (container(state={"running": {}}), [], "it is not ready yet"),
         ({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}, [], "The node was low"),
         ({"phase": "Pending"}, [], "it starts"),
@@ -57,7 +57,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", kind: str = "Pod") -
     ids=["pull", "never", "secret", "crash", "oom", "ended", "mount", "other", "running", "evicted", "new"],
 )  # fmt: skip
 def test_why_a_pod_is_not_ready(status: dict[str, Any], events: list[dict[str, Any]], told: str) -> None:
-    found = why_not_ready({"metadata": {"name": NAME}, "status": status}, newest_warnings(events))
+    found = why_not_ready({"metadata": {"name": NAME, "uid": "this"}, "status": status}, newest_warnings(events))
     assert told in found
 
 
@@ -89,10 +89,14 @@ def test_a_pod_that_is_ready_or_ending() -> None:
         ),
         (
             "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
-            "pod has unbound immediate PersistentVolumeClaims",
+            "no node takes it: pod has unbound immediate PersistentVolumeClaims",
+        ),
+        (
+            '0/2 nodes are available: persistentvolumeclaim "storage" not found. not found',
+            'no node takes it: persistentvolumeclaim "storage" not found',
         ),
     ],
-    ids=["gpu", "labels", "cordoned", "full", "claim", "unbound"],
+    ids=["gpu", "labels", "cordoned", "full", "claim", "unbound", "missing"],
 )  # fmt: skip
 def test_why_no_node_takes_a_pod(message: str, told: str) -> None:
     assert told in unschedulable(message, {"nvidia.com/gpu": "8"})

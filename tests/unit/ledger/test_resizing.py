@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochal.ledger.capacity import Demand, Node, fit, freed, placed
-from epochal.ledger.contenders import Running, Waiting
-from epochal.ledger.explanation import Cluster, explain
+from epochal.ledger.contenders import Cluster, Running, Waiting
+from epochal.ledger.explanation import explain
 from epochal.ledger.policy import HOLD, Decision, decide
 from epochal.ledger.values import Quota, QuotaKind, WhyKind
 

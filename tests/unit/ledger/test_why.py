@@ -22,8 +22,8 @@ from test_policy import (
 )
 
 from epochal.ledger.capacity import Demand, Node
-from epochal.ledger.contenders import Running, Waiting
-from epochal.ledger.explanation import AHEAD, Cluster, explain
+from epochal.ledger.contenders import Cluster, Running, Waiting
+from epochal.ledger.explanation import AHEAD, explain
 from epochal.ledger.policy import HOLD, PATIENCE, decide
 from epochal.ledger.values import Quota, QuotaKind, Why, WhyKind
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from epochal.errors import UsageError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Role
-from epochal.local import services
+from epochal.local import monitoring, services
 from epochal.local.credentials import agent_token_path, ensure_agent_token
 from epochal.local.local_plan import DRAIN_SECONDS, Options, local_plan
 from epochal.settings import home
@@ -47,6 +49,50 @@ def test_plan_passes_the_options_and_no_secret() -> None:
 def test_one_port_cannot_be_two() -> None:
     with pytest.raises(UsageError, match="cannot share port 8700"):
         local_plan(home(), Options(8700, 8700), "sqlite:////data/mlflow.db")
+
+
+def test_monitoring_adds_a_prometheus_that_reads_the_server_and_the_agents_ray() -> None:
+    plan = local_plan(home(), Options(8701, 5001, prometheus_port=8791), "sqlite:////data/mlflow.db")
+    *_, agent, prometheus = plan.services
+    assert [service.name for service in plan.services] == ["mlflow", "server", "agent", "prometheus"]
+    ray_port = plan.options["ray_metrics_port"]
+    assert list(agent.command[-2:]) == ["--ray-metrics", str(ray_port)]
+    assert prometheus.probe.url == "http://127.0.0.1:8791/-/ready"
+    assert "--web.listen-address=127.0.0.1:8791" in prometheus.command
+    home().services.mkdir(parents=True)
+    monitoring.write_settings(plan)
+    [file] = [part.partition("=")[2] for part in prometheus.command if part.startswith("--config.file=")]
+    settings = yaml.safe_load(Path(file).read_text())
+    [rules] = settings["rule_files"]
+    assert "EpochalTrainingStalled" in Path(rules).read_text()
+    scraped = {one["job_name"]: one["static_configs"][0]["targets"] for one in settings["scrape_configs"]}
+    assert scraped == {"epochal": ["127.0.0.1:8701"], "ray": [f"127.0.0.1:{ray_port}"]}
+
+
+def test_prometheus_cannot_have_a_port_of_another_service() -> None:
+    with pytest.raises(UsageError, match="cannot have port 8701"):
+        local_plan(home(), Options(8701, 5001, prometheus_port=8701), "sqlite:////data/mlflow.db")
+
+
+def test_what_runs_without_monitoring_is_told_apart() -> None:
+    running = {"port": 8700, "prometheus_port": None}
+    assert Options(prometheus_port=8790).differences(running) == [
+        "--prometheus-port is unused, as they run without --monitoring, not 8790"
+    ]
+    assert Options().differences({"port": 8700, "prometheus_port": 8790}) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [("", "Prometheus, which is not installed here"), ("/usr/bin/prometheus", "Ray needs aiohttp_cors")],
+    ids=["prometheus", "ray"],
+)
+def test_what_monitoring_lacks_is_named(monkeypatch: pytest.MonkeyPatch, installed: str, words: str) -> None:
+    monkeypatch.setattr(monitoring.shutil, "which", lambda name: installed or None)
+    monkeypatch.setattr(monitoring, "find_spec", lambda name: None if name == "aiohttp_cors" else name)
+    with pytest.raises(UsageError, match=words) as error:
+        monitoring.require_monitoring()
+    assert "install" in error.value.hint
 
 
 def test_no_warm_worker_is_not_the_default_number() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from epochal.tracking.desired_run import DesiredRun
+from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.reconcile import JobFolders
 from epochal.tracking.sync_state import SyncState, fingerprint
 from epochal.tracking.tracker import pending_folders
@@ -82,3 +83,21 @@ def test_a_damaged_folder_holds_up_no_other(tmp_path: Path, garbage: str, caplog
     folders.close_desired_runs()
     assert DesiredRun.load(sound).status == "FINISHED"
     assert str(damaged) in caplog.text
+
+
+def test_metrics_that_mlflow_lacks_are_counted_of_jobs_that_run_too(tmp_path: Path) -> None:
+    folders = JobFolders(tmp_path, dict[str, Ended]().get)
+    running, ended = leave(tmp_path, "running"), leave(tmp_path, "ended", "FINISHED")
+    assert folders.unsent_bytes() == 0
+    sizes = []
+    for folder in (running, ended):
+        spool = MetricSpool(folder, "attempt-1-rank-0")
+        spool.log(1, {"train/loss": 0.5}, 17.0)
+        spool.close()
+        sizes.append(spool.path.stat().st_size)
+    assert folders.unsent_bytes() == sum(sizes)
+    SyncState(offsets={"attempt-1-rank-0.jsonl": sizes[1]}).save(ended)
+    assert folders.unsent_bytes() == sizes[0]
+    (running / "sync_state.json").write_text("not JSON")
+    (tmp_path / "jobs" / "no-record").mkdir()
+    assert folders.unsent_bytes() == sizes[0], "one that is damaged is counted in full"

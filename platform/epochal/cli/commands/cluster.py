@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
+from epochal.cli.connection import kubernetes_api
 from epochal.cli.options import Command, duration, output_option, set_option
 from epochal.cli.render import Output
 from epochal.errors import UsageError
@@ -29,13 +30,7 @@ def _kubernetes(command: Command) -> Command:
 
 
 def _api(kube_context: str | None, namespace: str | None) -> tuple[Api, str]:
-    try:
-        from epochal.cluster.api import Api
-    except ImportError as error:
-        if not (error.name or "").startswith("kubernetes"):
-            raise
-        raise UsageError("the package `kubernetes` is not installed", "`pip install 'epochal[k8s]'`") from None
-    api = Api.connect(kube_context)
+    api = kubernetes_api(kube_context)
     return api, namespace or api.namespace
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochal.cli import render
+from epochal.cli.connection import connect, server_options
 from epochal.cli.options import output_option, set_option, spec_argument
 from epochal.cli.own_code import check_code, own_code
 from epochal.cli.progress import counted
 from epochal.cli.render import Output
-from epochal.errors import SpecError
+from epochal.errors import CapacityError, SpecError
 
 if TYPE_CHECKING:
     from epochal.catalog.data import LoadedData
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
 @spec_argument
 @set_option
 @click.option("--data", "all_data", is_flag=True, help="Read every sample once, and list those that are bad.")
+@server_options
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
-def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Output) -> int:
+def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Output, **where: Any) -> int:
     """Show what a job spec would run, without running it.
 
     Prints every value of the resolved spec with where it comes from, the size of the model, the cost of a step, the
     number of steps and the resources of all workers together, and what each column or array of your data is taken for.
     Loads the data, and runs two samples through the model where that takes no more than a second; a larger model takes
-    no memory. What could not be trained is refused, as its workers would. Exit code: 0 it can be trained, 2 it cannot.
+    no memory. What could not be trained is refused, as its workers would. With --server or --context that server says
+    whether any of its clusters could ever hold the job. Exit code: 0 it can be trained, 2 it cannot, 5 nowhere.
     """
     from epochal.catalog.index import check
     from epochal.spec import load_spec
@@ -41,11 +44,23 @@ def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Out
 
     loaded = load_spec(source, overrides, (check, check_sweep))
     check_code(loaded)
+    room = _room(loaded, **where) if any(where.values()) else None
     with own_code(loaded.code_folder if loaded.spec.code else None):
-        return _planned(loaded, all_data, output)
+        return _planned(loaded, all_data, output, room) or (CapacityError.exit_code if room else 0)
 
 
-def _planned(loaded: LoadedSpec, all_data: bool, output: Output) -> int:
+def _room(loaded: LoadedSpec, server: str | None, context: str | None) -> str:
+    """Why no cluster of a server could ever hold the job; empty where one could."""
+    from epochal.client.room import why_never
+
+    with connect(server, context) as client:
+        agents = client.agents()
+    if not any(agent.alive for agent in agents):
+        render.message(f"no agent of {client.server} is alive: nobody can say whether the job has room")
+    return why_never(loaded.spec.model_dump(mode="json"), agents)
+
+
+def _planned(loaded: LoadedSpec, all_data: bool, output: Output, room: str | None) -> int:
     from epochal.catalog.build import load_data
     from epochal.sweeps.plan import first_corner, plan_sweep
     from epochal.training.plan import plan
@@ -64,7 +79,11 @@ def _planned(loaded: LoadedSpec, all_data: bool, output: Output) -> int:
     more: dict[str, Any] = {"data": {"samples": total, "bad": []}} if all_data else {}
     if loaded.spec.sweep is not None:
         more["sweep"] = plan_sweep(loaded.spec).as_dict()
+    if room is not None:
+        more["room"] = {"fits": not room, "why": room}
     _show(planned, loaded, more, output)
+    if room:
+        render.message(f"no cluster could ever hold it: {room}")
     if all_data:
         render.message(f"all of the {total:,} samples can be read")
     return 0

@@ -68,6 +68,7 @@ def command(
         return _show_prepared(prepared, output)
     with connect(attached.server, attached.context) as client:
         submitted = _submit(client, prepared, key)
+        _warn_of_room(client, prepared)
         if attached.follow or attached.waiting:
             return _stay(client, submitted, attached.follow, output)
         _show(submitted, output)
@@ -178,6 +179,20 @@ def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> 
         elif result.same_as:
             render.message(f"{result.same_as} has the same spec and code, and has already succeeded")
     return submitted
+
+
+def _warn_of_room(client: Client, prepared: Sequence[Submission]) -> None:
+    """The jobs are queued all the same: another agent may come."""
+    from epochal.client.room import why_never
+
+    try:
+        agents = client.agents()
+    except EpochalError as error:
+        render.message(f"whether any cluster could hold it is not known: {error}")
+        return
+    for one in prepared:
+        if why := why_never(one.spec, agents):
+            render.warning(f"{one.name} waits for an agent with more room: {why}")
 
 
 def _show(submitted: Sequence[Submitted], output: Output) -> None:

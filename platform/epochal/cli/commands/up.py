@@ -12,6 +12,8 @@ from epochal.cli import render
 from epochal.cli.mlflow_pages import first_page
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
+from epochal.errors import UsageError
+from epochal.settings import DEFAULT_PROMETHEUS_PORT
 
 if TYPE_CHECKING:
     from epochal.local.service_state import Services
@@ -26,8 +28,10 @@ _PORT = click.IntRange(1, 65535)
     "--warm", type=click.IntRange(0, 64), metavar="N", help="Idle worker processes that the agent keeps ready."
 )
 @click.option("--cpus", type=click.IntRange(1), metavar="N", help="CPUs that jobs may use.  [default: all]")
+@click.option("--monitoring", is_flag=True, help="Start Prometheus too, with the alerts of `dashboards/prometheus`.")
+@click.option("--prometheus-port", type=_PORT, help=f"Prometheus's port.  [default: {DEFAULT_PROMETHEUS_PORT}]")
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
-def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: int | None, output: Output) -> int:
+def command(output: Output, monitoring: bool, prometheus_port: int | None, **options: int | None) -> int:
     """Start MLflow, the server and an agent on this machine, in the background.
 
     Ends when all of them are healthy. They are watched and started again where one dies, until `epochal down`. Done
@@ -37,7 +41,10 @@ def command(port: int | None, mlflow_port: int | None, warm: int | None, cpus: i
     from epochal.local.services import up
     from epochal.settings import home, tracking_uri
 
-    came = up(home(), Options(port, mlflow_port, warm, cpus), tracking_uri(), render.message)
+    if prometheus_port is not None and not monitoring:
+        raise UsageError("--prometheus-port is for the Prometheus of --monitoring", "give both")
+    observed = (prometheus_port or DEFAULT_PROMETHEUS_PORT) if monitoring else None
+    came = up(home(), Options(**options, prometheus_port=observed), tracking_uri(), render.message)
     if came.already:
         render.message("the services are up already")
     else:
@@ -69,6 +76,7 @@ def _where(services: Services) -> dict[str, str]:
         "server": services.url("server"),
         "token": str(home().token),
         "mlflow": first_page(str(services.options["mlflow_url"])),
+        **({"prometheus": services.url("prometheus")} if services.options.get("prometheus_port") else {}),
         "logs": str(Path(services["server"].log).parent),
         "since": f"{started:%Y-%m-%d %H:%M:%S}",
     }

@@ -8,7 +8,7 @@ changes later must not change it.
 
 from __future__ import annotations
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest revision. A constant, so that opening an up-to-date ledger needs no alembic (0.1 s)."""
 
 VERSION_TABLE = "epochal_alembic_version"

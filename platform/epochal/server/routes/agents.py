@@ -8,14 +8,14 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from epochal import names
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.values import AgentInfo, Lease
 from epochal.server.auth import AgentRole, Reader, require_agent
 from epochal.server.error_responses import answer
 from epochal.server.notifier import QUEUE, room_of
 from epochal.server.openapi import answers
 from epochal.server.requests import LeaseRoute
-from epochal.server.schemas import AGENTS, Heartbeat, LeaseRequest
+from epochal.server.schemas import AGENTS, NEEDED, Groups, Heartbeat, LeaseRequest
 from epochal.server.services import Deps
 
 router = APIRouter(route_class=LeaseRoute, tags=["agents"])
@@ -37,6 +37,15 @@ def heartbeat(name: Name, body: Heartbeat, who: AgentRole, services: Deps) -> Re
     agent = services.ledger.heartbeat(name, body.incarnation, nodes, tuple(body.held), body.detail, body.storage)
     services.notifier.heard(agent)
     return answer(agent.to_dict())
+
+
+@router.put("/agents/{name}/groups", responses=answers(NEEDED, 409, 413))
+def groups(name: Name, body: Groups, who: AgentRole, services: Deps) -> Response:
+    """Tell what worker groups the agent's cluster has, and could have; of how many nodes of each the queue, and what
+    runs, could make use."""
+    require_agent(name, who)
+    told = [Group.from_dict(group.model_dump()) for group in body.groups]
+    return answer({"needed": services.ledger.provision(f"{name}/{body.incarnation}", told)})
 
 
 @router.post(

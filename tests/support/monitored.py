@@ -1,0 +1,104 @@
+"""A Prometheus that is asked what the dashboards and alerts ask it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from epochal.urls import free_port
+from polling import until
+
+FOLDER = Path(__file__).parents[2] / "dashboards"
+NEEDS_GPUS = "Needs GPUs"
+
+Asked = tuple[str, str]
+"""Who asks, and what."""
+
+
+def panels(dashboard: str) -> Iterator[Asked]:
+    """What each panel asks for, but for those that say that they need GPUs."""
+    for panel in json.loads((FOLDER / f"{dashboard}.json").read_text(encoding="utf-8"))["panels"]:
+        if NEEDS_GPUS not in panel.get("description", ""):
+            for target in panel.get("targets", ()):
+                yield f"{dashboard}: {panel['title']}", target["expr"]
+
+
+def alerts() -> Iterator[Asked]:
+    """What each alert compares: all that is compared is there, whether or not it is too much."""
+    rules = yaml.safe_load((FOLDER / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            if NEEDS_GPUS not in rule["annotations"].get("description", ""):
+                compared = re.sub(r"(>=|==|>|<)(?= )", r"\1 bool", rule["expr"])
+                inner = re.sub(r"^absent\((.*)\)$", r"\1", compared)
+                yield rule["alert"], re.sub(r"offset \d+m", "offset 5s", inner)
+
+
+class Prometheus:
+    """The one at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def ask(self, path: str, **query: str) -> Any:
+        asked = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return json.loads(answer.read())["data"]
+
+    def has(self, expression: str) -> bool:
+        """Whether it has a value now, a number."""
+        values = [sample["value"][1] for sample in self.ask("query", query=expression)["result"]]
+        return any(value != "NaN" for value in values)
+
+    def until_all_have_data(self, asked: list[Asked], job_id: str, seconds: float = 120.0) -> None:
+        """At one and the same time, of that job where one is meant.
+
+        Raises:
+            AssertionError: some still have none after so many seconds; it names them.
+        """
+        filled = [(who, what.replace("$job_id", job_id).replace("$__rate_interval", "1m")) for who, what in asked]
+        left = filled
+
+        def have() -> bool:
+            nonlocal left
+            left = [one for one in filled if not self.has(one[1])]
+            return not left
+
+        try:
+            until(have, "all have data", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"without data: {left}") from error
+
+
+@contextmanager
+def prometheus(folder: Path, ports: Mapping[str, list[int]], token: str) -> Iterator[Prometheus]:
+    """One that reads these ports of this machine, by the name of what listens there, and shows them the token."""
+    (folder / "token").write_text(token)
+    port, settings = free_port(), folder / "prometheus.yaml"
+    scraped = [
+        {
+            "job_name": name,
+            "authorization": {"credentials_file": str(folder / "token")},
+            "static_configs": [{"targets": [f"127.0.0.1:{one}" for one in listening]}],
+        }
+        for name, listening in ports.items()
+    ]
+    settings.write_text(json.dumps({"global": {"scrape_interval": "5s"}, "scrape_configs": scraped}))
+    options = (f"--config.file={settings}", f"--storage.tsdb.path={folder / 'data'}")
+    process = subprocess.Popen(
+        ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
