@@ -18,26 +18,27 @@ from epochal.urls import free_port
 from polling import until
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
-NEEDS_GPUS = "Needs GPUs"
+GPUS, KUBERNETES = "Needs GPUs", "Needs Kubernetes"
+"""Said in the description of what has no data without."""
 
 Asked = tuple[str, str]
 """Who asks, and what."""
 
 
-def panels(dashboard: str) -> Iterator[Asked]:
-    """What each panel asks for, but for those that say that they need GPUs."""
+def panels(dashboard: str, *without: str) -> Iterator[Asked]:
+    """What each panel asks for, but for those that need what there is not."""
     for panel in json.loads((FOLDER / f"{dashboard}.json").read_text(encoding="utf-8"))["panels"]:
-        if NEEDS_GPUS not in panel.get("description", ""):
+        if not any(need in panel.get("description", "") for need in without):
             for target in panel.get("targets", ()):
                 yield f"{dashboard}: {panel['title']}", target["expr"]
 
 
-def alerts() -> Iterator[Asked]:
-    """What each alert compares: all that is compared is there, whether or not it is too much."""
+def alerts(*without: str) -> Iterator[Asked]:
+    """What each alert compares, be it too much or not, but for those that need what there is not."""
     rules = yaml.safe_load((FOLDER / "prometheus" / "rules.yaml").read_text(encoding="utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
-            if NEEDS_GPUS not in rule["annotations"].get("description", ""):
+            if not any(need in rule["annotations"].get("description", "") for need in without):
                 compared = re.sub(r"(>=|==|>|<)(?= )", r"\1 bool", rule["expr"])
                 inner = re.sub(r"^absent\((.*)\)$", r"\1", compared)
                 yield rule["alert"], re.sub(r"offset \d+m", "offset 5s", inner)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -55,13 +55,13 @@ class _Gauges:
         self.families = {name: gauge(name) for name in TABLE if name.startswith(prefix) and TABLE[name].kind == "gauge"}
 
     def set(self, name: str, labels: Sequence[str], value: Any) -> None:
-        if isinstance(value, int | float) and math.isfinite(value):
+        if _is_number(value):
             self.families[name].add_metric(labels, value)
 
 
 def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
     """Of one that is silent only that, and nothing once it has left in order."""
-    gauges = _Gauges("epochal_agent_")
+    gauges, groups = _Gauges("epochal_agent_"), _Gauges("epochal_group_")
     uses = {name: counter(f"epochal_{name}_total") for name in ("worker_seconds", "gpu_seconds")}
     for agent in agents:
         detail = agent.detail
@@ -72,6 +72,11 @@ def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
         gauges.set("epochal_agent_jobs", (agent.name,), detail.get("jobs"))
         gauges.set("epochal_agent_nodes", (agent.name,), len(agent.nodes))
         gauges.set("epochal_agent_warm_workers", (agent.name,), detail.get("warm"))
+        warnings = agent.warnings
+        gauges.set("epochal_agent_warnings", (agent.name,), len(warnings) if isinstance(warnings, Sequence) else None)
+        for one in agent.groups:
+            for state, count in (("ready", len(one.nodes)), ("asked", one.asked), ("most", one.most)):
+                groups.set("epochal_group_nodes", (agent.name, one.name, state), count)
         gauges.set("epochal_agent_unsent_bytes", (agent.name,), detail.get("unsent_bytes"))
         for name, resource in (("epochal_agent_cpus", "CPU"), ("epochal_agent_gpus", "GPU")):
             total = sum(node.total.get(resource, 0.0) for node in agent.nodes)
@@ -79,8 +84,10 @@ def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
             gauges.set(name, (agent.name, "free"), sum(node.available.get(resource, 0.0) for node in agent.nodes))
         for name, metric in uses.items():
             for use in USES:  # and no other, whatever an agent tells
-                metric.add_metric((agent.name, use), (detail.get(name) or {}).get(use, 0.0))
-    yield from (*gauges.families.values(), *uses.values())
+                seconds = _within(detail, name).get(use, 0.0)
+                if _is_number(seconds):
+                    metric.add_metric((agent.name, use), seconds)
+    yield from (*gauges.families.values(), *groups.families.values(), *uses.values())
 
 
 def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
@@ -102,14 +109,24 @@ def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
         jobs.set("epochal_job_total_steps", labels, progress.get("total_steps"))
         jobs.set("epochal_job_samples_per_second", labels, progress.get("samples_per_second"))
         for split, name in _LOSSES.items():
-            jobs.set("epochal_job_loss", (*labels, split), (progress.get("metrics") or {}).get(name))
+            jobs.set("epochal_job_loss", (*labels, split), _within(progress, "metrics").get(name))
         for part in STEP_PARTS:
-            jobs.set("epochal_job_step_seconds", (*labels, part), (progress.get("step_seconds") or {}).get(part))
-        ranks = progress.get("ranks") or {}
+            jobs.set("epochal_job_step_seconds", (*labels, part), _within(progress, "step_seconds").get(part))
+        ranks = _within(progress, "ranks")
         jobs.set("epochal_job_slowest_rank", labels, ranks.get("rank"))
         for which in ("slowest", "mean"):
             jobs.set("epochal_job_rank_seconds", (*labels, which), ranks.get(which))
         for state, name in _TRIALS.items():
             sweeps.set("epochal_sweep_trials", (*labels, state), progress.get(name))
-        sweeps.set("epochal_sweep_best", labels, (progress.get("best") or {}).get("value"))
+        sweeps.set("epochal_sweep_best", labels, _within(progress, "best").get("value"))
     yield from (*jobs.families.values(), *sweeps.families.values())
+
+
+def _within(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of what an agent told: one agent that tells nonsense must not keep Prometheus from all others."""
+    part = document.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -76,6 +76,12 @@ ENTRIES = (
     Entry("epochal_agent_warm_workers", "gauge", "Idle processes that the next job begins in.", ("agent",)),
     Entry("epochal_agent_cpus", "gauge", "CPUs of its nodes: `total`, and `free` of it.", ("agent", "state")),
     Entry("epochal_agent_gpus", "gauge", "GPUs of its nodes: `total`, and `free` of it.", ("agent", "state")),
+    Entry("epochal_agent_warnings", "gauge", "What it warns of: `epochal doctor` tells it in words.", ("agent",)),
+    Entry(
+        "epochal_group_nodes", "gauge",
+        "Nodes of a worker group on Kubernetes: `ready`, `asked` for, and the `most` that it can have.",
+        ("agent", "group", "state"),
+    ),
     Entry(
         "epochal_agent_unsent_bytes", "gauge",
         "Metrics of runs in its storage that MLflow does not have yet; looked at every minute.", ("agent",),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from epochal.ledger.capacity import Node
+from epochal.ledger.capacity import Group, Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.values import Lease
@@ -24,6 +24,7 @@ PROGRESS = {
     "step_seconds": {"data": 0.01, "forward_backward": 0.2, "optimizer": 0.05, "invented": 1.0},
     "metrics": {"train/loss": 0.5, "val/loss": 0.7, "val/accuracy": 0.8},
 }
+STATES = ("ready", "asked", "most")
 NODES = [Node("n1", "host", {"CPU": 4.0, "GPU": 8.0}, {"CPU": 1.0, "GPU": 8.0})]
 
 
@@ -175,6 +176,27 @@ def test_an_agents_metrics_are_those_of_its_last_heartbeat(ledger: Ledger) -> No
     assert found['epochal_worker_seconds_total{agent="agent",use="train"}'] == 5.5
     assert found['epochal_worker_seconds_total{agent="agent",use="data"}'] == 0
     assert not [name for name in found if "mischief" in name]
+
+
+def test_worker_groups_and_warnings_of_an_agent(ledger: Ledger) -> None:
+    ledger.heartbeat("agent", "1", NODES, (), {"warnings": [{"found": "no warm worker lasts", "advice": "set this"}]})
+    ledger.provision("agent/1", (Group("gpu", {"GPU": 8.0}, most=8, asked=2, nodes=("n1",)),))
+    found = Scraper(ledger).found
+    assert found['epochal_agent_warnings{agent="agent"}'] == 1
+    counted = {state: found[f'epochal_group_nodes{{agent="agent",group="gpu",state="{state}"}}'] for state in STATES}
+    assert counted == {"ready": 1, "asked": 2, "most": 8}
+
+
+@pytest.mark.parametrize("nonsense", [7, "x", [1], {"train": "x", "data": None, "train/loss": {}}], ids=str)
+def test_an_agent_that_tells_nonsense_keeps_no_other_from_being_seen(ledger: Ledger, nonsense: object) -> None:
+    ledger.heartbeat("odd", "1", NODES, (), {"worker_seconds": nonsense, "jobs": nonsense, "warnings": nonsense})
+    ledger.heartbeat("sound", "1", NODES, (), {"worker_seconds": {"train": 5.5}})
+    lease = leased(ledger)
+    ledger.running(lease, world_size=1)
+    ledger.renew(lease, 30, dict.fromkeys(("step", "metrics", "ranks", "step_seconds", "best", "trials"), nonsense))
+    found = Scraper(ledger).found
+    assert found['epochal_worker_seconds_total{agent="sound",use="train"}'] == 5.5
+    assert found["epochal_job_running"] == 1
 
 
 def test_how_long_a_part_of_the_reconciler_has_failed_is_told(ledger: Ledger, tmp_path: Path) -> None:
