@@ -204,6 +204,7 @@ def test_how_long_a_part_of_the_reconciler_has_failed_is_told(ledger: Ledger, tm
     reconciler.tick()
     scraper = Scraper(ledger, reconciler.counts)
     assert scraper.found['epochal_reconciler_lag_seconds{part="leases"}'] < 5
+    assert 'epochal_reconciler_lag_seconds{part="runs"}' not in scraper.found, "there is no MLflow to look at"
     reconciler.counts.succeeded["leases"] -= 100
     assert scraper.scrape()['epochal_reconciler_lag_seconds{part="leases"}'] > 99
     reconciler.tick()
