@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("ip") is None, reason="needs `ip` (iproute2)"),
 ]
+
+
+CUT_SECONDS = 60.0
+NOTICED_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,7 @@ def test_a_host_is_lost_and_comes_back(served: Served, spaces: list[Namespace], 
             job_id = submitted(served, head)
             served.until_step(job_id, 50)
             kill(lost)
+            killed = time.time()
             served.until(lambda: served.ledger.attempts(job_id)[0].outcome, "the attempt has ended", 60)
             served.until(lambda: served.ledger.job(job_id).state is JobState.QUEUED, "it waits for room", 60)
             served.until(lambda: served.ledger.why(job_id).kind is WhyKind.NEVER_FITS, "why says what is missing", 60)
@@ -101,6 +107,40 @@ def test_a_host_is_lost_and_comes_back(served: Served, spaces: list[Namespace], 
         assert succeeded(job), job
         attempts = served.ledger.attempts(job_id)
         assert endings(attempts)[0] == (Outcome.FAILED, Reason.INFRASTRUCTURE)
+        noticed = (attempts[0].ended_at or 0.0) - killed
+        print(f"noticed {noticed:.1f} s after the host was lost: {attempts[0].message}")
+        assert noticed < NOTICED_SECONDS
+        assert f"; on node {other.address}" in attempts[0].message
         assert all(outcome is Outcome.INTERRUPTED for outcome, _ in endings(attempts)[1:-1])
         assert follow_each_other(attempts)
         served.run_agrees(job, expected)
+
+
+def test_a_cable_is_cut_for_a_minute(served: Served, spaces: list[Namespace], home: Path, expected: Curve) -> None:
+    head, other = spaces
+    joined = ("--join", f"{head.address}:{PORT}", "--warm", "1")
+    with ray_node(head, head, home), ray_node(other, head, home) as node:
+        served.agent("agent-1", head.command(), *joined, **variables(home))
+        job_id = submitted(served, head)
+        served.until_step(job_id, 50)
+        other.cut()
+        cut = time.time()
+        try:
+            served.until(lambda: served.ledger.attempts(job_id)[0].outcome, "the attempt has ended", 60)
+            first = served.ledger.attempts(job_id)[0]
+            print(f"noticed {(first.ended_at or 0) - cut:.1f} s after the cut: {first.reason} {first.message}")
+            time.sleep(max(0.0, cut + CUT_SECONDS - time.time()))
+        finally:
+            other.mend()
+        served.slow.unlink()
+        job = served.until_ended(job_id, 400)
+        print("node", node.poll())
+        print(f"ended {time.time() - cut:.1f} s after the cut, {job.state} {job.message}")
+    for one in served.ledger.attempts(job_id):
+        print(one.epoch, one.outcome, one.reason, one.message, round(one.leased_at - cut, 1))
+    assert succeeded(job), job
+    assert (first.outcome, first.reason) == (Outcome.FAILED, Reason.INFRASTRUCTURE)
+    assert f"node {other.address} is not heard of for " in first.message
+    assert (first.ended_at or 0.0) - cut < NOTICED_SECONDS
+    assert follow_each_other(served.ledger.attempts(job_id))
+    served.run_agrees(job, expected)

@@ -16,12 +16,12 @@ import pytest
 from epochal.client.client import Client
 from epochal.local.port import is_free
 from epochal.urls import free_port
-from kubernetes_cluster import Kubernetes, environment, run
+from kubernetes_cluster import Administrator, Kubernetes, environment, run, signed_in
 from monitored import GPUS, alerts, panels, prometheus
 from polling import until
 
 RELEASE = "epochal"
-DEPLOYMENTS = {"epochal-server", "epochal-mlflow", "epochal-agent"}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +50,7 @@ def test_helm_test_passes(kubernetes: Kubernetes, namespace: str) -> None:
     assert "FINISHED" in said
 
 
-def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str, root: Path) -> None:
+def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str) -> None:
     notes = kubernetes.helm("get", "notes", RELEASE, "--namespace", namespace)
     commands = re.findall(r"^  (.+)$", notes[notes.index("Sign in") : notes.index("Give others")], re.MULTILINE)
     assert [line.split()[0] for line in commands] == ["kubectl", "kubectl", "epochal"]
@@ -58,7 +58,7 @@ def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str,
     listens = "until (exec 3<>/dev/tcp/127.0.0.1/8700) 2>/dev/null; do sleep 0.2; done"
     script = "\n".join(["trap 'kill $(jobs -p)' EXIT", commands[0], listens, *commands[1:]])
     typed = subprocess.run(
-        ["bash", "-ec", script], cwd=root, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-ec", script], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert typed.returncode == 0, typed.stdout + typed.stderr
     assert "SUCCEEDED" in typed.stdout + typed.stderr
@@ -176,3 +176,40 @@ def test_no_secret_is_shown(kubernetes: Kubernetes, namespace: str) -> None:
             shown += kubernetes.kubectl("--namespace", namespace, "exec", name, "--", "sh", "-c", arguments)
     assert "epochal" in shown
     assert not [value[:4] for value in values if value in shown]
+
+
+def begun(admin: Administrator) -> str:
+    """A job that goes on for a minute, and has begun to train."""
+    job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "train.epochs=60", "-o", "name").strip()
+    admin.wait_for(job, "RUNNING")
+    return job
+
+
+def test_an_upgrade_loses_no_job(kubernetes: Kubernetes, namespace: str) -> None:
+    """The server is made anew, and nothing that trains notices."""
+    with signed_in(kubernetes, namespace) as admin:
+        job = begun(admin)
+    kubernetes.install(namespace, "--set", "server.retain={logs=30d}")
+    with signed_in(kubernetes, namespace) as admin:
+        ended = admin.wait_for(job, "SUCCEEDED", "FAILED", "STOPPED", "PAUSED")
+        assert (ended["state"], ended["epoch"]) == ("SUCCEEDED", 1)
+        assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"
+
+
+def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namespace: str) -> None:
+    with signed_in(kubernetes, namespace) as admin:
+        job = begun(admin)
+        before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
+    kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "5m")
+    kinds = "deployments,statefulsets,rayclusters,services,networkpolicies,roles,rolebindings,jobs,cronjobs"
+    assert not kubernetes.get(namespace, kinds)["items"]
+    kept = {one["metadata"]["name"] for one in kubernetes.get(namespace, "secrets,persistentvolumeclaims")["items"]}
+    assert kept == {
+        "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "data-epochal-postgresql-0",
+    }  # fmt: skip
+    kubernetes.install(namespace)
+    with signed_in(kubernetes, namespace) as admin:
+        ended = admin.wait_for(job, "SUCCEEDED", "FAILED", "STOPPED", "PAUSED")
+        assert (ended["state"], ended["epoch"]) == ("SUCCEEDED", 2)
+        assert before <= {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
+        assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"

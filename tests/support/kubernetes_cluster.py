@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +75,72 @@ class Kubernetes:
             self.kubectl("--namespace", namespace, "delete", "pod", name, "--wait=false")
 
 
-def run(*command: str, stdin: str | None = None, seconds: float = 300) -> str:
+@dataclass(frozen=True)
+class Administrator:
+    """`epochal` as the release's administrator types it."""
+
+    variables: dict[str, str]
+
+    def epochal(self, *arguments: str) -> str:
+        return run("epochal", *arguments, variables=self.variables)
+
+    def status(self, job: str) -> Any:
+        return json.loads(self.epochal("status", job, "--output", "json"))
+
+    def wait_for(self, job: str, *states: str, seconds: float = 300) -> Any:
+        """The job once it is in one of the states."""
+        until = time.monotonic() + seconds
+        while (found := self.status(job))["state"] not in states:
+            assert time.monotonic() < until, f"not {' or '.join(states)} after {seconds} s: {found}"
+            time.sleep(1)
+        return found
+
+
+@contextmanager
+def signed_in(kubernetes: Kubernetes, namespace: str, release: str = "epochal") -> Iterator[Administrator]:
+    """Through forwarded ports, which last as long as the pods behind them."""
+
+    def secret(name: str, key: str) -> str:
+        return base64.b64decode(kubernetes.get(namespace, "secret", f"{release}-{name}")["data"][key]).decode()
+
+    with (
+        forwarded(namespace, f"{release}-server", 8700) as server,
+        forwarded(namespace, f"{release}-mlflow", 5000) as mlflow,
+    ):
+        yield Administrator(
+            {
+                "EPOCHAL_SERVER": server,
+                "EPOCHAL_TOKEN": secret("tokens", "admin"),
+                "MLFLOW_TRACKING_URI": mlflow,
+                "MLFLOW_TRACKING_USERNAME": secret("mlflow", "username"),
+                "MLFLOW_TRACKING_PASSWORD": secret("mlflow", "password"),
+            }
+        )
+
+
+@contextmanager
+def forwarded(namespace: str, service: str, port: int) -> Iterator[str]:
+    """The URL by which this machine reaches it."""
+    command = ["kubectl", "--namespace", namespace, "port-forward", f"service/{service}", f":{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stdout is not None
+            told = process.stdout.readline()
+            yield f"http://{told.split()[2]}"
+        finally:
+            process.terminate()
+
+
+def run(
+    *command: str, stdin: str | None = None, seconds: float = 300, variables: Mapping[str, str] | None = None
+) -> str:
     """What it prints.
 
     Raises:
         AssertionError: it failed; with all that it said.
     """
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False, env=environment()
-    )
+    env = {**environment(), **(variables or {})}
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False, env=env)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from epochal.engine.ray_variables import SHARED
 from namespaces import Namespace
 
 PORT = 6379
@@ -40,13 +41,12 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def variables(home: Path) -> dict[str, str]:
-    """What of the environment is the cluster's."""
+    """What of the environment is the cluster's: what Epochal's own manifests give it, too."""
     return {
+        **SHARED,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_raylet_start_wait_time_s": "90",
-        "RAY_num_workers_soft_limit": "8",
-        "RAY_worker_niceness": "0",
         "HOME": str(home),
     }
 

@@ -91,9 +91,18 @@ class Connection:
 
     def reaches(self, node_id: str) -> bool:
         """Whether that node's system answers at all, on its raylet's port. Takes up to a second, and needs no Ray."""
+        return self._knock_at(node_id) in (None, 0, errno.ECONNREFUSED)
+
+    def trouble_at(self, node_id: str) -> str:
+        """What is wrong with that node, in words; empty where its raylet answers. Takes up to a second."""
+        answer = self._knock_at(node_id)
+        if not answer:
+            return ""
+        return "its Ray has ended" if answer == errno.ECONNREFUSED else "which does not answer"
+
+    def _knock_at(self, node_id: str) -> int | None:
         node = next((one for one in ray.nodes() if one["NodeID"] == node_id), None)  # type: ignore[no-untyped-call]
-        place = (node["NodeManagerAddress"], node["NodeManagerPort"]) if node is not None else None
-        return place is None or _knock(place) in (0, errno.ECONNREFUSED)
+        return None if node is None else _knock((node["NodeManagerAddress"], node["NodeManagerPort"]))
 
     def keep_warm(self, per_node: int | None) -> None:
         """Keep that many idle processes with torch imported on every node; returns at once. See ``WarmPool.keep``."""

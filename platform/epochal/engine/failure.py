@@ -228,5 +228,7 @@ def _cause(error: BaseException) -> Cause | None:
 def _ray_message(error: BaseException) -> str:
     if isinstance(error, rx.WorkerCrashedError):
         return "the worker's process died (killed by a signal, by the system for want of memory, or crashed)"
+    if isinstance(error, rx.NodeDiedError):
+        return "Ray takes the worker's node for dead"
     name, first = type(error).__name__, said(error).splitlines()[0]
     return f"{name}: {first}" if first != name else name

@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from epochal.engine.assignment import Assignment, stop_marker
 from epochal.engine.events import Done, Event, Failed, Heartbeat, Started
-from epochal.engine.failure import GRACE, FailureKind, first_failure
+from epochal.engine.failure import GRACE, Evidence, FailureKind, first_failure
 from epochal.engine.place import Place, Seat
 from epochal.engine.ranks import Ranks
 from epochal.engine.warm import Claim
@@ -194,7 +195,7 @@ class _Flight:
                     return
                 for event in self._ranks.poll(self._patience()):
                     if isinstance(event, Failed):
-                        self._suspect(event)
+                        self._suspect(self._located(event))
                         continue
                     self._see(event)
                     yield event
@@ -242,6 +243,16 @@ class _Flight:
         self._watchdog.finish(failed.rank)
         self._failures.append(failed)
         self._verdict_at = min(self._verdict_at, time.monotonic() + GRACE[failed.evidence])
+
+    def _located(self, failed: Failed) -> Failed:
+        """With the node of a worker that died on another one, and what is wrong there."""
+        if failed.kind is not FailureKind.INFRASTRUCTURE or failed.rank not in self._ranks.started:
+            return failed
+        one, connection = self._ranks.node_of(failed.rank), self._place.connection
+        if failed.evidence is not Evidence.DEATH or one.node_id == connection.node_id:
+            return failed
+        where = ", ".join(filter(None, (f"on node {one.host}", connection.trouble_at(one.node_id))))
+        return replace(failed, message=f"{failed.message}; {where}")
 
     def _watch(self) -> None:
         now = time.monotonic()

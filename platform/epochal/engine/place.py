@@ -101,7 +101,7 @@ def _is_made(group: PlacementGroup, waits: Callable[[], bool]) -> bool:
     while waits():
         if group.wait(_LOOK_SECONDS):
             return True
-    return bool(group.wait(0))
+    return bool(group.wait(_LOOK_SECONDS))  # without any time Ray always says no
 
 
 class Place:

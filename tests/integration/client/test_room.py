@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,16 @@ from epochal.client import Client
 from epochal.ledger.capacity import Group
 from epochal.ledger.values import WhyKind
 
-pytestmark = pytest.mark.usefixtures("connected")
+pytestmark = pytest.mark.usefixtures("connected", "no_groups")
+
+
+@pytest.fixture
+def no_groups(agent: PlayedAgent) -> Iterator[None]:
+    """Before, and after: the server is that of other tests too."""
+    agent.appear()
+    agent.ledger.provision(agent.owner, [])
+    yield
+    agent.ledger.provision(agent.owner, [])
 
 
 def test_a_job_that_no_cluster_could_ever_hold_is_told_at_once(
@@ -25,7 +34,6 @@ def test_a_job_that_no_cluster_could_ever_hold_is_told_at_once(
     Path(spec).write_text(yaml.safe_dump(SPEC))
     wide = ("-s", "resources.workers=9")
     asked = ("plan", spec, *wide, "--server", client.server, "-o", "json")
-    agent.appear()
     code, out, said = run("submit", spec, *wide, "-o", "name")
     assert code == 0
     assert "waits for an agent with more room: agent played: 9 workers with 1 CPU each can never fit" in said
@@ -38,3 +46,10 @@ def test_a_job_that_no_cluster_could_ever_hold_is_told_at_once(
     assert "more room" not in run("submit", spec, *wide)[2]
     code, out, _ = run(*asked)
     assert (code, json.loads(out)["room"]) == (0, {"fits": True, "why": ""})
+
+
+def test_status_shows_the_worker_groups_of_agents(run: Callable[..., tuple[int, str, str]], agent: PlayedAgent) -> None:
+    agent.ledger.provision(
+        agent.owner, [Group("more", {"CPU": 8.0}, most=2, asked=1, waits=("1 of 1 pod: it starts",))]
+    )
+    assert "agent played, group more: 0 of 1 nodes, 2 at most; 1 of 1 pod: it starts" in run("status")[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import cast
 
 import pytest
@@ -32,3 +34,19 @@ def test_nobody_is_placed_on_a_node_that_was_lost_until_ray_must_know_it(monkeyp
     monkeypatch.setattr(connection, "LEFT_OUT_SECONDS", 0.0)
     place.lose_node("far")
     assert [node.id for node in cluster.nodes()] == ["near", "far"]
+
+
+def test_what_is_wrong_with_a_node_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raylet that is merely slow has a system that answers for it."""
+    with socket.create_server(("127.0.0.1", 0)) as raylet, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = {"busy": raylet.getsockname()[1], "ended": other.getsockname()[1]}
+        other.close()
+        rows = [{**TABLE[0], "NodeID": name, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}
+                for name, port in ports.items()]  # fmt: skip
+        monkeypatch.setattr(ray, "nodes", lambda: rows)
+        cluster = Connection("127.0.0.1:1", "near", WarmPool())
+        told = {name: (cluster.reaches(name), cluster.trouble_at(name)) for name in (*ports, "unheard of")}
+        assert told == {"busy": (True, ""), "ended": (True, "its Ray has ended"), "unheard of": (True, "")}
+        for silence in (errno.EAGAIN, errno.EHOSTUNREACH):
+            monkeypatch.setattr(connection, "_knock", lambda place, silence=silence: silence)
+            assert (cluster.reaches("busy"), cluster.trouble_at("busy")) == (False, "which does not answer")

@@ -29,7 +29,7 @@ class Cluster:
 
     def wait(self, seconds: float) -> bool:
         self.now += seconds
-        return self.now > self.made_after
+        return seconds > 0 and self.now > self.made_after
 
 
 @pytest.fixture
@@ -70,10 +70,23 @@ def test_room_that_somebody_else_got_is_not_waited_for(busy: Cluster, monkeypatc
     monkeypatch.setattr(places.time, "sleep", wait)
     with pytest.raises(CapacityError, match="no room for 2 workers with 1 CPU each within 2 s: 0 CPU free"):
         reserved(busy)
-    assert busy.now < 3
+    assert busy.now < 4
+
+
+def test_a_group_that_was_made_as_its_room_was_looked_at_is_taken(
+    busy: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(seconds: float) -> bool:
+        made, busy.free = busy.free != TWO, {"CPU": 0.0}
+        busy.now += seconds
+        return made and seconds > 0
+
+    monkeypatch.setattr(busy, "wait", wait)
+    reserved(busy)
+    assert busy.now == 2.0
 
 
 def test_a_group_that_nobody_wants_any_more_is_not_waited_for(busy: Cluster) -> None:
     with pytest.raises(CapacityError):
         reserved(busy, given_up=lambda: busy.now >= 1)
-    assert busy.now == 1.0
+    assert busy.now == 2.0

@@ -85,3 +85,6 @@ def _everything(client: Client, output: Output) -> None:
     for agent in agents:
         for told in agent.warnings:
             render.warning(f"agent {agent.name}: {told['found']}; {told['advice']}")
+        for group in agent.groups:
+            counted = f"{len(group.nodes)} of {group.asked} nodes, {group.most} at most"
+            render.message(f"agent {agent.name}, group {group.name}: {'; '.join([counted, *group.waits])}")
