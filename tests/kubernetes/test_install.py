@@ -8,17 +8,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from epochal.client.client import Client
-from epochal.local.port import is_free
-from epochal.urls import free_port
-from kubernetes_cluster import Administrator, Kubernetes, environment, run, signed_in
+from kubernetes_cluster import Administrator, Kubernetes, environment, forwarded, run, signed_in
 from monitored import GPUS, alerts, panels, prometheus
-from polling import until
 
 RELEASE = "epochal"
 ROOT = Path(__file__).parents[2]
@@ -66,7 +63,7 @@ def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str)
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus")
 def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
-    kubernetes: Kubernetes, namespace: str, root: Path, tmp_path: Path
+    kubernetes: Kubernetes, namespace: str, tmp_path: Path
 ) -> None:
     """By forwarded ports; in the cluster a ServiceMonitor and a PodMonitor have the Prometheus operator find them."""
     tokens = {
@@ -77,30 +74,16 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
     served = {"service/epochal-server": 8700} | {f"pod/{pod['metadata']['name']}": 8080 for pod in pods}
     with ExitStack() as stack:
         server, *nodes = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
-        ports = {"epochal": [server], "ray": nodes}
-        watching = stack.enter_context(prometheus(tmp_path, ports, tokens["prometheus"]))
-        client = Client(f"http://127.0.0.1:{server}", tokens["admin"])
+        read = {"epochal": [server], "ray": nodes}
+        watching = stack.enter_context(prometheus(tmp_path, read, tokens["prometheus"]))
+        client = Client(server, tokens["admin"])
         stack.callback(client.close)
         long = ("train.epochs=3000", "checkpoint.every=20ep")
-        job = client.submit(root / "jobs" / "quickstart.yaml", long, key="monitored")
+        job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")
         watching.until_all_have_data([*panels("fleet", GPUS), *panels("job"), *alerts(GPUS)], job.id, 240)
         assert watching.ask("query", query="min(up)")["result"][0]["value"][1] == "1"
         assert len(watching.ask("query", query="ray_node_cpu_utilization")["result"]) == len(pods)
         client.stop(job.id)
-
-
-@contextmanager
-def forwarded(namespace: str, what: str, port: int) -> Iterator[int]:
-    """A port of this machine, for as long as the ``with`` block lasts."""
-    here = free_port()
-    command = ["kubectl", "--namespace", namespace, "port-forward", what, f"{here}:{port}"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
-    try:
-        until(lambda: not is_free(here), f"{what} is forwarded", 30)
-        yield here
-    finally:
-        process.terminate()
-        process.wait()
 
 
 REACH = """
