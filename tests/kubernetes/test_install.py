@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from epochal.client.client import Client
-from kubernetes_cluster import Administrator, Kubernetes, environment, forwarded, run, signed_in
+from kubernetes_cluster import CHART, Administrator, Kubernetes, environment, forwarded, run, signed_in
 from monitored import GPUS, alerts, panels, prometheus
 
 RELEASE = "epochal"
@@ -161,6 +162,26 @@ def test_no_secret_is_shown(kubernetes: Kubernetes, namespace: str) -> None:
     assert not [value[:4] for value in values if value in shown]
 
 
+def test_a_cluster_without_kuberay_is_told_of_it(kubernetes: Kubernetes) -> None:
+    """As Helm sees one: it knows kinds of objects, and RayCluster is not among them."""
+    kind = CHART / "ci" / "kind-values.yaml"
+    command = ["template", RELEASE, str(CHART), "--values", str(kind), "--kube-version", "1.34"]
+    with pytest.raises(AssertionError, match="KubeRay's operator is not installed") as refused:
+        kubernetes.helm(*command, "--api-versions", "v1/Pod")
+    assert "helm install kuberay-operator" in str(refused.value)
+    assert "kind: Deployment" in kubernetes.helm(*command, "--api-versions", "v1/Pod,ray.io/v1/RayCluster")
+
+
+def test_the_api_server_takes_every_object(kubernetes: Kubernetes, namespace: str) -> None:
+    for values in sorted((CHART / "ci").glob("*-values.yaml")):
+        rendered = kubernetes.helm("template", "other", str(CHART), "--values", str(values), "--kube-version", "1.34")
+        objects = [one for one in yaml.safe_load_all(rendered) if one and "monitoring" not in one["apiVersion"]]
+        assert len(objects) > 15
+        kubernetes.kubectl(
+            "--namespace", namespace, "apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump_all(objects)
+        )
+
+
 def begun(admin: Administrator) -> str:
     """A job that goes on for a minute, and has begun to train."""
     job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "train.epochs=60", "-o", "name").strip()
@@ -185,7 +206,7 @@ def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namesp
         before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
     kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "5m")
     kinds = "deployments,statefulsets,rayclusters,services,networkpolicies,roles,rolebindings,jobs,cronjobs"
-    assert not kubernetes.get(namespace, kinds)["items"]
+    until(lambda: not kubernetes.get(namespace, kinds)["items"], "all that was installed is gone", 60)
     kept = {one["metadata"]["name"] for one in kubernetes.get(namespace, "secrets,persistentvolumeclaims")["items"]}
     assert kept == {
         "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "data-epochal-postgresql-0",

@@ -120,7 +120,7 @@ def signed_in(kubernetes: Kubernetes, namespace: str, release: str = "epochal") 
 
 @contextmanager
 def forwarded(namespace: str, what: str, port: int) -> Iterator[str]:
-    """The URL by which this machine reaches it: a `service/...` or a `pod/...`."""
+    """The URL by which this machine reaches a service or pod, for as long as the ``with`` block lasts."""
     command = ["kubectl", "--namespace", namespace, "port-forward", what, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         try:
