@@ -17,6 +17,7 @@ import yaml
 from epochal.client.client import Client
 from kubernetes_cluster import CHART, Administrator, Kubernetes, environment, forwarded, run, signed_in
 from monitored import GPUS, alerts, panels, prometheus
+from polling import until
 
 RELEASE = "epochal"
 ROOT = Path(__file__).parents[2]
