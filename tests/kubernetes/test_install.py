@@ -75,11 +75,10 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
     pods = kubernetes.get(namespace, "pods", "--selector", "epochal.io/role in (head, worker)")["items"]
     served = {"service/epochal-server": 8700} | {f"pod/{pod['metadata']['name']}": 8080 for pod in pods}
     with ExitStack() as stack:
-        urls = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
-        server, *nodes = [int(url.rpartition(":")[2]) for url in urls]
-        ports = {"epochal": [server], "ray": nodes}
-        watching = stack.enter_context(prometheus(tmp_path, ports, tokens["prometheus"]))
-        client = Client(urls[0], tokens["admin"])
+        server, *nodes = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
+        read = {"epochal": [server], "ray": nodes}
+        watching = stack.enter_context(prometheus(tmp_path, read, tokens["prometheus"]))
+        client = Client(server, tokens["admin"])
         stack.callback(client.close)
         long = ("train.epochs=3000", "checkpoint.every=20ep")
         job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")

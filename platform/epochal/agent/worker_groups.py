@@ -167,8 +167,9 @@ class Scaler:
             _logger.exception("the worker groups cannot be looked after, and are looked at again")
 
     def _run(self) -> None:
-        while not self._closed.wait(EVERY_SECONDS):
+        while not self._closed.is_set():
             self.attempt()
+            self._closed.wait(EVERY_SECONDS)
 
     def _say(self, error: str) -> None:
         """Once when it begins to fail, and once when it works again."""

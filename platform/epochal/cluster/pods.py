@@ -51,7 +51,10 @@ def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
     if status.get("phase") == "Failed":
         return _sentence(f"it failed: {status.get('message') or status.get('reason') or 'its container ended'}")
     newest = warnings.get(str(pod["metadata"].get("uid")), "")
-    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+    first = [
+        one for one in status.get("initContainerStatuses", ()) if not one.get("ready")
+    ]  # else it has done its part
+    for container in (*first, *status.get("containerStatuses", ())):
         if told := _container(container, newest):
             return told
     return newest or "it starts"

@@ -53,8 +53,25 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         (container(state={"running": {}}), [], "it is not ready yet"),
         ({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}, [], "The node was low"),
         ({"phase": "Pending"}, [], "it starts"),
+        (
+            {**container(state={"running": {}}), "initContainerStatuses": [
+                {"ready": True, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+            ]},
+            [],
+            "it is not ready yet",
+        ),
+        (
+            {**container(**waiting("PodInitializing")), "initContainerStatuses": [
+                {"ready": False, "restartCount": 1, "state": {"terminated": {"exitCode": 1, "message": "no GCS"}}}
+            ]},
+            [],
+            "it has ended 2 times: exit code 1: no GCS",
+        ),
     ],
-    ids=["pull", "never", "secret", "crash", "oom", "ended", "mount", "other", "running", "evicted", "new"],
+    ids=[
+        "pull", "never", "secret", "crash", "oom", "ended", "mount", "other", "running", "evicted", "new",
+        "init", "no-init",
+    ],
 )  # fmt: skip
 def test_why_a_pod_is_not_ready(status: dict[str, Any], events: list[dict[str, Any]], told: str) -> None:
     found = why_not_ready({"metadata": {"name": NAME, "uid": "this"}, "status": status}, newest_warnings(events))
