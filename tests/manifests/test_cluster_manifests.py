@@ -124,7 +124,6 @@ def test_raylets_keep_warm_workers(objects: list[dict[str, Any]]) -> None:
         assert env["RAY_num_workers_soft_limit"] == "0"
         assert int(env["RAY_idle_worker_killing_time_threshold_ms"]) >= 10**9
         assert env["RAY_prestart_worker_first_driver"] == "0"
-        assert int(env["RAY_raylet_start_wait_time_s"]) > 100, "a busy node's agent ended, and began again"
 
 
 def test_a_groups_pods_are_as_the_spec_says() -> None:

@@ -315,8 +315,6 @@ def _listening(name: str, port: int) -> Manifest:
 
 def _variables(spec: ClusterSpec, env: Mapping[str, str]) -> Iterator[Manifest]:
     values = SHARED | {
-        # `ray start` gives up after 30 s, which a node takes that starts several pods at once.
-        "RAY_raylet_start_wait_time_s": "120",
         "HOME": "/tmp",
         "EPOCHAL_HOME": spec.storage.path,
         "MLFLOW_TRACKING_URI": spec.tracking.url,
