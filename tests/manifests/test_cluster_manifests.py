@@ -72,7 +72,9 @@ def test_pods_pass_the_restricted_standard(objects: list[dict[str, Any]]) -> Non
             assert own["allowPrivilegeEscalation"] is False
             assert own["readOnlyRootFilesystem"] is True
             assert own["capabilities"] == {"drop": ["ALL"]}
-            assert container["resources"]["requests"] == container["resources"]["limits"]
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            is_worker = pod["metadata"]["labels"]["epochal.io/role"] == "worker"
+            assert most == (asked if is_worker else {"memory": asked["memory"]}), "ray start needs a CPU for moments"
             assert not container["image"].endswith(":latest")
 
 

@@ -84,12 +84,12 @@ class Storage(Section):
 
 
 class PodSize(Section):
-    """What a pod reserves, which is also the most that it gets."""
+    """What a pod reserves."""
 
     cpus: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 1.0
-    """CPUs."""
+    """CPUs; of a worker group also the most that a pod gets."""
     memory: Bytes = Bytes(2 * 2**30)
-    """Memory."""
+    """Memory, which is also the most that it gets."""
 
 
 class Toleration(Section):
