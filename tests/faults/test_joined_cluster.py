@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -117,6 +118,7 @@ def test_a_host_is_lost_and_comes_back(served: Served, spaces: list[Namespace], 
 
 
 def test_a_cable_is_cut_for_a_minute(served: Served, spaces: list[Namespace], home: Path, expected: Curve) -> None:
+    """A raylet that Ray took for dead meanwhile ends once it hears of that, and is started again, as in a pod."""
     head, other = spaces
     joined = ("--join", f"{head.address}:{PORT}", "--warm", "1")
     with ray_node(head, head, home), ray_node(other, head, home) as node:
@@ -128,16 +130,15 @@ def test_a_cable_is_cut_for_a_minute(served: Served, spaces: list[Namespace], ho
         try:
             served.until(lambda: served.ledger.attempts(job_id)[0].outcome, "the attempt has ended", 60)
             first = served.ledger.attempts(job_id)[0]
-            print(f"noticed {(first.ended_at or 0) - cut:.1f} s after the cut: {first.reason} {first.message}")
+            print(f"noticed {(first.ended_at or 0.0) - cut:.1f} s after the cut: {first.message}")
             time.sleep(max(0.0, cut + CUT_SECONDS - time.time()))
         finally:
             other.mend()
         served.slow.unlink()
-        job = served.until_ended(job_id, 400)
-        print("node", node.poll())
-        print(f"ended {time.time() - cut:.1f} s after the cut, {job.state} {job.message}")
-    for one in served.ledger.attempts(job_id):
-        print(one.epoch, one.outcome, one.reason, one.message, round(one.leased_at - cut, 1))
+        served.until(lambda: node.poll() is not None or served.ledger.job(job_id).state.is_active, "who goes on", 180)
+        with ray_node(other, head, home) if node.poll() is not None else nullcontext():
+            job = served.until_ended(job_id, 300)
+        print(f"done {time.time() - cut:.1f} s after the cut; its node was started again: {node.poll() is not None}")
     assert succeeded(job), job
     assert (first.outcome, first.reason) == (Outcome.FAILED, Reason.INFRASTRUCTURE)
     assert f"node {other.address} is not heard of for " in first.message

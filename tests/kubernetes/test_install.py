@@ -8,15 +8,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from epochal.client.client import Client
-from epochal.local.port import is_free
-from epochal.urls import free_port
-from kubernetes_cluster import Administrator, Kubernetes, environment, run, signed_in
+from kubernetes_cluster import CHART, Administrator, Kubernetes, environment, forwarded, run, signed_in
 from monitored import GPUS, alerts, panels, prometheus
 from polling import until
 
@@ -66,7 +65,7 @@ def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str)
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus")
 def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
-    kubernetes: Kubernetes, namespace: str, root: Path, tmp_path: Path
+    kubernetes: Kubernetes, namespace: str, tmp_path: Path
 ) -> None:
     """By forwarded ports; in the cluster a ServiceMonitor and a PodMonitor have the Prometheus operator find them."""
     tokens = {
@@ -77,30 +76,16 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
     served = {"service/epochal-server": 8700} | {f"pod/{pod['metadata']['name']}": 8080 for pod in pods}
     with ExitStack() as stack:
         server, *nodes = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
-        ports = {"epochal": [server], "ray": nodes}
-        watching = stack.enter_context(prometheus(tmp_path, ports, tokens["prometheus"]))
-        client = Client(f"http://127.0.0.1:{server}", tokens["admin"])
+        read = {"epochal": [server], "ray": nodes}
+        watching = stack.enter_context(prometheus(tmp_path, read, tokens["prometheus"]))
+        client = Client(server, tokens["admin"])
         stack.callback(client.close)
         long = ("train.epochs=3000", "checkpoint.every=20ep")
-        job = client.submit(root / "jobs" / "quickstart.yaml", long, key="monitored")
+        job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")
         watching.until_all_have_data([*panels("fleet", GPUS), *panels("job"), *alerts(GPUS)], job.id, 240)
         assert watching.ask("query", query="min(up)")["result"][0]["value"][1] == "1"
         assert len(watching.ask("query", query="ray_node_cpu_utilization")["result"]) == len(pods)
         client.stop(job.id)
-
-
-@contextmanager
-def forwarded(namespace: str, what: str, port: int) -> Iterator[int]:
-    """A port of this machine, for as long as the ``with`` block lasts."""
-    here = free_port()
-    command = ["kubectl", "--namespace", namespace, "port-forward", what, f"{here}:{port}"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
-    try:
-        until(lambda: not is_free(here), f"{what} is forwarded", 30)
-        yield here
-    finally:
-        process.terminate()
-        process.wait()
 
 
 REACH = """
@@ -178,6 +163,26 @@ def test_no_secret_is_shown(kubernetes: Kubernetes, namespace: str) -> None:
     assert not [value[:4] for value in values if value in shown]
 
 
+def test_a_cluster_without_kuberay_is_told_of_it(kubernetes: Kubernetes) -> None:
+    """As Helm sees one: it knows kinds of objects, and RayCluster is not among them."""
+    kind = CHART / "ci" / "kind-values.yaml"
+    command = ["template", RELEASE, str(CHART), "--values", str(kind), "--kube-version", "1.34"]
+    with pytest.raises(AssertionError, match="KubeRay's operator is not installed") as refused:
+        kubernetes.helm(*command, "--api-versions", "v1/Pod")
+    assert "helm install kuberay-operator" in str(refused.value)
+    assert "kind: Deployment" in kubernetes.helm(*command, "--api-versions", "v1/Pod,ray.io/v1/RayCluster")
+
+
+def test_the_api_server_takes_every_object(kubernetes: Kubernetes, namespace: str) -> None:
+    for values in sorted((CHART / "ci").glob("*-values.yaml")):
+        rendered = kubernetes.helm("template", "other", str(CHART), "--values", str(values), "--kube-version", "1.34")
+        objects = [one for one in yaml.safe_load_all(rendered) if one and "monitoring" not in one["apiVersion"]]
+        assert len(objects) > 15
+        kubernetes.kubectl(
+            "--namespace", namespace, "apply", "--dry-run=server", "--filename", "-", stdin=yaml.safe_dump_all(objects)
+        )
+
+
 def begun(admin: Administrator) -> str:
     """A job that goes on for a minute, and has begun to train."""
     job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "train.epochs=60", "-o", "name").strip()
@@ -202,7 +207,7 @@ def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namesp
         before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
     kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "5m")
     kinds = "deployments,statefulsets,rayclusters,services,networkpolicies,roles,rolebindings,jobs,cronjobs"
-    assert not kubernetes.get(namespace, kinds)["items"]
+    until(lambda: not kubernetes.get(namespace, kinds)["items"], "all that was installed is gone", 60)
     kept = {one["metadata"]["name"] for one in kubernetes.get(namespace, "secrets,persistentvolumeclaims")["items"]}
     assert kept == {
         "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "data-epochal-postgresql-0",

@@ -104,8 +104,8 @@ def signed_in(kubernetes: Kubernetes, namespace: str, release: str = "epochal") 
         return base64.b64decode(kubernetes.get(namespace, "secret", f"{release}-{name}")["data"][key]).decode()
 
     with (
-        forwarded(namespace, f"{release}-server", 8700) as server,
-        forwarded(namespace, f"{release}-mlflow", 5000) as mlflow,
+        forwarded(namespace, f"service/{release}-server", 8700) as server,
+        forwarded(namespace, f"service/{release}-mlflow", 5000) as mlflow,
     ):
         yield Administrator(
             {
@@ -119,9 +119,9 @@ def signed_in(kubernetes: Kubernetes, namespace: str, release: str = "epochal") 
 
 
 @contextmanager
-def forwarded(namespace: str, service: str, port: int) -> Iterator[str]:
-    """The URL by which this machine reaches it."""
-    command = ["kubectl", "--namespace", namespace, "port-forward", f"service/{service}", f":{port}"]
+def forwarded(namespace: str, what: str, port: int) -> Iterator[str]:
+    """The URL by which this machine reaches a service or pod, for as long as the ``with`` block lasts."""
+    command = ["kubectl", "--namespace", namespace, "port-forward", what, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         try:
             assert process.stdout is not None

@@ -81,17 +81,17 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, ports: Mapping[str, list[int]], token: str) -> Iterator[Prometheus]:
-    """One that reads these ports of this machine, by the name of what listens there, and shows them the token."""
+def prometheus(folder: Path, read: Mapping[str, list[str]], token: str) -> Iterator[Prometheus]:
+    """One that reads these URLs, by the name of what is there, and shows the token."""
     (folder / "token").write_text(token)
     port, settings = free_port(), folder / "prometheus.yaml"
     scraped = [
         {
             "job_name": name,
             "authorization": {"credentials_file": str(folder / "token")},
-            "static_configs": [{"targets": [f"127.0.0.1:{one}" for one in listening]}],
+            "static_configs": [{"targets": [url.removeprefix("http://") for url in urls]}],
         }
-        for name, listening in ports.items()
+        for name, urls in read.items()
     ]
     settings.write_text(json.dumps({"global": {"scrape_interval": "5s"}, "scrape_configs": scraped}))
     options = (f"--config.file={settings}", f"--storage.tsdb.path={folder / 'data'}")

@@ -100,13 +100,23 @@ class Connection:
             return ""
         return "its Ray has ended" if answer == errno.ECONNREFUSED else "which does not answer"
 
+    def host_of(self, node_id: str) -> str:
+        """Its address, also once Ray takes it for dead."""
+        node = _node(node_id)
+        return node_id if node is None else str(node["NodeManagerAddress"])
+
     def _knock_at(self, node_id: str) -> int | None:
-        node = next((one for one in ray.nodes() if one["NodeID"] == node_id), None)  # type: ignore[no-untyped-call]
+        node = _node(node_id)
         return None if node is None else _knock((node["NodeManagerAddress"], node["NodeManagerPort"]))
 
     def keep_warm(self, per_node: int | None) -> None:
         """Keep that many idle processes with torch imported on every node; returns at once. See ``WarmPool.keep``."""
         self.warm.keep(per_node)
+
+
+def _node(node_id: str) -> Mapping[str, Any] | None:
+    nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((one for one in nodes if one["NodeID"] == node_id), None)
 
 
 def _listens(place: str | tuple[str, int]) -> bool:

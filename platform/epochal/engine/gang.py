@@ -267,25 +267,33 @@ class _Flight:
             self._suspect(Failed(missing[0], FailureKind.INFRASTRUCTURE, why))
 
     def _lost_node(self, now: float) -> Failed | None:
-        """A worker on a node that is not heard of and does not answer. Ray itself takes 70 s and more to say so."""
+        """A worker that is not heard of on a node that does not answer. Ray itself takes 70 s and more to say so."""
         connection = self._place.connection
-        silent = {rank: self._ranks.node_of(rank) for rank in self._watchdog.silent(now, SILENT_SECONDS)}
-        remote = {rank: one for rank, one in silent.items() if one.node_id != connection.node_id}
-        if not remote:
+        silent = [one for one in self._silent(now) if one[1] != connection.node_id]
+        if not silent:
             self._unreached.clear()
-        if not remote or now < self._probe_at:
+        if not silent or now < self._probe_at:
             return None
         self._probe_at = now + _LOOK_SECONDS
-        for rank, one in remote.items():
-            if connection.reaches(one.node_id):
-                self._unreached.pop(one.node_id, None)
-            elif now - self._unreached.setdefault(one.node_id, now) >= GONE_SECONDS and not connection.lost():
-                self._ranks.forget(one.node_id)
-                self._place.lose_node(one.node_id)
-                seconds = now - self._watchdog.heard_at(rank)
-                message = f"node {one.host} is not heard of for {seconds:.0f} s, and does not answer"
+        for rank, node, heard in silent:
+            if connection.reaches(node):
+                self._unreached.pop(node, None)
+            elif now - self._unreached.setdefault(node, now) >= GONE_SECONDS and not connection.lost():
+                self._ranks.forget(node)
+                self._place.lose_node(node)
+                host = connection.host_of(node)
+                message = f"node {host} is not heard of for {now - heard:.0f} s, and does not answer"
                 return Failed(rank, FailureKind.INFRASTRUCTURE, message)
         return None
+
+    def _silent(self, now: float) -> Iterator[tuple[int, str, float]]:
+        """Workers that are not heard of, those that do not start among them: rank, node, and since when."""
+        for rank in self._watchdog.silent(now, SILENT_SECONDS):
+            yield rank, self._ranks.node_of(rank).node_id, self._watchdog.heard_at(rank)
+        if now - self._begun > SILENT_SECONDS:
+            for rank, seat in enumerate(self._seats):
+                if rank not in self._ranks.started:
+                    yield rank, seat.node, self._begun
 
     def _cannot_start(self, now: float) -> str:
         """Why nobody should wait for the workers that have not started yet; empty where they may still."""
@@ -294,7 +302,10 @@ class _Flight:
         if now > self._look_at:
             self._look_at = now + _LOOK_SECONDS
             if not self._place.is_whole:
-                return "a node on which workers have their place is gone"
+                connection = self._place.connection
+                gone = {seat.node for seat in self._seats} - {node.id for node in connection.nodes()}
+                hosts = ", ".join(sorted(map(connection.host_of, gone)))
+                return f"a node on which workers have their place is gone{hosts and f': {hosts}'}"
         return ""
 
     def _patience(self) -> float:

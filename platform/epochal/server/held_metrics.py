@@ -101,10 +101,9 @@ def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
         jobs.set("epochal_job_running", labels, int(job.state is JobState.RUNNING))
         jobs.set("epochal_job_workers", labels, attempt.world_size)
         jobs.set("epochal_job_checkpoint_step", labels, attempt.checkpoint_step)
-        if attempt.started_at is not None:
+        if attempt.started_at is not None and job.kind is JobKind.TRAIN:  # a sweep's trials have their own
             since = max(attempt.started_at, attempt.checkpoint_at or 0.0)
             jobs.set("epochal_job_checkpoint_age_seconds", labels, max(0.0, now - since))
-        if attempt.started_at is not None and job.kind is JobKind.TRAIN:  # none was done before the first report
             jobs.set("epochal_job_step", labels, progress.get("step", 0))
         jobs.set("epochal_job_total_steps", labels, progress.get("total_steps"))
         jobs.set("epochal_job_samples_per_second", labels, progress.get("samples_per_second"))

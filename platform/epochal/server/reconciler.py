@@ -48,6 +48,7 @@ KINDS = ("lease", "max_pending", "spool", "run", "retention")
 """Of what it does."""
 
 PARTS = ("leases", "queue", "spools", "runs", "retention")
+_OF_MLFLOW = ("spools", "runs")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Finding:
 class Counts:
     """For ``/metrics``: what was done, by kind of finding; what failed, by part; and how often it was looked.
 
-    ``succeeded``: when each part last did all that there was for it, by the monotonic clock; at first when it began.
+    ``succeeded``: when each part last did all that there was for it, by the monotonic clock; at first when it began. A
+    part that has nothing to look at is not in it.
     ``mlflow_up``: whether the tracking server answered the last time; None where there is none, or nobody asked yet.
     """
 
@@ -102,7 +104,9 @@ class Reconciler:
         self._runs: RunReconciler | None = None
         if mlflow_uri:
             self._runs = RunReconciler(ledger, mlflow_uri, storage or home().served.storage, self._timing.closing)
-        self.counts = Counts()
+        self.counts = Counts(
+            succeeded={part: time.monotonic() for part in PARTS if mlflow_uri or part not in _OF_MLFLOW}
+        )
 
     def plan(self) -> list[Finding]:
         """What it would do now, were there no time of grace. Changes nothing.
