@@ -127,7 +127,7 @@ def test_gpus_that_are_simulated(installed: Installation) -> None:
 
     # The next two find one more node in `gpu`, and one in `strict`, whose pod no node takes: it tolerates no taint.
     more = [submitted(installed, 8) for _ in range(2)]
-    until(lambda: "with taints that" in installed.client.why(more[1]).message, "why says what is missing")
+    until(lambda: "taint" in installed.client.why(more[1]).message, "why says what is missing")
     print(installed.client.why(more[1]).message)
     for job_id in (one, four, sixteen, *more):
         installed.client.stop(job_id)
