@@ -100,18 +100,24 @@ def test_a_group_at_zero_starts_for_a_job_and_goes_back_without_hurting_one_that
     until(lambda: sizes(installed)["cpu"] == 0 and not pods(installed, "cpu"), "it is empty", IDLE_SECONDS + 60)
 
 
+def submitted(installed: Installation, gpus: int) -> str:
+    """A job that wants so many, one a worker."""
+    room = (f"resources.workers={gpus}", "resources.gpus_per_worker=1", "train.global_batch_size=128")
+    return installed.submitted(*room)
+
+
 def test_gpus_that_are_simulated(installed: Installation) -> None:
     nodes = installed.kubernetes.get("default", "nodes", "--selector", f"{FAKE}=fake")["items"]
     if sum(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) >= 8 for node in nodes) < 6:
         pytest.skip(f"needs six nodes labelled {FAKE}=fake with 8 nvidia.com/gpu each")
-    one, four, sixteen = (
-        installed.submitted(f"resources.workers={count}", "resources.gpus_per_worker=8") for count in (1, 4, 16)
+    agents = until(
+        lambda: [one for one in installed.client.agents() if one.groups], "the agent has told of its groups", 180
     )
-    agents = installed.client.agents()
+    one, four, sixteen = (submitted(installed, 8 * count) for count in (1, 4, 16))
     assert not why_never(installed.client.job(four).spec, agents)
     why = why_never(installed.client.job(sixteen).spec, agents)
     print(why)
-    assert "16 workers with 1 CPU, 8 GPU each can never fit" in why
+    assert "128 workers with 1 CPU, 1 GPU each can never fit" in why
     assert installed.client.why(sixteen).kind is WhyKind.NEVER_FITS
     until(
         lambda: len([pod for pod in pods(installed, "gpu") if pod["spec"].get("nodeName")]) == 5, "five pods have nodes"
@@ -120,7 +126,7 @@ def test_gpus_that_are_simulated(installed: Installation) -> None:
     assert {installed.client.why(job_id).kind for job_id in (one, four)} == {WhyKind.PROVISIONING}
 
     # The next two find one more node in `gpu`, and one in `strict`, whose pod no node takes.
-    more = [installed.submitted("resources.workers=1", "resources.gpus_per_worker=8") for _ in range(2)]
+    more = [submitted(installed, 8) for _ in range(2)]
     until(lambda: "example.com/only-here" in installed.client.why(more[1]).message, "why names what no node has")
     print(installed.client.why(more[1]).message)
     for job_id in (one, four, sixteen, *more):
