@@ -118,7 +118,7 @@ def test_a_strange_pod_reaches_the_server_alone(kubernetes: Kubernetes, namespac
     found = json.loads(kubernetes.python(namespace, "stranger", REACH))
     assert {name for name, what in found.items() if what == "open"} == {"server"}
     assert (found["jobs"], found["metrics"], found["health"]) == (401, 401, 200)
-    labels = "app.kubernetes.io/name=epochal,app.kubernetes.io/instance=epochal,app.kubernetes.io/component=server"
+    labels = "app.kubernetes.io/name=epochal,app.kubernetes.io/instance=epochal,app.kubernetes.io/component=mlflow-gc"
     friend = json.loads(kubernetes.python(namespace, "friend", REACH, labels))
     opened = {name for name, what in friend.items() if what == "open"}
     assert opened == {"server", "postgresql", "mlflow"}, "the same script reaches what it may"
