@@ -89,7 +89,8 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
 
 
 REACH = """
-import json, socket, urllib.error, urllib.request
+import json, socket, time, urllib.error, urllib.request
+time.sleep(15)  # what enforces policies has to hear of a new pod first
 def reach(host, port):
     try:
         socket.create_connection((host, port), 5).close()
