@@ -204,6 +204,7 @@ def test_an_upgrade_loses_no_job(kubernetes: Kubernetes, namespace: str) -> None
 
 WRITERS = ("epochal-server", "epochal-mlflow", "epochal-agent")
 RESTORE = """\
+for _ in $(seq 30); do pg_isready --quiet --dbname="$LEDGER_URL" && break; sleep 2; done
 PGPASSWORD=$LEDGER_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$LEDGER_URL" /backup/ledger-*.dump
 PGPASSWORD=$MLFLOW_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$MLFLOW_URL" /backup/mlflow-*.dump
 """
