@@ -92,7 +92,7 @@ def _created(
     if len(there) * each < request.workers[0]:
         there = []
     for group in groups:
-        if group not in there:
+        if group not in there:  # each was waited for: Ray 2.60 never frees the room of one that it is just making
             remove_placement_group(group)
     return there
 
