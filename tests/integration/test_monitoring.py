@@ -60,7 +60,7 @@ def test_every_expression_of_dashboards_and_alerts_has_data_while_jobs_run(here:
     assert services.url("prometheus") == f"http://127.0.0.1:{port}"
     prometheus = Prometheus(services.url("prometheus"))
 
-    quickstart = submitted(here, "jobs/quickstart.yaml", "-s", "train.epochs=3000", "-s", "checkpoint.every=20ep")
+    quickstart = submitted(here, "jobs/quickstart.yaml", "-s", "train.epochs=30000", "-s", "checkpoint.every=20ep")
     prometheus.until_all_have_data([*panels("fleet", *NEEDS), *panels("job"), *alerts(*NEEDS)], quickstart)
     assert {target["labels"]["job"] for target in prometheus.ask("targets")["activeTargets"]} == {"epochal", "ray"}
     assert here.epochal("stop", quickstart, "--wait").returncode in (0, 1)
