@@ -115,6 +115,7 @@ $(PROGRAMS): $(STAMP)
 	  echo "tests that need one of these are skipped where it is missing: $(DEBIAN_PACKAGES)" >&2; \
 	elif ! dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1; then \
 	  echo "installing $(DEBIAN_PACKAGES)"; \
+	  dpkg -s prometheus >/dev/null 2>&1 || systemctl -q mask prometheus 2>/dev/null; : its own service would serve anybody; \
 	  { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	    $(DEBIAN_PACKAGES); } >$(VENV)/programs.log 2>&1 || \
 	  echo "not installed, their tests will be skipped: see $(VENV)/programs.log" >&2; \

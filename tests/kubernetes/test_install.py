@@ -201,6 +201,53 @@ def test_an_upgrade_loses_no_job(kubernetes: Kubernetes, namespace: str) -> None
         assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"
 
 
+WRITERS = ("epochal-server", "epochal-mlflow", "epochal-agent")
+RESTORE = """\
+PGPASSWORD=$LEDGER_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$LEDGER_URL" /backup/ledger-*.dump
+PGPASSWORD=$MLFLOW_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$MLFLOW_URL" /backup/mlflow-*.dump
+"""
+
+
+def test_a_backup_is_restored(kubernetes: Kubernetes, namespace: str) -> None:
+    """As the page says: what came after the dump is gone, what was there is there again, in both databases."""
+
+    def done(job: str) -> str:
+        kubernetes.kubectl("--namespace", namespace, "wait", "--for=condition=complete", "--timeout=180s", f"job/{job}")
+        return kubernetes.kubectl("--namespace", namespace, "logs", f"job/{job}")
+
+    def scale(replicas: int) -> None:
+        names = [f"deployment/{name}" for name in WRITERS]
+        kubernetes.kubectl("--namespace", namespace, "scale", f"--replicas={replicas}", *names)
+        if replicas:
+            for name in names:
+                kubernetes.kubectl("--namespace", namespace, "rollout", "status", name, "--timeout=280s")
+
+    source = "--from=cronjob/epochal-backup"
+    kubernetes.kubectl("--namespace", namespace, "create", "job", "backup-now", source)
+    assert ".dump" in done("backup-now")
+    with signed_in(kubernetes, namespace) as admin:
+        before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
+        later = admin.epochal(
+            "submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "priority=0", "-o", "name"
+        ).strip()
+        admin.wait_for(later, "SUCCEEDED")
+    scale(0)
+    restore = json.loads(
+        kubernetes.kubectl(
+            "--namespace", namespace, "create", "job", "restore", source, "--dry-run=client", "-o", "json"
+        )
+    )
+    restore["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", RESTORE]
+    kubernetes.kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(restore))
+    done("restore")
+    scale(1)
+    with signed_in(kubernetes, namespace) as admin:
+        jobs = json.loads(admin.epochal("jobs", "-o", "json"))
+        assert {one["id"] for one in jobs} == before, "the one that came later is gone"
+        runs = {one["run_id"] for one in json.loads(admin.epochal("runs", "list", "-o", "json"))}
+        assert {one["run_id"] for one in jobs} == runs
+
+
 def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namespace: str) -> None:
     with signed_in(kubernetes, namespace) as admin:
         job = begun(admin)
@@ -210,7 +257,8 @@ def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namesp
     until(lambda: not kubernetes.get(namespace, kinds)["items"], "all that was installed is gone", 60)
     kept = {one["metadata"]["name"] for one in kubernetes.get(namespace, "secrets,persistentvolumeclaims")["items"]}
     assert kept == {
-        "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "data-epochal-postgresql-0",
+        "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "epochal-backup",
+        "data-epochal-postgresql-0",
     }  # fmt: skip
     kubernetes.install(namespace)
     with signed_in(kubernetes, namespace) as admin:

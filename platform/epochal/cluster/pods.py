@@ -17,6 +17,7 @@ _PULLING = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNev
 _INSUFFICIENT = re.compile(r"^Insufficient (.+)$")
 _TAINT = re.compile(r"taint\(?s?\)? \{(.*?):? ?\}")
 _WORDS = {
+    "untolerated taint": "with taints that the tolerations do not name",
     "Too many pods": "with as many pods as they take",
     "affinity/selector": "without the labels that node_selector wants",
     "were unschedulable": "closed to new pods (cordoned)",
@@ -76,9 +77,10 @@ def unschedulable(message: str, asked: Mapping[str, str]) -> str:
     >>> unschedulable(told, {"cpu": "4"})
     'no node takes it: of 3 nodes 1 with less than 4 cpu free, 2 with the taint a: b, which is not tolerated'
     """
-    found = _NODES.match(message.partition(" preemption:")[0].strip().removesuffix(" not found").rstrip("."))
+    first = message.partition(". ")[0].rstrip(".")  # what follows is about preemption
+    found = _NODES.match(first)
     if found is None or not found[2][0].isdigit():  # it is about no node: a claim, for instance
-        return _sentence(f"no node takes it: {found[2] if found else message}")
+        return _sentence(f"no node takes it: {found[2] if found else first}")
     reasons = [_reason(one, asked) for one in found[2].split(", ")]
     return _sentence(f"no node takes it: of {found[1]} nodes {', '.join(reasons)}")
 

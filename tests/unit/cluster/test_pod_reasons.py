@@ -98,6 +98,11 @@ def test_a_pod_that_is_ready_or_ending() -> None:
             " didn't match Pod's node affinity/selector.",
             "1 with the taint node.kubernetes.io/not-ready, which is not tolerated, 2 without the labels that",
         ),
+        (
+            "0/10 nodes are available: 2 node(s) didn't match Pod's node affinity/selector, 8 node(s) had untolerated"
+            " taint(s). no new claims to deallocate, preemption: 0/10 nodes are available: 10 Preemption is not.",
+            "of 10 nodes 2 without the labels that node_selector wants, 8 with taints that the tolerations do not name",
+        ),
         ("0/1 nodes are available: 1 node(s) were unschedulable.", "1 closed to new pods (cordoned)"),
         ("0/2 nodes are available: 1 Too many pods, 1 Insufficient memory.", "1 with too little memory free"),
         (
@@ -113,7 +118,7 @@ def test_a_pod_that_is_ready_or_ending() -> None:
             'no node takes it: persistentvolumeclaim "storage" not found',
         ),
     ],
-    ids=["gpu", "labels", "cordoned", "full", "claim", "unbound", "missing"],
+    ids=["gpu", "labels", "taints", "cordoned", "full", "claim", "unbound", "missing"],
 )  # fmt: skip
 def test_why_no_node_takes_a_pod(message: str, told: str) -> None:
     assert told in unschedulable(message, {"nvidia.com/gpu": "8"})
