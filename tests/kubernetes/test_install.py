@@ -80,9 +80,9 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
         watching = stack.enter_context(prometheus(tmp_path, read, tokens["prometheus"]))
         client = Client(server, tokens["admin"])
         stack.callback(client.close)
-        long = ("train.epochs=3000", "checkpoint.every=20ep")
+        long = ("train.epochs=30000", "checkpoint.every=20ep")
         job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")
-        watching.until_all_have_data([*panels("fleet", GPUS), *panels("job"), *alerts(GPUS)], job.id, 240)
+        watching.until_all_have_data([*panels("fleet", GPUS), *panels("job"), *alerts(GPUS)], job.id)
         assert watching.ask("query", query="min(up)")["result"][0]["value"][1] == "1"
         assert len(watching.ask("query", query="ray_node_cpu_utilization")["result"]) == len(pods)
         client.stop(job.id)

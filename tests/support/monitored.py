@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from epochal.urls import free_port
-from polling import until
+from polling import PATIENCE_SECONDS, until
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 GPUS, KUBERNETES = "Needs GPUs", "Needs Kubernetes"
@@ -60,7 +60,7 @@ class Prometheus:
         values = [sample["value"][1] for sample in self.ask("query", query=expression)["result"]]
         return any(value != "NaN" for value in values)
 
-    def until_all_have_data(self, asked: list[Asked], job_id: str, seconds: float = 120.0) -> None:
+    def until_all_have_data(self, asked: list[Asked], job_id: str, seconds: float = PATIENCE_SECONDS) -> None:
         """At one and the same time, of that job where one is meant.
 
         Raises:

@@ -15,6 +15,7 @@ from epochal.engine.events import Done, Failed, Heartbeat, Log, Reported, Starte
 from epochal.engine.gang import Gang, Stop
 from epochal.engine.payload import PACKAGE, TRAIN, TrainPayload
 from epochal.engine.place import GangRequest, Place, reserve
+from epochal.engine.warm import not_kept
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.ledger.capacity import Demand
 from epochal.ledger.states import Reason
@@ -43,6 +44,9 @@ class Tell(Protocol):
     def report(self, report: Report) -> None:
         """What the training itself tells."""
 
+    def notice(self, text: str) -> None:
+        """Something that a person should read."""
+
 
 class SweepTell(Tell, Protocol):
     """Where a sweep's news go."""
@@ -52,9 +56,6 @@ class SweepTell(Tell, Protocol):
 
     def of_trial(self, trial: int | None, report: Report) -> None:
         """What the training of a trial tells."""
-
-    def notice(self, text: str) -> None:
-        """Something that a person should read."""
 
 
 class Program(Protocol):
@@ -85,6 +86,14 @@ def request_of(job: FullJob, spec: JobSpec, code: Package | None) -> GangRequest
     )
 
 
+def cold_starts(place: Place) -> list[str]:
+    """Why workers start in seconds, for each node of the place whose raylet ends those that were kept for that."""
+    warm = place.connection.warm
+    wasteful, idle = warm.wasteful(), warm.idle()
+    cold = [node for node, workers in place.workers_by_node.items() if node in wasteful and idle.get(node, 0) < workers]
+    return [not_kept(wasteful[node])["found"] for node in cold]
+
+
 @dataclass(frozen=True)
 class TrainProgram:
     """One gang over the whole place trains one model. ``attempt`` is the lease's epoch, ``limits`` the watchdog's."""
@@ -98,6 +107,8 @@ class TrainProgram:
         """Follow the gang until every worker is done, the first has failed, or it is stopped before it trains."""
         results: dict[int, Mapping[str, Any]] = {}
         started: dict[int, Started] = {}
+        for cold in cold_starts(place):
+            tell.notice(cold)
         gang = Gang(place, stop, self.limits)
         with closing(gang.run(TRAIN, self.payload, self.folder, self.attempt)) as events:
             for event in events:

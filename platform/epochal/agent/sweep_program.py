@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from epochal.agent.program import SweepTell
+from epochal.agent.program import SweepTell, cold_starts
 from epochal.agent.retry_policy import Ending
 from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_slots import SlotPool
@@ -37,6 +37,8 @@ class SweepProgram:
     def run(self, place: Place, tell: SweepTell, stop: Stop) -> Ending:
         """Until nothing is left to try, too many trials have failed, or it is asked to stop."""
         sys.setswitchinterval(_SWITCH_SECONDS)
+        for cold in cold_starts(place):
+            tell.notice(cold)
         conductor = Conductor(self.sweep, place, tell, stop)
         conductor.begin()
         with self.sweep.journal, Hub(place.connection.host) as hub:
