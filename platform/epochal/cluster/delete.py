@@ -7,33 +7,37 @@ from collections.abc import Callable, Iterator
 
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import path_to
-from epochal.cluster.manifests import AGENT_DRAIN_SECONDS, CLUSTER_LABEL, ROLE_LABEL
+from epochal.cluster.manifests import AGENT_DRAIN_SECONDS, CLUSTER_LABEL, ROLE_LABEL, WORKER_DRAIN_SECONDS
 
 _ORDER = ("Deployment", "RayCluster", "PodDisruptionBudget", "NetworkPolicy", "RoleBinding", "Role", "ServiceAccount")
 _EVERY_SECONDS = 1.0
+_AGENT_SECONDS = AGENT_DRAIN_SECONDS + 15.0
+_RAY_SECONDS = WORKER_DRAIN_SECONDS + 60.0
 
 
-def delete(
-    api: Api, namespace: str, name: str, tell: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
-) -> Iterator[tuple[str, str]]:
-    """Kind and name of each object, once it is deleted. Doing it again deletes what is left."""
+def delete(api: Api, namespace: str, name: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each object, once it is deleted. Doing it again deletes what is left.
+
+    Ray's pods are waited for: a cluster of the same name, applied at once, would be taken for the one that goes.
+    """
+
+    def until_gone(seconds: float, what: str, *sought: tuple[str, str]) -> None:
+        deadline, said = time.monotonic() + seconds, False
+        while any(api.list(path_to(kind, namespace), labelSelector=label) for kind, label in sought):
+            if time.monotonic() > deadline:
+                tell(f"warning: not within {seconds:g} s: {what}; it is not waited for any longer")
+                return
+            if not said:
+                tell(f"waiting until {what}, {seconds:g} s at the most")
+                said = True
+            time.sleep(_EVERY_SECONDS)
+
+    own = f"{CLUSTER_LABEL}={name}"
     for kind in _ORDER:
-        for one in api.list(path_to(kind, namespace), labelSelector=f"{CLUSTER_LABEL}={name}"):
+        for one in api.list(path_to(kind, namespace), labelSelector=own):
             if api.delete(path_to(kind, namespace, one["metadata"]["name"])):
                 yield kind, one["metadata"]["name"]
         if kind == "Deployment":
-            _wait_for_agent(api, namespace, name, tell, sleep)
-
-
-def _wait_for_agent(
-    api: Api, namespace: str, name: str, tell: Callable[[str], None], sleep: Callable[[float], None]
-) -> None:
-    until, said = time.monotonic() + AGENT_DRAIN_SECONDS + 15.0, False
-    while api.list(path_to("Pod", namespace), labelSelector=f"{CLUSTER_LABEL}={name},{ROLE_LABEL}=agent"):
-        if time.monotonic() > until:
-            tell("warning: the agent's pod is still there, and is not waited for any longer")
-            return
-        if not said:
-            tell(f"waiting until the agent has handed its jobs back, {AGENT_DRAIN_SECONDS} s at the most")
-            said = True
-        sleep(_EVERY_SECONDS)
+            until_gone(_AGENT_SECONDS, "the agent has handed its jobs back", ("Pod", f"{own},{ROLE_LABEL}=agent"))
+        elif kind == "RayCluster":
+            until_gone(_RAY_SECONDS, "Ray's pods have gone", (kind, own), ("Pod", own))

@@ -192,6 +192,19 @@ def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, sp
 
 
 @pytest.mark.usefixtures("kubeconfig")
+def test_delete_waits_for_pods_that_end(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied(server, spec)
+    pod(server, "head", "pool-head", READY)
+    path = next(path for path in server.objects if path.endswith("pool-head"))
+    monkeypatch.setattr("time.sleep", lambda _: server.objects.pop(path))
+    assert main(["cluster", "delete", "pool", "--yes"]) == 0
+    assert "waiting until Ray's pods have gone" in capsys.readouterr().err
+    assert path not in server.objects
+
+
+@pytest.mark.usefixtures("kubeconfig")
 def test_a_dry_run_of_the_client_asks_nobody(
     server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
