@@ -168,7 +168,9 @@ def test_a_pod_is_deleted(installed: Installation, unbroken: Curve, part: str) -
     installed.until_step(job_id, STRIKES_AT_STEP)
     pod = installed.pods(PODS[part])[0]["metadata"]["name"]
     began = time.time()
-    installed.kubernetes.kubectl("--namespace", installed.namespace, "delete", "pod", pod, "--wait=false")
+    # A worker's pod has a minute to drain, in which the job may end.
+    grace = ("--grace-period=1",) if part == "worker" else ()
+    installed.kubernetes.kubectl("--namespace", installed.namespace, "delete", "pod", pod, "--wait=false", *grace)
     if part == "worker":
         seconds, message = lost_after(installed, job_id, began)
         print(f"noticed after {seconds:.1f} s: {message}")

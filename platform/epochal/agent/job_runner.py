@@ -116,6 +116,7 @@ class JobRunner:
         self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
         self._quick_failures = 0
         self._phase = Phase.RUNNING
+        self._why_leaving = ""
         self.tracking: RunTracking | None = None
         self.reporter: Reporter | None = None
         self.ending = Ending(None)
@@ -154,8 +155,9 @@ class JobRunner:
         """Have the training save its state and end, as the job was asked to (``Stop.request``). From any thread."""
         self._enter(Phase.STOPPING, grace)
 
-    def leave(self) -> None:
+    def leave(self, why: str) -> None:
         """Have the training save its state and end; the job then queues again. Safe to call from another thread."""
+        self._why_leaving = why
         self._enter(Phase.LEAVING)
 
     def abandon(self, why: str, seconds: float) -> bool:
@@ -330,7 +332,7 @@ class JobRunner:
             told = "; ".join(filter(None, (f"limits.max_duration of {limit} is used up", ending.message)))
             return replace(ending, reason=Reason.TIMEOUT, message=told)
         if ending.reason is None and self._phase is Phase.LEAVING:
-            return Ending(Reason.INTERRUPTED, "the agent was shut down", result=ending.result)
+            return Ending(Reason.INTERRUPTED, self._why_leaving, result=ending.result)
         return ending
 
     @property

@@ -41,6 +41,8 @@ _SAVE_SECONDS = 15.0
 _CLOSE_SECONDS = 10.0
 _LONGEST_REST_SECONDS = 30.0
 
+_SHUT_DOWN = "the agent was shut down"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -122,7 +124,8 @@ class AgentService:
 
     def _hand_everything_back(self) -> None:
         _logger.info("draining: %d jobs save their state and go back to the queue", len(self._runners))
-        self._leave()
+        self._leave(_SHUT_DOWN)
+        self._heartbeat.leave()
         if self._leasing.ident is not None:
             self._leasing.join(_LAST_LEASE_SECONDS)
         silent_since = time.monotonic()
@@ -135,7 +138,7 @@ class AgentService:
     def _give_up(self, why: str, seconds: float) -> None:
         """Nothing may be asked of Ray any more: what can still save its state gets ``seconds`` for it."""
         _logger.error("%s; handing %d jobs back", why, len(self._runners))
-        self._leave(tell=False)
+        self._leave(why)
         deadline = time.monotonic() + seconds
         while self._saving() and time.monotonic() < deadline:
             time.sleep(_TICK_SECONDS / 4)
@@ -148,12 +151,10 @@ class AgentService:
         alive = not self._agent.cluster.raylet_is_gone()
         return alive and not all(runner.is_over for runner in self._all())
 
-    def _leave(self, tell: bool = True) -> None:
+    def _leave(self, why: str) -> None:
         self._leaving = True
         for runner in self._all():
-            runner.leave()
-        if tell:
-            self._heartbeat.leave()
+            runner.leave(why)
 
     def _lease_jobs(self) -> None:
         failures, secret = 0, secrets.token_urlsafe(32)
@@ -194,7 +195,7 @@ class AgentService:
         with self._lock:
             self._runners[key] = runner
         if self._leaving:
-            runner.leave()
+            runner.leave(_SHUT_DOWN)
         threading.Thread(target=self._carry, args=(key, runner), name=f"job-{lease.job_id}", daemon=True).start()
 
     def _carry(self, key: tuple[str, int], runner: JobRunner) -> None:

@@ -77,6 +77,22 @@ class Stuck(JobRunner):
         return Ending(Reason.HANG, "rank 0: killed")
 
 
+class Leaving(JobRunner):
+    """Its agent gives up, and its workers save their state in time."""
+
+    def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
+        self._source.running(lease, 1)
+        self.leave("Ray was lost: its GCS does not answer")
+        return Ending(None)
+
+
+def test_why_its_agent_left_is_told_though_its_state_was_saved() -> None:
+    ended, events = run_by(Leaving, JOBS / "quickstart.yaml", NO_CLUSTER, hands_back=True)
+    assert ended.state is JobState.QUEUED
+    (told,) = [event.message for event in events if event.kind == "requeued"]
+    assert "Ray was lost: its GCS does not answer" in told
+
+
 @pytest.mark.parametrize("hands_back", [True, False])
 @pytest.mark.parametrize(
     ("asked", "state", "reason"),
