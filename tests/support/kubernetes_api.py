@@ -125,7 +125,8 @@ class KubernetesApi:
             for step in at:
                 place = place[int(step)] if isinstance(place, list) else place[step]
             if one["op"] == "test" and place.get(last) != one["value"]:
-                return 409, status(409, "the test of the patch does not hold", reason="Conflict"), {}
+                told = "the server rejected our request due to an error in our request"
+                return 422, status(422, told, reason="Invalid"), {}
             if one["op"] == "add":
                 place[last] = one["value"]
         self.put(path, changed, query["fieldManager"])

@@ -152,7 +152,9 @@ class Scaler:
         if asked != change.group.asked:
             gone = f", without {', '.join(remove)}" if remove else ""
             _logger.info("group %s: %d nodes instead of %d%s", change.group.name, asked, change.group.asked, gone)
-        self._groups.scale(change.group, asked, remove)
+        # Those that were named and are still there are named again: KubeRay would pick others in their place.
+        going = [pod for pod in change.group.pods if pod in change.group.removed and pod not in remove]
+        self._groups.scale(change.group, asked, [*going, *remove])
 
     def attempt(self) -> None:
         """Look, and log what keeps it from that."""

@@ -17,7 +17,7 @@ from urllib3.util.retry import Retry
 
 from epochal.backoff import pause_after
 from epochal.cluster.refusals import refusal
-from epochal.errors import AuthError, EpochalError, NotFoundError, UnreachableError
+from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError, UsageError
 from epochal.redaction import said
 
 Manifest = dict[str, Any]
@@ -131,7 +131,11 @@ class Api:
 
     def patch(self, path: str, operations: Sequence[Manifest], manager: str) -> Manifest:
         """Change fields by a JSON patch, whose ``test`` operations must hold (else ``ConflictError``)."""
-        return self._request("PATCH", path, {"fieldManager": manager}, list(operations), "application/json-patch+json")
+        query = {"fieldManager": manager}
+        try:
+            return self._request("PATCH", path, query, list(operations), "application/json-patch+json")
+        except UsageError as error:  # 422, which is what a test that does not hold is told by
+            raise ConflictError(f"{path} has changed since it was read: {error}", "try again") from None
 
     def delete(self, path: str) -> bool:
         """Whether there was one. What it owns is deleted first."""

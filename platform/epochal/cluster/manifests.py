@@ -122,13 +122,14 @@ def _network_policy(spec: ClusterSpec, namespace: str) -> Manifest:
 
 
 def _disruption_budget(spec: ClusterSpec, namespace: str) -> Manifest:
-    """Nodes are drained one after the other: a job that loses a worker goes on from its checkpoint once."""
+    """Of those that stay all but one are there while nodes are drained. `maxUnavailable` would keep all of them: it needs
+    a number of pods that Kubernetes can read, and a RayCluster has none."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": _metadata(spec, namespace, f"{spec.name}-workers"),
         "spec": {
-            "maxUnavailable": 1,
+            "minAvailable": max(0, sum(group.min for group in spec.groups) - 1),
             "selector": {"matchLabels": {CLUSTER_LABEL: spec.name, ROLE_LABEL: "worker"}},
         },
     }

@@ -50,7 +50,8 @@ class Loop:
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
         saved = folder / checkpoint.FOLDER
-        found = resuming.newest_sound(saved, self.last_step, self.strategy, control) if segment.resume else None
+        most = None if segment.until is None else self.last_step
+        found = resuming.newest_sound(saved, most, self.strategy, control) if segment.resume else None
         self.stepper = self._stepper(fresh=found is None)
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)

@@ -16,7 +16,9 @@ from epochal.training.saver import generators_of
 from epochal.training.worker import Worker
 
 
-def newest_sound(folder: Path, last_step: int, strategy: Strategy, control: Control) -> tuple[Path, Manifest] | None:
+def newest_sound(
+    folder: Path, last_step: int | None, strategy: Strategy, control: Control
+) -> tuple[Path, Manifest] | None:
     """The newest complete checkpoint whose digests are right, and its manifest; None where there is none.
 
     One beyond ``last_step`` is removed and reported. A trial of a sweep leaves it where the power fails before the
@@ -32,7 +34,7 @@ def newest_sound(folder: Path, last_step: int, strategy: Strategy, control: Cont
     worker = strategy.worker
     while (step := _newest(folder, strategy)) >= 0:
         path = folder / checkpoint.name_of(step)
-        if step > last_step:
+        if last_step is not None and step > last_step:
             if worker.is_first:
                 checkpoint.remove(path)
                 control.report(Noted(f"the checkpoint of step {step} is removed: this is to end at step {last_step}"))

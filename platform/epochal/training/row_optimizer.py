@@ -99,14 +99,12 @@ class RowOptimizer:
         self._rows.addcmul_(self._changed, factors)
 
     def settle(self, member: int, optimizer: Optimizer) -> None:
-        """Give a member's own optimizer its state."""
+        """Give a member's own optimizer its state: of each parameter its own, for it counts its steps by itself."""
         own = self._own[member]
         if (state := self._optimizer.state.get(own)) is None:
             return
         for parameter, slot in zip(self._parameters[member], self._slots, strict=True):
-            optimizer.state[parameter] = {
-                key: part_of(value, slot) if _is_row(value, own) else value for key, value in state.items()
-            }
+            optimizer.state[parameter] = {key: _settled(value, own, slot) for key, value in state.items()}
 
 
 def _joined_state(optimizer: Optimizer, parameters: Sequence[Tensor]) -> dict[str, Any]:
@@ -121,5 +119,7 @@ def _joined_state(optimizer: Optimizer, parameters: Sequence[Tensor]) -> dict[st
     return found
 
 
-def _is_row(value: Any, row: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == row.shape
+def _settled(value: Any, row: Tensor, slot: Slot) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return part_of(value, slot) if value.shape == row.shape else value.clone()

@@ -195,6 +195,13 @@ def test_members_at_different_steps_are_packs_one_after_another(tmp_path: Path) 
     assert [one.curve("train/loss")[-1][0] for one in ours] == [8, 8, 8, 8]
 
 
+@pytest.mark.parametrize("name", sorted(ELEMENTWISE))
+def test_who_is_left_alone_goes_on_as_if_it_had_always_been(tmp_path: Path, name: str) -> None:
+    """Its own optimizer takes over what the pack's has counted."""
+    jobs = [pieces.spec(seed=seed, epochs=epochs, optimizer={"name": name}) for seed, epochs in enumerate((1, 3))]
+    assert assert_as_alone([partial(made, job) for job in jobs], tmp_path).why_alone == ""
+
+
 class Idle(nn.Module):
     """Has a parameter that its output does not depend on, and a buffer that no pass writes."""
 

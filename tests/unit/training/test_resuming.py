@@ -96,6 +96,13 @@ def test_a_state_beyond_the_end_of_a_segment_is_not_taken_for_that_of_its_end(tm
     assert resumed == {step: loss for step, loss in whole.items() if step > 8}
 
 
+def test_data_that_has_shrunk_costs_a_job_no_checkpoint(tmp_path: Path) -> None:
+    job = pieces.spec(epochs=3, checkpoint__every="1steps", checkpoint__keep={"latest": 2, "best": 0})
+    train(job, tmp_path, fail_after=9)
+    train(job, tmp_path, data=replace(pieces.data(), train=pieces.samples(8)))
+    assert checkpoint.steps(tmp_path / "checkpoints") == [9, 8]
+
+
 @pytest.mark.parametrize(("written", "age"), [(checkpoint.FORMAT + 1, "newer"), (checkpoint.FORMAT - 1, "older")])
 def test_a_checkpoint_of_another_format_is_no_damaged_one(tmp_path: Path, written: int, age: str) -> None:
     job = pieces.spec(epochs=3, checkpoint__every="2steps", checkpoint__keep={"latest": 2, "best": 0})

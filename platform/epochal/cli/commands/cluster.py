@@ -11,7 +11,7 @@ from epochal.cli import render
 from epochal.cli.connection import kubernetes_api
 from epochal.cli.options import Command, duration, output_option, set_option
 from epochal.cli.render import Output
-from epochal.errors import UsageError
+from epochal.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from epochal.cluster.api import Api
@@ -159,11 +159,19 @@ def delete_command(name: str, yes: bool, kube_context: str | None, namespace: st
     from epochal.cluster.delete import delete
     from epochal.cluster.status import read, status_of
 
-    counted = ", ".join(f"{part.name} {part.ready}" for part in status_of(read(api, where, name)).parts)
+    missing: NotFoundError | None = None
+    counted = "its Ray is gone already"
+    try:
+        counted = ", ".join(f"{part.name} {part.ready}" for part in status_of(read(api, where, name)).parts)
+    except NotFoundError as error:
+        missing = error
     if not yes:
         click.confirm(f"Delete the cluster {name} in the namespace {where} of {api.server} ({counted})?", abort=True)
     for kind, one in delete(api, where, name, render.message):
         render.message(f"{kind} {one} is deleted")
+        missing = None
+    if missing is not None:
+        raise missing
 
 
 def _show_objects(objects: list[dict[str, Any]], output: Output) -> None:
