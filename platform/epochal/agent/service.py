@@ -254,7 +254,7 @@ class AgentService:
             "ray": self._agent.cluster.address,
             "warm": sum(self._agent.cluster.warm.idle().values()),
             "jobs": len(self._runners),
-            "draining": self._leaving,
+            "draining": self._asked_to_leave,
             "warnings": [not_kept(host) for host in self._agent.cluster.warm.wasteful().values()],
             "unsent_bytes": self._housekeeper.unsent_bytes,
             **self._agent.bookings.time.told(),

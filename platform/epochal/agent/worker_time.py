@@ -18,7 +18,7 @@ USES: Mapping[Phase, str] = {
 }
 """What a worker's phase is counted as; of a step's time in `train`, what it waited for data is counted as `data`."""
 
-START, FINISH, DATA = "start", "finish", "data"
+START, DATA = "start", "data"
 
 
 @dataclass

@@ -122,8 +122,8 @@ def _network_policy(spec: ClusterSpec, namespace: str) -> Manifest:
 
 
 def _disruption_budget(spec: ClusterSpec, namespace: str) -> Manifest:
-    """Of those that stay all but one are there while nodes are drained. `maxUnavailable` would keep all of them: it needs
-    a number of pods that Kubernetes can read, and a RayCluster has none."""
+    """Of those that stay all but one are there while nodes are drained. `maxUnavailable` would keep all of them: for it
+    Kubernetes has to read a number of pods, and a RayCluster has none."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,14 @@ class Connection:
         """What of Ray this process needs does not answer: its raylet or its GCS; empty while both do. Takes no time."""
         if self.raylet_is_gone():
             return "the raylet of this node"
+        return "" if _listens(self._gcs) else f"the GCS at {self.address}"
+
+    @cached_property
+    def _gcs(self) -> tuple[str, int]:
+        """Where it listens, looked up once: where the cluster's DNS is away, nothing of Ray is lost."""
         host, _, port = self.address.rpartition(":")
-        return "" if _listens((host.strip("[]"), int(port))) else f"the GCS at {self.address}"
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
+        return str(found[0]), int(found[1])
 
     def raylet_is_gone(self) -> bool:
         """Whether nothing is left of this node's part of Ray: its workers die with the raylet."""

@@ -269,13 +269,13 @@ class _Flight:
     def _lost_node(self, now: float) -> Failed | None:
         """A worker that is not heard of on a node that does not answer. Ray itself takes 70 s and more to say so."""
         connection = self._place.connection
-        silent = [one for one in self._silent(now) if one[1] != connection.node_id]
-        if not silent:
-            self._unreached.clear()
+        # One of each node: a question takes up to a second.
+        silent = {node: (rank, heard) for rank, node, heard in self._silent(now) if node != connection.node_id}
+        self._unreached = {node: since for node, since in self._unreached.items() if node in silent}
         if not silent or now < self._probe_at:
             return None
         self._probe_at = now + _LOOK_SECONDS
-        for rank, node, heard in silent:
+        for node, (rank, heard) in silent.items():
             if connection.reaches(node):
                 self._unreached.pop(node, None)
             elif now - self._unreached.setdefault(node, now) >= GONE_SECONDS and not connection.lost():

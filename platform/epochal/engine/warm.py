@@ -117,8 +117,8 @@ class WarmPool:
                 self._changed.wait(deadline - time.monotonic())
             claim = Claim(self, need if not self._short_of(need) else {})
             self._promised.update(claim.outstanding)
-        self.make_way()
         try:
+            self.make_way()
             yield claim
         finally:
             with self._changed:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from epochal.ledger.agents import all_agents
 from epochal.ledger.database import Database
 from epochal.ledger.maintenance import newest_events
-from epochal.ledger.states import ACTIVE, JobState, Outcome, Reason
+from epochal.ledger.states import ACTIVE, JobKind, JobState, Outcome, Reason
 from epochal.ledger.tables import attempts, events, jobs, now
 from epochal.ledger.transitions import count_by_state, to_attempt, to_job
 from epochal.ledger.values import AgentInfo, Attempt, Job
@@ -73,20 +73,23 @@ class Monitoring:
         """
         its_attempt = (attempts.c.job_id == events.c.job_id) & (attempts.c.epoch == events.c.epoch)
         over = events.c.previous.in_(ACTIVE) & events.c.state.not_in(ACTIVE) & attempts.c.ended_at.is_not(None)
-        query = select(attempts).join(events, its_attempt).where(over)
+        query = select(attempts, jobs.c.kind).join(events, its_attempt).join(jobs, jobs.c.id == attempts.c.job_id)
+        query = query.where(over)
         with self._database.read() as connection:
             found = newest_events(connection)
             if seen is None or not (unseen := found - seen):
                 return found, []
             # All later ones, where more happened than the newest tell of.
             later = events.c.id.in_(unseen) | (events.c.id.between(max(seen, default=0) + 1, min(unseen)))
-            return found, [_ended(to_attempt(row)) for row in connection.execute(query.where(later))]
+            return found, [_ended(to_attempt(row), row.kind) for row in connection.execute(query.where(later))]
 
 
-def _ended(attempt: Attempt) -> Ended:
+def _ended(attempt: Attempt, kind: str) -> Ended:
+    """A sweep's trials save for themselves: what it loses is not known, and not counted."""
     outcome, reason = attempt.outcome or Outcome.FAILED, attempt.reason or Reason.COMPLETED
     lost = 0.0
-    if outcome in (Outcome.FAILED, Outcome.INTERRUPTED) and attempt.started_at and attempt.ended_at:
+    failed = outcome in (Outcome.FAILED, Outcome.INTERRUPTED)
+    if failed and kind != JobKind.SWEEP and attempt.started_at and attempt.ended_at:
         kept = max(attempt.started_at, attempt.checkpoint_at or 0.0)
         lost = max(0.0, attempt.ended_at - kept) * (attempt.world_size or 0)
     return Ended(outcome, reason, lost)

@@ -29,8 +29,8 @@ from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_operations import ask_to_leave
 from epochal.ledger.values import AgentInfo, Job, Lease, QueueEntry, Quota, Why, WhyKind
 
-_PROVIDED_FOR = 200
-"""Queued jobs, the first in their order: nodes are started for no more of them at once."""
+_PROVIDED_FOR = 2000
+"""Queued jobs, the first in their order, that are looked at for those that nodes are to be started for."""
 
 _LIGHT = tuple(
     jobs.c[name]

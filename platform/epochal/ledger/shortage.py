@@ -20,6 +20,9 @@ from epochal.ledger.contenders import Cluster, Running, Waiting
 from epochal.ledger.usage import Usage
 from epochal.ledger.values import Quota
 
+_MOST_JOBS = 200
+"""Of the queue: nodes are started for no more of them at once."""
+
 _CRUMBS = 0.01
 """Of a CPU or GPU: Ray rounds."""
 
@@ -40,21 +43,32 @@ def short_of(
     usage = Usage.of(running, quotas)
     waits: dict[str, tuple[str, tuple[str, ...]]] = {}
     plans = [_Plan.of(one) for one in sorted(clusters, key=lambda one: one.agent)]
+    served, refused = 0, set()
     for job in queue:
+        if served == _MOST_JOBS:
+            break
         if usage.excess(job):
             continue
         reach = [plan for plan in plans if job.storage in (None, plan.cluster.storage)]
         low, high = job.demand.workers
         most = max(low, min(high, usage.workers_left(job))) if job.demand.step else low
         demand = job.demand.with_workers(low, most)
+        alike = (low, most, job.storage, tuple(sorted(demand.bundle.items())))
+        if alike in refused:  # there is less room than when another such job found none
+            continue
+        counted = replace(job, demand=demand.with_workers(most))
         if any(plan.starts(demand) for plan in reach):
-            usage.add(replace(job, demand=demand.with_workers(low)))
+            usage.add(counted)
+            served += 1
             continue
         for plan in reach:
             if groups := plan.take(demand):
                 waits[job.id] = plan.cluster.agent, groups
-                usage.add(replace(job, demand=demand.with_workers(low)))
+                usage.add(counted)
+                served += 1
                 break
+        else:
+            refused.add(alike)
     for plan in plans:
         for one in plan.cluster.running:
             plan.grow(one, usage)

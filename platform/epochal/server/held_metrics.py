@@ -19,7 +19,9 @@ from epochal.server.metric_table import STEP_PARTS, TABLE, USES, counter, gauge
 
 _LOSSES = {"train": "train/loss", "validation": "val/loss"}
 _TRIALS = {"wanted": "trials", "done": "done", "running": "running", "failed": "failed"}
-_LOST = (Reason.INFRASTRUCTURE, Reason.HANG, Reason.OUT_OF_MEMORY, Reason.USER_ERROR, Reason.INTERRUPTED)
+_ENDS: tuple[Reason, ...] = tuple(reason for reason in Reason if reason is not Reason.PENDING_TIMEOUT)
+"""What attempts end by."""
+_LOST = tuple(one for one in _ENDS if Outcome.of(one) in (Outcome.FAILED, Outcome.INTERRUPTED))
 
 
 class Endings:
@@ -29,7 +31,7 @@ class Endings:
         self._ledger = ledger
         self._seen: frozenset[int] | None = None
         # From the beginning: Prometheus sees no increase in what it has not seen before.
-        self._ended = Counter({(Outcome.of(reason), reason): 0 for reason in (Reason.COMPLETED, *_LOST)})
+        self._ended = Counter({(Outcome.of(reason), reason): 0 for reason in _ENDS})
         self._lost: dict[Reason, float] = dict.fromkeys(_LOST, 0.0)
         self._lock = threading.Lock()
 

@@ -232,14 +232,16 @@ ELSEWHERE = {
     "db": "unit/ledger/test_db_command.py",
     "doctor": "unit/doctor/test_doctor.py",
     "sweep": "integration/client/test_sweep_commands.py",
+    "cluster": "unit/cluster/test_cluster_apply.py",
 }
-"""Those that want a sweep, start processes, load torch, or ask MLflow or a ledger: the tests that run them. Here they
-give help."""
+"""Those that want a sweep or a Kubernetes, start processes, load torch, or ask MLflow or a ledger: the tests that run
+them. Here they give help."""
 TYPED = {
     "agent --join ADDRESS": "agent --help",
-    "cluster render FILE": "cluster render cluster/kind.yaml",
     "jobs --state QUEUED --limit X": "jobs --state QUEUED --limit 3",
     "jobs X --limit X": "jobs --state STARTING --state RUNNING --limit 3",
+    "login X://X --token-file -": "login {url} --token-file token",
+    "login http://127.0.0.1:8700 --token-file -": "login {url} --token-file token",
     "login URL": "login {url} --token-file token",
     "login https://epochal.example.org --name team": "login {url} --name team --token-file token",
     "models NAME": "models mlp",
@@ -247,13 +249,14 @@ TYPED = {
     "optimizers NAME": "optimizers adamw",
     "quota delete X X": "quota set user carla --jobs 1",
     "status .": "status",  # of CHANGELOG.md, as a mistake
+    "submit /etc/epochal/quickstart.yaml --wait": "submit jobs/quickstart.yaml --wait",
     "token create NAME --role agent": "token create carla --role agent",
     "token create X --role agent": "token create carla --role agent",
     "token create USER": "token create carla",
     "validate jobs/maxout.yaml": "validate jobs/quickstart.yaml",
 }
 """With what somebody puts in the place of the names in capitals."""
-OF_JOBS = {"resume": PAUSED, "retry": FAILED, "stop": QUEUED, "logs": SUCCEEDED, "events": SUCCEEDED}
+OF_JOBS = {"pause": QUEUED, "resume": PAUSED, "retry": FAILED, "stop": QUEUED, "logs": SUCCEEDED, "events": SUCCEEDED}
 
 
 def every_told_command() -> list[str]:

@@ -50,3 +50,17 @@ def test_what_is_wrong_with_a_node_is_told_apart(monkeypatch: pytest.MonkeyPatch
         for silence in (errno.EAGAIN, errno.EHOSTUNREACH):
             monkeypatch.setattr(connection, "_knock", lambda place, silence=silence: silence)
             assert (cluster.reaches("busy"), cluster.trouble_at("busy")) == (False, "which does not answer")
+
+
+def test_a_dns_that_is_away_is_no_lost_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "raylet_is_gone", lambda _: False)
+    with socket.create_server(("127.0.0.1", 0)) as gcs:
+        cluster = Connection(f"localhost:{gcs.getsockname()[1]}", "near", WarmPool())
+        assert cluster.lost() == ""
+
+        def away(*_: object, **__: object) -> None:
+            raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+        monkeypatch.setattr(socket, "getaddrinfo", away)
+        assert cluster.lost() == ""
+    assert cluster.lost() == f"the GCS at {cluster.address}"
