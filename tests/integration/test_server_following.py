@@ -135,7 +135,7 @@ def test_two_waiting_agents_get_one_job_once(server: RunningServer, agent: httpx
 
     def waits() -> None:
         own = secrets.token_hex(16)
-        answer = agent.post("/agents/a/lease", json={**ASKED, "secret": own, "wait": 1.5})
+        answer = agent.post("/agents/a/lease", json={**ASKED, "secret": own, "wait": 5})
         answers.append(answer.status_code)
 
     threads = [threading.Thread(target=waits) for _ in range(4)]

@@ -224,10 +224,10 @@ def test_fsdp_tells_which_parts_it_does_not_compile(gang: TestGang, tmp_path: Pa
 
 
 class Straggling(pieces.Classification):
-    """Rank 1 takes longer for its forward pass."""
+    """Rank 1 takes longer for its forward pass: so long that it does on a busy machine, too."""
 
     def __init__(self, rank: int) -> None:
-        self._seconds = 0.02 * (rank == 1)
+        self._seconds = 0.2 * (rank == 1)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         time.sleep(self._seconds)
@@ -236,7 +236,7 @@ class Straggling(pieces.Classification):
 
 def steps_with_a_straggler(worker: Worker, folder: Path, strategy: str) -> dict[str, float]:
     """The newest ``perf/`` metrics."""
-    job = pieces.spec(epochs=None, steps=20, resources__strategy=strategy)
+    job = pieces.spec(epochs=None, steps=10, resources__strategy=strategy)
     recorder = MemoryRecorder()
     fit(pieces.setup(job, task=Straggling(worker.rank)), worker, folder, recorder, NullControl())
     return {name: values[-1][1] for name, values in recorder.history.items() if name.startswith("perf/")}
@@ -248,6 +248,6 @@ def test_the_slow_rank_is_named_though_all_take_the_same_time_for_a_step(
 ) -> None:
     first, *_ = gang.run(3, steps_with_a_straggler, tmp_path, strategy)
     assert first["perf/slowest_rank"] == 1
-    assert first["perf/slowest_rank_seconds"] >= 0.02
+    assert first["perf/slowest_rank_seconds"] >= 0.2
     assert first["perf/slowest_rank_seconds"] > 1.5 * first["perf/mean_rank_seconds"]
-    assert first["perf/forward_backward_seconds"] >= 0.02, "rank 0 waits for it"
+    assert first["perf/forward_backward_seconds"] >= 0.2, "rank 0 waits for it"
