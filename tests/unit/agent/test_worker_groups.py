@@ -145,3 +145,29 @@ def test_it_says_once_that_it_cannot_look_and_once_that_it_can_again(caplog: pyt
     groups.error = ValueError("a bug")
     looks.attempt()
     assert "a bug" in caplog.text
+
+
+class SlowGroups(Groups):
+    """Its pods go when they like."""
+
+    def read(self) -> Sequence[Pods]:
+        named = frozenset(pod for _, remove in self.told for pod in remove)
+        return [replace(GROUP, asked=self.asked, pods=dict(self.pods), removed=named)]
+
+    def scale(self, group: Pods, asked: int, remove: Sequence[str]) -> None:
+        self.asked = asked
+        self.told.append((asked, tuple(remove)))
+
+
+def test_a_pod_that_is_still_to_go_is_named_again() -> None:
+    """Otherwise KubeRay would take another in its place, perhaps one that trains."""
+    groups, now = SlowGroups(), [0.0]
+    looks, bookings = scaler(groups, Cluster(), {}, now)
+    bookings.expect("job", 1, Demand((1, 1), cpus=8.0))
+    bookings.place("job", 1, {"n-h2": 1})
+    for now[0] in (0.0, 60.0):
+        looks.look()
+    bookings.release("job", 1)
+    for now[0] in (61.0, 130.0):
+        looks.look()
+    assert groups.told == [(1, ("p1",)), (0, ("p1", "p2"))]

@@ -192,6 +192,14 @@ def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, sp
 
 
 @pytest.mark.usefixtures("kubeconfig")
+def test_delete_done_again_deletes_what_is_left(server: KubernetesApi, spec: Path) -> None:
+    applied(server, spec)
+    del server.objects[next(path for path in server.objects if "/rayclusters/" in path)]
+    assert main(["cluster", "delete", "pool", "--yes"]) == 0
+    assert not server.objects
+
+
+@pytest.mark.usefixtures("kubeconfig")
 def test_delete_waits_for_pods_that_end(
     server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

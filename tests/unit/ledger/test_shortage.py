@@ -70,6 +70,20 @@ def test_what_could_never_fit_starts_nothing() -> None:
     assert needed(replace(job("a1"), demand=Demand((1, 1), cpus=16.0))) == {}
 
 
+def test_many_that_cannot_start_keep_no_nodes_from_those_behind_them() -> None:
+    never = [job(f"a{number}", 16, gpus=8) for number in range(1, 301)]
+    assert needed(*never, job("b301")) == {"cpu": 1}
+    over = [job(f"a{number}", user="ada") for number in range(1, 301)]
+    quota = Quota(QuotaKind.USER, "ada", 1, None, None)
+    assert needed(*over, job("b301", 4), quotas=[quota]) == {"cpu": 2}
+
+
+def test_sweeps_share_what_a_quota_leaves() -> None:
+    quota = Quota(QuotaKind.USER, "ada", None, 8.0, None)
+    sweeps = [job(f"a{number}", 1, step=1, most=16, user="ada") for number in (1, 2)]
+    assert needed(*sweeps, quotas=[quota]) == {"cpu": 2}
+
+
 def test_a_job_that_fits_no_group_alone_may_use_two() -> None:
     assert needed(job("a1", 20)) == {"cpu": 3, "gpu": 1}
 
