@@ -115,8 +115,7 @@ class JobRunner:
         self._spec: JobSpec | None = None
         self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
         self._quick_failures = 0
-        self._phase = Phase.RUNNING
-        self._why_leaving = ""
+        self._phase, self._why_leaving = Phase.RUNNING, ""
         self.tracking: RunTracking | None = None
         self.reporter: Reporter | None = None
         self.ending = Ending(None)
@@ -232,9 +231,8 @@ class JobRunner:
         self._quick_failures = self._quick_failures + 1 if self.ending.failed and lasted < QUICK_SECONDS else 0
         if not (pause := pause_before_next(self._quick_failures)) or not self._is_tried_again(lease):
             return
-        failed = f"{self._quick_failures} attempts in a row failed at once ({self.ending.message})"
-        message = f"{failed}: waiting {pause:g} s"
-        outbox.tell(partial(self._source.note, lease, EventKind.WAITING, message, key=f"waiting-{lease.epoch}"))
+        why = f"{self._quick_failures} attempts in a row failed at once ({self.ending.message}): waiting {pause:g} s"
+        outbox.tell(partial(self._source.note, lease, EventKind.WAITING, why, key=f"waiting-{lease.epoch}"))
         deadline = time.monotonic() + pause
         while self._phase is Phase.RUNNING and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -303,9 +301,9 @@ class JobRunner:
         if self._place is None:
             limit = spec.limits.max_pending
             seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
-            code = self._patiently(partial(job_folder.package_of, self._source, self._agent.home, job))
-            request = request_of(job, spec, code)
-            self._place = reserve(self._agent.cluster, request, seconds, given_up=lambda: self._is_ending)
+            code = partial(job_folder.package_of, self._source, self._agent.home, job)
+            wanted = request_of(job, spec, self._patiently(code))
+            self._place = reserve(self._agent.cluster, wanted, seconds, given_up=lambda: self._is_ending)
             self._placed_anew()
         return self._place
 
@@ -315,8 +313,8 @@ class JobRunner:
 
     def _tracked(self, spec: JobSpec) -> RunTracking:
         if self.tracking is None:
-            uri, job_id = self._agent.tracking_uri, self._lease.job_id
-            self.tracking = RunTracking(uri, self._folder, job_id, spec, self._observer.notice)
+            uri = self._agent.tracking_uri
+            self.tracking = RunTracking(uri, self._folder, self._lease.job_id, spec, self._observer.notice)
         return self.tracking
 
     def _explained(self, ending: Ending) -> Ending:
