@@ -105,7 +105,8 @@ ENTRIES = (
     ),
     Entry(
         "epochal_job_rank_seconds", "gauge",
-        "What a rank takes for a step until it waits for the others: the `slowest`, and the `mean`.", (*_JOB, "which"),
+        "What a rank takes for a step until it waits for the others: the `slowest`, and the `mean`; not under `fsdp`.",
+        (*_JOB, "which"),
     ),
     Entry("epochal_job_slowest_rank", "gauge", "Which rank that is.", _JOB),
     Entry("epochal_job_checkpoint_step", "gauge", "The step of the newest checkpoint of this attempt.", _JOB),

@@ -104,7 +104,7 @@ class Timing:
 @dataclass(frozen=True)
 class Closed:
     """A window whose steps every worker knows. ``next_length`` is that of the next window, in steps; ``alone`` has each
-    rank's ``Timing.alone``."""
+    rank's ``Timing.alone``; nothing where ranks wait for each other in their forward passes."""
 
     records: list[StepRecord]
     flags: ControlFlags
@@ -119,19 +119,21 @@ class Closed:
 
     def performance(self) -> dict[str, float]:
         """The window's ``perf/`` metrics."""
-        slowest = max(range(len(self.alone)), key=self.alone.__getitem__, default=0)
-        ranks = {
-            "perf/slowest_rank": float(slowest),
-            "perf/slowest_rank_seconds": self.alone[slowest],
-            "perf/mean_rank_seconds": sum(self.alone) / len(self.alone),
-        }
+        ranks = {}
+        if len(self.alone) > 1:
+            slowest = max(range(len(self.alone)), key=self.alone.__getitem__)
+            ranks = {
+                "perf/slowest_rank": float(slowest),
+                "perf/slowest_rank_seconds": self.alone[slowest],
+                "perf/mean_rank_seconds": sum(self.alone) / len(self.alone),
+            }
         return {
             "perf/samples_per_second": self.samples_per_second,
             "perf/step_seconds": self.timing.step,
             "perf/data_seconds": self.timing.data,
             "perf/forward_backward_seconds": self.timing.forward_backward,
             "perf/optimizer_seconds": self.timing.optimizer,
-            **(ranks if len(self.alone) > 1 else {}),
+            **ranks,
         }
 
 
@@ -173,7 +175,7 @@ class Window:
             timing=timing,
             samples=self.samples,
             next_length=_length(seconds / ranks),
-            alone=alone,
+            alone=[] if strategy.lockstep else alone,
         )
 
     def _records(self, totals: list[float]) -> list[StepRecord]:
