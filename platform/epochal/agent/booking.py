@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from epochal.agent.worker_time import WorkerTime
-from epochal.ledger.capacity import Demand, Node, placed
+from epochal.ledger.capacity import CRUMBS, Demand, Node, placed
 from epochal.ledger.values import HeldShare
 
 SETTLE_SECONDS = 1.0
 """For so long after a gang of ours came or went Ray may still tell of the time before."""
-
-_CRUMBS = 0.01
-"""Of a CPU or GPU: Ray rounds, and shares do not add up to the last digit."""
 
 Amounts = Mapping[str, Mapping[str, float]]
 """Resources by name, by node id."""
@@ -54,7 +51,7 @@ def taken_by_others(nodes: Sequence[Node], ours: Amounts) -> dict[str, dict[str,
         node.id: {
             name: surplus
             for name, total in node.total.items()
-            if (surplus := total - node.available.get(name, 0.0) - ours.get(node.id, {}).get(name, 0.0)) > _CRUMBS
+            if (surplus := total - node.available.get(name, 0.0) - ours.get(node.id, {}).get(name, 0.0)) > CRUMBS
         }
         for node in nodes
     }

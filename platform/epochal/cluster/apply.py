@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.cluster.api import Api, Manifest
-from epochal.cluster.kinds import path_of
+from epochal.cluster.api import Api
+from epochal.cluster.kinds import Manifest, path_of
 from epochal.cluster.refusals import owners
 from epochal.errors import ConflictError
 

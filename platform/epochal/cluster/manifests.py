@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from typing import Any
 
+from epochal.cluster.kinds import Manifest
 from epochal.cluster.spec import ClusterSpec, PodSize, SecretKey, WorkerGroup
 from epochal.engine.ray_variables import SHARED
 from epochal.units import Bytes
-
-Manifest = dict[str, Any]
 
 CLUSTER_LABEL = "epochal.io/cluster"
 """On every object of a cluster, with its name: what is listed, and who may talk to its Ray."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from epochal.cluster.api import Api, Manifest
+from epochal.cluster.api import Api
 from epochal.cluster.apply import SCALER
-from epochal.cluster.kinds import path_to
+from epochal.cluster.kinds import Manifest, path_to
 from epochal.errors import NotFoundError, UsageError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from epochal.cluster.api import Api, Manifest
-from epochal.cluster.kinds import path_to
+from epochal.cluster.api import Api
+from epochal.cluster.kinds import Manifest, path_to
 from epochal.cluster.manifests import CLUSTER_LABEL, ROLE_LABEL, SPEC_ANNOTATION
 from epochal.cluster.pods import Warnings, conditions, is_ready, newest_warnings, refused, why_not_ready
 from epochal.errors import NotFoundError

@@ -10,7 +10,7 @@ from typing import Any
 from epochal.ledger.json_values import Value
 from epochal.units import Bytes
 
-_TOLERANCE = 0.01
+CRUMBS = 0.01
 """Of a CPU or GPU: Ray rounds, and shares do not add up to the last digit."""
 
 MOST_WORKERS = 100_000
@@ -130,7 +130,7 @@ def room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     least = MOST_WORKERS
     for name, amount in bundle.items():  # a plain loop: this is asked for every kind of job and every node
         if amount > 0:
-            least = min(least, int((node.get(name, 0.0) + (0.0 if name == "memory" else _TOLERANCE)) / amount))
+            least = min(least, int((node.get(name, 0.0) + (0.0 if name == "memory" else CRUMBS)) / amount))
     return least
 
 
@@ -246,7 +246,7 @@ def that_fits(nodes: Sequence[Node], demand: Demand) -> Demand | None:
     smaller = replace(
         demand,
         cpus=min(demand.cpus, _tidy(free.get("CPU", 0.0))),
-        gpus=min(demand.gpus, float(int(free.get("GPU", 0.0) + _TOLERANCE))),
+        gpus=min(demand.gpus, float(int(free.get("GPU", 0.0) + CRUMBS))),
         memory=demand.memory and min(demand.memory, int(free.get("memory", 0.0)) >> 20 << 20),
     )
     usable = smaller.cpus > 0 and (demand.memory is None or bool(smaller.memory))

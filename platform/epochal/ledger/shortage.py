@@ -15,16 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from epochal.ledger.capacity import Demand, Group, Node, fit, placed, room
+from epochal.ledger.capacity import CRUMBS, Demand, Group, Node, fit, placed, room
 from epochal.ledger.contenders import Cluster, Running, Waiting
 from epochal.ledger.usage import Usage
 from epochal.ledger.values import Quota
 
 _MOST_JOBS = 200
 """Of the queue: nodes are started for no more of them at once."""
-
-_CRUMBS = 0.01
-"""Of a CPU or GPU: Ray rounds."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class _Plan:
 def is_used(node: Node) -> bool:
     """Whether anything runs on it, or has a share of it."""
     has = {name: node.total.get(name, 0.0) for name in ("CPU", "GPU")}
-    return any(node.available.get(name, 0.0) < amount - _CRUMBS for name, amount in has.items())
+    return any(node.available.get(name, 0.0) < amount - CRUMBS for name, amount in has.items())
 
 
 def _to_come(group: Group, begin: int, count: int) -> list[Node]:
