@@ -63,23 +63,28 @@ http://127.0.0.1:5000
 {{- default (printf "postgresql://mlflow@%s-postgresql/mlflow" (include "epochal.name" .)) .Values.database.mlflowUrl -}}
 {{- end -}}
 
-{{/* What the `restricted` Pod Security Standard asks of a pod, and more. */}}
-{{- define "epochal.pod" -}}
+{{/* What the `restricted` Pod Security Standard asks of a pod that runs as that `user`, and more. */}}
+{{- define "epochal.podAs" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
-  fsGroup: 1000
+  runAsUser: {{ .user }}
+  runAsGroup: {{ .user }}
+  fsGroup: {{ .user }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
-{{- with .Values.image.pullSecrets }}
+{{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Of our image. */}}
+{{- define "epochal.pod" -}}
+{{- include "epochal.podAs" (dict "root" . "user" 1000) -}}
 {{- end -}}
 
 {{- define "epochal.container" -}}
