@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_faults import STEPS, Installation
 
 from epochal.client.room import why_never
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Why, WhyKind
+from installation import STEPS, Installation
 from kubernetes_cluster import Kubernetes
 from polling import until
 
