@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -39,7 +40,14 @@ class Section:
     def rows(self) -> list[dict[str, Any]]:
         return [self._row(promise) for promise in self.promises]
 
+    def unmeasured(self) -> list[str]:
+        """What a promise is about and no round could measure."""
+        wanted = {name for promise in self.promises for name in (promise.ours, promise.peer) if name is not None}
+        return sorted(wanted - set(self.raw))
+
     def _row(self, promise: Promise) -> dict[str, Any]:
+        if {promise.ours, promise.peer or promise.ours} - set(self.raw):
+            return asdict(promise) | {"ours_median": None, "peer_median": None, "ratio": None, "verdict": "UNMEASURED"}
         ours = median(self.raw[promise.ours])
         peer = None if promise.peer is None else median(self.raw[promise.peer])
         judged = ours if peer is None else ours / peer
@@ -53,7 +61,7 @@ class Section:
 def interleave(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str, list[float]]:
     """Every measurement once a round, so that what the machine does meanwhile falls on all alike.
 
-    The order turns by one each round, so that none always runs first.
+    The order turns by one each round, so that none always runs first. What fails is told and lacks that round's figure.
     """
     raw: dict[str, list[float]] = {}
     names = list(measurements)
@@ -61,7 +69,12 @@ def interleave(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             progress(f"round {turn + 1} of {rounds}: {name}")
-            for figure, value in measurements[name]().items():
+            try:
+                found = measurements[name]()
+            except Exception:
+                traceback.print_exc()
+                continue
+            for figure, value in found.items():
                 raw.setdefault(figure, []).append(value)
     return raw
 
@@ -73,7 +86,7 @@ def progress(text: str) -> None:
 def show(section: Section) -> None:
     """The raw figures, then the table."""
     print(f"\n## {section.name} ({section.unit})\n")
-    width = max(len(name) for name in section.raw)
+    width = max((len(name) for name in section.raw), default=0)
     for name, values in section.raw.items():
         print(f"{name:<{width}}  median {_number(median(values))}  of  {' '.join(_number(value) for value in values)}")
     print()
@@ -91,6 +104,8 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["ours_median"] is None:
+        return row["what"], "", "", "", "", row["verdict"]
     alone = row["peer_median"] is None
     peer = "" if alone else _number(row["peer_median"])
     ratio = "" if alone else f"{row['ratio']:.3g} x"

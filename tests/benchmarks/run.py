@@ -51,6 +51,7 @@ def main() -> int:
             broken.append(name)
             continue
         measure.show(section)
+        broken += [f"{name}: {what}" for what in section.unmeasured()]
         results.append(section.as_json())
         _write(options.json, results, broken)
     _write(options.json, results, broken)
