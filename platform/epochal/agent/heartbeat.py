@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from epochal.agent.job_folder import storage_id
@@ -30,12 +31,16 @@ class Identity:
 
 
 class Heartbeat:
-    """Beats in a thread of its own. ``detail`` is asked for what else to tell."""
+    """Beats in a thread of its own. ``detail`` is asked for what else to tell. ``heard`` is a file whose time of change
+    is that of the last beat that was heard, for who asks whether the agent leases jobs."""
 
-    def __init__(self, identity: Identity, agent: Agent, detail: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, identity: Identity, agent: Agent, detail: Callable[[], Mapping[str, Any]], heard: Path | None = None
+    ) -> None:
         self._identity = identity
         self._agent = agent
         self._detail = detail
+        self._heard = heard
         self._storage = storage_id(agent.home.storage)
         self._due = threading.Event()
         self._closed = False
@@ -100,6 +105,8 @@ class Heartbeat:
             free = () if self._leaving else nodes
             name, incarnation = self._identity.name, self._identity.incarnation
             self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
+        if self._heard is not None and not self._leaving:
+            self._heard.touch()
 
     def _say(self, error: Exception | None) -> None:
         """Once when it begins to fail, and once when it works again."""

@@ -23,6 +23,7 @@ _WORDS = {
     "were unschedulable": "closed to new pods (cordoned)",
 }
 _STARTING = {"ContainerCreating", "PodInitializing"}
+_LAST_LINES = 3
 
 
 def newest_warnings(events: Iterable[Manifest]) -> Warnings:
@@ -118,7 +119,8 @@ def _container(container: Manifest, newest: str) -> str:
 
 
 def _ended(ended: Manifest) -> str:
-    words = str(ended.get("message") or "").strip()
+    # What it wrote for that, or else the end of its log, in which the last lines say it.
+    words = " ".join(str(ended.get("message") or "").strip().splitlines()[-_LAST_LINES:])
     return _sentence(f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}")
 
 
