@@ -25,7 +25,7 @@ from steps import INSTRUMENT, wait_for
 from epochal.client.client import Client
 from epochal.urls import free_port
 
-FOLDER = "/var/lib/epochal/benchmark"
+FOLDER = "/var/lib/epochal/datasets/benchmark"
 STOPWATCH = {"PYTHONPATH": FOLDER, "BENCHMARK_STEPS": f"{FOLDER}/steps"}
 """``--set cluster.groups[0].env.PYTHONPATH=...`` and the other."""
 

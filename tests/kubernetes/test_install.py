@@ -37,6 +37,7 @@ def test_everything_is_ready_on_two_nodes(kubernetes: Kubernetes, namespace: str
     assert len(running) == 7, [pod["metadata"]["name"] for pod in pods]
     for pod in running:
         assert all(one["ready"] and not one["restartCount"] for one in pod["status"]["containerStatuses"]), pod
+        assert all(one["ready"] for one in pod["status"].get("initContainerStatuses", [])), pod
     workers = [pod for pod in running if pod["metadata"]["labels"].get("epochal.io/role") == "worker"]
     assert len({pod["spec"]["nodeName"] for pod in workers}) == 2
 
@@ -125,6 +126,63 @@ def test_a_strange_pod_reaches_the_server_alone(kubernetes: Kubernetes, namespac
     assert opened == {"server", "postgresql", "mlflow"}, "the same script reaches what it may"
 
 
+LOOK = """
+import json, os
+from pathlib import Path
+
+def look():
+    names, processes = set(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            entries = (process / "environ").read_bytes().split(b"\\0")
+            processes.append((process / "cmdline").read_bytes().replace(b"\\0", b" ").decode())
+        except OSError:
+            continue
+        names |= {one.partition(b"=")[0].decode() for one in entries}
+    account = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    return {
+        "tokens": sorted(names & {"EPOCHAL_TOKEN", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"}),
+        "account": account.exists(),
+        "storage": sorted(os.listdir("/var/lib/epochal")) if os.path.isdir("/var/lib/epochal") else [],
+        "agent": any("epochal agent" in one for one in processes),
+    }
+"""
+
+IN_A_TASK = (
+    LOOK
+    + """
+import sys, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+ray.init(address="auto", log_to_driver=False, logging_level="critical")
+node = next(one["NodeID"] for one in ray.nodes() if one["Alive"] and one["NodeManagerAddress"] == sys.argv[1])
+print(json.dumps(ray.get(ray.remote(num_cpus=0)(look).options(scheduling_strategy=On(node, soft=False)).remote())))
+"""
+)
+
+
+def test_code_of_a_job_finds_no_token_beside_the_agent(kubernetes: Kubernetes, namespace: str) -> None:
+    """By Ray's token, which each worker has, it can run on the agent's node."""
+
+    def python(pod: str, container: str, script: str, *arguments: str) -> dict[str, object]:
+        command = ("exec", pod, "--container", container, "--", "python", "-c", script, *arguments)
+        found: dict[str, object] = json.loads(kubernetes.kubectl("--namespace", namespace, *command).splitlines()[-1])
+        return found
+
+    pods = kubernetes.get(namespace, "pods", "--selector", "epochal.io/role in (agent, worker)")["items"]
+    by_role = {pod["metadata"]["labels"]["epochal.io/role"]: pod for pod in pods}
+    names = {role: pod["metadata"]["name"] for role, pod in by_role.items()}
+    beside = python(names["worker"], "ray-worker", IN_A_TASK, by_role["agent"]["status"]["podIP"])
+    assert beside == {"tokens": ["RAY_AUTH_TOKEN"], "account": False, "storage": [], "agent": False}
+    agent = python(names["agent"], "agent", f"{LOOK}\nprint(json.dumps(look()))")
+    assert agent == {
+        "tokens": ["EPOCHAL_TOKEN", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"], "account": True,
+        "storage": ["datasets", "server"], "agent": True,
+    }, "the same look finds what is there"  # fmt: skip
+    worker = python(names["worker"], "ray-worker", f"{LOOK}\nprint(json.dumps(look()))")
+    assert (worker["storage"], worker["account"]) == (["datasets", "server"], False)
+    assert "EPOCHAL_TOKEN" not in str(worker["tokens"])
+
+
 def test_accounts_may_do_what_the_docs_say(kubernetes: Kubernetes, namespace: str) -> None:
     def may(account: str, verb: str, what: str) -> bool:
         who = f"system:serviceaccount:{namespace}:{account}"
@@ -202,52 +260,57 @@ def test_an_upgrade_loses_no_job(kubernetes: Kubernetes, namespace: str) -> None
         assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"
 
 
-WRITERS = ("epochal-server", "epochal-mlflow", "epochal-agent")
-RESTORE = """\
-for _ in $(seq 30); do pg_isready --quiet --dbname="$LEDGER_URL" && break; sleep 2; done
-PGPASSWORD=$LEDGER_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$LEDGER_URL" /backup/ledger-*.dump
-PGPASSWORD=$MLFLOW_PASSWORD pg_restore --clean --if-exists --no-owner --dbname="$MLFLOW_URL" /backup/mlflow-*.dump
-"""
+UPGRADE_PAGE = ROOT / "platform" / "docs" / "how-to" / "upgrade-on-kubernetes.md"
 
 
-def test_a_backup_is_restored(kubernetes: Kubernetes, namespace: str) -> None:
-    """As the page says: what came after the dump is gone, what was there is there again, in both databases."""
+def test_a_backup_is_restored_by_the_pages_commands(kubernetes: Kubernetes, namespace: str, tmp_path: Path) -> None:
+    """What came after the dump is gone, what was there is there again, in both databases."""
+    section = UPGRADE_PAGE.read_text(encoding="utf-8").partition("## Back up and restore")[2].partition("\n## ")[0]
+    backup, stop, script, start = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
-    def done(job: str) -> str:
-        kubernetes.kubectl("--namespace", namespace, "wait", "--for=condition=complete", "--timeout=180s", f"job/{job}")
-        return kubernetes.kubectl("--namespace", namespace, "logs", f"job/{job}")
+    def typed(commands: str) -> str:
+        here = commands.replace("--namespace epochal", f"--namespace {namespace}")
+        done = subprocess.run(
+            ["bash", "-ec", here], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
-    def scale(replicas: int) -> None:
-        names = [f"deployment/{name}" for name in WRITERS]
-        kubernetes.kubectl("--namespace", namespace, "scale", f"--replicas={replicas}", *names)
-        if replicas:
-            for name in names:
-                kubernetes.kubectl("--namespace", namespace, "rollout", "status", name, "--timeout=280s")
-
-    source = "--from=cronjob/epochal-backup"
-    kubernetes.kubectl("--namespace", namespace, "create", "job", "backup-now", source)
-    assert ".dump" in done("backup-now")
+    (date,) = set(re.findall(r"ledger-(\S+)\.dump", typed(backup)))
     with signed_in(kubernetes, namespace) as admin:
         before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
         later = admin.epochal(
             "submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "priority=0", "-o", "name"
         ).strip()
         admin.wait_for(later, "SUCCEEDED")
-    scale(0)
-    restore = json.loads(
-        kubernetes.kubectl(
-            "--namespace", namespace, "create", "job", "restore", source, "--dry-run=client", "-o", "json"
-        )
-    )
-    restore["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-ec", RESTORE]
-    kubernetes.kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(restore))
-    done("restore")
-    scale(1)
+    typed(stop)
+    job = yaml.safe_load((tmp_path / "restore.yaml").read_text())
+    job["spec"]["template"]["spec"]["containers"][0]["command"][2] = script.replace("DATE", date)
+    (tmp_path / "restore.yaml").write_text(yaml.safe_dump(job))
+    typed(start)
+    for name in ("epochal-server", "epochal-mlflow", "epochal-agent"):
+        kubernetes.kubectl("--namespace", namespace, "rollout", "status", f"deployment/{name}", "--timeout=280s")
     with signed_in(kubernetes, namespace) as admin:
         jobs = json.loads(admin.epochal("jobs", "-o", "json"))
         assert {one["id"] for one in jobs} == before, "the one that came later is gone"
         runs = {one["run_id"] for one in json.loads(admin.epochal("runs", "list", "-o", "json"))}
         assert {one["run_id"] for one in jobs} == runs
+
+
+def test_a_cluster_of_another_name_takes_the_place_of_the_one_before(kubernetes: Kubernetes, namespace: str) -> None:
+    def clusters() -> set[str]:
+        return {one["metadata"]["name"] for one in kubernetes.get(namespace, "rayclusters")["items"]}
+
+    kubernetes.install(namespace, "--set", "cluster.name=other")
+    assert clusters() == {"other"}
+    with signed_in(kubernetes, namespace) as admin:
+        job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "--wait", "-o", "name").strip()
+        assert admin.status(job)["state"] == "SUCCEEDED"
+    kubernetes.install(namespace, "--set", "cluster.enabled=false")
+    assert clusters() == set()
+    kubernetes.install(namespace)
+    assert clusters() == {"epochal"}
 
 
 def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namespace: str) -> None:

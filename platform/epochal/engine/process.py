@@ -100,6 +100,14 @@ def interface_of(address: str) -> str | None:
     return None
 
 
+def connect_from(address: str) -> None:
+    """Have Gloo and NCCL use the interface of that address, where this node's variables name no other. They pick
+    loopback where the host name resolves to it, and other nodes then cannot connect."""
+    if (interface := interface_of(address)) is not None:
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, interface)
+
+
 def created(process: psutil.Process) -> float:
     """When it started, in seconds since the system did: unlike the time of day, nobody who sets the clock moves it."""
     return round(process.create_time() - psutil.boot_time(), 2)

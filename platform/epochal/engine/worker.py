@@ -151,9 +151,7 @@ def _become(assignment: Assignment, host: str) -> Output:
     process.restore_priority()
     process.withhold_credentials()  # of nodes that others have started
     os.environ["OMP_NUM_THREADS"] = str(assignment.request.threads)
-    # Gloo and NCCL pick loopback where the host name resolves to it, and other nodes then cannot connect.
-    if (interface := process.interface_of(host)) is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    process.connect_from(host)
     # Else CUDA counts the fastest first, and Ray as NVML does.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.update(assignment.request.env)
