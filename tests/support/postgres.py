@@ -1,4 +1,4 @@
-"""A private PostgreSQL in a temporary folder, reached through a socket in that folder alone."""
+"""A private PostgreSQL in a temporary folder, reached through a socket in that folder, with TLS also by `localhost`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Self
 
 import psutil
 
+from epochal.urls import free_port
+
 NOBODY = "nobody"
 READY_SECONDS = 30.0
 
@@ -26,9 +28,11 @@ def binaries() -> Path | None:
 
 
 class Postgres:
-    """One cluster. PostgreSQL refuses to run as root, so root runs it as nobody."""
+    """One cluster. PostgreSQL refuses to run as root, so root runs it as nobody. ``tls``: its certificate and key."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, tls: tuple[Path, Path] | None = None) -> None:
+        self.port = 5432 if tls is None else free_port()
+        self._tls = tls
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # socket paths must be short
         self._user = NOBODY if os.geteuid() == 0 else None
@@ -36,6 +40,11 @@ class Postgres:
         self._schemas = 0
 
     def __enter__(self) -> Self:
+        for file in self._tls or ():
+            own = Path(shutil.copy(file, self._folder))
+            own.chmod(0o600)
+            if self._user:
+                shutil.chown(own, self._user)
         if self._user:
             shutil.chown(self._folder, self._user)
         self._run("initdb", "--auth=trust", "--username=epochal", "--encoding=UTF8", "--no-sync", self._data)
@@ -47,7 +56,10 @@ class Postgres:
         shutil.rmtree(self._folder)
 
     def start(self) -> None:
-        command = [self._programs / "postgres", "-D", self._data, "-k", self._folder, "-c", "listen_addresses="]
+        command = [self._programs / "postgres", "-D", self._data, "-k", self._folder, "-p", str(self.port)]
+        command += ["-c", f"listen_addresses={'localhost' if self._tls else ''}"]
+        for name, file in zip(("ssl_cert_file", "ssl_key_file"), self._tls or (), strict=False):
+            command += ["-c", "ssl=on", "-c", f"{name}={self._folder / file.name}"]
         self._server = subprocess.Popen(
             [*command, "-c", "fsync=off", "-c", "max_connections=200"],
             user=self._user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
@@ -88,7 +100,7 @@ class Postgres:
 
     @property
     def _conninfo(self) -> str:
-        return f"host={self._folder} user=epochal dbname=postgres"
+        return f"host={self._folder} port={self.port} user=epochal dbname=postgres"
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         command = [self._programs / program, *arguments]
