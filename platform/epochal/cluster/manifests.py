@@ -235,8 +235,8 @@ def _agents_ray(spec: ClusterSpec) -> Manifest:
     env = [*plain({"RAY_gcs_rpc_server_reconnect_timeout_s": str(_GCS_SECONDS)}), *ray_token(spec)]
     node = container(spec, "ray", _AGENTS_RAY, env) | listening("node", NODE_PORT)
     node["volumeMounts"].append(_RAY_MOUNT)
-    node["command"] = ["ray", "start", "--block", f"--address={_gcs(spec)}", "--num-cpus=0", "--num-gpus=0"]
-    node["command"] += [f"--node-manager-port={NODE_PORT}", f"--metrics-export-port={METRICS_PORT}"]
+    where = f"--node-manager-port={NODE_PORT} --metrics-export-port={METRICS_PORT}"
+    node["command"] = _with_head(spec, f"ray start --block --address={_gcs(spec)} --num-cpus=0 --num-gpus=0 {where}")
     return node
 
 
@@ -250,9 +250,8 @@ def _agent_container(spec: ClusterSpec, namespace: str) -> Manifest:
         known["EPOCHAL_TRACKING_PAGE"] = spec.tracking.page
     env = [*variables(spec, known), *ray_token(spec), from_secret("EPOCHAL_TOKEN", spec.server.token)]
     agent = container(spec, "agent", spec.agent, env)
-    agent["command"] = ["epochal", "agent", f"--name={spec.name}", f"--heard-file={_HEARD}"]
-    if spec.agent.warm is not None:
-        agent["command"].append(f"--warm={spec.agent.warm}")
+    warm = "" if spec.agent.warm is None else f" --warm={spec.agent.warm}"
+    agent["command"] = _with_head(spec, f"epochal agent --name={spec.name} --heard-file={_HEARD}{warm}")
     agent["readinessProbe"] = {"exec": {"command": ["sh", "-c", _IS_HEARD]}, "periodSeconds": 5, "timeoutSeconds": 5}
     shm = {"name": "shm", "mountPath": "/dev/shm"}
     own = [{"name": "agent", "mountPath": "/tmp"}, {"name": "account", "mountPath": _ACCOUNT_FOLDER}]
@@ -262,6 +261,14 @@ def _agent_container(spec: ClusterSpec, namespace: str) -> Manifest:
 
 def _gcs(spec: ClusterSpec) -> str:
     return f"{spec.name}-head-svc:{GCS_PORT}"
+
+
+def _with_head(spec: ClusterSpec, command: str) -> list[str]:
+    """The command once Ray's head listens. Without it both containers of the pod would end again and again, and
+    Kubernetes has them wait longer each time."""
+    known = f"/dev/tcp/{_gcs(spec).replace(':', '/')}"
+    awaited = f"until (exec 3<>{known}) 2>/dev/null; do sleep 1; done"
+    return ["bash", "-c", f"trap exit TERM; echo waiting for {_gcs(spec)}; {awaited}; exec {command}"]
 
 
 _IS_HEARD = f"""\
