@@ -296,6 +296,8 @@ def _container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        # What it says last is then in the pod's status, where `epochal cluster status` finds it.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "storage", "mountPath": spec.storage.path},
             {"name": "tmp", "mountPath": "/tmp"},

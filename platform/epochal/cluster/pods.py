@@ -23,6 +23,8 @@ _WORDS = {
     "were unschedulable": "closed to new pods (cordoned)",
 }
 _STARTING = {"ContainerCreating", "PodInitializing"}
+_NOT_THERE = re.compile(r'(secret|configmap) "[^"]+" not found', re.IGNORECASE)
+_LONGEST = 400
 
 
 def newest_warnings(events: Iterable[Manifest]) -> Warnings:
@@ -109,17 +111,28 @@ def _container(container: Manifest, newest: str) -> str:
     if reason in _PULLING:
         return _sentence(f"the image {image} cannot be pulled: {message or newest or reason}")
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-    if ended and (reason == "CrashLoopBackOff" or "terminated" in state):
+    if ended and reason in ("", "CrashLoopBackOff"):  # it runs again, it ended just now, or it waits before it does
         killed = "it was killed for memory" if ended.get("reason") == "OOMKilled" else _ended(ended)
         return f"it has ended {container.get('restartCount', 0) + ('terminated' in state)} times: {killed}"
     if reason and reason not in _STARTING:
-        return _sentence(f"{reason}: {message or newest}")
-    return newest or ("it is not ready yet" if "running" in state else "")
+        return _missing(_sentence(f"{reason}: {message or newest}"))
+    return _missing(newest) or ("it is not ready yet" if "running" in state else "")
+
+
+def _missing(told: str) -> str:
+    """With what to do where a Secret or a ConfigMap is not there.
+
+    >>> _missing('CreateContainerConfigError: secret "db" not found')
+    'CreateContainerConfigError: secret "db" not found: make it, or name one that is there'
+    """
+    return f"{told}: make it, or name one that is there" if _NOT_THERE.search(told) else told
 
 
 def _ended(ended: Manifest) -> str:
-    words = str(ended.get("message") or "").strip()
-    return _sentence(f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}")
+    """With the end of what it said last, where its errors are."""
+    words = " ".join(str(ended.get("message") or "").split())
+    words = words if len(words) <= _LONGEST else f"...{words[-_LONGEST:]}"
+    return f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}"
 
 
 def _asked(pod: Manifest) -> dict[str, str]:
@@ -151,4 +164,4 @@ def _time(event: Manifest) -> str:
 def _sentence(text: str) -> str:
     """On one line, and not for ever."""
     line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= 400 else f"{line[:400]}..."
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
