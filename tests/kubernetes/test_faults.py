@@ -47,7 +47,7 @@ name in ``$NODE``. On kind: ``docker stop $NODE``. Read before the environment i
 def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
     with Installation(kubernetes, namespace, options=SMALL) as installation:
         yield installation
-    kubernetes.helm("uninstall", "epochal", "--namespace", namespace, "--timeout", "5m")
+        installation.uninstall()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_pod_is_deleted(installed: Installation, unbroken: Curve, part: str) -
     began = time.time()
     # A worker's pod has a minute to drain, in which the job may end.
     grace = ("--grace-period=1",) if part == "worker" else ()
-    installed.kubernetes.kubectl("--namespace", installed.namespace, "delete", "pod", pod, "--wait=false", *grace)
+    installed.kubectl("delete", "pod", pod, "--wait=false", *grace)
     if part == "worker":
         seconds, message = lost_after(installed, job_id, began)
         print(f"noticed after {seconds:.1f} s: {message}")
