@@ -23,8 +23,13 @@ _WORDS = {
     "were unschedulable": "closed to new pods (cordoned)",
 }
 _STARTING = {"ContainerCreating", "PodInitializing"}
-_NOT_THERE = re.compile(r'(secret|configmap) "[^"]+" not found', re.IGNORECASE)
 _LONGEST = 400
+_REMEDIES = (
+    (re.compile(r'(secret|configmap|persistentvolumeclaim) "[^"]+" not found'), "make it, or name one that is there"),
+    (re.compile("unbound immediate PersistentVolumeClaims"), "`kubectl describe pvc` says why there is no volume"),
+    (re.compile("cannot be pulled"), "is that its name, and may the nodes pull it from there?"),
+    (re.compile("exceeded quota"), "have it raised, or ask for less"),
+)
 
 
 def newest_warnings(events: Iterable[Manifest]) -> Warnings:
@@ -43,8 +48,10 @@ def is_ready(pod: Manifest) -> bool:
 
 def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
     """Empty for a pod that is ready."""
-    if is_ready(pod):
-        return ""
+    return "" if is_ready(pod) else with_remedy(_why_not(pod, warnings))
+
+
+def _why_not(pod: Manifest, warnings: Warnings) -> str:
     if pod["metadata"].get("deletionTimestamp"):
         return "it is ending"
     status = pod.get("status", {})
@@ -61,6 +68,14 @@ def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
         if told := _container(container, newest):
             return told
     return newest or "it starts"
+
+
+def with_remedy(told: str) -> str:
+    """
+    >>> with_remedy('secret "db" not found')
+    'secret "db" not found; make it, or name one that is there'
+    """
+    return "; ".join([told, *(remedy for pattern, remedy in _REMEDIES if pattern.search(told))])
 
 
 def refused(message: str) -> str:
@@ -115,17 +130,8 @@ def _container(container: Manifest, newest: str) -> str:
         killed = "it was killed for memory" if ended.get("reason") == "OOMKilled" else _ended(ended)
         return f"it has ended {container.get('restartCount', 0) + ('terminated' in state)} times: {killed}"
     if reason and reason not in _STARTING:
-        return _missing(_sentence(f"{reason}: {message or newest}"))
-    return _missing(newest) or ("it is not ready yet" if "running" in state else "")
-
-
-def _missing(told: str) -> str:
-    """With what to do where a Secret or a ConfigMap is not there.
-
-    >>> _missing('CreateContainerConfigError: secret "db" not found')
-    'CreateContainerConfigError: secret "db" not found: make it, or name one that is there'
-    """
-    return f"{told}: make it, or name one that is there" if _NOT_THERE.search(told) else told
+        return _sentence(f"{reason}: {message or newest}")
+    return newest or ("it is not ready yet" if "running" in state else "")
 
 
 def _ended(ended: Manifest) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import path_to
-from epochal.cluster.pods import conditions, newest_warnings, refused, why_not_ready
+from epochal.cluster.pods import conditions, newest_warnings, refused, why_not_ready, with_remedy
 
 _OF_THE_CHART = "app.kubernetes.io/name=epochal,app.kubernetes.io/managed-by=Helm"
 _COMPONENT = "app.kubernetes.io/component"
@@ -26,5 +26,5 @@ def troubles(api: Api, namespace: str) -> Iterator[str]:
     for deployment in api.list(path_to("Deployment", namespace), labelSelector=_OF_THE_CHART):
         for condition in conditions(deployment, "ReplicaFailure"):
             if condition.get("status") == "True":
-                told = refused(str(condition.get("message")))
+                told = with_remedy(refused(str(condition.get("message"))))
                 yield f"{deployment['metadata']['name']}: its pod cannot be made: {told}"

@@ -240,7 +240,8 @@ def test_what_keeps_pods_from_being_made_is_told_of_those_who_make_them(
     told = capsys.readouterr().err.splitlines()
     assert told == [
         "agent: 1 of 1 pod: it is not made yet",
-        "group big: 1 of 1 pod: it cannot be made: exceeded quota: small, requested: pods=1",
+        "group big: 1 of 1 pod: it cannot be made: exceeded quota: small, requested: pods=1; have it raised, or ask for"
+        " less",
     ]
 
 
@@ -268,7 +269,8 @@ def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_serv
     ledger = "error: cannot use the ledger postgresql://epochal@nowhere/l"
     assert told == [
         f"warning: epochal-server-1: it has ended 2 times: exit code 5: {ledger}",
-        'warning: epochal-mlflow-1: CreateContainerConfigError: secret "mine" not found: make it, or name one that is'
+        'warning: epochal-mlflow-1: CreateContainerConfigError: secret "mine" not found; make it, or name one that is'
         " there",
-        "warning: epochal-server: its pod cannot be made: exceeded quota: small, requested: pods=1",
+        "warning: epochal-server: its pod cannot be made: exceeded quota: small, requested: pods=1; have it raised, or"
+        " ask for less",
     ]

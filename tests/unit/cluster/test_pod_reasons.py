@@ -31,7 +31,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         (container(**waiting("ErrImageNeverPull")), [], "the image epochal:9 cannot be pulled: ErrImageNeverPull"),
         (
             container(**waiting("CreateContainerConfigError", 'secret "agent" not found')), [],
-            'CreateContainerConfigError: secret "agent" not found: make it, or name one that is there',
+            'CreateContainerConfigError: secret "agent" not found; make it, or name one that is there',
         ),
         (
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"exitCode": 5, "message": "no server"}}),
