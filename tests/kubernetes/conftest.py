@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,7 +27,19 @@ def kubernetes() -> Kubernetes:
 
 @pytest.fixture(scope="module")
 def namespace(kubernetes: Kubernetes) -> Iterator[str]:
-    """A new one, which takes restricted pods alone; it goes with all that is in it."""
+    with _new_namespace(kubernetes) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    with _new_namespace(kubernetes) as name:
+        yield name
+
+
+@contextmanager
+def _new_namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    """It takes restricted pods alone, and goes with all that is in it."""
     name = f"epochal-test-{secrets.token_hex(3)}"
     kubernetes.kubectl("create", "namespace", name)
     kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")

@@ -65,6 +65,11 @@ class Kubernetes:
                 ],
             },
         }
+        return self.ran(namespace, pod)
+
+    def ran(self, namespace: str, pod: Any) -> str:
+        """What the pod prints, which goes once it has ended well."""
+        name = pod["metadata"]["name"]
         self.kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(pod))
         try:
             until = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
