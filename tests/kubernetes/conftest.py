@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -27,23 +25,11 @@ def kubernetes() -> Kubernetes:
 
 @pytest.fixture(scope="module")
 def namespace(kubernetes: Kubernetes) -> Iterator[str]:
-    with _new_namespace(kubernetes) as name:
+    with kubernetes.new_namespace() as name:
         yield name
 
 
 @pytest.fixture(scope="module")
 def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
-    with _new_namespace(kubernetes) as name:
+    with kubernetes.new_namespace() as name:
         yield name
-
-
-@contextmanager
-def _new_namespace(kubernetes: Kubernetes) -> Iterator[str]:
-    """It takes restricted pods alone, and goes with all that is in it."""
-    name = f"epochal-test-{secrets.token_hex(3)}"
-    kubernetes.kubectl("create", "namespace", name)
-    kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    try:
-        yield name
-    finally:
-        kubernetes.kubectl("delete", "namespace", name, "--wait=false")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -40,6 +41,17 @@ class Kubernetes:
         where = ("--namespace", namespace, "--wait", "--timeout", f"{_INSTALL_SECONDS:g}s")
         self.helm("upgrade", "--install", "epochal", str(chart), *values, *where, *options)
         return time.monotonic() - began
+
+    @contextmanager
+    def new_namespace(self) -> Iterator[str]:
+        """It takes restricted pods alone, and goes with all that is in it."""
+        name = f"epochal-test-{secrets.token_hex(3)}"
+        self.kubectl("create", "namespace", name)
+        self.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
 
     def python(self, namespace: str, name: str, script: str, labels: str = "") -> str:
         """What a pod prints that runs the script, and may do no more than anybody's."""
