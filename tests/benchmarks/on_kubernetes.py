@@ -123,7 +123,7 @@ def _first_step(installed: Installation, after: float) -> float:
 
 
 def _prepare(installed: Installation) -> None:
-    """Put the stopwatch and the peer's script where every pod sees them; then have new nodes, which know of it, warm."""
+    """Put the stopwatch and the peer's script where every pod sees them; then wait for new nodes, warm and with it."""
     _in_server(installed, f"mkdir -p {FOLDER}/steps")
     for file in (INSTRUMENT / "sitecustomize.py", PEERS / "ray_train.py", PEERS / "digits.py"):
         _in_server(installed, f"cat > {FOLDER}/{file.name}", stdin=file.read_text())
