@@ -90,6 +90,23 @@ with connect(address, token_path=home / "token") as connection:
         print(time.time(), place.world_size, mine.id == connection.node_id, flush=True)
 """
 
+APART = """
+import json, sys
+from pathlib import Path
+import psutil
+from epochal.engine.connection import connect
+from epochal.engine.events import Done
+from epochal.engine.gang import Gang
+from epochal.engine.place import GangRequest, reserve
+
+address, home = sys.argv[1], Path(sys.argv[2])
+with connect(address, token_path=home / "token") as connection:
+    with reserve(connection, GangRequest("net", (1, 1)), 60) as place:
+        events = list(Gang(place).run("gang_targets:add_up", None, home, 1))
+    seen = [one.name() for one in psutil.process_iter() if "raylet" in one.name()]
+    print(json.dumps([seen, [event.result["total"] for event in events if isinstance(event, Done)], connection.lost()]))
+"""
+
 INTRUDER = """
 import sys
 import time
@@ -144,6 +161,20 @@ def test_a_gang_over_three_nodes(cluster: list[Namespace], home: Path) -> None:
     assert len(told["pids"]) == 2 * NODES
     assert not any(psutil.pid_exists(pid) for pid in told["pids"])
     assert "refuses the token" in driver(INTRUDER, cluster[1], head, home, RAY_AUTH_TOKEN="0" * 64)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs `unshare` (util-linux)")
+def test_a_driver_joins_the_node_whose_processes_it_does_not_see(namespaces: list[Namespace], home: Path) -> None:
+    """As in a pod whose containers share folders and the network, and nothing else."""
+    head = namespaces[0]
+    with ray_node(head, head, home, **TARGETS):
+        command = [*head.command("unshare", "--fork", "--pid", "--mount-proc"), sys.executable, "-c", APART]
+        finished = subprocess.run(
+            [*command, f"{head.address}:{PORT}", str(home)], env=environment(home, **TARGETS),
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert json.loads(finished.stdout.splitlines()[-1]) == [[], [2.0], ""]
 
 
 def test_nodes_that_join_later_get_warm_workers_and_those_that_go_are_forgotten(

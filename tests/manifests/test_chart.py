@@ -121,13 +121,56 @@ def test_every_container_asks_for_what_it_needs_and_is_of_one_version(objects: l
 
 
 def test_what_may_ask_kubernetes_is_the_agent_and_a_hook(objects: list[Object]) -> None:
+    """The agent alone of its pod's containers, so that nothing is mounted into all of them."""
     for one in objects:
+        is_hook = "helm.sh/hook" in one["metadata"].get("annotations", {})
         for pod in within(one, "containers"):
-            may = one["metadata"]["name"].endswith("-agent") or "helm.sh/hook" in one["metadata"].get("annotations", {})
-            assert pod["automountServiceAccountToken"] is (may and "serviceAccountName" in pod)
+            assert pod["automountServiceAccountToken"] is (is_hook and "serviceAccountName" in pod)
+            asks = one["metadata"]["name"].endswith("-agent")
+            assert bool(list(within(pod.get("volumes", []), "serviceAccountToken"))) is asks
     assert not [one for one in objects if one["kind"].startswith("Cluster")], "no right goes beyond the namespace"
     rights = [one for one in objects if one["kind"] in ("Role", "RoleBinding")]
     assert {"helm.sh/hook" in one["metadata"].get("annotations", {}) for one in rights} == {True, False}
+
+
+def test_a_cluster_that_is_wanted_no_more_is_deleted(chart: Any) -> None:
+    """By what it is a part of, whatever its name was; the rights for that come and go with the hook."""
+
+    def hooks(**cluster: Any) -> tuple[dict[str, str], dict[str, str]]:
+        found = objects_of(render(chart, {**IMAGE, "cluster": cluster}))
+        asked = {
+            one["metadata"]["name"]: one["metadata"]["annotations"]["helm.sh/hook"]
+            for one in found
+            if one["metadata"]["name"].startswith("epochal-cluster") and one["kind"] != "ConfigMap"
+        }
+        jobs = {one["metadata"]["name"]: one for one in found if one["kind"] == "Job"}
+        return asked, {name: json.dumps(one["spec"]) for name, one in jobs.items() if name in asked}
+
+    asked, jobs = hooks(name="other")
+    assert asked["epochal-cluster-apply"] == "post-install,post-upgrade,post-rollback"
+    assert asked["epochal-cluster-delete"] == "pre-delete"
+    assert "--prune" in jobs["epochal-cluster-apply"]
+    assert asked["epochal-cluster"] == f"{asked['epochal-cluster-apply']},{asked['epochal-cluster-delete']}"
+    asked, jobs = hooks(enabled=False)
+    assert asked == dict.fromkeys(("epochal-cluster", "epochal-cluster-delete"), "post-upgrade,post-rollback")
+    assert "delete --part-of epochal --yes" in jobs["epochal-cluster-delete"]
+
+
+def test_who_asks_the_database_knows_its_authority(chart: Any) -> None:
+    values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    values["database"]["caSecret"] = "authority"
+    asking = [
+        (pod, container)
+        for pod in within(objects_of(render(chart, values)), "containers")
+        for container in pod["containers"] + pod.get("initContainers", [])
+        if any(one["name"] in ("PGPASSWORD", "LEDGER_PASSWORD") for one in container["env"])
+    ]
+    assert len(asking) >= 7
+    for pod, container in asking:
+        assert {"name": "PGSSLROOTCERT", "value": "/etc/epochal/database/ca.crt"} in container["env"]
+        (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/etc/epochal/database"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        assert volume["secret"]["secretName"] == "authority"
 
 
 def test_nobody_is_let_in_from_outside_by_default(objects: list[Object]) -> None:

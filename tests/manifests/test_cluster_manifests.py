@@ -36,6 +36,10 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "pod", **template["metadata"]}}
 
 
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
 def test_there_are_specs() -> None:
     assert {path.stem for path in SPECS} == {"kind", "cpu-pool", "gpu-pool"}
 
@@ -67,7 +71,7 @@ def test_pods_pass_the_restricted_standard(objects: list[dict[str, Any]]) -> Non
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys()
         assert all("hostPath" not in volume for volume in pod["spec"]["volumes"])
-        for container in pod["spec"]["containers"]:
+        for container in containers(pod):
             own = container["securityContext"]
             assert own["allowPrivilegeEscalation"] is False
             assert own["readOnlyRootFilesystem"] is True
@@ -81,7 +85,7 @@ def test_pods_pass_the_restricted_standard(objects: list[dict[str, Any]]) -> Non
 def test_no_value_of_a_secret_is_in_an_object(objects: list[dict[str, Any]]) -> None:
     """Tokens and passwords are referred to, by variables whose names say what they are."""
     for pod in pods(objects):
-        for container in pod["spec"]["containers"]:
+        for container in containers(pod):
             for variable in container["env"]:
                 if variable["name"].endswith(("TOKEN", "PASSWORD", "USERNAME")):
                     assert "value" not in variable
@@ -106,8 +110,35 @@ def test_the_agent_may_set_its_own_groups_and_nothing_else(objects: list[dict[st
     assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in changes] == [
         (["rayclusters"], [name], ["get", "patch"])
     ]
-    with_token = [pod for pod in pods(objects) if pod["spec"]["automountServiceAccountToken"]]
+    assert not [pod for pod in pods(objects) if pod["spec"]["automountServiceAccountToken"]]
+    with_token = [pod for pod in pods(objects) if "serviceAccountToken" in json.dumps(pod)]
     assert [pod["metadata"]["labels"]["epochal.io/role"] for pod in with_token] == ["agent"]
+
+
+def test_code_of_jobs_is_not_where_the_agents_tokens_are(objects: list[dict[str, Any]]) -> None:
+    """A task of Ray can be sent to each of its nodes, that of the agent's pod too."""
+    (pod,) = [pod for pod in pods(objects) if pod["metadata"]["labels"]["epochal.io/role"] == "agent"]
+    (ray,), (agent,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    assert ray["restartPolicy"] == "Always", "it is there as long as the agent"
+    assert "shareProcessNamespace" not in pod["spec"]
+    secret = [one["name"] for one in ray["env"] if "valueFrom" in one]
+    assert secret == ["RAY_AUTH_TOKEN"]
+    assert {"EPOCHAL_TOKEN", "RAY_AUTH_TOKEN"} <= {one["name"] for one in agent["env"] if "valueFrom" in one}
+    rays, agents = ({one["name"]: one["mountPath"] for one in each["volumeMounts"]} for each in (ray, agent))
+    assert rays == {"tmp": "/tmp", "ray": "/tmp/ray", "shm": "/dev/shm"}
+    assert rays.keys() & agents.keys() == {"ray", "shm"}
+    assert agents["account"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def test_pods_have_the_folders_of_the_storage_that_they_need(objects: list[dict[str, Any]]) -> None:
+    """Not those of the server and MLflow, who would follow a link that code of a job leaves there."""
+    for pod in pods(objects):
+        for container in containers(pod):
+            found = {one["mountPath"]: one["subPath"] for one in container["volumeMounts"] if one["name"] == "storage"}
+            assert container["name"] == "ray" or found == {
+                "/var/lib/epochal/server/storage": "server/storage",
+                "/var/lib/epochal/datasets": "datasets",
+            }
 
 
 def test_ray_is_the_one_that_is_installed(objects: list[dict[str, Any]]) -> None:
@@ -121,11 +152,11 @@ def test_ray_is_the_one_that_is_installed(objects: list[dict[str, Any]]) -> None
 def test_raylets_keep_warm_workers(objects: list[dict[str, Any]]) -> None:
     """Ray's processes read these when they start; without them it ends idle workers within seconds."""
     for pod in pods(objects):
-        (container,) = pod["spec"]["containers"]
-        env = {variable["name"]: variable.get("value") for variable in container["env"]}
-        assert env["RAY_num_workers_soft_limit"] == "0"
-        assert int(env["RAY_idle_worker_killing_time_threshold_ms"]) >= 10**9
-        assert env["RAY_prestart_worker_first_driver"] == "0"
+        for container in containers(pod):
+            env = {variable["name"]: variable.get("value") for variable in container["env"]}
+            assert env["RAY_num_workers_soft_limit"] == "0"
+            assert int(env["RAY_idle_worker_killing_time_threshold_ms"]) >= 10**9
+            assert env["RAY_prestart_worker_first_driver"] == "0"
 
 
 def test_a_groups_pods_are_as_the_spec_says() -> None:

@@ -123,6 +123,7 @@ resources:
   value: {{ include "epochal.mlflowDatabaseUrl" . | replace "postgresql://" "postgresql+psycopg://" | quote }}
 - name: PGPASSWORD
   valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . }}, key: mlflow-password}}
+{{- include "epochal.databaseCaVariable" . }}
 - name: MLFLOW_ARTIFACTS_DESTINATION
   value: {{ default "/var/lib/epochal/mlflow" .Values.mlflow.artifacts | quote }}
 - {name: MLFLOW_DISABLE_TELEMETRY, value: "true"}
@@ -136,4 +137,24 @@ resources:
 {{- define "epochal.kept" -}}
 {{- $secret := lookup "v1" "Secret" .root.Release.Namespace .secret | default dict -}}
 {{- get (get $secret "data" | default dict) .key | default (b64enc (default (randAlphaNum 40) .value)) -}}
+{{- end -}}
+
+{{/* Whose certificates are believed: a volume, its mount and libpq's variable for it. */}}
+{{- define "epochal.databaseCa" -}}
+{{- with .Values.database.caSecret }}
+- name: database-ca
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
+{{- define "epochal.databaseCaMount" -}}
+{{- if .Values.database.caSecret }}
+- {name: database-ca, mountPath: /etc/epochal/database, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "epochal.databaseCaVariable" -}}
+{{- if .Values.database.caSecret }}
+- {name: PGSSLROOTCERT, value: /etc/epochal/database/ca.crt}
+{{- end }}
 {{- end -}}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from epochal.agent.job_folder import storage_id
@@ -32,18 +33,21 @@ class Identity:
 
 
 class Heartbeat:
-    """Beats in a thread of its own. ``detail`` is asked for what else to tell."""
+    """Beats in a thread of its own. ``detail`` is asked for what else to tell. ``heard`` is a file whose time of change
+    is that of the last beat that was heard, for who asks whether the agent leases jobs."""
 
     def __init__(
         self,
         identity: Identity,
         agent: Agent,
         detail: Callable[[], Mapping[str, Any]],
+        heard: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity = identity
         self._agent = agent
         self._detail = detail
+        self._heard = heard
         self._clock = clock
         self._ahead = 0.0
         self._storage = storage_id(agent.home.storage)
@@ -119,6 +123,8 @@ class Heartbeat:
             asked, before = self._clock(), self._ahead
             known = self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
             self._ahead = ahead(known.seen_at, asked, self._clock())
+        if self._heard is not None and not self._leaving:
+            self._heard.touch()
         if is_off(self._ahead) and not is_off(before):
             for told in self.warnings:
                 _logger.warning("%(found)s; %(advice)s", told)

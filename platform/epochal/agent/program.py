@@ -37,9 +37,9 @@ class Tell(Protocol):
     def log(self, rank: int, text: str, begun: str) -> None:
         """What a worker printed: whole lines, and what there is of one that it has begun."""
 
-    def reached(self, step: int, phase: Phase) -> None:
-        """A worker says what it does, and that it has done so many steps: every second, and so beyond what the training
-        tells."""
+    def reached(self, step: int, phase: Phase | None) -> None:
+        """A worker has done so many steps, and the first one says what it does: every second, and so beyond what the
+        training tells."""
 
     def report(self, report: Report) -> None:
         """What the training itself tells."""
@@ -124,7 +124,7 @@ class TrainProgram:
                 elif isinstance(event, Log):
                     tell.log(event.rank, event.text, event.begun)
                 elif isinstance(event, Heartbeat):
-                    tell.reached(event.step, event.phase)
+                    tell.reached(event.step, event.phase if event.rank == 0 else None)
                 elif isinstance(event, Reported):
                     tell.report(event.report)
         if not results:

@@ -52,12 +52,13 @@ class ProgressLog:
             if len(self._losses) > 4 * POINTS:
                 self._losses = [*self._losses[:-1:2], self._losses[-1]]
 
-    def reached(self, step: int) -> bool:
-        """A worker has done that step; whether it is further than what is told."""
-        if self._newest is None or step <= self._newest.step:
+    def reached(self, step: int, phase: Phase | None = None) -> bool:
+        """A worker has done that step, or the first one is in that phase; whether that is news."""
+        if self._newest is None:
             return False
-        self._newest = replace(self._newest, step=step)
-        return True
+        before = self._newest
+        self._newest = replace(before, step=max(step, before.step), phase=phase or before.phase)
+        return self._newest != before
 
     def does(self, phase: Phase) -> None:
         """What its workers do just now."""

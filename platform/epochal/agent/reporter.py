@@ -59,11 +59,12 @@ class Reporter:
     def log(self, rank: int, text: str, begun: str) -> None:
         self._observer.log(rank, text, begun)
 
-    def reached(self, step: int, phase: Phase) -> None:
+    def reached(self, step: int, phase: Phase | None) -> None:
         """Reports come now and then: of a training that is stuck, what its workers reached is told all the same."""
-        self._log.does(phase)
+        if phase is not None:
+            self._log.does(phase)
         self.step = max(self.step, step)
-        if self._log.reached(step):
+        if self._log.reached(step, phase):
             self._outbox.progress(self._log.document())
 
     def report(self, report: Report) -> None:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from epochal import __version__
@@ -49,8 +50,14 @@ _logger = logging.getLogger(__name__)
 class AgentService:
     """Carries jobs until drained. ``agent.name`` is its name over restarts; leases get an incarnation beside it."""
 
-    def __init__(self, agent: Agent, warm_per_node: int | None = None, groups: WorkerGroups | None = None) -> None:
-        """``groups``: those of its cluster, which it has grow and shrink."""
+    def __init__(
+        self,
+        agent: Agent,
+        warm_per_node: int | None = None,
+        groups: WorkerGroups | None = None,
+        heard: Path | None = None,
+    ) -> None:
+        """``groups``: those of its cluster, which it has grow and shrink. ``heard``: see ``Heartbeat``."""
         self._identity = Identity(agent.name, uuid.uuid4().hex[:12])
         bookings = Bookings(time.monotonic, self._beat_soon)
         self._agent = replace(
@@ -58,7 +65,7 @@ class AgentService:
         )
         self._lost = ""
         self._warm = warm_per_node
-        self._heartbeat = Heartbeat(self._identity, self._agent, self._detail)
+        self._heartbeat = Heartbeat(self._identity, self._agent, self._detail, heard)
         self._run_closer = RunCloser(agent.source, agent.tracking_uri, self._is_quiet)
         self._housekeeper = Housekeeper(self._agent, self._held, self._code)
         self._scaler = Scaler(self._agent, groups) if groups is not None else None

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import path_to
-from epochal.cluster.manifests import AGENT_DRAIN_SECONDS, CLUSTER_LABEL, ROLE_LABEL, WORKER_DRAIN_SECONDS
+from epochal.cluster.manifests import AGENT_DRAIN_SECONDS, WORKER_DRAIN_SECONDS
+from epochal.cluster.pod_template import CLUSTER_LABEL, ROLE_LABEL
 
 _ORDER = ("Deployment", "RayCluster", "PodDisruptionBudget", "NetworkPolicy", "RoleBinding", "Role", "ServiceAccount")
 _EVERY_SECONDS = 1.0

@@ -7,32 +7,46 @@ Passwords and tokens are referred to, never contained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
 from epochal.cluster.kinds import Manifest
-from epochal.cluster.spec import ClusterSpec, PodSize, SecretKey, WorkerGroup
-from epochal.engine.ray_variables import SHARED
+from epochal.cluster.pod_template import (
+    CLUSTER_LABEL,
+    GCS_PORT,
+    METRICS_PORT,
+    NODE_PORT,
+    ROLE_LABEL,
+    SMALL_SHM,
+    container,
+    from_secret,
+    labels,
+    listening,
+    plain,
+    ray_token,
+    scratch,
+    storage,
+    template,
+    variables,
+)
+from epochal.cluster.spec import ClusterSpec, PodSize, WorkerGroup
 from epochal.units import Bytes
 
-CLUSTER_LABEL = "epochal.io/cluster"
-"""On every object of a cluster, with its name: what is listed, and who may talk to its Ray."""
-ROLE_LABEL = "epochal.io/role"
 SPEC_ANNOTATION = "epochal.io/spec"
 """On every pod of Ray: a digest of what it and its cluster are made from, but for how many there are."""
 IDLE_ANNOTATION = "epochal.io/idle-seconds"
 """On the RayCluster, as JSON: how long a node of each group stays without work, for the agent."""
 
 RAY_VERSION = "2.60.0"
-GCS_PORT, NODE_PORT, METRICS_PORT = 6379, 6380, 8080
-USER = 1000
 AGENT_DRAIN_SECONDS = 120
 """How long an agent that is to end has for saving the states of its jobs."""
 WORKER_DRAIN_SECONDS = 60
 
-_EPHEMERAL = Bytes(20 * 2**30)
-"""Of ``/tmp``: Ray's logs and spilled objects."""
-_HEAD_SHM = Bytes(512 * 2**20)
+_AGENTS_RAY = PodSize(cpus=0.25, memory=Bytes(2**30))
+"""Of the agent's node of Ray, on which nothing runs."""
+_GCS_SECONDS = 10
+"""For which that node waits for a head that does not answer. Ray's own are 60, and the agent has left after two."""
+_HEARD = "/tmp/heard"
+_HEARD_SECONDS = 15
 
 
 def manifests(spec: ClusterSpec, namespace: str) -> list[Manifest]:
@@ -53,17 +67,7 @@ def agent_name(spec: ClusterSpec) -> str:
 
 
 def _metadata(spec: ClusterSpec, namespace: str, name: str) -> Manifest:
-    return {"name": name, "namespace": namespace, "labels": _labels(spec)}
-
-
-def _labels(spec: ClusterSpec, role: str = "") -> dict[str, str]:
-    labels = {
-        "app.kubernetes.io/name": "epochal",
-        "app.kubernetes.io/instance": spec.name,
-        "app.kubernetes.io/managed-by": "epochal",
-        CLUSTER_LABEL: spec.name,
-    }
-    return labels | {ROLE_LABEL: role} if role else labels
+    return {"name": name, "namespace": namespace, "labels": labels(spec)}
 
 
 def _service_account(spec: ClusterSpec, namespace: str) -> Manifest:
@@ -159,18 +163,21 @@ def _ray_cluster(spec: ClusterSpec, namespace: str) -> Manifest:
 
 
 def _head(spec: ClusterSpec) -> Manifest:
-    container = _container(spec, "ray-head", spec.head) | _listening("gcs-server", GCS_PORT)
+    node = container(spec, "ray-head", spec.head, list(variables(spec))) | listening("gcs-server", GCS_PORT)
+    node["volumeMounts"] += storage(spec)
     # Nothing trains beside the GCS: a trial that takes all memory would end every job of the cluster.
     start = {"num-cpus": "0", "num-gpus": "0", "include-dashboard": "false", "metrics-export-port": str(METRICS_PORT)}
     return {
         "serviceType": "ClusterIP",
         "rayStartParams": start,
-        "template": _template(spec, "head", container, _HEAD_SHM),
+        "template": template(spec, "head", [node], SMALL_SHM),
     }
 
 
 def _group(spec: ClusterSpec, group: WorkerGroup) -> Manifest:
-    container = _container(spec, "ray-worker", group, _counted(group), group.env) | _listening("node", NODE_PORT)
+    env = list(variables(spec, group.env))
+    node = container(spec, "ray-worker", group, env, _counted(group)) | listening("node", NODE_PORT)
+    node["volumeMounts"] += storage(spec)
     start = {
         # Ray would round a part of a CPU up, and take more than the pod has.
         "num-cpus": str(max(1, int(group.cpus))),
@@ -179,9 +186,10 @@ def _group(spec: ClusterSpec, group: WorkerGroup) -> Manifest:
         "node-manager-port": str(NODE_PORT),
         "metrics-export-port": str(METRICS_PORT),
     }
-    container["envFrom"] = [{"secretRef": {"name": name}} for name in spec.secrets]
-    template = _template(spec, "worker", container, group.shared_memory, group.labels)
-    template["spec"] |= {
+    node["envFrom"] = [{"secretRef": {"name": name}} for name in spec.secrets]
+    pod = template(spec, "worker", [node], group.shared_memory)
+    pod["metadata"]["labels"] = group.labels | pod["metadata"]["labels"]
+    pod["spec"] |= {
         "terminationGracePeriodSeconds": WORKER_DRAIN_SECONDS,
         "nodeSelector": group.node_selector,
         "tolerations": [one.model_dump(mode="json", exclude_none=True) for one in group.tolerations],
@@ -190,7 +198,7 @@ def _group(spec: ClusterSpec, group: WorkerGroup) -> Manifest:
         "groupName": group.name,
         "labels": {"ray.io/market-type": "spot" if group.spot else "on-demand"},
         "rayStartParams": start,
-        "template": template,
+        "template": pod,
     }
 
 
@@ -200,29 +208,15 @@ def _counted(group: WorkerGroup) -> dict[str, str]:
 
 
 def _agent(spec: ClusterSpec, namespace: str) -> Manifest:
+    """The agent is a driver on a Ray node of its own, which has no resources. Whoever has Ray's token can have that
+    node run code: it has a container of its own, with other processes, folders and variables than the agent's."""
     name = agent_name(spec)
-    container = _container(spec, "agent", spec.agent)
-    head = f"{spec.name}-head-svc:{GCS_PORT}"
-    container["command"] = ["sh", "-ec", _AGENT_COMMAND]
-    container["env"] += [
-        {"name": "EPOCHAL_RAY_ADDRESS", "value": head},
-        {"name": "EPOCHAL_SERVER", "value": spec.server.url},
-        {"name": "EPOCHAL_AGENT_NAME", "value": spec.name},
-        {"name": "EPOCHAL_RAYCLUSTER", "value": f"{namespace}/{spec.name}"},
-        {"name": "RAY_AUTH_MODE", "value": "token"},
-        _from_secret("RAY_AUTH_TOKEN", SecretKey(secret=spec.name, key="auth_token")),  # KubeRay makes it
-        _from_secret("EPOCHAL_TOKEN", spec.server.token),
-    ]
-    if spec.tracking.page is not None:
-        container["env"].append({"name": "EPOCHAL_TRACKING_PAGE", "value": spec.tracking.page})
-    if spec.agent.warm is not None:
-        container["env"].append({"name": "EPOCHAL_WARM", "value": str(spec.agent.warm)})
-    template = _template(spec, "agent", container, _HEAD_SHM)
-    template["spec"] |= {
-        "serviceAccountName": name,
-        "automountServiceAccountToken": True,
-        "terminationGracePeriodSeconds": AGENT_DRAIN_SECONDS,
-    }
+    ray, agent = _agents_ray(spec), _agent_container(spec, namespace)
+    pod = template(spec, "agent", [agent], SMALL_SHM)
+    # It is there before the agent starts, and until the agent has ended.
+    pod["spec"]["initContainers"] = [ray | {"restartPolicy": "Always"}]
+    pod["spec"]["volumes"] += [scratch("ray"), scratch("agent"), _ACCOUNT]
+    pod["spec"] |= {"serviceAccountName": name, "terminationGracePeriodSeconds": AGENT_DRAIN_SECONDS}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -232,120 +226,63 @@ def _agent(spec: ClusterSpec, namespace: str) -> Manifest:
             # Two agents of one name would take the jobs of each other.
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": {CLUSTER_LABEL: spec.name, ROLE_LABEL: "agent"}},
-            "template": template,
+            "template": pod,
         },
     }
 
 
-_AGENT_COMMAND = """\
-ray start --address="$EPOCHAL_RAY_ADDRESS" --num-cpus=0 --num-gpus=0 --disable-usage-stats
-exec epochal agent --name "$EPOCHAL_AGENT_NAME" --join "$EPOCHAL_RAY_ADDRESS" ${EPOCHAL_WARM:+--warm "$EPOCHAL_WARM"}
+def _agents_ray(spec: ClusterSpec) -> Manifest:
+    env = [*plain({"RAY_gcs_rpc_server_reconnect_timeout_s": str(_GCS_SECONDS)}), *ray_token(spec)]
+    node = container(spec, "ray", _AGENTS_RAY, env) | listening("node", NODE_PORT)
+    node["volumeMounts"].append(_RAY_MOUNT)
+    node["command"] = ["ray", "start", "--block", f"--address={_gcs(spec)}", "--num-cpus=0", "--num-gpus=0"]
+    node["command"] += [f"--node-manager-port={NODE_PORT}", f"--metrics-export-port={METRICS_PORT}"]
+    return node
+
+
+def _agent_container(spec: ClusterSpec, namespace: str) -> Manifest:
+    known = {
+        "EPOCHAL_RAY_ADDRESS": _gcs(spec),
+        "EPOCHAL_SERVER": spec.server.url,
+        "EPOCHAL_RAYCLUSTER": f"{namespace}/{spec.name}",
+    }
+    if spec.tracking.page is not None:
+        known["EPOCHAL_TRACKING_PAGE"] = spec.tracking.page
+    env = [*variables(spec, known), *ray_token(spec), from_secret("EPOCHAL_TOKEN", spec.server.token)]
+    agent = container(spec, "agent", spec.agent, env)
+    agent["command"] = ["epochal", "agent", f"--name={spec.name}", f"--heard-file={_HEARD}"]
+    if spec.agent.warm is not None:
+        agent["command"].append(f"--warm={spec.agent.warm}")
+    agent["readinessProbe"] = {"exec": {"command": ["sh", "-c", _IS_HEARD]}, "periodSeconds": 5, "timeoutSeconds": 5}
+    shm = {"name": "shm", "mountPath": "/dev/shm"}
+    own = [{"name": "agent", "mountPath": "/tmp"}, {"name": "account", "mountPath": _ACCOUNT_FOLDER}]
+    agent["volumeMounts"] = [*own, _RAY_MOUNT, shm, *storage(spec)]
+    return agent
+
+
+def _gcs(spec: ClusterSpec) -> str:
+    return f"{spec.name}-head-svc:{GCS_PORT}"
+
+
+_IS_HEARD = f"""\
+find {_HEARD} -newermt '{_HEARD_SECONDS} seconds ago' 2>/dev/null | grep -q . && exit
+echo "the server has not heard of it for {_HEARD_SECONDS} s: kubectl logs says why"
+exit 1
 """
-"""The agent is a driver on a Ray node of its own, which has no resources. It ends where that node is lost, and the
-container begins anew."""
 
+_RAY_MOUNT = {"name": "ray", "mountPath": "/tmp/ray"}
+"""Where Ray's node has its sockets."""
 
-def _template(
-    spec: ClusterSpec, role: str, container: Manifest, shared_memory: Bytes, labels: Mapping[str, str] | None = None
-) -> Manifest:
-    volumes = [
-        {"name": "storage", "persistentVolumeClaim": {"claimName": spec.storage.claim}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": _quantity(_EPHEMERAL)}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _quantity(shared_memory)}},
-    ]
-    return {
-        "metadata": {"labels": {**(labels or {}), **_labels(spec, role)}},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "fsGroupChangePolicy": "OnRootMismatch",
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "imagePullSecrets": [{"name": name} for name in spec.image.pull_secrets],
-            "containers": [container],
-            "volumes": volumes,
-        },
-    }
-
-
-def _container(
-    spec: ClusterSpec,
-    name: str,
-    size: PodSize,
-    resources: Mapping[str, str] | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Manifest:
-    amounts = {"cpu": f"{size.cpus:g}", "memory": _quantity(size.memory), **(resources or {})}
-    limits = dict(amounts)
-    if not isinstance(size, WorkerGroup):
-        # With a quarter of a CPU and no more `ray start` takes over 30 s, and gives up: what nobody uses may be used.
-        del limits["cpu"]
-    return {
-        "name": name,
-        "image": spec.image.name,
-        "imagePullPolicy": spec.image.pull_policy,
-        "env": list(_variables(spec, env or {})),
-        "resources": {"requests": amounts, "limits": limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        # What it says last is then in the pod's status, where `epochal cluster status` finds it.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "storage", "mountPath": spec.storage.path},
-            {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "shm", "mountPath": "/dev/shm"},
+_ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+_ACCOUNT = {
+    "name": "account",
+    "projected": {
+        "defaultMode": 0o440,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
         ],
-    }
-
-
-def _listening(name: str, port: int) -> Manifest:
-    """The ports of a Ray node, and its probes: a connection costs nothing. KubeRay's own start programs, and kill
-    a node that is slow to start."""
-    probe = {"tcpSocket": {"port": port}, "periodSeconds": 5, "timeoutSeconds": 5}
-    return {
-        "ports": [{"name": name, "containerPort": port}, {"name": "metrics", "containerPort": METRICS_PORT}],
-        "startupProbe": probe | {"failureThreshold": 60},
-        "readinessProbe": probe | {"failureThreshold": 3},
-        "livenessProbe": probe | {"periodSeconds": 10, "failureThreshold": 12},
-    }
-
-
-def _variables(spec: ClusterSpec, env: Mapping[str, str]) -> Iterator[Manifest]:
-    values = SHARED | {
-        "HOME": "/tmp",
-        "EPOCHAL_HOME": spec.storage.path,
-        "MLFLOW_TRACKING_URI": spec.tracking.url,
-        **env,
-    }
-    for name, value in values.items():
-        yield {"name": name, "value": value}
-    for name, secret in (
-        ("MLFLOW_TRACKING_USERNAME", spec.tracking.username),
-        ("MLFLOW_TRACKING_PASSWORD", spec.tracking.password),
-    ):
-        if secret is not None:
-            yield _from_secret(name, secret)
-
-
-def _from_secret(name: str, value: SecretKey) -> Manifest:
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
-
-
-def _quantity(size: Bytes) -> str:
-    """As Kubernetes writes it, exactly.
-
-    >>> _quantity(Bytes.parse("2GiB")), _quantity(Bytes.parse("1500MB"))
-    ('2Gi', '1500000000')
-    """
-    for unit, factor in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
-        if int(size) % factor == 0:
-            return f"{int(size) // factor}{unit}"
-    return str(int(size))
+    },
+}
+"""As Kubernetes itself would mount it, in every container."""

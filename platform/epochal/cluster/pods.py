@@ -30,6 +30,7 @@ _REMEDIES = (
     (re.compile("cannot be pulled"), "is that its name, and may the nodes pull it from there?"),
     (re.compile("exceeded quota"), "have it raised, or ask for less"),
 )
+_LAST_LINES = 3
 
 
 def newest_warnings(events: Iterable[Manifest]) -> Warnings:
@@ -135,8 +136,8 @@ def _container(container: Manifest, newest: str) -> str:
 
 
 def _ended(ended: Manifest) -> str:
-    """With the end of what it said last, where its errors are."""
-    words = " ".join(str(ended.get("message") or "").split())
+    # What it wrote for that, or else the end of its log, in which the last lines say it.
+    words = " ".join(" ".join(str(ended.get("message") or "").strip().splitlines()[-_LAST_LINES:]).split())
     words = words if len(words) <= _LONGEST else f"...{words[-_LONGEST:]}"
     return f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}"
 

@@ -30,6 +30,9 @@ Name = Annotated[str, *_matching(_NAME, "lower-case letters, digits and dashes a
 """Of what others are named after: KubeRay allows a RayCluster 53 characters."""
 ObjectName = Annotated[str, *_matching(_OBJECT, "the name of an object: lower-case letters, digits, dashes and dots")]
 Url = Annotated[str, *_matching(r"^https?://[^\s]+$", "a URL such as http://epochal-server:8700")]
+LabelValue = Annotated[
+    str, *_matching(r"^[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?$", "at most 63 letters, digits, dashes and dots")
+]
 Labels = dict[Annotated[str, Field(min_length=1, max_length=317)], Annotated[str, Field(max_length=63)]]
 
 
@@ -80,7 +83,7 @@ class Storage(Section):
     claim: ObjectName
     """A PersistentVolumeClaim with access mode ReadWriteMany."""
     path: Annotated[str, Field(pattern=r"^/[^\s]+$")] = "/var/lib/epochal"
-    """Where it is mounted."""
+    """Where its folders `server/storage` and `datasets` are mounted, under these names."""
 
 
 class PodSize(Section):
@@ -137,7 +140,7 @@ class WorkerGroup(PodSize):
 
 
 class Agent(PodSize):
-    """The process that leases jobs and runs them on this cluster: a Ray node without resources."""
+    """The process that leases jobs and runs them on this cluster. Its own Ray node takes 0.25 CPUs and 1 GiB more."""
 
     warm: Annotated[int, Field(ge=0, le=64)] | None = None
     """Warm workers a node keeps, 0.35 GiB each; default: its CPUs, at most 4."""
@@ -150,6 +153,8 @@ class ClusterSpec(Section):
     """The version of this format."""
     name: Name
     """Of the RayCluster, and of the agent among all agents of the server."""
+    part_of: LabelValue | None = None
+    """What it belongs to, such as a release: `apply --prune` and `delete --part-of` find its clusters by that."""
     image: Image
     server: Server
     tracking: Tracking

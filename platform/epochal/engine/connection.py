@@ -263,14 +263,11 @@ def _join(address: str) -> None:
     try:
         canonical = services.canonicalize_bootstrap_address(address)
         _answers(address, canonical)
+        client = raylet.GcsClient(address=canonical)
         # With a wrong token ray.init retries for minutes, or ends this process; the client says so at once.
-        nodes = raylet.GcsClient(address=canonical).get_all_node_info().values()
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            _node_ip_address=own_address([node.node_manager_address for node in nodes if node.state == _ALIVE]),
-        )
+        client.get_all_node_info()
+        with _found_by_socket(client):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except ray.exceptions.AuthenticationError as error:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
         raise UnreachableError(f"the Ray cluster at {address} refuses the token", hint) from error
@@ -294,13 +291,24 @@ def _answers(address: str, canonical: str) -> None:
         raise UnreachableError(f"no Ray cluster answers at {address}: {said(error)}", hint) from error
 
 
-def own_address(candidates: Iterable[str]) -> str | None:
-    """The first of the nodes' addresses that is this machine's.
+@contextmanager
+def _found_by_socket(client: Any) -> Iterator[None]:
+    """Ray looks for this machine's node among the processes that it sees, and waits a minute for one. That of another
+    container of the same pod is none of them, and one that it sees may belong to another network namespace."""
+    services: Any = ray._private.services
+    by_process = services.find_node_ids
+    services.find_node_ids = lambda: _nodes_here(client.get_all_node_info().values()) or by_process()
+    try:
+        yield
+    finally:
+        services.find_node_ids = by_process
 
-    Left to itself Ray takes any node whose process it can see, which may belong to another network namespace.
-    """
+
+def _nodes_here(nodes: Iterable[Any]) -> set[str]:
+    """Of those that live, the ids of the nodes with an address of this machine whose raylet listens here."""
     own = {address.address for interface in psutil.net_if_addrs().values() for address in interface}
-    return next((candidate for candidate in candidates if candidate in own), None)
+    alive = (node for node in nodes if node.state == _ALIVE and node.node_manager_address in own)
+    return {node.node_id.hex() for node in alive if _listens(node.raylet_socket_name)}
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _created(
         """For as long as the room seems to be there: what Ray says is free may have been taken a moment ago."""
         return time.monotonic() < deadline and not given_up() and fit(connection.nodes(), one) > 0
 
-    there = [group for group in groups if _is_made(group, waits)]
+    there = _made(groups, waits)
     if len(there) * each < request.workers[0]:
         there = []
     for group in groups:
@@ -97,11 +97,16 @@ def _created(
     return there
 
 
-def _is_made(group: PlacementGroup, waits: Callable[[], bool]) -> bool:
-    while waits():
-        if group.wait(_LOOK_SECONDS):
-            return True
-    return bool(group.wait(_LOOK_SECONDS))  # without any time Ray always says no
+def _made(groups: Sequence[PlacementGroup], waits: Callable[[], bool]) -> list[PlacementGroup]:
+    """Those that Ray has made, and has within the second after nobody waits any longer: one for all of them. It counts
+    in seconds, and without any time it always says no."""
+    there, left = [], list(groups)
+    while left and waits():
+        if left[0].wait(_LOOK_SECONDS):
+            there.append(left.pop(0))
+    if left and left[0].wait(_LOOK_SECONDS):
+        there.append(left.pop(0))
+    return there + [group for group in left if _known(group).get("state") == "CREATED"]
 
 
 class Place:

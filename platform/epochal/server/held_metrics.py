@@ -107,6 +107,7 @@ def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
             since = max(attempt.started_at, attempt.checkpoint_at or 0.0)
             jobs.set("epochal_job_checkpoint_age_seconds", labels, max(0.0, now - since))
             jobs.set("epochal_job_step", labels, progress.get("step", 0))
+            jobs.set("epochal_job_stepping", labels, int(progress.get("phase") == "train"))
         jobs.set("epochal_job_total_steps", labels, progress.get("total_steps"))
         jobs.set("epochal_job_samples_per_second", labels, progress.get("samples_per_second"))
         for split, name in _LOSSES.items():

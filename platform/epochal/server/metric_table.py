@@ -94,6 +94,7 @@ ENTRIES = (
     # Of each job that an agent holds.
     Entry("epochal_job_attempt", "gauge", "The number of its attempt: 1 is the first.", _JOB),
     Entry("epochal_job_running", "gauge", "Whether it trains; 0: its workers start, or end.", _JOB),
+    Entry("epochal_job_stepping", "gauge", "Whether it does steps; 0: it validates, saves or exports.", _JOB),
     Entry("epochal_job_workers", "gauge", "Workers that it trains with.", _JOB),
     Entry("epochal_job_step", "gauge", "Optimizer steps done.", _JOB),
     Entry("epochal_job_total_steps", "gauge", "Optimizer steps that it is to do.", _JOB),

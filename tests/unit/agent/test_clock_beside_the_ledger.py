@@ -34,7 +34,7 @@ def test_a_clock_that_is_off(off: float, told: list[str], tmp_path: Path) -> Non
             return {"warnings": heartbeat.warnings}
 
         agent = Agent("a", ledger, cluster, Home(tmp_path), "sqlite://")
-        heartbeat = Heartbeat(Identity("a", "1"), agent, detail, lambda: time.time() + off)
+        heartbeat = Heartbeat(Identity("a", "1"), agent, detail, clock=lambda: time.time() + off)
         heartbeat.leave()
         heartbeat.leave()  # the next one tells what was seen at the one before
         (known,) = ledger.agents()

@@ -47,6 +47,14 @@ def test_a_step_that_was_reached_since_the_last_report_is_told_and_an_earlier_on
     assert (document["step"], document["loss_history"]) == (23, [[20, 1.0]])
 
 
+def test_a_validation_that_begins_between_two_reports_is_told() -> None:
+    log = ProgressLog()
+    log.add(Progress("train", 20, 30, 1, 3.0, {"train/loss": math.nan}), now=0.0)
+    told = (log.reached(20, "train"), log.reached(20, "validate"), log.reached(20), log.reached(20, "validate"))
+    assert told == (False, True, False, False)
+    assert log.document()["phase"] == "validate"
+
+
 def test_nothing_is_told_before_the_first_report() -> None:
     assert ProgressLog().document() == {}
     assert thinned([]) == []

@@ -192,6 +192,30 @@ def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, sp
 
 
 @pytest.mark.usefixtures("kubeconfig")
+def test_what_is_part_of_the_same_goes_by_that(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def left() -> set[str]:
+        return {one["metadata"]["labels"]["epochal.io/cluster"] for one in server.objects.values()}
+
+    for name, part_of in (("first", "one"), ("second", "one"), ("another", "two")):
+        applied(server, spec, f"name={name}", f"part_of={part_of}")
+    applied(server, spec, "name=alone")
+    now = ["cluster", "apply", str(spec), "-s", "part_of=one", "--prune", "--no-wait"]
+    assert main([*now, "--dry-run", "server"]) == 0
+    assert "the cluster first would be deleted" in capsys.readouterr().err
+    assert left() == {"first", "second", "another", "alone"}
+    assert main(now) == 0
+    assert left() == {"pool", "another", "alone"}
+    assert main(["cluster", "delete", "--part-of", "one", "--yes"]) == 0
+    assert left() == {"another", "alone"}
+    assert main(["cluster", "delete", "--part-of", "one", "--yes"]) == 3
+    assert main(["cluster", "delete", "--yes"]) == 2
+    assert main(["cluster", "delete", "alone", "--part-of", "two", "--yes"]) == 2
+    assert left() == {"another", "alone"}
+
+
+@pytest.mark.usefixtures("kubeconfig")
 def test_delete_done_again_deletes_what_is_left(server: KubernetesApi, spec: Path) -> None:
     applied(server, spec)
     del server.objects[next(path for path in server.objects if "/rayclusters/" in path)]

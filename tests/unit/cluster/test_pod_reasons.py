@@ -39,6 +39,13 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
             "it has ended 3 times: exit code 5: no server",
         ),
         (
+            container(
+                state={"terminated": {"exitCode": 5, "message": "agent pool\nwarm\nerror: refused\ngive it a token\n"}}
+            ),
+            [],
+            "it has ended 4 times: exit code 5: warm error: refused give it a token",
+        ),
+        (
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"reason": "OOMKilled"}}),
             [],
             "it has ended 3 times: it was killed for memory",
@@ -79,8 +86,8 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         ),
     ],
     ids=[
-        "pull", "never", "secret", "crash", "oom", "again", "long", "ended", "mount", "other", "running", "evicted",
-        "new", "init", "no-init",
+        "pull", "never", "secret", "crash", "log", "oom", "again", "long", "ended", "mount", "other", "running",
+        "evicted", "new", "init", "no-init",
     ],
 )  # fmt: skip
 def test_why_a_pod_is_not_ready(status: dict[str, Any], events: list[dict[str, Any]], told: str) -> None:

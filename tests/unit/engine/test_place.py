@@ -90,3 +90,29 @@ def test_a_group_that_nobody_wants_any_more_is_not_waited_for(busy: Cluster) -> 
     with pytest.raises(CapacityError):
         reserved(busy, given_up=lambda: busy.now >= 1)
     assert busy.now == 2.0
+
+
+def test_groups_that_are_not_made_cost_a_second_together(busy: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that takes room for four while somebody else gets that of two of them."""
+
+    class Group:
+        def __init__(self, state: str) -> None:
+            self.state = state
+
+        def wait(self, seconds: float) -> bool:
+            busy.now += 0.0 if self.state == "CREATED" else seconds
+            return self.state == "CREATED"
+
+    made = iter([Group("CREATED"), Group("PENDING"), Group("CREATED"), Group("PENDING")])
+    monkeypatch.setattr(places, "placement_group", lambda *_, **__: next(made))
+    monkeypatch.setattr(places, "placement_group_table", lambda group: {"state": group.state})
+    asked: list[float] = []
+
+    def nodes() -> tuple[Node, ...]:
+        asked.append(busy.now)
+        return (Node("n", "host", {"CPU": 4.0}, {"CPU": 4.0 if len(asked) <= 2 else 0.0}),)
+
+    monkeypatch.setattr(busy, "nodes", nodes)
+    request = GangRequest("sweep", (1, 4), step=1)
+    place = reserve(cast(Connection, busy), request, 2.0)
+    assert (place.world_size, busy.now) == (2, 1.0)

@@ -18,6 +18,7 @@ from epochal.server.metrics import Metrics
 from epochal.server.reconciler import Counts, Reconciler, Timing
 
 PROGRESS = {
+    "phase": "train",
     "step": 40,
     "total_steps": 100,
     "samples_per_second": 512.0,
@@ -90,6 +91,7 @@ def test_a_jobs_gauges_come_with_its_lease_and_go_with_its_end(ledger: Ledger) -
         "epochal_job_running": 1,
         "epochal_job_workers": 2,
         "epochal_job_step": 40,
+        "epochal_job_stepping": 1,
         "epochal_job_total_steps": 100,
         "epochal_job_samples_per_second": 512,
         'epochal_job_loss{split="train"}': 0.5,
@@ -99,6 +101,8 @@ def test_a_jobs_gauges_come_with_its_lease_and_go_with_its_end(ledger: Ledger) -
         'epochal_job_step_seconds{part="optimizer"}': 0.05,
         "epochal_job_checkpoint_age_seconds": pytest.approx(found["epochal_job_checkpoint_age_seconds"], abs=5),
     }
+    ledger.renew(lease, 30, {**PROGRESS, "phase": "validate"})
+    assert scraper.scrape()["epochal_job_stepping"] == 0
     ledger.saved(lease, 40, "checkpoints/40")
     assert scraper.scrape()["epochal_job_checkpoint_step"] == 40
     ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)

@@ -48,6 +48,10 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     "--ray-metrics", type=click.IntRange(1, 65535), metavar="PORT",
     help="Have the private Ray tell Prometheus of this machine there, on loopback.",
 )  # fmt: skip
+@click.option(
+    "--heard-file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Touched whenever the server has heard of this agent, while it leases jobs: for a readiness probe.",
+)  # fmt: skip
 @retain_option("checkpoints", "spools", "logs", "code")
 def command(
     name: str | None,
@@ -87,7 +91,7 @@ def command(
         connect(address, token_path=place.ray_token, cpus=cpus, metrics_port=metrics_port) as cluster,
     ):
         agent = Agent(name or socket.gethostname(), source, cluster, place, settings.tracking_uri(), retention)
-        service = AgentService(agent, given["warm"], groups)
+        service = AgentService(agent, given["warm"], groups, given["heard_file"])
         with first_asks(service.drain, lambda number: os._exit(128 + number)):
             try:
                 service.run()

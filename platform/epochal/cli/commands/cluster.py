@@ -62,6 +62,7 @@ def render_command(file: str, namespace: str, overrides: tuple[str, ...]) -> Non
     help="Change nothing: print the objects, or have the server check them too.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Take over fields that somebody else has set.")
+@click.option("--prune", is_flag=True, help="First delete the other clusters with the same `part_of`.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every pod is ready.")
 @click.option(
     "--timeout", metavar="DURATION", default="10m", show_default=True, callback=lambda _c, _p, value: duration(value),
@@ -86,9 +87,16 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
         return
     api, namespace = _api(how["kube_context"], how["namespace"])
     from epochal.cluster.apply import apply
+    from epochal.cluster.status import names
     from epochal.cluster.waiting import wait_until_ready
 
     is_dry, rows = how["dry_run"] == "server", []
+    if how["prune"] and spec.part_of is not None:
+        for other in names(api, namespace, spec.part_of):
+            if other != spec.name and is_dry:
+                render.message(f"the cluster {other} would be deleted")
+            elif other != spec.name:
+                _delete(api, namespace, other)
     for one in apply(api, manifests(spec, namespace), force=how["force"], dry_run=is_dry):
         rows.append(one.to_dict())
         if output is Output.TABLE:
@@ -151,31 +159,47 @@ def scale_command(name: str, sizes: tuple[str, ...], kube_context: str | None, n
 
 
 @command.command("delete")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--part-of", metavar="VALUE", help="Instead of a NAME: all clusters whose spec has this `part_of`.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_kubernetes
-def delete_command(name: str, yes: bool, kube_context: str | None, namespace: str | None) -> None:
+def delete_command(
+    name: str | None, part_of: str | None, yes: bool, kube_context: str | None, namespace: str | None
+) -> None:
     """Delete the cluster NAME: its agent, which first hands its jobs back to the queue, then Ray and the rest.
 
-    The storage, the Secrets and the server stay.
+    The storage, the Secrets and the server stay. Exit code: 3 there is none.
     """
+    if (name is None) == (part_of is None):
+        raise UsageError("expected a NAME, or --part-of and no name")
     api, where = _api(kube_context, namespace)
-    from epochal.cluster.delete import delete
-    from epochal.cluster.status import read, status_of
+    from epochal.cluster.status import names, read, status_of
 
-    missing: NotFoundError | None = None
-    counted = "its Ray is gone already"
-    try:
-        counted = ", ".join(f"{part.name} {part.ready}" for part in status_of(read(api, where, name)).parts)
-    except NotFoundError as error:
-        missing = error
-    if not yes:
-        click.confirm(f"Delete the cluster {name} in the namespace {where} of {api.server} ({counted})?", abort=True)
-    for kind, one in delete(api, where, name, render.message):
+    found = [name] if name is not None else list(names(api, where, part_of))
+    if not found:
+        raise NotFoundError("cluster", f"part of {part_of}", names(api, where))
+    for one in found:
+        missing: NotFoundError | None = None
+        counted = "its Ray is gone already"
+        try:
+            counted = ", ".join(f"{part.name} {part.ready}" for part in status_of(read(api, where, one)).parts)
+        except NotFoundError as error:
+            missing = error
+        if not yes:
+            click.confirm(f"Delete the cluster {one} in the namespace {where} of {api.server} ({counted})?", abort=True)
+        if not _delete(api, where, one) and missing is not None:
+            raise missing
+
+
+def _delete(api: Api, namespace: str, name: str) -> bool:
+    """Whether anything of it was there."""
+    from epochal.cluster.delete import delete
+
+    found = False
+    for kind, one in delete(api, namespace, name, render.message):
         render.message(f"{kind} {one} is deleted")
-        missing = None
-    if missing is not None:
-        raise missing
+        found = True
+    return found
 
 
 def _show_objects(objects: list[dict[str, Any]], output: Output) -> None:
