@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from installation import QUICKSTART, Installation
 from kubernetes_cluster import CHART, Kubernetes, run
 
-FOLDER = "/var/lib/epochal/benchmark"
+FOLDER = "/var/lib/epochal/datasets/benchmark"
+"""Of the storage root, where every pod sees it."""
 STOPWATCH = {"PYTHONPATH": FOLDER, "BENCHMARK_STEPS": f"{FOLDER}/steps"}
 PEER = "peer"
 INSTALLED = "helm install"
