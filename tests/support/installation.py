@@ -150,7 +150,7 @@ class Installation:
 @contextmanager
 def _always_forwarded(namespace: str, what: str, ports: str) -> Iterator[str]:
     """The URL by which this machine reaches a service; forwarded anew once the pod behind it is another one."""
-    command = f"while sleep 0.2; do kubectl --namespace {namespace} port-forward {what} {ports}; done"
+    command = f"while sleep 0.5; do kubectl --namespace {namespace} port-forward {what} {ports}; done"
     process = subprocess.Popen(
         ["bash", "-c", command],
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
