@@ -52,6 +52,12 @@ def require_writable(folder: Path) -> None:
         raise
 
 
+def leads_out(path: Path, root: Path) -> bool:
+    """Whether a link on the way leads out of ``root``: who may write there may not have others read for him what they
+    alone may read."""
+    return not path.resolve().is_relative_to(root.resolve())
+
+
 def sync(path: Path, parents: int = 0) -> None:
     """Wait until a file's content, or the names in a folder, are on the disk, and the names in that many ``parents``.
 

@@ -174,7 +174,7 @@ def test_a_driver_joins_the_node_whose_processes_it_does_not_see(namespaces: lis
             capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert json.loads(finished.stdout.splitlines()[-1]) == [[], [2.0], ""]
+    assert json.loads(finished.stdout.splitlines()[-1]) == [[], [1.0], ""]
 
 
 def test_nodes_that_join_later_get_warm_workers_and_those_that_go_are_forgotten(

@@ -69,7 +69,10 @@ class LogShipper:
             before = dict(self._sent)
             for rank, path in _logs(self._folder):
                 if rank not in self._given_up:
-                    self._ship_one(rank, path)
+                    if path.is_symlink():
+                        self._give_up(rank, "it is a link")
+                    else:
+                        self._ship_one(rank, path)
             return self._sent != before
 
     def finish(self) -> None:

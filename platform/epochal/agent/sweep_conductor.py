@@ -17,7 +17,7 @@ from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
 from epochal.agent.sweep_slots import Orders, SlotPool
-from epochal.agent.trial_states import checkpoints, copy_state
+from epochal.agent.trial_states import checkpoints, copy_state, copy_tree
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload, TrialSegment
@@ -188,7 +188,7 @@ class Conductor:
         of_trial = trial_folder(sweep.folder, best.number)
         trained, own = (model_folder(one).parent for one in (of_trial, sweep.folder))
         if trained.is_dir():
-            shutil.copytree(trained, own, dirs_exist_ok=True)
+            copy_tree(trained, own, sweep.folder)
         return {
             "metrics": dict(self._metrics.get(best.number, {})),
             "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],

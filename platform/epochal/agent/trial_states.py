@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from epochal.files import leads_out
 from epochal.sweeps.trials import Copy
 from epochal.tracking.trial_runs import trial_folder
 from epochal.training import checkpoint
@@ -28,10 +31,21 @@ def copy_state(folder: Path, command: Copy, step: int) -> None:
     name = checkpoint.name_of(step or checkpoint.steps(source)[0])
     draft = target.with_name("copied")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source / name, draft / name, copy_function=_link)
+    copy_tree(source / name, draft / name, folder, _link)
     (draft / mark).touch()
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
+
+
+def copy_tree(source: Path, target: Path, folder: Path, copy: Callable[[str, str], object] = shutil.copy2) -> None:
+    """Copy a folder of the job's, whose code may write to it; links stay links. ``folder`` is the job's.
+
+    Raises:
+        PermissionError: the source is a link to elsewhere, where the agent may read more than that code.
+    """
+    if leads_out(source, folder.parent):
+        raise PermissionError(errno.EPERM, "a link leads out of the jobs' folders", str(source))
+    shutil.copytree(source, target, symlinks=True, copy_function=copy, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import os
 from pathlib import Path
 
 from epochal.engine.relay import aside_of, start_of
@@ -65,11 +67,14 @@ def _end_of(path: Path) -> int:
 def _part(path: Path, position: int, most: int) -> bytes:
     """From ``position`` on; from the end where that is negative, and nothing where the file is shorter than that."""
     try:
-        with path.open("rb") as file:
+        # A log is no link: code of the job, which may write there, could have it lead to what the agent alone may read.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             size = file.seek(0, 2)
             if position < -size or position > size:
                 return b""
             file.seek(position if position >= 0 else size + position)
             return file.read(most)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         return b""

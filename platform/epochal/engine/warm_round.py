@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from epochal.engine import process
+from epochal.engine import process, wire
 from epochal.registry import resolve
 
 MODULES = ("torch", "torch.distributed", "epochal.engine.ranks", "epochal.engine.worker", "epochal.engine.train")
@@ -77,7 +78,7 @@ class Warmed(NamedTuple):
     now: float
 
 
-def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator[Warmed]:
+def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator[bytes]:
     """The no-op task: import ``modules``, tell the process, and keep the process busy until the gate opens.
 
     The import has a thread of its own, which outlives the task: one that ends before leaves no half-imported module,
@@ -88,7 +89,7 @@ def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator
     while not loaded.wait(gate.seconds) and not gate.is_open():
         pass
     if loaded.is_set():
-        yield Warmed(os.getpid(), ray.get_runtime_context().get_worker_id(), time.time())
+        yield json.dumps([os.getpid(), ray.get_runtime_context().get_worker_id(), time.time()]).encode()
     while not gate.is_open():
         time.sleep(gate.seconds)
 
@@ -144,8 +145,10 @@ class Round:
         """The tasks among ``ready`` that have imported everything, each with its process."""
         for task in ready:
             self._waiting.remove(task)
-            with suppress(StopIteration, ray.exceptions.RayError):
-                yield task, ray.get(next(task))
+            # As with ``wire.receive``, whatever came from there is not unpickled.
+            with suppress(ray.exceptions.RayError, ValueError, TypeError):
+                if told := wire.receive_bytes(task):
+                    yield task, Warmed(*json.loads(told))
 
     def release(self) -> None:
         """Let the tasks end, and wait for those that hold a process with everything imported: it is idle then."""
@@ -153,9 +156,10 @@ class Round:
         deadline = time.monotonic() + _RELEASE_SECONDS
         for task in self.tasks:
             if task not in self._waiting:
-                with suppress(ray.exceptions.RayError, StopIteration):
+                with suppress(ray.exceptions.RayError, ValueError):
                     while ray.wait([task], timeout=max(0.0, deadline - time.monotonic()))[0]:
-                        ray.get(next(task))
+                        if wire.receive_bytes(task) is None:
+                            break
 
 
 def preload(placements: Iterable[Mapping[str, Any]], given_up: Callable[[], bool]) -> None:

@@ -56,6 +56,12 @@ def receive(stream: Any) -> Event | None:
         ray.exceptions.RayError: what Ray itself says about the worker.
         ValueError: it yielded something else.
     """
+    text = receive_bytes(stream)
+    return None if text is None else decode(text)
+
+
+def receive_bytes(stream: Any) -> bytes | None:
+    """The same, as it was told."""
     worker: Any = ray._private.worker.global_worker
     ended = False
     try:
@@ -65,7 +71,7 @@ def receive(stream: Any) -> Event | None:
     ((data, metadata, _),) = worker.core_worker.get_objects([reference], -1)
     kind = metadata.split(b",")[0]
     if kind == _BYTES and not ended:
-        return decode(data.to_pybytes() if data is not None else b"")
+        return bytes(data.to_pybytes()) if data is not None else b""
     if not kind.isdigit():
         if ended:
             return None

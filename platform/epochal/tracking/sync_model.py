@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from epochal.files import leads_out
 from epochal.tracking.desired_run import JOB_ID_TAG, model_folder
 from epochal.tracking.metric_spool import last_steps
 from epochal.tracking.obstacle import ArtifactError
@@ -31,7 +32,7 @@ def send_model(client: Any, folder: Path, state: SyncState, saved: Callable[[], 
         state.model_id = _find(client, state, digest) or _create(client, state, digest, folder.name)
         state.model_sending, state.model_files = digest, []
         saved()
-    _upload(client, model_folder(folder), state, saved)
+    _upload(client, folder, state, saved)
     client.finalize_logged_model(state.model_id, "READY")
     _attach(client, state, step=max(last_steps(folder).values(), default=0))
     state.model, state.model_sending, state.model_files = digest, "", []
@@ -65,11 +66,16 @@ def _create(client: Any, state: SyncState, digest: str, job_id: str) -> str:
     return str(model.model_id)
 
 
-def _upload(client: Any, source: Path, state: SyncState, saved: Callable[[], None]) -> None:
+def _upload(client: Any, folder: Path, state: SyncState, saved: Callable[[], None]) -> None:
     """Upload the files; the description last, naming the run and the model that it now belongs to."""
+    source, jobs = model_folder(folder), folder.parent
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name = path.relative_to(source).as_posix()
         if name == "MLmodel" or name in state.model_files:
+            continue
+        if leads_out(path, jobs):
+            state.refused.append(f"model/{name}: it is a link out of the jobs' folders, and is not followed")
+            state.model_files.append(name)
             continue
         parent = Path(name).parent.as_posix()
         with storing(path, f"model/{name}"):
@@ -79,8 +85,8 @@ def _upload(client: Any, source: Path, state: SyncState, saved: Callable[[], Non
     description = yaml.safe_load((source / "MLmodel").read_text())
     model_id = state.model_id
     description |= {"run_id": state.run_id, "model_id": model_id, "artifact_path": f"models:/{model_id}"}
-    with tempfile.TemporaryDirectory() as folder:
-        completed = Path(folder) / "MLmodel"
+    with tempfile.TemporaryDirectory() as scratch:
+        completed = Path(scratch) / "MLmodel"
         completed.write_text(yaml.safe_dump(description))
         with storing(completed, "model/MLmodel"):
             client.log_model_artifact(model_id, str(completed))

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from epochal.files import locked, write_atomically
+from epochal.files import leads_out, locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
 from epochal.tracking.metric_spool import segments, unsent_segments
 from epochal.tracking.obstacle import Obstacle
@@ -221,18 +221,19 @@ def can_be_sent(folder: Path) -> bool:
 
 
 def artifact_files(folder: Path) -> dict[str, list[int]]:
-    """The files to upload, by name relative to the artifacts folder, with size and modification time (ns).
+    """The files to upload, by name relative to the artifacts folder, with size and modification time (ns); without
+    these a link that leads out of the jobs' folders, and is not followed.
 
     Names that start with a dot, such as files being written, are left out.
     """
-    root = artifacts_folder(folder)
+    root, jobs = artifacts_folder(folder), folder.parent
     found: dict[str, list[int]] = {}
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent) / name
-            stat = path.stat()
-            found[path.relative_to(root).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+            stamp = [] if leads_out(path, jobs) else [path.stat().st_size, path.stat().st_mtime_ns]
+            found[path.relative_to(root).as_posix()] = stamp
     return found
 
 

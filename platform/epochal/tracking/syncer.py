@@ -360,7 +360,12 @@ class Syncer:
             if self.state.artifacts.get(name) == stamp:
                 continue
             parent = Path(name).parent.as_posix()
-            with storing(root / name, name):
-                self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
+            if not stamp:
+                self.state.refused.append(
+                    f"artifact {name}: it is a link out of the jobs' folders, and is not followed"
+                )
+            else:
+                with storing(root / name, name):
+                    self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)
             self.state.artifacts[name] = stamp
             self._saved()

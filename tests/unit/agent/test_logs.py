@@ -68,6 +68,24 @@ def test_every_rank_is_shipped_in_chunks(folder: Path, lease: Lease, monkeypatch
     assert list(unshipped(folder)) == []
 
 
+def test_a_log_that_is_a_link_is_not_read(
+    folder: Path, lease: Lease, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code of the job could have made it one, to what the agent alone may read."""
+    secret = tmp_path / "token"
+    secret.write_text("secret")
+    shelf, log = Shelf(), prints(folder, 1, b"")
+    log.unlink()
+    log.symlink_to(secret)
+    prints(folder, 0, b"x\n")
+    shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]
+    shipper.ship()
+    shipper.finish()
+    assert shelf.logs == {0: b"x\n"}
+    assert read_from(log, 0) == b"", "also where it was made one just now"
+    assert [record.message for record in caplog.records if "it is a link" in record.message]
+
+
 def test_nothing_is_lost_or_doubled_by_outages(folder: Path, lease: Lease) -> None:
     shelf = Shelf()
     shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]

@@ -98,3 +98,21 @@ def test_the_next_attempt_makes_the_copies_that_a_killed_agent_did_not_come_to(t
     Conductor(sweep, cast(Any, None), cast(Any, Nobody()), Stop()).begin()
     assert saved(tmp_path, 1) == {10: "of trial 0"} | ({15: "of trial 1"} if made else {})
     assert saved(tmp_path, 0) == {10: "of trial 0"}
+
+
+def test_a_link_stays_one_and_no_folder_elsewhere_is_copied(tmp_path: Path) -> None:
+    """Code of the trial could have made it, to what the agent alone may read."""
+    elsewhere, folder = tmp_path / "secrets", tmp_path / "jobs" / "one"
+    elsewhere.mkdir()
+    (elsewhere / "token").write_text("secret")
+    save(folder, 0, 10)
+    state = checkpoints(folder, 0) / checkpoint.name_of(10)
+    (state / "link").symlink_to(elsewhere / "token")
+    copy_state(folder, Copy(1, 0, 1.0), 10)
+    copied = checkpoints(folder, 1) / checkpoint.name_of(10)
+    assert (copied / "link").is_symlink()
+    assert (copied / checkpoint.MANIFEST).samefile(state / checkpoint.MANIFEST)
+    (checkpoints(folder, 0) / checkpoint.name_of(20)).symlink_to(elsewhere)
+    with pytest.raises(PermissionError, match="leads out"):
+        copy_state(folder, Copy(1, 0, 2.0), 20)
+    assert not list((folder / "trials").rglob("token"))

@@ -66,6 +66,21 @@ def test_files_being_written_are_not_artifacts(tmp_path: Path) -> None:
     assert list(artifact_files(tmp_path)) == ["x.txt"]
 
 
+def test_a_link_is_followed_within_the_jobs_folders_alone(tmp_path: Path) -> None:
+    """Code of a job writes there, and the agent reads more than that code may."""
+    secret = tmp_path / "token"
+    secret.write_text("secret")
+    folder = tmp_path / "jobs" / "one"
+    write_atomically(artifacts_folder(folder) / "x.txt", "x")
+    (artifacts_folder(folder) / "same.txt").symlink_to("x.txt")
+    (artifacts_folder(folder) / "away.txt").symlink_to(secret)
+    found = artifact_files(folder)
+    assert {name: stamp[:1] for name, stamp in found.items()} == {"x.txt": [1], "same.txt": [1], "away.txt": []}
+    artifacts_folder(folder).rename(folder / "elsewhere")
+    artifacts_folder(folder).symlink_to(tmp_path)
+    assert artifact_files(folder)["token"] == []
+
+
 def test_a_damaged_memory_means_sending_again(tmp_path: Path) -> None:
     job(tmp_path)
     (tmp_path / "sync_state.json").write_text('{"run_id": "r"')
