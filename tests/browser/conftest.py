@@ -15,7 +15,7 @@ from epochal.urls import free_port
 from running_server import RunningServer, settings_in
 
 if TYPE_CHECKING:
-    from page import Page
+    from chromium import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """One for all tests of a session: it takes seconds to start."""
-    from page import Page
+    from chromium import Page
 
     assert CHROMIUM
     assert DRIVER

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from invented_jobs import EVIL, MLFLOW, Invented, spec
-from page import Page, at_list, at_training, sideways
+from page import at_list, at_training, sideways
 
+from chromium import Page
 from epochal.ledger.states import EventKind, JobState
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.server.log_store import Stream

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from page import Page
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from chromium import Page
 from epochal.ledger.states import JobState, Reason
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.metric_spool import MetricSpool

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from invented_jobs import EVIL, MLFLOW, Invented, progress
-from page import Page, at_list, at_training, sideways
+from page import at_list, at_training, sideways
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from chromium import Page
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.server.log_store import Stream
 

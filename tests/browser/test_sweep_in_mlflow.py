@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from page import Page
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from chromium import Page
 from epochal.sweeps.finding import Finding
 from epochal.sweeps.report import html
 from epochal.sweeps.trials import Measured, Trial, TrialState

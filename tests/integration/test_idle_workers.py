@@ -60,3 +60,20 @@ def test_a_warm_worker_that_was_killed_is_replaced_and_nobody_is_blamed(
         until(lambda: pid not in cluster.warm._idle[cluster.node_id], "that is known")
         until(lambda: sum(cluster.warm.idle().values()) == 1, "another")
         assert not cluster.warm.wasteful()
+
+
+@pytest.mark.parametrize("off", [300, -300], ids=["ahead", "behind"])
+def test_a_node_whose_clock_is_off_is_known_by_its_warm_worker(tmp_path: Path, off: float) -> None:
+    """Seen from an agent whose own clock is off the other way."""
+    with connect(token_path=tmp_path / "token", cpus=1) as cluster:
+        right, wrong = warm.WarmPool(), warm.WarmPool(lambda: time.time() - off)
+        for pool in (right, wrong):
+            pool.keep(1)
+            until(pool.idle, "a warm worker")
+        assert not right.clocks()
+        ((host, seconds),) = wrong.clocks().items()
+        assert host == cluster.host
+        assert 0 < seconds / off <= 1.01
+        assert "s ahead of the agent's" in warm.clock_is_off(host, 300.0)["found"]
+        right.close()
+        wrong.close()

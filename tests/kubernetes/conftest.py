@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 
@@ -26,11 +25,11 @@ def kubernetes() -> Kubernetes:
 
 @pytest.fixture(scope="module")
 def namespace(kubernetes: Kubernetes) -> Iterator[str]:
-    """A new one, which takes restricted pods alone; it goes with all that is in it."""
-    name = f"epochal-test-{secrets.token_hex(3)}"
-    kubernetes.kubectl("create", "namespace", name)
-    kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    try:
+    with kubernetes.new_namespace() as name:
         yield name
-    finally:
-        kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    with kubernetes.new_namespace() as name:
+        yield name

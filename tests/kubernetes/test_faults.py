@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +13,7 @@ import pytest
 
 from epochal.ledger.states import JobState
 from installation import STEPS, Curve, Installation
-from kubernetes_cluster import Kubernetes, run
+from kubernetes_cluster import Kubernetes
 from polling import until
 
 pytestmark = pytest.mark.timeout(1800)
@@ -37,17 +37,19 @@ SMALL = tuple(
 """So that one node has room for all but the other's worker."""
 
 COMMANDS = {
-    name: os.environ.get(f"EPOCHAL_{name}", "") for name in ("NODE_STOP", "NODE_START", "NODE_CUT", "NODE_JOIN")
+    name: os.environ.get(f"EPOCHAL_{name}", "")
+    for name in ("NODE_STOP", "NODE_START", "NODE_CUT", "NODE_JOIN", "API_RESTART")
 }
 """How a node of this cluster is stopped and started, or its network cut and joined: shell commands, with the node's
-name in ``$NODE``. On kind: ``docker stop $NODE``. Read before the environment is cleaned."""
+name in ``$NODE`` (on kind: ``docker stop $NODE``); and how its API server is ended and started again. Read before the
+environment is cleaned."""
 
 
 @pytest.fixture(scope="module")
 def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
     with Installation(kubernetes, namespace, options=SMALL) as installation:
         yield installation
-    kubernetes.helm("uninstall", "epochal", "--namespace", namespace, "--timeout", "5m")
+        installation.uninstall()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_a_pod_is_deleted(installed: Installation, unbroken: Curve, part: str) -
     began = time.time()
     # A worker's pod has a minute to drain, in which the job may end.
     grace = ("--grace-period=1",) if part == "worker" else ()
-    installed.kubernetes.kubectl("--namespace", installed.namespace, "delete", "pod", pod, "--wait=false", *grace)
+    installed.kubectl("delete", "pod", pod, "--wait=false", *grace)
     if part == "worker":
         seconds, message = lost_after(installed, job_id, began)
         print(f"noticed after {seconds:.1f} s: {message}")
@@ -123,9 +125,32 @@ def test_a_node_is_lost(installed: Installation, unbroken: Curve, fault: str, me
     assert_unharmed(installed, job_id, unbroken)
 
 
+def test_the_api_server_restarts(installed: Installation, unbroken: Curve) -> None:
+    """What trains does not ask it, and the agent looks after its groups again once it is back."""
+    if not COMMANDS["API_RESTART"]:
+        pytest.skip("EPOCHAL_API_RESTART does not say how")
+    job_id = installed.submitted("env.SLOW_SECONDS='0.2'")
+    installed.until_step(job_id, STRIKES_AT_STEP)
+    (agent,) = installed.pods(PODS["agent"])
+    _command(COMMANDS["API_RESTART"])
+    assert_unharmed(installed, job_id, unbroken)
+    assert len(installed.client.attempts(job_id)) == 1
+    (after,) = installed.pods(PODS["agent"])
+    assert after["metadata"]["uid"] == agent["metadata"]["uid"]
+    assert [one["restartCount"] for one in after["status"]["containerStatuses"]] == [
+        one["restartCount"] for one in agent["status"]["containerStatuses"]
+    ]
+
+    def looks_again() -> bool:
+        said = installed.kubectl("logs", agent["metadata"]["name"], "--all-containers", "--timestamps")
+        return said.count("cannot be looked after") == said.count("are looked after again")
+
+    until(looks_again, "the agent looks after its worker groups")
+
+
 def cleared_node(installed: Installation) -> str:
     """A node of a worker, on which nothing else is any more."""
-    kubectl, where = installed.kubernetes.kubectl, ("--namespace", installed.namespace)
+    kubectl = installed.kubectl
     parts = [pod for part in PODS if part != "worker" for pod in installed.pods(PODS[part])]
     nodes = sorted(pod["spec"]["nodeName"] for pod in installed.pods(PODS["worker"]))
     assert len(set(nodes)) == 2, "the workers are on two nodes"
@@ -134,13 +159,15 @@ def cleared_node(installed: Installation) -> str:
     try:
         for pod in parts:
             if pod["spec"]["nodeName"] == node:
-                kubectl(*where, "delete", "pod", pod["metadata"]["name"])
+                kubectl("delete", "pod", pod["metadata"]["name"])
         for labels in PODS.values():
-            kubectl(*where, "wait", "pod", "--selector", labels, "--for=condition=Ready", "--timeout=300s")
+            kubectl("wait", "pod", "--selector", labels, "--for=condition=Ready", "--timeout=300s")
     finally:
         kubectl("uncordon", node)
     return node
 
 
-def _command(command: str, node: str) -> None:
-    run("bash", "-ec", f"NODE={shlex.quote(node)}; {command}")
+def _command(command: str, node: str = "") -> None:
+    """What it starts, as the processes of a node, is not of these tests, and stays."""
+    known = {name: value for name in ("PATH", "HOME", "KUBECONFIG") if (value := os.environ.get(name))}
+    subprocess.run(["bash", "-ec", command], env=known | {"NODE": node}, check=True, timeout=300)

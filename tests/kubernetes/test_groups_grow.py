@@ -45,7 +45,7 @@ def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
     options = ("--set-json", f"cluster.groups={json.dumps(GROUPS)}")
     with Installation(kubernetes, namespace, options=options) as installation:
         yield installation
-    kubernetes.helm("uninstall", "epochal", "--namespace", namespace, "--timeout", "5m")
+        installation.uninstall()
 
 
 def sizes(installed: Installation) -> dict[str, int]:

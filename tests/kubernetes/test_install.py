@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
-from epochal.client.client import Client
-from kubernetes_cluster import CHART, Administrator, Kubernetes, environment, forwarded, run, signed_in
+from installation import QUICKSTART, Installation
+from kubernetes_cluster import CHART, ROOT, Kubernetes, environment, forwarded, run
 from monitored import GPUS, alerts, panels, prometheus
 from polling import until
 
 RELEASE = "epochal"
-ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[float]:
-    seconds = kubernetes.install(namespace)
-    print(f"helm install --wait took {seconds:.0f} s")
-    yield seconds
-    kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--timeout", "5m")
+def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
+    with Installation(kubernetes, namespace) as installation:
+        print(f"helm install --wait took {installation.seconds:.0f} s")
+        yield installation
+        installation.uninstall()
 
 
 def test_everything_is_ready_on_two_nodes(kubernetes: Kubernetes, namespace: str) -> None:
@@ -64,29 +64,44 @@ def test_the_commands_of_the_notes_train(kubernetes: Kubernetes, namespace: str)
     assert "SUCCEEDED" in typed.stdout + typed.stderr
 
 
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver")
+def test_a_browser_shows_the_job_and_its_run(installed: Installation, tmp_path: Path) -> None:
+    """Ours, and by its link MLflow's, which asks for the password."""
+    from chromium import Page
+
+    job = installed.succeeded(installed.client.submit(QUICKSTART, key="shown").id)
+    known = installed.variables
+    user = f"{known['MLFLOW_TRACKING_USERNAME']}:{known['MLFLOW_TRACKING_PASSWORD']}@"
+    with closing(Page(str(CHROMIUM), str(DRIVER), tmp_path / "chromium")) as page:
+        page.open(known["EPOCHAL_SERVER"], known["EPOCHAL_TOKEN"], job.id)
+        page.wait(
+            lambda: page.text("#job-title") == "quickstart" and "SUCCEEDED" in page.text("body").upper(), "it", 60
+        )
+        page.shoot("kubernetes-job")
+        (run,) = {one.get_attribute("href") for one in page.all(f"#job-details a[href*='{job.run_id}']")}
+        assert str(run).startswith(known["MLFLOW_TRACKING_URI"])
+        page.driver.get(str(run).replace("//", f"//{user}", 1))
+        page.wait(lambda: job.run_id in page.text("body") and "val/accuracy" in page.text("body"), "the run", 120)
+        page.shoot("kubernetes-run")
+
+
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus")
 def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
-    kubernetes: Kubernetes, namespace: str, tmp_path: Path
+    kubernetes: Kubernetes, namespace: str, installed: Installation, tmp_path: Path
 ) -> None:
     """By forwarded ports; in the cluster a ServiceMonitor and a PodMonitor have the Prometheus operator find them."""
-    tokens = {
-        name: base64.b64decode(value).decode()
-        for name, value in kubernetes.get(namespace, "secret/epochal-tokens")["data"].items()
-    }
+    token = installed.secret("epochal-tokens", "prometheus")
     pods = kubernetes.get(namespace, "pods", "--selector", "epochal.io/role in (head, worker)")["items"]
-    served = {"service/epochal-server": 8700} | {f"pod/{pod['metadata']['name']}": 8080 for pod in pods}
     with ExitStack() as stack:
-        server, *nodes = [stack.enter_context(forwarded(namespace, what, port)) for what, port in served.items()]
-        read = {"epochal": [server], "ray": nodes}
-        watching = stack.enter_context(prometheus(tmp_path, read, tokens["prometheus"]))
-        client = Client(server, tokens["admin"])
-        stack.callback(client.close)
+        nodes = [stack.enter_context(forwarded(namespace, f"pod/{pod['metadata']['name']}", 8080)) for pod in pods]
+        read = {"epochal": [installed.client.server], "ray": nodes}
+        watching = stack.enter_context(prometheus(tmp_path, read, token))
         long = ("train.epochs=30000", "checkpoint.every=20ep")
-        job = client.submit(ROOT / "jobs" / "quickstart.yaml", long, key="monitored")
+        job = installed.client.submit(QUICKSTART, long, key="monitored")
         watching.until_all_have_data([*panels("fleet", GPUS), *panels("job"), *alerts(GPUS)], job.id)
         assert watching.ask("query", query="min(up)")["result"][0]["value"][1] == "1"
         assert len(watching.ask("query", query="ray_node_cpu_utilization")["result"]) == len(pods)
-        client.stop(job.id)
+        installed.client.stop(job.id)
 
 
 REACH = """
@@ -242,28 +257,19 @@ def test_the_api_server_takes_every_object(kubernetes: Kubernetes, namespace: st
         )
 
 
-def begun(admin: Administrator) -> str:
-    """A job that goes on for a minute, and has begun to train."""
-    job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "train.epochs=60", "-o", "name").strip()
-    admin.wait_for(job, "RUNNING")
-    return job
-
-
-def test_an_upgrade_loses_no_job(kubernetes: Kubernetes, namespace: str) -> None:
+def test_an_upgrade_loses_no_job(installed: Installation) -> None:
     """The server is made anew, and nothing that trains notices."""
-    with signed_in(kubernetes, namespace) as admin:
-        job = begun(admin)
-    kubernetes.install(namespace, "--set", "server.retain={logs=30d}")
-    with signed_in(kubernetes, namespace) as admin:
-        ended = admin.wait_for(job, "SUCCEEDED", "FAILED", "STOPPED", "PAUSED")
-        assert (ended["state"], ended["epoch"]) == ("SUCCEEDED", 1)
-        assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"
+    job = installed.begun()
+    installed.install("--set", "server.retain={logs=30d}")
+    assert installed.succeeded(job).epoch == 1
 
 
 UPGRADE_PAGE = ROOT / "platform" / "docs" / "how-to" / "upgrade-on-kubernetes.md"
 
 
-def test_a_backup_is_restored_by_the_pages_commands(kubernetes: Kubernetes, namespace: str, tmp_path: Path) -> None:
+def test_a_backup_is_restored_by_the_pages_commands(
+    kubernetes: Kubernetes, namespace: str, installed: Installation, tmp_path: Path
+) -> None:
     """What came after the dump is gone, what was there is there again, in both databases."""
     section = UPGRADE_PAGE.read_text(encoding="utf-8").partition("## Back up and restore")[2].partition("\n## ")[0]
     backup, stop, script, start = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
@@ -278,12 +284,9 @@ def test_a_backup_is_restored_by_the_pages_commands(kubernetes: Kubernetes, name
         return done.stdout
 
     (date,) = set(re.findall(r"ledger-(\S+)\.dump", typed(backup)))
-    with signed_in(kubernetes, namespace) as admin:
-        before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
-        later = admin.epochal(
-            "submit", str(ROOT / "jobs" / "quickstart.yaml"), "-s", "priority=0", "-o", "name"
-        ).strip()
-        admin.wait_for(later, "SUCCEEDED")
+    before = installed.jobs
+    later = installed.client.submit(QUICKSTART, ("priority=0",), key="later").id
+    installed.succeeded(later)
     typed(stop)
     job = yaml.safe_load((tmp_path / "restore.yaml").read_text())
     job["spec"]["template"]["spec"]["containers"][0]["command"][2] = script.replace("DATE", date)
@@ -291,33 +294,37 @@ def test_a_backup_is_restored_by_the_pages_commands(kubernetes: Kubernetes, name
     typed(start)
     for name in ("epochal-server", "epochal-mlflow", "epochal-agent"):
         kubernetes.kubectl("--namespace", namespace, "rollout", "status", f"deployment/{name}", "--timeout=280s")
-    with signed_in(kubernetes, namespace) as admin:
-        jobs = json.loads(admin.epochal("jobs", "-o", "json"))
-        assert {one["id"] for one in jobs} == before, "the one that came later is gone"
-        runs = {one["run_id"] for one in json.loads(admin.epochal("runs", "list", "-o", "json"))}
-        assert {one["run_id"] for one in jobs} == runs
+    assert installed.jobs == before, "the one that came later is gone"
+    runs = {installed.client.job(job_id).run_id for job_id in before}
+
+    def found() -> set[str]:
+        with suppress(AssertionError):  # the port is forwarded anew
+            return {one["run_id"] for one in json.loads(installed.epochal("runs", "list", "-o", "json"))}
+        return set()
+
+    until(lambda: found() == runs, "MLflow has the runs of before", 60)
 
 
-def test_a_cluster_of_another_name_takes_the_place_of_the_one_before(kubernetes: Kubernetes, namespace: str) -> None:
+def test_a_cluster_of_another_name_takes_the_place_of_the_one_before(
+    kubernetes: Kubernetes, namespace: str, installed: Installation
+) -> None:
     def clusters() -> set[str]:
         return {one["metadata"]["name"] for one in kubernetes.get(namespace, "rayclusters")["items"]}
 
-    kubernetes.install(namespace, "--set", "cluster.name=other")
+    installed.install("--set", "cluster.name=other")
     assert clusters() == {"other"}
-    with signed_in(kubernetes, namespace) as admin:
-        job = admin.epochal("submit", str(ROOT / "jobs" / "quickstart.yaml"), "--wait", "-o", "name").strip()
-        assert admin.status(job)["state"] == "SUCCEEDED"
-    kubernetes.install(namespace, "--set", "cluster.enabled=false")
+    installed.succeeded(installed.asked(lambda: installed.client.submit(QUICKSTART, key="on the other")).id)
+    installed.install("--set", "cluster.enabled=false")
     assert clusters() == set()
-    kubernetes.install(namespace)
+    installed.install()
     assert clusters() == {"epochal"}
 
 
-def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namespace: str) -> None:
-    with signed_in(kubernetes, namespace) as admin:
-        job = begun(admin)
-        before = {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
-    kubernetes.helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "5m")
+def test_what_is_removed_comes_back_with_its_jobs(
+    kubernetes: Kubernetes, namespace: str, installed: Installation
+) -> None:
+    job, before = installed.begun(), installed.jobs
+    installed.uninstall()
     kinds = "deployments,statefulsets,rayclusters,services,networkpolicies,roles,rolebindings,jobs,cronjobs"
     until(lambda: not kubernetes.get(namespace, kinds)["items"], "all that was installed is gone", 60)
     kept = {one["metadata"]["name"] for one in kubernetes.get(namespace, "secrets,persistentvolumeclaims")["items"]}
@@ -325,9 +332,6 @@ def test_what_is_removed_comes_back_with_its_jobs(kubernetes: Kubernetes, namesp
         "epochal-tokens", "epochal-mlflow", "epochal-postgresql", "epochal-storage", "epochal-backup",
         "data-epochal-postgresql-0",
     }  # fmt: skip
-    kubernetes.install(namespace)
-    with signed_in(kubernetes, namespace) as admin:
-        ended = admin.wait_for(job, "SUCCEEDED", "FAILED", "STOPPED", "PAUSED")
-        assert (ended["state"], ended["epoch"]) == ("SUCCEEDED", 2)
-        assert before <= {one["id"] for one in json.loads(admin.epochal("jobs", "-o", "json"))}
-        assert json.loads(admin.epochal("runs", "show", ended["run_id"], "-o", "json"))["status"] == "FINISHED"
+    installed.install()
+    assert installed.succeeded(job).epoch == 2
+    assert before <= installed.jobs

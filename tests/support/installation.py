@@ -1,4 +1,4 @@
-"""A release of the chart whose parts break and come back, and the slow job that trains on it meanwhile."""
+"""A release of the chart as its administrator sees it from outside, also while its parts break and come back."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from epochal.client.client import Client
 from epochal.errors import EpochalError
+from epochal.ledger.states import JobState
 from epochal.urls import free_port
-from kubernetes_cluster import ROOT, Kubernetes, environment
+from kubernetes_cluster import ROOT, Kubernetes, environment, run
 from polling import until
 
 SLOW_JOB = ROOT / "tests" / "faults" / "slow_job" / "job.yaml"
+QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
 STEPS = 300
 
 Curve = list[tuple[int, float]]
@@ -34,31 +37,58 @@ print(json.dumps([client.get_run(sys.argv[1]).info.status, sorted((one.step, one
 
 @dataclass
 class Installation:
-    """The chart in a namespace, seen from outside. A port that is not forwarded any more is forwarded anew."""
+    """``with Installation(kubernetes, namespace) as installation: installation.submitted()``."""
 
     kubernetes: Kubernetes
     namespace: str
-    port: int = field(default_factory=free_port)
-    forward: subprocess.Popen[bytes] | None = None
     options: tuple[str, ...] = ()
     """Of `helm`, beside those of `ci/kind-values.yaml`."""
+    chart: Path | None = None
+    """Another than this repository's."""
+    _open: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> Installation:
-        self.seconds = self.kubernetes.install(self.namespace, "--set", "test.job=false", *self.options)
-        command = f"kubectl --namespace {self.namespace} port-forward service/epochal-server {self.port}:8700"
-        self.forward = subprocess.Popen(
-            ["bash", "-c", f"while sleep 0.2; do {command}; done"],
-            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        data = self.kubernetes.get(self.namespace, "secret/epochal-tokens")["data"]
-        self.client = Client(f"http://127.0.0.1:{self.port}", base64.b64decode(data["admin"]).decode())
+    def __enter__(self) -> Self:
+        mlflow_port = free_port()
+        self.options += ("--set", f"mlflow.page=http://127.0.0.1:{mlflow_port}")
+        self.seconds = self.install()
+        server, mlflow = (
+            self._open.enter_context(_always_forwarded(self.namespace, f"service/epochal-{name}", ports))
+            for name, ports in (("server", f"{free_port()}:8700"), ("mlflow", f"{mlflow_port}:5000"))
+        )
+        self.variables = {
+            "EPOCHAL_SERVER": server,
+            "EPOCHAL_TOKEN": self.secret("epochal-tokens", "admin"),
+            "MLFLOW_TRACKING_URI": mlflow,
+            "MLFLOW_TRACKING_USERNAME": self.secret("epochal-mlflow", "username"),
+            "MLFLOW_TRACKING_PASSWORD": self.secret("epochal-mlflow", "password"),
+        }
+        self.client = self._open.enter_context(Client(server, self.variables["EPOCHAL_TOKEN"]))
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.forward is not None
-        os.killpg(self.forward.pid, signal.SIGTERM)
-        self.forward.wait()
-        self.client.close()
+        self._open.close()
+
+    def install(self, *options: str) -> float:
+        """As it is, with more options of `helm`; the seconds until all of it is ready."""
+        return self.kubernetes.install(self.namespace, *self.options, *options, chart=self.chart)
+
+    def uninstall(self) -> None:
+        self.kubernetes.helm("uninstall", "epochal", "--namespace", self.namespace, "--wait", "--timeout", "5m")
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.kubernetes.kubectl("--namespace", self.namespace, *arguments, stdin=stdin)
+
+    def secret(self, name: str, key: str) -> str:
+        return base64.b64decode(self.kubernetes.get(self.namespace, "secret", name)["data"][key]).decode()
+
+    def epochal(self, *arguments: str) -> str:
+        """What the command prints, as its administrator types it."""
+        return run("epochal", *arguments, variables=self.variables)
+
+    @property
+    def jobs(self) -> set[str]:
+        """The ids of all."""
+        return {job.id for job in self.asked(self.client.jobs)}
 
     def asked(self, ask: Callable[[], Any]) -> Any:
         """The answer, also where the server is away for a while."""
@@ -71,18 +101,38 @@ class Installation:
         return until(answer, "the server answers")[0]
 
     def submitted(self, *changes: str) -> str:
+        """A job of ``STEPS`` steps that last as long as ``env.SLOW_SECONDS`` says."""
         known = ("train.validate_every=300steps", f"train.steps={STEPS}", "env.SLOW_WHILE=/tmp", *changes)
         return str(self.asked(lambda: self.client.submit(SLOW_JOB, known, key=f"{time.time()}")).id)
+
+    def begun(self, *changes: str) -> str:
+        """The quickstart for a minute, which trains already."""
+        job = self.asked(lambda: self.client.submit(QUICKSTART, ("train.epochs=60", *changes), key=f"{time.time()}"))
+        until(lambda: self.asked(lambda: self.client.job(job.id)).state is JobState.RUNNING, f"{job.id} trains")
+        return str(job.id)
 
     def ended(self, job_id: str) -> Any:
         return until(
             lambda: (now := self.asked(lambda: self.client.job(job_id))).state.is_terminal and now, "its end", 600
         )
 
+    def succeeded(self, job_id: str) -> Any:
+        """The job, which is also in MLflow what it is here."""
+        job = self.ended(job_id)
+        assert job.state is JobState.SUCCEEDED, f"{job.reason}: {job.message}"
+        until(lambda: self._closed(job), "MLflow has its end")
+        return job
+
+    def _closed(self, job: Any) -> bool:
+        with suppress(AssertionError):  # MLflow may be the one that was just lost
+            return bool(json.loads(self.epochal("runs", "show", job.run_id, "-o", "json"))["status"] == "FINISHED")
+        return False
+
     def curve(self, run_id: str | None) -> tuple[str, Curve]:
         """How its run stands in MLflow, and its loss by step, doubles included."""
-        command = ("exec", "deployment/epochal-server", "--", "python", "-c", HISTORY, str(run_id))
-        status, points = json.loads(self.kubernetes.kubectl("--namespace", self.namespace, *command))
+        status, points = json.loads(
+            self.kubectl("exec", "deployment/epochal-server", "--", "python", "-c", HISTORY, str(run_id))
+        )
         return status, [(step, value) for step, value in points]
 
     def until_step(self, job_id: str, step: int) -> None:
@@ -95,3 +145,18 @@ class Installation:
         return [
             pod for pod in found if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
         ]
+
+
+@contextmanager
+def _always_forwarded(namespace: str, what: str, ports: str) -> Iterator[str]:
+    """The URL by which this machine reaches a service; forwarded anew once the pod behind it is another one."""
+    command = f"while sleep 0.5; do kubectl --namespace {namespace} port-forward {what} {ports}; done"
+    process = subprocess.Popen(
+        ["bash", "-c", command],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{ports.partition(':')[0]}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -34,13 +34,24 @@ class Kubernetes:
     def helm(self, *arguments: str) -> str:
         return run("helm", *arguments, seconds=_INSTALL_SECONDS)
 
-    def install(self, namespace: str, *options: str, release: str = "epochal") -> float:
-        """The chart with `ci/kind-values.yaml`, new or over what is there; the seconds until all of it is ready."""
-        began = time.monotonic()
-        values = ("--values", str(CHART / "ci" / "kind-values.yaml"), "--set", f"image.name={self.image}")
-        where = ("--namespace", namespace, "--wait", "--timeout", f"{_INSTALL_SECONDS}s")
-        self.helm("upgrade", "--install", release, str(CHART), *values, *where, *options)
+    def install(self, namespace: str, *options: str, chart: Path | None = None) -> float:
+        """A chart with its `ci/kind-values.yaml`, new or over what is there; the seconds until all of it is ready."""
+        began, chart = time.monotonic(), chart or CHART
+        values = ("--values", str(chart / "ci" / "kind-values.yaml"), "--set", f"image.name={self.image}")
+        where = ("--namespace", namespace, "--wait", "--timeout", f"{_INSTALL_SECONDS:g}s")
+        self.helm("upgrade", "--install", "epochal", str(chart), *values, *where, *options)
         return time.monotonic() - began
+
+    @contextmanager
+    def new_namespace(self) -> Iterator[str]:
+        """It takes restricted pods alone, and goes with all that is in it."""
+        name = f"epochal-test-{secrets.token_hex(3)}"
+        self.kubectl("create", "namespace", name)
+        self.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
 
     def python(self, namespace: str, name: str, script: str, labels: str = "") -> str:
         """What a pod prints that runs the script, and may do no more than anybody's."""
@@ -66,6 +77,11 @@ class Kubernetes:
                 ],
             },
         }
+        return self.ran(namespace, pod)
+
+    def ran(self, namespace: str, pod: Any) -> str:
+        """What the pod prints, which goes once it has ended well."""
+        name = pod["metadata"]["name"]
         self.kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(pod))
         try:
             until = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
@@ -73,49 +89,6 @@ class Kubernetes:
             return self.kubectl("--namespace", namespace, "logs", name)
         finally:
             self.kubectl("--namespace", namespace, "delete", "pod", name, "--wait=false")
-
-
-@dataclass(frozen=True)
-class Administrator:
-    """`epochal` as the release's administrator types it."""
-
-    variables: dict[str, str]
-
-    def epochal(self, *arguments: str) -> str:
-        return run("epochal", *arguments, variables=self.variables)
-
-    def status(self, job: str) -> Any:
-        return json.loads(self.epochal("status", job, "--output", "json"))
-
-    def wait_for(self, job: str, *states: str, seconds: float = 300) -> Any:
-        """The job once it is in one of the states."""
-        until = time.monotonic() + seconds
-        while (found := self.status(job))["state"] not in states:
-            assert time.monotonic() < until, f"not {' or '.join(states)} after {seconds} s: {found}"
-            time.sleep(1)
-        return found
-
-
-@contextmanager
-def signed_in(kubernetes: Kubernetes, namespace: str, release: str = "epochal") -> Iterator[Administrator]:
-    """Through forwarded ports, which last as long as the pods behind them."""
-
-    def secret(name: str, key: str) -> str:
-        return base64.b64decode(kubernetes.get(namespace, "secret", f"{release}-{name}")["data"][key]).decode()
-
-    with (
-        forwarded(namespace, f"service/{release}-server", 8700) as server,
-        forwarded(namespace, f"service/{release}-mlflow", 5000) as mlflow,
-    ):
-        yield Administrator(
-            {
-                "EPOCHAL_SERVER": server,
-                "EPOCHAL_TOKEN": secret("tokens", "admin"),
-                "MLFLOW_TRACKING_URI": mlflow,
-                "MLFLOW_TRACKING_USERNAME": secret("mlflow", "username"),
-                "MLFLOW_TRACKING_PASSWORD": secret("mlflow", "password"),
-            }
-        )
 
 
 @contextmanager

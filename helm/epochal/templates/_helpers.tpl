@@ -88,6 +88,8 @@ imagePullSecrets:
 {{- end -}}
 
 {{- define "epochal.container" -}}
+# What it says last is then in the pod's status, where `epochal cluster status` finds it.
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true

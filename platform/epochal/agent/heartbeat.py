@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from epochal.agent.job_folder import storage_id
 from epochal.agent.job_runner import Agent
+from epochal.clocks import ADVICE, ahead, beside, is_off
 from epochal.errors import ConflictError, EpochalError, UnreachableError
 
 EVERY_SECONDS = 2.5
@@ -35,12 +37,19 @@ class Heartbeat:
     is that of the last beat that was heard, for who asks whether the agent leases jobs."""
 
     def __init__(
-        self, identity: Identity, agent: Agent, detail: Callable[[], Mapping[str, Any]], heard: Path | None = None
+        self,
+        identity: Identity,
+        agent: Agent,
+        detail: Callable[[], Mapping[str, Any]],
+        heard: Path | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity = identity
         self._agent = agent
         self._detail = detail
         self._heard = heard
+        self._clock = clock
+        self._ahead = 0.0
         self._storage = storage_id(agent.home.storage)
         self._due = threading.Event()
         self._closed = False
@@ -65,6 +74,13 @@ class Heartbeat:
         self._say(None)
         self._thread.start()
         return True
+
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """Of this machine's clock, by which workers date what they record; the ledger's own decides on leases."""
+        if not is_off(self._ahead):
+            return []
+        return [{"found": f"its clock is {beside(self._ahead, 'the ledger')}", "advice": ADVICE}]
 
     def beat_soon(self) -> None:
         """Something has changed. Returns at once."""
@@ -104,9 +120,14 @@ class Heartbeat:
             nodes, held = self._agent.bookings.told(seen)
             free = () if self._leaving else nodes
             name, incarnation = self._identity.name, self._identity.incarnation
-            self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
+            asked, before = self._clock(), self._ahead
+            known = self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
+            self._ahead = ahead(known.seen_at, asked, self._clock())
         if self._heard is not None and not self._leaving:
             self._heard.touch()
+        if is_off(self._ahead) and not is_off(before):
+            for told in self.warnings:
+                _logger.warning("%(found)s; %(advice)s", told)
 
     def _say(self, error: Exception | None) -> None:
         """Once when it begins to fail, and once when it works again."""

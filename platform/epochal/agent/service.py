@@ -26,7 +26,7 @@ from epochal.agent.run_closer import RunCloser
 from epochal.agent.worker_groups import Scaler, WorkerGroups
 from epochal.backoff import pause_after
 from epochal.engine.orphans import reap
-from epochal.engine.warm import not_kept
+from epochal.engine.warm import clock_is_off, not_kept
 from epochal.errors import EpochalError, UnreachableError
 from epochal.ledger.states import Reason
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease
@@ -262,7 +262,11 @@ class AgentService:
             "warm": sum(self._agent.cluster.warm.idle().values()),
             "jobs": len(self._runners),
             "draining": self._asked_to_leave,
-            "warnings": [not_kept(host) for host in self._agent.cluster.warm.wasteful().values()],
+            "warnings": [
+                *(not_kept(host) for host in self._agent.cluster.warm.wasteful().values()),
+                *(clock_is_off(host, seconds) for host, seconds in self._agent.cluster.warm.clocks().items()),
+                *self._heartbeat.warnings,
+            ],
             "unsent_bytes": self._housekeeper.unsent_bytes,
             **self._agent.bookings.time.told(),
         }

@@ -23,6 +23,13 @@ _WORDS = {
     "were unschedulable": "closed to new pods (cordoned)",
 }
 _STARTING = {"ContainerCreating", "PodInitializing"}
+_LONGEST = 400
+_REMEDIES = (
+    (re.compile(r'(secret|configmap|persistentvolumeclaim) "[^"]+" not found'), "make it, or name one that is there"),
+    (re.compile("unbound immediate PersistentVolumeClaims"), "`kubectl describe pvc` says why there is no volume"),
+    (re.compile("cannot be pulled"), "is that its name, and may the nodes pull it from there?"),
+    (re.compile("exceeded quota"), "have it raised, or ask for less"),
+)
 _LAST_LINES = 3
 
 
@@ -42,8 +49,10 @@ def is_ready(pod: Manifest) -> bool:
 
 def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
     """Empty for a pod that is ready."""
-    if is_ready(pod):
-        return ""
+    return "" if is_ready(pod) else with_remedy(_why_not(pod, warnings))
+
+
+def _why_not(pod: Manifest, warnings: Warnings) -> str:
     if pod["metadata"].get("deletionTimestamp"):
         return "it is ending"
     status = pod.get("status", {})
@@ -60,6 +69,14 @@ def why_not_ready(pod: Manifest, warnings: Warnings) -> str:
         if told := _container(container, newest):
             return told
     return newest or "it starts"
+
+
+def with_remedy(told: str) -> str:
+    """
+    >>> with_remedy('secret "db" not found')
+    'secret "db" not found; make it, or name one that is there'
+    """
+    return "; ".join([told, *(remedy for pattern, remedy in _REMEDIES if pattern.search(told))])
 
 
 def refused(message: str) -> str:
@@ -110,7 +127,7 @@ def _container(container: Manifest, newest: str) -> str:
     if reason in _PULLING:
         return _sentence(f"the image {image} cannot be pulled: {message or newest or reason}")
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
-    if ended and (reason == "CrashLoopBackOff" or "terminated" in state):
+    if ended and reason in ("", "CrashLoopBackOff"):  # it runs again, it ended just now, or it waits before it does
         killed = "it was killed for memory" if ended.get("reason") == "OOMKilled" else _ended(ended)
         return f"it has ended {container.get('restartCount', 0) + ('terminated' in state)} times: {killed}"
     if reason and reason not in _STARTING:
@@ -120,8 +137,9 @@ def _container(container: Manifest, newest: str) -> str:
 
 def _ended(ended: Manifest) -> str:
     # What it wrote for that, or else the end of its log, in which the last lines say it.
-    words = " ".join(str(ended.get("message") or "").strip().splitlines()[-_LAST_LINES:])
-    return _sentence(f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}")
+    words = " ".join(" ".join(str(ended.get("message") or "").strip().splitlines()[-_LAST_LINES:]).split())
+    words = words if len(words) <= _LONGEST else f"...{words[-_LONGEST:]}"
+    return f"exit code {ended.get('exitCode')}{f': {words}' if words else ''}"
 
 
 def _asked(pod: Manifest) -> dict[str, str]:
@@ -153,4 +171,4 @@ def _time(event: Manifest) -> str:
 def _sentence(text: str) -> str:
     """On one line, and not for ever."""
     line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= 400 else f"{line[:400]}..."
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

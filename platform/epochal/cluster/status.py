@@ -11,7 +11,15 @@ from epochal.cluster.api import Api
 from epochal.cluster.kinds import Manifest, path_to
 from epochal.cluster.manifests import SPEC_ANNOTATION
 from epochal.cluster.pod_template import CLUSTER_LABEL, PART_OF_LABEL, ROLE_LABEL
-from epochal.cluster.pods import Warnings, conditions, is_ready, newest_warnings, refused, why_not_ready
+from epochal.cluster.pods import (
+    Warnings,
+    conditions,
+    is_ready,
+    newest_warnings,
+    refused,
+    why_not_ready,
+    with_remedy,
+)
 from epochal.errors import NotFoundError
 
 GROUP_LABEL = "ray.io/group"
@@ -146,9 +154,9 @@ def _why_missing(seen: Seen, owner: Manifest) -> str:
     """Why there is no pod at all: what its ``owner``'s controller could not do, from its condition or its event."""
     for condition in conditions(owner, "ReplicaFailure"):
         if condition.get("status") == "True":
-            return f"it cannot be made: {refused(str(condition.get('message')))}"
+            return with_remedy(f"it cannot be made: {refused(str(condition.get('message')))}")
     if told := seen.warnings.get(str(owner["metadata"].get("uid"))):
-        return f"it cannot be made: {told}"
+        return with_remedy(f"it cannot be made: {told}")
     if owner is seen.ray_cluster and not seen.ray_cluster.get("status"):
         return "KubeRay has not seen the RayCluster yet: does its operator run, and watch this namespace?"
     return "it is not made yet"

@@ -1,11 +1,13 @@
-"""The agents of the server that commands on this machine talk to, and what they warn of."""
+"""The server that commands on this machine talk to: its clock, its agents, and what they warn of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from epochal.client.address import find_address
 from epochal.client.client import Client
+from epochal.clocks import ADVICE, ahead, beside, is_off
 from epochal.doctor.check import Check, ok, warn
 from epochal.errors import EpochalError, UnreachableError, some
 from epochal.ledger.values import AgentInfo
@@ -20,14 +22,23 @@ def agents(found: Sequence[AgentInfo]) -> Iterator[Check]:
     yield ok("agents", f"alive: {names}")
 
 
-def look() -> Iterator[Check]:
+def server_clock(seconds: float) -> Check:
+    """``seconds``: how far this machine's clock is ahead of the server's."""
+    if is_off(seconds):
+        return warn("server clock", f"this machine's clock is {beside(seconds, 'the server')}", ADVICE)
+    return ok("server clock", "the server's and this machine's show the same")
+
+
+def look(clock: Callable[[], float] = time.time) -> Iterator[Check]:
     try:
         address = find_address()
     except UnreachableError:
         return  # no server is known here
+    client, asked = Client(address.server, address.token), clock()
     try:
-        found = Client(address.server, address.token).agents()
+        found = client.agents()
     except EpochalError as error:
         yield warn("agents", f"{address.server} does not tell: {error.message}", error.hint or "ask who runs it")
         return
+    yield server_clock(ahead(client.now(), asked, clock()))
     yield from agents(found)

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ import ray
 from ray.core.generated import gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from epochal.clocks import ADVICE, ahead, beside, is_off
 from epochal.engine.ray_variables import KEEPING, SHARED
 from epochal.engine.warm_round import WAITED_FOR, Round, WarmUpPolicy
 
@@ -58,10 +59,18 @@ def not_kept(host: str) -> dict[str, str]:
     }
 
 
+def clock_is_off(host: str, seconds: float) -> dict[str, str]:
+    return {"found": f"the clock of node {host} is {beside(seconds, 'the agent')}", "advice": ADVICE}
+
+
 class WarmPool:
     """Keeps processes warm on every node, those that join later too, in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._hosts: Mapping[str, str] = {}
+        self._ahead: dict[str, float] = {}
+        """By node, how far its clock is ahead of this process's, by its newest warm process."""
         self._target: int | None = 0
         self._idle: defaultdict[str, dict[int, str]] = defaultdict(dict)
         """By node and process id, Ray's names for the workers."""
@@ -97,6 +106,11 @@ class WarmPool:
         """The nodes, with their hosts, whose raylets have ended idle workers: jobs start there in seconds."""
         with self._changed:
             return dict(self._wasteful)
+
+    def clocks(self) -> Mapping[str, float]:
+        """The hosts whose clocks are not this machine's, and by how many seconds, or more, they are ahead of it."""
+        with self._changed:
+            return {self._hosts[node]: seconds for node, seconds in self._ahead.items() if is_off(seconds)}
 
     @property
     def is_filling(self) -> bool:
@@ -208,7 +222,7 @@ class WarmPool:
     def _round(self, policy: WarmUpPolicy) -> None:
         nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
-        self._forget_all_but(alive.keys())
+        self._forget_all_but(alive)
         self._forget_those_that_ended(alive)
         short = [node for node in nodes if self._is_short(node, policy)]
         if not short:
@@ -222,10 +236,11 @@ class WarmPool:
         finally:
             self.make_way()
 
-    def _forget_all_but(self, alive: Set[str]) -> None:
+    def _forget_all_but(self, hosts: Mapping[str, str]) -> None:
         with self._changed:
-            for known in (self._idle, self._wasteful):
-                for node in known.keys() - alive:
+            self._hosts = hosts
+            for known in (self._idle, self._wasteful, self._ahead):
+                for node in known.keys() - hosts.keys():
                     del known[node]
 
     def _forget_those_that_ended(self, hosts: Mapping[str, str]) -> None:
@@ -263,7 +278,7 @@ class WarmPool:
 
         A pool that was closed before it held any has nobody to take them over, and Ray ends next.
         """
-        deadline = time.monotonic() + _ROUND_SECONDS
+        deadline, began = time.monotonic() + _ROUND_SECONDS, self._clock()
         while not (mine.complete or self._closed) and time.monotonic() < deadline and self._holding is mine:
             ready = mine.wait(0.1)
             with self._changed:
@@ -271,6 +286,7 @@ class WarmPool:
                     return
                 for task, warmed in mine.loaded(ready):
                     self._idle[nodes[task]][warmed.pid] = warmed.worker_id
+                    self._ahead[nodes[task]] = -ahead(warmed.now, began, self._clock())
                 self._changed.notify_all()
 
 

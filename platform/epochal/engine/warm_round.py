@@ -71,10 +71,11 @@ def _store() -> Any:
 
 
 class Warmed(NamedTuple):
-    """A process that has imported everything, and its name as a worker of Ray."""
+    """A process that has imported everything, its name as a worker of Ray, and the time by its node's clock."""
 
     pid: int
     worker_id: str
+    now: float
 
 
 def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator[bytes]:
@@ -88,7 +89,7 @@ def hold(modules: tuple[str, ...], policy: WarmUpPolicy, gate: Gate) -> Iterator
     while not loaded.wait(gate.seconds) and not gate.is_open():
         pass
     if loaded.is_set():
-        yield json.dumps([os.getpid(), ray.get_runtime_context().get_worker_id()]).encode()
+        yield json.dumps([os.getpid(), ray.get_runtime_context().get_worker_id(), time.time()]).encode()
     while not gate.is_open():
         time.sleep(gate.seconds)
 

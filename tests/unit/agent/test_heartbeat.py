@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,10 @@ class Source:
 
     answers = False
 
-    def heartbeat(self, *_: Any) -> None:
+    def heartbeat(self, *_: Any) -> Any:
         if not self.answers:
             raise UnreachableError("nobody listens")
+        return SimpleNamespace(seen_at=time.time())
 
 
 def test_it_is_touched_when_the_server_has_heard_of_an_agent_that_stays(tmp_path: Path) -> None:

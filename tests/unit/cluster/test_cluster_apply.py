@@ -17,7 +17,7 @@ from epochal.cluster.kinds import path_to
 from epochal.cluster.load import load_cluster_spec
 from epochal.cluster.manifests import manifests
 from epochal.cluster.scale import scale
-from epochal.errors import CapacityError, ConflictError
+from epochal.errors import CapacityError, ConflictError, NotFoundError
 from kubernetes_api import KubernetesApi
 
 SPEC = """\
@@ -264,5 +264,37 @@ def test_what_keeps_pods_from_being_made_is_told_of_those_who_make_them(
     told = capsys.readouterr().err.splitlines()
     assert told == [
         "agent: 1 of 1 pod: it is not made yet",
-        "group big: 1 of 1 pod: it cannot be made: exceeded quota: small, requested: pods=1",
+        "group big: 1 of 1 pod: it cannot be made: exceeded quota: small, requested: pods=1; have it raised, or ask for"
+        " less",
+    ]
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_server_lacks(
+    server: KubernetesApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_the_chart(kind: str, name: str, component: str, status: dict[str, Any]) -> None:
+        part, chart = {"app.kubernetes.io/component": component}, {"app.kubernetes.io/managed-by": "Helm"}
+        labels = {"app.kubernetes.io/name": "epochal", **part, **chart}
+        server.put(path_to(kind, "training", name), {"metadata": {"name": name, "labels": labels}, "status": status})
+
+    last = {"terminated": {"exitCode": 5, "message": "error: cannot use the ledger postgresql://epochal@nowhere/l\n"}}
+    migrate = {"restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": last}
+    of_the_chart("Pod", "epochal-server-1", "server", {"initContainerStatuses": [migrate]})
+    missing = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "mine" not found'}}
+    of_the_chart("Pod", "epochal-mlflow-1", "mlflow", {"containerStatuses": [{"state": missing}]})
+    of_the_chart("Pod", "epochal-postgresql-0", "postgresql", READY)
+    of_the_chart("Pod", "epochal-test", "test", {"phase": "Failed"})
+    failure = {"type": "ReplicaFailure", "status": "True"}
+    forbidden = 'pods "epochal-server-5d" is forbidden: exceeded quota: small, requested: pods=1'
+    of_the_chart("Deployment", "epochal-server", "server", {"conditions": [{**failure, "message": forbidden}]})
+    assert main(["cluster", "status", "epochal"]) == NotFoundError.exit_code
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    ledger = "error: cannot use the ledger postgresql://epochal@nowhere/l"
+    assert told == [
+        f"warning: epochal-server-1: it has ended 2 times: exit code 5: {ledger}",
+        'warning: epochal-mlflow-1: CreateContainerConfigError: secret "mine" not found; make it, or name one that is'
+        " there",
+        "warning: epochal-server: its pod cannot be made: exceeded quota: small, requested: pods=1; have it raised, or"
+        " ask for less",
     ]

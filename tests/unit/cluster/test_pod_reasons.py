@@ -31,7 +31,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         (container(**waiting("ErrImageNeverPull")), [], "the image epochal:9 cannot be pulled: ErrImageNeverPull"),
         (
             container(**waiting("CreateContainerConfigError", 'secret "agent" not found')), [],
-            'CreateContainerConfigError: secret "agent" not found',
+            'CreateContainerConfigError: secret "agent" not found; make it, or name one that is there',
         ),
         (
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"exitCode": 5, "message": "no server"}}),
@@ -49,6 +49,16 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"reason": "OOMKilled"}}),
             [],
             "it has ended 3 times: it was killed for memory",
+        ),
+        (
+            container(state={"running": {}}, lastState={"terminated": {"exitCode": 5, "message": "no server"}}),
+            [],
+            "it has ended 3 times: exit code 5: no server",
+        ),
+        (
+            container(state={"terminated": {"exitCode": 1, "message": f"Traceback{' at' * 300}\nNo such host"}}),
+            [],
+            "at at No such host",
         ),
         (container(state={"terminated": {"exitCode": 1}}), [], "it has ended 4 times: exit code 1"),
         (
@@ -76,8 +86,8 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         ),
     ],
     ids=[
-        "pull", "never", "secret", "crash", "log", "oom", "ended", "mount", "other", "running", "evicted", "new",
-        "init", "no-init",
+        "pull", "never", "secret", "crash", "log", "oom", "again", "long", "ended", "mount", "other", "running",
+        "evicted", "new", "init", "no-init",
     ],
 )  # fmt: skip
 def test_why_a_pod_is_not_ready(status: dict[str, Any], events: list[dict[str, Any]], told: str) -> None:

@@ -116,11 +116,15 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
 def status_command(name: str | None, kube_context: str | None, namespace: str | None, output: Output) -> int:
     """Show the pods of the cluster NAME, and why those that are missing are; without a NAME of each in the namespace.
 
-    Exit code: 0 every pod that is asked for is ready, 5 one is not.
+    Where the chart's server, MLflow or PostgreSQL is not ready, which its cluster waits for, it warns of that and says
+    why. Exit code: 0 every pod of a cluster that is asked for is ready, 5 one is not.
     """
     api, where = _api(kube_context, namespace)
+    from epochal.cluster.release import troubles
     from epochal.cluster.status import names, read, status_of
 
+    for text in troubles(api, where):
+        render.warning(text)
     found = [status_of(read(api, where, one)) for one in ([name] if name else names(api, where))]
     if name is None:
         rows = [one.to_dict() for one in found]
