@@ -41,7 +41,7 @@ AGENT_DRAIN_SECONDS = 120
 """How long an agent that is to end has for saving the states of its jobs."""
 WORKER_DRAIN_SECONDS = 60
 
-_AGENTS_RAY = PodSize(cpus=0.25, memory=Bytes(2**30))
+_AGENTS_RAY = PodSize(cpus=0.1, memory=Bytes(2**30))
 """Of the agent's node of Ray, on which nothing runs."""
 _GCS_SECONDS = 10
 """For which that node waits for a head that does not answer. Ray's own are 60, and the agent has left after two."""

@@ -140,7 +140,7 @@ class WorkerGroup(PodSize):
 
 
 class Agent(PodSize):
-    """The process that leases jobs and runs them on this cluster. Its own Ray node takes 0.25 CPUs and 1 GiB more."""
+    """The process that leases jobs and runs them on this cluster. Its own Ray node takes 0.1 CPUs and 1 GiB more."""
 
     warm: Annotated[int, Field(ge=0, le=64)] | None = None
     """Warm workers a node keeps, 0.35 GiB each; default: its CPUs, at most 4."""
