@@ -43,8 +43,12 @@ WORKER_DRAIN_SECONDS = 60
 
 _AGENTS_RAY = PodSize(cpus=0.1, memory=Bytes(2**30))
 """Of the agent's node of Ray, on which nothing runs."""
-_GCS_SECONDS = 10
-"""For which that node waits for a head that does not answer. Ray's own are 60, and the agent has left after two."""
+_ENDS_SOON = {
+    # For so long it waits for a head that does not answer. Ray's own are 60, and the agent has left after two.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    # It is asked to end once the agent has: nothing is left to be drained.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+}
 _HEARD = "/tmp/heard"
 _HEARD_SECONDS = 15
 
@@ -232,7 +236,7 @@ def _agent(spec: ClusterSpec, namespace: str) -> Manifest:
 
 
 def _agents_ray(spec: ClusterSpec) -> Manifest:
-    env = [*plain({"RAY_gcs_rpc_server_reconnect_timeout_s": str(_GCS_SECONDS)}), *ray_token(spec)]
+    env = [*plain(_ENDS_SOON), *ray_token(spec)]
     node = container(spec, "ray", _AGENTS_RAY, env) | listening("node", NODE_PORT)
     node["volumeMounts"].append(_RAY_MOUNT)
     where = f"--node-manager-port={NODE_PORT} --metrics-export-port={METRICS_PORT}"
