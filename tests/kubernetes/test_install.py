@@ -168,7 +168,7 @@ IN_A_TASK = (
     + """
 import sys, ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
-ray.init(address="auto", log_to_driver=False, logging_level="critical")
+ray.init(address="auto", log_to_driver=False, logging_level=50)
 node = next(one["NodeID"] for one in ray.nodes() if one["Alive"] and one["NodeManagerAddress"] == sys.argv[1])
 print(json.dumps(ray.get(ray.remote(num_cpus=0)(look).options(scheduling_strategy=On(node, soft=False)).remote())))
 """
