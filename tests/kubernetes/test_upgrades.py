@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.states import Outcome
+from epochal.spec.load import load_spec
 from installation import QUICKSTART, STEPS, Installation
 from kubernetes_cluster import ROOT, Kubernetes, run
 
@@ -97,7 +97,7 @@ def test_a_ledger_of_the_first_version_is_upgraded_with_its_jobs(installed: Inst
     installed.kubectl("scale", "deployment", "epochal-server", "--replicas=0")
     server = "app.kubernetes.io/component=server"
     installed.kubectl("wait", "pod", "--selector", server, "--for=delete", "--timeout=120s")
-    spec = json.dumps(yaml.safe_load(QUICKSTART.read_text(encoding="utf-8")))
+    spec = json.dumps(load_spec(str(QUICKSTART)).spec.model_dump(mode="json"))
     in_its_place(installed, f"SPEC = {spec!r}\n{FIRST_LEDGER}")
     installed.chart = None
     installed.install()
