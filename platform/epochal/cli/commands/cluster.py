@@ -86,7 +86,7 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
         return
     api, namespace = _api(how["kube_context"], how["namespace"])
     from epochal.cluster.apply import apply
-    from epochal.cluster.waiting import wait_until_ready
+    from epochal.cluster.readiness import wait_until_ready
 
     is_dry, rows = how["dry_run"] == "server", []
     for one in apply(api, manifests(spec, namespace), force=how["force"], dry_run=is_dry):
