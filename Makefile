@@ -31,6 +31,14 @@ BUILDER ?= $(shell for one in docker podman buildah; do $$one info >/dev/null 2>
 BUILD_OPTIONS ?=
 TORCH_ARGUMENTS := $(if $(filter file,$(origin TORCH)),,--build-arg TORCH=$(TORCH) --build-arg TORCH_INDEX=$(TORCH_INDEX))
 
+# What follows `bench` names sections of it.
+ifeq ($(firstword $(MAKECMDGOALS)),bench)
+SECTIONS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(SECTIONS)
+$(SECTIONS): bench
+	@:
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo setup check test-unit test manifests test-all test-kubernetes bench index docs image format constraints clean
 
@@ -65,8 +73,8 @@ test-all: setup  ## every test, one after the other; those that need root are sk
 test-kubernetes: setup  ## on the cluster of KUBECONFIG, with the image EPOCHAL_IMAGE that its nodes have
 	$(PY) -m pytest tests/kubernetes
 
-bench: setup  ## the promises of the design, measured beside their peers
-	$(PY) tests/benchmarks/run.py
+bench: setup  ## the promises of the design, measured beside their peers; `make bench scale sweep`: these sections
+	$(PY) tests/benchmarks/run.py $(SECTIONS)
 
 index: setup  ## write the catalog's index, from its entries, and MLflow's tables, from its migrations
 	$(PY) -m epochal.catalog.generate

@@ -22,6 +22,7 @@ from epochal.ledger.values import LEASE_SECONDS
 
 CPUS = 16.0
 HEARTBEAT_SECONDS, WAIT_SECONDS = 2.5, 25
+WHY_SECONDS = 3.0
 JOB_SECONDS = 40.0
 """On average. How long one takes yet does not depend on how long it has taken, so every minute is like any other."""
 
@@ -196,6 +197,18 @@ class Agent:
         if status not in good:
             name = f"{what}: {status}"
             self._seen.wrong[name] = self._seen.wrong.get(name, 0) + 1
+
+
+async def ask_why(url: str, token: str, job_id: str, seen: Seen) -> None:
+    """As the page of a job that waits does."""
+    connection = Connection(url, token)
+    while True:
+        await asyncio.sleep(WHY_SECONDS)
+        began = time.perf_counter()
+        status, _ = await connection.ask("GET", f"/jobs/{job_id}/why")
+        seen.took.setdefault("why", []).append(time.perf_counter() - began)
+        if status != 200:
+            seen.wrong[f"why: {status}"] = seen.wrong.get(f"why: {status}", 0) + 1
 
 
 async def follow(url: str, token: str, job_id: str, seen: Seen) -> None:

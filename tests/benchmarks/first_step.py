@@ -1,6 +1,6 @@
 """Seconds from submit to the first optimizer step: two workers, the quickstart's model.
 
-Cold: nothing runs before, the figure includes the command's own start. Warm: a second job or trainer on what is up.
+Cold: nothing runs before, the figure includes the command's own start. Submitted: a second job on what is up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import epochal_job
 import ray_train
 import served
 import torchrun
-import warm_agent
 from contender import PEERS, workspace
 from measure import Measurement, Promise, Section, interleave
 
@@ -36,25 +35,20 @@ def measure(rounds: int, quick: bool) -> Section:
 
 
 PROMISES = [
-    Promise("warm, beside torchrun", "epochal warm", "torchrun", 0.25),
-    Promise("warm, beside torchrun tuned", "epochal warm", "torchrun, tuned", 0.25),
     Promise("submitted, beside torchrun", "epochal submit", "torchrun", 0.08),
     Promise("submitted, beside torchrun tuned", "epochal submit", "torchrun, tuned", 0.08),
     Promise("submitted, beside Ray Jobs + Ray Train", "epochal submit", "ray jobs", 0.02),
     Promise("submitted, beside Ray Jobs + Ray Train tuned", "epochal submit", "ray jobs, tuned", 0.02),
     Promise("submitted, an agent has it", "epochal leased"),
     Promise("submitted, every worker runs", "epochal running", limit=0.1),
-    Promise("warm, beside Ray Jobs + Ray Train", "epochal warm", "ray jobs", 0.1),
-    Promise("warm, beside Ray Jobs + Ray Train tuned", "epochal warm", "ray jobs, tuned", 0.1),
     Promise("cold, beside Ray Train", "epochal cold", "ray train cold", 0.5),
     Promise("cold, beside Ray Train tuned", "epochal cold", "ray train, tuned cold", 0.5),
-    Promise("warm, beside Ray Train warm", "epochal warm", "ray train warm"),
-    Promise("warm, beside Ray Train warm, tuned", "epochal warm", "ray train, tuned warm"),
+    Promise("submitted, beside a Ray Train that is up", "epochal submit", "ray train warm"),
+    Promise("submitted, beside a Ray Train that is up, tuned", "epochal submit", "ray train, tuned warm"),
     Promise("cold, beside torchrun", "epochal cold", "torchrun", 1.0),
 ]
 NOTES = [
-    "warm: the second job of an agent in the same process, 5 s after the first one's end; submitted: the same through\n"
-    "`epochal up` and the server's HTTP interface.",
+    "submitted: the second job of an `epochal up`, through the server's HTTP interface, 5 s after the first one's end.",
     "tuned: torchrun reads prepared tensors instead of importing scikit-learn; so does Ray Train, which also has no\n"
     "dashboard (Ray Jobs needs it) and whose controller polls every 0.1 s instead of every 2 s. Ray Jobs are measured\n"
     "on a cluster that is up and has run one job before.",
@@ -64,16 +58,14 @@ NOTES = [
 def _epochal() -> dict[str, float]:
     with workspace() as (folder, env), epochal_job.start(folder, env) as contender:
         cold = contender.first_step()
-    with workspace() as (folder, env), warm_agent.start(folder, env, jobs=2) as contender:
-        warm = contender.first_step(since=warm_agent.moment(contender, "submitted", 1))
-    return {"epochal cold": cold, "epochal warm": warm}
+    return {"epochal cold": cold}
 
 
 def _epochal_submit() -> dict[str, float]:
     with workspace() as (folder, env), served.start(folder, env, jobs=2) as contender:
-        submitted = warm_agent.moment(contender, "submitted", 1)
+        submitted = served.moment(contender, "submitted", 1)
         first_step = contender.first_step(since=submitted)
-        events = {what: warm_agent.moment(contender, what, 1) - submitted for what in ("leased", "running")}
+        events = {what: served.moment(contender, what, 1) - submitted for what in ("leased", "running")}
         return {"epochal submit": first_step} | {f"epochal {what}": after for what, after in events.items()}
 
 

@@ -54,7 +54,7 @@ class Section:
         verdict = "" if promise.limit is None else "kept" if judged <= promise.limit else "MISSED"
         return asdict(promise) | {"ours_median": ours, "peer_median": peer, "ratio": judged, "verdict": verdict}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {"section": self.name, "unit": self.unit, "raw": self.raw, "rows": self.rows(), "notes": self.notes}
 
 

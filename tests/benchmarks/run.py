@@ -52,7 +52,7 @@ def main() -> int:
             continue
         measure.show(section)
         broken += [f"{name}: {what}" for what in section.unmeasured()]
-        results.append(section.as_json())
+        results.append(section.to_dict())
         _write(options.json, results, broken)
     _write(options.json, results, broken)
     if broken:

@@ -14,7 +14,7 @@ from statistics import median, quantiles
 import psutil
 from accept import server
 from contender import workspace
-from crowd import JOB_SECONDS, Agent, Seen, follow
+from crowd import JOB_SECONDS, Agent, Seen, ask_why, follow
 from measure import Promise, Section, interleave
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -45,6 +45,7 @@ def measure(rounds: int, quick: bool) -> Section:
             Promise(f"{name}: leases lost", f"{name}: leases lost", limit=0),
             Promise(f"{name}: cores of the server", f"{name}: cores", limit=0.95),
             Promise(f"{name}: renewal, p95", f"{name}: renew, p95"),
+            Promise(f"{name}: why the last of them waits, p95", f"{name}: why, p95"),
             Promise(f"{name}: an event reaches its followers, p95", f"{name}: follow, p95"),
         ]
     promises = [one for one in promises if one.ours in raw]
@@ -67,7 +68,7 @@ def _measured(
                 f"agent-{number}": ledger.create_token(f"agent-{number}", Role.AGENT)[1] for number in range(agents)
             }
         with server(environment, Path(folder), url) as (address, token, process):
-            seen, cores = asyncio.run(_crowd(f"http://{address}", token, tokens, waiting[:followers], process.pid))
+            seen, cores = asyncio.run(_crowd(f"http://{address}", token, tokens, waiting, followers, process.pid))
         with Ledger.open(url) as ledger, ledger._database.read() as connection:
             lost = connection.scalars(select(attempts.c.epoch).where(attempts.c.outcome == Outcome.INTERRUPTED)).all()
     figures = {"leases lost": float(len(lost)), "cores": cores, "refused": float(sum(seen.wrong.values()))}
@@ -79,10 +80,13 @@ def _measured(
     return {f"{database}: {name}": value for name, value in sorted(figures.items())}
 
 
-async def _crowd(url: str, token: str, tokens: Mapping[str, str], followed: list[str], pid: int) -> tuple[Seen, float]:
+async def _crowd(
+    url: str, token: str, tokens: Mapping[str, str], waiting: list[str], followers: int, pid: int
+) -> tuple[Seen, float]:
     seen, process = Seen(), psutil.Process(pid)
     crowd = [asyncio.create_task(Agent(url, name, secret, seen).run()) for name, secret in tokens.items()]
-    crowd += [asyncio.create_task(follow(url, token, job_id, seen)) for job_id in followed]
+    crowd += [asyncio.create_task(follow(url, token, job_id, seen)) for job_id in waiting[:followers]]
+    crowd.append(asyncio.create_task(ask_why(url, token, waiting[-1], seen)))
     await asyncio.sleep(SETTLING)
     seen.clear()
     before = process.cpu_times()

@@ -5,6 +5,7 @@ Prints when each was submitted, leased and running (Unix seconds), or, imported,
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -13,14 +14,27 @@ from pathlib import Path
 
 from contender import BIN, Contender
 from epochal_job import write_spec
-from warm_agent import PAUSE_SECONDS
+from steps import wait_for
 
 from epochal.urls import free_port
+
+PAUSE_SECONDS = 5.0
+"""Between the end of a job and the next submission: nobody submits in the moment in which a job ends."""
 
 
 def start(folder: Path, env: Mapping[str, str], jobs: int) -> Contender:
     command: list[str | Path] = [sys.executable, Path(__file__), write_spec(folder), str(jobs)]
     return Contender(command, folder, env)
+
+
+def moment(contender: Contender, what: str, index: int) -> float:
+    """When the ``index``-th job was ``what`` (Unix seconds), such as ``submitted``, once the contender has said so."""
+
+    def find() -> float | None:
+        moments = re.findall(rf"^{what} (\S+)$", contender.log.read_text(errors="replace"), re.MULTILINE)
+        return float(moments[index]) if len(moments) > index else None
+
+    return wait_for(f"job {index} {what}", find, contender.alive)
 
 
 def main(spec: Path, jobs: int) -> None:

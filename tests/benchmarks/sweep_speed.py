@@ -103,7 +103,7 @@ def _swept(spec: Mapping[str, Any], cold: bool = False) -> tuple[float, float, i
         shutil.copytree(SLOW, folder / "code")
         path = folder / "sweep.yaml"
         path.write_text(json.dumps(spec))
-        warm: list[str | Path] = [sys.executable, Path(warm_agent.__file__), path, "1"]
+        warm: list[str | Path] = [sys.executable, Path(warm_agent.__file__), path]
         command = [BIN / "epochal", "run", path, "-q"] if cold else warm
         with Contender(command, folder, env | {"PYTHONPATH": ""}) as contender:
             contender.wait(900)

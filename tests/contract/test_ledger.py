@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger_steps import SPEC, leased, running, state, submit
+from sqlalchemy import event
 
 from epochal.errors import ConflictError, NotFoundError, StaleLeaseError
 from epochal.ledger.ledger import Ledger
@@ -87,6 +90,20 @@ class TestLookingUp:
         assert [job.id for job in ledger.jobs(submitted_by="ada")] == [first.id]
         assert ledger.counts()[JobState.QUEUED] == 2
         assert ledger.counts()[JobState.RUNNING] == 0
+
+    def test_the_newest_of_some_states_are_found_without_sorting_all_jobs(self, tmp_path: Path) -> None:
+        plans: list[str] = []
+
+        def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+            if statement.startswith("SELECT") and "FROM jobs" in statement:
+                asked = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.extend(line[3] for line in asked)
+
+        with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+            event.listen(ledger._database.engine, "before_cursor_execute", explain)
+            assert ledger.jobs([JobState.SUCCEEDED, JobState.FAILED], limit=100) == []
+        assert sum("jobs_recent (state=?)" in line for line in plans) == 2
+        assert not [line for line in plans if line.startswith("SCAN jobs")]
 
 
 class TestQueue:

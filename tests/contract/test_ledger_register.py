@@ -166,7 +166,7 @@ class TestQuotas:
             ledger.set_quota("user", "anna", cpus=-1)
 
 
-class TestUpkeep:
+class TestHousekeeping:
     def test_ping(self, ledger: Ledger) -> None:
         ledger.ping()
 

@@ -18,6 +18,7 @@ from epochal.errors import UnreachableError, UsageError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import Attempt, Event, FullJob, Job, QueueEntry, Why
 from epochal.names import checked_name, in_path
+from epochal.tracking.pages import page_of
 
 LONGEST_QUEUE = 10_000
 _PAGE = 100
@@ -53,6 +54,15 @@ class JobCalls:
             ConflictError: the beginning fits several.
         """
         return FullJob.from_dict(self._http.get(job_path(ref)))
+
+    def run_page(self, ref: str) -> str | None:
+        """The address of the job's run in MLflow, for a browser; None where it has no run yet, or MLflow no address.
+
+        Raises:
+            NotFoundError, ConflictError: as ``job``.
+        """
+        job = self.job(ref)
+        return page_of(job.tracking_uri, job.run_id, job.experiment_id)
 
     def jobs(
         self,

@@ -16,8 +16,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from epochal.backoff import pause_after
+from epochal.cluster.api_errors import refusal
 from epochal.cluster.kinds import Manifest
-from epochal.cluster.refusals import refusal
 from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError, UsageError
 from epochal.redaction import said
 

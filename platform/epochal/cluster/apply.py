@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from epochal.cluster.api import Api
+from epochal.cluster.api_errors import owners
 from epochal.cluster.kinds import Manifest, path_of
-from epochal.cluster.refusals import owners
 from epochal.errors import ConflictError
 
 SCALER = "epochal-agent"

@@ -45,10 +45,10 @@ _SEE = "GET /api/v1/openapi.json describes every request"
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(as_json(content), status, headers, media_type="application/json")
+    return Response(json_bytes(content), status, headers, media_type="application/json")
 
 
-def as_json(content: Any) -> bytes:
+def json_bytes(content: Any) -> bytes:
     """In ASCII, on one line: text that is no valid Unicode travels too."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 

@@ -54,16 +54,18 @@ class RestartableServer:
 class PlayedAgent:
     """Does what an agent tells a server, when the test says so; no workers."""
 
-    name, incarnation = "played", "one"
+    incarnation = "one"
 
-    def __init__(self, server: RestartableServer) -> None:
+    def __init__(self, server: RestartableServer, name: str = "played") -> None:
+        self.name = name
         self.ledger = RemoteLedger(server.url, server.token)
         self._server = server
         self.owner = f"{self.name}/{self.incarnation}"
 
-    def appear(self, cpus: float = 4.0, **detail: Any) -> None:
+    def appear(self, cpus: float = 4.0, storage: str | None = None, **detail: Any) -> None:
         share = {"CPU": cpus}
-        self.ledger.heartbeat(self.name, self.incarnation, [Node("node-1", "here", share, share)], (), detail)
+        nodes = [Node("node-1", "here", share, share)]
+        self.ledger.heartbeat(self.name, self.incarnation, nodes, (), detail, storage)
 
     def lease(self, job_id: str) -> Lease:
         """This very job, which agents do not choose: straight from the server's ledger."""

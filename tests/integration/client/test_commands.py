@@ -68,6 +68,11 @@ def test_several_specs_or_none(run: Run, tmp_path: Path, spec: str, client: Clie
     code, out, _ = run("submit", spec, other, "-o", "name")
     assert code == 0
     assert [client.job(identity).name for identity in out.split()] == ["small", "other"]
+    code, out, err = run("submit", spec, other)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["ID", *(job.id for job in client.jobs(limit=2)[::-1])], (
+        err
+    )
     before = len(client.jobs(limit=1000))
     wrong = written(tmp_path / "wrong.yaml", train={"epochs": 0})
     worse = written(tmp_path / "worse.yaml", model={"name": "mpl"})

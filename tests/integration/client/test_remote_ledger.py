@@ -44,7 +44,9 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     progress = client.job(job.id).progress
     assert progress is not None
     assert progress["step"] == 3
+    assert client.run_page(job.id) is None
     assert agent.ledger.set_run(lease, "run-1", "http://mlflow").run_id == "run-1"
+    assert client.run_page(job.id) == "http://mlflow/#/runs/run-1?workflowType=machine_learning"
     agent.ledger.set_data(lease, {"train_samples": 9})
     assert client.job(job.id).data == {"train_samples": 9}
     agent.ledger.saved(lease, 3, "checkpoints/step-3")
@@ -58,6 +60,23 @@ def test_a_job_from_lease_to_success(client: Client, agent: PlayedAgent, submit:
     assert (attempts[0].checkpoint_step, attempts[0].checkpoint_path) == (3, "checkpoints/step-3")
     assert [event.kind for event in client.events(job.id)].count("waiting") == 1
     assert agent.ledger.job(job.id).run_id == "run-1"
+
+
+def test_a_job_goes_on_only_where_its_checkpoints_are(own_server: RestartableServer) -> None:
+    """By what agents say of their storage in heartbeats, over HTTP."""
+    here, elsewhere = PlayedAgent(own_server), PlayedAgent(own_server, "elsewhere")
+    here.appear(storage="storage-a")
+    elsewhere.appear(storage="storage-b")
+    job = own_server.client().submit(SPEC).job
+    lease = here.ledger.lease(here.owner, 30.0)
+    assert lease is not None
+    here.ledger.running(lease, 1)
+    here.ledger.saved(lease, 3, "checkpoints/step-3")
+    here.ledger.retry(lease, Reason.INTERRUPTED, "Ray was lost", lost=True)
+    assert elsewhere.ledger.lease(elsewhere.owner, 30.0) is None
+    again = here.ledger.lease(here.owner, 30.0)
+    assert again is not None
+    assert (again.job.id, again.epoch) == (job.id, 2)
 
 
 def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RestartableServer) -> None:

@@ -87,8 +87,8 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
         return
     api, namespace = _api(how["kube_context"], how["namespace"])
     from epochal.cluster.apply import apply
+    from epochal.cluster.readiness import wait_until_ready
     from epochal.cluster.status import names
-    from epochal.cluster.waiting import wait_until_ready
 
     is_dry, rows = how["dry_run"] == "server", []
     if how["prune"] and spec.part_of is not None:

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from epochal.errors import EpochalError
 from epochal.server.auth import Reader
-from epochal.server.error_responses import answer, as_json
+from epochal.server.error_responses import answer, json_bytes
 from epochal.server.log_store import Log, LogStore, Stream, cursor_text, positions_of, text_of
 from epochal.server.notifier import about, is_set_within, logs_of
 from epochal.server.openapi import answers
@@ -83,7 +83,7 @@ async def _event_lines(services: Services, job_id: str, after: int) -> AsyncIter
             except EpochalError:
                 return  # such as a database that is away: whoever listens asks again, and is told
             if found or done:
-                yield as_json({"events": [event.to_dict() for event in found], "done": done}) + b"\n"
+                yield json_bytes({"events": [event.to_dict() for event in found], "done": done}) + b"\n"
             if done:
                 return
             if found:
