@@ -35,6 +35,7 @@ AXES: Axes = {
     "precision": ("fp32", "bf16", "fp16"),
     "accumulation": ("no", "yes"),
     "clipping": ("no", "yes"),
+    "parameter groups": ("no", "yes"),
     "loader_workers": ("0", "1"),
     "compile": ("no", "yes"),
     "resumed": ("in mid-epoch", "between epochs"),
@@ -64,6 +65,7 @@ _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     },
     "accumulation": lambda value: {"train": {"micro_batch_size": 2}} if value == "yes" else {},
     "clipping": lambda value: {"train": {"clip_grad_norm": 0.5}} if value == "yes" else {},
+    "parameter groups": lambda value: {},
     "loader_workers": lambda value: {"data": {"loader_workers": int(value)}},
     "compile": lambda value: {"train": {"compile": value == "yes"}},
     "resumed": lambda value: {"checkpoint": {"every": "3steps" if value == "in mid-epoch" else "4steps"}},
@@ -83,6 +85,9 @@ def document(case: Case) -> dict[str, Any]:
     for axis, value in case.items():
         for section, fields in _FIELDS[axis](value).items():
             tree[section] = {**tree.get(section, {}), **fields}
+    if case.get("parameter groups") == "yes":
+        groups = [{"parameters": ["*bias"], "lr": 0.005}]
+        tree["train"]["optimizer"] = {**tree["train"].get("optimizer", {}), "groups": groups}
     if case.get("model") == "batch norm" and case.get("accumulation") == "yes":
         tree["train"]["batch_norm"] = "local"  # as it has to be
     return tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -152,17 +152,17 @@ def spec(**train: Any) -> JobSpec:
     return JobSpec.model_validate({**named, "train": chosen, **sections})
 
 
-def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1)
+def adamw(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    return torch.optim.AdamW(parameters.values(), lr=0.01, weight_decay=0.1)
 
 
-def sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+def sgd(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    return torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
 
 
-def quiet_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+def quiet_sgd(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """For losses 300 times as large."""
-    return torch.optim.SGD(parameters, lr=0.1 / 300)
+    return torch.optim.SGD(parameters.values(), lr=0.1 / 300)
 
 
 def falling(step: int, total: int) -> float:

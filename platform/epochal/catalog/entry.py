@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -79,11 +79,16 @@ class LossEntry(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
     scalars: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter], float], Optimizer]]):
-    """``build(params, parameters, lr)``; a spec that cannot give what it ``needs`` is refused.
+Group = dict[str, Any]
+"""Parameters and their settings, as torch's optimizers take them: ``{"params": [...], "lr": 0.1}``."""
 
-    ``whole_matrices``: it cannot step on the shards of ``strategy: fsdp``.
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry[Callable[[Any, Sequence[Group], float], Optimizer]]):
+    """``build(params, groups, lr)``; a spec that cannot give what it ``needs`` is refused.
+
+    ``lr`` and ``params`` are for whatever a group does not say. ``whole_matrices``: it cannot step on the shards of
+    ``strategy: fsdp``.
     """
 
     needs: tuple[OptimizerNeed, ...] = ()

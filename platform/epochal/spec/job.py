@@ -39,6 +39,17 @@ class Data(Component):
     """Processes a worker uses to load data; 0 loads in the training process."""
 
 
+class ParameterGroup(Section):
+    """Some of a model's parameters, with settings of their own; whatever it leaves out is the optimizer's."""
+
+    parameters: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    """Which, as shell patterns over their names: `backbone.*`. A parameter is in the first group that names it."""
+    lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] | None = None
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight decay."""
+
+
 class Optimizer(Choice):
     """An optimizer of torch by name, its parameters beside it."""
 
@@ -46,6 +57,10 @@ class Optimizer(Choice):
     """The optimizer."""
     lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] = 1e-3
     """Peak learning rate."""
+    decay_on: Literal["all", "matrices"] = "all"
+    """What weight decay is for: `matrices` leaves out biases, norms and whatever else has fewer than two dimensions."""
+    groups: list[ParameterGroup] = []
+    """Parameters with a learning rate or weight decay of their own."""
 
 
 class LrSchedule(Choice):

@@ -77,7 +77,7 @@ class Loop:
         self.strategy.wrap(model)
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
-        trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
+        trained = {name: one for name, one in self.strategy.module.named_parameters() if one.requires_grad}
         return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:

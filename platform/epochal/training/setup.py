@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,15 @@ from epochal.training.shares import refuse_dependent
 class Setup:
     """A job spec and the pieces built from it.
 
-    ``optimizer`` is built from the parameters that are trained, after the model was wrapped; ``lr_factor(step,
-    total_steps)`` is what the peak learning rate is multiplied with at a step, counted from 0.
+    ``optimizer`` is built from the parameters that are trained, by name, after the model was wrapped;
+    ``lr_factor(step, total_steps)`` is what the peak learning rate is multiplied with at a step, counted from 0.
     """
 
     spec: JobSpec
     model: nn.Module
     task: Task
     data: LoadedData
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Mapping[str, nn.Parameter]], Optimizer]
     lr_factor: Callable[[int, int], float]
     checked: Checked = field(default_factory=Checked)
 

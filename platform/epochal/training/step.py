@@ -55,10 +55,10 @@ class Stepper:
         self._trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def set_lr(self, factor: float) -> float:
-        """Set every group's rate to its peak times ``factor``; the first group's."""
+        """Set every group's rate to its peak times ``factor``; that of what is in no group of the spec."""
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        return float(self.peaks[0] * factor)
+        return float(self.optimizer.defaults["lr"] * factor)
 
     def gradients(self, loaded: Loaded, together: Callable[[], None] = lambda: None) -> Gradients:
         """Leave the gradient of the global batch's mean loss in the parameters.

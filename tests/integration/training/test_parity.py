@@ -35,7 +35,7 @@ TWO_ARE_SLOW = [pytest.param(*gang, marks=pytest.mark.slow) if gang[0] == 2 else
 def plain_loop(job: Any, weighted: bool = False, **changes: Any) -> dict[str, Any]:
     """What a person would write for one process: no part of the training package but the order of the samples."""
     setup = pieces.setup(job, changes.pop("build", pieces.mlp), **changes)
-    model, optimizer, train = setup.model, setup.optimizer(setup.model.parameters()), setup.data.train
+    model, optimizer, train = setup.model, setup.optimizer(dict(setup.model.named_parameters())), setup.data.train
     peak = optimizer.param_groups[0]["lr"]
     sampler = Sampler(len(train), job.train.global_batch_size, job.train.seed)
     class_weights = pieces.WeightedClassification.weights if weighted else None
