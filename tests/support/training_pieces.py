@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -165,7 +165,7 @@ def quiet_sgd(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     return torch.optim.SGD(parameters.values(), lr=0.1 / 300)
 
 
-def falling(step: int, total: int) -> float:
+def falling(step: int, total: int, seen: Sequence[float] = ()) -> float:
     return 1 - step / total
 
 

@@ -6,7 +6,7 @@ A name is looked up in the catalog, unless it is an import path ``module:attribu
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -150,9 +150,13 @@ def _by_decay(choice: OptimizerChoice, parameters: Collection[nn.Parameter], set
         yield {"params": spared, **settings, "weight_decay": 0.0}
 
 
-def build_lr_schedule(choice: LrSchedule) -> Callable[[int, int], float]:
-    """``(step, total)`` to the factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
+LrFactor = Callable[[int, int, Sequence[float]], float]
+"""``(step, total, seen)`` to the factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``;
+``seen`` are the values of the schedule's ``metric`` at the validations before it."""
 
+
+def build_lr_schedule(choice: LrSchedule) -> LrFactor:
+    """
     Linear warm-up first: step ``w`` of a warm-up of ``w`` steps is the first at the schedule's own start.
 
     Raises:
@@ -162,12 +166,12 @@ def build_lr_schedule(choice: LrSchedule) -> Callable[[int, int], float]:
     entry = LR_SCHEDULES.get(choice.name)
     params = validated(entry.params, choice.params, "train.lr_schedule")
 
-    def factor(step: int, total: int) -> float:
+    def factor(step: int, total: int, seen: Sequence[float] = ()) -> float:
         warmup = min(steps_of(choice.warmup, total), total) if choice.warmup else 0
         after = max(1, total - warmup)
         if step < warmup:
-            return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
-        return entry.build(params, step - warmup, after)
+            return entry.build(params, 0, after, ()) * (step + 1) / (warmup + 1)
+        return entry.build(params, step - warmup, after, seen)
 
     return factor
 

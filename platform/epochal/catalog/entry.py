@@ -95,8 +95,9 @@ class OptimizerEntry(Entry[Callable[[Any, Sequence[Group], float], Optimizer]]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrScheduleEntry(Entry[Callable[[Any, int, int], float]]):
-    """``build(params, step, total_steps)`` returns the factor on the peak learning rate, a pure function.
+class LrScheduleEntry(Entry[Callable[[Any, int, int, Sequence[float]], float]]):
+    """``build(params, step, total_steps, seen)`` returns the factor on the peak learning rate, a pure function.
 
-    ``step`` counts from 0 after the warm-up, ``total_steps`` are those after the warm-up.
+    ``step`` counts from 0 after the warm-up, ``total_steps`` are those after the warm-up. ``seen`` are the values that
+    ``params.metric`` had at the validations before; nothing where the schedule has no such parameter.
     """

@@ -128,12 +128,13 @@ def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
 
 
 def _wrong_metrics(spec: JobSpec, data: LoadedData, task: Task, left_out: Mapping[str, str]) -> Iterator[Problem]:
-    sections = zip(WAITING, (spec.objective, spec.train.early_stopping), strict=True)
+    sections = (spec.objective, spec.train.early_stopping)
+    metrics = [*(section and section.metric for section in sections), spec.train.lr_schedule.params.get("metric")]
     absent = "" if data.validation else "this dataset has no sample for it"
     if absent and spec.data.params.get("validation") == 0:
         absent = "data.params.validation is 0"
     known = task.known_metrics if isinstance(task, TellsMetrics) else ()
-    wanted = {path: section.metric for path, section in sections if section is not None}
+    wanted = {path: metric for path, metric in zip(WAITING, metrics, strict=True) if metric is not None}
     return unmet(wanted, Given(_named(task), known, absent, left_out))
 
 

@@ -161,7 +161,7 @@ class Loop:
             loaded = next(batches)
             clock.mark()
             self.control.tick("train", step)
-            lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
+            lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps, self.state.seen))
             gradients = stepper.gradients(loaded, clock.mark)
             clock.mark()
             norm = stepper.update()

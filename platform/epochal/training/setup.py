@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
-from epochal.catalog.build import build_lr_schedule, build_model, build_optimizer, build_task, load_data
+from epochal.catalog.build import LrFactor, build_lr_schedule, build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
@@ -24,7 +24,7 @@ class Setup:
     """A job spec and the pieces built from it.
 
     ``optimizer`` is built from the parameters that are trained, by name, after the model was wrapped;
-    ``lr_factor(step, total_steps)`` is what the peak learning rate is multiplied with at a step, counted from 0.
+    ``lr_factor`` is what the peak learning rate is multiplied with.
     """
 
     spec: JobSpec
@@ -32,7 +32,7 @@ class Setup:
     task: Task
     data: LoadedData
     optimizer: Callable[[Mapping[str, nn.Parameter]], Optimizer]
-    lr_factor: Callable[[int, int], float]
+    lr_factor: LrFactor
     checked: Checked = field(default_factory=Checked)
 
 

@@ -67,6 +67,10 @@ F1 = {"name": "classification", "params": {"metrics": ["f1"]}}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"train": {"lr_schedule": {"name": "reduce_on_plateau", **goal("val/acuracy")}}},
+            "there is no metric 'val/acu",
+        ),
         ({"objective": goal("val/acuracy")}, "there is no metric 'val/acuracy'"),
         ({"objective": goal("val/mae")}, "there is no metric 'val/mae'"),
         ({"objective": goal("val/accuracy"), "task": F1}, "there is no metric 'val/accuracy'"),

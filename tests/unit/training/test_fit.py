@@ -16,7 +16,7 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 import training_pieces as pieces
-from epochal.catalog.build import build_optimizer
+from epochal.catalog.build import build_lr_schedule, build_optimizer
 from epochal.catalog.data import Batch, SampleSplit
 from epochal.catalog.optimizers import OPTIMIZERS
 from epochal.errors import CheckpointError, EpochalError, NonFiniteLossError, SpecError, TrainingError
@@ -358,3 +358,21 @@ def test_another_optimizer_cannot_go_on(tmp_path: Path) -> None:
     train(pieces.spec(), tmp_path, optimizer=pieces.sgd)
     with pytest.raises(CheckpointError, match="is missing"):
         train(pieces.spec(epochs=3), tmp_path, resume=True)
+
+
+PLATEAU = {"name": "reduce_on_plateau", "metric": "val/loss", "mode": "min", "gamma": 0.5, "patience": 0}
+
+
+def test_a_plateau_lowers_the_rate_and_is_remembered(tmp_path: Path) -> None:
+    job = pieces.spec(epochs=5, lr_schedule=PLATEAU, checkpoint__every="10steps", checkpoint__keep={"latest": 9})
+    changes: dict[str, Any] = {"task": pieces.AtTheAnswer(), "lr_factor": build_lr_schedule(job.train.lr_schedule)}
+    unbroken = train(job, tmp_path, **changes)[1]["train/lr"]
+    assert [rate / 0.01 for _, rate in unbroken[::4]] == pytest.approx([1, 1, 0.5, 0.25, 0.125])
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000020")
+    assert train(job, tmp_path, resume=True, **changes)[1]["train/lr"] == unbroken[10:]
+
+
+def test_a_plateau_of_a_metric_that_there_is_not_is_told(tmp_path: Path) -> None:
+    job = pieces.spec(lr_schedule={**PLATEAU, "metric": "val/los"})
+    with pytest.raises(TrainingError, match="gives no metric 'val/los'.*did you mean 'val/loss'"):
+        train(job, tmp_path, lr_factor=build_lr_schedule(job.train.lr_schedule))
