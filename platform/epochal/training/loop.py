@@ -218,6 +218,7 @@ class Loop:
             if not math.isfinite(record.loss):
                 return
             metrics = {"train/loss": record.loss, "train/lr": record.lr}
+            metrics |= {f"train/{name}": value for name, value in record.logs.items()}
             if record.grad_norm is not None:
                 metrics["train/grad_norm"] = record.grad_norm
             self.recorder.log(record.step, metrics, record.timestamp)

@@ -117,6 +117,15 @@ def test_accumulates_to_the_same(gang: TestGang, tmp_path: Path, world_size: int
     assert_same(of_gang(gang, world_size, strategy, job, tmp_path), plain_loop(job))
 
 
+@pytest.mark.parametrize(("world_size", "strategy"), [(3, "ddp"), (3, "fsdp")])
+def test_what_a_task_logs(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
+    job = pieces.spec(epochs=2, micro_batch_size=2)
+    _, one = of_gang(gang, 1, strategy, job, tmp_path / "one", task=pieces.Counting())
+    _, many = of_gang(gang, world_size, strategy, job, tmp_path / "many", task=pieces.Counting())
+    assert many["train/right"] == one["train/right"]
+    assert many["val/right"] == one["val/right"] == one["val/accuracy"]
+
+
 @pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
 def test_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     job = pieces.spec(epochs=2, micro_batch_size=2, clip_grad_norm=0.5)

@@ -19,6 +19,7 @@ import training_pieces as pieces
 from epochal.catalog.build import build_lr_schedule, build_optimizer
 from epochal.catalog.data import Batch, SampleSplit
 from epochal.catalog.optimizers import OPTIMIZERS
+from epochal.catalog.task import Loss
 from epochal.errors import CheckpointError, EpochalError, NonFiniteLossError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
@@ -374,5 +375,45 @@ def test_a_plateau_lowers_the_rate_and_is_remembered(tmp_path: Path) -> None:
 
 def test_a_plateau_of_a_metric_that_there_is_not_is_told(tmp_path: Path) -> None:
     job = pieces.spec(lr_schedule={**PLATEAU, "metric": "val/los"})
-    with pytest.raises(TrainingError, match="gives no metric 'val/los'.*did you mean 'val/loss'"):
+    with pytest.raises(TrainingError, match=r"gives no metric 'val/los'.*did you mean 'val/loss'"):
         train(job, tmp_path, lr_factor=build_lr_schedule(job.train.lr_schedule))
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+def test_what_a_task_logs_is_shown_as_a_mean(tmp_path: Path, micro_batch_size: int | None) -> None:
+    job = pieces.spec(micro_batch_size=micro_batch_size)
+    _, plain = train(job, tmp_path / "plain")
+    _, history = train(job, tmp_path / "counting", task=pieces.Counting())
+    assert history["val/right"] == history["val/accuracy"] == plain["val/accuracy"]
+    assert history["train/loss"] == plain["train/loss"]
+    assert [step for step, _ in history["train/right"]] == list(range(1, 9))
+    assert all((8 * share).is_integer() for _, share in history["train/right"])
+
+
+class Forgetful(pieces.Counting):
+    """Logs nothing in a step whose first sample is of class 0."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        return loss._replace(logs={}) if batch["target"][0] == 0 else loss
+
+
+class Taken(pieces.Counting):
+    name = "lr"
+
+
+class Twice(pieces.Counting):
+    name = "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Forgetful, "the task logs .* for a batch, and for one before"),
+        (Taken, "the task logs lr, which every training does"),
+        (Twice, "the task logs accuracy, a metric of it too"),
+    ],
+)
+def test_what_a_task_cannot_log_is_told(tmp_path: Path, task: type[pieces.Counting], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train(pieces.spec(), tmp_path, task=task())
