@@ -93,7 +93,8 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
 
 def _unseen(data: LoadedData) -> Iterator[str]:
     train, held_out = targets_of(data.train), targets_of(data.validation) if data.validation else None
-    if data.info.target.classes is None or train is None or held_out is None:
+    target = data.info.target
+    if target.classes is None or target.shape or train is None or held_out is None:
         return
     if len(rows := (~torch.isin(held_out, train)).flatten().nonzero().flatten()):
         told = f"{len(rows):,} of {len(held_out):,} validation samples are of classes that no training sample has"

@@ -17,5 +17,10 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "resnet": "epochal.catalog.architectures.resnet:ENTRY",
         "recurrent": "epochal.catalog.architectures.recurrent:ENTRY",
         "transformer": "epochal.catalog.architectures.transformer:ENTRY",
+        "bert": "epochal.catalog.architectures.bert:ENTRY",
+        "gpt": "epochal.catalog.architectures.gpt:ENTRY",
+        "llama": "epochal.catalog.architectures.llama:ENTRY",
+        "vit": "epochal.catalog.architectures.vit:ENTRY",
+        "unet": "epochal.catalog.architectures.unet:ENTRY",
     },
 )

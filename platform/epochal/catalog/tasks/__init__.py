@@ -14,5 +14,7 @@ TASKS: Registry[TaskEntry] = Registry(
     {
         "classification": "epochal.catalog.tasks.classification:ENTRY",
         "regression": "epochal.catalog.tasks.regression:ENTRY",
+        "segmentation": "epochal.catalog.tasks.segmentation:ENTRY",
+        "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
     },
 )
