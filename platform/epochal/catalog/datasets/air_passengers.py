@@ -35,12 +35,12 @@ class AirPassengersParams(Params):
     horizon: Annotated[int, Bounds(ge=1, le=36)] = 6
     """Months that are predicted."""
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.2
-    """Share of the windows held out for validation: the last ones, of which no training window has a month to predict."""
+    """Share of the windows held out for validation: the last ones, whose months no training window predicts."""
 
 
 def build(params: AirPassengersParams, folder: Path) -> LoadedData:
-    """input: (window, 1) and target: (horizon,), logarithms of the numbers: shifted and scaled to mean 0 and deviation 1
-    of the months before validation begins."""
+    """input: (window, 1) and target: (horizon,), logarithms of the numbers, shifted and scaled to mean 0 and deviation
+    1 of the months before validation begins."""
     series = torch.tensor(PASSENGERS, dtype=torch.float64).log()
     windows = series.unfold(0, params.window + params.horizon, 1)
     held_out = round(len(windows) * params.validation)

@@ -1,4 +1,4 @@
-"""Text as sequences of characters or bytes, each with the next one to predict: a file of yours, or Python's own manual."""
+"""Text as sequences of characters or bytes, and the one after each of them: a file of yours, or Python's own manual."""
 
 from __future__ import annotations
 
