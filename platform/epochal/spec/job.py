@@ -85,6 +85,18 @@ class EarlyStopping(Section):
     """The least change that counts as an improvement."""
 
 
+class Average(Section):
+    """Means of the weights over the steps: it is they that are validated and exported, the last weights beside them.
+    What is no parameter, such as a batch norm's statistics, is not averaged."""
+
+    kind: Literal["ema", "swa"] = "ema"
+    """`ema` is an exponential moving average, `swa` the mean of all steps from `start` on."""
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Of `ema`: what is kept of the mean in a step."""
+    start: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Steps before the first that counts: below 1 a fraction of all steps, otherwise a number of them."""
+
+
 class Train(Section):
     """How to train."""
 
@@ -103,6 +115,7 @@ class Train(Section):
     batch_norm: Literal["sync", "local"] = "sync"
     """Whose samples batch norms take their statistics of: `sync` those of all workers, so that the result does not
     depend on their number, for two messages a layer and step; `local` those of one forward pass on one worker."""
+    average: Average | None = None
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False

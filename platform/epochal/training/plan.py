@@ -241,7 +241,8 @@ def _zeros(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
 def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
     count = spec.resources.max_workers
     shares = [end - start for start, end in (part(batch, rank, count) for rank in (0, count - 1))]
-    held = cost.weights + cost.gradients + cost.optimizer_state
+    means = cost.gradients if spec.train.average else 0  # as large: of each parameter that is trained
+    held = cost.weights + cost.gradients + cost.optimizer_state + means
     return Workers(
         count=count,
         least=spec.resources.min_workers,
