@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from epochal.catalog.data import Batch, DataInfo, Field
@@ -22,6 +22,7 @@ INFOS = (
     DataInfo(Field((6,)), Field((3,))),
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
+    DataInfo(Field((6,), torch.int64, classes=9), Field(())),
 )
 BUILT_IN = [name for name, _ in TASKS.built_in()]
 
@@ -37,7 +38,25 @@ def _fitting(entry: TaskEntry) -> list[DataInfo]:
     return fitting
 
 
-def _model(info: DataInfo) -> nn.Module:
+class Latent(nn.Module):
+    """x: (batch, 6), to two latent numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+        self.eval()  # drawn numbers would differ from pass to pass
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        return mean, log_variance
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.decoder(latent)
+
+
+def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
+        return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
     return nn.Sequential(nn.Linear(6, prod(info.target.predicted)), nn.Unflatten(1, (*info.target.predicted, 1)))
 
 
@@ -60,7 +79,7 @@ def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
 def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, batch = entry.build(entry.params(), info), info.example(10)
-        model = _model(info)
+        model = _model(info, entry)
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
         ]
@@ -73,7 +92,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None
 
 def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, model = entry.build(entry.params(), info), _model(info)
+        task, model = entry.build(entry.params(), info), _model(info, entry)
         loss = task.loss(model, info.example(0)).total
         loss.backward()
         assert loss == 0
@@ -83,7 +102,7 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, batch = entry.build(entry.params(), info), info.example(10)
-        outputs = task.loss(_model(info), batch).outputs
+        outputs = task.loss(_model(info, entry), batch).outputs
         whole, parts = task.metrics(), task.metrics()
         _fed(task, whole, outputs, batch)
         for part in (slice(0, 4), slice(4, 10)):

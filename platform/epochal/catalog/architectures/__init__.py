@@ -22,5 +22,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "llama": "epochal.catalog.architectures.llama:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",
         "unet": "epochal.catalog.architectures.unet:ENTRY",
+        "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
+        "vae": "epochal.catalog.architectures.vae:ENTRY",
     },
 )
