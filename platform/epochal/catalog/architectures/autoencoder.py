@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import Annotated
 
@@ -26,7 +27,7 @@ class AutoencoderParams(Params):
 def layers(widths: list[int], kind: Activation) -> nn.Sequential:
     """Fully connected, of these widths, with a nonlinearity between them."""
     made = nn.Sequential()
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         made.extend([*([activation(kind)] if len(made) else []), nn.Linear(inputs, outputs)])
     return made
 

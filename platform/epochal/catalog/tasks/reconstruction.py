@@ -32,7 +32,7 @@ class ReconstructionParams(Params):
 
 class VariationalParams(ReconstructionParams):
     kl: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the divergence from a normal distribution beside the squared error, both sums over a sample's values."""
+    """Weight of the divergence from a normal distribution beside the loss, which is summed over a sample's values."""
 
 
 @runtime_checkable
