@@ -30,9 +30,10 @@ def renamed(weights: dict[str, Tensor], names: dict[str, str], left_out: tuple[s
     found = {}
     for name, value in weights.items():
         if not any(part in name for part in left_out):
+            own = name
             for old, new in names.items():
-                name = name.replace(old, new)
-            found[name] = value
+                own = own.replace(old, new)
+            found[own] = value
     return found
 
 
@@ -97,9 +98,8 @@ def test_vit() -> None:
     weights = renamed(theirs.state_dict(), names)
     for block in range(4):
         for kind in ("weight", "bias"):
-            parts = [
-                weights.pop(f"blocks.{block}.attention.attention.{one}.{kind}") for one in ("query", "key", "value")
-            ]
+            attention = f"blocks.{block}.attention.attention"
+            parts = [weights.pop(f"{attention}.{one}.{kind}") for one in ("query", "key", "value")]
             weights[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
     assert_same(ours("vit", IMAGES, weights), theirs, IMAGES.example(3)["input"])
 

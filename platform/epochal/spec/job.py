@@ -106,6 +106,8 @@ class Train(Section):
     """Optimizer steps; give this or `epochs`."""
     global_batch_size: Annotated[int, Field(ge=1, le=10_000_000)] = 64
     """Samples an optimizer step sees over all workers: the same result whatever their number."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch where it would be smaller: other samples each epoch."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Samples a worker's forward pass sees at once; gradient accumulation is derived from it."""
     optimizer: Optimizer = Optimizer()

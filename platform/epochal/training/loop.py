@@ -48,7 +48,7 @@ class Loop:
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
-        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
+        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed, train.drop_last)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
         saved = folder / checkpoint.FOLDER

@@ -114,7 +114,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     task = build_task(spec.task, spec.data, data.info)
     checked = check(spec, data, task)
     summary = summarized(spec.data.name, data)
-    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
+    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed, spec.train.drop_last)
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
