@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.schedules import steps_of
 from epochal.spec.job import Average
-from epochal.training.tensors import AVERAGE
+from epochal.training.tensors import AVERAGE, local
 
 
 class AveragedWeights:
@@ -39,7 +39,7 @@ class AveragedWeights:
             self._means = {name: one.detach().clone() for name, one in self._parameters.items()}
             return
         share = 1 - self._decay if self._kind == "ema" else 1 / self.count
-        torch._foreach_lerp_(list(self._means.values()), [one.detach() for one in self._parameters.values()], share)
+        torch._foreach_lerp_([*map(local, self._means.values())], [*map(local, self._parameters.values())], share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -52,9 +52,9 @@ class AveragedWeights:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, mean in self._means.items():
-            own = self._parameters[name]
-            kept = own.detach().clone()
+        for name, shared in self._means.items():
+            own, mean = local(self._parameters[name]), local(shared)
+            kept = own.clone()
             own.copy_(mean)
             mean.copy_(kept)
 

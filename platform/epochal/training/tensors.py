@@ -200,11 +200,11 @@ def _copy(value: Tensor, before: Tensor | None) -> Tensor:
     """Of any tensor, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU."""
     if before is None or before.shape != value.shape or before.dtype != value.dtype:
         return value.to("cpu", copy=True)
-    _local(before).copy_(_local(value))
+    local(before).copy_(local(value))
     return before
 
 
-def _local(value: Tensor) -> Tensor:
+def local(value: Tensor) -> Tensor:
     """This worker's, of a tensor that is sharded."""
     return value.to_local() if isinstance(value, DTensor) else value
 
@@ -234,9 +234,9 @@ def first_not_finite(captured: Tensors, trained: Collection[str]) -> str:
     """
     for name, value in captured.items():
         if name in trained or name.startswith(OPTIMIZER):
-            local = _local(value)
-            if local.numel() and local.is_floating_point():
-                low, high = local.aminmax()  # NaN wherever there is one
+            mine = local(value)
+            if mine.numel() and mine.is_floating_point():
+                low, high = mine.aminmax()  # NaN wherever there is one
                 if not (math.isfinite(low) and math.isfinite(high)):
                     return name
     return ""
