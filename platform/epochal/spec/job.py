@@ -122,6 +122,9 @@ class Train(Section):
     """Gradients are scaled down to this total norm."""
     compile: bool = False
     """Use `torch.compile`; under `fsdp` not on parts of torch's own classes (`nn.Sequential`), which the log names."""
+    gradient_checkpointing: bool = False
+    """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
+    the backward pass computes them again. Less memory, about a third more time, the same result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False

@@ -21,6 +21,7 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.recompute import recompute
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
@@ -78,6 +79,8 @@ class Loop:
         if fresh and train.init_from is not None:
             weights.start_from(model, Path(train.init_from))
         weights.freeze(model, train.freeze)
+        if train.gradient_checkpointing:
+            recompute(model)
         self.strategy.wrap(model)
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])

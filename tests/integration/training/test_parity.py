@@ -164,7 +164,7 @@ def test_a_batch_norm_that_would_see_a_single_sample_is_refused_on_any_number_of
         of_gang(gang, world_size, strategy, pieces.spec(epochs=2), tmp_path, build=pieces.normed_mlp)
     assert {str(error).splitlines()[-1] for error in caught.value.errors} == {
         "  train.global_batch_size: leaves a batch of a single sample, which the batch norm 1 cannot normalise"
-        " (take one that leaves more of 25 samples)"
+        " (leave more of 25 samples, or set train.drop_last)"
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 import training_pieces as pieces
@@ -417,3 +417,50 @@ class Twice(pieces.Counting):
 def test_what_a_task_cannot_log_is_told(tmp_path: Path, task: type[pieces.Counting], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         train(pieces.spec(), tmp_path, task=task())
+
+
+class Deep(nn.Module):
+    """x: (batch, features): blocks whose activations are kept, or computed again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(pieces.FEATURES, 16)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Dropout(0.2), nn.Linear(64, 16)) for _ in range(4)
+        )
+        self.last = nn.Linear(16, pieces.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)
+
+
+class Bytes:
+    """What autograd keeps of the forward passes, in bytes, the most of any."""
+
+    def __init__(self) -> None:
+        self.most = self.now = 0
+
+    def packed(self, tensor: Tensor) -> Tensor:
+        self.now += tensor.nbytes
+        self.most = max(self.most, self.now)
+        return tensor
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
+    histories, kept = [], []
+    for number, chosen in enumerate((False, True)):
+        job, held = pieces.spec(epochs=2, gradient_checkpointing=chosen), Bytes()
+        with torch.autograd.graph.saved_tensors_hooks(held.packed, lambda tensor: tensor):
+            histories.append(train(job, tmp_path / str(number), build=Deep)[1])
+        kept.append(held.most)
+    assert histories[0]["train/loss"] == histories[1]["train/loss"]
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_what_has_no_repeated_parts_cannot_be_recomputed(tmp_path: Path) -> None:
+    job = pieces.spec(gradient_checkpointing=True)
+    with pytest.raises(SpecError, match="train.gradient_checkpointing"):
+        train(job, tmp_path, build=partial(nn.Linear, pieces.FEATURES, pieces.CLASSES))
