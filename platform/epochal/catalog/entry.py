@@ -40,8 +40,8 @@ class Entry(Generic[BuildT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
-    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, *info.target.predicted), or to as many
-    values of real targets in another shape.
+    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, *info.target.predicted), or of real
+    targets to as many values in another shape.
 
     It raises ``EpochalError`` where the architecture cannot take such data, builds on torch's default device (meta
     too), and its module takes an empty batch: a worker's share of a small batch may be empty. ``example`` is the data
