@@ -35,7 +35,7 @@ def _model() -> nn.Module:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_loss_goes_down_at_the_given_rate(name: str) -> None:
     model = _model()
-    optimizer = build_optimizer(Optimizer(name=name, lr=0.01), model.parameters())
+    optimizer = build_optimizer(Optimizer(name=name, lr=0.01), dict(model.named_parameters()))
     assert {group["lr"] for group in optimizer.param_groups} == {0.01}
     losses = _steps(model, optimizer, 20)
     assert losses[-1] < losses[0]
@@ -50,17 +50,17 @@ def test_the_learning_rate_is_declared_by_the_spec_alone(name: str) -> None:
 def test_saved_state_goes_on_exactly(name: str) -> None:
     choice = Optimizer(name=name, lr=0.01)
     model, other = _model(), _model()
-    optimizer = build_optimizer(choice, model.parameters())
+    optimizer = build_optimizer(choice, dict(model.named_parameters()))
     _steps(model, optimizer, 3)
     other.load_state_dict(model.state_dict())
-    resumed = build_optimizer(choice, other.parameters())
+    resumed = build_optimizer(choice, dict(other.named_parameters()))
     resumed.load_state_dict(deepcopy(optimizer.state_dict()))  # loading shares tensors that need no conversion
     assert _steps(model, optimizer, 3) == _steps(other, resumed, 3)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_defaults_are_those_of_torch(name: str) -> None:
-    optimizer = build_optimizer(Optimizer(name=name), _model().parameters())
+    optimizer = build_optimizer(Optimizer(name=name), dict(_model().named_parameters()))
     chosen = {"lr", "fused"}  # by the spec, and by the device
     defaults = type(optimizer)(_model().parameters()).defaults  # type: ignore[call-arg]
     own = {key: value for key, value in optimizer.defaults.items() if key not in chosen}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
-from epochal.catalog.data import DataInfo, Field
+from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
+from epochal.catalog.task import FeedsMetrics, Task
 from epochal.catalog.tasks import TASKS
 from epochal.errors import EpochalError
 
@@ -15,6 +20,9 @@ INFOS = (
     DataInfo(Field((6,)), Field((), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field(())),
     DataInfo(Field((6,)), Field((3,))),
+    DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
+    DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
+    DataInfo(Field((6,), torch.int64, classes=9), Field(())),
 )
 BUILT_IN = [name for name, _ in TASKS.built_in()]
 
@@ -30,6 +38,35 @@ def _fitting(entry: TaskEntry) -> list[DataInfo]:
     return fitting
 
 
+class Latent(nn.Module):
+    """x: (batch, 6), to two latent numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+        self.eval()  # drawn numbers would differ from pass to pass
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        return mean, log_variance
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.decoder(latent)
+
+
+def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
+        return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
+    return nn.Sequential(nn.Linear(6, prod(info.target.predicted)), nn.Unflatten(1, (*info.target.predicted, 1)))
+
+
+def _fed(task: Task, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+    if isinstance(task, FeedsMetrics):
+        task.update(metrics, outputs, batch)
+    else:
+        metrics.update(outputs, batch["target"])
+
+
 @pytest.fixture(params=BUILT_IN)
 def entry(request: pytest.FixtureRequest) -> TaskEntry:
     return TASKS.get(request.param)
@@ -42,7 +79,7 @@ def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
 def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, batch = entry.build(entry.params(), info), info.example(10)
-        model = nn.Linear(6, info.target.width)
+        model = _model(info, entry)
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
         ]
@@ -55,7 +92,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None
 
 def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, model = entry.build(entry.params(), info), nn.Linear(6, info.target.width)
+        task, model = entry.build(entry.params(), info), _model(info, entry)
         loss = task.loss(model, info.example(0)).total
         loss.backward()
         assert loss == 0
@@ -65,10 +102,10 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
         task, batch = entry.build(entry.params(), info), info.example(10)
-        outputs = task.loss(nn.Linear(6, info.target.width), batch).outputs
+        outputs = task.loss(_model(info, entry), batch).outputs
         whole, parts = task.metrics(), task.metrics()
-        whole.update(outputs, batch["target"])
+        _fed(task, whole, outputs, batch)
         for part in (slice(0, 4), slice(4, 10)):
-            parts.update(outputs[part], batch["target"][part])
+            _fed(task, parts, outputs[part], {name: value[part] for name, value in batch.items()})
         torch.testing.assert_close(whole.compute(), parts.compute())
         assert all(value.isfinite() for value in whole.compute().values())

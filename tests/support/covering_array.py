@@ -35,8 +35,11 @@ AXES: Axes = {
     "precision": ("fp32", "bf16", "fp16"),
     "accumulation": ("no", "yes"),
     "clipping": ("no", "yes"),
+    "parameter groups": ("no", "yes"),
+    "average": ("no", "ema"),
     "loader_workers": ("0", "1"),
     "compile": ("no", "yes"),
+    "gradient checkpointing": ("no", "yes"),
     "resumed": ("in mid-epoch", "between epochs"),
 }
 """The cheapest value of each stands first: of equals, the array takes it."""
@@ -64,8 +67,11 @@ _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     },
     "accumulation": lambda value: {"train": {"micro_batch_size": 2}} if value == "yes" else {},
     "clipping": lambda value: {"train": {"clip_grad_norm": 0.5}} if value == "yes" else {},
+    "parameter groups": lambda value: {},
+    "average": lambda value: {"train": {"average": {"kind": value, "decay": 0.5}}} if value == "ema" else {},
     "loader_workers": lambda value: {"data": {"loader_workers": int(value)}},
     "compile": lambda value: {"train": {"compile": value == "yes"}},
+    "gradient checkpointing": lambda value: {"train": {"gradient_checkpointing": value == "yes"}},
     "resumed": lambda value: {"checkpoint": {"every": "3steps" if value == "in mid-epoch" else "4steps"}},
 }
 
@@ -83,6 +89,9 @@ def document(case: Case) -> dict[str, Any]:
     for axis, value in case.items():
         for section, fields in _FIELDS[axis](value).items():
             tree[section] = {**tree.get(section, {}), **fields}
+    if case.get("parameter groups") == "yes":
+        groups = [{"parameters": ["*bias"], "lr": 0.005}]
+        tree["train"]["optimizer"] = {**tree["train"].get("optimizer", {}), "groups": groups}
     if case.get("model") == "batch norm" and case.get("accumulation") == "yes":
         tree["train"]["batch_norm"] = "local"  # as it has to be
     return tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +89,20 @@ class Loud(Classification):
         return loss._replace(total=loss.total * 300)
 
 
+class Counting(Classification):
+    """Logs how many samples it has right, and keeps its outputs in a mapping."""
+
+    name = "right"
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        loss = super().loss(model, batch)
+        right = (loss.outputs.argmax(1) == batch["target"]).sum()
+        return loss._replace(outputs={"classes": loss.outputs.argmax(1)}, logs={self.name: right})
+
+    def update(self, metrics: torchmetrics.MetricCollection, outputs: Any, batch: Batch) -> None:
+        metrics.update(outputs["classes"], batch["target"])
+
+
 class AtTheAnswer(Classification):
     """The loss does not change, so that nothing ever gets better."""
 
@@ -152,20 +166,20 @@ def spec(**train: Any) -> JobSpec:
     return JobSpec.model_validate({**named, "train": chosen, **sections})
 
 
-def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1)
+def adamw(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    return torch.optim.AdamW(parameters.values(), lr=0.01, weight_decay=0.1)
 
 
-def sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+def sgd(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    return torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
 
 
-def quiet_sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
+def quiet_sgd(parameters: Mapping[str, nn.Parameter]) -> Optimizer:
     """For losses 300 times as large."""
-    return torch.optim.SGD(parameters, lr=0.1 / 300)
+    return torch.optim.SGD(parameters.values(), lr=0.1 / 300)
 
 
-def falling(step: int, total: int) -> float:
+def falling(step: int, total: int, seen: Sequence[float] = ()) -> float:
     return 1 - step / total
 
 

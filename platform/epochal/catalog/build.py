@@ -5,7 +5,8 @@ A name is looked up in the catalog, unless it is an import path ``module:attribu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import fnmatch
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -19,6 +20,7 @@ from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, LoadedData
 from epochal.catalog.datasets import DATASETS
 from epochal.catalog.datasets.files import naming_warnings, reading
+from epochal.catalog.entry import Group
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
@@ -104,26 +106,57 @@ def default_task(data: Component, info: DataInfo) -> str:
     return "regression" if info.target.classes is None else "classification"
 
 
-def build_optimizer(choice: OptimizerChoice, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The optimizer over ``parameters`` with the peak learning rate.
+def build_optimizer(choice: OptimizerChoice, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+    """The optimizer over ``parameters``, those that are trained by name, with the peak learning rates.
 
     Raises:
         NotFoundError: no optimizer has that name.
-        SpecError: the parameters are wrong, or it needs whole matrices and these are shards.
+        SpecError: the parameters are wrong, a group's pattern names none, or it needs whole matrices and these are
+            shards.
     """
-    entry, parameters = OPTIMIZERS.get(choice.name), list(parameters)
-    if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters):
+    entry = OPTIMIZERS.get(choice.name)
+    if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters.values()):
         raise _refused("train.optimizer.name", f"{choice.name} needs whole matrices, and fsdp shards them")
     params = validated(entry.params, choice.params, "train.optimizer")
     try:
-        return entry.build(params, parameters, choice.lr)
+        return entry.build(params, list(_groups(choice, parameters)), choice.lr)
     except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
         raise _refused("train.optimizer", said(error)) from None
 
 
-def build_lr_schedule(choice: LrSchedule) -> Callable[[int, int], float]:
-    """``(step, total)`` to the factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``.
+def _groups(choice: OptimizerChoice, parameters: Mapping[str, nn.Parameter]) -> Iterator[Group]:
+    """Each of the ``choice``'s groups, and last whatever is in none; apart what weight decay is not for."""
+    left = dict(parameters)
+    for number, group in enumerate(choice.groups):
+        path, own = f"train.optimizer.groups.{number}.parameters", {}
+        for index, pattern in enumerate(group.parameters):
+            matching = fnmatch.filter(parameters, pattern)
+            if not matching:
+                message = f"no parameter that is trained matches {pattern!r}"
+                raise _refused(f"{path}.{index}", message, did_you_mean(pattern, tuple(parameters)))
+            own |= {name: left.pop(name) for name in matching if name in left}
+        if not own:
+            raise _refused(path, "groups before it have all parameters that it names", "put it before them")
+        settings = group.model_dump(include={"lr", "weight_decay"}, exclude_none=True)
+        yield from _by_decay(choice, own.values(), settings)
+    yield from _by_decay(choice, left.values(), {})
 
+
+def _by_decay(choice: OptimizerChoice, parameters: Collection[nn.Parameter], settings: Group) -> Iterator[Group]:
+    spared = [one for one in parameters if choice.decay_on == "matrices" and one.dim() < 2]
+    if len(spared) < len(parameters):
+        yield {"params": [one for one in parameters if choice.decay_on == "all" or one.dim() > 1], **settings}
+    if spared:
+        yield {"params": spared, **settings, "weight_decay": 0.0}
+
+
+LrFactor = Callable[[int, int, Sequence[float]], float]
+"""``(step, total, seen)`` to the factor on the peak learning rate for optimizer step ``step`` (from 0) of ``total``;
+``seen`` are the values of the schedule's ``metric`` at the validations before it."""
+
+
+def build_lr_schedule(choice: LrSchedule) -> LrFactor:
+    """
     Linear warm-up first: step ``w`` of a warm-up of ``w`` steps is the first at the schedule's own start.
 
     Raises:
@@ -133,12 +166,12 @@ def build_lr_schedule(choice: LrSchedule) -> Callable[[int, int], float]:
     entry = LR_SCHEDULES.get(choice.name)
     params = validated(entry.params, choice.params, "train.lr_schedule")
 
-    def factor(step: int, total: int) -> float:
+    def factor(step: int, total: int, seen: Sequence[float] = ()) -> float:
         warmup = min(steps_of(choice.warmup, total), total) if choice.warmup else 0
         after = max(1, total - warmup)
         if step < warmup:
-            return entry.build(params, 0, after) * (step + 1) / (warmup + 1)
-        return entry.build(params, step - warmup, after)
+            return entry.build(params, 0, after, ()) * (step + 1) / (warmup + 1)
+        return entry.build(params, step - warmup, after, seen)
 
     return factor
 

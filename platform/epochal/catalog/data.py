@@ -37,6 +37,11 @@ class Field:
         """Outputs a model needs to predict this field: the classes, else the number of values."""
         return self.classes if self.classes is not None else prod(self.shape)
 
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """The shape of a sample's outputs that predict this field: with a value for each class where it has some."""
+        return self.shape if self.classes is None else (*self.shape, self.classes)
+
     def wrong_rows(self, values: Tensor) -> Tensor:
         """The rows of ``values`` (batch, *shape) with one that is no class, or not finite: (rows,)."""
         wrong = ~torch.isfinite(values) if self.classes is None else (values < 0) | (values >= self.classes)

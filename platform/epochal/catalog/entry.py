@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -40,7 +40,8 @@ class Entry(Generic[BuildT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
-    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, info.target.width).
+    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, *info.target.predicted), or of real
+    targets to as many values in another shape.
 
     It raises ``EpochalError`` where the architecture cannot take such data, builds on torch's default device (meta
     too), and its module takes an empty batch: a worker's share of a small batch may be empty. ``example`` is the data
@@ -79,19 +80,25 @@ class LossEntry(Entry[Callable[[Any, Tensor, Tensor], Tensor]]):
     scalars: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerEntry(Entry[Callable[[Any, Iterable[nn.Parameter], float], Optimizer]]):
-    """``build(params, parameters, lr)``; a spec that cannot give what it ``needs`` is refused.
+Group = dict[str, Any]
+"""Parameters and their settings, as torch's optimizers take them: ``{"params": [...], "lr": 0.1}``."""
 
-    ``whole_matrices``: it cannot step on the shards of ``strategy: fsdp``.
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry[Callable[[Any, Sequence[Group], float], Optimizer]]):
+    """``build(params, groups, lr)``; a spec that cannot give what it ``needs`` is refused.
+
+    ``lr`` and ``params`` are for whatever a group does not say. ``whole_matrices``: it cannot step on the shards of
+    ``strategy: fsdp``.
     """
 
     needs: tuple[OptimizerNeed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrScheduleEntry(Entry[Callable[[Any, int, int], float]]):
-    """``build(params, step, total_steps)`` returns the factor on the peak learning rate, a pure function.
+class LrScheduleEntry(Entry[Callable[[Any, int, int, Sequence[float]], float]]):
+    """``build(params, step, total_steps, seen)`` returns the factor on the peak learning rate, a pure function.
 
-    ``step`` counts from 0 after the warm-up, ``total_steps`` are those after the warm-up.
+    ``step`` counts from 0 after the warm-up, ``total_steps`` are those after the warm-up. ``seen`` are the values that
+    ``params.metric`` had at the validations before; nothing where the schedule has no such parameter.
     """

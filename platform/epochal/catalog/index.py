@@ -93,7 +93,7 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     def judge(point: Point) -> list[Problem]:
         spec = placed(tree, point)
         problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
-        return [*problems, *_sharded_but_whole(spec), *_waits_in_vain(spec)]
+        return [*problems, *_sharded_but_whole(spec), *_decays_nothing(spec), *_waits_in_vain(spec)]
 
     return problems_at(corners(*_swept(tree)), judge)
 
@@ -116,6 +116,19 @@ def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
         message = f"{known.name} needs whole matrices, and resources.strategy fsdp shards them"
         hint = f"use strategy: ddp, or an optimizer such as {Optimizer().name}"
         yield Problem("train.optimizer.name", message, value=known.name, hint=hint)
+
+
+def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """Where weight decay is to act, of an optimizer that has none."""
+    optimizer = _at(tree, "train.optimizer")
+    known = _index()["optimizer"].get(_at(optimizer, "name") or Optimizer().name)
+    if known is None or "weight_decay" in known.params.get("properties", {}):
+        return
+    groups = _at(optimizer, "groups")
+    said = [f"groups.{place}.weight_decay" for place, group in enumerate(groups if isinstance(groups, list) else ())
+            if _at(group, "weight_decay") is not None]  # fmt: skip
+    for name in (*(("decay_on",) if _at(optimizer, "decay_on") == "matrices" else ()), *said):
+        yield Problem(f"train.optimizer.{name}", f"{known.name} has no weight decay")
 
 
 def _waits_in_vain(tree: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 from torch.optim import Optimizer
 
-from epochal.catalog.entry import OptimizerEntry, OptimizerNeed, Params
+from epochal.catalog.entry import Group, OptimizerEntry, OptimizerNeed, Params
 from epochal.registry import Registry
 
 Positive = Annotated[float, Field(gt=0)]
@@ -129,11 +129,11 @@ _FUSED: dict[Callable[..., Optimizer], frozenset[str]] = {
 """Where torch has the optimizer as one kernel: less than half the time of its loop for small models on CPU."""
 
 
-def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn.Parameter], float], Optimizer]:
+def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Sequence[Group], float], Optimizer]:
     """A ``build`` whose parameters are the keyword arguments of torch's class."""
 
-    def build(params: Params, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        trained = list(parameters)
+    def build(params: Params, groups: Sequence[Group], lr: float) -> Optimizer:
+        trained = [parameter for group in groups for parameter in group["params"]]
         kinds = {one.device.type for one in trained}
         if any(is_sharded(one) for one in trained):
             kinds.add("sharded")
@@ -144,7 +144,7 @@ def _built_by(optimizer: Callable[..., Optimizer]) -> Callable[[Any, Iterable[nn
             how = {"foreach": True}
         else:
             how = {}
-        return optimizer(trained, lr=lr, **params.model_dump(), **how)
+        return optimizer(groups, lr=lr, **params.model_dump(), **how)
 
     return build
 

@@ -1,15 +1,15 @@
 """Learning rate schedules: the factor on the peak learning rate as a pure function of the step.
 
-``step`` counts from 0 after the warm-up and ``total`` are the steps after it, so a schedule needs no state and a
-resumed training goes on exactly. Lengths are given like the warm-up's: below 1 a fraction of ``total``, otherwise a
-number of steps.
+``step`` counts from 0 after the warm-up and ``total`` are the steps after it, ``seen`` what validations gave, so a
+schedule needs no state and a resumed training goes on exactly. Lengths are given like the warm-up's: below 1 a fraction
+of ``total``, otherwise a number of steps.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from math import cos, log, pi
+from collections.abc import Callable, Sequence
+from math import cos, inf, log, pi
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -86,6 +86,23 @@ class InverseSqrtParams(Params):
     """Steps; after three times as many the factor is a half."""
 
 
+class ReduceOnPlateauParams(Params):
+    metric: Annotated[str, Field(min_length=1)]
+    """The metric that is watched, such as `val/loss`."""
+    mode: Literal["min", "max"]
+    """Whether lower or higher is better."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor from one stair to the next."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Validations in a row without an improvement that are borne; the next one lowers the rate."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """The least change that counts as an improvement."""
+    cooldown: Annotated[int, Field(ge=0)] = 0
+    """Validations after a stair that do not count."""
+    end: Factor = 0.0
+    """No factor below this."""
+
+
 def steps_of(length: float, total: int) -> int:
     """``length`` in steps, at least 1: below 1 it is a fraction of ``total``."""
     return max(1, round(length * total if length < 1 else length))
@@ -153,10 +170,30 @@ def _inverse_sqrt(params: InverseSqrtParams, step: int, total: int) -> float:
     return float((1 + step / params.timescale) ** -0.5)
 
 
+def _reduce_on_plateau(params: ReduceOnPlateauParams, step: int, total: int, seen: Sequence[float]) -> float:
+    sign = 1 if params.mode == "min" else -1
+    factor, best, stale, cooling = 1.0, inf, 0, 0
+    for value in seen:
+        better = sign * value < best - params.min_delta  # NaN never is
+        best, stale = (sign * value, 0) if better else (best, stale + 1)
+        if cooling:
+            cooling, stale = cooling - 1, 0
+        if stale > params.patience:
+            factor, cooling, stale = max(factor * params.gamma, params.end), params.cooldown, 0
+    return factor
+
+
+_TORCHS = "https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.{}.html"
+
+
 def _entry(build: Callable[[Any, int, int], float], params: type[Params], summary: str, source: str) -> LrScheduleEntry:
     if not source.startswith("https:"):
-        source = f"https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.{source}.html"
-    return LrScheduleEntry(summary=summary, source=source, params=params, build=build)
+        source = _TORCHS.format(source)
+
+    def blind(params: Any, step: int, total: int, seen: Sequence[float]) -> float:
+        return build(params, step, total)
+
+    return LrScheduleEntry(summary=summary, source=source, params=params, build=blind)
 
 
 CONSTANT = _entry(_constant, ConstantParams, "The peak all the way", "ConstantLR")
@@ -173,6 +210,12 @@ COSINE_RESTARTS = _entry(
 INVERSE_SQRT = _entry(
     _inverse_sqrt, InverseSqrtParams, "One over the square root of the step", "https://arxiv.org/abs/1706.03762"
 )
+REDUCE_ON_PLATEAU = LrScheduleEntry(
+    summary="A drop whenever a metric of the validations has stopped getting better",
+    source=_TORCHS.format("ReduceLROnPlateau"),
+    params=ReduceOnPlateauParams,
+    build=_reduce_on_plateau,
+)
 
 LR_SCHEDULES: Registry[LrScheduleEntry] = Registry(
     "lr_schedule",
@@ -187,5 +230,6 @@ LR_SCHEDULES: Registry[LrScheduleEntry] = Registry(
         "one_cycle": "epochal.catalog.schedules:ONE_CYCLE",
         "cosine_restarts": "epochal.catalog.schedules:COSINE_RESTARTS",
         "inverse_sqrt": "epochal.catalog.schedules:INVERSE_SQRT",
+        "reduce_on_plateau": "epochal.catalog.schedules:REDUCE_ON_PLATEAU",
     },
 )

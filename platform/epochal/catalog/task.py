@@ -28,8 +28,11 @@ class Loss(NamedTuple):
     """What the batch counts for: the sum of class weights, the number of tokens. None counts every sample for one;
     anything else is summed over the workers, which costs one more reduction a step. It is None for every batch of a
     task or for none."""
-    outputs: Tensor
-    """What ``Task.metrics`` take."""
+    outputs: Any
+    """What ``Task.metrics`` take: a tensor, or several in mappings and tuples."""
+    logs: Mapping[str, Tensor] = {}
+    """Sums like ``total``, each a scalar, that are shown beside the loss: ``train/<name>`` and ``val/<name>``, over the
+    sum of ``weight``. The same names for every batch."""
 
     def counts_for(self, samples: int) -> float | Tensor:
         """The weight of a batch of so many samples."""
@@ -44,7 +47,16 @@ class Task(Protocol):
         """Run the model. An empty batch gives a total of zero that can be back-propagated."""
 
     def metrics(self) -> MetricCollection:
-        """Fresh metrics (without prefix) for a validation pass; ``update(outputs, batch["target"])`` feeds them."""
+        """Fresh metrics (without prefix) for a validation pass. ``update(outputs, batch["target"])`` feeds them, unless
+        the task says how: see ``FeedsMetrics``."""
+
+
+@runtime_checkable
+class FeedsMetrics(Protocol):
+    """A task whose metrics take something else than its outputs and ``batch["target"]``."""
+
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        """Feed ``metrics``, one or several of those of ``Task.metrics``, with a validation batch."""
 
 
 @runtime_checkable

@@ -39,6 +39,17 @@ class Data(Component):
     """Processes a worker uses to load data; 0 loads in the training process."""
 
 
+class ParameterGroup(Section):
+    """Some of a model's parameters, with settings of their own; whatever it leaves out is the optimizer's."""
+
+    parameters: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    """Which, as shell patterns over their names: `backbone.*`. A parameter is in the first group that names it."""
+    lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] | None = None
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight decay."""
+
+
 class Optimizer(Choice):
     """An optimizer of torch by name, its parameters beside it."""
 
@@ -46,6 +57,10 @@ class Optimizer(Choice):
     """The optimizer."""
     lr: Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)] = 1e-3
     """Peak learning rate."""
+    decay_on: Literal["all", "matrices"] = "all"
+    """What weight decay is for: `matrices` leaves out biases, norms and whatever else has fewer than two dimensions."""
+    groups: list[ParameterGroup] = []
+    """Parameters with a learning rate or weight decay of their own."""
 
 
 class LrSchedule(Choice):
@@ -70,6 +85,18 @@ class EarlyStopping(Section):
     """The least change that counts as an improvement."""
 
 
+class Average(Section):
+    """Means of the weights over the steps: it is they that are validated and exported, the last weights beside them.
+    What is no parameter, such as a batch norm's statistics, is not averaged."""
+
+    kind: Literal["ema", "swa"] = "ema"
+    """`ema` is an exponential moving average, `swa` the mean of all steps from `start` on."""
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Of `ema`: what is kept of the mean in a step."""
+    start: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Steps before the first that counts: below 1 a fraction of all steps, otherwise a number of them."""
+
+
 class Train(Section):
     """How to train."""
 
@@ -79,6 +106,8 @@ class Train(Section):
     """Optimizer steps; give this or `epochs`."""
     global_batch_size: Annotated[int, Field(ge=1, le=10_000_000)] = 64
     """Samples an optimizer step sees over all workers: the same result whatever their number."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch where it would be smaller: other samples each epoch."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Samples a worker's forward pass sees at once; gradient accumulation is derived from it."""
     optimizer: Optimizer = Optimizer()
@@ -88,10 +117,14 @@ class Train(Section):
     batch_norm: Literal["sync", "local"] = "sync"
     """Whose samples batch norms take their statistics of: `sync` those of all workers, so that the result does not
     depend on their number, for two messages a layer and step; `local` those of one forward pass on one worker."""
+    average: Average | None = None
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
     """Use `torch.compile`; under `fsdp` not on parts of torch's own classes (`nn.Sequential`), which the log names."""
+    gradient_checkpointing: bool = False
+    """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
+    the backward pass computes them again. Less memory, about a third more time, the same result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False

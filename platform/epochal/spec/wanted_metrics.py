@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from epochal.errors import Problem, did_you_mean
 
-WAITING = ("objective", "train.early_stopping")
-"""The sections with a ``metric`` that they wait for."""
+WAITING = ("objective", "train.early_stopping", "train.lr_schedule")
+"""The sections that may have a ``metric`` that they wait for."""
 
 
 @dataclass(frozen=True)

@@ -178,5 +178,5 @@ def _refuse(
                           hint="use sync, or another train.global_batch_size or micro_batch_size")  # fmt: skip
     else:
         problem = Problem("train.global_batch_size", f"leaves a batch of {cannot}", value=sampler.global_batch_size,
-                          hint=f"take one that leaves more of {sampler.size:,} samples")  # fmt: skip
+                          hint=f"leave more of {sampler.size:,} samples, or set train.drop_last")  # fmt: skip
     raise SpecError("the job spec", (problem,))

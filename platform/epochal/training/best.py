@@ -37,11 +37,9 @@ class Best:
         Raises:
             TrainingError: the metric is not among ``metrics``.
         """
-        if self.metric not in metrics:
-            hint = did_you_mean(self.metric, tuple(metrics))
-            raise TrainingError(f"the validation gives no metric {self.metric!r}", hint)
-        if self.beaten_by(metrics[self.metric]):
-            return replace(self, value=metrics[self.metric], step=step, stale=0)
+        value = value_of(self.metric, metrics)
+        if self.beaten_by(value):
+            return replace(self, value=value, step=step, stale=0)
         return replace(self, stale=self.stale + 1)
 
     def beaten_by(self, value: float) -> bool:
@@ -60,3 +58,13 @@ class Best:
         if state.get("metric") != self.metric:
             return self
         return replace(self, value=state["value"], step=state["step"], stale=state["stale"])
+
+
+def value_of(metric: str, metrics: Mapping[str, float]) -> float:
+    """
+    Raises:
+        TrainingError: the metric is not among ``metrics``.
+    """
+    if metric not in metrics:
+        raise TrainingError(f"the validation gives no metric {metric!r}", did_you_mean(metric, tuple(metrics)))
+    return metrics[metric]

@@ -93,7 +93,8 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
 
 def _unseen(data: LoadedData) -> Iterator[str]:
     train, held_out = targets_of(data.train), targets_of(data.validation) if data.validation else None
-    if data.info.target.classes is None or train is None or held_out is None:
+    target = data.info.target
+    if target.classes is None or target.shape or train is None or held_out is None:
         return
     if len(rows := (~torch.isin(held_out, train)).flatten().nonzero().flatten()):
         told = f"{len(rows):,} of {len(held_out):,} validation samples are of classes that no training sample has"
@@ -128,12 +129,13 @@ def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
 
 
 def _wrong_metrics(spec: JobSpec, data: LoadedData, task: Task, left_out: Mapping[str, str]) -> Iterator[Problem]:
-    sections = zip(WAITING, (spec.objective, spec.train.early_stopping), strict=True)
+    sections = (spec.objective, spec.train.early_stopping)
+    metrics = [*(section and section.metric for section in sections), spec.train.lr_schedule.params.get("metric")]
     absent = "" if data.validation else "this dataset has no sample for it"
     if absent and spec.data.params.get("validation") == 0:
         absent = "data.params.validation is 0"
     known = task.known_metrics if isinstance(task, TellsMetrics) else ()
-    wanted = {path: section.metric for path, section in sections if section is not None}
+    wanted = {path: metric for path, metric in zip(WAITING, metrics, strict=True) if metric is not None}
     return unmet(wanted, Given(_named(task), known, absent, left_out))
 
 

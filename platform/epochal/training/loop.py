@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,14 @@ from epochal.errors import NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import Recorder
 from epochal.training import checkpoint, resuming, seeding, tensors, weights
+from epochal.training.average import AveragedWeights
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.recompute import recompute
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
@@ -46,13 +49,15 @@ class Loop:
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
-        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed)
+        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed, train.drop_last)
         self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
         self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
         saved = folder / checkpoint.FOLDER
         most = None if segment.until is None else self.last_step
         found = resuming.newest_sound(saved, most, self.strategy, control) if segment.resume else None
         self.stepper = self._stepper(fresh=found is None)
+        chosen = train.average
+        self.average = AveragedWeights(self.strategy.module, chosen, self.total_steps) if chosen else None
         self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
@@ -74,14 +79,17 @@ class Loop:
         if fresh and train.init_from is not None:
             weights.start_from(model, Path(train.init_from))
         weights.freeze(model, train.freeze)
+        if train.gradient_checkpointing:
+            recompute(model)
         self.strategy.wrap(model)
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
-        trained = [parameter for parameter in self.strategy.module.parameters() if parameter.requires_grad]
+        trained = {name: one for name, one in self.strategy.module.named_parameters() if one.requires_grad}
         return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
-        tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"])
+        more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
+        tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more)
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
         self.state.restore(manifest)
@@ -142,7 +150,11 @@ class Loop:
     def export(self) -> str:
         """Write the final weights; their path below the job's folder."""
         self.control.tick("export", self.state.step)
-        file = weights.export(self.strategy.module, self.folder, self.worker.is_first)
+        module, first = self.strategy.module, self.worker.is_first
+        if self.average:
+            weights.export(module, self.folder / weights.LAST, first)
+        with self.average.in_place() if self.average else nullcontext():
+            file = weights.export(module, self.folder / weights.FILE, first)
         self.strategy.barrier()
         return file.relative_to(self.folder).as_posix()
 
@@ -161,10 +173,12 @@ class Loop:
             loaded = next(batches)
             clock.mark()
             self.control.tick("train", step)
-            lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps))
+            lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps, self.state.seen))
             gradients = stepper.gradients(loaded, clock.mark)
             clock.mark()
             norm = stepper.update()
+            if self.average:
+                self.average.update(step + 1)
             clock.mark()
             window.add(gradients, lr, norm, loaded.global_size)
             self.control.tick("train", step + 1)
@@ -218,6 +232,7 @@ class Loop:
             if not math.isfinite(record.loss):
                 return
             metrics = {"train/loss": record.loss, "train/lr": record.lr}
+            metrics |= {f"train/{name}": value for name, value in record.logs.items()}
             if record.grad_norm is not None:
                 metrics["train/grad_norm"] = record.grad_norm
             self.recorder.log(record.step, metrics, record.timestamp)
@@ -229,7 +244,8 @@ class Loop:
         measured: dict[str, float] = {}
         self.strategy.settle()
         if self.setup.data.validation is not None:
-            measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
+            with self.average.in_place() if self.average else nullcontext():
+                measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
                 self._note(f"val/{name} is left out: {why}")
         self._validate_timer.restart()
@@ -271,7 +287,8 @@ class Loop:
     def _snapshot(self) -> Snapshot:
         state = self.state
         self.strategy.settle()
-        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker, self._copies)
+        more = self.average.tensors() if self.average else {}
+        captured, plain = tensors.capture(self.strategy.module, self.stepper.optimizer, self.worker, self._copies, more)
         self._copies, precision = captured, self.stepper.precision.state()
         manifest = Manifest(
             step=state.step,
@@ -280,7 +297,13 @@ class Loop:
             strategy=self.spec.resources.strategy,
             metrics=state.metrics,
             validated=state.validated,
-            state={**state.state(), "loss": self._last_loss, "optimizer": plain, "precision": precision},
+            state={
+                **state.state(),
+                **(self.average.state() if self.average else {}),
+                "loss": self._last_loss,
+                "optimizer": plain,
+                "precision": precision,
+            },
         )
         trained = tensors.trained(self.strategy.module)
         return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), state.at_best)

@@ -177,7 +177,10 @@ class _Pack:
 
     def _rates(self, loops: Sequence[Loop], step: int) -> list[float]:
         """Each member's learning rate. What members with the same schedule multiply their peak by is computed once."""
-        known = {one: loops[one].setup.lr_factor(step, loops[one].total_steps) for one in set(self._schedules)}
+        known = {
+            one: loops[one].setup.lr_factor(step, loops[one].total_steps, loops[one].state.seen)
+            for one in set(self._schedules)
+        }
         return [loop.stepper.peaks[0] * known[one] for loop, one in zip(loops, self._schedules, strict=True)]
 
     def _leave(self) -> None:
@@ -220,7 +223,10 @@ def _after(window: Window, loop: Loop) -> None:
 
 def _schedules(loops: Sequence[Loop]) -> list[int]:
     """For each member the first one that has the same learning rates, as factors on its peak."""
-    alike = [(loop.total_steps, loop.spec.train.lr_schedule) for loop in loops]
+    alike = [
+        (loop.total_steps, loop.spec.train.lr_schedule, None if loop.state.watched is None else member)
+        for member, loop in enumerate(loops)
+    ]
     return [alike.index(one) for one in alike]
 
 

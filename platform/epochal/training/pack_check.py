@@ -54,7 +54,9 @@ def _alone(stepper: Stepper, loaded: Loaded) -> tuple[Tensor, str]:
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     generators = seeding.capture(device)
     try:
-        loss = stepper.gradients(loaded).loss
+        loss, _, logs = stepper.gradients(loaded)
+        if logs:
+            return loss, f"its task logs {some(list(logs))}"
         written = [name for name, now in module.named_buffers() if not torch.equal(now, buffers[name])]
         if written:
             return loss, f"a forward pass of its model writes {some(written)}"

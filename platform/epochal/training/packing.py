@@ -30,6 +30,7 @@ def packable(spec: JobSpec) -> str | None:
         "train.compile is set": train.compile,
         "train.varying_buffers names buffers that a forward pass writes": bool(train.varying_buffers),
         "train.find_unused_parameters is set": train.find_unused_parameters,
+        "train.average is set": train.average is not None,
         f"the optimizer {optimizer} does not treat each number of a parameter for itself": optimizer not in ELEMENTWISE,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

@@ -114,7 +114,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     task = build_task(spec.task, spec.data, data.info)
     checked = check(spec, data, task)
     summary = summarized(spec.data.name, data)
-    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed)
+    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed, spec.train.drop_last)
     batch = min(spec.train.global_batch_size, len(data.train))
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
@@ -175,7 +175,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
     refuse_shares(model, sampler, spec.train, counts)
     parameters = list(model.parameters())
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    trainable = list(named.values())
     dtype = DTYPES.get(spec.train.precision)
     copied = 0 if dtype is None else _count(parameters) * dtype.itemsize
     with FlopCounterMode(display=False) as counter:
@@ -186,7 +187,7 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
         flops=counter.get_total_flops(),
         weights=sum(parameter.nbytes for parameter in parameters),
         gradients=sum(parameter.nbytes for parameter in trainable),
-        optimizer_state=_state_bytes(spec.train.optimizer, trainable),
+        optimizer_state=_state_bytes(spec.train.optimizer, named),
         in_step=_gathered(spec, model) if spec.resources.strategy == "fsdp" else copied,
     )
 
@@ -214,16 +215,17 @@ def _count(parameters: list[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _state_bytes(choice: Optimizer, parameters: list[nn.Parameter]) -> int:
+def _state_bytes(choice: Optimizer, parameters: dict[str, nn.Parameter]) -> int:
     """What the optimizer holds after a step. One that looks at values steps with a real parameter of each shape."""
     try:
         return _stepped(choice, parameters)
     except RuntimeError:
-        shapes = Counter((parameter.shape, parameter.dtype) for parameter in parameters)
-        return sum(count * _stepped(choice, [_zeros(*shape)]) for shape, count in shapes.items())
+        shapes = Counter((parameter.shape, parameter.dtype) for parameter in parameters.values())
+        alike = choice.model_copy(update={"groups": []})
+        return sum(count * _stepped(alike, {"one": _zeros(*shape)}) for shape, count in shapes.items())
 
 
-def _stepped(choice: Optimizer, parameters: list[nn.Parameter]) -> int:
+def _stepped(choice: Optimizer, parameters: dict[str, nn.Parameter]) -> int:
     optimizer = build_optimizer(choice, parameters)
     optimizer.step()
     tensors = (value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value))
@@ -239,7 +241,8 @@ def _zeros(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
 def _workers(spec: JobSpec, batch: int, cost: Cost) -> Workers:
     count = spec.resources.max_workers
     shares = [end - start for start, end in (part(batch, rank, count) for rank in (0, count - 1))]
-    held = cost.weights + cost.gradients + cost.optimizer_state
+    means = cost.gradients if spec.train.average else 0  # as large: of each parameter that is trained
+    held = cost.weights + cost.gradients + cost.optimizer_state + means
     return Workers(
         count=count,
         least=spec.resources.min_workers,

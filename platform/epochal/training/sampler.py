@@ -31,14 +31,18 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampler:
-    """The global batches of a training set of ``size`` samples: the last one of an epoch may be smaller."""
+    """The global batches of a training set of ``size`` samples: the last one of an epoch may be smaller, or is left out
+    (``drop_last``: other samples each epoch)."""
 
     size: int
     global_batch_size: int
     seed: int
+    drop_last: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
+        if self.drop_last:
+            return max(1, self.size // self.global_batch_size)
         return -(-self.size // self.global_batch_size)
 
     def fewest(self, world_size: int, micro_batch_size: int | None, together: bool = True) -> int:
@@ -49,7 +53,7 @@ class Sampler:
         """
         full = min(self.global_batch_size, self.size)
         found = full
-        for size in {full, self.size % self.global_batch_size or full}:
+        for size in {full} if self.drop_last else {full, self.size % self.global_batch_size or full}:
             count = micro_batches(size, world_size, micro_batch_size)
             share, rest = divmod(size, world_size)
             # The last worker's share and the last pass of a step are the smallest: the first get what does not divide.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
-from epochal.catalog.build import build_lr_schedule, build_model, build_optimizer, build_task, load_data
+from epochal.catalog.build import LrFactor, build_lr_schedule, build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
@@ -23,16 +23,16 @@ from epochal.training.shares import refuse_dependent
 class Setup:
     """A job spec and the pieces built from it.
 
-    ``optimizer`` is built from the parameters that are trained, after the model was wrapped; ``lr_factor(step,
-    total_steps)`` is what the peak learning rate is multiplied with at a step, counted from 0.
+    ``optimizer`` is built from the parameters that are trained, by name, after the model was wrapped;
+    ``lr_factor`` is what the peak learning rate is multiplied with.
     """
 
     spec: JobSpec
     model: nn.Module
     task: Task
     data: LoadedData
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
-    lr_factor: Callable[[int, int], float]
+    optimizer: Callable[[Mapping[str, nn.Parameter]], Optimizer]
+    lr_factor: LrFactor
     checked: Checked = field(default_factory=Checked)
 
 

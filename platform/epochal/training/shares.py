@@ -59,7 +59,7 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Ta
         SpecError: one problem for each kind, with the names of what causes it.
     """
     resources, train = spec.resources, spec.train
-    sampler = Sampler(len(data.train), train.global_batch_size, train.seed)
+    sampler = Sampler(len(data.train), train.global_batch_size, train.seed, train.drop_last)
     batch = min(sampler.global_batch_size, sampler.size)
     counts = range(resources.min_workers, resources.max_workers + 1)
     split = any(micro_batches(batch, count, train.micro_batch_size) > 1 for count in counts)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from epochal.catalog.data import Batch
 from epochal.catalog.task import Loss, Task
-from epochal.errors import TrainingError
+from epochal.errors import TrainingError, some
 from epochal.spec.job import Train
 from epochal.training.loader import Loaded, split_evenly
 from epochal.training.parallel import Strategy
@@ -20,10 +21,12 @@ from epochal.training.sampler import micro_batches
 
 
 class Gradients(NamedTuple):
-    """What the backward passes of a step leave: this worker's summed loss, and the global weight it counts in."""
+    """What the backward passes of a step leave: this worker's summed loss, the global weight it counts in, and this
+    worker's sums of what its task logs."""
 
     loss: Tensor
     weight: float | Tensor
+    logs: Mapping[str, Tensor] = {}
 
 
 def loss_of(task: Task, model: nn.Module, batch: Batch) -> Loss:
@@ -52,13 +55,14 @@ class Stepper:
         self.micro_batch_size = train.micro_batch_size
         self.limit = train.clip_grad_norm
         self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self._logged: tuple[str, ...] | None = None
         self._trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def set_lr(self, factor: float) -> float:
-        """Set every group's rate to its peak times ``factor``; the first group's."""
+        """Set every group's rate to its peak times ``factor``; that of what is in no group of the spec."""
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        return float(self.peaks[0] * factor)
+        return float(self.optimizer.defaults["lr"] * factor)
 
     def gradients(self, loaded: Loaded, together: Callable[[], None] = lambda: None) -> Gradients:
         """Leave the gradient of the global batch's mean loss in the parameters.
@@ -75,35 +79,44 @@ class Stepper:
                 passes.append(self._backward(batch, loaded.global_size))
         passes.append(self._backward(last, loaded.global_size, together))
         self.strategy.reduced()
-        loss = passes[0][0] if count == 1 else torch.stack([loss for loss, _ in passes]).sum()
-        weights = [weight for _, weight in passes if weight is not None]
+        loss = passes[0].total if count == 1 else torch.stack([one.total for one in passes]).sum()
+        logs = {name: torch.stack([one.logs[name] for one in passes]).sum() for name in passes[0].logs}
+        weights = [one.weight for one in passes if one.weight is not None]
         if not weights:
-            return Gradients(loss, float(loaded.global_size))
+            return Gradients(loss, float(loaded.global_size), logs)
         weight = self._global_weight(weights)
         scale_gradients(self.optimizer, loaded.global_size / weight)
-        return Gradients(loss, weight)
+        return Gradients(loss, weight, logs)
 
     def update(self) -> Tensor | None:
         """Change the parameters; the gradients' norm before clipping, None where they are not clipped."""
         return self.precision.update(self.optimizer, self._clip)
 
-    def _backward(
-        self, batch: Batch, global_size: int, together: Callable[[], None] = lambda: None
-    ) -> tuple[Tensor, float | Tensor | None]:
+    def _backward(self, batch: Batch, global_size: int, together: Callable[[], None] = lambda: None) -> Loss:
         """Add the gradient of the loss over the global batch's samples: its weight is known after the last one only.
 
-        Returns the loss and the weight. The outputs may be large: they are not kept for the next pass.
+        Returns the loss without outputs: they may be large, and are not kept for the next pass.
         """
         with self.precision.forward():
             loss = self.strategy.run(lambda: self._loss(batch))
         together()
         self.precision.backward(loss.total, global_size)
-        return loss.total.detach(), loss.weight
+        logs = {name: value.detach() for name, value in loss.logs.items()}
+        return Loss(loss.total.detach(), loss.weight, None, logs)
 
     def _loss(self, batch: Batch) -> Loss:
         loss = loss_of(self.task, self.strategy.module, batch)
+        names = tuple(loss.logs)
+        if self._logged is None and (taken := {"loss", "lr", "grad_norm"} & loss.logs.keys()):
+            raise TrainingError(f"the task logs {some(sorted(taken))}, which every training does", "name it otherwise")
+        if self._logged not in (None, names):
+            told = (
+                f"the task logs {some(names) or 'nothing'} for a batch, and for one before {some(self._logged or ())}"
+            )
+            raise TrainingError(told, "give Loss.logs the same names for every batch")
+        self._logged = names
         # Nothing goes backward from them: a parameter that they alone depend on gets no gradient.
-        return loss._replace(outputs=loss.outputs.detach())
+        return loss._replace(outputs=tree_map_only(Tensor, Tensor.detach, loss.outputs))
 
     def _global_weight(self, weights: Sequence[float | Tensor]) -> Tensor:
         mine = torch.zeros((), dtype=torch.float64, device=self.strategy.worker.device)

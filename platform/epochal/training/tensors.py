@@ -45,6 +45,7 @@ Tensors = dict[str, Tensor]
 
 MODEL = "model."
 OPTIMIZER = "optimizer."
+AVERAGE = "average/"
 _STATE = "state."
 
 _INDEX_NAMES = {
@@ -169,8 +170,11 @@ def _compared(name: str, tensors: Tensors, shapes: Mapping[str, tuple[torch.Size
     return f"{name} is {tuple(shapes[name][0])}, not {wanted}" if name in shapes else f"{name} {wanted} is missing"
 
 
-def capture(module: nn.Module, optimizer: Optimizer, worker: Worker, before: Tensors) -> tuple[Tensors, dict[str, Any]]:
+def capture(
+    module: nn.Module, optimizer: Optimizer, worker: Worker, before: Tensors, more: Mapping[str, Tensor] | None = None
+) -> tuple[Tensors, dict[str, Any]]:
     """A copy on CPU of this worker's part of the state: tensors by name, and what in the optimizer's state is none.
+    ``more`` are tensors of neither.
 
     That is its shard of each tensor that is sharded, and a share of the tensors that every worker has whole. The copy
     that was taken ``before`` is overwritten, since fresh memory costs more time than the copying. Hyperparameters are
@@ -180,6 +184,7 @@ def capture(module: nn.Module, optimizer: Optimizer, worker: Worker, before: Ten
     state = {
         **{MODEL + name: value for name, value in get_model_state_dict(module, options=options).items()},
         **_optimizer_state(get_optimizer_state_dict(module, optimizer, options=options)),
+        **(more or {}),
     }
     tensors = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
     mine = _share({name: value.nbytes for name, value in tensors.items() if not isinstance(value, DTensor)}, worker)
@@ -195,11 +200,11 @@ def _copy(value: Tensor, before: Tensor | None) -> Tensor:
     """Of any tensor, wherever it is: on a GPU, too, some of an optimizer's state (``step``) is on the CPU."""
     if before is None or before.shape != value.shape or before.dtype != value.dtype:
         return value.to("cpu", copy=True)
-    _local(before).copy_(_local(value))
+    local(before).copy_(local(value))
     return before
 
 
-def _local(value: Tensor) -> Tensor:
+def local(value: Tensor) -> Tensor:
     """This worker's, of a tensor that is sharded."""
     return value.to_local() if isinstance(value, DTensor) else value
 
@@ -229,16 +234,22 @@ def first_not_finite(captured: Tensors, trained: Collection[str]) -> str:
     """
     for name, value in captured.items():
         if name in trained or name.startswith(OPTIMIZER):
-            local = _local(value)
-            if local.numel() and local.is_floating_point():
-                low, high = local.aminmax()  # NaN wherever there is one
+            mine = local(value)
+            if mine.numel() and mine.is_floating_point():
+                low, high = mine.aminmax()  # NaN wherever there is one
                 if not (math.isfinite(low) and math.isfinite(high)):
                     return name
     return ""
 
 
-def restore(module: nn.Module, optimizer: Optimizer, folder: Path, plain: Mapping[str, Any]) -> None:
-    """Put the state that ``capture`` and ``save`` kept into the model and the optimizer.
+def restore(
+    module: nn.Module,
+    optimizer: Optimizer,
+    folder: Path,
+    plain: Mapping[str, Any],
+    more: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Put the state that ``capture`` and ``save`` kept into the model, the optimizer, and the tensors of ``more``.
 
     A parameter that had no optimizer state, because no step had given it a gradient, has none afterwards.
 
@@ -257,7 +268,7 @@ def restore(module: nn.Module, optimizer: Optimizer, folder: Path, plain: Mappin
         idle = set()  # another optimizer wrote it, and ``load`` tells what is missing
     wanted = [name for name in ours if owners[name] not in idle]
     both = {**{MODEL + name: value for name, value in model_state.items()}, **{name: ours[name] for name in wanted}}
-    load({name: value for name, value in both.items() if isinstance(value, Tensor)}, folder)
+    load({name: value for name, value in {**both, **(more or {})}.items() if isinstance(value, Tensor)}, folder)
     for name in wanted:
         if name in plain:
             optimizer_state[name.removeprefix(OPTIMIZER)] = plain[name]

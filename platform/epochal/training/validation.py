@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
+from epochal.catalog.data import Batch
+from epochal.catalog.task import FeedsMetrics
+from epochal.errors import TrainingError, some
 from epochal.redaction import named
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
@@ -51,9 +55,9 @@ class Validation:
         metrics = self._metrics()
         names = [str(name) for name in metrics.keys(keep_base=True)]
         module.eval()
-        broken = ""
+        broken, logs = "", dict[str, Tensor]()
         try:
-            totals = self._update(metrics, tick)
+            totals, logs = self._update(metrics, tick)
         except Exception as error:
             if not forgiving or self._strategy.lockstep:
                 raise
@@ -71,8 +75,10 @@ class Validation:
             if failed:
                 self.failed.setdefault(name, "it failed on another worker, whose log says why")
                 metrics.pop(name)
+        logged = self._strategy.sum(torch.stack([*logs.values()]).cpu()).tolist() if logs else []
         # As in training: where nothing counts the loss is zero, not 0 / 0.
-        return self._agreed({"loss": loss / (weight or 1.0), **self._computed(metrics)})
+        means = {name: total / (weight or 1.0) for name, total in zip(("loss", *logs), (loss, *logged), strict=True)}
+        return self._agreed({**means, **self._computed(metrics)})
 
     def _metrics(self) -> MetricCollection:
         """Fresh ones, each by itself: groups that share a state would fail together."""
@@ -87,30 +93,46 @@ class Validation:
         return MetricCollection(kept, prefix=made.prefix, postfix=made.postfix, compute_groups=False)
 
     @torch.no_grad()
-    def _update(self, metrics: MetricCollection, tick: Callable[[], None]) -> Tensor:
-        """Feed ``metrics`` with this worker's batches; its sum of losses and of weights: (2,) on CPU."""
+    def _update(self, metrics: MetricCollection, tick: Callable[[], None]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Feed ``metrics`` with this worker's batches.
+
+        Returns its sum of losses and of weights, (2,) on CPU, and those of what the task logs.
+        """
         totals = torch.zeros(2, dtype=torch.float64, device=self._strategy.worker.device)
+        logs: dict[str, Tensor] = {}
+        feeds = self._feeds(metrics)
         for loaded in self._batches():
             if loaded.size or self._strategy.lockstep:
                 with self._precision.forward():
                     loss = self._strategy.run(partial(loss_of, self._task, self._strategy.module, loaded.batch))
             if loaded.size:
-                outputs = loss.outputs.float() if loss.outputs.is_floating_point() else loss.outputs
-                self._each(metrics, "update", outputs, loaded.batch["target"])
+                outputs = tree_map_only(Tensor, _in_full, loss.outputs)
+                self._each({name: partial(feed, outputs, loaded.batch) for name, feed in feeds.items()})
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
+                logs = {name: value.double() + logs.get(name, 0.0) for name, value in loss.logs.items()}
             tick()
-        return totals.cpu()
+        if taken := {"loss", *feeds} & logs.keys():
+            raise TrainingError(f"the task logs {some(sorted(taken))}, a metric of it too", "name it otherwise")
+        return totals.cpu(), logs
 
-    def _each(self, metrics: MetricCollection, method: Literal["update", "compute"], *arguments: Tensor) -> None:
-        """Call the ``method`` of each metric that has not failed yet."""
-        for name, metric in metrics.items(keep_base=True, copy_state=False):
+    def _feeds(self, metrics: MetricCollection) -> dict[str, Callable[[Any, Batch], None]]:
+        """How each of them takes a batch."""
+        from torchmetrics import MetricCollection
+
+        feed = self._task.update if isinstance(self._task, FeedsMetrics) else _outputs_and_target
+        each = metrics.items(keep_base=True, copy_state=False)
+        return {str(name): partial(feed, MetricCollection({name: one}, compute_groups=False)) for name, one in each}
+
+    def _each(self, calls: Mapping[str, Callable[[], object]]) -> None:
+        """Make the call for each metric that has not failed yet."""
+        for name, call in calls.items():
             if name not in self.failed:
                 try:
-                    getattr(metric, method)(*arguments)
+                    call()
                 except Exception as error:
                     _log.warning("the metric val/%s failed", name, exc_info=True)
-                    self.failed[str(name)] = named(error)
+                    self.failed[name] = named(error)
 
     def _batches(self) -> Iterable[Loaded]:
         worker = self._strategy.worker
@@ -124,7 +146,8 @@ class Validation:
             metric.sync_on_compute = self._shared
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
-            self._each(metrics, "compute")  # which keeps the values
+            each = metrics.items(keep_base=True, copy_state=False)
+            self._each({str(name): metric.compute for name, metric in each})  # which keeps the values
         for name in [name for name in self.failed if name in metrics]:
             metrics.pop(name)
         values = metrics.compute()
@@ -134,3 +157,11 @@ class Validation:
         """The first worker's: decisions follow from these, so that workers have to hold the very same numbers."""
         numbers = self._strategy.broadcast(torch.tensor(list(values.values()), dtype=torch.float64)).tolist()
         return {f"val/{name}": number for name, number in zip(values, numbers, strict=True)}
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _outputs_and_target(metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+    metrics.update(outputs, batch["target"])

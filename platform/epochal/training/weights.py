@@ -20,6 +20,8 @@ from epochal.redaction import said
 from epochal.training import checkpoint, tensors
 
 FILE = Path("model") / "weights.safetensors"
+LAST = Path("model") / "last.safetensors"
+"""Where ``FILE`` has others: of a training with ``train.average``."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,10 +103,11 @@ def _of_job(folder: Path) -> Path:
 def _of_checkpoint(path: Path) -> dict[str, Tensor]:
     manifest = checkpoint.read(path)
     checkpoint.verify(path, manifest, manifest.files)
-    shapes = {name: shape for name, shape in tensors.stored(path).items() if name.startswith(tensors.MODEL)}
+    kinds = (tensors.MODEL, tensors.AVERAGE)  # the means, where there are some, stand for the last weights
+    shapes = {name: shape for name, shape in tensors.stored(path).items() if name.startswith(kinds)}
     weights = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     tensors.load(weights, path)
-    return {name.removeprefix(tensors.MODEL): weight for name, weight in weights.items()}
+    return {name.removeprefix(kind): weights[name] for kind in kinds for name in weights if name.startswith(kind)}
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -130,14 +133,13 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def export(module: nn.Module, job: Path, first: bool) -> Path:
-    """Write the final weights, gathered and on CPU, as ``model/weights.safetensors`` in the job's folder.
+def export(module: nn.Module, file: Path, first: bool) -> Path:
+    """Write the weights, gathered and on CPU, as safetensors.
 
     Every worker calls it; the ``first`` one writes.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(module, options=options)
-    file = job / FILE
     if first:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -87,6 +87,7 @@ class StepRecord:
     lr: float
     grad_norm: float | None
     timestamp: float
+    logs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Window:
     weights: list[float | Tensor] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     norms: list[Tensor | None] = field(default_factory=list)
+    logs: list[Mapping[str, Tensor]] = field(default_factory=list)
     timestamps: list[float] = field(default_factory=list)
     samples: int = 0
 
@@ -155,6 +157,8 @@ class Window:
         self.weights.append(gradients.weight)
         self.rates.append(lr)
         self.norms.append(norm)
+        if gradients.logs:
+            self.logs.append(gradients.logs)
         self.timestamps.append(time.time())
         self.samples += samples
 
@@ -163,7 +167,8 @@ class Window:
 
         A loss that is not finite leaves the records before it in ``Closed``; see ``raise_unless_finite``.
         """
-        sums = torch.stack(self.losses).double().cpu()
+        columns = [self.losses, *([step[name] for step in self.logs] for name in self._logged)]
+        sums = torch.stack([value for column in columns for value in column]).double().cpu()
         timing, ranks = _timing(self.clock.between()), strategy.worker.world_size
         alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
         notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
@@ -178,13 +183,24 @@ class Window:
             alone=[] if strategy.lockstep else alone,
         )
 
+    @property
+    def _logged(self) -> list[str]:
+        return list(self.logs[0]) if self.logs else []
+
     def _records(self, totals: list[float]) -> list[StepRecord]:
-        weights = _floats(self.weights)
-        norms = [math.nan if norm is None else norm for norm in self.norms]
-        columns = zip(totals, weights, self.rates, _floats(norms), self.timestamps, strict=True)
+        """``totals``: all steps' losses, then all steps' values of each name that the task logs."""
+        count, norms = len(self.losses), [math.nan if norm is None else norm for norm in self.norms]
+        columns = zip(_floats(self.weights), self.rates, _floats(norms), self.timestamps, strict=True)
         return [
-            StepRecord(self.first_step + index, total / weight, lr, norm if math.isfinite(norm) else None, timestamp)
-            for index, (total, weight, lr, norm, timestamp) in enumerate(columns, start=1)
+            StepRecord(
+                step=self.first_step + index + 1,
+                loss=totals[index] / weight,
+                lr=lr,
+                grad_norm=norm if math.isfinite(norm) else None,
+                timestamp=timestamp,
+                logs={name: totals[row * count + index] / weight for row, name in enumerate(self._logged, start=1)},
+            )
+            for index, (weight, lr, norm, timestamp) in enumerate(columns)
         ]
 
     def raise_unless_finite(self, closed: Closed, strategy: Strategy) -> None:

@@ -35,7 +35,7 @@ TWO_ARE_SLOW = [pytest.param(*gang, marks=pytest.mark.slow) if gang[0] == 2 else
 def plain_loop(job: Any, weighted: bool = False, **changes: Any) -> dict[str, Any]:
     """What a person would write for one process: no part of the training package but the order of the samples."""
     setup = pieces.setup(job, changes.pop("build", pieces.mlp), **changes)
-    model, optimizer, train = setup.model, setup.optimizer(setup.model.parameters()), setup.data.train
+    model, optimizer, train = setup.model, setup.optimizer(dict(setup.model.named_parameters())), setup.data.train
     peak = optimizer.param_groups[0]["lr"]
     sampler = Sampler(len(train), job.train.global_batch_size, job.train.seed)
     class_weights = pieces.WeightedClassification.weights if weighted else None
@@ -117,6 +117,15 @@ def test_accumulates_to_the_same(gang: TestGang, tmp_path: Path, world_size: int
     assert_same(of_gang(gang, world_size, strategy, job, tmp_path), plain_loop(job))
 
 
+@pytest.mark.parametrize(("world_size", "strategy"), [(3, "ddp"), (3, "fsdp")])
+def test_what_a_task_logs(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
+    job = pieces.spec(epochs=2, micro_batch_size=2)
+    _, one = of_gang(gang, 1, strategy, job, tmp_path / "one", task=pieces.Counting())
+    _, many = of_gang(gang, world_size, strategy, job, tmp_path / "many", task=pieces.Counting())
+    assert many["train/right"] == one["train/right"]
+    assert many["val/right"] == one["val/right"] == one["val/accuracy"]
+
+
 @pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
 def test_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     job = pieces.spec(epochs=2, micro_batch_size=2, clip_grad_norm=0.5)
@@ -155,7 +164,7 @@ def test_a_batch_norm_that_would_see_a_single_sample_is_refused_on_any_number_of
         of_gang(gang, world_size, strategy, pieces.spec(epochs=2), tmp_path, build=pieces.normed_mlp)
     assert {str(error).splitlines()[-1] for error in caught.value.errors} == {
         "  train.global_batch_size: leaves a batch of a single sample, which the batch norm 1 cannot normalise"
-        " (take one that leaves more of 25 samples)"
+        " (leave more of 25 samples, or set train.drop_last)"
     }
 
 

@@ -183,7 +183,7 @@ def test_local_batch_norms_agree_when_the_model_is_used(gang: TestGang, tmp_path
     torch.manual_seed(0)
     model, data = pieces.normed_cnn(), pieces.data(size=32).train
     halves = [model, copy.deepcopy(model)]
-    optimizer, sampler = pieces.sgd(model.parameters()), Sampler(32, 8, 0)
+    optimizer, sampler = pieces.sgd(dict(model.named_parameters())), Sampler(32, 8, 0)
     for step in range(8):
         optimizer.param_groups[0]["lr"] = 0.1 * pieces.falling(step, 8)
         optimizer.zero_grad()

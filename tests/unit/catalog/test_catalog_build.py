@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,10 +234,54 @@ def test_all_metrics_of_classification_work() -> None:
 )
 def test_wrong_optimizer_parameters_are_told(extra: dict[str, Any], path: str) -> None:
     with pytest.raises(SpecError) as caught:
-        build_optimizer(Optimizer(name="adam", **extra), nn.Linear(1, 1).parameters())
+        build_optimizer(Optimizer(name="adam", **extra), dict(nn.Linear(1, 1).named_parameters()))
     assert [problem.path for problem in caught.value.problems] == [path]
 
 
 def test_torchs_own_refusal_is_a_problem_of_the_spec() -> None:
     with pytest.raises(SpecError, match="Nesterov momentum requires a momentum"):
-        build_optimizer(Optimizer(name="sgd", nesterov=True), nn.Linear(1, 1).parameters())
+        build_optimizer(Optimizer(name="sgd", nesterov=True), dict(nn.Linear(1, 1).named_parameters()))
+
+
+def named_layers() -> nn.Sequential:
+    """Parameters ``body.weight``, ``body.bias``, ``norm.weight``, ``norm.bias``, ``head.weight`` and ``head.bias``."""
+    return nn.Sequential(OrderedDict(body=nn.Linear(3, 3), norm=nn.LayerNorm(3), head=nn.Linear(3, 2)))
+
+
+def grouped(**optimizer: Any) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of each parameter, by its name."""
+    named = dict(named_layers().named_parameters())
+    names = {parameter: name for name, parameter in named.items()}
+    groups = build_optimizer(Optimizer.model_validate(optimizer), named).param_groups
+    return {names[one]: (group["lr"], group["weight_decay"]) for group in groups for one in group["params"]}
+
+
+def test_weight_decay_is_for_matrices_alone_in_one_line() -> None:
+    found = grouped(name="adamw", lr=0.1, weight_decay=0.5, decay_on="matrices")
+    assert {name for name, (_, decay) in found.items() if decay == 0.5} == {"body.weight", "head.weight"}
+    assert {name for name, (_, decay) in found.items() if decay == 0.0} == {
+        "body.bias", "norm.weight", "norm.bias", "head.bias",
+    }  # fmt: skip
+    assert {rate for rate, _ in found.values()} == {0.1}
+
+
+def test_a_parameter_is_in_the_first_group_that_names_it() -> None:
+    body, biases = {"parameters": ["body.*"], "lr": 0.01}, {"parameters": ["*.bias", "norm.*"], "weight_decay": 0.0}
+    found = grouped(name="sgd", lr=0.1, weight_decay=0.5, groups=[body, biases])
+    assert found == {
+        "body.weight": (0.01, 0.5), "body.bias": (0.01, 0.5), "norm.weight": (0.1, 0.0), "norm.bias": (0.1, 0.0),
+        "head.weight": (0.1, 0.5), "head.bias": (0.1, 0.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path", "message"),
+    [
+        ([["boddy.*"]], "train.optimizer.groups.0.parameters.0", "no parameter that is trained matches 'boddy.*'"),
+        ([["*"], ["head.*"]], "train.optimizer.groups.1.parameters", "groups before it have all parameters"),
+    ],
+)
+def test_a_group_of_nothing_is_refused(patterns: list[list[str]], path: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)) as caught:
+        grouped(groups=[{"parameters": one, "lr": 0.1} for one in patterns])
+    assert [problem.path for problem in caught.value.problems] == [path]

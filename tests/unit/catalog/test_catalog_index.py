@@ -44,6 +44,11 @@ def test_a_good_tree_has_no_problem() -> None:
         ({"data": {"name": "digits", "params": {"seed": True}}}, "data.params.seed"),
         ({"train": {"optimizer": {"betas": [0.9]}}}, "train.optimizer.betas.1"),
         ({"train": {"lr_schedule": {"name": "cosine", "end": 2}}}, "train.lr_schedule.end"),
+        ({"train": {"optimizer": {"name": "rprop", "decay_on": "matrices"}}}, "train.optimizer.decay_on"),
+        (
+            {"train": {"optimizer": {"name": "rprop", "groups": [{"parameters": ["*"], "weight_decay": 0}]}}},
+            "train.optimizer.groups.0.weight_decay",
+        ),
     ],
 )
 def test_each_mistake_is_found_at_its_path(changes: dict[str, Any], path: str) -> None:
@@ -62,6 +67,10 @@ F1 = {"name": "classification", "params": {"metrics": ["f1"]}}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"train": {"lr_schedule": {"name": "reduce_on_plateau", **goal("val/acuracy")}}},
+            "there is no metric 'val/acu",
+        ),
         ({"objective": goal("val/acuracy")}, "there is no metric 'val/acuracy'"),
         ({"objective": goal("val/mae")}, "there is no metric 'val/mae'"),
         ({"objective": goal("val/accuracy"), "task": F1}, "there is no metric 'val/accuracy'"),

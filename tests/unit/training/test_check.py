@@ -70,6 +70,12 @@ def goal(metric: str) -> dict[str, str]:
             "train.early_stopping.metric",
             "there is no metric 'train/accuracy'",
         ),
+        (
+            SEEN,
+            spec(train={"lr_schedule": {"name": "reduce_on_plateau", **goal("val/acuracy")}}),
+            "train.lr_schedule.metric",
+            "'val/acuracy' .*did you mean 'val/accuracy'",
+        ),
         (REAL, spec(objective=goal("val/accuracy")), "objective.metric", "there is no metric 'val/accuracy'"),
         (
             FIVE,

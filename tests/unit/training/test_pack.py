@@ -79,6 +79,16 @@ def test_members_may_differ_in_every_scalar(tmp_path: Path) -> None:
     assert assert_as_alone([partial(made, job) for job in jobs], tmp_path).why_alone == ""
 
 
+def test_each_member_has_a_plateau_of_its_own(tmp_path: Path) -> None:
+    plateau = {"name": "reduce_on_plateau", "metric": "val/loss", "mode": "min", "patience": 0, "min_delta": 0.1}
+    jobs = [
+        pieces.spec(epochs=6, seed=seed, optimizer={"lr": lr}, lr_schedule=plateau) for seed, lr in enumerate(RATES)
+    ]
+    assert assert_as_alone([partial(made, job) for job in jobs], tmp_path, UNWRITTEN).why_alone == ""
+    ours, _ = packed([made(job) for job in jobs], tmp_path / "again")
+    assert len({tuple(rate / lr for _, rate in one.curve("train/lr")) for one, lr in zip(ours, RATES, strict=True)}) > 1
+
+
 @pytest.mark.parametrize("task", [pieces.WeightedClassification, pieces.Tokens, pieces.Uncounted])
 def test_what_a_task_counts_is_counted_for_each_member(tmp_path: Path, task: Any) -> None:
     jobs = [pieces.spec(seed=seed, micro_batch_size=3) for seed in range(2)]

@@ -201,13 +201,13 @@ def test_parameters_without_gradients_go_on_exactly(tmp_path: Path, optimizer: A
 
 def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
     model = LatePooler()
-    optimizer = pieces.adamw(model.parameters())
+    optimizer = pieces.adamw(dict(model.named_parameters()))
     model(torch.ones(2, pieces.FEATURES)).sum().backward()
     optimizer.step()
     captured, plain = tensors.capture(model, optimizer, Worker(), {})
     tensors.save(captured, tmp_path, None)
     other = LatePooler()
-    fresh = pieces.adamw(other.parameters())
+    fresh = pieces.adamw(dict(other.named_parameters()))
     tensors.restore(other, fresh, tmp_path, plain)
     assert {len(fresh.state[parameter]) for parameter in other.body.parameters()} == {3}
     assert not any(parameter in fresh.state for part in (other.pooler, other.unused) for parameter in part.parameters())
@@ -215,7 +215,7 @@ def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
 
 def test_workers_copy_a_share_each_of_what_all_have() -> None:
     model = nn.Sequential(*(nn.Linear(8, width) for width in (8, 8, 16, 4)))
-    optimizer = pieces.adamw(model.parameters())
+    optimizer = pieces.adamw(dict(model.named_parameters()))
     for parameter in model.parameters():
         parameter.grad = torch.ones(parameter.shape)
     optimizer.step()

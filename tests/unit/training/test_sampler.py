@@ -33,6 +33,16 @@ def test_an_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
     assert first != Sampler(25, 8, seed=4).order(0).tolist()
 
 
+def test_a_last_batch_that_is_smaller_can_be_left_out() -> None:
+    sampler = Sampler(size=25, global_batch_size=8, seed=3, drop_last=True)
+    epochs = [[share.indices for share in sampler.shares(0, 1, start, start + 3)] for start in (0, 3)]
+    assert [[len(batch) for batch in epoch] for epoch in epochs] == [[8, 8, 8]] * 2
+    left_out = [set(range(25)) - {index for batch in epoch for index in batch} for epoch in epochs]
+    assert all(len(one) == 1 for one in left_out)
+    assert left_out[0] != left_out[1]
+    assert Sampler(5, 8, seed=3, drop_last=True).steps_per_epoch == 1, "a batch of all there is"
+
+
 def test_shares_go_on_from_any_step() -> None:
     sampler = Sampler(size=25, global_batch_size=8, seed=3)
     whole = list(sampler.shares(1, 3, 0, 11))
@@ -56,8 +66,8 @@ def test_micro_batches_are_as_many_as_the_largest_share_needs() -> None:
 
 
 def test_the_fewest_samples_of_a_forward_pass_are_those_that_a_step_of_an_epoch_has() -> None:
-    for size, micro, world_size in product(range(4, 14), (None, 1, 2, 3), (1, 2, 3)):
-        sampler = Sampler(size, global_batch_size=4, seed=0)
+    for size, micro, world_size, drop_last in product(range(4, 14), (None, 1, 2, 3), (1, 2, 3), (False, True)):
+        sampler = Sampler(size, global_batch_size=4, seed=0, drop_last=drop_last)
         ranks = [list(sampler.shares(rank, world_size, 0, sampler.steps_per_epoch)) for rank in range(world_size)]
         passes, alone = [], []
         for shares in zip(*ranks, strict=True):

@@ -19,7 +19,7 @@ def model(classes: int = 3) -> nn.Module:
 def test_exported_weights_are_started_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     trained, fresh = model(), model()
-    file = weights.export(trained, tmp_path, first=True)
+    file = weights.export(trained, tmp_path / weights.FILE, first=True)
     assert file == tmp_path / "model" / "weights.safetensors"
     matched = weights.start_from(fresh, file)
     assert set(matched.loaded) == set(trained.state_dict())
@@ -28,14 +28,14 @@ def test_exported_weights_are_started_from(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_only_the_first_worker_writes(tmp_path: Path) -> None:
-    weights.export(model(), tmp_path, first=False)
+    weights.export(model(), tmp_path / weights.FILE, first=False)
     assert not (tmp_path / "model").exists()
 
 
 def test_tied_weights_are_exported(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
-    read = load_file(weights.export(tied, tmp_path, first=True))
+    read = load_file(weights.export(tied, tmp_path / weights.FILE, first=True))
     torch.testing.assert_close(read["1.weight"], read["0.weight"])
 
 

@@ -17,5 +17,12 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "resnet": "epochal.catalog.architectures.resnet:ENTRY",
         "recurrent": "epochal.catalog.architectures.recurrent:ENTRY",
         "transformer": "epochal.catalog.architectures.transformer:ENTRY",
+        "bert": "epochal.catalog.architectures.bert:ENTRY",
+        "gpt": "epochal.catalog.architectures.gpt:ENTRY",
+        "llama": "epochal.catalog.architectures.llama:ENTRY",
+        "vit": "epochal.catalog.architectures.vit:ENTRY",
+        "unet": "epochal.catalog.architectures.unet:ENTRY",
+        "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
+        "vae": "epochal.catalog.architectures.vae:ENTRY",
     },
 )

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from epochal.catalog.data import Field
+from epochal.catalog.data import DataInfo, Field
 from epochal.errors import EpochalError
 
 
@@ -78,3 +78,16 @@ def sequence(field: Field, embedding: int) -> Frames | Tokens:
 def learned_positions(length: int, width: int) -> nn.Parameter:
     """(length, width), to be added to a sequence of vectors."""
     return nn.Parameter(torch.randn(length, width) * 0.02)
+
+
+def token_ids(architecture: str, info: DataInfo) -> tuple[int, int]:
+    """Length and vocabulary of an input of token ids.
+
+    Raises:
+        EpochalError: the input is something else.
+    """
+    field = info.input
+    if field.classes is None or len(field.shape) != 1:
+        told = f"{architecture} takes token ids (time,), and this dataset's input is {field.shape} of {field.dtype}"
+        raise EpochalError(told, "use the dataset text, tokens, or one of your own with a vocabulary: Field.classes")
+    return field.shape[0], field.classes

@@ -14,5 +14,9 @@ TASKS: Registry[TaskEntry] = Registry(
     {
         "classification": "epochal.catalog.tasks.classification:ENTRY",
         "regression": "epochal.catalog.tasks.regression:ENTRY",
+        "segmentation": "epochal.catalog.tasks.segmentation:ENTRY",
+        "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
+        "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
+        "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
     },
 )

@@ -1,0 +1,89 @@
+"""Language modelling: the next token, for each token of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+from epochal.catalog.task import Loss, fitting
+from epochal.errors import EpochalError
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
+
+Name = Literal["perplexity", "accuracy", "top5"]
+
+
+class LanguageModellingParams(Params):
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target's probability that is spread over the vocabulary, in training and in `val/loss`."""
+    metrics: Annotated[list[Name], Field(min_length=1)] = ["perplexity", "accuracy"]
+    """What is measured at validation, besides the loss, over all tokens."""
+
+
+class LanguageModelling:
+    """Outputs (batch, time, vocabulary) against token ids (batch, time). Losses are means over tokens."""
+
+    known_metrics = get_args(Name)
+
+    def __init__(self, params: LanguageModellingParams, vocabulary: int) -> None:
+        self._params = params
+        self._vocabulary = vocabulary
+        self.metric_names = tuple(params.metrics)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        target = batch["target"]
+        outputs = fitting(model(batch["input"]), (*target.shape, self._vocabulary), "language-modelling")
+        total = F.cross_entropy(
+            outputs.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=self._params.label_smoothing
+        )
+        return Loss(total, float(target.numel()), outputs)
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        return {}
+
+    def metrics(self) -> MetricCollection:
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
+            from torchmetrics.classification import MulticlassAccuracy
+            from torchmetrics.text import Perplexity
+
+        known: dict[str, Callable[[], Metric]] = {
+            "perplexity": Perplexity,
+            "accuracy": lambda: MulticlassAccuracy(self._vocabulary, average="micro"),
+            "top5": lambda: MulticlassAccuracy(self._vocabulary, average="micro", top_k=5),
+        }
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        for metric in metrics.values(copy_state=False):
+            if type(metric).__name__ == "Perplexity":
+                metric.update(outputs, batch["target"])
+            else:
+                metric.update(outputs.flatten(0, 1), batch["target"].flatten())
+
+
+def build(params: LanguageModellingParams, info: DataInfo) -> LanguageModelling:
+    vocabulary = info.target.classes
+    if vocabulary is None or len(info.target.shape) != 1:
+        raise EpochalError(
+            "language-modelling needs a token id as target for each place of a sequence", "use the dataset text"
+        )
+    if vocabulary < 5 and "top5" in params.metrics:
+        raise EpochalError(f"the metric top5 needs 5 tokens or more, and this vocabulary has {vocabulary}")
+    return LanguageModelling(params, vocabulary)
+
+
+ENTRY = TaskEntry(
+    summary="The next token for each token of a sequence; metrics perplexity and accuracy",
+    source="https://lightning.ai/docs/torchmetrics/stable/text/perplexity.html",
+    params=LanguageModellingParams,
+    build=build,
+)

@@ -1,0 +1,124 @@
+"""Reconstruction: the input again. Of a variational autoencoder from latent numbers that are drawn, at a price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+from epochal.catalog.task import Loss, fitting
+from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
+from epochal.errors import EpochalError
+from epochal.spec.section import Choice
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+Name = Literal["mse", "mae"]
+
+
+class ReconstructionParams(Params):
+    loss: Choice = Choice(name="mse")
+    """A loss over real values and its parameters; `epochal losses` lists them."""
+    metrics: Annotated[list[Name], Field(min_length=1)] = ["mse"]
+    """What is measured at validation, besides the loss: means over all values."""
+
+
+class VariationalParams(ReconstructionParams):
+    kl: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the divergence from a normal distribution beside the loss, which is summed over a sample's values."""
+
+
+@runtime_checkable
+class Variational(Protocol):
+    """A model whose latent numbers are distributions."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of each, (batch, latent)."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(batch, ...) as the input."""
+
+
+class Reconstruction:
+    """Outputs of the input's shape against the input."""
+
+    known_metrics = get_args(Name)
+
+    def __init__(self, loss: ChosenLoss, metrics: list[str]) -> None:
+        self._loss = loss
+        self.metric_names = tuple(metrics)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        x = batch["input"]
+        return self._loss.of(fitting(model(x), x.shape, "reconstruction"), x)
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        return {}
+
+    def metrics(self) -> MetricCollection:
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
+            from torchmetrics import regression as of
+
+        known: dict[str, Any] = {"mse": of.MeanSquaredError, "mae": of.MeanAbsoluteError}
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        metrics.update(outputs.flatten(), batch["input"].flatten())
+
+
+class VariationalReconstruction(Reconstruction):
+    """The evidence lower bound. Latent numbers are drawn in training, and are the means in validation."""
+
+    def __init__(self, loss: ChosenLoss, metrics: list[str], kl: float) -> None:
+        super().__init__(loss, metrics)
+        self._kl = kl
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        if not isinstance(model, Variational):
+            raise EpochalError(f"variational needs a model with encode and decode, not {type(model).__name__}")
+        x = batch["input"]
+        mean, log_variance = model.encode(x)
+        drawn = mean + (0.5 * log_variance).exp() * torch.randn_like(mean) if model.training else mean
+        made = self._loss.of(fitting(model.decode(drawn), x.shape, "variational"), x)
+        error = made.total * x[:1].numel() if len(x) else made.total
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
+        logs = {"reconstruction": error, "divergence": divergence}
+        return Loss(error + self._kl * divergence, made.weight, made.outputs, logs)
+
+
+def build(params: ReconstructionParams, info: DataInfo) -> Reconstruction:
+    loss = _checked(params, info, "reconstruction")
+    return Reconstruction(loss, list(params.metrics))
+
+
+def build_variational(params: VariationalParams, info: DataInfo) -> VariationalReconstruction:
+    loss = _checked(params, info, "variational")
+    return VariationalReconstruction(loss, list(params.metrics), params.kl)
+
+
+def _checked(params: ReconstructionParams, info: DataInfo, task: str) -> ChosenLoss:
+    if not info.input.dtype.is_floating_point:
+        raise EpochalError(f"{task} needs real values as input, and this dataset's are token ids")
+    return chosen_loss(params.loss, "real")
+
+
+ENTRY = TaskEntry(
+    summary="The input again, from a model that reduces it; metrics mse and mae",
+    source="https://lightning.ai/docs/torchmetrics/stable/regression/mean_squared_error.html",
+    params=ReconstructionParams,
+    build=build,
+)
+VARIATIONAL = TaskEntry(
+    summary="The input again, from latent numbers that are drawn, for variational autoencoders",
+    source="Kingma and Welling 2014, Auto-encoding variational Bayes, https://arxiv.org/abs/1312.6114",
+    params=VariationalParams,
+    build=build_variational,
+)

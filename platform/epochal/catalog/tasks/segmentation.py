@@ -1,0 +1,83 @@
+"""Segmentation: a class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.entry import Params, TaskEntry
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+from epochal.catalog.task import Loss, fitting
+from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
+from epochal.errors import EpochalError
+from epochal.spec.section import Choice
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
+
+Name = Literal["accuracy", "iou", "dice"]
+
+
+class SegmentationParams(Params):
+    loss: Choice = Choice(name="cross_entropy")
+    """A loss over classes and its parameters; `epochal losses` lists them."""
+    metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy", "iou"]
+    """What is measured at validation over all pixels, besides the loss; iou (intersection over union) and dice are
+    means over the classes."""
+
+
+class Segmentation:
+    """Outputs (batch, height, width, classes) against class numbers (batch, height, width)."""
+
+    known_metrics = get_args(Name)
+
+    def __init__(self, loss: ChosenLoss, metrics: list[str], classes: int) -> None:
+        self._loss = loss
+        self.metric_names = tuple(metrics)
+        self._classes = classes
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        target = batch["target"]
+        outputs = fitting(model(batch["input"]), (*target.shape, self._classes), "segmentation")
+        loss = self._loss.of(outputs.flatten(0, -2), target.flatten())
+        return Loss(loss.total, loss.counts_for(target.numel()), outputs)
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        return {}
+
+    def metrics(self) -> MetricCollection:
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
+            from torchmetrics import classification as of
+
+        known: dict[str, Callable[[], Metric]] = {
+            "accuracy": lambda: of.MulticlassAccuracy(self._classes, average="micro"),
+            "iou": lambda: of.MulticlassJaccardIndex(self._classes),
+            "dice": lambda: of.MulticlassF1Score(self._classes, average="macro"),  # of sets of pixels it is the same
+        }
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        metrics.update(outputs.flatten(0, -2), batch["target"].flatten())
+
+
+def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
+    classes = info.target.classes
+    if classes is None or len(info.target.shape) != 2:
+        raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
+    loss = chosen_loss(params.loss, "class")
+    if loss.class_weights is not None and len(loss.class_weights) != classes:
+        raise EpochalError(f"class_weights has {len(loss.class_weights)} values for {classes} classes")
+    return Segmentation(loss, list(params.metrics), classes)
+
+
+ENTRY = TaskEntry(
+    summary="A class for each pixel; metrics accuracy, intersection over union and Dice",
+    source="https://lightning.ai/docs/torchmetrics/stable/classification/jaccard_index.html",
+    params=SegmentationParams,
+    build=build,
+)
