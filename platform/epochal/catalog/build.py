@@ -128,7 +128,7 @@ def _groups(choice: OptimizerChoice, parameters: Mapping[str, nn.Parameter]) -> 
     """Each of the ``choice``'s groups, and last whatever is in none; apart what weight decay is not for."""
     left = dict(parameters)
     for number, group in enumerate(choice.groups):
-        path, own = f"train.optimizer.groups.{number}.parameters", {}
+        path, own = f"train.optimizer.groups.{number}.parameters", dict[str, nn.Parameter]()
         for index, pattern in enumerate(group.parameters):
             matching = fnmatch.filter(parameters, pattern)
             if not matching:

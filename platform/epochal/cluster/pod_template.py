@@ -40,6 +40,7 @@ def labels(spec: ClusterSpec, role: str = "") -> dict[str, str]:
 
 
 def template(spec: ClusterSpec, role: str, containers: Sequence[Manifest], shared_memory: Bytes) -> Manifest:
+    """A pod of the cluster, by the restricted Pod Security Standard, with the storage and room of its own."""
     volumes = [
         {"name": "storage", "persistentVolumeClaim": {"claimName": spec.storage.claim}},
         scratch("tmp"),

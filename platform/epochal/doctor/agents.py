@@ -30,6 +30,7 @@ def server_clock(seconds: float) -> Check:
 
 
 def look(clock: Callable[[], float] = time.time) -> Iterator[Check]:
+    """What the server that this machine knows tells of its agents, and of the time; nothing where it knows none."""
     try:
         address = find_address()
     except UnreachableError:

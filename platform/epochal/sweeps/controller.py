@@ -129,7 +129,7 @@ class Controller:
         newest values; None before any was measured. FAILED trials and NaN are left out."""
         return self._best
 
-    def _standing(self, trial: Trial) -> tuple[bool, Rank]:
+    def _merit(self, trial: Trial) -> tuple[bool, Rank]:
         return trial.state is not TrialState.COMPLETED, self._rank(trial.curve[-1].value, trial.number)
 
     def step(self, told: Input) -> list[Command]:
@@ -348,8 +348,8 @@ class Controller:
         # Looked for among all only where the best itself has changed: it may be worse now.
         if self._best is not None and self._best.number == trial.number:
             ranked = (one for one in self._trials.values() if one.is_ranked)
-            self._best = min(ranked, key=self._standing, default=None)
-        elif trial.is_ranked and (self._best is None or self._standing(trial) < self._standing(self._best)):
+            self._best = min(ranked, key=self._merit, default=None)
+        elif trial.is_ranked and (self._best is None or self._merit(trial) < self._merit(self._best)):
             self._best = trial
 
     def _known(self, number: int) -> Trial:

@@ -130,7 +130,8 @@ def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
 
 def _wrong_metrics(spec: JobSpec, data: LoadedData, task: Task, left_out: Mapping[str, str]) -> Iterator[Problem]:
     sections = (spec.objective, spec.train.early_stopping)
-    metrics = [*(section and section.metric for section in sections), spec.train.lr_schedule.params.get("metric")]
+    metrics = [None if section is None else section.metric for section in sections]
+    metrics.append(spec.train.lr_schedule.params.get("metric"))
     absent = "" if data.validation else "this dataset has no sample for it"
     if absent and spec.data.params.get("validation") == 0:
         absent = "data.params.validation is 0"

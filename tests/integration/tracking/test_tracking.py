@@ -292,18 +292,6 @@ def test_a_deleted_run_stays_deleted_until_it_is_restored(any_uri: str, job: Pat
     assert SyncState.load(job).problem == ""
 
 
-@pytest.mark.parametrize("before", ["none", "untagged", "changed"])
-def test_an_experiment_is_of_the_kind_whose_page_shows_runs(any_uri: str, job: Path, before: str) -> None:
-    client, name, kind = connect(any_uri), f"kind, {before}", "mlflow.experimentKind"
-    replace(DesiredRun.load(job), experiment=name).save(job)
-    if before != "none":
-        tags = {kind: "genai_development"} if before == "changed" else {}
-        client.create_experiment(name, tags=tags)
-    sync(any_uri, job)
-    expected = "genai_development" if before == "changed" else "custom_model_development"
-    assert client.get_experiment_by_name(name).tags[kind] == expected
-
-
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_deleted_experiment_is_named_and_gets_everything_once_it_is_restored(
     any_uri: str, job: Path, begun: bool

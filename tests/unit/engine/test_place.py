@@ -37,6 +37,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(5, TWO)
     monkeypatch.setattr(places, "placement_group", lambda *_, **__: cluster)
     monkeypatch.setattr(places, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(places, "placement_group_table", lambda group: {})
     monkeypatch.setattr(places.time, "monotonic", lambda: cluster.now)
     return cluster
 

@@ -6,7 +6,7 @@ Modules are named as in the published checkpoints of the ``transformers`` librar
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field as Bounds
@@ -123,7 +123,8 @@ class Encoder(nn.Module):
             first = torch.arange(x.shape[1], device=x.device) == 0  # so that each attends to something
             seen = ((x != self.padding) | first)[:, None, None]
         hidden = self.embeddings(x)
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             hidden = layer(hidden, seen)
         return torch.tanh(self.pooler.dense(hidden[:, 0]))
 

@@ -69,6 +69,10 @@ class Unet(nn.Module):
 
 
 def build(params: UnetParams, info: DataInfo) -> Unet:
+    """
+    Raises:
+        EpochalError: the image cannot be halved as often, or the target is not of its size.
+    """
     inputs, height, width = image_shape("unet", info)
     factor = 2 ** (len(params.channels) - 1)
     if height % factor or width % factor:

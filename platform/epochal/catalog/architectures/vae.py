@@ -25,7 +25,7 @@ class Vae(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """latent: (batch, latent); returns (batch, ...) as the input."""
         made: Tensor = self.decoder(latent)
-        return made.unflatten(1, self.shape)
+        return made.reshape(len(latent), *self.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, ...); returns the same shape, made from the means."""

@@ -169,7 +169,10 @@ def _example(entry: IndexEntry) -> str:
     import yaml
 
     required = entry.params.get("required", ())
-    params = {name: "..." if name in required else schema.get("default") for name, schema in _properties(entry).items()}
+    params = {
+        name: next(iter(schema.get("enum", ["..."]))) if name in required else schema.get("default")
+        for name, schema in _properties(entry).items()
+    }
     nested = {"params": params} if entry.kind in _NESTED and params else params
     node: Any = {"name": entry.name, **nested}
     if entry.kind == "loss":  # its place is inside a task, which needs a name
