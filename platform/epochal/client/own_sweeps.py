@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 class OwnSweeps(Sweeps):
     """The ledger that `epochal run` writes. Such a sweep that runs hears what it is asked as any does; one that does
-    not goes on with `epochal run --resume`."""
+    not goes on with `epochal run --resume JOB`."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
