@@ -163,7 +163,7 @@ def test_compare_has_a_sweeps_trials_the_best_first(
         trials.record(Trial(number, {"train.optimizer.lr": 0.1 * number, "x": 1}, state, 2.0, (Measured(2.0, value),)))
     assert len(output(capsys, "list", "-o", "name").split()) == 4, "a sweep has one run in the list"
     lines = output(capsys, "compare", "--sweep", "job-7").splitlines()
-    assert lines[0].split() == ["ID", "TRIAL", "STATE", "VAL/ACCURACY", "TRAIN.OPTIMIZER.LR", "REASON", "DURATION"]
+    assert lines[0].split() == ["ID", "TRIAL", "STATE", "VAL/ACCURACY", "LR", "REASON", "DURATION"]
     assert [line.split()[1:4] for line in lines[1:]] == [
         ["1", "COMPLETED", "0.9"], ["0", "COMPLETED", "0.5"], ["3", "FAILED", "0.7"], ["2", "COMPLETED", "nan"],
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from epochal.agent.submission import submit
 from epochal.agent.summary import Summary
 from epochal.engine.connection import Connection
 from epochal.errors import ConflictError, EpochalError, some
-from epochal.ledger.states import JobState
+from epochal.ledger.states import JobKind, JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
 from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
@@ -144,8 +144,7 @@ def _queued_again(ledger: LedgerSource, ref: str) -> Job:
     if job.state is JobState.QUEUED:
         return job
     if job.state.is_terminal:
-        raise ConflictError(
-            f"{job.id} is {job.state} and cannot go on",
-            f"to start another job from its weights, submit a spec with train.init_from={job.id}",
-        )
+        anew = f"to start another job from its weights, submit a spec with train.init_from={job.id}"
+        more = f"`epochal sweep extend {job.id} --trials N` has it try more"
+        raise ConflictError(f"{job.id} is {job.state} and cannot go on", more if job.kind is JobKind.SWEEP else anew)
     return ledger.resume(job.id)

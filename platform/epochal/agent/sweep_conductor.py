@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
 from epochal.agent.sweep_slots import Orders, SlotPool
-from epochal.agent.trial_states import checkpoints, copy_state, copy_tree
+from epochal.agent.trial_states import checkpoints, copy_state, copy_tree, segment_of
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
-from epochal.engine.payload import TrainPayload, TrialSegment
+from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place
 from epochal.engine.slot import LASTING, Slot
 from epochal.errors import ConflictError, NotFoundError
@@ -31,16 +31,12 @@ from epochal.spec.tree import placed
 from epochal.sweeps import trials as words
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
-from epochal.sweeps.ranking import full_length
 from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
 from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import TrialRuns, trial_folder
 from epochal.training.control import Prepared, Report
-
-EVERY = "60s"
-"""How often a trial is saved within a segment, where the spec has the default: a trial of seconds is done sooner."""
 
 _LOOK_SECONDS = 0.25
 """How often it is told how the sweep stands, and looked at what others ask of it. Both go over all trials: after each
@@ -71,7 +67,6 @@ class Conductor:
         if learnt := learnt_from(sweep.spec, earlier):
             tell.notice(learnt)
         self._stop = stop
-        self._full = full_length(sweep.spec)
         self._changed = threading.Condition(threading.RLock())
         self._training: dict[int, Slot] = {}
         self._metrics: dict[int, Mapping[str, float]] = {}
@@ -84,6 +79,8 @@ class Conductor:
         self._finish: Finish | None = None
         self._broken: Failed | None = None
         self._leaves = False
+        self._suggesting = False
+        """Whether a slot waits for the searcher."""
         self._moved = False
         """Whether it was not told yet how the sweep stands."""
 
@@ -218,7 +215,8 @@ class Conductor:
         holds: int | None = None
         try:
             while runs := self._next(slot, slots, holds):
-                ended = slot.train([self._segment(run) for run in runs])
+                spec, stored, best = self._sweep.spec, self._sweep.payload.spec, self._controller.best
+                ended = slot.train([segment_of(run, spec, stored, best) for run in runs])
                 holds = self._ended_together(runs, ended)
         finally:
             slot.close()
@@ -231,34 +229,35 @@ class Conductor:
                 taken = self._packs.take(lambda: self._asked(holds), left)
                 if not taken and not self._is_over:
                     self._changed.wait()
-                # Some may have ended while they waited to be taken.
+                # Some may have ended while they waited to be taken, or all while the searcher was asked for more.
                 runs = [run for run in taken if self._controller.trials[run.trial].state is TrialState.RUNNING]
-                if runs:
+                if runs and not self._is_over:
                     self._training.update({run.trial: slot for run in runs})
                     return runs
             return []
 
     def _asked(self, holds: int | None) -> Run | None:
-        known = holds if holds in self._controller.trials else None
-        return next((command for command in self._step(Asked(known)) if isinstance(command, Run)), None)
+        """What the controller gives out. Nothing while another slot waits for the searcher, where it is the searcher's
+        turn: each suggestion is to know of the one before."""
+        told = Asked(holds if holds in self._controller.trials else None)
+        if (suggest := self._controller.next_suggestion(told)) is not None:
+            if self._suggesting:
+                return None
+            point = self._suggested(suggest)
+            told = replace(told, trial=len(self._controller.trials), point=point)
+        return next((command for command in self._step(told) if isinstance(command, Run)), None)
 
-    def _segment(self, run: Run) -> TrialSegment:
-        spec = placed(self._sweep.payload.spec, run.point)
-        keep = spec.get("checkpoint") or {}
-        every = keep.get("every", "1ep")
-        # Two: a copy may be wanted of the state before the newest (PBT).
-        spec["checkpoint"] = {"every": EVERY if every == "1ep" else every, "keep": {"latest": 2, "best": 0}}
-        whole = run.until >= self._full
-        best = self._controller.best
-        return TrialSegment(
-            trial=run.trial,
-            folder=trial_folder(Path(), run.trial).as_posix(),
-            spec=spec,
-            until=None if whole else run.until,
-            unit=self._sweep.spec.train.unit,
-            saved=not whole,
-            beats=best.curve[-1].value if best is not None and best.state is TrialState.COMPLETED else None,
-        )
+    def _suggested(self, suggest: Callable[[], words.Point | None]) -> words.Point | None:
+        """Call it without the lock, which this thread holds once: it may take seconds, in which segments end, others
+        are promoted, and users are heard."""
+        self._suggesting = True
+        self._changed.release()
+        try:
+            return suggest()
+        finally:
+            self._changed.acquire()
+            self._suggesting = False
+            self._changed.notify_all()
 
     def _ended_together(self, runs: Sequence[Run], ended: Sequence[Done | Failed | None]) -> int | None:
         """Tell the controller; the one trial that the slot has trained last."""

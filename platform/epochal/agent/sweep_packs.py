@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ class Packs:
         self._pack = spec.sweep.pack
         self._trials = spec.sweep.trials
         self._parameters: int | None = None
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
         self._alone: set[str] = set()
         """Keys and trials that do not train in packs."""
 
@@ -55,15 +54,16 @@ class Packs:
 
     def take(self, ask: Callable[[], Run | None], left: int) -> list[Run]:
         """The segments that a slot trains next, of those that wait and those that the controller gives when it is
-        asked; ``left`` is how many trials have not begun."""
+        asked; ``left`` is how many trials have not begun. While it is asked another slot may take some, too."""
         most = self._most(left)
-        while len(self._waiting) < most and (run := ask()) is not None:
-            self._waiting.append(_Waiting(run, self._key(run)))
-        if not self._waiting:
+        found, self._waiting = self._waiting, []
+        while len(found) < most and (run := ask()) is not None:
+            found.append(_Waiting(run, self._key(run)))
+        if not found:
             return []
-        key = self._waiting[0].key
-        taken = [one for one in self._waiting if one.key == key][: most if key not in self._alone else 1]
-        self._waiting = deque(one for one in self._waiting if one not in taken)
+        key = found[0].key
+        taken = [one for one in found if one.key == key][: most if key not in self._alone else 1]
+        self._waiting += [one for one in found if one not in taken]
         return [one.run for one in taken]
 
     def _most(self, left: int) -> int:

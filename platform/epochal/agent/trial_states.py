@@ -1,17 +1,43 @@
-"""What trials of a sweep have saved, and how one is given the state of another (PBT)."""
+"""What trials of a sweep train and save, and how one is given the state of another (PBT)."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from epochal.engine.payload import TrialSegment
 from epochal.files import leads_out
-from epochal.sweeps.trials import Copy
+from epochal.spec.job import JobSpec
+from epochal.spec.tree import placed
+from epochal.sweeps.ranking import full_length
+from epochal.sweeps.trials import Copy, Run, Trial, TrialState
 from epochal.tracking.trial_runs import trial_folder
 from epochal.training import checkpoint
+
+EVERY = "60s"
+"""How often a trial is saved within a segment, where the spec has the default: a trial of seconds is done sooner."""
+
+
+def segment_of(run: Run, sweep: JobSpec, stored: Mapping[str, Any], best: Trial | None) -> TrialSegment:
+    """What workers are given to train. ``stored`` is the ``sweep`` as the ledger has it, ``best`` its best trial."""
+    spec = placed(stored, run.point)
+    every = (spec.get("checkpoint") or {}).get("every", "1ep")
+    # Two: a copy may be wanted of the state before the newest (PBT).
+    spec["checkpoint"] = {"every": EVERY if every == "1ep" else every, "keep": {"latest": 2, "best": 0}}
+    whole = run.until >= full_length(sweep)
+    return TrialSegment(
+        trial=run.trial,
+        folder=trial_folder(Path(), run.trial).as_posix(),
+        spec=spec,
+        until=None if whole else run.until,
+        unit=sweep.train.unit,
+        saved=not whole,
+        beats=best.curve[-1].value if best is not None and best.state is TrialState.COMPLETED else None,
+    )
 
 
 def checkpoints(folder: Path, trial: int) -> Path:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from epochal.cli import render
-from epochal.errors import UsageError
+from epochal.errors import NotFoundError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from epochal.client import Client
+    from epochal.client.own_sweeps import OwnSweeps
     from epochal.cluster.api import Api
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -34,6 +35,35 @@ def with_client(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(client=client, **arguments)
 
     return server_options(connected)
+
+
+def with_sweep(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As ``with_client``, for a command on one ``sweep``: the client may be that of this home's own ledger, where the
+    sweep is one of `epochal run` and no server has it."""
+
+    @functools.wraps(command)
+    def connected(server: str | None, context: str | None, sweep: str, **arguments: Any) -> Any:
+        with _holding(sweep, server, context) as client:
+            return command(client=client, sweep=sweep, **arguments)
+
+    return server_options(connected)
+
+
+def _holding(sweep: str, server: str | None, context: str | None) -> Client | OwnSweeps:
+    from epochal import settings
+
+    home = settings.home()
+    if server is None and context is None and home.ledger.exists():
+        from epochal.client.own_sweeps import OwnSweeps
+
+        try:
+            with connect(None, None) as client:
+                client.job(sweep)
+        except (NotFoundError, UnreachableError):
+            if (own := OwnSweeps.with_sweep(home, sweep)) is not None:
+                render.message(f"{sweep} is of `epochal run`, on this machine")
+                return own
+    return connect(server, context)
 
 
 def connect(server: str | None, context: str | None) -> Client:

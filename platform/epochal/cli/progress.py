@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.progress import Progress as RichProgress
-    from rich.table import Table
 
     from epochal.agent.sweep_progress import SweepProgress
     from epochal.ledger.values import Job
@@ -175,8 +174,8 @@ class LiveDisplay(QuietDisplay):
         ]
         if len(begun) > _SHOWN_RANKS:
             rows.append(Text(f"... and {len(begun) - _SHOWN_RANKS:,} more ranks"))
-        if self._sweep is not None and (leaders := self._sweep.leaders(_LEADERS)):
-            rows.append(_table(self._sweep, leaders))
+        if self._sweep is not None and self._bar is not None:
+            rows += _leaders(self._sweep, self._bar.console.width)
         return Group(*rows, *([self._bar] if self._bar is not None else []))
 
     def _print(self, text: str) -> None:
@@ -195,18 +194,33 @@ def _counts(progress: SweepProgress) -> str:
 
 
 def _point(trial: Trial) -> str:
-    values = ((path, f"{value:.4g}" if isinstance(value, float) else value) for path, value in trial.point.items())
-    return "  ".join(f"{path} {value}" for path, value in values)
+    return "  ".join(f"{path} {_value(value)}" for path, value in trial.point.items())
 
 
-def _table(progress: SweepProgress, leaders: list[Trial]) -> Table:
-    from rich.table import Table
+def _value(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    table = Table("trial", "state", "length", progress.objective.metric, "point", box=None, pad_edge=False)
-    for trial in leaders:
-        newest = trial.curve[-1]
-        table.add_row(str(trial.number), trial.state.value, f"{newest.length:g}", f"{newest.value:.4g}", _point(trial))
-    return table
+
+def _leaders(progress: SweepProgress, room: int) -> Iterator[RenderableType]:
+    """The best trials so far, once there are any."""
+    from epochal.cli.sweep_view import columns
+    from epochal.cli.terminal_table import drawn
+
+    if not (leaders := progress.leaders(_LEADERS)):
+        return
+    names = columns({path: None for trial in leaders for path in trial.point})
+    shown = {
+        "trial": [str(trial.number) for trial in leaders],
+        "state": [trial.state.value for trial in leaders],
+        "length": [f"{trial.length:g}" for trial in leaders],
+        progress.objective.metric: [f"{trial.curve[-1].value:.4g}" for trial in leaders],
+        **{name: [_value(trial.point.get(path, "-")) for trial in leaders] for path, name in names.items()},
+    }
+    headed = {name: [name.replace("_", " "), *cells] for name, cells in shown.items()}
+    table, left_out = drawn(headed, room, spare=reversed(names.values()))
+    yield table
+    if left_out:
+        yield f"no room for {', '.join(left_out)}"
 
 
 class Rate:

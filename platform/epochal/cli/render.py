@@ -41,12 +41,17 @@ _DATA: ContextVar[IO[str] | None] = ContextVar("data", default=None)
 
 
 def records(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Output = Output.TABLE, title: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    output: Output = Output.TABLE,
+    title: str = "",
+    spare: Sequence[str] = (),
 ) -> None:
     """Print ``rows``.
 
     A table shows ``columns``, json and yaml every key of every row, name the first column alone. ``title`` says what
     is listed, in the plural (``"runs"``): it heads the table on a terminal, and is missed aloud where there is none.
+    On a terminal that is too narrow columns of ``spare`` are left out, the first of them first.
     """
     if output in (Output.JSON, Output.YAML):
         _structured(list(rows), output)
@@ -55,7 +60,7 @@ def records(
     elif not rows:
         message(f"no {title or 'rows'}")
     elif is_terminal(_out()):
-        _rich_table(rows, columns, title)
+        _rich_table(rows, columns, title, spare)
     else:
         _lines(_out(), aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
 
@@ -272,19 +277,19 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
-    from rich import box
+def _rich_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str, spare: Sequence[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, name in enumerate(columns):
-        numeric = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
-        table.add_column(_header(name), justify="right" if numeric and index else "left", overflow="fold")
-    for cells in _cells(rows, columns):
-        table.add_row(*map(Text, cells))
-    Console(file=_out()).print(table)
+    from epochal.cli.terminal_table import drawn
+
+    console = Console(file=_out())
+    numbers = [name for name in columns[1:] if all(type(row.get(name)) in (int, float, type(None)) for row in rows)]
+    cells = {name: [_header(name), *(_cell(row.get(name)) for row in rows)] for name in columns}
+    table, left_out = drawn(cells, console.width, numbers, spare)
+    table.title = title or None
+    console.print(table)
+    if left_out:
+        message(f"no room for {', '.join(left_out)}: a wider terminal shows more, and -o json everything")
 
 
 def _styled(content: str, code: str, stream: IO[str]) -> str:

@@ -68,9 +68,12 @@ def show_runs(comparison: Comparison) -> None:
 
 def show_trials(comparison: Comparison) -> None:
     """A row a trial, in the order of the comparison."""
+    from epochal.cli.sweep_view import columns
+
     header, rows = _trial_rows(comparison)
-    shown = [dict(zip(header, row, strict=True)) for row in rows[:_TRIALS_SHOWN]]
-    render.records(shown, header, title="trials")
+    names = [*header[:4], *columns(header[4:-2]).values(), *header[-2:]]
+    shown = [dict(zip(names, map(_short, row), strict=True)) for row in rows[:_TRIALS_SHOWN]]
+    render.records(shown, names, title="trials", spare=("duration", "reason", *reversed(names[4:-2])))
     render.part(len(shown), len(rows), "with -o json, or --html FILE", "trials")
 
 
@@ -105,6 +108,16 @@ def _trial_rows(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
         for index, run in enumerate(comparison.runs)
     ]  # fmt: skip
     return header, rows
+
+
+def _short(value: Any) -> Any:
+    """Parameters are text in MLflow: of a number, as much as a table needs."""
+    from epochal.cli.sweep_view import rounded
+
+    try:
+        return rounded(float(value)) if isinstance(value, str) and not value.isdecimal() else rounded(value, 5)
+    except ValueError:
+        return value
 
 
 def _labels(runs: Sequence[RunInfo]) -> list[str]:

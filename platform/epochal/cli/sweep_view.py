@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochal.cli.job_view import seconds, shortened, state
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from epochal.ledger.values import FullJob
 
 _RUN_ID = 8
+_KNOWN = ("trial", "state", "length", "value", "run", "ran", "message")
+"""Columns of every table of trials; what was searched stands after the fourth."""
 
 
 def facts(job: FullJob, trials: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -55,17 +57,17 @@ def best_facts(job: FullJob, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def columns(job: FullJob) -> dict[str, str]:
+def columns(paths: Collection[str]) -> dict[str, str]:
     """What was searched -> its name in a table: as little of the path's end as tells it from the others."""
-    paths = [*job.spec["sweep"]["space"]]
-    return {path: next(name for name in _ends(path) if sum(name in _ends(one) for one in paths) == 1) for path in paths}
+    return {
+        path: next(name for name in _ends(path) if name not in _KNOWN and sum(name in _ends(one) for one in paths) == 1)
+        for path in paths
+    }
 
 
 def row(trial: TrialRecord | None, names: Mapping[str, str]) -> dict[str, Any]:
     """A trial as a line of a table; None: which columns there are. ``names`` are those of ``columns``."""
-    shown: dict[str, Any] = dict.fromkeys(
-        ("trial", "state", "length", "value", *names.values(), "run", "ran", "message")
-    )
+    shown: dict[str, Any] = dict.fromkeys((*_KNOWN[:4], *names.values(), *_KNOWN[4:]))
     if trial is None:
         return shown
     known = trial.started_at is not None and trial.ended_at is not None
@@ -73,12 +75,17 @@ def row(trial: TrialRecord | None, names: Mapping[str, str]) -> dict[str, Any]:
         "trial": trial.number,
         "state": f"{trial.state.value} ({trial.reason})" if trial.reason else trial.state.value,
         "length": trial.length,
-        "value": trial.value,
-        **{name: trial.point.get(path) for path, name in names.items()},
+        "value": rounded(trial.value, 5),
+        **{name: rounded(trial.point.get(path)) for path, name in names.items()},
         "run": (trial.run_id or "")[:_RUN_ID],
         "ran": seconds((trial.ended_at or 0.0) - (trial.started_at or 0.0)) if known else "",
         "message": shortened(trial.message),
     }
+
+
+def rounded(value: Any, digits: int = 3) -> Any:
+    """A value of a point for a table: a number to so many digits."""
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def rungs(job: FullJob, trials: Sequence[TrialRecord]) -> str:

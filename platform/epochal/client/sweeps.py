@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,23 +11,33 @@ from epochal.client.http import Http, Request
 from epochal.client.jobs import job_path
 from epochal.client.plain import plain
 from epochal.errors import ConflictError
-from epochal.ledger.states import JobKind
+from epochal.ledger.states import JobKind, JobState
 from epochal.ledger.sweep_values import TrialRecord, best_of
 from epochal.ledger.values import FullJob, Job
 from epochal.spec.job import JobSpec
 
 
-class SweepCalls:
-    """See ``Client``. A sweep is a job, and named as one; ``pause``, ``resume`` and ``stop`` are those of jobs.
+class Sweeps(ABC):
+    """What can be asked of sweeps, wherever they are kept. A sweep is a job, and named as one.
 
     What is asked with a ``key`` is asked once, however often. A sweep that has ended is queued again.
     """
 
-    _http: Http
+    @abstractmethod
+    def job(self, ref: str) -> FullJob:
+        """One job, by its id, a unique beginning of that, or its name (the newest of that name)."""
 
+    @abstractmethod
     def trials(self, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:
         """The trials of a sweep by number; ``sweep_values.best_first`` puts them in another order."""
-        return trials_of(self._http, ref, states)
+
+    @abstractmethod
+    def _request(self, ref: str, asked: Mapping[str, Any], key: str) -> Job:
+        """One of ``sweep_values.Ask``, as JSON has it."""
+
+    @abstractmethod
+    def goes_on(self, job: Job) -> str:
+        """The command that has a job go on; empty where it does so by itself."""
 
     def best_trial(self, ref: str) -> TrialRecord:
         """The best of the trials that trained to their full length, or before there is one the best so far.
@@ -34,7 +45,7 @@ class SweepCalls:
         Raises:
             ConflictError: the job is no sweep, or no trial has a number for its objective yet.
         """
-        return _best(self._required_sweep(ref), self.trials(ref))
+        return _best(self._sweep(ref), self.trials(ref))
 
     def best_spec(self, ref: str) -> JobSpec:
         """The best trial's point as a job of its own, ready to be submitted: its name ends in ``-best``.
@@ -46,7 +57,7 @@ class SweepCalls:
         from epochal.catalog.index import check
         from epochal.spec.point import spec_at
 
-        job = self._required_sweep(ref)
+        job = self._sweep(ref)
         point = _best(job, self.trials(job.id)).point
         return spec_at(job.spec, point, [check], [f"name={job.name[:_LONGEST_NAME]}-best"])
 
@@ -80,15 +91,29 @@ class SweepCalls:
         return self._asked(ref, {"kind": "cancel", "trial": trial}, key)
 
     def _asked(self, ref: str, ask: Mapping[str, Any], key: str | None) -> Job:
-        body = {"key": key or f"auto-{uuid.uuid4().hex}", "ask": ask}
-        request = Request("POST", job_path(ref, "requests"), body=body, repeatable=True)
-        return Job.from_dict(self._http.json(request))
+        return self._request(ref, ask, key or f"auto-{uuid.uuid4().hex}")
 
-    def _required_sweep(self, ref: str) -> FullJob:
-        job = FullJob.from_dict(self._http.get(job_path(ref)))
+    def _sweep(self, ref: str) -> FullJob:
+        job = self.job(ref)
         if job.kind is not JobKind.SWEEP:
             raise ConflictError(f"{job.id} is no sweep", "its spec has no `sweep` block")
         return job
+
+
+class SweepCalls(Sweeps):
+    """See ``Client``. ``pause``, ``resume`` and ``stop`` are those of jobs."""
+
+    _http: Http
+
+    def trials(self, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:
+        return trials_of(self._http, ref, states)
+
+    def _request(self, ref: str, asked: Mapping[str, Any], key: str) -> Job:
+        body = {"key": key, "ask": asked}
+        return Job.from_dict(self._http.json(Request("POST", job_path(ref, "requests"), body=body, repeatable=True)))
+
+    def goes_on(self, job: Job) -> str:
+        return f"epochal resume {job.id}" if job.state is JobState.PAUSED else ""
 
 
 _LONGEST_NAME = 58

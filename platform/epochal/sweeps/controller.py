@@ -14,8 +14,9 @@ from __future__ import annotations
 import heapq
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from epochal.errors import ConflictError, NotFoundError, UsageError
@@ -129,8 +130,16 @@ class Controller:
         newest values; None before any was measured. FAILED trials and NaN are left out."""
         return self._best
 
-    def _merit(self, trial: Trial) -> tuple[bool, Rank]:
+    def _order(self, trial: Trial) -> tuple[bool, Rank]:
         return trial.state is not TrialState.COMPLETED, self._rank(trial.curve[-1].value, trial.number)
+
+    def next_suggestion(self, asked: Asked) -> Callable[[], Point | None] | None:
+        """What the searcher would be asked for the answer to that input: to be called beforehand, as it may take
+        seconds, and told with the input. None where the answer takes nothing of the searcher's."""
+        own = self._finished or self._waits or self._added or self._first or not self._left
+        if own or self._trial_scheduler.next(asked.holds, self._may_begin) is not None:
+            return None
+        return partial(self._searcher.suggest, self._suggested, tuple(self._history))
 
     def step(self, told: Input) -> list[Command]:
         """Take one input in.
@@ -311,10 +320,14 @@ class Controller:
 
     def _finish_if_over(self, more: bool = True) -> list[Command]:
         """The end of the sweep, where nothing trains or waits and nothing new may begin."""
-        waits = any(self._trials[number].state is TrialState.WAITING for number in self._interrupted)
-        if self._running or waits or (more and self._may_begin):
+        if self._running or self._waits or (more and self._may_begin):
             return []
         return self._finish() if self._trial_scheduler.next(None, False) is None else []
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a trial's segment was interrupted, and is to be trained again."""
+        return any(self._trials[number].state is TrialState.WAITING for number in self._interrupted)
 
     def _finish(self, failed: str = "", reason: str = "") -> list[Command]:
         self._ended = {number: trial for number, trial in self._trials.items() if not trial.state.is_over}
@@ -348,8 +361,8 @@ class Controller:
         # Looked for among all only where the best itself has changed: it may be worse now.
         if self._best is not None and self._best.number == trial.number:
             ranked = (one for one in self._trials.values() if one.is_ranked)
-            self._best = min(ranked, key=self._merit, default=None)
-        elif trial.is_ranked and (self._best is None or self._merit(trial) < self._merit(self._best)):
+            self._best = min(ranked, key=self._order, default=None)
+        elif trial.is_ranked and (self._best is None or self._order(trial) < self._order(self._best)):
             self._best = trial
 
     def _known(self, number: int) -> Trial:

@@ -27,7 +27,8 @@ class Searcher(Protocol):
         """The point of suggestion ``number``, counted from 0; None where there is no other left.
 
         ``history`` has every trial so far, running ones too, in the order of their numbers; those of an earlier sweep
-        come first and have negative ones.
+        come first and have negative ones. It is called in one thread at a time, and may take seconds: nobody waits for
+        it but who needs the point.
         """
 
 

@@ -87,7 +87,8 @@ class Asked:
 
     ``trial`` and ``point`` are those of the ``Run`` it was answered with, where it is told again (``inputs.to_json``
     writes them down): a new trial gets that point then, and the searcher is not asked, which might round otherwise on
-    another machine. One without an answer has changed nothing, and need not be told again.
+    another machine; or they are what the searcher was asked beforehand (``Controller.next_suggestion``). One without an
+    answer has changed nothing, and need not be told again.
     """
 
     holds: int | None = None

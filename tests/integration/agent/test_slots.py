@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,26 @@ def test_kept_workers_train_trials_in_segments(attempt: Attempt, heard: Heard, t
     until(lambda: all(gone(pid) for pid in pids.values()), "both workers gone")
     assert [trial for trial, report in heard.reports if isinstance(report, Prepared)] == [None]
     assert {trial for trial, report in heard.reports if isinstance(report, Progress)} == {0, 1}
+
+
+def test_each_worker_trains_a_pack_of_its_own(attempt: Attempt, heard: Heard, tmp_path: Path) -> None:
+    slots = [Slot(attempt, number, [seat]) for number, seat in enumerate(attempt.place.seats())]
+    rates = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3]
+    segments = [segment(trial, optimizer={"name": "sgd", "lr": rate}, seed=trial) for trial, rate in enumerate(rates)]
+    with ThreadPoolExecutor(2) as threads:
+        packs = [*threads.map(Slot.train, slots, (segments[:3], segments[3:]))]
+    assert len({one.pid for one in heard.workers.values()}) == 2
+    for trial, ended in enumerate(ended for pack in packs for ended in pack):
+        assert isinstance(ended, Done)
+        assert (ended.result["state"], ended.result["why_alone"]) == ("completed", "")
+        alone = segment(10 + trial, optimizer={"name": "sgd", "lr": rates[trial]}, seed=trial)
+        result = train(slots[trial % 2], alone)
+        assert isinstance(result, Done)
+        assert ended.result["metrics"] == pytest.approx(result.result["metrics"], rel=1e-4)
+        curves = [losses(tmp_path / one.folder) for one in (segments[trial], alone)]
+        assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    for slot in slots:
+        slot.close()
 
 
 def test_a_failing_trial_costs_itself(attempt: Attempt, heard: Heard) -> None:

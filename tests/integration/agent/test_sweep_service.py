@@ -170,6 +170,22 @@ def test_a_sweep_that_was_killed_and_drained_has_the_trials_of_an_unbroken_one(
 
 
 @pytest.mark.slow
+def test_packs_on_two_workers_find_what_trials_alone_find(serve: Serve, ledger: LedgerSource) -> None:
+    space = "{train.optimizer.lr: {dist: loguniform, low: 0.001, high: 0.5}}"
+    several: dict[str, Any] = {"search": "random", "trials": 16, "space": space}
+    alone = submit(ledger, "sweep.pack=off", "sweep.concurrency=2", **several)
+    packed = submit(ledger, "sweep.pack=4", "sweep.concurrency=2", **several)
+    serve()
+    assert ended(ledger, alone).state is JobState.SUCCEEDED
+    assert ended(ledger, packed).state is JobState.SUCCEEDED
+    found = [told(ledger, job) for job in (alone, packed)]
+    assert [one.point for one in found[0].values()] == [one.point for one in found[1].values()]
+    assert [one.value for one in found[1].values()] == pytest.approx([one.value for one in found[0].values()], rel=1e-4)
+    assert not [event for event in ledger.events(packed.id) if "not packed" in event.message]
+    until(lambda: all(one.run_id for one in ledger.trials(packed.id)), "its trials' runs are known")
+
+
+@pytest.mark.slow
 def test_a_sweep_that_has_succeeded_is_extended(serve: Serve, ledger: LedgerSource) -> None:
     space = "{train.optimizer.lr: {dist: loguniform, low: 0.001, high: 0.5}}"
     longer = submit(ledger, search="random", trials=6, space=space)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,16 @@ from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload, TrialSegment
 from epochal.ledger.states import Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
-from epochal.sweeps.trials import TrialState
+from epochal.sweeps import controller
+from epochal.sweeps.controller import Controller
+from epochal.sweeps.searchers.random import RandomParams, RandomSearcher
+from epochal.sweeps.trials import Point, Trial, TrialState
+from simulated_sweep import Simulation
 from sweep_pieces import sweep_spec
 
 TRIALS = 200
+PATIENCE = 20.0
+"""Seconds after which a test fails that waits for another thread."""
 
 
 class PlayedJournal:
@@ -31,6 +38,8 @@ class PlayedJournal:
 
     def __init__(self) -> None:
         self.inputs: list[NewInput] = []
+        self.heard: Callable[[NewInput], object] = lambda told: None
+        """Called with each."""
 
     def earlier(self, spec: Any) -> list[Any]:
         return []
@@ -43,6 +52,7 @@ class PlayedJournal:
 
     def tell(self, told: NewInput, changed: TrialRecord | None = None) -> None:
         self.inputs.append(told)
+        self.heard(told)
 
     def change(self, changed: TrialRecord) -> None:
         return
@@ -65,8 +75,11 @@ class PlayedSlot:
     number: int = 0
     broken: bool = False
     trained: int = 0
+    before: Callable[[], object] = lambda: None
+    """Called before each segment."""
 
     def train(self, segments: Sequence[TrialSegment]) -> list[Done]:
+        self.before()
         self.trained += 1
         if self.broken and self.trained == 2:
             raise RuntimeError("the slot is broken")
@@ -107,12 +120,22 @@ class PlayedSlots:
         return False
 
 
-def conducted(folder: Path, tell: PlayedTell, *slots: PlayedSlot) -> tuple[Conductor, PlayedJournal]:
-    spec, journal, place = sweep_spec(mode="min", trials=TRIALS, pack="off"), PlayedJournal(), object()
+def conducted(
+    folder: Path,
+    tell: PlayedTell,
+    *slots: PlayedSlot,
+    journal: PlayedJournal | None = None,
+    stop: Stop | None = None,
+    **sweep: Any,
+) -> tuple[Conductor, PlayedJournal]:
+    chosen: dict[str, Any] = {"mode": "min", "trials": TRIALS, "pack": "off"}
+    spec = sweep_spec(**chosen | sweep)
+    journal = journal or PlayedJournal()
     payload = TrainPayload(spec.model_dump(mode="json"), "")
-    sweep: Any = Sweep(spec, payload, folder, journal, Orders(lambda: None))  # type: ignore[arg-type]
+    searched: Any = Sweep(spec, payload, folder, journal, Orders(lambda: None))  # type: ignore[arg-type]
+    place: Any = object()
     played: Any = tell
-    conductor = Conductor(sweep, place, played, Stop())  # type: ignore[arg-type]
+    conductor = Conductor(searched, place, played, stop or Stop())
     conductor.begin()
     pool: Any = PlayedSlots(slots)
     conductor.conduct(pool)
@@ -136,3 +159,77 @@ def test_how_a_sweep_stands_is_told_now_and_then_and_at_its_end(tmp_path: Path) 
 def test_a_slot_that_breaks_ends_the_attempt(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the slot is broken"):
         conducted(tmp_path, PlayedTell(), PlayedSlot(0, broken=True))
+
+
+def points_of(tell: PlayedTell) -> list[Point]:
+    return [trial.point for trial in sorted(tell.stands[-1].trials, key=lambda trial: trial.number)]
+
+
+class SlowThird(RandomSearcher):
+    """Its third suggestion takes until it ``may_end``."""
+
+    begun: threading.Event
+    may_end: threading.Event
+    in_time = False
+
+    def suggest(self, number: int, history: Sequence[Trial]) -> Point:
+        if number == 2:
+            self.begun.set()
+            type(self).in_time = self.may_end.wait(PATIENCE)
+        return super().suggest(number, history)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> type[SlowThird]:
+    class Slow(SlowThird):
+        begun, may_end = threading.Event(), threading.Event()
+
+    monkeypatch.setattr(controller, "searcher_of", lambda spec: Slow(RandomParams(), spec))
+    return Slow
+
+
+def test_while_one_slot_waits_for_the_searcher_the_segments_of_others_end(
+    tmp_path: Path, slow: type[SlowThird]
+) -> None:
+    """A suggestion of ``gp`` takes seconds."""
+    journal, both_train = PlayedJournal(), threading.Event()
+
+    def heard(told: NewInput) -> None:
+        if len(journal.inputs) == 2:
+            both_train.set()
+        if slow.begun.is_set() and told.body["kind"] == "reached":
+            slow.may_end.set()
+
+    journal.heard = heard
+    slots = (
+        PlayedSlot(0, before=lambda: both_train.wait(PATIENCE)),
+        PlayedSlot(1, before=lambda: slow.begun.wait(PATIENCE)),
+    )
+    conductor, _ = conducted(tmp_path, tell := PlayedTell(), *slots, journal=journal, trials=8)
+    assert slow.in_time
+    assert conductor.ending().reason is Reason.COMPLETED
+    drawn = RandomSearcher(RandomParams(), sweep_spec())
+    assert points_of(tell) == [drawn.suggest(number, ()) for number in range(8)]
+
+
+def test_what_a_paused_sweep_was_waiting_for_is_not_trained(tmp_path: Path, slow: type[SlowThird]) -> None:
+    stop, slot = Stop(), PlayedSlot()
+
+    def pause() -> None:
+        assert slow.begun.wait(PATIENCE)
+        stop.request()
+        slow.may_end.set()
+
+    threading.Thread(target=pause).start()
+    conductor, _ = conducted(tmp_path, PlayedTell(), slot, stop=stop, trials=8)
+    assert slow.in_time
+    assert conductor.ending().reason is None
+    assert slot.trained == 2
+
+
+def test_one_slot_tries_what_the_controller_alone_would(tmp_path: Path) -> None:
+    search = {"name": "tpe", "startup": 4}
+    conducted(tmp_path, tell := PlayedTell(), PlayedSlot(), trials=12, search=search)
+    spec = sweep_spec(mode="min", trials=12, search=search)
+    simulated = Simulation(Controller.of(spec), lambda run: float(run.trial)).run()
+    assert points_of(tell) == [trial.point for trial in simulated.controller.trials.values()]

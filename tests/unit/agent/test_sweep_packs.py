@@ -76,6 +76,18 @@ def test_trials_of_other_models_wait_for_a_pack_of_their_own() -> None:
     assert take(made, given) == []
 
 
+def test_what_one_slot_gathers_no_other_takes_while_the_searcher_is_asked() -> None:
+    made, given = packs(spec(pack=4)), runs(6)
+    taken: list[list[Run]] = []
+
+    def ask() -> Run | None:
+        taken.append(made.take(lambda: None, 0))
+        return next(given, None)
+
+    assert [run.trial for run in made.take(ask, 0)] == [0, 1, 2, 3]
+    assert taken == [[]] * 4
+
+
 def test_what_cannot_be_packed_is_trained_alone_from_then_on() -> None:
     made, given = packs(spec(pack=4)), runs(8)
     first = made.take(lambda: next(given, None), 8)

@@ -10,13 +10,13 @@ import click
 from epochal.cli import render
 from epochal.cli.commands import sweep_report
 from epochal.cli.commands.job_actions import pause, resume, stop
-from epochal.cli.connection import with_client
+from epochal.cli.connection import with_sweep
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 from epochal.errors import ConflictError, SpecError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from epochal.client import Client
+    from epochal.client.sweeps import Sweeps
     from epochal.ledger.sweep_values import TrialRecord
     from epochal.ledger.values import FullJob, Job
 
@@ -28,7 +28,8 @@ _SWEEP = click.argument("sweep", metavar="SWEEP")
 def command() -> None:
     """Look at a hyperparameter search, take its best point, and ask for more of it.
 
-    A SWEEP is a job, named as one. It is submitted, paused, resumed and stopped as one, too.
+    A SWEEP is a job, named as one. It is submitted, paused, resumed and stopped as one, too. Where no server has it, it
+    is looked for among those of `epochal run` on this machine.
     """
 
 
@@ -36,15 +37,15 @@ def command() -> None:
 @_SWEEP
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most this many trials.")
 @click.option("-f", "--follow", is_flag=True, help="Show it again every two seconds until it ends. Ctrl-C detaches.")
-@with_client
+@with_sweep
 @output_option()
-def status_command(client: Client, sweep: str, limit: int, follow: bool, output: Output) -> int:
+def status_command(client: Sweeps, sweep: str, limit: int, follow: bool, output: Output) -> int:
     """Show a sweep: how far it is, and its trials, the best first.
 
     With --follow the exit code is 0 where it has succeeded, else 1.
     """
     if not follow:
-        _show(*_looked(client, sweep), limit, output)
+        _show(client, *_looked(client, sweep), limit, output)
         return 0
     try:
         return _follow(client, sweep, limit, output)
@@ -55,9 +56,9 @@ def status_command(client: Client, sweep: str, limit: int, follow: bool, output:
 
 @command.command("best")
 @_SWEEP
-@with_client
+@with_sweep
 @output_option()
-def best_command(client: Client, sweep: str, output: Output) -> None:
+def best_command(client: Sweeps, sweep: str, output: Output) -> None:
     """Show the best trial so far; as yaml or json, a job spec that trains its point, ready to be submitted."""
     from epochal.cli.sweep_view import best_facts
 
@@ -77,11 +78,11 @@ def best_command(client: Client, sweep: str, output: Output) -> None:
 @command.command("extend")
 @_SWEEP
 @click.option("--trials", type=click.IntRange(1), required=True, help="So many points more.")
-@with_client
+@with_sweep
 @output_option()
-def extend_command(client: Client, sweep: str, trials: int, output: Output) -> None:
+def extend_command(client: Sweeps, sweep: str, trials: int, output: Output) -> None:
     """Try more points than were planned, also after the sweep has ended: the searcher goes on from all it knows."""
-    _told(client.extend(sweep, trials), output)
+    _told(client, client.extend(sweep, trials), output)
 
 
 @command.command("add")
@@ -90,39 +91,39 @@ def extend_command(client: Client, sweep: str, trials: int, output: Output) -> N
     "-s", "--set", "values", multiple=True, required=True, metavar="PATH=VALUE",
     help="A field of the point, such as train.optimizer.lr=0.01. Repeatable.",
 )  # fmt: skip
-@with_client
+@with_sweep
 @output_option()
-def add_command(client: Client, sweep: str, values: tuple[str, ...], output: Output) -> None:
+def add_command(client: Sweeps, sweep: str, values: tuple[str, ...], output: Output) -> None:
     """Try a point of your own next, beyond the sweep's number of trials. What it leaves open the searcher draws."""
-    _told(client.add(sweep, [_point(values)]), output)
+    _told(client, client.add(sweep, [_point(values)]), output)
 
 
 @command.command("repeat")
 @_SWEEP
 @click.option("--trial", type=click.IntRange(0), required=True, help="The trial's number.")
 @click.option("--times", type=click.IntRange(1, 1000), default=1, show_default=True, help="How often.")
-@with_client
+@with_sweep
 @output_option()
-def repeat_command(client: Client, sweep: str, trial: int, times: int, output: Output) -> None:
+def repeat_command(client: Sweeps, sweep: str, trial: int, times: int, output: Output) -> None:
     """Try a trial's point again, each time with another seed: how much of its lead is luck?"""
-    _told(client.repeat(sweep, trial, times), output)
+    _told(client, client.repeat(sweep, trial, times), output)
 
 
 @command.command("cancel")
 @_SWEEP
 @click.argument("trial", metavar="TRIAL", type=click.IntRange(0))
-@with_client
+@with_sweep
 @output_option()
-def cancel_command(client: Client, sweep: str, trial: int, output: Output) -> None:
+def cancel_command(client: Sweeps, sweep: str, trial: int, output: Output) -> None:
     """End the trial with that number (TRIAL); the sweep goes on without it."""
-    _told(client.cancel(sweep, trial), output)
+    _told(client, client.cancel(sweep, trial), output)
 
 
 for verb in (pause, resume, stop, sweep_report.command):
     command.add_command(verb)
 
 
-def _looked(client: Client, ref: str) -> tuple[FullJob, list[TrialRecord]]:
+def _looked(client: Sweeps, ref: str) -> tuple[FullJob, list[TrialRecord]]:
     """
     Raises:
         ConflictError: the job is no sweep.
@@ -135,7 +136,7 @@ def _looked(client: Client, ref: str) -> tuple[FullJob, list[TrialRecord]]:
     return job, client.trials(job.id)
 
 
-def _show(job: FullJob, trials: list[TrialRecord], limit: int, output: Output) -> None:
+def _show(client: Sweeps, job: FullJob, trials: list[TrialRecord], limit: int, output: Output) -> None:
     from epochal.cli.sweep_view import columns, facts, row
     from epochal.ledger.sweep_values import best_first
 
@@ -148,12 +149,16 @@ def _show(job: FullJob, trials: list[TrialRecord], limit: int, output: Output) -
         return
     render.document(facts(job, trials))
     render.text("")
-    names = columns(job)
-    render.records([row(one, names) for one in ordered[:limit]], [*row(None, names)], title="trials, the best first")
+    names = columns(job.spec["sweep"]["space"])
+    spare = ("ran", "run", "message", *reversed(names.values()))
+    rows = [row(one, names) for one in ordered[:limit]]
+    render.records(rows, [*row(None, names)], title="trials, the best first", spare=spare)
     render.part(min(limit, len(ordered)), len(ordered), f"--limit {len(ordered)}", "trials")
+    if typed := client.goes_on(job):
+        render.message(f"it goes on with `{typed}`")
 
 
-def _follow(client: Client, ref: str, limit: int, output: Output) -> int:
+def _follow(client: Sweeps, ref: str, limit: int, output: Output) -> int:
     """On a terminal the whole of it again and again; else a line for each change, and the whole at the end."""
     from epochal.cli.sweep_view import summary
     from epochal.ledger.states import JobState
@@ -166,11 +171,11 @@ def _follow(client: Client, ref: str, limit: int, output: Output) -> int:
             render.message(f"{error}; trying again")
             time.sleep(_LOOK_SECONDS)
             continue
-        ref, is_over = job.id, job.state.is_terminal or job.state is JobState.PAUSED
+        ref, is_over = job.id, job.state.is_terminal or client.goes_on(job) != ""
         if drawn:
             render.clear()
         if drawn or is_over:
-            _show(job, trials, limit, output)
+            _show(client, job, trials, limit, output)
         elif (now := summary(job, trials)) != said:
             render.message(said := now)
         if is_over:
@@ -195,13 +200,12 @@ def _point(values: tuple[str, ...]) -> dict[str, Any]:
     return point
 
 
-def _told(job: Job, output: Output) -> None:
+def _told(client: Sweeps, job: Job, output: Output) -> None:
     """The sweep as it is now, and when it does what it was asked."""
     from epochal.cli.commands.job_actions import show
-    from epochal.ledger.states import JobState
 
     show([job], output)
-    if job.state is JobState.PAUSED:
-        render.message(f"it does that once it goes on: `epochal resume {job.id}`")
+    if typed := client.goes_on(job):
+        render.message(f"it does that once it goes on: `{typed}`")
     elif output is Output.TABLE:
         render.message(f"follow it with `epochal sweep status -f {job.id}`")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from epochal.cli import render
-from epochal.cli.connection import with_client
+from epochal.cli.connection import with_sweep
 from epochal.cli.options import output_option
 from epochal.cli.render import Output
 from epochal.errors import ConflictError, UsageError
 from epochal.files import write_atomically
 
 if TYPE_CHECKING:
-    from epochal.client import Client
+    from epochal.client.sweeps import Sweeps
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -24,9 +24,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("sweep", metavar="SWEEP")
 @click.option("--html", type=_FILE, metavar="FILE", help="Write the whole report as one HTML page.")
 @click.option("--png", type=_FILE, metavar="FILE", help="Write its pictures.")
-@with_client
+@with_sweep
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
-def command(client: Client, sweep: str, html: Path | None, png: Path | None, output: Output) -> None:
+def command(client: Sweeps, sweep: str, html: Path | None, png: Path | None, output: Output) -> None:
     """Tell what a sweep has found: its best trials, its budget, which parameters matter, and what its lead is worth."""
     from epochal.spec.job import JobSpec
     from epochal.sweeps.finding import Finding, from_record

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from epochal.catalog.index import check
-from epochal.errors import Problem, SpecError
 from epochal.ledger.sweep_values import Add, NewInput
-from epochal.ledger.values import FullJob, Job, Role
+from epochal.ledger.values import Job, Role
 from epochal.server import sweep_schemas as schemas
 from epochal.server.auth import Reader, Submitter, require_own, requires
 from epochal.server.error_responses import answer
@@ -21,9 +18,7 @@ from epochal.server.routes.jobs import Ref
 from epochal.server.routes.leases import Claimed
 from epochal.server.schemas import STATUS
 from epochal.server.services import Deps
-from epochal.spec.job import JobSpec
-from epochal.spec.point import spec_at
-from epochal.spec.sweep_rules import unmet_conditions
+from epochal.server.spec_check import require_points
 
 router = APIRouter(route_class=CheckedRoute, tags=["sweeps"])
 lease_router = APIRouter(
@@ -64,7 +59,7 @@ def ask(ref: Ref, who: Submitter, services: Deps, body: schemas.AskedOfSweep) ->
     job = services.ledger.full_job(ref)
     require_own(job, who)
     if isinstance(body.ask, Add):
-        _require_fitting(job, body.ask.points)
+        require_points(job, body.ask.points)
     changed = services.ledger.ask(job.id, body.ask.model_dump(mode="json"), body.key, who.user)
     services.notifier.changed()
     return answer(changed.to_dict())
@@ -86,22 +81,3 @@ def trial_runs(claim: Claimed, body: schemas.TrialRuns, services: Deps) -> Respo
     lease = services.ledger.held(*claim)
     services.ledger.set_trial_runs(lease, {one.number: one.run_id for one in body.trials})
     return answer({"status": "ok"})
-
-
-def _require_fitting(job: FullJob, points: Sequence[Mapping[str, Any]]) -> None:
-    """
-    Raises:
-        SpecError: with every problem of every point.
-    """
-    sweep = JobSpec.from_stored(dict(job.spec)).sweep
-    wrong: list[Problem] = []
-    for point in points:
-        if unmet := list(unmet_conditions(sweep.searched, point)) if sweep is not None else []:
-            wrong += unmet
-            continue
-        try:
-            spec_at(job.spec, point, [check])
-        except SpecError as error:
-            wrong += error.problems
-    if wrong:
-        raise SpecError("the points", tuple(wrong))
