@@ -58,6 +58,10 @@ class Section:
         return {"section": self.name, "unit": self.unit, "raw": self.raw, "rows": self.rows(), "notes": self.notes}
 
 
+failed: list[str] = []
+"""What could not be measured, of all sections."""
+
+
 def interleave(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str, list[float]]:
     """Every measurement once a round, so that what the machine does meanwhile falls on all alike.
 
@@ -73,6 +77,7 @@ def interleave(rounds: int, measurements: Mapping[str, Measurement]) -> dict[str
                 found = measurements[name]()
             except Exception:
                 traceback.print_exc()
+                failed.append(f"{name}, round {turn + 1}")
                 continue
             for figure, value in found.items():
                 raw.setdefault(figure, []).append(value)

@@ -51,7 +51,8 @@ def main() -> int:
             broken.append(name)
             continue
         measure.show(section)
-        broken += [f"{name}: {what}" for what in section.unmeasured()]
+        broken += [f"{name}: {what}" for what in (*measure.failed, *section.unmeasured())]
+        measure.failed.clear()
         results.append(section.to_dict())
         _write(options.json, results, broken)
     _write(options.json, results, broken)

@@ -106,7 +106,7 @@ def _fill(ledger: Ledger, queued: int) -> list[str]:
     made = [(kinds[number % KINDS], f"{kinds[number % KINDS]}-{number}") for number in range(queued - KINDS)]
     with ledger._database.write() as connection:
         for table, of, made_up in (
-            (jobs, "id", ("number", "kind")),
+            (jobs, "id", ("number", *(column.name for column in jobs.c if column.computed is not None))),
             (documents, "job_id", ()),
             (events, "job_id", ("id",)),
         ):
