@@ -22,7 +22,7 @@ INFOS = (
     DataInfo(Field((6,)), Field((3,))),
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
-    DataInfo(Field((6,), torch.int64, classes=9), Field(())),
+    DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7)),
 )
 BUILT_IN = [name for name, _ in TASKS.built_in()]
 
