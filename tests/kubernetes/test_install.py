@@ -299,7 +299,7 @@ def test_a_backup_is_restored_by_the_pages_commands(
 
     def found() -> set[str]:
         with suppress(AssertionError):  # the port is forwarded anew
-            return {one["run_id"] for one in json.loads(installed.epochal("runs", "list", "-o", "json"))}
+            return {one["id"] for one in json.loads(installed.epochal("runs", "list", "-o", "json"))}
         return set()
 
     until(lambda: found() == runs, "MLflow has the runs of before", 60)

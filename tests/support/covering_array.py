@@ -39,7 +39,6 @@ AXES: Axes = {
     "average": ("no", "ema"),
     "loader_workers": ("0", "1"),
     "compile": ("no", "yes"),
-    "gradient checkpointing": ("no", "yes"),
     "resumed": ("in mid-epoch", "between epochs"),
 }
 """The cheapest value of each stands first: of equals, the array takes it."""
@@ -71,7 +70,6 @@ _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "average": lambda value: {"train": {"average": {"kind": value, "decay": 0.5}}} if value == "ema" else {},
     "loader_workers": lambda value: {"data": {"loader_workers": int(value)}},
     "compile": lambda value: {"train": {"compile": value == "yes"}},
-    "gradient checkpointing": lambda value: {"train": {"gradient_checkpointing": value == "yes"}},
     "resumed": lambda value: {"checkpoint": {"every": "3steps" if value == "in mid-epoch" else "4steps"}},
 }
 

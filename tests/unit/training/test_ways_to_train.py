@@ -47,7 +47,7 @@ def test_a_plateau_of_a_metric_that_there_is_not_is_told(tmp_path: Path) -> None
     job = pieces.spec(lr_schedule={**PLATEAU, "metric": "val/los"})
     with pytest.raises(TrainingError, match="gives no metric 'val/los'") as told:
         train(job, tmp_path, lr_factor=build_lr_schedule(job.train.lr_schedule))
-    assert told.value.hint == "did you mean 'val/loss'?"
+    assert told.value.hint.startswith("did you mean 'val/loss'")
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 3])
