@@ -79,6 +79,14 @@ def with_remedy(told: str) -> str:
     return "; ".join([told, *(remedy for pattern, remedy in _REMEDIES if pattern.search(told))])
 
 
+def why_not_made(owner: Manifest) -> str:
+    """What keeps the ``owner``'s controller from making a pod, by its condition; empty where that says nothing."""
+    for condition in conditions(owner, "ReplicaFailure"):
+        if condition.get("status") == "True":
+            return with_remedy(refused(str(condition.get("message"))))
+    return ""
+
+
 def refused(message: str) -> str:
     """Why a pod could not be made, without the name that it would have had, which is another one each time.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import path_to
-from epochal.cluster.pods import conditions, newest_warnings, refused, why_not_ready, with_remedy
+from epochal.cluster.pods import newest_warnings, why_not_made, why_not_ready
 
 _OF_THE_CHART = "app.kubernetes.io/name=epochal,app.kubernetes.io/managed-by=Helm"
 _COMPONENT = "app.kubernetes.io/component"
@@ -24,7 +24,5 @@ def troubles(api: Api, namespace: str) -> Iterator[str]:
         if pod["metadata"]["labels"].get(_COMPONENT) in _SERVING and (why := why_not_ready(pod, warnings)):
             yield f"{pod['metadata']['name']}: {why}"
     for deployment in api.list(path_to("Deployment", namespace), labelSelector=_OF_THE_CHART):
-        for condition in conditions(deployment, "ReplicaFailure"):
-            if condition.get("status") == "True":
-                told = with_remedy(refused(str(condition.get("message"))))
-                yield f"{deployment['metadata']['name']}: its pod cannot be made: {told}"
+        if told := why_not_made(deployment):
+            yield f"{deployment['metadata']['name']}: its pod cannot be made: {told}"

@@ -13,10 +13,9 @@ from epochal.cluster.manifests import SPEC_ANNOTATION
 from epochal.cluster.pod_template import CLUSTER_LABEL, PART_OF_LABEL, ROLE_LABEL
 from epochal.cluster.pods import (
     Warnings,
-    conditions,
     is_ready,
     newest_warnings,
-    refused,
+    why_not_made,
     why_not_ready,
     with_remedy,
 )
@@ -152,9 +151,8 @@ def _counted(reasons: Iterable[str], asked: int) -> Iterator[str]:
 
 def _why_missing(seen: Seen, owner: Manifest) -> str:
     """Why there is no pod at all: what its ``owner``'s controller could not do, from its condition or its event."""
-    for condition in conditions(owner, "ReplicaFailure"):
-        if condition.get("status") == "True":
-            return with_remedy(f"it cannot be made: {refused(str(condition.get('message')))}")
+    if why := why_not_made(owner):
+        return f"it cannot be made: {why}"
     if told := seen.warnings.get(str(owner["metadata"].get("uid"))):
         return with_remedy(f"it cannot be made: {told}")
     if owner is seen.ray_cluster and not seen.ray_cluster.get("status"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def build(params: ShapesParams, folder: Path) -> LoadedData:
     pictures += params.noise * torch.randn(pictures.shape, generator=generator)
     arrays = Arrays(pictures, target, len(CLASSES))
     data = loaded(*held_out(arrays, params), source="shapes", digest=digest_of(arrays.batch()))
-    return LoadedData(data.train, data.validation, data.info, data.digest, data.source, classes=CLASSES)
+    return replace(data, classes=CLASSES)
 
 
 def _covered(kind: Tensor, size: int, generator: Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,9 +49,7 @@ def build(params: TextParams, folder: Path) -> LoadedData:
     train, validation = held_out(arrays, params)
     digest = digest_of({"tokens": tokens})
     data = loaded(train, validation, source, digest, vocabulary=len(vocabulary), understood=understood)
-    return LoadedData(
-        data.train, data.validation, data.info, data.digest, data.source, data.understood, classes=vocabulary
-    )
+    return replace(data, classes=vocabulary)
 
 
 def _read(params: TextParams, folder: Path) -> tuple[str, str]:

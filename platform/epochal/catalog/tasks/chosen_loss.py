@@ -39,16 +39,19 @@ class ChosenLoss:
         return weights
 
 
-def chosen_loss(choice: Choice, target_kind: str) -> ChosenLoss:
-    """Look up the loss that ``choice`` names.
+def chosen_loss(choice: Choice, target_kind: str, classes: int | None = None) -> ChosenLoss:
+    """Look up the loss that ``choice`` names, for a target of so many ``classes`` where it has some.
 
     Raises:
         NotFoundError: there is no such loss.
         SpecError: its parameters are wrong.
-        EpochalError: it compares with another kind of target.
+        EpochalError: it compares with another kind of target, or weighs another number of classes.
     """
     entry: Any = LOSSES.get(choice.name)
     if entry.target_kind != target_kind:
         fitting = [name for name in LOSSES if LOSSES.get(name).target_kind == target_kind]
         raise EpochalError(f"the loss {choice.name} is not for {target_kind} targets", f"use {', '.join(fitting)}")
-    return ChosenLoss(entry, validated(entry.params, choice.params, "task.params.loss"))
+    loss = ChosenLoss(entry, validated(entry.params, choice.params, "task.params.loss"))
+    if loss.class_weights is not None and len(loss.class_weights) != classes:
+        raise EpochalError(f"class_weights has {len(loss.class_weights)} values for {classes} classes")
+    return loss

@@ -63,8 +63,10 @@ class LanguageModelling:
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        from torchmetrics.text import Perplexity
+
         for metric in metrics.values(copy_state=False):
-            if type(metric).__name__ == "Perplexity":
+            if isinstance(metric, Perplexity):
                 metric.update(outputs, batch["target"])
             else:
                 metric.update(outputs.flatten(0, 1), batch["target"].flatten())

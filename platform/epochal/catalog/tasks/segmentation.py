@@ -69,9 +69,7 @@ def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
     classes = info.target.classes
     if classes is None or len(info.target.shape) != 2:
         raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
-    loss = chosen_loss(params.loss, "class")
-    if loss.class_weights is not None and len(loss.class_weights) != classes:
-        raise EpochalError(f"class_weights has {len(loss.class_weights)} values for {classes} classes")
+    loss = chosen_loss(params.loss, "class", classes)
     return Segmentation(loss, list(params.metrics), classes)
 
 
