@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,15 +56,22 @@ class Field:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a model is built for: the fields ``input`` and ``target`` of every sample."""
+    """What a model is built for: the fields of every sample. ``more`` are those beside ``input`` and ``target``."""
 
     input: Field
     target: Field
+    more: Mapping[str, Field] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ("input",)
+    """The fields that the model is called with, in this order; ``input`` is one of them."""
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Both, by name."""
-        return {"input": self.input, "target": self.target}
+        """All, by name."""
+        return {"input": self.input, "target": self.target, **self.more}
+
+    def call(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """What the model gives for the batch."""
+        return model(*(batch[name] for name in self.inputs))
 
     def example(self, batch: int = 2, seed: int = 0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
