@@ -40,7 +40,7 @@ class Entry(Generic[BuildT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
-    """``build(params, info)`` returns a module from the fields ``info.inputs`` to (batch, *info.target.predicted), or 
+    """``build(params, info)`` returns a module from the fields ``info.inputs`` to (batch, *info.target.predicted), or
     of real targets to as many values in another shape.
 
     It raises ``EpochalError`` where the architecture cannot take such data, builds on torch's default device (meta

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 
 def export_program(module: nn.Module, samples: Mapping[str, Tensor], file: Path) -> Any:
-    """Trace ``module`` for the ``samples`` (batch, ...) in their order of any batch, saved to ``file``.
+    """Trace ``module``, called with the ``samples`` (batch, ...) in their order, for any batch; saved to ``file``.
 
     Returns what it gives for them, as arrays. Raises what ``torch.export`` does where it cannot trace it.
     """
