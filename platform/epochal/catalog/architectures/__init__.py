@@ -20,6 +20,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "bert": "epochal.catalog.architectures.bert:ENTRY",
         "gpt": "epochal.catalog.architectures.gpt:ENTRY",
         "llama": "epochal.catalog.architectures.llama:ENTRY",
+        "seq2seq": "epochal.catalog.architectures.seq2seq:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",

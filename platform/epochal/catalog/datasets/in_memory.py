@@ -53,6 +53,15 @@ def held_out(arrays: Arrays, params: PartitionParams) -> tuple[Arrays, Arrays | 
     return arrays.at(train), arrays.at(validation) if len(validation) else None
 
 
+def parts(
+    batch: Batch, params: PartitionParams, labels: Tensor | None = None
+) -> tuple[TensorSplit, TensorSplit | None]:
+    """The training and the validation part of samples of any fields; of each class alike where ``labels`` are given."""
+    train, validation = partition(len(batch["target"]), params.validation, params.seed, labels)
+    chosen = [TensorSplit({name: tensor[part] for name, tensor in batch.items()}) for part in (train, validation)]
+    return chosen[0], chosen[1] if len(validation) else None
+
+
 def standardized(
     train: Arrays, validation: Arrays | None, input: bool = True, target: bool = False
 ) -> tuple[Arrays, Arrays | None]:

@@ -18,5 +18,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
+        "translation": "epochal.catalog.tasks.translation:ENTRY",
     },
 )
