@@ -20,6 +20,7 @@ DATASETS: Registry[Dataset] = Registry(
         "synthetic": "epochal.catalog.datasets.synthetic:ENTRY",
         "shapes": "epochal.catalog.datasets.shapes:ENTRY",
         "text": "epochal.catalog.datasets.text:ENTRY",
+        "tokens": "epochal.catalog.datasets.tokens:ENTRY",
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
