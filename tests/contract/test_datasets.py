@@ -68,8 +68,8 @@ def data(component: Component, tmp_path: Path) -> LoadedData:
 def test_batches_have_the_shapes_and_types_of_the_info(data: LoadedData) -> None:
     for _, split in data.splits():
         batch = split.fetch([0, len(split) - 1, 0])
-        assert set(batch) == {"input", "target"}
-        for name, field in (("input", data.info.input), ("target", data.info.target)):
+        assert set(batch) == set(data.info.fields)
+        for name, field in data.info.fields.items():
             assert batch[name].shape == (3, *field.shape)
             assert batch[name].dtype == field.dtype
             assert batch[name].isfinite().all()
@@ -77,7 +77,7 @@ def test_batches_have_the_shapes_and_types_of_the_info(data: LoadedData) -> None
 
 
 def test_labels_are_below_the_number_of_classes(data: LoadedData) -> None:
-    for field_name, field in (("input", data.info.input), ("target", data.info.target)):
+    for field_name, field in data.info.fields.items():
         if field.classes is not None:
             values = torch.cat([split.fetch(range(len(split)))[field_name].flatten() for _, split in data.splits()])
             assert values.min() >= 0
@@ -86,8 +86,9 @@ def test_labels_are_below_the_number_of_classes(data: LoadedData) -> None:
 
 def test_an_empty_share_keeps_shapes_and_types(data: LoadedData) -> None:
     batch = data.train.fetch([])
-    assert batch["input"].shape == (0, *data.info.input.shape)
-    assert batch["target"].dtype == data.info.target.dtype
+    for name, field in data.info.fields.items():
+        assert batch[name].shape == (0, *field.shape)
+        assert batch[name].dtype == field.dtype
 
 
 def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tmp_path: Path) -> None:
