@@ -42,9 +42,16 @@ def _images(folder: Path) -> dict[str, Any]:
     return {"path": "images", "size": [8, 6]}
 
 
+def _tokens(folder: Path) -> dict[str, Any]:
+    for name, count in (("a", 130), ("b", 93)):
+        (np.arange(count) * 7 % 50).astype("<u2").tofile(folder / f"{name}.bin")
+    return {"path": "*.bin", "length": 4, "validation": 0.2}
+
+
 # Of a longer horizon no window may lie on both sides of the border: those would be in neither part.
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "csv": _csv, "npz": _npz, "image-folder": _images, "air-passengers": lambda _: {"horizon": 1},
+    "csv": _csv, "npz": _npz, "image-folder": _images, "tokens": _tokens,
+    "air-passengers": lambda _: {"horizon": 1},
 }  # fmt: skip
 
 
@@ -101,7 +108,8 @@ def test_the_digest_is_of_the_content_and_not_of_the_split(
         "shapes",
         "dates",
         "air-passengers",
-    ):  # the seed makes the content too, or is none
+        "tokens",
+    ):  # it makes the content too, or is none
         other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
         assert other.digest == data.digest
         assert not torch.equal(
