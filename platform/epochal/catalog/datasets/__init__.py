@@ -21,6 +21,7 @@ DATASETS: Registry[Dataset] = Registry(
         "shapes": "epochal.catalog.datasets.shapes:ENTRY",
         "text": "epochal.catalog.datasets.text:ENTRY",
         "dates": "epochal.catalog.datasets.dates:ENTRY",
+        "ratings": "epochal.catalog.datasets.ratings:ENTRY",
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
