@@ -107,6 +107,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_split(
         "synthetic",
         "shapes",
         "dates",
+        "ratings",
         "air-passengers",
         "tokens",
     ):  # it makes the content too, or is none

@@ -40,7 +40,9 @@ BUILT_IN = [name for name, _ in TASKS.built_in()]
 
 def _infos() -> tuple[DataInfo, ...]:
     none = DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7))
-    return (*INFOS, none, pairs())
+    candidates = {"candidates": Field((12,), torch.int64, classes=20)}
+    ranked = DataInfo(Field((6,)), Field((), torch.int64, classes=12), candidates, inputs=("input", "candidates"))
+    return (*INFOS, none, pairs(), ranked)
 
 
 def _fitting(entry: TaskEntry) -> list[DataInfo]:

@@ -32,7 +32,7 @@ class Seq2SeqParams(Params):
     """What shares the matrix of the outputs: the target's embedding, or the source's too, which then has the same
     vocabulary, as in the paper."""
     dropout: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
-    """Share of the embeddings, and of each part's outputs, that training sets to zero; in the paper 0.1, for `big` 0.3."""
+    """Share of the embeddings, and of each part's outputs, set to zero in training; in the paper 0.1, for `big` 0.3."""
 
 
 class Attention(nn.Module):

@@ -22,6 +22,7 @@ DATASETS: Registry[Dataset] = Registry(
         "text": "epochal.catalog.datasets.text:ENTRY",
         "dates": "epochal.catalog.datasets.dates:ENTRY",
         "tokens": "epochal.catalog.datasets.tokens:ENTRY",
+        "ratings": "epochal.catalog.datasets.ratings:ENTRY",
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",

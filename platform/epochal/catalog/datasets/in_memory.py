@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -33,17 +33,19 @@ class PartitionParams(Params):
 
 @dataclass(frozen=True)
 class Arrays:
-    """Samples as whole tensors, and the number of classes of the target (None: real values)."""
+    """Samples as whole tensors, and the number of classes of the target (None: real values). ``more``: other fields."""
 
     input: Tensor
     target: Tensor
     classes: int | None
+    more: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, indices: Tensor) -> Arrays:
-        return Arrays(self.input[indices], self.target[indices], self.classes)
+        more = {name: tensor[indices] for name, tensor in self.more.items()}
+        return Arrays(self.input[indices], self.target[indices], self.classes, more)
 
     def batch(self) -> Batch:
-        return {"input": self.input, "target": self.target}
+        return {"input": self.input, "target": self.target, **self.more}
 
 
 def held_out(arrays: Arrays, params: PartitionParams) -> tuple[Arrays, Arrays | None]:
@@ -74,7 +76,7 @@ def standardized(
     scale_target = _scaling(train.target) if target else None
 
     def apply(part: Arrays) -> Arrays:
-        return Arrays(_scaled(part.input, scale_input), _scaled(part.target, scale_target), part.classes)
+        return replace(part, input=_scaled(part.input, scale_input), target=_scaled(part.target, scale_target))
 
     return apply(train), apply(validation) if validation is not None else None
 

@@ -19,5 +19,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
         "translation": "epochal.catalog.tasks.translation:ENTRY",
+        "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
     },
 )
