@@ -23,6 +23,7 @@ INFOS = (
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
     DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7)),
+    DataInfo(Field((6,)), Field((4,), torch.int64, classes=7), {"counted": Field((4,), torch.uint8, classes=2)}),
 )
 BUILT_IN = [name for name, _ in TASKS.built_in()]
 
@@ -60,6 +61,14 @@ def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
     return nn.Sequential(nn.Linear(6, prod(info.target.predicted)), nn.Unflatten(1, (*info.target.predicted, 1)))
 
 
+def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:
+    """A batch whose targets are what the task is for."""
+    batch = info.example(size)
+    if entry is TASKS.get("multi-label"):
+        batch["target"] = (batch["target"] > 0).float()
+    return batch
+
+
 def _fed(task: Task, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
     if isinstance(task, FeedsMetrics):
         task.update(metrics, outputs, batch)
@@ -78,7 +87,7 @@ def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
 
 def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         model = _model(info, entry)
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
@@ -101,7 +110,7 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         outputs = task.loss(_model(info, entry), batch).outputs
         whole, parts = task.metrics(), task.metrics()
         _fed(task, whole, outputs, batch)

@@ -1,10 +1,10 @@
-"""Made-up pictures of circles, squares and triangles on noise, with the class of each pixel."""
+"""Made-up pictures of circles, squares and triangles on noise: the class of each pixel, boxes, or what is on them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field as Bounds
@@ -20,6 +20,9 @@ CLASSES = ("background", "circle", "square", "triangle")
 class ShapesParams(PartitionParams):
     samples: Annotated[int, Bounds(ge=1)] = 500
     """How many pictures, both parts together."""
+    target: Literal["pixels", "boxes", "kinds"] = "pixels"
+    """What is to be found: the class of each pixel (segmentation), a box around each shape (detection), or which kinds
+    of shapes there are (multi-label)."""
     size: Annotated[int, Bounds(ge=8, le=1024)] = 32
     """Side of a picture in pixels."""
     shapes: Annotated[int, Bounds(ge=1, le=20)] = 3
@@ -29,21 +32,55 @@ class ShapesParams(PartitionParams):
 
 
 def build(params: ShapesParams, folder: Path) -> LoadedData:
-    """input: (3, size, size); target: (size, size), 0 for the background, then circle, square, triangle."""
+    """input: (3, size, size).
+
+    target: `pixels` (size, size), 0 for the background, then circle, square, triangle; `kinds` (3,), 1 for each kind
+    that is seen; `boxes` (shapes, 5), each left, top, right and bottom in pixels and the class from 0, or -1 where a
+    shape is hidden by others.
+    """
     generator = torch.Generator().manual_seed(params.seed)
     count, size = params.samples, params.size
     pictures = torch.rand(count, 3, 1, 1, generator=generator).expand(-1, -1, size, size).clone()
-    target = torch.zeros(count, size, size, dtype=torch.int64)
-    for _ in range(params.shapes):
-        kind = torch.randint(1, len(CLASSES), (count,), generator=generator)
-        covered = _covered(kind, size, generator)
+    pixels = torch.zeros(count, size, size, dtype=torch.int64)  # the number of the shape seen there, from 1
+    kinds = torch.zeros(count, params.shapes + 1, dtype=torch.int64)
+    for number in range(1, params.shapes + 1):
+        kinds[:, number] = torch.randint(1, len(CLASSES), (count,), generator=generator)
+        covered = _covered(kinds[:, number], size, generator)
         colour = torch.rand(count, 3, 1, 1, generator=generator)
         pictures = torch.where(covered[:, None], colour, pictures)
-        target = torch.where(covered, kind[:, None, None], target)
+        pixels = torch.where(covered, number, pixels)
     pictures += params.noise * torch.randn(pictures.shape, generator=generator)
-    arrays = Arrays(pictures, target, len(CLASSES))
+    arrays = _with_target(params, pictures, pixels, kinds)
     data = loaded(*held_out(arrays, params), source="shapes", digest=digest_of(arrays.batch()))
-    return replace(data, classes=CLASSES)
+    return replace(data, classes=CLASSES if params.target == "pixels" else CLASSES[1:])
+
+
+def _with_target(params: ShapesParams, pictures: Tensor, pixels: Tensor, kinds: Tensor) -> Arrays:
+    """``pixels``: (samples, size, size), which shape is seen; ``kinds``: (samples, 1 + shapes), its class, 0 for none."""
+    if params.target == "boxes":
+        return Arrays(pictures, _boxes(pixels, kinds), None)
+    classes = kinds.gather(1, pixels.flatten(1)).reshape(pixels.shape)
+    if params.target == "pixels":
+        return Arrays(pictures, classes, len(CLASSES))
+    seen = torch.stack([(classes == kind).flatten(1).any(dim=1) for kind in range(1, len(CLASSES))], dim=1)
+    return Arrays(pictures, seen.float(), None)
+
+
+def _boxes(pixels: Tensor, kinds: Tensor) -> Tensor:
+    """Around what is seen of each shape: (samples, shapes, 5)."""
+    found = []
+    for number in range(1, kinds.shape[1]):
+        seen = pixels == number
+        sides = []
+        for along in (1, 2):  # of a picture's columns, then its rows
+            line = seen.any(dim=along).int()
+            first, last = line.argmax(dim=1), line.shape[1] - line.flip(1).argmax(dim=1)
+            sides.append((first, last))
+        (left, right), (top, bottom) = sides
+        box = torch.stack([left, top, right, bottom, kinds[:, number] - 1], dim=1)
+        hidden = ~seen.flatten(1).any(dim=1, keepdim=True)
+        found.append(torch.where(hidden, torch.tensor([0, 0, 0, 0, -1]), box))
+    return torch.stack(found, dim=1).float()
 
 
 def _covered(kind: Tensor, size: int, generator: Generator) -> Tensor:
@@ -60,7 +97,7 @@ def _covered(kind: Tensor, size: int, generator: Generator) -> Tensor:
 
 
 ENTRY = Dataset(
-    summary="Made-up pictures of circles, squares and triangles with the class of each pixel",
+    summary="Made-up pictures of circles, squares and triangles: the class of each pixel, boxes, or their kinds",
     source="Epochal's own",
     params=ShapesParams,
     build=build,
