@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from epochal.catalog.data import LoadedData, targets_of
+from epochal.catalog.data import LoadedData, TensorSplit, targets_of
 from epochal.catalog.losses import balanced
 from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
-from epochal.errors import CodeError, Problem, SpecError
+from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
@@ -36,7 +36,7 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
     targets = () if decides else _wrong_targets(data, task)
-    problems = [*_too_few(spec, data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    problems = [*_too_few(spec, data), *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -81,6 +81,16 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
     elif samples < workers:
         message = f"expected at most {samples}, a training sample for each, got {workers}"
         yield Problem("resources.workers", message, value=workers)
+
+
+def _absent_fields(data: LoadedData) -> Iterator[Problem]:
+    """As far as they are known without reading samples."""
+    for part, split in data.splits():
+        if isinstance(split, TensorSplit) and (absent := data.info.fields.keys() - split.tensors.keys()):
+            told = (
+                f"DataInfo has the fields {some(sorted(absent))}, and the {part} samples have {some([*split.tensors])}"
+            )
+            yield Problem("data", told, hint="give a tensor for each field")
 
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:

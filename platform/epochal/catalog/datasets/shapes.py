@@ -56,7 +56,7 @@ def build(params: ShapesParams, folder: Path) -> LoadedData:
 
 
 def _with_target(params: ShapesParams, pictures: Tensor, pixels: Tensor, kinds: Tensor) -> Arrays:
-    """``pixels``: (samples, size, size), which shape is seen; ``kinds``: (samples, 1 + shapes), its class, 0 for none."""
+    """``pixels``: (samples, size, size), which shape is seen; ``kinds``: (samples, 1 + shapes), its class."""
     if params.target == "boxes":
         return Arrays(pictures, _boxes(pixels, kinds), None)
     classes = kinds.gather(1, pixels.flatten(1)).reshape(pixels.shape)

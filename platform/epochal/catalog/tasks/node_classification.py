@@ -30,7 +30,7 @@ class NodeClassificationParams(Params):
 
 
 class NodeClassification:
-    """Outputs (batch, nodes, classes) against classes (batch, nodes); the field ``counted`` is 1 for nodes that count."""
+    """Outputs (batch, nodes, classes) against classes (batch, nodes). Nodes with a ``counted`` of 0 do not count."""
 
     known_metrics = get_args(Name)
 
