@@ -30,7 +30,7 @@ class NodeClassificationParams(Params):
 
 
 class NodeClassification:
-    """Outputs (batch, nodes, classes) against classes (batch, nodes). Nodes with a ``counted`` of 0 do not count."""
+    """Outputs (batch, nodes, classes) against classes (batch, nodes); a node counts where ``counted`` is 1."""
 
     known_metrics = get_args(Name)
 
