@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
+from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
 from epochal.catalog.task import FeedsMetrics, Task
@@ -26,6 +27,7 @@ INFOS = (
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
     DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7), {"counted": Field((4,), torch.uint8, classes=2)}),
+    DataInfo(Field((6,)), Field((2, 4)), {"labels": Field((2,), torch.int64, classes=4)}),
 )
 BUILT_IN = [name for name, _ in TASKS.built_in()]
 
@@ -57,7 +59,23 @@ class Latent(nn.Module):
         return self.decoder(latent)
 
 
+class Detecting(nn.Module):
+    """x: (batch, 6), to what is at four places of an image of 16 by 16 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4 * 8)
+
+    def forward(self, x: Tensor) -> Detections:
+        said = self.linear(x).unflatten(1, (4, 8))
+        places = torch.tensor([[4.0, 4, 8], [12, 4, 8], [4, 12, 8], [12, 12, 8]]).expand(len(x), -1, -1)
+        sides = said[..., 3:7].exp() * torch.tensor([-8.0, -8.0, 8.0, 8.0])
+        return Detections(said[..., :3], places[..., :2].repeat(1, 1, 2) + sides, said[..., 7], places)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("detection"):
+        return Detecting()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
     return nn.Sequential(nn.Linear(6, prod(info.target.predicted)), nn.Unflatten(1, (*info.target.predicted, 1)))
@@ -68,6 +86,8 @@ def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:
     batch = info.example(size)
     if entry is TASKS.get("multi-label"):
         batch["target"] = (batch["target"] > 0).float()
+    if entry is TASKS.get("detection"):
+        batch["target"] = torch.tensor([4.0, 4.0, 12.0, 12.0]) + batch["target"]
     return batch
 
 

@@ -111,14 +111,15 @@ def test_boxes_and_kinds_are_those_of_the_pixels(tmp_path: Path) -> None:
     }
     batches = {target: data.train.fetch(range(40)) for target, data in found.items()}
     assert all(torch.equal(batches["pixels"]["input"], batch["input"]) for batch in batches.values())
-    for pixels, boxes, kinds in zip(*(batches[target]["target"] for target in found), strict=True):
+    each = [*(batches[target]["target"] for target in found), batches["boxes"]["labels"]]
+    for pixels, boxes, kinds, labels in zip(*each, strict=True):
         seen = sorted(set(pixels.flatten().tolist()) - {0})
         assert [kind + 1 for kind in kinds.nonzero().flatten().tolist()] == seen
-        shown = boxes[boxes[:, 4] >= 0]
-        assert sorted(set(shown[:, 4].tolist())) == [kind - 1 for kind in seen]
+        assert sorted(set(labels.tolist()) - {0}) == seen
+        assert not boxes[labels == 0].any()
         for kind in seen:
             place = (pixels == kind).nonzero()
-            own = shown[shown[:, 4] == kind - 1]
+            own = boxes[labels == kind]
             assert own[:, 0].min() == place[:, 1].min()
             assert own[:, 1].min() == place[:, 0].min()
             assert own[:, 2].max() == place[:, 1].max() + 1

@@ -1,7 +1,7 @@
 """Graph neural networks over dense adjacency matrices: graph convolutions, GraphSAGE and graph attention.
 
 Graphs of a batch are padded to the same number of nodes. A class for each node comes straight from the last layer, as
-in the papers; one for each graph from the mean over its nodes. Parameter counts are those of PyTorch Geometric's layers.
+in the papers; one for each graph from the mean over its nodes. The parameters are those of PyTorch Geometric's layers.
 """
 
 from __future__ import annotations

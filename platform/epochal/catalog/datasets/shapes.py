@@ -10,8 +10,10 @@ import torch
 from pydantic import Field as Bounds
 from torch import Generator, Tensor
 
-from epochal.catalog.data import LoadedData
+from epochal.catalog.architectures.detector import detection_target
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, TensorSplit
 from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded
+from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Dataset
 
 CLASSES = ("background", "circle", "square", "triangle")
@@ -35,8 +37,8 @@ def build(params: ShapesParams, folder: Path) -> LoadedData:
     """input: (3, size, size).
 
     target: `pixels` (size, size), 0 for the background, then circle, square, triangle; `kinds` (3,), 1 for each kind
-    that is seen; `boxes` (shapes, 5), each left, top, right and bottom in pixels and the class from 0, or -1 where a
-    shape is hidden by others.
+    that is seen; `boxes` (shapes, 4), left, top, right and bottom in pixels around what is seen of each shape, with
+    labels (shapes,): 0 for a shape that others hide, then circle, square, triangle.
     """
     generator = torch.Generator().manual_seed(params.seed)
     count, size = params.samples, params.size
@@ -50,37 +52,45 @@ def build(params: ShapesParams, folder: Path) -> LoadedData:
         pictures = torch.where(covered[:, None], colour, pictures)
         pixels = torch.where(covered, number, pixels)
     pictures += params.noise * torch.randn(pictures.shape, generator=generator)
-    arrays = _with_target(params, pictures, pixels, kinds)
+    if params.target == "boxes":
+        return _detection(params, {"input": pictures, **_boxes(pixels, kinds)})
+    target = kinds.gather(1, pixels.flatten(1)).reshape(pixels.shape)
+    classes: int | None = len(CLASSES)
+    if params.target == "kinds":
+        seen = [(target == kind).flatten(1).any(dim=1) for kind in range(1, len(CLASSES))]
+        target, classes = torch.stack(seen, dim=1).float(), None
+    arrays = Arrays(pictures, target, classes)
     data = loaded(*held_out(arrays, params), source="shapes", digest=digest_of(arrays.batch()))
     return replace(data, classes=CLASSES if params.target == "pixels" else CLASSES[1:])
 
 
-def _with_target(params: ShapesParams, pictures: Tensor, pixels: Tensor, kinds: Tensor) -> Arrays:
-    """``pixels``: (samples, size, size), which shape is seen; ``kinds``: (samples, 1 + shapes), its class."""
-    if params.target == "boxes":
-        return Arrays(pictures, _boxes(pixels, kinds), None)
-    classes = kinds.gather(1, pixels.flatten(1)).reshape(pixels.shape)
-    if params.target == "pixels":
-        return Arrays(pictures, classes, len(CLASSES))
-    seen = torch.stack([(classes == kind).flatten(1).any(dim=1) for kind in range(1, len(CLASSES))], dim=1)
-    return Arrays(pictures, seen.float(), None)
-
-
-def _boxes(pixels: Tensor, kinds: Tensor) -> Tensor:
-    """Around what is seen of each shape: (samples, shapes, 5)."""
-    found = []
+def _boxes(pixels: Tensor, kinds: Tensor) -> Batch:
+    """Around what is seen of each shape. ``pixels``: (samples, size, size), which is seen there; ``kinds``: (samples,
+    1 + shapes), the class of each.
+    """
+    boxes, labels = [], []
     for number in range(1, kinds.shape[1]):
         seen = pixels == number
         sides = []
         for along in (1, 2):  # of a picture's columns, then its rows
             line = seen.any(dim=along).int()
-            first, last = line.argmax(dim=1), line.shape[1] - line.flip(1).argmax(dim=1)
-            sides.append((first, last))
+            sides.append((line.argmax(dim=1), line.shape[1] - line.flip(1).argmax(dim=1)))
         (left, right), (top, bottom) = sides
-        box = torch.stack([left, top, right, bottom, kinds[:, number] - 1], dim=1)
-        hidden = ~seen.flatten(1).any(dim=1, keepdim=True)
-        found.append(torch.where(hidden, torch.tensor([0, 0, 0, 0, -1]), box))
-    return torch.stack(found, dim=1).float()
+        shown = seen.flatten(1).any(dim=1)
+        boxes.append(torch.stack([left, top, right, bottom], dim=1) * shown[:, None])
+        labels.append(kinds[:, number] * shown)
+    return {"target": torch.stack(boxes, dim=1).float(), "labels": torch.stack(labels, dim=1)}
+
+
+def _detection(params: ShapesParams, whole: Batch) -> LoadedData:
+    train, validation = (
+        TensorSplit({name: tensor[rows] for name, tensor in whole.items()})
+        for rows in partition(params.samples, params.validation, params.seed)
+    )
+    target, labels = detection_target(params.shapes, len(CLASSES) - 1)
+    info = DataInfo(Field((3, params.size, params.size)), target, {"labels": labels})
+    rest = validation if len(validation) else None
+    return LoadedData(train, rest, info, digest_of(whole), "shapes", classes=CLASSES[1:])
 
 
 def _covered(kind: Tensor, size: int, generator: Generator) -> Tensor:

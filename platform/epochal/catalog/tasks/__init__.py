@@ -19,6 +19,7 @@ TASKS: Registry[TaskEntry] = Registry(
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
+        "detection": "epochal.catalog.tasks.detection:ENTRY",
         "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
     },
 )
