@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
+from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
 from epochal.catalog.task import FeedsMetrics, Task
@@ -24,6 +25,9 @@ INFOS = (
     DataInfo(Field((6,)), Field((3,))),
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
+    DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7)),
+    DataInfo(Field((6,)), Field((4,), torch.int64, classes=7), {"counted": Field((4,), torch.uint8, classes=2)}),
+    DataInfo(Field((6,)), Field((2, 4)), {"labels": Field((2,), torch.int64, classes=4)}),
 )
 
 
@@ -84,10 +88,36 @@ class Plain(nn.Module):
         return self.layer(x.float()).unflatten(1, (*self.shape, 1))
 
 
+class Detecting(nn.Module):
+    """x: (batch, 6), to what is at four places of an image of 16 by 16 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4 * 8)
+
+    def forward(self, x: Tensor) -> Detections:
+        said = self.linear(x).unflatten(1, (4, 8))
+        places = torch.tensor([[4.0, 4, 8], [12, 4, 8], [4, 12, 8], [12, 12, 8]]).expand(len(x), -1, -1)
+        sides = said[..., 3:7].exp() * torch.tensor([-8.0, -8.0, 8.0, 8.0])
+        return Detections(said[..., :3], places[..., :2].repeat(1, 1, 2) + sides, said[..., 7], places)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("detection"):
+        return Detecting()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
     return Plain(info)
+
+
+def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:
+    """A batch whose targets are what the task is for."""
+    batch = info.example(size)
+    if entry is TASKS.get("multi-label"):
+        batch["target"] = (batch["target"] > 0).float()
+    if entry is TASKS.get("detection"):
+        batch["target"] = torch.tensor([4.0, 4.0, 12.0, 12.0]) + batch["target"]
+    return batch
 
 
 def _fed(task: Task, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
@@ -108,7 +138,7 @@ def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
 
 def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         model = _model(info, entry)
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
@@ -131,7 +161,7 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         outputs = task.loss(_model(info, entry).eval(), batch).outputs
         whole, parts = task.metrics(), task.metrics()
         _fed(task, whole, outputs, batch)

@@ -31,6 +31,8 @@ class Field:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     classes: int | None = None
+    counts: tuple[int, ...] = field(default=(), compare=False)
+    """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
 
     @property
     def width(self) -> int:

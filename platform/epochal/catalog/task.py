@@ -102,6 +102,17 @@ class TellsMetrics(Protocol):
 
 
 @runtime_checkable
+class ChecksTargets(Protocol):
+    """A task that not every value suits which the target's field may have."""
+
+    suitable: str
+    """What its targets are, in words."""
+
+    def unsuitable(self, targets: Tensor) -> Tensor:
+        """The rows of ``targets`` (batch, *shape) that are something else: (rows,)."""
+
+
+@runtime_checkable
 class TakesScalars(Protocol):
     """A task whose loss takes some of its numbers as tensors too, so that trials which differ in them train as one."""
 
