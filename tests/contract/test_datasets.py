@@ -55,8 +55,8 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-MADE_BY_SEED = ("synthetic", "shapes", "molecules", "air-passengers")
-"""Datasets whose content depends on the seed too, and one whose parts do not."""
+MADE_BY_SEED = ("synthetic", "shapes", "molecules", "dates", "ratings", "air-passengers", "tokens")
+"""Datasets whose content depends on the seed too, and those whose parts do not."""
 
 
 @pytest.fixture(params=BUILT_IN)

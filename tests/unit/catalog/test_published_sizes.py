@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from epochal.catalog.architectures.seq2seq import SIZES as SEQ2SEQ
 from epochal.catalog.architectures.gnn import INPUTS, graph_fields
+from epochal.catalog.architectures.seq2seq import SIZES as SEQ2SEQ
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
 from epochal.spec.section import Component
