@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from epochal.catalog.build import build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets import DATASETS
+from epochal.errors import EpochalError
 from epochal.spec.section import Component
 
 BUILT_IN = [name for name, _ in DATASETS.built_in()]
@@ -127,6 +128,25 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
     whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), tmp_path)
     assert whole.validation is None
     assert len(whole.train) == total
+
+
+def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, tmp_path: Path) -> None:
+    parts = []
+    for validation in (0.2, 0.4):
+        params = {**component.params, "validation": validation, "test": 0.2}
+        data = load_data(Component(name=component.name, params=params), tmp_path)
+        assert data.test is not None
+        assert data.validation is not None
+        total = len(data.train) + len(data.validation) + len(data.test)
+        assert [len(data.validation), len(data.test)] == pytest.approx([validation * total, 0.2 * total], abs=5)
+        parts.append(data.test.fetch(range(len(data.test)))["target"])
+        if component.name == "digits":  # whose samples are all different
+            inputs = torch.cat([split.fetch(range(len(split)))["input"] for _, split in data.splits()])
+            assert len(torch.unique(inputs, dim=0)) == 1797
+    if component.name not in ("diabetes", "air-passengers"):  # whose scaling depends on what is trained on
+        assert torch.equal(*parts)
+    with pytest.raises(EpochalError, match=r"leave none to train on|leave nothing to train on"):
+        load_data(Component(name=component.name, params={**component.params, "validation": 0.5, "test": 0.5}), tmp_path)
 
 
 def test_a_loader_process_can_be_given_the_splits(data: LoadedData) -> None:

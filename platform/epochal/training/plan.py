@@ -98,6 +98,7 @@ class Plan:
     resources: Total
     notes: tuple[str, ...]
     """What a person should know beforehand: metrics that are left out, and the like."""
+    test_samples: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,6 +148,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
             memory=None if memory is None else count * int(memory),
         ),
         notes=(*checked.notes, *tried),
+        test_samples=summary.test_samples,
     )
 
 
@@ -287,12 +289,13 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: 
     if not torch.isfinite(loss := torch.stack(losses).sum()):
         told = f"the loss of two samples is {loss.item():g} before the first step"
         raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
-    if not data.validation:
-        return
-    with blaming("data", "samples of the validation data cannot be read"):
-        batch = _two(data.validation)
-    with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
-        loss_of(task, model.eval(), batch)
+    for name, split in data.splits():
+        if name == "train":
+            continue
+        with blaming("data", f"samples of the {name} data cannot be read"):
+            batch = _two(split)
+        with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
+            loss_of(task, model.eval(), batch)
 
 
 def _two(split: Split) -> dict[str, torch.Tensor]:

@@ -36,6 +36,9 @@ class AirPassengersParams(Params):
     """Months that are predicted."""
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.2
     """Share of the windows held out for validation: the last ones, whose months no training window predicts."""
+    test: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
+    """Share of the windows that are measured once, after the training: the last ones, after those for validation. No
+    other window predicts their months."""
 
 
 def build(params: AirPassengersParams, folder: Path) -> LoadedData:
@@ -43,18 +46,26 @@ def build(params: AirPassengersParams, folder: Path) -> LoadedData:
     1 of the months before validation begins."""
     series = torch.tensor(PASSENGERS, dtype=torch.float64).log()
     windows = series.unfold(0, params.window + params.horizon, 1)
-    held_out = round(len(windows) * params.validation)
-    # A training window ends before the first month that a validation window predicts.
-    trained = len(windows) - held_out - (params.horizon - 1 if held_out else 0)
+    shares = [round(len(windows) * share) for share in (params.validation, params.test)]
+    # A window ends before the first month that one of the next part predicts.
+    firsts, end = [], len(windows)
+    for count in reversed(shares):
+        firsts.append(end - count)
+        end -= count + (params.horizon - 1 if count else 0)
+    trained = end
     if trained < 1:
         told = f"{len(windows)} windows of {params.window} + {params.horizon} months leave none to train on"
         raise EpochalError(told, "take a shorter window or horizon, or hold out less")
     known = series[: trained + params.window + params.horizon - 1]
     scaled = ((windows - known.mean()) / known.std(correction=0)).float()
     inputs, targets = scaled[:, : params.window, None].contiguous(), scaled[:, params.window :].contiguous()
-    validation = Arrays(inputs[-held_out:], targets[-held_out:], None) if held_out else None
+    held_out = [
+        Arrays(inputs[first : first + count], targets[first : first + count], None) if count else None
+        for first, count in zip(reversed(firsts), shares, strict=True)
+    ]
     digest = digest_of({"series": series, "shape": torch.tensor([params.window, params.horizon])})
-    return loaded(Arrays(inputs[:trained], targets[:trained], None), validation, "air passengers", digest)
+    train = Arrays(inputs[:trained], targets[:trained], None)
+    return loaded(train, *held_out, source="air passengers", digest=digest)
 
 
 ENTRY = Dataset(
