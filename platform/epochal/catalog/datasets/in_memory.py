@@ -93,11 +93,13 @@ def three_parts(count: int, params: PartitionParams, labels: Tensor | None) -> t
 
 def parts(
     batch: Batch, params: PartitionParams, labels: Tensor | None = None
-) -> tuple[TensorSplit, TensorSplit | None]:
-    """The training and the validation part of samples of any fields; of each class alike where ``labels`` are given."""
-    train, validation = partition(len(batch["target"]), params.validation, params.seed, labels)
-    chosen = [TensorSplit({name: tensor[part] for name, tensor in batch.items()}) for part in (train, validation)]
-    return chosen[0], chosen[1] if len(validation) else None
+) -> tuple[TensorSplit, TensorSplit | None, TensorSplit | None]:
+    """The training, the validation and the test part of samples of any fields; of each class alike where ``labels``
+    are given."""
+    chosen = three_parts(len(batch["target"]), params, labels)
+    train, *held = (TensorSplit({name: tensor[rows] for name, tensor in batch.items()}) for rows in chosen)
+    validation, test = (part if len(part) else None for part in held)
+    return train, validation, test
 
 
 def standardized(
