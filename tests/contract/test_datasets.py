@@ -42,9 +42,15 @@ def _images(folder: Path) -> dict[str, Any]:
     return {"path": "images", "size": [8, 6]}
 
 
+def _series(folder: Path) -> dict[str, Any]:
+    lines = [f"{i},{(i * 7) % 24},{i % 5}" for i in range(60)]
+    (folder / "series.csv").write_text("\n".join(["time,load,wind", *lines]))
+    return {"path": "series.csv", "target": "load", "features": ["wind"], "time": "time", "window": 8, "horizon": 1}
+
+
 # Of a longer horizon no window may lie on both sides of the border: those would be in neither part.
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "csv": _csv, "npz": _npz, "image-folder": _images, "air-passengers": lambda _: {"horizon": 1},
+    "csv": _csv, "series": _series, "npz": _npz, "image-folder": _images, "air-passengers": lambda _: {"horizon": 1},
 }  # fmt: skip
 
 
@@ -102,6 +108,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_split(
         "dates",
         "ratings",
         "air-passengers",
+        "series",
     ):  # the seed makes the content too, or is none
         other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
         assert other.digest == data.digest

@@ -20,5 +20,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
         "translation": "epochal.catalog.tasks.translation:ENTRY",
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
+        "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
     },
 )
