@@ -49,14 +49,20 @@ def _tokens(folder: Path) -> dict[str, Any]:
     return {"path": "*.bin", "length": 4, "validation": 0.2}
 
 
+def _series(folder: Path) -> dict[str, Any]:
+    lines = [f"{i},{(i * 7) % 24},{i % 5}" for i in range(60)]
+    (folder / "series.csv").write_text("\n".join(["time,load,wind", *lines]))
+    return {"path": "series.csv", "target": "load", "features": ["wind"], "time": "time", "window": 8, "horizon": 1}
+
+
 # Of a longer horizon no window may lie on both sides of the border: those would be in neither part.
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "csv": _csv, "npz": _npz, "image-folder": _images, "tokens": _tokens,
+    "csv": _csv, "series": _series, "npz": _npz, "image-folder": _images, "tokens": _tokens,
     "air-passengers": lambda _: {"horizon": 1},
 }  # fmt: skip
 
 
-MADE_BY_SEED = ("synthetic", "shapes", "molecules", "dates", "ratings", "air-passengers", "tokens")
+MADE_BY_SEED = ("synthetic", "shapes", "molecules", "dates", "ratings", "air-passengers", "series", "tokens")
 """Datasets whose content depends on the seed too, and those whose parts do not."""
 
 

@@ -22,6 +22,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "gpt": "epochal.catalog.architectures.gpt:ENTRY",
         "llama": "epochal.catalog.architectures.llama:ENTRY",
         "seq2seq": "epochal.catalog.architectures.seq2seq:ENTRY",
+        "forecaster": "epochal.catalog.architectures.forecaster:ENTRY",
         "two-tower": "epochal.catalog.architectures.two_tower:ENTRY",
         "ncf": "epochal.catalog.architectures.ncf:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",

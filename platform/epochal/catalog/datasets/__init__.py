@@ -17,6 +17,7 @@ DATASETS: Registry[Dataset] = Registry(
         "breast-cancer": "epochal.catalog.datasets.breast_cancer:ENTRY",
         "diabetes": "epochal.catalog.datasets.diabetes:ENTRY",
         "air-passengers": "epochal.catalog.datasets.air_passengers:ENTRY",
+        "series": "epochal.catalog.datasets.series:ENTRY",
         "synthetic": "epochal.catalog.datasets.synthetic:ENTRY",
         "shapes": "epochal.catalog.datasets.shapes:ENTRY",
         "karate-club": "epochal.catalog.datasets.karate_club:ENTRY",

@@ -23,5 +23,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
         "detection": "epochal.catalog.tasks.detection:ENTRY",
         "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
+        "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
     },
 )
