@@ -107,7 +107,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_split(
         "shapes",
         "air-passengers",
         "tokens",
-    ):  # it makes the content too, or is none
+    ):  # makes the content too, or is none
         other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
         assert other.digest == data.digest
         assert not torch.equal(

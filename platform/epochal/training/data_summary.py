@@ -76,7 +76,7 @@ class DataSummary:
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
-        samples = f"{self.train_samples:,} samples to train on, {self.validation_samples:,} to validate on"
+        samples = split_text(self.train_samples, self.validation_samples)
         yield from aligned([["data", self.dataset], ["source", self.source], ["split", samples]])
         if self.understood:
             yield ""
@@ -91,6 +91,12 @@ class DataSummary:
         for note in self.notes:
             yield f"\nnote: {note}"
         yield from _more(self.more_notes, "notes")
+
+
+def split_text(train: int, validation: int) -> str:
+    """How many samples there are; of none to train on it is a stream: otherwise that is refused."""
+    held = f"{train:,} samples to train on" if train else "a stream of samples to train on"
+    return f"{held}, {validation:,} to validate on"
 
 
 def tidy(text: str) -> str:
