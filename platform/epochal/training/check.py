@@ -39,7 +39,8 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
     targets = () if decides else _wrong_targets(data, task)
-    problems = [*_too_few(spec, data), *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    size = _has_no_epochs(spec) if data.stream is not None else _too_few(spec, data)
+    problems = [*size, *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -54,7 +55,7 @@ def summarized(dataset: str, data: LoadedData, notes: Sequence[str] = ()) -> Dat
         dataset=dataset,
         source=data.source,
         digest=data.digest,
-        train_samples=len(data.train),
+        train_samples=data.train_samples,
         validation_samples=len(data.validation) if data.validation is not None else 0,
         test_samples=len(data.test) if data.test is not None else 0,
         # A class that is counted is not told twice.
@@ -98,9 +99,21 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
             yield Problem("data", told, hint="give a tensor for each field")
 
 
+def _has_no_epochs(spec: JobSpec) -> Iterator[Problem]:
+    told = "the data is a stream, which has no epochs"
+    if spec.train.epochs is not None:
+        yield Problem("train.epochs", told, value=spec.train.epochs, hint="give train.steps in its place")
+    intervals = {"train.validate_every": spec.train.validate_every, "checkpoint.every": spec.checkpoint.every}
+    for path, every in intervals.items():
+        if every.unit == "epochs":
+            yield Problem(path, told, value=str(every), hint="give steps or a time: 500steps, 10m")
+
+
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     samples, batch = len(data.train), spec.train.global_batch_size
-    if samples < batch:
+    if data.stream is not None:
+        yield f"the data is a stream: what is told of its samples beforehand is that of {samples:,}"
+    elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
     counts = data.info.target.counts
     loss = spec.task.params.get("loss") if spec.task is not None else None

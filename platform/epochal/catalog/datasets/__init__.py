@@ -30,5 +30,6 @@ DATASETS: Registry[Dataset] = Registry(
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
+        "webdataset": "epochal.catalog.datasets.webdataset:ENTRY",
     },
 )

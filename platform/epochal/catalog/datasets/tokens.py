@@ -1,4 +1,4 @@
-"""Token ids in binary files, as programs that prepare language models write them; of any size, whatever the memory."""
+"""Token ids in binary files, as programs that prepare language models write them; larger than memory where need be."""
 
 from __future__ import annotations
 
