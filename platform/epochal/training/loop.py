@@ -21,7 +21,7 @@ from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.left_out import LeftOut
-from epochal.training.loader import Loaded, Loader
+from epochal.training.loader import Loaded
 from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.phases import stepper_for
 from epochal.training.recompute import recompute
