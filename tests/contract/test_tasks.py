@@ -56,7 +56,26 @@ class Latent(nn.Module):
         return self.decoder(latent)
 
 
+class Gan(nn.Module):
+    """x: (batch, 6), to a verdict (batch,)."""
+
+    latent = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = nn.Linear(2, 6), nn.Linear(6, 1)
+        self.eval()  # as for Latent
+
+    def generate(self, noise: Tensor) -> Tensor:
+        return self.generator(noise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.discriminator(x).flatten()
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("adversarial"):
+        return Gan()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
     return nn.Sequential(nn.Linear(6, prod(info.target.predicted)), nn.Unflatten(1, (*info.target.predicted, 1)))

@@ -46,6 +46,8 @@ def test_a_billion_samples_take_no_memory_and_workers_share_them() -> None:
 def test_the_last_steps_of_an_epoch_have_what_the_others_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "MOST_HELD", 10)
     samples = Sampler(size=25, global_batch_size=8, seed=3)
-    epochs = [[index for share in samples.shares(0, 1, first, first + 4) for index in share.indices] for first in (0, 4)]
+    epochs = [
+        [index for share in samples.shares(0, 1, first, first + 4) for index in share.indices] for first in (0, 4)
+    ]
     assert [sorted(epoch) for epoch in epochs] == [list(range(25))] * 2
     assert epochs[0] != epochs[1]

@@ -24,5 +24,6 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
+        "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
     },
 )

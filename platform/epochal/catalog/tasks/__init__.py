@@ -17,6 +17,7 @@ TASKS: Registry[TaskEntry] = Registry(
         "segmentation": "epochal.catalog.tasks.segmentation:ENTRY",
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
+        "adversarial": "epochal.catalog.tasks.adversarial:ENTRY",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
     },
 )
