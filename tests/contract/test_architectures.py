@@ -6,9 +6,11 @@ from math import prod
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from epochal.catalog.architectures import ARCHITECTURES
+from epochal.catalog.data import Batch
 from epochal.catalog.entry import Architecture
 from epochal.catalog.index import entry as index_entry
 
@@ -26,23 +28,29 @@ def model(entry: Architecture) -> nn.Module:
     return entry.build(entry.params(), entry.example)
 
 
+def _outputs(entry: Architecture, model: nn.Module, batch: Batch) -> list[Tensor]:
+    """What it gives for the batch: one tensor, unless it has outputs of its own."""
+    outputs: list[Tensor] = tree_leaves(entry.example.call(model, batch))
+    return outputs
+
+
 def test_outputs_have_the_targets_width(entry: Architecture, model: nn.Module) -> None:
-    output = model(entry.example.example(3)["input"])
-    assert output.reshape(3, -1).shape[1] == prod(entry.example.target.predicted)
-    assert output.isfinite().all()
+    outputs = _outputs(entry, model, entry.example.example(3))
+    assert all(len(output) == 3 and output.isfinite().all() for output in outputs)
+    if not entry.own_outputs:
+        assert [output.flatten(1).shape[1] for output in outputs] == [prod(entry.example.target.predicted)]
 
 
 def test_backward_reaches_every_parameter(entry: Architecture, model: nn.Module) -> None:
-    model(entry.example.example(3)["input"]).square().sum().backward()
+    torch.stack([one.square().sum() for one in _outputs(entry, model, entry.example.example(3))]).sum().backward()
     untouched = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert untouched == []
 
 
 def test_an_empty_batch_gives_zero_gradients_and_leaves_the_state_finite(entry: Architecture, model: nn.Module) -> None:
-    output = model(entry.example.example(0)["input"])
-    assert output.shape[0] == 0
-    assert output.shape[1:] == model(entry.example.example(1)["input"]).shape[1:]
-    output.sum().backward()
+    outputs, others = (_outputs(entry, model, entry.example.example(size)) for size in (0, 1))
+    assert [output.shape for output in outputs] == [(0, *other.shape[1:]) for other in others]
+    torch.stack([output.sum() for output in outputs]).sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
@@ -58,16 +66,18 @@ def test_the_meta_device_builds_what_the_index_counts(entry: Architecture, reque
 def test_the_meta_device_runs_it_without_memory(entry: Architecture) -> None:
     with torch.device("meta"):
         model = entry.build(entry.params(), entry.example)
-    output = model(entry.example.example(4)["input"].to("meta"))
-    assert output.flatten(1).shape == (4, prod(entry.example.target.predicted))
-    output.sum().backward()
+    outputs = _outputs(entry, model, {name: one.to("meta") for name, one in entry.example.example(4).items()})
+    assert all(len(output) == 4 for output in outputs)
+    torch.stack([output.sum() for output in outputs]).sum().backward()
 
 
 def test_saved_state_makes_the_same_model(entry: Architecture, model: nn.Module) -> None:
     other = entry.build(entry.params(), entry.example)
     other.load_state_dict(model.state_dict(), strict=True)
-    inputs = entry.example.example(2)["input"]
-    torch.testing.assert_close(model.eval()(inputs), other.eval()(inputs), rtol=0, atol=0)
+    batch = entry.example.example(2)
+    torch.testing.assert_close(
+        _outputs(entry, model.eval(), batch), _outputs(entry, other.eval(), batch), rtol=0, atol=0
+    )
 
 
 def test_the_same_seed_builds_the_same_weights(entry: Architecture, model: nn.Module) -> None:
@@ -77,15 +87,17 @@ def test_the_same_seed_builds_the_same_weights(entry: Architecture, model: nn.Mo
 
 
 def test_bf16_is_close_to_fp32(entry: Architecture, model: nn.Module) -> None:
-    inputs = entry.example.example(2)["input"]
+    batch = entry.example.example(2)
     model.eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = model(inputs)
-    assert low.isfinite().all()
-    torch.testing.assert_close(low.float(), model(inputs), rtol=0.1, atol=0.1)
+        low = [output.float() for output in _outputs(entry, model, batch)]
+    assert all(output.isfinite().all() for output in low)
+    torch.testing.assert_close(low, _outputs(entry, model, batch), rtol=0.1, atol=0.1)
 
 
 def test_a_sample_does_not_depend_on_the_others_in_evaluation(entry: Architecture, model: nn.Module) -> None:
-    inputs = entry.example.example(3)["input"]
+    batch = entry.example.example(3)
+    first = {name: tensor[:1] for name, tensor in batch.items()}
     model.eval()
-    torch.testing.assert_close(model(inputs)[:1], model(inputs[:1]), rtol=1e-4, atol=1e-5)
+    together = [output[:1] for output in _outputs(entry, model, batch)]
+    torch.testing.assert_close(together, _outputs(entry, model, first), rtol=1e-4, atol=1e-5)

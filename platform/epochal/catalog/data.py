@@ -31,6 +31,8 @@ class Field:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     classes: int | None = None
+    counts: tuple[int, ...] = field(default=(), compare=False)
+    """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
 
     @property
     def width(self) -> int:
@@ -64,6 +66,13 @@ class DataInfo:
     inputs: tuple[str, ...] = ("input",)
     """The fields that the model is called with, in this order; ``input`` is one of them."""
 
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.inputs if name not in self.fields]:
+            told = f"DataInfo.inputs names {some(unknown)}, and the fields are {some(list(self.fields))}"
+            raise EpochalError(told, "describe each field beside input and target in DataInfo.more")
+        if taken := self.more.keys() & {"input", "target"}:
+            raise EpochalError(f"DataInfo.more has {some(sorted(taken))}, a field of its own", "name it otherwise")
+
     @property
     def fields(self) -> dict[str, Field]:
         """All, by name."""
@@ -75,7 +84,14 @@ class DataInfo:
         return self.input.shape[0] if self.input.classes is not None and len(self.input.shape) == 1 else 0
 
     def call(self, model: Callable[..., Any], batch: Batch) -> Any:
-        """What the model gives for the batch."""
+        """What the model gives for the batch.
+
+        Raises:
+            EpochalError: the batch has no such field.
+        """
+        if missing := [name for name in self.inputs if name not in batch]:
+            told = f"the model is called with {some(missing)}, and the samples have {some(list(batch))}"
+            raise EpochalError(told, "return every field of DataInfo.inputs from the dataset")
         return model(*(batch[name] for name in self.inputs))
 
     def example(self, batch: int = 2, seed: int = 0) -> Batch:

@@ -40,15 +40,17 @@ class Entry(Generic[BuildT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Entry[Callable[[Any, DataInfo], nn.Module]]):
-    """``build(params, info)`` returns a module from ``batch["input"]`` to (batch, *info.target.predicted), or of real
-    targets to as many values in another shape.
+    """``build(params, info)`` returns a module from the fields ``info.inputs`` to (batch, *info.target.predicted), or
+    of real targets to as many values in another shape.
 
     It raises ``EpochalError`` where the architecture cannot take such data, builds on torch's default device (meta
     too), and its module takes an empty batch: a worker's share of a small batch may be empty. ``example`` is the data
-    that the contract suite builds it for and that the catalog's parameter count is for.
+    that the contract suite builds it for and that the catalog's parameter count is for. One with ``own_outputs`` gives
+    tensors of other shapes, (batch, ...), which a task of its kind knows.
     """
 
     example: DataInfo
+    own_outputs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochal.catalog.build import build_model
+from epochal.engine import served_program
+from epochal.engine.served_program import export_program
 from epochal.redaction import Redactor
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import model_folder
-from epochal.tracking.model import save_model
+from epochal.tracking.model import save_model, save_program
 from epochal.training import example, weights
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     samples, info = example.read(context.folder)
     model = build_model(JobSpec.from_stored(dict(spec)).model, info)
     weights.start_from(model, context.folder / weights.FILE)
-    tags = save_model(model, samples.numpy(), model_folder(context.folder)).tags
+    arrays, folder = {name: tensor.numpy() for name, tensor in samples.items()}, model_folder(context.folder)
+    if len(arrays) == 1:
+        tags = save_model(model, arrays[info.inputs[0]], folder).tags
+    else:
+        outputs = export_program(model, samples, file := context.folder / "model" / "program.pt2")
+        tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags
+        file.unlink()
     redactor = Redactor.of_variables(spec.get("secrets", ()))  # in what a library says about the model
     return {name: redactor.text(text) for name, text in tags.items()}

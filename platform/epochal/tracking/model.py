@@ -78,6 +78,34 @@ def save_model(
     return SavedModel(folder, form, reason)
 
 
+def save_program(
+    program: Path, loader: Path, example: tuple[Mapping[str, np.ndarray[Any, Any]], Any], folder: Path
+) -> SavedModel:
+    """Save a traced model that is called with several named fields into ``folder``, which is replaced.
+
+    ``loader`` is a file whose ``_load_pyfunc(program)`` gives what predicts; it is shipped with the ``program``.
+    ``example`` is what goes in, (batch, ...) by name, and what comes out: both make the signature.
+    """
+    quiet_mlflow()
+    import mlflow.pyfunc
+    from mlflow.models import infer_signature
+
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    mlflow.pyfunc.save_model(
+        temporary,
+        loader_module=loader.stem,
+        data_path=str(program),
+        code_paths=[str(loader)],
+        signature=infer_signature(*example),
+        input_example=dict(example[0]),
+        pip_requirements=_pinned(),
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return SavedModel(folder, "pt2")
+
+
 def _save(
     module: nn.Module, example: np.ndarray[Any, Any], folder: Path, arguments: Mapping[str, Any]
 ) -> tuple[str, str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from epochal.catalog.data import LoadedData, Split, targets_of
-from epochal.catalog.task import Task, TellsMetrics
-from epochal.errors import CodeError, Problem, SpecError
+from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
+from epochal.catalog.losses import balanced
+from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
+from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
@@ -37,8 +38,8 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     of_test = {name: why.replace("validation ", "") for name, why in _unmeasurable(data.test, task).items()}
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
-    targets = () if decides else _wrong_targets(data)
-    problems = [*_too_few(spec, data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    targets = () if decides else _wrong_targets(data, task)
+    problems = [*_too_few(spec, data), *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -87,10 +88,26 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
         yield Problem("resources.workers", message, value=workers)
 
 
+def _absent_fields(data: LoadedData) -> Iterator[Problem]:
+    """As far as they are known without reading samples."""
+    for part, split in data.splits():
+        if isinstance(split, TensorSplit) and (absent := data.info.fields.keys() - split.tensors.keys()):
+            told = (
+                f"DataInfo has the fields {some(sorted(absent))}, and the {part} samples have {some([*split.tensors])}"
+            )
+            yield Problem("data", told, hint="give a tensor for each field")
+
+
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     samples, batch = len(data.train), spec.train.global_batch_size
     if samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
+    counts = data.info.target.counts
+    loss = spec.task.params.get("loss") if spec.task is not None else None
+    if isinstance(loss, Mapping) and loss.get("class_weights") == "balanced" and counts:
+        names = data.classes or map(str, range(len(counts)))
+        weights = (f"{name} {weight:.4g}" for name, weight in zip(names, balanced(counts), strict=True))
+        yield f"class_weights: balanced counts a sample of each class for: {', '.join(weights)}"
     workers = spec.resources.max_workers
     for part, split in data.splits():
         if part != "train" and 0 < len(split) < workers:
@@ -110,15 +127,18 @@ def _unseen(data: LoadedData) -> Iterator[str]:
             yield f"{told}: sample {rows[0]} is of class {held_out.flatten()[rows[0]]}"
 
 
-def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
+def _wrong_targets(data: LoadedData, task: Task) -> Iterator[Problem]:
     """As far as the targets are known without reading samples."""
     target = data.info.target
+    expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
+    wrong_rows = target.wrong_rows
+    if isinstance(task, ChecksTargets):
+        expected, wrong_rows = task.suitable, task.unsuitable
     for part, split in data.splits():
         values = targets_of(split)
         if values is None or not len(values):
             continue
-        if len(rows := target.wrong_rows(values)):
-            expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
+        if len(rows := wrong_rows(values)):
             found = values[rows[0]].tolist()
             count = f"{len(rows):,} of {len(values):,} targets of the {part} samples"
             message = f"{count} are not {expected}: sample {rows[0]} has {found}"

@@ -64,7 +64,7 @@ def read_once(data: LoadedData, spec: JobSpec, folder: Path, processes: int, tel
     What a target may be, a task of the user's own decides (labels to be ignored, say).
     """
     own_task = spec.task is not None and is_import_path(spec.task.name)
-    fields = {"input": data.info.input} if own_task else data.info.fields
+    fields = {name: one for name, one in data.info.fields.items() if not own_task or name in data.info.inputs}
     if is_import_path(spec.data.name):
         return read_all(data, fields, processes, tell)
     sizes = [len(split) for _, split in data.splits()]

@@ -1,4 +1,4 @@
-"""What packaging a trained model needs of its data: two samples of its input, and what they are."""
+"""What packaging a trained model needs of its data: two samples of what it is called with, and what they are."""
 
 from __future__ import annotations
 
@@ -24,20 +24,25 @@ def keep(data: LoadedData, job: Path) -> None:
     fields = data.info.fields.items()
     described = {name: [list(field.shape), str(field.dtype), field.classes] for name, field in fields}
     # Two, though it be the same one twice: an export of a single sample would take single samples only.
-    samples = data.train.fetch([0, len(data.train) - 1])["input"].contiguous()
-    write_atomically(job / FILE, save({"input": samples}, {"info": json.dumps(described)}))
+    samples = data.train.fetch([0, len(data.train) - 1])
+    kept = {name: samples[name].contiguous() for name in data.info.inputs}
+    told = {"info": json.dumps(described), "inputs": json.dumps(data.info.inputs)}
+    write_atomically(job / FILE, save(kept, told))
 
 
-def read(job: Path) -> tuple[Tensor, DataInfo]:
-    """Two samples of the input, (2, ...), and what the model is built for.
+def read(job: Path) -> tuple[dict[str, Tensor], DataInfo]:
+    """Two samples of each field that the model is called with, (2, ...), in its order, and what it is built for.
 
     Raises:
         CheckpointError: they were not kept, or are damaged.
     """
     try:
         with safe_open(job / FILE, "pt") as file:
-            described = json.loads(file.metadata()["info"])
-            return file.get_tensor("input"), DataInfo(_field(*described["input"]), _field(*described["target"]))
+            told = file.metadata()
+            fields = {name: _field(*described) for name, described in json.loads(told["info"]).items()}
+            inputs = tuple(json.loads(told.get("inputs", '["input"]')))  # those kept by an older version have one
+            info = DataInfo(fields.pop("input"), fields.pop("target"), fields, inputs)
+            return {name: file.get_tensor(name) for name in inputs}, info
     except Exception as error:  # safetensors raises a kind of its own
         raise CheckpointError(f"{job / FILE} cannot be read: {said(error)}") from error
 

@@ -22,6 +22,7 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
 from epochal.training.recompute import recompute
 from epochal.training.sampler import Sampler
@@ -88,7 +89,7 @@ class Loop:
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
         trained = {name: one for name, one in self.strategy.module.named_parameters() if one.requires_grad}
-        return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
+        return stepper_for(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
@@ -166,9 +167,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps, self.state.seen))
-            gradients = stepper.gradients(loaded, clock.mark)
-            clock.mark()
-            norm = stepper.update()
+            gradients, norm = stepper.step(loaded, clock.mark)
             if self.average:
                 self.average.update(step + 1)
             clock.mark()

@@ -26,6 +26,7 @@ from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
 from epochal.training.data_summary import ClassCount
+from epochal.training.phases import passes
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
@@ -182,7 +183,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     dtype = DTYPES.get(spec.train.precision)
     copied = 0 if dtype is None else _count(parameters) * dtype.itemsize
     with FlopCounterMode(display=False) as counter:
-        loss_of(task, model, batch).total.backward()  # type: ignore[no-untyped-call]
+        for one in passes(task, model):
+            loss_of(one, model, batch).total.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),
@@ -281,10 +283,12 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
     with blaming("data", "samples of the training data cannot be read"):
         batch = _two(data.train)
     with blaming("model", "cannot be trained on samples of this data"):
-        loss = loss_of(task, model, batch)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-    if not torch.isfinite(loss.total):
-        told = f"the loss of two samples is {loss.total.item():g} before the first step"
+        losses = []
+        for one in passes(task, model):
+            losses.append(loss_of(one, model, batch).total)
+            losses[-1].backward()  # type: ignore[no-untyped-call]
+    if not torch.isfinite(loss := torch.stack(losses).sum()):
+        told = f"the loss of two samples is {loss.item():g} before the first step"
         raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
     for name, split in data.splits():
         if name == "train":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,14 @@ def made(targets: Sequence[float], validation: Sequence[float] = (), classes: in
 def test_targets_of_the_users_own_data_are_looked_at(data: LoadedData, message: str) -> None:
     job = spec(train={"global_batch_size": 1})
     with pytest.raises(SpecError, match=message):
+        check(job, data, build_task(None, job.data, data.info))
+
+
+def test_fields_that_the_samples_do_not_have_are_told() -> None:
+    data = made([1.0, 2.0])
+    data = replace(data, info=replace(data.info, more={"length": Field((), torch.int64)}))
+    job = spec(train={"global_batch_size": 1})
+    with pytest.raises(SpecError, match="the fields length, and the train samples have input, target"):
         check(job, data, build_task(None, job.data, data.info))
 
 

@@ -18,8 +18,19 @@ def test_what_was_kept_is_read(tmp_path: Path, samples: int) -> None:
     split = TensorSplit({"input": inputs, "target": torch.zeros(samples)})
     example.keep(LoadedData(split, None, INFO, "digest", "source"), tmp_path)
     read, info = example.read(tmp_path)
-    assert torch.equal(read, torch.stack([inputs[0], inputs[-1]]))
+    assert read.keys() == {"input"}
+    assert torch.equal(read["input"], torch.stack([inputs[0], inputs[-1]]))
     assert info == INFO
+
+
+def test_every_field_that_the_model_is_called_with_is_kept_in_its_order(tmp_path: Path) -> None:
+    more = {"shown": Field((2,)), "other": Field((), torch.int64, 4)}
+    told = DataInfo(Field((3,)), Field(()), more, inputs=("shown", "input"))
+    example.keep(LoadedData(TensorSplit(told.example(5)), None, told, "digest", "source"), tmp_path)
+    read, info = example.read(tmp_path)
+    assert list(read) == ["shown", "input"]
+    assert torch.equal(read["shown"], told.example(5)["shown"][[0, 4]])
+    assert info == told
 
 
 def test_damaged_or_missing_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Annotated, Any, NamedTuple
 
@@ -34,17 +34,19 @@ class PartitionParams(Params):
 
 @dataclass(frozen=True)
 class Arrays:
-    """Samples as whole tensors, and the number of classes of the target (None: real values)."""
+    """Samples as whole tensors, and the number of classes of the target (None: real values). ``more``: other fields."""
 
     input: Tensor
     target: Tensor
     classes: int | None
+    more: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, indices: Tensor) -> Arrays:
-        return Arrays(self.input[indices], self.target[indices], self.classes)
+        more = {name: tensor[indices] for name, tensor in self.more.items()}
+        return Arrays(self.input[indices], self.target[indices], self.classes, more)
 
     def batch(self) -> Batch:
-        return {"input": self.input, "target": self.target}
+        return {"input": self.input, "target": self.target, **self.more}
 
 
 class Parts(NamedTuple):
@@ -89,6 +91,17 @@ def three_parts(count: int, params: PartitionParams, labels: Tensor | None) -> t
     return rest[train], rest[validation], test
 
 
+def parts(
+    batch: Batch, params: PartitionParams, labels: Tensor | None = None
+) -> tuple[TensorSplit, TensorSplit | None, TensorSplit | None]:
+    """The training, the validation and the test part of samples of any fields; of each class alike where ``labels``
+    are given."""
+    chosen = three_parts(len(batch["target"]), params, labels)
+    train, *held = (TensorSplit({name: tensor[rows] for name, tensor in batch.items()}) for rows in chosen)
+    validation, test = (part if len(part) else None for part in held)
+    return train, validation, test
+
+
 def standardized(
     train: Arrays, validation: Arrays | None, test: Arrays | None = None, input: bool = True, target: bool = False
 ) -> Parts:
@@ -101,7 +114,7 @@ def standardized(
     scale_target = _scaling(train.target) if target else None
 
     def apply(part: Arrays) -> Arrays:
-        return Arrays(_scaled(part.input, scale_input), _scaled(part.target, scale_target), part.classes)
+        return replace(part, input=_scaled(part.input, scale_input), target=_scaled(part.target, scale_target))
 
     return Parts(train, validation, test).map(apply)
 

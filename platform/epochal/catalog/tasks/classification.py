@@ -37,21 +37,23 @@ class Classification:
 
     known_metrics = get_args(Name)
 
-    def __init__(self, loss: ChosenLoss, metrics: list[str], classes: int) -> None:
+    def __init__(self, loss: ChosenLoss, metrics: list[str], info: DataInfo) -> None:
         self._loss = loss
+        self._info = info
         self.metric_names = tuple(metrics)
-        self._classes = classes
+        self._classes = info.target.width
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        return self._loss.of(fitting(model(batch["input"]), (len(target), self._classes), "classification"), target)
+        outputs = fitting(self._info.call(model, batch), (len(target), self._classes), "classification")
+        return self._loss.of(outputs, target)
 
     @property
     def scalars(self) -> Mapping[str, float]:
         return self._loss.scalars
 
     def with_scalars(self, values: Mapping[str, Tensor]) -> Classification:
-        return Classification(self._loss.with_scalars(values), list(self.metric_names), self._classes)
+        return Classification(self._loss.with_scalars(values), list(self.metric_names), self._info)
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
         one = samples < 2 or (targets is not None and len(torch.unique(targets)) < 2)
@@ -84,8 +86,8 @@ def build(params: ClassificationParams, info: DataInfo) -> Classification:
         raise EpochalError("classification needs one class a sample as target", "for real values use regression")
     if classes < 5 and "top5" in params.metrics:
         raise EpochalError(f"the metric top5 needs 5 classes or more, and this dataset has {classes}")
-    loss = chosen_loss(params.loss, "class", classes)
-    return Classification(loss, list(params.metrics), classes)
+    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
+    return Classification(loss, list(params.metrics), info)
 
 
 ENTRY = TaskEntry(

@@ -35,14 +35,15 @@ class LanguageModelling:
 
     known_metrics = get_args(Name)
 
-    def __init__(self, params: LanguageModellingParams, vocabulary: int) -> None:
+    def __init__(self, params: LanguageModellingParams, info: DataInfo) -> None:
         self._params = params
-        self._vocabulary = vocabulary
+        self._info = info
+        self._vocabulary = info.target.classes or 0
         self.metric_names = tuple(params.metrics)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        outputs = fitting(model(batch["input"]), (*target.shape, self._vocabulary), "language-modelling")
+        outputs = fitting(self._info.call(model, batch), (*target.shape, self._vocabulary), "language-modelling")
         total = F.cross_entropy(
             outputs.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=self._params.label_smoothing
         )
@@ -113,7 +114,7 @@ def build(params: LanguageModellingParams, info: DataInfo) -> LanguageModelling:
         )
     if vocabulary < 5 and "top5" in params.metrics:
         raise EpochalError(f"the metric top5 needs 5 tokens or more, and this vocabulary has {vocabulary}")
-    return LanguageModelling(params, vocabulary)
+    return LanguageModelling(params, info)
 
 
 ENTRY = TaskEntry(

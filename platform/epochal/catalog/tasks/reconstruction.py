@@ -53,13 +53,14 @@ class Reconstruction:
 
     known_metrics = get_args(Name)
 
-    def __init__(self, loss: ChosenLoss, metrics: list[str]) -> None:
+    def __init__(self, loss: ChosenLoss, metrics: list[str], info: DataInfo) -> None:
         self._loss = loss
+        self._info = info
         self.metric_names = tuple(metrics)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         x = batch["input"]
-        return self._loss.of(fitting(model(x), x.shape, "reconstruction"), x)
+        return self._loss.of(fitting(self._info.call(model, batch), x.shape, "reconstruction"), x)
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
         return {}
@@ -86,15 +87,15 @@ class Reconstruction:
 class VariationalReconstruction(Reconstruction):
     """The evidence lower bound. Latent numbers are drawn in training, and are the means in validation."""
 
-    def __init__(self, loss: ChosenLoss, metrics: list[str], kl: float) -> None:
-        super().__init__(loss, metrics)
+    def __init__(self, loss: ChosenLoss, metrics: list[str], info: DataInfo, kl: float) -> None:
+        super().__init__(loss, metrics, info)
         self._kl = kl
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         if not isinstance(model, Variational):
             raise EpochalError(f"variational needs a model with encode and decode, not {type(model).__name__}")
         x = batch["input"]
-        mean, log_variance = model.encode(x)
+        mean, log_variance = self._info.call(model.encode, batch)
         drawn = mean + (0.5 * log_variance).exp() * torch.randn_like(mean) if model.training else mean
         made = self._loss.of(fitting(model.decode(drawn), x.shape, "variational"), x)
         error = made.total * x[:1].numel() if len(x) else made.total
@@ -115,12 +116,12 @@ class VariationalReconstruction(Reconstruction):
 
 def build(params: ReconstructionParams, info: DataInfo) -> Reconstruction:
     loss = _checked(params, info, "reconstruction")
-    return Reconstruction(loss, list(params.metrics))
+    return Reconstruction(loss, list(params.metrics), info)
 
 
 def build_variational(params: VariationalParams, info: DataInfo) -> VariationalReconstruction:
     loss = _checked(params, info, "variational")
-    return VariationalReconstruction(loss, list(params.metrics), params.kl)
+    return VariationalReconstruction(loss, list(params.metrics), info, params.kl)
 
 
 def _checked(params: ReconstructionParams, info: DataInfo, task: str) -> ChosenLoss:

@@ -37,13 +37,14 @@ class Regression:
 
     known_metrics = get_args(Metric)
 
-    def __init__(self, loss: ChosenLoss, metrics: Sequence[Metric]) -> None:
+    def __init__(self, loss: ChosenLoss, metrics: Sequence[Metric], info: DataInfo) -> None:
         self._loss = loss
+        self._info = info
         self.metric_names = tuple(metrics)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        return self._loss.of(fitting(model(batch["input"]), target.shape, "regression"), target)
+        return self._loss.of(fitting(self._info.call(model, batch), target.shape, "regression"), target)
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
         if samples < 2:
@@ -79,7 +80,7 @@ def build(params: RegressionParams, info: DataInfo) -> Regression:
     metrics: list[Metric] = ["mae", "rmse", "r2"] if info.target.shape == () else ["mae", "rmse"]
     if params.metrics and not set(params.metrics) <= set(metrics):
         raise EpochalError("the metric r2 needs one value a sample as target", "set task.params.metrics to [mae, rmse]")
-    return Regression(chosen_loss(params.loss, "real"), params.metrics or metrics)
+    return Regression(chosen_loss(params.loss, "real"), params.metrics or metrics, info)
 
 
 ENTRY = TaskEntry(

@@ -37,14 +37,15 @@ class Segmentation:
 
     known_metrics = get_args(Name)
 
-    def __init__(self, loss: ChosenLoss, metrics: list[str], classes: int) -> None:
+    def __init__(self, loss: ChosenLoss, metrics: list[str], info: DataInfo) -> None:
         self._loss = loss
+        self._info = info
         self.metric_names = tuple(metrics)
-        self._classes = classes
+        self._classes = info.target.classes or 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
-        outputs = fitting(model(batch["input"]), (*target.shape, self._classes), "segmentation")
+        outputs = fitting(self._info.call(model, batch), (*target.shape, self._classes), "segmentation")
         loss = self._loss.of(outputs.flatten(0, -2), target.flatten())
         return Loss(loss.total, loss.counts_for(target.numel()), outputs)
 
@@ -78,8 +79,8 @@ def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
     classes = info.target.classes
     if classes is None or len(info.target.shape) != 2:
         raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
-    loss = chosen_loss(params.loss, "class", classes)
-    return Segmentation(loss, list(params.metrics), classes)
+    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
+    return Segmentation(loss, list(params.metrics), info)
 
 
 ENTRY = TaskEntry(
