@@ -161,7 +161,7 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
 
 def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, model, batch = entry.build(entry.params(), info), _model(info, entry), info.example(10)
+        task, model, batch = entry.build(entry.params(), info), _model(info, entry), _example(entry, info, 10)
         if not isinstance(task, Draws):
             continue
         outputs = task.loss(model, batch).outputs.detach()

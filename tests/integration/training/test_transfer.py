@@ -21,7 +21,8 @@ JOBS = Path(__file__).parents[3] / "jobs"
 
 def accuracy(name: str, folder: Path, seed: int, **train: Any) -> float:
     spec = load_spec(JOBS / name).spec.model_dump(mode="json")
-    spec["train"] |= {"seed": seed, **train}
+    spec["train"] |= {"seed": seed, "validate_every": "1000ep", **train}
+    spec["checkpoint"] = {"every": "1h", "keep": {"best": 0}}
     spec["data"]["params"]["seed"] = seed
     spec["resources"]["workers"] = 1
     setup = prepare(JobSpec.model_validate(spec), folder)
