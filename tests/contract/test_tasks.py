@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
-from epochal.catalog.task import FeedsMetrics, Task
+from epochal.catalog.task import Draws, FeedsMetrics, Samples, Task
 from epochal.catalog.tasks import TASKS
 from epochal.errors import EpochalError
 
@@ -176,6 +176,17 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
         loss.backward()
         assert loss == 0
         assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, model, batch = entry.build(entry.params(), info), _model(info, entry), _example(entry, info, 10)
+        if not isinstance(task, Draws):
+            continue
+        outputs = task.loss(model, batch).outputs.detach()
+        names = tuple(map(str, range(info.target.classes or 0)))
+        drawn = task.pictures(Samples(batch, outputs, names))
+        assert all(isinstance(one, str) or min(one.size) > 20 for one in drawn.values())
 
 
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:

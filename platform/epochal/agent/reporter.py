@@ -146,6 +146,8 @@ class Reporter:
             self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
 
     def _noted(self, note: str) -> None:
+        if note in self._notes:  # each trial of a sweep says it
+            return
         self._notes.append(note)
         self._observer.notice(note)
         key = f"noted-{self._lease.epoch}-{len(self._notes)}"
