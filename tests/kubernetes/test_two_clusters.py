@@ -28,8 +28,7 @@ def options(lets_in: str) -> tuple[str, ...]:
     """A node with one CPU, and an MLflow that agents of that namespace reach."""
     others = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lets_in}}}]
     values = {
-        "cluster.head": SMALL, "cluster.agent": SMALL, "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others,
-        "backup.enabled": False,
+        "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others, "backup.enabled": False,
     }  # fmt: skip
     return tuple(part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}"))
 
