@@ -20,7 +20,8 @@ from polling import until
 pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {"cpus": 0.2, "memory": "2GiB"}
-GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 1, "memory": "3GiB", "shared_memory": "512MiB"}
+GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 0.7, "memory": "3GiB", "shared_memory": "512MiB"}
+"""One CPU to Ray, and less to Kubernetes: two nodes of two have room for three, two heads and two agents."""
 ONE_WORKER = "resources.workers=1"
 
 
