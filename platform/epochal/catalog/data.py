@@ -183,7 +183,8 @@ class LoadedData:
 
     ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input;
     ``classes`` are the names of the target's, by their numbers, where they have any. ``doubts`` reads what takes some
-    time, for `plan`, and says what a person should look at before a training.
+    time, for `plan`, and says what a person should look at before a training. ``test`` is measured once, after the
+    training, and nothing is chosen by it.
     """
 
     train: Split
@@ -194,11 +195,14 @@ class LoadedData:
     understood: tuple[Understood, ...] = ()
     doubts: Callable[[], Iterable[str]] = tuple
     classes: tuple[str, ...] = ()
+    test: Split | None = None
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train
         if self.validation is not None:
             yield "validation", self.validation
+        if self.test is not None:
+            yield "test", self.test
 
 
 class DataLoading(Protocol):

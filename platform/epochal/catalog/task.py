@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -49,6 +50,31 @@ class Task(Protocol):
     def metrics(self) -> MetricCollection:
         """Fresh metrics (without prefix) for a validation pass. ``update(outputs, batch["target"])`` feeds them, unless
         the task says how: see ``FeedsMetrics``."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loss of an optimizer step, with the parameters that are trained on it: shell patterns of their names."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """A task whose step has several losses, one after another on the same batch: a GAN's has two.
+
+    Each parameter that is trained belongs to one phase, and changes before the next phase begins. ``train/loss`` is the
+    sum over the phases, beside ``train/<phase>_loss``.
+    """
+
+    phases: Sequence[Phase]
+
+    def loss(self, model: nn.Module, batch: Batch, phase: Phase | None = None) -> Loss:
+        """That of one phase; None, as in validation, is all of them together."""
+
+    def metrics(self) -> MetricCollection:
+        """As ``Task.metrics``."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from epochal.errors import NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
@@ -21,6 +22,7 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.phases import stepper_for
 from epochal.training.recompute import recompute
 from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
@@ -85,7 +87,7 @@ class Loop:
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
         trained = {name: one for name, one in self.strategy.module.named_parameters() if one.requires_grad}
-        return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
+        return stepper_for(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
@@ -147,17 +149,6 @@ class Loop:
             return True
         return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
 
-    def export(self) -> str:
-        """Write the final weights; their path below the job's folder."""
-        self.control.tick("export", self.state.step)
-        module, first = self.strategy.module, self.worker.is_first
-        if self.average:
-            weights.export(module, self.folder / weights.LAST, first)
-        with self.average.in_place() if self.average else nullcontext():
-            file = weights.export(module, self.folder / weights.FILE, first)
-        self.strategy.barrier()
-        return file.relative_to(self.folder).as_posix()
-
     def _batches(self) -> Generator[Loaded]:
         worker, train = self.worker, self.spec.train
         shares = self.sampler.shares(worker.rank, worker.world_size, self.state.step, self.last_step)
@@ -174,9 +165,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps, self.state.seen))
-            gradients = stepper.gradients(loaded, clock.mark)
-            clock.mark()
-            norm = stepper.update()
+            gradients, norm = stepper.step(loaded, clock.mark)
             if self.average:
                 self.average.update(step + 1)
             clock.mark()
@@ -247,7 +236,7 @@ class Loop:
             with self.average.in_place() if self.average else nullcontext():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
-                self._note(f"val/{name} is left out: {why}")
+                self.note(f"val/{name} is left out: {why}")
         self._validate_timer.restart()
         self.recorder.log(state.step, {**measured, "epoch": state.step / self.sampler.steps_per_epoch})
         try:
@@ -255,21 +244,24 @@ class Loop:
         except TrainingError as error:
             if not done:
                 raise
-            self._note(str(error))
+            self.note(str(error))
         self._progress("validate", {})
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell a person, once."""
         if self.worker.is_first and text not in self._noted:
             self._noted.add(text)
             self.control.report(Noted(text))
 
     @cached_property
     def _validation(self) -> Validation:
+        return self.measure("val")
+
+    def measure(self, part: Literal["val", "test"]) -> Validation:
+        """What measures the model on that part of the data."""
         train = self.spec.train
-        split = self.setup.data.validation or self.setup.data.train
-        loader = Loader(split, self.worker.device, self.spec.data.loader_workers, train.seed)
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
-        return Validation(self.setup, loader, self.strategy, self.stepper.precision, batch_size)
+        return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part)
 
     @property
     def _new_best_to_keep(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from epochal.catalog.architectures.gnn import INPUTS, graph_fields
+from epochal.catalog.architectures.seq2seq import SIZES as SEQ2SEQ
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
 from epochal.spec.section import Component
@@ -74,3 +75,19 @@ def test_the_count_is_the_published_one(
         model = build_model(Component(name=name, params=params), info)
     own = sum(one.numel() for part, one in model.named_parameters() if not part.startswith("classifier."))
     assert own == count, source
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 65), ("big", 213)])
+def test_seq2seq_has_about_the_papers_parameters_and_those_of_torchs(size: str, millions: int) -> None:
+    """The paper rounds, and says no more of the vocabulary than that it has about 37,000 tokens."""
+    shown = Field((8,), torch.int64, 37_000)
+    more = {"decoder_input": shown, "length": Field((), torch.int64, 9)}
+    info = DataInfo(shown, shown, more, ("input", "decoder_input", "length"))
+    with torch.device("meta"):
+        model = build_model(Component(name="seq2seq", params={"size": size, "shared": "all"}), info)
+        width, layers, heads, inner = SEQ2SEQ[size]
+        theirs = torch.nn.Transformer(width, heads, layers, layers, inner, batch_first=True)
+    count = sum(one.numel() for one in model.parameters())
+    assert count == pytest.approx(millions * 1e6, rel=0.03)
+    norms = 4 * width  # torch normalises once more after the last layer of each half
+    assert count == sum(one.numel() for one in theirs.parameters()) - norms + 37_000 * width

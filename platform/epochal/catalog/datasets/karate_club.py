@@ -10,8 +10,7 @@ from pydantic import Field as Bounds
 
 from epochal.catalog.architectures.gnn import INPUTS, graph_fields
 from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
-from epochal.catalog.datasets.in_memory import PartitionParams, digest_of
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.datasets.in_memory import PartitionParams, digest_of, three_parts
 from epochal.catalog.entry import Dataset
 
 SIDES = "0000000001000011001010111111111111"
@@ -42,20 +41,21 @@ def build(params: KarateClubParams, folder: Path) -> LoadedData:
         adjacency[one, list(others)] = 1
     adjacency |= adjacency.T.clone()
     graph = {"input": torch.eye(size), "target": target, "adjacency": adjacency, "nodes": torch.ones(size).byte()}
-    parts = []
-    for members in partition(size, params.validation, params.seed, target):
+    splits = []
+    for members in three_parts(size, params, target):
         counted = torch.zeros(size, dtype=torch.uint8)
         counted[members] = 1
-        parts.append({name: tensor[None] for name, tensor in {**graph, "counted": counted}.items()})
-    train, validation = parts
+        splits.append(TensorSplit({name: tensor[None] for name, tensor in {**graph, "counted": counted}.items()}))
+    train, validation, test = splits
     more = {**graph_fields(size), "counted": Field((size,), torch.uint8, classes=2)}
     return LoadedData(
-        TensorSplit(train),
-        TensorSplit(validation) if validation["counted"].any() else None,
+        train,
+        validation if validation.tensors["counted"].any() else None,
         DataInfo(Field((size, size)), Field((size,), torch.int64, classes=2), more, INPUTS),
         digest_of(graph),
         source="Zachary's karate club",
         classes=("Mr. Hi", "Officer"),
+        test=test if test.tensors["counted"].any() else None,
     )
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.files import existing, reading
-from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, loaded
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, loaded, three_parts
 from epochal.catalog.datasets.text import SUFFIXES
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
@@ -60,20 +59,20 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
     unit = _UNITS[params.unit]
     tokens = [unit.findall(text.lower() if params.unit == "word" else text) for _, text in texts]
     target = torch.tensor([classes.index(name) for name, _ in texts])
-    train, validation = partition(len(texts), params.validation, params.seed, target)
+    train, validation, test = three_parts(len(texts), params, target)
     known = _vocabulary((tokens[index] for index in train.tolist()), params.vocabulary)
     arrays = Arrays(_numbers(tokens, known, params.length), target, len(classes))
     cut = sum(len(one) > params.length for one in tokens)
     note = f"{len(texts):,} texts, {cut:,} of them cut after {params.length} {params.unit}s"
     data = loaded(
         arrays.at(train),
-        arrays.at(validation) if len(validation) else None,
-        source,
-        sha256(json.dumps(texts).encode()).hexdigest(),  # the tokens depend on which texts are trained on
+        *(arrays.at(part) if len(part) else None for part in (validation, test)),
+        source=source,
+        digest=sha256(json.dumps(texts).encode()).hexdigest(),  # the tokens depend on which texts are trained on
         vocabulary=len(known) + 2,
-        understood=(Understood(source, f"token ids of {len(known) + 2:,} kinds", note=note),),
     )
-    return replace(data, classes=tuple(classes))
+    understood = (Understood(source, f"token ids of {len(known) + 2:,} kinds", note=note),)
+    return replace(data, understood=understood, classes=tuple(classes))
 
 
 def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:

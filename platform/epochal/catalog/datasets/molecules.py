@@ -10,9 +10,8 @@ import torch
 from pydantic import Field as Bounds
 
 from epochal.catalog.architectures.gnn import INPUTS, graph_fields
-from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
-from epochal.catalog.datasets.in_memory import PartitionParams, digest_of
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.data import DataInfo, Field, LoadedData
+from epochal.catalog.datasets.in_memory import PartitionParams, digest_of, parts
 from epochal.catalog.entry import Dataset
 
 CARBON, NITROGEN, OXYGEN = range(3)
@@ -52,17 +51,15 @@ def build(params: MoleculesParams, folder: Path) -> LoadedData:
         for one, other in bonds:
             adjacency[row, order[one], order[other]] = adjacency[row, order[other], order[one]] = 1
     whole = {"input": elements, "target": target, "adjacency": adjacency, "nodes": nodes}
-    train, validation = (
-        TensorSplit({name: tensor[rows] for name, tensor in whole.items()})
-        for rows in partition(params.samples, params.validation, params.seed, target)
-    )
+    train, validation, test = parts(whole, params, target)
     return LoadedData(
         train,
-        validation if len(validation) else None,
+        validation,
         DataInfo(Field((size, 3)), Field((), torch.int64, len(names)), graph_fields(size), INPUTS),
         digest_of(whole),
         source="molecules",
         classes=names,
+        test=test,
     )
 
 

@@ -11,9 +11,8 @@ from pydantic import Field as Bounds
 from torch import Generator, Tensor
 
 from epochal.catalog.architectures.detector import detection_target
-from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, TensorSplit
-from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData
+from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded, parts
 from epochal.catalog.entry import Dataset
 
 CLASSES = ("background", "circle", "square", "triangle")
@@ -83,14 +82,10 @@ def _boxes(pixels: Tensor, kinds: Tensor) -> Batch:
 
 
 def _detection(params: ShapesParams, whole: Batch) -> LoadedData:
-    train, validation = (
-        TensorSplit({name: tensor[rows] for name, tensor in whole.items()})
-        for rows in partition(params.samples, params.validation, params.seed)
-    )
+    train, validation, test = parts(whole, params)
     target, labels = detection_target(params.shapes, len(CLASSES) - 1)
     info = DataInfo(Field((3, params.size, params.size)), target, {"labels": labels})
-    rest = validation if len(validation) else None
-    return LoadedData(train, rest, info, digest_of(whole), "shapes", classes=CLASSES[1:])
+    return LoadedData(train, validation, info, digest_of(whole), "shapes", classes=CLASSES[1:], test=test)
 
 
 def _covered(kind: Tensor, size: int, generator: Generator) -> Tensor:

@@ -19,7 +19,10 @@ TASKS: Registry[TaskEntry] = Registry(
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
+        "translation": "epochal.catalog.tasks.translation:ENTRY",
+        "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
         "detection": "epochal.catalog.tasks.detection:ENTRY",
         "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
+        "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
     },
 )

@@ -130,6 +130,7 @@ def _look(loaded: LoadedSpec) -> None:
 
 def _out_of_reach(loaded: LoadedSpec) -> str:
     """Why its data cannot be looked at here; empty where it can."""
+    from glob import glob
     from importlib.util import find_spec
     from pathlib import Path
 
@@ -146,7 +147,8 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     if is_provided(spec.model.name) and (hint := absent(spec.model.name)):
         return f"{spec.model.name} is not installed here: {hint}"
     paths = [spec.data.params.get(name) for name in ("path", "validation_path")]
-    away = [one for one in paths if isinstance(one, str) and not (loaded.folder / Path(one).expanduser()).exists()]
+    files = {one: loaded.folder / Path(one).expanduser() for one in paths if isinstance(one, str)}
+    away = [one for one, file in files.items() if not file.exists() and not glob(str(file), recursive=True)]
     return f"{away[0]} is not on this machine" if away else ""
 
 
