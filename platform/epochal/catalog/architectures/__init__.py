@@ -25,5 +25,6 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
         "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
+        "ddpm": "epochal.catalog.architectures.ddpm:ENTRY",
     },
 )

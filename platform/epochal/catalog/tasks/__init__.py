@@ -18,6 +18,7 @@ TASKS: Registry[TaskEntry] = Registry(
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "adversarial": "epochal.catalog.tasks.adversarial:ENTRY",
+        "diffusion": "epochal.catalog.tasks.diffusion:ENTRY",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
     },
 )
