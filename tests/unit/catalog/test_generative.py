@@ -9,6 +9,7 @@ from torch import Tensor
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.frechet import FEATURES, FrechetDistance
+from epochal.catalog.task import Samples
 from epochal.catalog.tasks import TASKS
 from epochal.catalog.tasks.diffusion import signal_of
 from epochal.catalog.tasks.sample_noise import normal_of, uniform_of
@@ -141,3 +142,19 @@ def test_the_linear_schedule_is_the_papers() -> None:
     assert float(1 - signal[0]) == pytest.approx(1e-4)
     assert float(1 - signal[-1] / signal[-2]) == pytest.approx(0.02)
     assert float(signal[-1]) == pytest.approx(4.04e-5, rel=0.01)
+
+
+def test_made_samples_are_shown_below_real_ones() -> None:
+    real, made = torch.zeros(12, 1, 8, 8), torch.ones(12, 1, 8, 8)
+    real[:, :, 0, 0] = 1.0  # the range of the real ones is that of the colours
+    adversarial, diffusion = (
+        TASKS.get(name).build(TASKS.get(name).params(), DIGITS) for name in ("adversarial", "diffusion")
+    )
+    sheet = adversarial.pictures(Samples({"input": real}, {"made": made}))["samples"]
+    assert sheet.getpixel((sheet.width // 2, 3 * sheet.height // 4)) == (255, 255, 255)
+    model = Oracle(made[0], signal_of("linear", 1000))
+    model.register_parameter("any", torch.nn.Parameter(torch.zeros(1)))
+    drawn = diffusion.pictures(Samples({"input": real}, {}, model=model))["samples"]
+    assert drawn.height > 1.5 * sheet.height
+    assert drawn.getpixel((drawn.width // 2 + 9, drawn.height - 12)) == (255, 255, 255)
+    assert diffusion.pictures(Samples({"input": real}, {})) == {}

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of, uniform_of
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["mse", "frechet"]
@@ -113,6 +115,15 @@ class Diffusion:
                 metric.update(batch["input"], outputs["drawn"])
             else:
                 metric.update(outputs["found"].flatten(), outputs["noise"].flatten())
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Real samples in the first row, drawn ones in the others."""
+        x, drawn = samples.batch["input"], samples.outputs.get("drawn")
+        if drawn is None and samples.model is not None:
+            device = next(samples.model.parameters()).device
+            noise = torch.randn(36, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+            drawn = self.draw(samples.model, noise.to(device)).float().cpu()
+        return {} if drawn is None else made_pictures(x, drawn)
 
 
 def signal_of(schedule: str, steps: int) -> list[float]:
