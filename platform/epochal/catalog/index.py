@@ -94,7 +94,8 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     def judge(point: Point) -> list[Problem]:
         spec = placed(tree, point)
         problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
-        return [*problems, *_sharded_but_whole(spec), *_decays_nothing(spec), *_waits_in_vain(spec)]
+        rules = (_sharded_but_whole, _changes_gradients, _decays_nothing, _waits_in_vain)
+        return [*problems, *(problem for rule in rules for problem in rule(spec))]
 
     return problems_at(corners(*_swept(tree)), judge)
 
@@ -117,6 +118,20 @@ def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
         message = f"{known.name} needs whole matrices, and resources.strategy fsdp shards them"
         hint = f"use strategy: ddp, or an optimizer such as {Optimizer().name}"
         yield Problem("train.optimizer.name", message, value=known.name, hint=hint)
+
+
+def _changes_gradients(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """What an optimizer cannot have that compares the gradients of several passes over a batch."""
+    known = _entry_at(tree, "optimizer", "train.optimizer.name")
+    if known is None or "closure" not in known.needs:
+        return
+    said = {
+        "precision": "fp16 scales them" if _at(tree, "train.precision") == "fp16" else "",
+        "clip_grad_norm": "clip_grad_norm shortens them" if _at(tree, "train.clip_grad_norm") is not None else "",
+        "optimizer.groups": "groups would take steps of several lengths" if _at(tree, "train.optimizer.groups") else "",
+    }
+    for name in filter(said.get, said):
+        yield Problem(f"train.{name}", f"{known.name} compares the gradients of several passes, and {said[name]}")
 
 
 def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:

@@ -32,5 +32,6 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "detector": "epochal.catalog.architectures.detector:ENTRY",
         "gnn": "epochal.catalog.architectures.gnn:ENTRY",
         "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
+        "ddpm": "epochal.catalog.architectures.ddpm:ENTRY",
     },
 )

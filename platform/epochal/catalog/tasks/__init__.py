@@ -19,6 +19,7 @@ TASKS: Registry[TaskEntry] = Registry(
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "adversarial": "epochal.catalog.tasks.adversarial:ENTRY",
+        "diffusion": "epochal.catalog.tasks.diffusion:ENTRY",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
         "translation": "epochal.catalog.tasks.translation:ENTRY",
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
