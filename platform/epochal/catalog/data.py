@@ -32,6 +32,8 @@ class Field:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     classes: int | None = None
+    counts: tuple[int, ...] = field(default=(), compare=False)
+    """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
 
     @property
     def width(self) -> int:
@@ -182,7 +184,8 @@ class LoadedData:
 
     ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input;
     ``classes`` are the names of the target's, by their numbers, where they have any. ``doubts`` reads what takes some
-    time, for `plan`, and says what a person should look at before a training.
+    time, for `plan`, and says what a person should look at before a training. ``test`` is measured once, after the
+    training, and nothing is chosen by it.
 
     Where there is a ``stream``, that is what is trained on, and ``train`` has some samples of it to look at beforehand.
     """
@@ -195,6 +198,7 @@ class LoadedData:
     understood: tuple[Understood, ...] = ()
     doubts: Callable[[], Iterable[str]] = tuple
     classes: tuple[str, ...] = ()
+    test: Split | None = None
     stream: Stream | None = None
 
     @property
@@ -206,6 +210,8 @@ class LoadedData:
         yield "train", self.train
         if self.validation is not None:
             yield "validation", self.validation
+        if self.test is not None:
+            yield "test", self.test
 
 
 class DataLoading(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -51,6 +52,31 @@ class Task(Protocol):
         the task says how: see ``FeedsMetrics``."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One loss of an optimizer step, with the parameters that are trained on it: shell patterns of their names."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """A task whose step has several losses, one after another on the same batch: a GAN's has two.
+
+    Each parameter that is trained belongs to one phase, and changes before the next phase begins. ``train/loss`` is the
+    sum over the phases, beside ``train/<phase>_loss``.
+    """
+
+    phases: Sequence[Phase]
+
+    def loss(self, model: nn.Module, batch: Batch, phase: Phase | None = None) -> Loss:
+        """That of one phase; None, as in validation, is all of them together."""
+
+    def metrics(self) -> MetricCollection:
+        """As ``Task.metrics``."""
+
+
 @runtime_checkable
 class FeedsMetrics(Protocol):
     """A task whose metrics take something else than its outputs and ``batch["target"]``."""
@@ -73,6 +99,17 @@ class TellsMetrics(Protocol):
 
         ``targets`` are None where they are not known.
         """
+
+
+@runtime_checkable
+class ChecksTargets(Protocol):
+    """A task that not every value suits which the target's field may have."""
+
+    suitable: str
+    """What its targets are, in words."""
+
+    def unsuitable(self, targets: Tensor) -> Tensor:
+        """The rows of ``targets`` (batch, *shape) that are something else: (rows,)."""
 
 
 @runtime_checkable

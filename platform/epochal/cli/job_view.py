@@ -10,7 +10,7 @@ from epochal.cli import render
 from epochal.cli.render import Output
 from epochal.ledger.capacity import amounts, total_of
 from epochal.tracking.pages import page_of
-from epochal.training.data_summary import split_text
+from epochal.training.data_summary import split_in_words
 from epochal.units import Duration
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
     """What matters of one job, for a person; what there is nothing to say of is left out."""
     data = ""
     if job.data is not None:
-        data = split_text(job.data["train_samples"], job.data["validation_samples"])
+        counts = (job.data.get(f"{part}_samples", 0) for part in ("train", "validation", "test"))
+        data = split_in_words(*counts)
         classes = len(job.data["classes"]) + job.data["more_classes"]
         data += f", {classes:,} classes" if classes else ""
     shown = {

@@ -30,7 +30,7 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     weights.start_from(model, context.folder / weights.FILE)
     arrays, folder = {name: tensor.numpy() for name, tensor in samples.items()}, model_folder(context.folder)
     if len(arrays) == 1:
-        tags = save_model(model, *arrays.values(), folder).tags
+        tags = save_model(model, arrays[info.inputs[0]], folder).tags
     else:
         outputs = export_program(model, samples, file := context.folder / "model" / "program.pt2")
         tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags

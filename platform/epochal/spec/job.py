@@ -145,6 +145,9 @@ class Train(Section):
     varying_buffers: list[str] = []
     """Buffers that a forward pass writes from the samples of its worker, as shell patterns over their names (`bank.*`):
     each forward pass begins with the first worker's, so that the result depends on the number of workers."""
+    export: Literal["last", "best"] = "last"
+    """Whose weights the model is exported, packaged for MLflow and tested with: those of the last step, or of the step
+    where the objective was best. A file beside them has the others."""
     freeze: list[str] = []
     """Parameters that are not trained, as shell patterns over their names: `features.*`."""
 

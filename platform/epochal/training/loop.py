@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from epochal.errors import NonFiniteLossError, TrainingError
 from epochal.spec.job import JobSpec
@@ -20,8 +21,9 @@ from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.left_out import LeftOut
-from epochal.training.loader import Loaded, Loader
+from epochal.training.loader import Loaded
 from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.phases import stepper_for
 from epochal.training.recompute import recompute
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
@@ -90,7 +92,7 @@ class Loop:
         self.strategy.module.train()
         refuse_shares(self.strategy.module, self.sampler, train, [self.worker.world_size])
         trained = {name: one for name, one in self.strategy.module.named_parameters() if one.requires_grad}
-        return Stepper(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
+        return stepper_for(self.setup.task, self.setup.optimizer(trained), self.strategy, train)
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
@@ -155,17 +157,6 @@ class Loop:
             return True
         return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
 
-    def export(self) -> str:
-        """Write the final weights; their path below the job's folder."""
-        self.control.tick("export", self.state.step)
-        module, first = self.strategy.module, self.worker.is_first
-        if self.average:
-            weights.export(module, self.folder / weights.LAST, first)
-        with self.average.in_place() if self.average else nullcontext():
-            file = weights.export(module, self.folder / weights.FILE, first)
-        self.strategy.barrier()
-        return file.relative_to(self.folder).as_posix()
-
     def _batches(self) -> Generator[Loaded]:
         return self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
 
@@ -179,9 +170,7 @@ class Loop:
             clock.mark()
             self.control.tick("train", step)
             lr = stepper.set_lr(self.setup.lr_factor(step, self.total_steps, self.state.seen))
-            gradients = stepper.gradients(loaded, clock.mark)
-            clock.mark()
-            norm = stepper.update()
+            gradients, norm = stepper.step(loaded, clock.mark)
             if self.average:
                 self.average.update(step + 1)
             clock.mark()
@@ -194,10 +183,12 @@ class Loop:
 
         Raises:
             NonFiniteLossError
+            TrainingError: the workers have left out too many records.
         """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
-        self._tell_left_out(closed.flags.left_out)
+        self._tell_left_out()
+        self.left_out.refuse_beyond(closed.flags.left_out)
         try:
             window.raise_unless_finite(closed, self.strategy)
         except NonFiniteLossError:
@@ -236,15 +227,10 @@ class Loop:
             left_out=self.left_out.count,
         )
 
-    def _tell_left_out(self, count: int) -> None:
-        """``count`` is that of all workers, each of which names its own.
-
-        Raises:
-            TrainingError: on every worker, the same.
-        """
+    def _tell_left_out(self) -> None:
+        """Each worker names its own."""
         for text in self.left_out.untold():
             self.control.report(Noted(text))
-        self.left_out.refuse_beyond(count)
 
     def _record(self, closed: Closed) -> None:
         if not self.worker.is_first:
@@ -268,7 +254,8 @@ class Loop:
             with self.average.in_place() if self.average else nullcontext():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
-                self._note(f"val/{name} is left out: {why}")
+                self.note(f"val/{name} is left out: {why}")
+        self._tell_left_out()
         self._validate_timer.restart()
         epoch = {"epoch": self.epochs(state.step)} if self.source.steps_per_epoch else {}
         self.recorder.log(state.step, {**measured, **epoch})
@@ -277,22 +264,24 @@ class Loop:
         except TrainingError as error:
             if not done:
                 raise
-            self._note(str(error))
+            self.note(str(error))
         self._progress("validate", {})
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Tell a person, once."""
         if self.worker.is_first and text not in self._noted:
             self._noted.add(text)
             self.control.report(Noted(text))
 
     @cached_property
     def _validation(self) -> Validation:
+        return self.measure("val")
+
+    def measure(self, part: Literal["val", "test"]) -> Validation:
+        """What measures the model on that part of the data."""
         train = self.spec.train
-        split = self.setup.data.validation or self.setup.data.train
-        processes, fields = self.spec.data.loader_workers, self.setup.data.info.fields
-        loader = Loader(split, self.worker.device, processes, train.seed, self.left_out, fields)
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
-        return Validation(self.setup, loader, self.strategy, self.stepper.precision, batch_size)
+        return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part, self.left_out)
 
     @property
     def _new_best_to_keep(self) -> bool:

@@ -27,6 +27,7 @@ from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
 from epochal.training.data_summary import ClassCount
 from epochal.training.fetching import some_of
+from epochal.training.phases import passes
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
@@ -100,6 +101,7 @@ class Plan:
     resources: Total
     notes: tuple[str, ...]
     """What a person should know beforehand: metrics that are left out, and the like."""
+    test_samples: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,6 +152,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
             memory=None if memory is None else count * int(memory),
         ),
         notes=(*checked.notes, *tried),
+        test_samples=summary.test_samples,
     )
 
 
@@ -184,7 +187,8 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     dtype = DTYPES.get(spec.train.precision)
     copied = 0 if dtype is None else _count(parameters) * dtype.itemsize
     with FlopCounterMode(display=False) as counter:
-        loss_of(task, model, batch).total.backward()  # type: ignore[no-untyped-call]
+        for one in passes(task, model):
+            loss_of(one, model, batch).total.backward()  # type: ignore[no-untyped-call]
     return Cost(
         parameters=_count(parameters),
         trainable=_count(trainable),
@@ -282,17 +286,20 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: 
     with blaming("data", "samples of the training data cannot be read"):
         batch = some_of(data.train, _ends(data.train), data, spec)
     with blaming("model", "cannot be trained on samples of this data"):
-        loss = loss_of(task, model, batch)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-    if not torch.isfinite(loss.total):
-        told = f"the loss of two samples is {loss.total.item():g} before the first step"
+        losses = []
+        for one in passes(task, model):
+            losses.append(loss_of(one, model, batch).total)
+            losses[-1].backward()  # type: ignore[no-untyped-call]
+    if not torch.isfinite(loss := torch.stack(losses).sum()):
+        told = f"the loss of two samples is {loss.item():g} before the first step"
         raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
-    if not data.validation:
-        return
-    with blaming("data", "samples of the validation data cannot be read"):
-        batch = some_of(data.validation, _ends(data.validation), data, spec)
-    with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
-        loss_of(task, model.eval(), batch)
+    for name, split in data.splits():
+        if name == "train":
+            continue
+        with blaming("data", f"samples of the {name} data cannot be read"):
+            batch = some_of(split, _ends(split), data, spec)
+        with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
+            loss_of(task, model.eval(), batch)
 
 
 def _ends(split: Split) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from epochal.errors import CheckpointError, TrainingError, did_you_mean, some
 from epochal.files import sync
@@ -21,7 +21,9 @@ from epochal.training import checkpoint, tensors
 
 FILE = Path("model") / "weights.safetensors"
 LAST = Path("model") / "last.safetensors"
-"""Where ``FILE`` has others: of a training with ``train.average``."""
+"""Where ``FILE`` has others: of a training with ``train.average``, or ``train.export: best``."""
+BEST = Path("model") / "best.safetensors"
+"""Those of the objective's best step, where ``FILE`` has others."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +110,24 @@ def _of_checkpoint(path: Path) -> dict[str, Tensor]:
     weights = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     tensors.load(weights, path)
     return {name.removeprefix(kind): weights[name] for kind in kinds for name in weights if name.startswith(kind)}
+
+
+def put(module: nn.Module, path: Path) -> None:
+    """Give a model, wrapped as it may be, the weights of a checkpoint; the means of them, where it has some. Every
+    worker calls it.
+
+    Raises:
+        CheckpointError: it is that of another model.
+    """
+    state = {name: one for name, one in get_model_state_dict(module).items() if isinstance(one, Tensor)}
+    there = tensors.stored(path)
+    means = {name for name in state if tensors.AVERAGE + name in there}
+    # A tied weight has one mean, and several names.
+    tied = {tensors.local(state[name]).data_ptr(): name for name in means if tensors.local(state[name]).numel()}
+    owners = {name: tied.get(tensors.local(one).data_ptr(), name) for name, one in state.items()}
+    kinds = {name: tensors.AVERAGE if owner in means else tensors.MODEL for name, owner in owners.items()}
+    tensors.load({kinds[name] + owners[name]: one for name, one in state.items()}, path)
+    set_model_state_dict(module, state)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from epochal.catalog.architectures.gnn import INPUTS, graph_fields
+from epochal.catalog.architectures.seq2seq import SIZES as SEQ2SEQ
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
 from epochal.spec.section import Component
@@ -20,6 +22,8 @@ def tokens(vocabulary: int, length: int, target: Field | None = None) -> DataInf
 
 GPT2, LLAMA2, LLAMA3 = tokens(50257, 1024), tokens(32000, 16), tokens(128256, 16)
 BERT = tokens(30522, 512, Field((), torch.int64, 2))
+
+CORA = DataInfo(Field((4, 1433)), Field((4,), torch.int64, 7), graph_fields(4), INPUTS)
 
 TORCHVISION = "https://docs.pytorch.org/vision/stable/models.html"
 TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
@@ -44,6 +48,14 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("llama", {"size": "7b"}, LLAMA2, 6_738_415_616, f"{HUB}meta-llama/Llama-2-7b-hf"),
     ("llama", {"size": "13b"}, LLAMA2, 13_015_864_320, f"{HUB}meta-llama/Llama-2-13b-hf"),
     ("llama", {"size": "8b"}, LLAMA3, 8_030_261_248, f"{HUB}meta-llama/Meta-Llama-3-8B"),
+    ("gnn", {"layer": "gcn"}, CORA, 23_063, "Kipf and Welling 2017, section 6: 1,433 features, 16 hidden, 7 classes"),
+    (
+        "gnn",
+        {"layer": "gat", "hidden": 8},
+        CORA,
+        92_373,
+        "https://github.com/pyg-team/pytorch_geometric examples/gat.py",
+    ),
     ("bert", {"size": "tiny"}, BERT, 4_385_920, f"{TURC} (4.4 million)"),
     ("bert", {"size": "base"}, BERT, 109_482_240, f"{HUB}google-bert/bert-base-uncased"),
     ("bert", {"size": "large"}, BERT, 335_141_888, f"{HUB}google-bert/bert-large-uncased"),
@@ -63,3 +75,19 @@ def test_the_count_is_the_published_one(
         model = build_model(Component(name=name, params=params), info)
     own = sum(one.numel() for part, one in model.named_parameters() if not part.startswith("classifier."))
     assert own == count, source
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 65), ("big", 213)])
+def test_seq2seq_has_about_the_papers_parameters_and_those_of_torchs(size: str, millions: int) -> None:
+    """The paper rounds, and says no more of the vocabulary than that it has about 37,000 tokens."""
+    shown = Field((8,), torch.int64, 37_000)
+    more = {"decoder_input": shown, "length": Field((), torch.int64, 9)}
+    info = DataInfo(shown, shown, more, ("input", "decoder_input", "length"))
+    with torch.device("meta"):
+        model = build_model(Component(name="seq2seq", params={"size": size, "shared": "all"}), info)
+        width, layers, heads, inner = SEQ2SEQ[size]
+        theirs = torch.nn.Transformer(width, heads, layers, layers, inner, batch_first=True)
+    count = sum(one.numel() for one in model.parameters())
+    assert count == pytest.approx(millions * 1e6, rel=0.03)
+    norms = 4 * width  # torch normalises once more after the last layer of each half
+    assert count == sum(one.numel() for one in theirs.parameters()) - norms + 37_000 * width

@@ -13,6 +13,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     "architecture",
     {
         "mlp": "epochal.catalog.architectures.mlp:ENTRY",
+        "tabular": "epochal.catalog.architectures.tabular:ENTRY",
         "cnn": "epochal.catalog.architectures.cnn:ENTRY",
         "resnet": "epochal.catalog.architectures.resnet:ENTRY",
         "recurrent": "epochal.catalog.architectures.recurrent:ENTRY",
@@ -20,9 +21,15 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "bert": "epochal.catalog.architectures.bert:ENTRY",
         "gpt": "epochal.catalog.architectures.gpt:ENTRY",
         "llama": "epochal.catalog.architectures.llama:ENTRY",
+        "seq2seq": "epochal.catalog.architectures.seq2seq:ENTRY",
+        "forecaster": "epochal.catalog.architectures.forecaster:ENTRY",
+        "two-tower": "epochal.catalog.architectures.two_tower:ENTRY",
+        "ncf": "epochal.catalog.architectures.ncf:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
+        "detector": "epochal.catalog.architectures.detector:ENTRY",
+        "gnn": "epochal.catalog.architectures.gnn:ENTRY",
     },
 )

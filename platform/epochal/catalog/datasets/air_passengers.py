@@ -9,9 +9,9 @@ import torch
 from pydantic import Field as Bounds
 
 from epochal.catalog.data import LoadedData
-from epochal.catalog.datasets.in_memory import Arrays, digest_of, loaded
-from epochal.catalog.entry import Dataset, Params
-from epochal.errors import EpochalError
+from epochal.catalog.datasets.in_memory import digest_of, loaded
+from epochal.catalog.datasets.windows import WindowParams, windows
+from epochal.catalog.entry import Dataset
 
 PASSENGERS = (
     112, 118, 132, 129, 121, 135, 148, 148, 136, 119, 104, 118,
@@ -29,32 +29,20 @@ PASSENGERS = (
 )  # fmt: skip
 
 
-class AirPassengersParams(Params):
+class AirPassengersParams(WindowParams):
     window: Annotated[int, Bounds(ge=1, le=120)] = 24
     """Months that a prediction starts from."""
     horizon: Annotated[int, Bounds(ge=1, le=36)] = 6
     """Months that are predicted."""
-    validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.2
-    """Share of the windows held out for validation: the last ones, whose months no training window predicts."""
 
 
 def build(params: AirPassengersParams, folder: Path) -> LoadedData:
     """input: (window, 1) and target: (horizon,), logarithms of the numbers, shifted and scaled to mean 0 and deviation
     1 of the months before validation begins."""
     series = torch.tensor(PASSENGERS, dtype=torch.float64).log()
-    windows = series.unfold(0, params.window + params.horizon, 1)
-    held_out = round(len(windows) * params.validation)
-    # A training window ends before the first month that a validation window predicts.
-    trained = len(windows) - held_out - (params.horizon - 1 if held_out else 0)
-    if trained < 1:
-        told = f"{len(windows)} windows of {params.window} + {params.horizon} months leave none to train on"
-        raise EpochalError(told, "take a shorter window or horizon, or hold out less")
-    known = series[: trained + params.window + params.horizon - 1]
-    scaled = ((windows - known.mean()) / known.std(correction=0)).float()
-    inputs, targets = scaled[:, : params.window, None].contiguous(), scaled[:, params.window :].contiguous()
-    validation = Arrays(inputs[-held_out:], targets[-held_out:], None) if held_out else None
     digest = digest_of({"series": series, "shape": torch.tensor([params.window, params.horizon])})
-    return loaded(Arrays(inputs[:trained], targets[:trained], None), validation, "air passengers", digest)
+    parts = windows(series[:, None], params.window, params.horizon, params)
+    return loaded(*parts, source="air passengers", digest=digest)
 
 
 ENTRY = Dataset(

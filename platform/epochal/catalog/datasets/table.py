@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData
+from epochal.catalog.data import Field, LoadedData
 from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import (
     Arrays,
     PartitionParams,
+    Parts,
     classes_shown,
     digest_of,
-    held_out,
     loaded,
+    shared_out,
     standardized,
     unheld,
     unsure,
@@ -31,8 +32,10 @@ from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
-MAX_CATEGORIES = 100
+MAX_CATEGORIES = {"columns": 100, "numbers": 100_000}
 """A text column with more values than this is rather a name or free text than a category."""
+_NUMBERS = {"train": 0, "validation": 1, "test": 2}
+"""Of the files, in their digest."""
 EXACT = 2.0**53
 """Whole numbers below it are all different in float64."""
 
@@ -50,8 +53,13 @@ class TableParams(PartitionParams):
     """Columns to leave out, such as an id."""
     categories: list[str] = []
     """Columns to take as categories although they hold numbers, such as a postal code."""
+    categories_as: Literal["columns", "numbers"] = "columns"
+    """A value for each category beside the numbers, or a field of their own, `categories`, a number for each column:
+    for models that embed them, such as `tabular`."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
     """A file for validation with the same columns; null holds out a share of `path` instead."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """A file with the same columns that is measured once, after the training; null: see `test`."""
     standardize: bool = True
     """Shift and scale numbers to mean 0 and standard deviation 1 of the training part."""
     standardize_target: bool = True
@@ -70,35 +78,49 @@ class TableParams(PartitionParams):
 
 @dataclass(frozen=True)
 class Feature:
-    """A column of every table as numbers: ``parts`` are (rows, values) each, ``labels`` say what a value is."""
+    """A column of every table as numbers: ``parts`` are (rows, values) each, ``labels`` say what a value is.
+
+    Of ``numbered`` ones there is one value, the number of its label.
+    """
 
     labels: tuple[str, ...]
     parts: list[NDArray[Any]]
     understood: Understood
+    numbered: bool = False
 
 
 def build(params: TableParams, folder: Path) -> LoadedData:
-    """input: (features,), text columns as one value a category; target: a class or one value."""
+    """input: (features,), text columns as one value a category; target: a class or one value.
+
+    With ``categories_as: numbers`` those are apart, in categories: (columns,), numbered through over all columns.
+    """
     missing = None if params.missing is None else tuple(params.missing)
     format = TableFormat(params.delimiter, params.encoding, params.decimal, missing)
     wanted = [params.target, *(params.features or ()), *params.exclude, *params.categories]
-    paths = [params.path, *([params.validation_path] if params.validation_path else [])]
-    tables = [read_table(existing(path, folder), format, wanted) for path in paths]
+    paths = {"train": params.path, "validation": params.validation_path, "test": params.test_path}
+    given = [name for name, path in paths.items() if path]
+    tables = [read_table(existing(str(paths[name]), folder), format, wanted) for name in given]
     features = {name: _feature(tables, name, params) for name in _feature_names(params, tables[0])}
     targets, names, target = _targets(tables, params)
     classes = len(names) or None
+    plain = [feature for feature in features.values() if not feature.numbered]
+    numbered = [feature for feature in features.values() if feature.numbered]
+    more = _numbered(numbered, len(tables))
+    nothing = [np.empty((len(target), 0)) for target in targets]
     inputs = [
-        torch.from_numpy(np.concatenate([feature.parts[index] for feature in features.values()], axis=1, dtype=float))
+        torch.from_numpy(np.concatenate([nothing[index], *(one.parts[index] for one in plain)], axis=1, dtype=float))
         for index in range(len(tables))
     ]
-    parts = [Arrays(*tensors, classes) for tensors in zip(inputs, targets, strict=True)]
+    parts = [Arrays(*one[:2], classes, one[2]) for one in zip(inputs, targets, more, strict=True)]
+    whole = dict(zip(given, parts, strict=True))
     digest = digest_of(
-        {f"{key}{index}": tensor for index, part in enumerate(parts) for key, tensor in part.batch().items()}
+        {f"{key}{_NUMBERS[name]}": one for name, part in whole.items() for key, one in part.batch().items()}
     )
-    labels = [label for feature in features.values() for label in feature.labels]
-    first, second = _filled(tables[0], labels, *(parts if len(parts) > 1 else held_out(parts[0], params)))
-    train, validation = standardized(first, second, params.standardize, params.standardize_target and classes is None)
-    for before, after in ((first, train), (second, validation)):
+    labels = [label for feature in plain for label in feature.labels]
+    filled = _filled(tables[0], labels, shared_out(whole["train"], params, whole.get("validation"), whole.get("test")))
+    real = params.standardize_target and classes is None
+    made = standardized(*filled, input=params.standardize, target=real)
+    for before, after in zip(filled, made, strict=True):
         if before is not None and after is not None:
             _refuse_unheld(tables[0].path, labels, before.input, after.input)
             if classes is None:
@@ -108,7 +130,21 @@ def build(params: TableParams, folder: Path) -> LoadedData:
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name) or _left_out(name, params) for name in tables[0].cells.column_names),
     )
-    return replace(loaded(train, validation, str(tables[0].path), digest, understood=understood), classes=names)
+    data = loaded(*made, source=str(tables[0].path), digest=digest)
+    data = replace(data, understood=understood, classes=names)
+    if not numbered:
+        return data
+    field = Field((len(numbered),), torch.int64, sum(len(feature.labels) for feature in numbered))
+    return replace(data, info=replace(data.info, more={"categories": field}, inputs=("input", "categories")))
+
+
+def _numbered(features: list[Feature], tables: int) -> list[dict[str, Tensor]]:
+    """Of each table the categories (rows, columns); each column's numbers begin after those of the one before it."""
+    if not features:
+        return [{} for _ in range(tables)]
+    begins = np.cumsum([0, *(len(feature.labels) for feature in features[:-1])])
+    joined = [np.concatenate([feature.parts[index] for feature in features], axis=1) for index in range(tables)]
+    return [{"categories": torch.from_numpy(one + begins)} for one in joined]
 
 
 def _feature_names(params: TableParams, table: Table) -> list[str]:
@@ -140,7 +176,7 @@ def _feature(tables: list[Table], name: str, params: TableParams) -> Feature:
     missing = sum(len(column.missing) for column in columns)
     notes = [column.note for column in columns if column.note]
     if columns[0].is_text:
-        return _categories(tables[0].path, name, columns, notes)
+        return _categories(tables[0].path, name, columns, notes, params.categories_as)
     if len(columns[0].missing) == len(columns[0].values):
         hint = f"leave it out: data.params.exclude: [{name}]"
         raise EpochalError(f"{tables[0].path} (column {name!r}): found no value, expected numbers or text", hint)
@@ -177,12 +213,12 @@ def _alike(tables: list[Table], name: str, columns: list[Column]) -> list[Column
     return [c if c.is_text else replace(c, values=np.full(len(c.values), None, dtype=object)) for c in columns]
 
 
-def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) -> Feature:
+def _categories(path: Path, name: str, columns: list[Column], notes: list[str], taken_as: str) -> Feature:
     texts = [np.asarray(["" if value is None else value for value in column.values], dtype=str) for column in columns]
     categories = np.unique(np.concatenate(texts))
-    if len(categories) > MAX_CATEGORIES:
+    if len(categories) > (most := MAX_CATEGORIES[taken_as]):
         raise EpochalError(
-            f"{path}: the text column {name!r} has {len(categories)} different values, more than {MAX_CATEGORIES}",
+            f"{path}: the text column {name!r} has {len(categories)} different values, more than {most}",
             f"{'make a number of the dates, or ' if DATES in notes else ''}leave it out: data.params.exclude: [{name}]",
         )
     told = f"{len(categories)} values: {some([str(category) or '(missing)' for category in categories], 8)}"
@@ -191,8 +227,11 @@ def _categories(path: Path, name: str, columns: list[Column], notes: list[str]) 
     missing = sum(len(column.missing) for column in columns)
     return Feature(
         tuple(f"{name}={category}" for category in categories),
-        [text[:, None] == categories[None, :] for text in texts],
+        [np.searchsorted(categories, text)[:, None] for text in texts]
+        if taken_as == "numbers"
+        else [text[:, None] == categories[None, :] for text in texts],
         Understood(name or "(no name)", "category", missing, "; ".join(dict.fromkeys([told, *notes]))),
+        numbered=taken_as == "numbers",
     )
 
 
@@ -241,11 +280,9 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], tu
     return reals, (), Understood(name, "target, real", note=note)
 
 
-def _filled(
-    table: Table, labels: list[str], first: Arrays, second: Arrays | None = None
-) -> tuple[Arrays, Arrays | None]:
+def _filled(table: Table, labels: list[str], parts: Parts) -> Parts:
     """Missing numbers become the mean of the training part."""
-    means = first.input.nanmean(dim=0)
+    means = parts.train.input.nanmean(dim=0)
     for index in means.isnan().nonzero().flatten().tolist():
         raise EpochalError(
             f"{table.path} (column {labels[index]!r}): found no value in the training part, expected some",
@@ -255,11 +292,11 @@ def _filled(
     def fill(part: Arrays) -> Arrays:
         return replace(part, input=torch.where(part.input.isnan(), means, part.input))
 
-    return fill(first), fill(second) if second is not None else None
+    return parts.map(fill)
 
 
 def _refuse_unheld(path: Path, labels: list[str], before: Tensor, after: Tensor) -> None:
-    for index in unheld(before, after).nonzero().flatten().tolist():
+    for index in unheld(before, after).nonzero().flatten().tolist() if labels else ():
         values = before.reshape(len(before), -1)[:, index]
         raise EpochalError(
             f"{path} (column {labels[index]!r}): found values from {values.min():g} to {values.max():g}, which float32"

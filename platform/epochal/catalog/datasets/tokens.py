@@ -33,7 +33,9 @@ class TokensParams(Params):
     path: Annotated[str, Bounds(min_length=1)]
     """The file, or a pattern such as `tokens/*.bin` for several; relative to the spec's folder."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
-    """Tokens to validate on, file or pattern. null: the last `validation` share of `path`."""
+    """Tokens to validate on, file or pattern. null: a `validation` share of `path`, before that of `test`."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """Tokens to measure once, after the training. null: the last `test` share of `path`."""
     dtype: Literal["uint16", "uint32"] = "uint16"
     """What each token is stored as, in little-endian bytes without a header."""
     vocabulary: Annotated[int, Bounds(ge=2, le=2**31)] | None = None
@@ -41,7 +43,9 @@ class TokensParams(Params):
     length: Annotated[int, Bounds(ge=1, le=1_000_000)] = 256
     """Tokens of a sequence. Sequences follow each other in a file without an overlap."""
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.02
-    """Share of the sequences, the last ones, that is held out where there is no `validation_path`."""
+    """Share of the sequences that is held out where there is no `validation_path`."""
+    test: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
+    """Share of them that is measured once, where there is no `test_path`; the same whatever `validation` is."""
 
 
 @dataclass(frozen=True)
@@ -136,22 +140,31 @@ def sequences(file: TokenFile, length: int) -> int:
 def build(params: TokensParams, folder: Path) -> LoadedData:
     """input: (length,) token ids; target: (length,), the tokens that follow them."""
     files = _files(params.path, params, folder)
-    apart = _files(params.validation_path, params, folder) if params.validation_path else ()
-    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in (*files, *apart) for piece in one.pieces())
-    count = sum(sequences(one, params.length) for one in files)
-    held_out = 0 if apart else min(round(count * params.validation), count - 1)
-    train = TokenSplit(files, params.length, vocabulary, 0, count - held_out)
-    validation = replace(train, first=count - held_out, last=count) if held_out else None
-    if apart:
-        validation = replace(train, files=apart, last=sum(sequences(one, params.length) for one in apart))
+    apart = [_files(path, params, folder) if path else () for path in (params.validation_path, params.test_path)]
+    every = (*files, *apart[0], *apart[1])
+    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in every for piece in one.pieces())
+    left = count = sum(sequences(one, params.length) for one in files)
+    whole = TokenSplit(files, params.length, vocabulary, 0, count)
+    parts: list[TokenSplit | None] = []
+    for own, share in ((apart[1], params.test), (apart[0], params.validation)):
+        if own:
+            parts.append(replace(whole, files=own, last=sum(sequences(one, params.length) for one in own)))
+        else:
+            held_out = round(count * share)
+            parts.append(replace(whole, first=left - held_out, last=left) if held_out else None)
+            left -= held_out
+    if left < 1:
+        told = f"data.params: validation ({params.validation:g}) and test ({params.test:g}) leave nothing to train on"
+        raise EpochalError(told, f"there are {count:,} sequences: hold out fewer, or give files of their own")
     field = Field((params.length,), torch.int64, vocabulary)
     return LoadedData(
-        train,
-        validation,
+        replace(whole, last=left),
+        parts[1],
         DataInfo(input=field, target=field),
-        _digest((*files, *apart)),
+        _digest(every),
         str(files[0].path) if len(files) == 1 else str(folder / Path(params.path).expanduser()),
-        tuple(_understood(one, params.length) for one in (*files, *apart)),
+        tuple(_understood(one, params.length) for one in every),
+        test=parts[0],
     )
 
 

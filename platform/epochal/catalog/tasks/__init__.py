@@ -13,10 +13,16 @@ TASKS: Registry[TaskEntry] = Registry(
     "task",
     {
         "classification": "epochal.catalog.tasks.classification:ENTRY",
+        "multi-label": "epochal.catalog.tasks.multi_label:ENTRY",
         "regression": "epochal.catalog.tasks.regression:ENTRY",
         "segmentation": "epochal.catalog.tasks.segmentation:ENTRY",
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
+        "translation": "epochal.catalog.tasks.translation:ENTRY",
+        "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
+        "detection": "epochal.catalog.tasks.detection:ENTRY",
+        "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
+        "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
     },
 )

@@ -70,7 +70,7 @@ def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
     classes = info.target.classes
     if classes is None or len(info.target.shape) != 2:
         raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
-    loss = chosen_loss(params.loss, "class", classes)
+    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
     return Segmentation(loss, list(params.metrics), info)
 
 

@@ -144,7 +144,7 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
         return "it is read by code of your own, which `epochal plan` runs"
     if find_spec("torch") is None:
         return "torch is not installed here"
-    paths = [spec.data.params.get(name) for name in ("path", "validation_path")]
+    paths = [spec.data.params.get(name) for name in ("path", "validation_path", "test_path")]
     named = [one for one in paths if isinstance(one, str)]
     files = {one: loaded.folder / Path(sub(r"\{\d+\.\.\d+\}", "*", one)).expanduser() for one in named}
     away = [one for one, file in files.items() if not file.exists() and not glob(str(file), recursive=True)]
