@@ -55,6 +55,14 @@ def test_each_mistake_is_found_at_its_path(changes: dict[str, Any], path: str) -
     assert list(_found(**changes)) == [path]
 
 
+def test_lengths_in_epochs_are_refused_for_a_stream() -> None:
+    data = {"name": "webdataset", "params": {"path": "a.tar"}}
+    assert list(_found(data=data)) == ["train.epochs", "train.validate_every", "checkpoint.every"]
+    train, checkpoint = {"steps": 5, "validate_every": "2steps"}, {"every": "10m"}
+    assert _found(data=data, train=train, checkpoint=checkpoint) == {}
+    assert list(_found(data=data, train=train, checkpoint={"every": "0.5ep"})) == ["checkpoint.every"]
+
+
 def goal(metric: str) -> dict[str, str]:
     return {"metric": metric, "mode": "max"}
 

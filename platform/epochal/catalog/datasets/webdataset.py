@@ -273,4 +273,5 @@ ENTRY = Dataset(
     params=WebdatasetParams,
     build=build,
     task=None,
+    stream=True,
 )
