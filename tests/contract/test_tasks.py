@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
-from epochal.catalog.task import FeedsMetrics, Task
+from epochal.catalog.task import Draws, FeedsMetrics, Samples, Task
 from epochal.catalog.tasks import TASKS
 from epochal.errors import EpochalError
 
@@ -68,7 +68,7 @@ class Latent(nn.Module):
         self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
         self.eval()  # drawn numbers would differ from pass to pass
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.encoder(x).chunk(2, -1)
         return mean, log_variance
 
@@ -102,11 +102,30 @@ class Detecting(nn.Module):
         return Detections(said[..., :3], places[..., :2].repeat(1, 1, 2) + sides, said[..., 7], places)
 
 
+class Gan(nn.Module):
+    """x: (batch, 6), to a verdict (batch,)."""
+
+    latent = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = nn.Linear(2, 6), nn.Linear(6, 1)
+        self.eval()  # as for Latent
+
+    def generate(self, noise: Tensor) -> Tensor:
+        return self.generator(noise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.discriminator(x).flatten()
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
     if entry is TASKS.get("detection"):
         return Detecting()
+    if entry is TASKS.get("adversarial"):
+        return Gan()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
-        return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
+        return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
     return Plain(info)
 
 
@@ -157,6 +176,17 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
         loss.backward()
         assert loss == 0
         assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, model, batch = entry.build(entry.params(), info), _model(info, entry), _example(entry, info, 10)
+        if not isinstance(task, Draws):
+            continue
+        outputs = task.loss(model, batch).outputs.detach()
+        names = tuple(map(str, range(info.target.classes or 0)))
+        drawn = task.pictures(Samples(batch, outputs, names))
+        assert all(isinstance(one, str) or min(one.size) > 20 for one in drawn.values())
 
 
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:

@@ -24,6 +24,8 @@ from epochal.catalog.datasets import DATASETS
 from epochal.catalog.datasets.files import naming_warnings, reading
 from epochal.catalog.entry import Group
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
+from epochal.catalog.providers import build as provided
+from epochal.catalog.providers import is_provided
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
@@ -48,6 +50,8 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
         SpecError: the parameters are wrong, or do not fit the data.
         CodeError: the user's class cannot be imported, makes no ``nn.Module``, or one that waits for its first batch.
     """
+    if is_provided(model.name):
+        return _placed("model", lambda: provided(model.name, model.params, info))
     if is_import_path(model.name):
         built = _called(nn.Module, model, "model", info=info)
         waiting = [name for name, one in (*built.named_parameters(), *built.named_buffers()) if is_lazy(one)]

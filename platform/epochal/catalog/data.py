@@ -79,6 +79,11 @@ class DataInfo:
         """All, by name."""
         return {"input": self.input, "target": self.target, **self.more}
 
+    @property
+    def tokens(self) -> int:
+        """Of a sample, where its input is a sequence of token ids; else 0."""
+        return self.input.shape[0] if self.input.classes is not None and len(self.input.shape) == 1 else 0
+
     def call(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the model gives for the batch.
 

@@ -138,7 +138,7 @@ class Train(Section):
     """How often the validation data is gone through."""
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
-    """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
+    """Weights to start from: a job (its id, name, or MLflow run), a checkpoint folder or a `.safetensors` file."""
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
 from epochal.catalog.losses import balanced
@@ -137,7 +138,7 @@ def _wrong_targets(data: LoadedData, task: Task) -> Iterator[Problem]:
     """As far as the targets are known without reading samples."""
     target = data.info.target
     expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
-    wrong_rows = target.wrong_rows
+    wrong_rows: Callable[[Tensor], Tensor] = target.wrong_rows
     if isinstance(task, ChecksTargets):
         expected, wrong_rows = task.suitable, task.unsuitable
     for part, split in data.splits():

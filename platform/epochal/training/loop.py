@@ -24,6 +24,7 @@ from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded
 from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.phases import stepper_for
+from epochal.training.pictures import Pictures
 from epochal.training.recompute import recompute
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
@@ -62,6 +63,7 @@ class Loop:
         saved = folder / checkpoint.FOLDER
         most = None if segment.until is None else self.last_step
         found = resuming.newest_sound(saved, most, self.strategy, control) if segment.resume else None
+        self._noted: set[str] = set()
         self.stepper = self._stepper(fresh=found is None)
         chosen = train.average
         self.average = AveragedWeights(self.strategy.module, chosen, self.total_steps) if chosen else None
@@ -71,7 +73,7 @@ class Loop:
         self.state = TrainState.of(spec)
         self.stopped = False
         self._copies: Tensors = {}
-        self._noted: set[str] = set()
+        self.pictures = Pictures(setup, folder, self.strategy, self.note)
         self._save_timer, self._validate_timer = Timer(spec.checkpoint.every), Timer(train.validate_every)
         self._clock = clock_for(worker.device)
         self._window_length = 1
@@ -84,7 +86,7 @@ class Loop:
     def _stepper(self, fresh: bool) -> Stepper:
         model, train = self.setup.model, self.spec.train
         if fresh and train.init_from is not None:
-            weights.start_from(model, Path(train.init_from))
+            self.note(f"weights to start from: {weights.start_from(model, Path(train.init_from))}")
         weights.freeze(model, train.freeze)
         if train.gradient_checkpointing:
             recompute(model)
@@ -198,7 +200,7 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
-        self._progress("train", closed.performance())
+        self._progress("train", closed.performance(self.setup.data.info.tokens))
         return closed.flags
 
     def epochs(self, steps: int) -> float:
@@ -243,7 +245,9 @@ class Loop:
             if record.grad_norm is not None:
                 metrics["train/grad_norm"] = record.grad_norm
             self.recorder.log(record.step, metrics, record.timestamp)
-        self.recorder.log(closed.records[-1].step, closed.performance(), closed.records[-1].timestamp)
+        self.recorder.log(
+            closed.records[-1].step, closed.performance(self.setup.data.info.tokens), closed.records[-1].timestamp
+        )
 
     def _validate(self) -> None:
         """After the last step nothing that goes wrong here may undo the training."""
@@ -251,6 +255,7 @@ class Loop:
         measured: dict[str, float] = {}
         self.strategy.settle()
         if self.setup.data.validation is not None:
+            self._validation.keeps = self.worker.is_first and self.pictures.wanted and not self.segment.trial
             with self.average.in_place() if self.average else nullcontext():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
@@ -265,7 +270,16 @@ class Loop:
             if not done:
                 raise
             self.note(str(error))
+        if self.setup.data.validation is not None and self._validation.kept.batches:
+            self._keep_pictures()
         self._progress("validate", {})
+
+    def _keep_pictures(self) -> None:
+        state = self.state
+        named = f", {state.best.metric} {state.metrics.get(state.best.metric, math.nan):.5g}" if state.best else ""
+        kept = self._validation.kept._replace(caption=f"step {state.step}{named}")
+        with self.average.in_place() if self.average else nullcontext():
+            self.pictures.take("best" if state.at_best else "last", kept)
 
     def note(self, text: str) -> None:
         """Tell a person, once."""

@@ -269,20 +269,21 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
     Raises:
         SpecError: the model, or the task, cannot take them.
     """
-    try:
-        _try(spec, data, model.train(), task, folder)
-    except SpecError as error:
-        if not (is_import_path(spec.model.name) and spec.resources.gpus_per_worker):
-            raise
-        return (f"the model, which may need a GPU, failed on the CPU: {error.problems[0]}",)
-    return ()
-
-
-def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder: Path) -> None:
+    told = []
     start = spec.train.init_from
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
-            start_from(model, folder / start)
+            told.append(f"weights to start from: {start_from(model, folder / start)}")
+    try:
+        _try(spec, data, model.train(), task)
+    except SpecError as error:
+        if not (is_import_path(spec.model.name) and spec.resources.gpus_per_worker):
+            raise
+        told.append(f"the model, which may need a GPU, failed on the CPU: {error.problems[0]}")
+    return tuple(told)
+
+
+def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
     with blaming("data", "samples of the training data cannot be read"):
         batch = some_of(data.train, _ends(data.train), data, spec)
     with blaming("model", "cannot be trained on samples of this data"):

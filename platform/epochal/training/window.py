@@ -120,12 +120,12 @@ class Closed:
     def samples_per_second(self) -> float:
         return self.samples / (self.timing.step * len(self.records))
 
-    def performance(self) -> dict[str, float]:
-        """The window's ``perf/`` metrics."""
-        ranks = {}
+    def performance(self, tokens: int = 0) -> dict[str, float]:
+        """The window's ``perf/`` metrics. ``tokens`` of a sample; 0 where it has none."""
+        ranks = {"perf/tokens_per_second": self.samples_per_second * tokens} if tokens else {}
         if len(self.alone) > 1:
             slowest = max(range(len(self.alone)), key=self.alone.__getitem__)
-            ranks = {
+            ranks |= {
                 "perf/slowest_rank": float(slowest),
                 "perf/slowest_rank_seconds": self.alone[slowest],
                 "perf/mean_rank_seconds": sum(self.alone) / len(self.alone),

@@ -35,7 +35,7 @@ def test_a_good_tree_has_no_problem() -> None:
         ({"task": {"name": "regresion"}}, "task.name"),
         ({"train": {"optimizer": {"name": "adamm"}}}, "train.optimizer.name"),
         ({"train": {"lr_schedule": {"name": "cosin"}}}, "train.lr_schedule.name"),
-        ({"task": {"name": "regression", "params": {"loss": {"name": "mae"}}}}, "task.params.loss.name"),
+        ({"task": {"name": "regression", "params": {"loss": {"name": "maee"}}}}, "task.params.loss.name"),
         ({"task": {"name": "regression", "params": {"loss": "mse"}}}, "task.params.loss"),
         ({"model": {"name": "cnn", "params": {"channel": [1]}}}, "model.params.channel"),
         ({"model": {"name": "cnn", "params": {"channels": [1, "2"]}}}, "model.params.channels.1"),

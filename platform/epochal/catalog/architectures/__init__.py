@@ -31,5 +31,6 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "vae": "epochal.catalog.architectures.vae:ENTRY",
         "detector": "epochal.catalog.architectures.detector:ENTRY",
         "gnn": "epochal.catalog.architectures.gnn:ENTRY",
+        "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
     },
 )

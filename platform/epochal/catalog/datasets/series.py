@@ -55,7 +55,9 @@ def build(params: SeriesParams, folder: Path) -> LoadedData:
         Understood(name or table.path.name, "series", note=f"{len(train.input):,} windows to train on")
         for name, (train, *_) in parts
     )
-    train, validation, test = (_joined([one for one in part if one]) for part in zip(*(each for _, each in parts)))
+    train, validation, test = (
+        _joined([one for one in part if one]) for part in zip(*(each for _, each in parts), strict=True)
+    )
     assert train is not None
     digest = digest_of({"values": values, "shape": torch.tensor([params.window, params.horizon, count])})
     return replace(loaded(train, validation, test, source=source, digest=digest), understood=told)

@@ -33,9 +33,7 @@ class TokensParams(Params):
     path: Annotated[str, Bounds(min_length=1)]
     """The file, or a pattern such as `tokens/*.bin` for several; relative to the spec's folder."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
-    """Tokens to validate on, file or pattern. null: a `validation` share of `path`, before that of `test`."""
-    test_path: Annotated[str, Bounds(min_length=1)] | None = None
-    """Tokens to measure once, after the training. null: the last `test` share of `path`."""
+    """Tokens to validate on, file or pattern. null: the last `validation` share of `path`."""
     dtype: Literal["uint16", "uint32"] = "uint16"
     """What each token is stored as, in little-endian bytes without a header."""
     vocabulary: Annotated[int, Bounds(ge=2, le=2**31)] | None = None
@@ -43,9 +41,11 @@ class TokensParams(Params):
     length: Annotated[int, Bounds(ge=1, le=1_000_000)] = 256
     """Tokens of a sequence. Sequences follow each other in a file without an overlap."""
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.02
-    """Share of the sequences that is held out where there is no `validation_path`."""
+    """Share of the sequences, the last ones, that is held out where there is no `validation_path`."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """Tokens that are measured once, after the training, file or pattern. null: the `test` share of `path`."""
     test: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
-    """Share of them that is measured once, where there is no `test_path`; the same whatever `validation` is."""
+    """Share of the sequences, after those for validation, where there is no `test_path`."""
 
 
 @dataclass(frozen=True)
@@ -140,31 +140,31 @@ def sequences(file: TokenFile, length: int) -> int:
 def build(params: TokensParams, folder: Path) -> LoadedData:
     """input: (length,) token ids; target: (length,), the tokens that follow them."""
     files = _files(params.path, params, folder)
-    apart = [_files(path, params, folder) if path else () for path in (params.validation_path, params.test_path)]
-    every = (*files, *apart[0], *apart[1])
-    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in every for piece in one.pieces())
-    left = count = sum(sequences(one, params.length) for one in files)
-    whole = TokenSplit(files, params.length, vocabulary, 0, count)
-    parts: list[TokenSplit | None] = []
-    for own, share in ((apart[1], params.test), (apart[0], params.validation)):
-        if own:
-            parts.append(replace(whole, files=own, last=sum(sequences(one, params.length) for one in own)))
-        else:
-            held_out = round(count * share)
-            parts.append(replace(whole, first=left - held_out, last=left) if held_out else None)
-            left -= held_out
+    asked = {"test": (params.test_path, params.test), "validation": (params.validation_path, params.validation)}
+    apart = {name: _files(path, params, folder) for name, (path, _) in asked.items() if path is not None}
+    everything = (*files, *(one for part in apart.values() for one in part))
+    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in everything for piece in one.pieces())
+    count = left = sum(sequences(one, params.length) for one in files)
+    train, held_out = TokenSplit(files, params.length, vocabulary, 0, count), dict[str, TokenSplit]()
+    for name, (path, share) in asked.items():
+        if path is not None:
+            last = sum(sequences(one, params.length) for one in apart[name])
+            held_out[name] = replace(train, files=apart[name], last=last)
+        elif held := round(count * share):
+            held_out[name] = replace(train, first=left - held, last=left)
+            left -= held
     if left < 1:
-        told = f"data.params: validation ({params.validation:g}) and test ({params.test:g}) leave nothing to train on"
-        raise EpochalError(told, f"there are {count:,} sequences: hold out fewer, or give files of their own")
+        told = f"{count} sequences of {params.length} tokens leave nothing to train on"
+        raise EpochalError(told, "hold out less, or take a smaller length")
     field = Field((params.length,), torch.int64, vocabulary)
     return LoadedData(
-        replace(whole, last=left),
-        parts[1],
+        replace(train, last=left),
+        held_out.get("validation"),
         DataInfo(input=field, target=field),
-        _digest(every),
+        _digest(everything),
         str(files[0].path) if len(files) == 1 else str(folder / Path(params.path).expanduser()),
-        tuple(_understood(one, params.length) for one in every),
-        test=parts[0],
+        tuple(_understood(one, params.length) for one in everything),
+        test=held_out.get("test"),
     )
 
 

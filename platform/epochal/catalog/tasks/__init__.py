@@ -18,6 +18,7 @@ TASKS: Registry[TaskEntry] = Registry(
         "segmentation": "epochal.catalog.tasks.segmentation:ENTRY",
         "reconstruction": "epochal.catalog.tasks.reconstruction:ENTRY",
         "variational": "epochal.catalog.tasks.reconstruction:VARIATIONAL",
+        "adversarial": "epochal.catalog.tasks.adversarial:ENTRY",
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
         "translation": "epochal.catalog.tasks.translation:ENTRY",
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
