@@ -243,6 +243,8 @@ def _names(path: str, folder: Path) -> tuple[str, ...]:
         found = _listed(pattern) if "*" in pattern else [pattern]
     else:
         found = sorted(glob.glob(pattern, recursive=True)) or [str(existing(path, folder))]
+    if absent := [one for one in found if "://" not in one and not Path(one).exists()]:
+        raise EpochalError(f"{some(absent)} do not exist", "the workers must see the same files")
     if not found:
         raise EpochalError(f"{pattern} stands for no file", "say {000..127} with the first and the last number")
     return tuple(found)
