@@ -84,10 +84,17 @@ class Plain(nn.Module):
         return self.layer(x.float()).unflatten(1, (*self.shape, 1))
 
 
+class Frames(Plain):
+    """Of the very shape that speech needs: its frames may be of another number than the characters."""
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(x).squeeze(-1)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
-    return Plain(info)
+    return Frames(info) if entry is TASKS.get("speech") else Plain(info)
 
 
 def _fed(task: Task, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:

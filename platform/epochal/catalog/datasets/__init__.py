@@ -23,8 +23,11 @@ DATASETS: Registry[Dataset] = Registry(
         "text": "epochal.catalog.datasets.text:ENTRY",
         "dates": "epochal.catalog.datasets.dates:ENTRY",
         "ratings": "epochal.catalog.datasets.ratings:ENTRY",
+        "tones": "epochal.catalog.datasets.tones:ENTRY",
+        "wav-folder": "epochal.catalog.datasets.wav_folder:ENTRY",
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
+        "idx": "epochal.catalog.datasets.idx:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
     },
 )

@@ -21,5 +21,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "translation": "epochal.catalog.tasks.translation:ENTRY",
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
         "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
+        "speech": "epochal.catalog.tasks.speech:ENTRY",
     },
 )
