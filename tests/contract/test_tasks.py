@@ -130,6 +130,13 @@ class Denoiser(nn.Linear):
         return super().forward(x) + time[:, None] / 1000
 
 
+class Frames(Plain):
+    """Of the very shape that speech needs: its frames may be of another number than the characters."""
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(x).squeeze(-1)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
     if entry is TASKS.get("diffusion"):
         return Denoiser()
@@ -139,7 +146,7 @@ def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
         return Gan()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
-    return Plain(info)
+    return Frames(info) if entry is TASKS.get("speech") else Plain(info)
 
 
 def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:

@@ -23,6 +23,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "llama": "epochal.catalog.architectures.llama:ENTRY",
         "seq2seq": "epochal.catalog.architectures.seq2seq:ENTRY",
         "forecaster": "epochal.catalog.architectures.forecaster:ENTRY",
+        "ctc": "epochal.catalog.architectures.ctc:ENTRY",
         "two-tower": "epochal.catalog.architectures.two_tower:ENTRY",
         "ncf": "epochal.catalog.architectures.ncf:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",

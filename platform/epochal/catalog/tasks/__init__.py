@@ -26,5 +26,6 @@ TASKS: Registry[TaskEntry] = Registry(
         "detection": "epochal.catalog.tasks.detection:ENTRY",
         "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
         "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
+        "speech": "epochal.catalog.tasks.speech:ENTRY",
     },
 )
