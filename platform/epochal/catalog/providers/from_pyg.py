@@ -33,6 +33,11 @@ class OfPaddedGraphs(nn.Module):
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
+    """
+    Raises:
+        NotFoundError: PyTorch Geometric has no layer stack of that name.
+        EpochalError: the data has no graphs.
+    """
     from torch_geometric.nn import models
     from torch_geometric.nn.models.basic_gnn import BasicGNN
 
