@@ -15,7 +15,7 @@ from pydantic import Field as Bounds
 
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.files import existing, reading
-from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, classes_shown, digest_of, held_out, loaded
+from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, classes_shown, digest_of, loaded, shared_out
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
@@ -27,35 +27,51 @@ TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">
 class IdxParams(PartitionParams):
     path: Annotated[str, Bounds(min_length=1)]
     """The folder, relative to the spec's, with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, or these with
-    `.gz`; names that hold `train`, `images` and `labels` do too. Those for tests (`t10k-...`) are left out."""
+    `.gz`; names that hold `train`, `images` and `labels` do too. Where those for tests (`t10k-...`) are there, they are
+    measured once, after the training; else the `test` share of the others is."""
 
 
 def build(params: IdxParams, folder: Path) -> LoadedData:
     """input: (1, height, width) from 0 to 1, or (channels, height, width); target: a class."""
     root = existing(params.path, folder)
     files = [_only(root, kind) for kind in ("images", "labels")]
-    pixels, labels = map(read_idx, files)
-    if pixels.ndim not in (3, 4) or labels.shape != pixels.shape[:1] or not len(labels):
-        told = f"{files[0]} has the shape {pixels.shape} and {files[1].name} {labels.shape}"
-        raise EpochalError(
-            f"{told}, expected (samples, height, width) and (samples,)", "are these the files of one data set?"
-        )
-    classes, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    values = torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1))
-    pictures = values[:, None] if values.dim() == 3 else values
-    arrays = Arrays(pictures, torch.from_numpy(numbers.reshape(-1)), len(classes))
+    pixels, labels = _pair(*files)
+    classes, counts = np.unique(labels, return_counts=True)
+    arrays = _arrays(pixels, labels, classes)
+    apart = [file for file in _found(root) if "train" not in file.name.lower()]
+    kinds = [[file for file in apart if kind in file.name.lower()] for kind in ("images", "labels")]
+    test = _arrays(*_pair(kinds[0][0], kinds[1][0]), classes) if all(kinds) else None
     understood = (
         Understood(files[0].name, "input", note=f"{pixels.dtype}, shape {pixels.shape}"),
         Understood(files[1].name, "target, class", note=classes_shown(classes, counts)),
-        *(
-            Understood(file.name, "left out", note="for tests")
-            for file in _found(root)
-            if "train" not in file.name.lower()
-        ),
+        *(Understood(file.name, "left out" if test is None else "test samples") for file in apart),
     )
-    train, validation = held_out(arrays, params)
-    data = loaded(train, validation, str(root), digest_of(arrays.batch()), understood=understood)
-    return replace(data, classes=tuple(map(str, classes)))
+    parts = shared_out(arrays, params, None, test)
+    tested = {f"test_{name}": one for name, one in test.batch().items()} if test else {}
+    data = loaded(*parts, source=str(root), digest=digest_of({**arrays.batch(), **tested}))
+    return replace(data, understood=understood, classes=tuple(map(str, classes)))
+
+
+def _pair(images: Path, labels: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """
+    Raises:
+        EpochalError: they are not as many, or no pictures.
+    """
+    pixels, numbers = read_idx(images), read_idx(labels)
+    if pixels.ndim not in (3, 4) or numbers.shape != pixels.shape[:1] or not len(numbers):
+        told = f"{images} has the shape {pixels.shape} and {labels.name} {numbers.shape}"
+        raise EpochalError(
+            f"{told}, expected (samples, height, width) and (samples,)", "are these the files of one data set?"
+        )
+    return pixels, numbers
+
+
+def _arrays(pixels: NDArray[Any], labels: NDArray[Any], classes: NDArray[Any]) -> Arrays:
+    if len(unknown := np.setdiff1d(labels, classes)):
+        raise EpochalError(f"test samples are of the class {unknown[0]}, of which there are none to train on")
+    values = torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1))
+    pictures = values[:, None] if values.dim() == 3 else values
+    return Arrays(pictures, torch.from_numpy(np.searchsorted(classes, labels)), len(classes))
 
 
 def read_idx(file: Path) -> NDArray[Any]:
