@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
+from epochal.catalog.architectures.dec import Dec, DecParams
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
@@ -130,6 +131,13 @@ class Denoiser(nn.Linear):
         return super().forward(x) + time[:, None] / 1000
 
 
+class Frames(Plain):
+    """Of the very shape that speech needs: its frames may be of another number than the characters."""
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(x).squeeze(-1)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
     if entry is TASKS.get("diffusion"):
         return Denoiser()
@@ -137,9 +145,11 @@ def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
         return Detecting()
     if entry is TASKS.get("adversarial"):
         return Gan()
+    if entry is TASKS.get("clustering"):
+        return Dec(DecParams(hidden=[4], latent=2), prod(info.input.shape), info.target.width)
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
-    return Plain(info)
+    return Frames(info) if entry is TASKS.get("speech") else Plain(info)
 
 
 def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:

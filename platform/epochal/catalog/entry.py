@@ -58,9 +58,11 @@ class Dataset(Entry[DataLoading]):
     """``build(params, folder)`` loads it. ``task`` is what it is for where the spec names no task.
 
     None is for datasets that can hold either: classification where the target has classes, otherwise regression.
+    ``stream``: it is one, so lengths in epochs are refused.
     """
 
     task: str | None
+    stream: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
