@@ -54,4 +54,6 @@ class FrechetDistance(Metric):
         ]
         # tr(sqrt(A B)) is the sum of the roots of the product's eigenvalues, which are real and not negative.
         shared = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
-        return (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace() - 2 * shared
+        spread = covariances[0].trace() + covariances[1].trace()
+        distance: Tensor = (means[0] - means[1]).square().sum() + spread - 2 * shared
+        return distance

@@ -25,7 +25,7 @@ class Lbfgs(optim.LBFGS):
     ) -> None:
         super().__init__(groups, lr=lr, history_size=history_size, line_search_fn=line_search_fn, **settings)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         first = self._params[0]
         kept = self.state.get(first) or self._room()
         self.state[first] = kept

@@ -37,7 +37,7 @@ class MuonWithAdamW(Optimizer):
                 member.state = self.state
                 self._members.append(member)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

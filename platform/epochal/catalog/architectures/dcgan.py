@@ -61,7 +61,7 @@ def _generator(params: DcganParams, outputs: int, smallest: tuple[int, int]) -> 
     for before, after in zip(upwards, [*upwards[1:], outputs], strict=True):
         net.extend([*_norm(params, before), nn.ReLU()])
         net.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=biased))
-    bounds = {"tanh": [nn.Tanh()], "sigmoid": [nn.Sigmoid()], "none": []}
+    bounds: dict[str, list[nn.Module]] = {"tanh": [nn.Tanh()], "sigmoid": [nn.Sigmoid()], "none": []}
     return net.extend(bounds[params.output])
 
 

@@ -133,14 +133,14 @@ class Ddpm(nn.Module):
         for level, stages in enumerate(self.down):
             if level:
                 kept.append(x := self.halving[level - 1](x))
-            for stage in stages:  # type: ignore[union-attr]
+            for stage in stages.children():
                 kept.append(x := stage(x, embedded))
         for stage in self.middle:
             x = stage(x, embedded)
         for level, stages in enumerate(self.up):
             if level:
                 x = self.doubling[level - 1](F.interpolate(x, scale_factor=2.0, mode="nearest"))
-            for stage in stages:  # type: ignore[union-attr]
+            for stage in stages.children():
                 x = stage(torch.cat([x, kept.pop()], dim=1), embedded)
         noise: Tensor = self.last(x)
         return noise
