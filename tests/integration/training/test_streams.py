@@ -67,7 +67,7 @@ def trained(
 ) -> tuple[dict[int, float], list[Report]]:
     component = Component(name="webdataset", params={"path": "train-*.tar", "input": "npy", "classes": pieces.CLASSES})
     control, recorder = Killed(after), MemoryRecorder()
-    setup = pieces.setup(job, pieces.dropping_mlp, data=load_data(component, shards))
+    setup = pieces.setup(job, data=load_data(component, shards))
     with contextlib.suppress(BrokenOffError):
         fit(setup, worker, folder, recorder, control, RESUMED)
     return dict(recorder.history.get("train/loss", [])), control.reports
@@ -90,9 +90,9 @@ def test_killed_it_goes_on_exactly(
     assert min(resumed) == 6
     assert sorted(whole) == list(range(1, 13))
     joined = killed | resumed
-    # Sums over another number of workers differ in their last bits; another sample would in the first.
-    assert [joined[step] for step in range(1, 13)] == pytest.approx([whole[step] for step in range(1, 13)], rel=1e-5) \
-        if before != after else joined == whole  # fmt: skip
+    # Sums over another number of workers differ in their last bits; with other samples nothing would agree.
+    for step, loss in whole.items():
+        assert joined[step] == (loss if before == after else pytest.approx(loss, rel=1e-5)), step
 
 
 def test_bad_records_are_named_by_who_read_them_and_too_many_fail_all(
