@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import local_s3
 from epochal.errors import UnreachableError, UsageError
 from epochal.server import log_store
 from epochal.server.log_store import LogStore, Stream
@@ -26,21 +27,8 @@ def printed(store: LogStore) -> bytes:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """Of an S3 server on this machine."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "nobody's")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        boto3.client("s3").create_bucket(Bucket="epochal")
-        yield "s3://epochal"
-        server.stop()
+    with local_s3.bucket() as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])

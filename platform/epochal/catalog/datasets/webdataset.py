@@ -254,7 +254,7 @@ def _listed(pattern: str) -> list[str]:
     import fsspec
 
     with reading(pattern, hint="is the address right, and what fsspec needs for it installed?"):
-        system, _, (path,) = fsspec.get_fs_token_paths(pattern, expand=False)
+        system, path = fsspec.core.url_to_fs(pattern)
         listed: list[Any] = system.glob(path)
         return sorted(system.unstrip_protocol(one) for one in listed)
 
