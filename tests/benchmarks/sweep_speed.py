@@ -39,6 +39,7 @@ def measure(rounds: int, quick: bool) -> Section:
         "Tune, function": partial(_peer, "Tune, function", "tune-function", few),
         "Tune, class": partial(_peer, "Tune, class", "tune-class", trials),
         "Tune, class, tuned": partial(_peer, "Tune, class, tuned", "tune-class-tuned", trials),
+        "Tune, class, MLflow": partial(_peer, "Tune, class, MLflow", "tune-class-recorded", trials),
     }
     raw = interleave(rounds, contenders)
     raw |= interleave(1, {"long": partial(_long, long)})
@@ -49,6 +50,7 @@ PROMISES = [
     Promise("epochal beside Tune's function API", "epochal, 2 slots", "Tune, function", 1 / 50),
     Promise("  beside its class API, actors reused", "epochal, 2 slots", "Tune, class", 1 / 5),
     Promise("  beside that, tuned", "epochal, 2 slots", "Tune, class, tuned", 1 / 5),
+    Promise("  beside that, recorded in MLflow as ours is", "epochal, 2 slots", "Tune, class, MLflow", 1 / 5),
     Promise("epochal, 1 slot, beside a plain loop", "epochal, 1 slot", "plain loop", 1 / 0.8),
     Promise("  beside Optuna in one process", "epochal, 1 slot", "Optuna"),
     Promise("unpacked, 2 slots, beside Tune's function API", "unpacked, 2 slots", "Tune, function"),

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
+from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
-from epochal.catalog.task import FeedsMetrics, Task
+from epochal.catalog.task import Draws, FeedsMetrics, Samples, Task
 from epochal.catalog.tasks import TASKS
 from epochal.errors import EpochalError
 
@@ -24,6 +25,9 @@ INFOS = (
     DataInfo(Field((6,)), Field((3,))),
     DataInfo(Field((6,)), Field((4,), torch.int64, classes=7)),
     DataInfo(Field((6,)), Field((2, 3), torch.int64, classes=7)),
+    DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7)),
+    DataInfo(Field((6,)), Field((4,), torch.int64, classes=7), {"counted": Field((4,), torch.uint8, classes=2)}),
+    DataInfo(Field((6,)), Field((2, 4)), {"labels": Field((2,), torch.int64, classes=4)}),
 )
 
 
@@ -64,7 +68,7 @@ class Latent(nn.Module):
         self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
         self.eval()  # drawn numbers would differ from pass to pass
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.encoder(x).chunk(2, -1)
         return mean, log_variance
 
@@ -91,10 +95,55 @@ class Frames(Plain):
         return super().forward(x).squeeze(-1)
 
 
+class Detecting(nn.Module):
+    """x: (batch, 6), to what is at four places of an image of 16 by 16 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4 * 8)
+
+    def forward(self, x: Tensor) -> Detections:
+        said = self.linear(x).unflatten(1, (4, 8))
+        places = torch.tensor([[4.0, 4, 8], [12, 4, 8], [4, 12, 8], [12, 12, 8]]).expand(len(x), -1, -1)
+        sides = said[..., 3:7].exp() * torch.tensor([-8.0, -8.0, 8.0, 8.0])
+        return Detections(said[..., :3], places[..., :2].repeat(1, 1, 2) + sides, said[..., 7], places)
+
+
+class Gan(nn.Module):
+    """x: (batch, 6), to a verdict (batch,)."""
+
+    latent = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = nn.Linear(2, 6), nn.Linear(6, 1)
+        self.eval()  # as for Latent
+
+    def generate(self, noise: Tensor) -> Tensor:
+        return self.generator(noise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.discriminator(x).flatten()
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("detection"):
+        return Detecting()
+    if entry is TASKS.get("adversarial"):
+        return Gan()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
-        return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
+        return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
     return Frames(info) if entry is TASKS.get("speech") else Plain(info)
+
+
+def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:
+    """A batch whose targets are what the task is for."""
+    batch = info.example(size)
+    if entry is TASKS.get("multi-label"):
+        batch["target"] = (batch["target"] > 0).float()
+    if entry is TASKS.get("detection"):
+        batch["target"] = torch.tensor([4.0, 4.0, 12.0, 12.0]) + batch["target"]
+    return batch
 
 
 def _fed(task: Task, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
@@ -115,7 +164,7 @@ def test_some_data_fits_and_other_data_is_refused(entry: TaskEntry) -> None:
 
 def test_the_loss_of_a_batch_is_the_sum_over_its_parts(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         model = _model(info, entry)
         parts = [
             {name: value[part] for name, value in batch.items()} for part in (slice(0, 3), slice(3, 3), slice(3, 10))
@@ -136,9 +185,20 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
         assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
 
 
+def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, model, batch = entry.build(entry.params(), info), _model(info, entry), _example(entry, info, 10)
+        if not isinstance(task, Draws):
+            continue
+        outputs = task.loss(model, batch).outputs.detach()
+        names = tuple(map(str, range(info.target.classes or 0)))
+        drawn = task.pictures(Samples(batch, outputs, names))
+        assert all(isinstance(one, str) or min(one.size) > 20 for one in drawn.values())
+
+
 def test_metrics_over_two_parts_are_those_over_the_whole(entry: TaskEntry) -> None:
     for info in _fitting(entry):
-        task, batch = entry.build(entry.params(), info), info.example(10)
+        task, batch = entry.build(entry.params(), info), _example(entry, info, 10)
         outputs = task.loss(_model(info, entry).eval(), batch).outputs
         whole, parts = task.metrics(), task.metrics()
         _fed(task, whole, outputs, batch)

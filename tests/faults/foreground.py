@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from agent_jobs import Curve, slowed
+from polling import until
 
 STEPS = 120
 SLOW_JOB = str(Path(__file__).parent / "slow_job" / "job.yaml")
@@ -61,15 +62,16 @@ class Foreground:
 
     def worker(self, rank: int, deadline: float = 90) -> psutil.Process:
         """The process of a rank, by the name it gives itself in ``ps``."""
-        end = time.monotonic() + deadline
-        while time.monotonic() < end:
+
+        def found() -> psutil.Process | None:
             for child in self.descendants():
                 if re.search(rf"\bepochal:\S+:rank{rank}\s*$", title(child)):
                     return child
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended early: {self.finish()}")
-            time.sleep(0.02)
-        raise AssertionError(f"no process of rank {rank}: {[title(child) for child in self.descendants()]}")
+            assert self.process.poll() is None, f"ended early: {self.finish()}"
+            return None
+
+        one: psutil.Process = until(found, f"a process of rank {rank} is there", deadline)
+        return one
 
     def descendants(self) -> list[psutil.Process]:
         try:

@@ -30,6 +30,7 @@ from epochal.training.control import NullControl
 from epochal.training.fit import fit
 from epochal.training.setup import prepare
 from epochal.training.worker import Worker
+from polling import until
 from training_gang import TestGang
 
 SWEEP = str(Path(__file__).parent / "slow_job" / "sweep.yaml")
@@ -131,6 +132,8 @@ class Swept:
         from mlflow import MlflowClient
 
         client, job = MlflowClient(self.tracking_uri), self.job
+        with suppress(AssertionError):  # MLflow hears of the end after the ledger
+            until(lambda: client.get_run(str(job.run_id)).info.status != "RUNNING", "its run is closed", 60)
         parent = client.get_run(str(job.run_id))
         if parent.info.status != "FINISHED":
             yield f"{job.id}: its run is {parent.info.status}"

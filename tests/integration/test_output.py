@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import epochal
+from polling import until
 
 WORKER = """
 import os, signal, subprocess, sys, time
@@ -42,10 +42,8 @@ def worker(path: Path, code: str) -> str:
 
 def settled(path: Path) -> str:
     """What is in the file once nobody writes to it: its relay has ended."""
-    deadline = time.monotonic() + 10
     mine = f"\0{path}\0".encode()
-    while any(mine in _command(name) for name in os.listdir("/proc") if name.isdigit()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not any(mine in _command(name) for name in os.listdir("/proc") if name.isdigit()), "its relay ends")
     return path.read_text(errors="replace")
 
 

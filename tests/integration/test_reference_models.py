@@ -91,15 +91,15 @@ def test_vit() -> None:
     theirs = transformers.ViTForImageClassification(config)
     names = {
         "vit.embeddings.cls_token": "cls_token", "vit.embeddings.position_embeddings": "pos_embed",
-        "vit.embeddings.patch_embeddings.projection": "patch_embed.proj", "vit.encoder.layer.": "blocks.",
-        "attention.output.dense": "attn.proj", "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2",
-        "layernorm_before": "norm1", "layernorm_after": "norm2", "vit.layernorm": "norm", "classifier": "head",
+        "vit.embeddings.patch_embeddings.projection": "patch_embed.proj", "vit.layers.": "blocks.",
+        "attention.o_proj": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2",
+        "vit.layernorm": "norm", "classifier": "head",
     }  # fmt: skip
     weights = renamed(theirs.state_dict(), names)
     for block in range(4):
         for kind in ("weight", "bias"):
-            attention = f"blocks.{block}.attention.attention"
-            parts = [weights.pop(f"{attention}.{one}.{kind}") for one in ("query", "key", "value")]
+            attention = f"blocks.{block}.attention"
+            parts = [weights.pop(f"{attention}.{one}_proj.{kind}") for one in "qkv"]
             weights[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat(parts)
     assert_same(ours("vit", IMAGES, weights), theirs, IMAGES.example(3)["input"])
 

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from epochal.catalog.architectures import ARCHITECTURES
-from epochal.catalog.data import DataInfo, LoadedData
+from epochal.catalog.data import DataInfo, LoadedData, targets_of
 from epochal.catalog.datasets import DATASETS
 from epochal.catalog.datasets.files import naming_warnings, reading
 from epochal.catalog.entry import Group
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
+from epochal.catalog.providers import build as provided
+from epochal.catalog.providers import is_provided
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
@@ -46,6 +50,8 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
         SpecError: the parameters are wrong, or do not fit the data.
         CodeError: the user's class cannot be imported, makes no ``nn.Module``, or one that waits for its first batch.
     """
+    if is_provided(model.name):
+        return _placed("model", lambda: provided(model.name, model.params, info))
     if is_import_path(model.name):
         built = _called(nn.Module, model, "model", info=info)
         waiting = [name for name, one in (*built.named_parameters(), *built.named_buffers()) if is_lazy(one)]
@@ -70,7 +76,7 @@ def load_data(data: Component, folder: Path) -> LoadedData:
         CodeError: the user's function cannot be imported or returns no ``LoadedData``.
     """
     if is_import_path(data.name):
-        return _called(LoadedData, data, "data", folder=folder)
+        return _counted(_called(LoadedData, data, "data", folder=folder))
     entry = DATASETS.get(data.name)
     params = validated(entry.params, data.params, "data.params")
     path = getattr(params, "path", None)
@@ -78,9 +84,18 @@ def load_data(data: Component, folder: Path) -> LoadedData:
 
     def read() -> LoadedData:
         with reading(source), naming_warnings(source):
-            return entry.build(params, folder)
+            return _counted(entry.build(params, folder))
 
     return _placed("data", read)
+
+
+def _counted(data: LoadedData) -> LoadedData:
+    """With the training samples of each class, of a sample or a pixel, where they are known without reading any."""
+    target, values = data.info.target, targets_of(data.train)
+    if target.classes is None or len(target.shape) not in (0, 2) or values is None or len(target.wrong_rows(values)):
+        return data
+    counts = tuple(torch.bincount(values.flatten().long(), minlength=target.classes).tolist())
+    return replace(data, info=replace(data.info, target=replace(target, counts=counts)))
 
 
 def build_task(task: Component | None, data: Component, info: DataInfo) -> Task:

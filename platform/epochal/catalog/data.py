@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from epochal.catalog.datasets.files import reading
+from epochal.catalog.stream import Stream
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
@@ -31,6 +32,8 @@ class Field:
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     classes: int | None = None
+    counts: tuple[int, ...] = field(default=(), compare=False)
+    """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
 
     @property
     def width(self) -> int:
@@ -75,6 +78,11 @@ class DataInfo:
     def fields(self) -> dict[str, Field]:
         """All, by name."""
         return {"input": self.input, "target": self.target, **self.more}
+
+    @property
+    def tokens(self) -> int:
+        """Of a sample, where its input is a sequence of token ids; else 0."""
+        return self.input.shape[0] if self.input.classes is not None and len(self.input.shape) == 1 else 0
 
     def call(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the model gives for the batch.
@@ -181,7 +189,10 @@ class LoadedData:
 
     ``digest`` identifies the content (hex); ``source`` says where it came from, for the MLflow dataset input;
     ``classes`` are the names of the target's, by their numbers, where they have any. ``doubts`` reads what takes some
-    time, for `plan`, and says what a person should look at before a training.
+    time, for `plan`, and says what a person should look at before a training. ``test`` is measured once, after the
+    training, and nothing is chosen by it.
+
+    Where there is a ``stream``, that is what is trained on, and ``train`` has some samples of it to look at beforehand.
     """
 
     train: Split
@@ -192,11 +203,20 @@ class LoadedData:
     understood: tuple[Understood, ...] = ()
     doubts: Callable[[], Iterable[str]] = tuple
     classes: tuple[str, ...] = ()
+    test: Split | None = None
+    stream: Stream | None = None
+
+    @property
+    def train_samples(self) -> int:
+        """How many there are to train on; 0 of a stream, which has no end."""
+        return len(self.train) if self.stream is None else 0
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train
         if self.validation is not None:
             yield "validation", self.validation
+        if self.test is not None:
+            yield "test", self.test
 
 
 class DataLoading(Protocol):

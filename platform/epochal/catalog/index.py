@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from epochal.catalog.providers import is_provided, provider
 from epochal.catalog.schema_model import model_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
 from epochal.spec.corners import Point, corners, in_order, problems_at
@@ -186,6 +187,8 @@ def _choice(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
 
 
 def _problems(named: _Named, with_code: bool) -> list[Problem]:
+    if named.kind == "architecture" and is_provided(named.name):
+        return _provided_problems(named, with_code)
     if is_import_path(named.name) and named.kind in _OWN_CODE:
         return _own_code_problems(named, with_code)
     known = _index()[named.kind]
@@ -202,6 +205,16 @@ def _problems(named: _Named, with_code: bool) -> list[Problem]:
     words = named.kind.replace("_", " ")
     hint = did_you_mean(named.name, tuple(known))
     return [Problem(f"{named.path}.name", f"no {words} is named {named.name!r}", value=named.name, hint=hint)]
+
+
+def _provided_problems(named: _Named, with_code: bool) -> list[Problem]:
+    """Of a library's model; its parameters are checked where it is installed and the model is built."""
+    try:
+        provider(named.name)
+    except NotFoundError as error:
+        return [Problem(f"{named.path}.name", error.message, value=named.name, hint=error.hint)]
+    library, _, model = named.name.partition("/")
+    return _own_code_problems(replace(named, name=model), with_code) if library == "keras" else []
 
 
 def _own_code_problems(named: _Named, with_code: bool) -> list[Problem]:

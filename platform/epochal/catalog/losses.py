@@ -6,7 +6,7 @@ by the batch's weight this is what torch's ``reduction="mean"`` gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from epochal.catalog.entry import LossEntry, Params
 from epochal.registry import Registry
 
-ClassWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+Weights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -28,8 +28,9 @@ class NoParams(Params):
 
 
 class WeightedParams(Params):
-    class_weights: ClassWeights | None = None
-    """What a sample of each class counts for, in the order of the classes; null counts each for one."""
+    class_weights: Weights | Literal["balanced"] | None = None
+    """What a sample of each class counts for, in the order of the classes; null counts each for one, and `balanced`
+    makes the training samples of each class count for the same together."""
 
 
 class CrossEntropyParams(WeightedParams):
@@ -42,6 +43,28 @@ class MultiMarginParams(WeightedParams):
     """Power of the margin's violation."""
     margin: Positive = 1.0
     """How far the target's output should be above the others."""
+
+
+class FocalParams(WeightedParams):
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    """How much less a sample counts the surer the model is of it; 0 is cross entropy."""
+
+
+class SigmoidFocalParams(Params):
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    """How much less a value counts the surer the model is of it; 0 is binary cross entropy."""
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What a target of 1 counts for, and one of 0 for the rest to 1; null counts both for one. The paper's is 0.25."""
+
+
+class CategoricalHingeParams(Params):
+    margin: Positive = 1.0
+    """How far the target's output should be above the highest of the others."""
+
+
+class BinaryParams(Params):
+    pos_weight: Weights | None = None
+    """What a target of 1 counts for beside one of 0, for each of a sample's values; null is 1."""
 
 
 class SmoothL1Params(Params):
@@ -63,9 +86,20 @@ class PoissonParams(Params):
     """Added to the rate before its logarithm is taken, where `log_input` is false."""
 
 
+def balanced(counts: Sequence[int]) -> list[float]:
+    """Weights with which classes of so many samples count alike: samples / (classes * samples of the class).
+
+    A class without any has the weight of one sample.
+    """
+    total = sum(counts)
+    return [total / (len(counts) * max(count, 1)) for count in counts]
+
+
 def weights_of(params: WeightedParams, like: Tensor) -> Tensor | None:
-    """The class weights as a tensor (classes,) on the device of ``like``."""
-    return None if params.class_weights is None else _vector(tuple(params.class_weights), like.device)
+    """The class weights as a tensor (classes,) on the device of ``like``; ``chosen_loss`` has made numbers of them."""
+    if params.class_weights is None or params.class_weights == "balanced":
+        return None
+    return _vector(tuple(params.class_weights), like.device)
 
 
 @lru_cache(maxsize=16)
@@ -100,6 +134,46 @@ def _multi_margin(params: MultiMarginParams, output: Tensor, target: Tensor) -> 
     return F.multi_margin_loss(output, target, params.p, params.margin, weights_of(params, output), reduction="sum")
 
 
+def _focal(params: FocalParams, output: Tensor, target: Tensor) -> Tensor:
+    log_p = output.log_softmax(1).gather(1, target[:, None])[:, 0]
+    losses = -_unsure(log_p, params.gamma) * log_p
+    weights = weights_of(params, output)
+    return losses.sum() if weights is None else (losses * weights[target]).sum()
+
+
+def _unsure(log_p: Tensor, gamma: float) -> Tensor:
+    """(1 - p) ** gamma; never of zero, where a power below 1 has no gradient."""
+    return torch.expm1(log_p).neg().clamp_min(torch.finfo(log_p.dtype).tiny) ** gamma
+
+
+def _sigmoid_focal(params: SigmoidFocalParams, output: Tensor, target: Tensor) -> Tensor:
+    losses = sigmoid_focal(output, target, params.gamma, params.alpha)
+    return losses.sum() / prod(output.shape[1:])
+
+
+def sigmoid_focal(output: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
+    """The focal loss (Lin et al. 2017) of each value's sigmoid, in the shape of ``output`` and ``target``."""
+    entropy = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+    p = output.sigmoid()
+    right = p * target + (1 - p) * (1 - target)
+    losses = entropy * (1 - right).clamp_min(torch.finfo(output.dtype).tiny) ** gamma
+    return losses if alpha is None else losses * (alpha * target + (1 - alpha) * (1 - target))
+
+
+def _categorical_hinge(params: CategoricalHingeParams, output: Tensor, target: Tensor) -> Tensor:
+    if not len(output):  # no maximum over an empty batch
+        return output.sum()
+    own = output.gather(1, target[:, None])
+    others = output.scatter(1, target[:, None], -torch.inf).amax(dim=1, keepdim=True)
+    return (others - own + params.margin).clamp_min(0).sum()
+
+
+def _bce_with_logits(params: BinaryParams, output: Tensor, target: Tensor) -> Tensor:
+    weights = None if params.pos_weight is None else _vector(tuple(params.pos_weight), output.device)
+    total = F.binary_cross_entropy_with_logits(output, target, pos_weight=weights, reduction="sum")
+    return total / prod(output.shape[1:])
+
+
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn."
 
 CROSS_ENTROPY = LossEntry(
@@ -126,6 +200,22 @@ MULTI_MARGIN = LossEntry(
     build=_multi_margin,
     target_kind="class",
 )
+FOCAL = LossEntry(
+    summary="Cross entropy in which samples count the less the surer the model is of them, for rare classes",
+    source="Lin et al. 2017, Focal loss for dense object detection, https://arxiv.org/abs/1708.02002",
+    params=FocalParams,
+    build=_focal,
+    target_kind="class",
+    weight=_sum_of_weights,
+    scalars=("gamma",),
+)
+CATEGORICAL_HINGE = LossEntry(
+    summary="How far the highest of the other classes comes within a margin of the target's",
+    source="Crammer and Singer 2001, On the algorithmic implementation of multiclass kernel-based vector machines",
+    params=CategoricalHingeParams,
+    build=_categorical_hinge,
+    target_kind="class",
+)
 
 
 def _real(loss: Callable[..., Tensor], params: type[Params], summary: str, name: str) -> LossEntry:
@@ -138,7 +228,7 @@ def _real(loss: Callable[..., Tensor], params: type[Params], summary: str, name:
 
 
 MSE = _real(F.mse_loss, NoParams, "Mean squared error", "MSELoss")
-L1 = _real(F.l1_loss, NoParams, "Mean absolute error", "L1Loss")
+L1 = _real(F.l1_loss, NoParams, "Mean absolute error; `mae` and `l1` are the same", "L1Loss")
 SMOOTH_L1 = _real(
     F.smooth_l1_loss, SmoothL1Params, "Squared near zero and absolute beyond, with slope 1", "SmoothL1Loss"
 )
@@ -146,11 +236,20 @@ HUBER = _real(F.huber_loss, HuberParams, "Squared near zero and absolute beyond,
 POISSON_NLL = _real(
     F.poisson_nll_loss, PoissonParams, "Negative log likelihood of counts, Poisson distributed", "PoissonNLLLoss"
 )
-BCE_WITH_LOGITS = _real(
-    F.binary_cross_entropy_with_logits,
-    NoParams,
-    "Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
-    "BCEWithLogitsLoss",
+BCE_WITH_LOGITS = LossEntry(
+    summary="Binary cross entropy of each output's sigmoid, for targets between 0 and 1",
+    source=f"{_DOCS}BCEWithLogitsLoss.html",
+    params=BinaryParams,
+    build=_bce_with_logits,
+    target_kind="real",
+)
+SIGMOID_FOCAL = LossEntry(
+    summary="Binary cross entropy in which values count the less the surer the model is of them, for rare labels",
+    source="Lin et al. 2017, Focal loss for dense object detection, https://arxiv.org/abs/1708.02002",
+    params=SigmoidFocalParams,
+    build=_sigmoid_focal,
+    target_kind="real",
+    scalars=("gamma",),
 )
 
 LOSSES: Registry[LossEntry] = Registry(
@@ -159,11 +258,15 @@ LOSSES: Registry[LossEntry] = Registry(
         "cross_entropy": "epochal.catalog.losses:CROSS_ENTROPY",
         "nll": "epochal.catalog.losses:NLL",
         "multi_margin": "epochal.catalog.losses:MULTI_MARGIN",
+        "focal": "epochal.catalog.losses:FOCAL",
+        "categorical_hinge": "epochal.catalog.losses:CATEGORICAL_HINGE",
         "mse": "epochal.catalog.losses:MSE",
         "l1": "epochal.catalog.losses:L1",
+        "mae": "epochal.catalog.losses:L1",
         "smooth_l1": "epochal.catalog.losses:SMOOTH_L1",
         "huber": "epochal.catalog.losses:HUBER",
         "poisson_nll": "epochal.catalog.losses:POISSON_NLL",
         "bce_with_logits": "epochal.catalog.losses:BCE_WITH_LOGITS",
+        "sigmoid_focal": "epochal.catalog.losses:SIGMOID_FOCAL",
     },
 )

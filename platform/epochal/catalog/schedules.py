@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import cos, inf, log, pi
 from typing import Annotated, Any, Literal
 
@@ -171,6 +172,11 @@ def _inverse_sqrt(params: InverseSqrtParams, step: int, total: int) -> float:
 
 
 def _reduce_on_plateau(params: ReduceOnPlateauParams, step: int, total: int, seen: Sequence[float]) -> float:
+    return _reduced(params, tuple(seen))
+
+
+@lru_cache(maxsize=16)  # between two validations all steps ask for the same
+def _reduced(params: ReduceOnPlateauParams, seen: tuple[float, ...]) -> float:
     sign = 1 if params.mode == "min" else -1
     factor, best, stale, cooling = 1.0, inf, 0, 0
     for value in seen:

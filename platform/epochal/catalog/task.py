@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +13,7 @@ from epochal.catalog.data import Batch
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:  # only a validation has to wait for its import
+    from PIL.Image import Image
     from torchmetrics import MetricCollection
 
 
@@ -51,6 +53,31 @@ class Task(Protocol):
         the task says how: see ``FeedsMetrics``."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One loss of an optimizer step, with the parameters that are trained on it: shell patterns of their names."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """A task whose step has several losses, one after another on the same batch: a GAN's has two.
+
+    Each parameter that is trained belongs to one phase, and changes before the next phase begins. ``train/loss`` is the
+    sum over the phases, beside ``train/<phase>_loss``.
+    """
+
+    phases: Sequence[Phase]
+
+    def loss(self, model: nn.Module, batch: Batch, phase: Phase | None = None) -> Loss:
+        """That of one phase; None, as in validation, is all of them together."""
+
+    def metrics(self) -> MetricCollection:
+        """As ``Task.metrics``."""
+
+
 @runtime_checkable
 class FeedsMetrics(Protocol):
     """A task whose metrics take something else than its outputs and ``batch["target"]``."""
@@ -76,6 +103,17 @@ class TellsMetrics(Protocol):
 
 
 @runtime_checkable
+class ChecksTargets(Protocol):
+    """A task that not every value suits which the target's field may have."""
+
+    suitable: str
+    """What its targets are, in words."""
+
+    def unsuitable(self, targets: Tensor) -> Tensor:
+        """The rows of ``targets`` (batch, *shape) that are something else: (rows,)."""
+
+
+@runtime_checkable
 class TakesScalars(Protocol):
     """A task whose loss takes some of its numbers as tensors too, so that trials which differ in them train as one."""
 
@@ -85,6 +123,31 @@ class TakesScalars(Protocol):
 
     def with_scalars(self, values: Mapping[str, Tensor]) -> Task:
         """The same task with these, each a scalar, in place of its own."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some validation samples to draw, on the CPU, and what the model gave for them (``Loss.outputs``).
+
+    ``classes`` are the names of the target's, empty where it has none. ``model`` is the one that is trained, in
+    evaluation, for tasks that show what it makes by itself; None where one worker alone cannot run it.
+    """
+
+    batch: Batch
+    outputs: Any
+    classes: tuple[str, ...] = ()
+    model: nn.Module | None = None
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A task that shows what its model does. What goes wrong here ends no training."""
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Pictures and texts, by the names of their files without the ending.
+
+        Steps wait for it, of which it may take a fiftieth; random numbers are drawn from a generator of its own.
+        """
 
 
 def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:

@@ -231,7 +231,7 @@ class _Trials:
             folder=folder,
             recorder=self._recorder(folder),
             control=_TrialControl(self._context.control, segment.trial, ends),
-            segment=Segment(True, until, segment.saved, segment.beats),
+            segment=Segment(True, until, segment.saved, segment.beats, trial=True),
         )
 
     def _told(self, member: Member, outcome: FitResult | Exception, why_alone: str) -> Done | Failed:

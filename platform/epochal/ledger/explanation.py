@@ -53,9 +53,10 @@ def explain(
     grows = any(one.groups for one in clusters)
     play = _Play(clusters, stages, usage, short_of(ordered, running, clusters, quotas) if grows else Shortage())
     for job in ordered:
-        say = play.look(job)
         if only in (None, job.id):
-            yield job.id, say()
+            yield job.id, play.look(job)()
+        elif not play.waits_again(job):
+            play.look(job)
 
 
 def _seen_from(cluster: Cluster, running: Iterable[Running]) -> list[Running]:
@@ -118,6 +119,15 @@ class _Play:
     stages: list[_Stage]
     usage: Usage
     shortage: Shortage
+    passed: dict[tuple[object, ...], list[_Stage]] = field(default_factory=dict)
+    """Where a job of each kind has had to wait since one started last."""
+
+    def waits_again(self, job: Waiting) -> bool:
+        """Whether a job like it has had its turn, and had to wait: it has to as well, which takes no look."""
+        stages = self.passed.get(_kind(job))
+        for stage in stages or ():
+            stage.waiting.append(job.id)
+        return stages is not None
 
     def look(self, job: Waiting) -> Callable[[], Why]:
         """Give the job its turn; what there is to say of it, until the next has had its own."""
@@ -134,7 +144,9 @@ class _Play:
                 before = stage.scan.started
                 told = partial(_starts, tuple(one.id for one in before[-AHEAD:][::-1]), len(before))
                 stage.start(job)
+                self.passed.clear()
                 return told
+        self.passed[_kind(job)] = possible
         waits = [(stage, stage.wait(job)) for stage in possible]
         if not possible or job.id in self.shortage.waits:
             return partial(self._not_here, job, reach)
@@ -158,6 +170,10 @@ class _Play:
         anew = f"`epochal stop {job.id}`, then `epochal retry {job.id}` begins anew elsewhere"
         change = f"start {there[0] if there else 'an agent'} there; {anew}"
         return Why(WhyKind.OTHER_STORAGE, message, change=change)
+
+
+def _kind(job: Waiting) -> tuple[object, ...]:
+    return job.priority, job.demand, job.user, job.queue, job.storage
 
 
 def _no_agent() -> Why:

@@ -37,6 +37,11 @@ class Data(Component):
 
     loader_workers: Annotated[int, Field(ge=0, le=128)] = 0
     """Processes a worker uses to load data; 0 loads in the training process."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What becomes of a record that cannot be read: `fail` ends the job and names it; `skip` names it, takes the next
+    one in its place, and in a validation leaves it out."""
+    max_errors: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
+    """With `skip`: of more such records the job fails. Each worker counts a record once, and their counts are added."""
 
 
 class ParameterGroup(Section):
@@ -133,13 +138,16 @@ class Train(Section):
     """How often the validation data is gone through."""
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
-    """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
+    """Weights to start from: a job (its id, name, or MLflow run), a checkpoint folder or a `.safetensors` file."""
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""
     varying_buffers: list[str] = []
     """Buffers that a forward pass writes from the samples of its worker, as shell patterns over their names (`bank.*`):
     each forward pass begins with the first worker's, so that the result depends on the number of workers."""
+    export: Literal["last", "best"] = "last"
+    """Whose weights the model is exported, packaged for MLflow and tested with: those of the last step, or of the step
+    where the objective was best. A file beside them has the others."""
     freeze: list[str] = []
     """Parameters that are not trained, as shell patterns over their names: `features.*`."""
 

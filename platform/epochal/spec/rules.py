@@ -95,6 +95,17 @@ def best_needs_an_objective(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("checkpoint.keep.best", message, value=keep.best, hint=sweep_rules.ADD_OBJECTIVE)
 
 
+def best_weights_are_kept(spec: JobSpec) -> Iterator[Problem]:
+    if spec.train.export != "best":
+        return
+    if spec.objective is None:
+        message, hint = "needs an objective to tell which weights are best", sweep_rules.ADD_OBJECTIVE
+        yield Problem("train.export", message, value="best", hint=hint)
+    elif spec.checkpoint.keep.best == 0:
+        message = "needs a checkpoint of the best step, and checkpoint.keep.best is 0"
+        yield Problem("train.export", message, value="best", hint="remove checkpoint.keep.best")
+
+
 def fsdp_needs_workers(spec: JobSpec) -> Iterator[Problem]:
     if spec.resources.strategy == "fsdp" and spec.resources.max_workers == 1:
         yield Problem("resources.strategy", "fsdp shards the model over workers, and there is one", value="fsdp",
@@ -188,6 +199,7 @@ RULES: tuple[Rule, ...] = (
     Rule(local_norm_needs_parts, reads=("train.batch_norm", "train.micro_batch_size", "resources.workers")),
     Rule(unused_parameters_are_ddps, reads=("train.find_unused_parameters", "resources.strategy")),
     Rule(best_needs_an_objective, reads=("checkpoint.keep.best", "objective")),
+    Rule(best_weights_are_kept, reads=("train.export", "checkpoint.keep.best", "objective")),
     Rule(fsdp_needs_workers, reads=("resources.strategy", "resources.workers")),
     Rule(fp16_needs_gpus, reads=("train.precision", "resources.gpus_per_worker")),
     Rule(elastic_in_order, reads=("resources.workers",)),
@@ -206,6 +218,7 @@ SWEEP_RULES: tuple[Rule, ...] = (
     Rule(sweep_rules.needs_an_objective, reads=("sweep", "objective")),
     Rule(sweep_rules.a_fixed_number_of_workers, reads=("sweep", "resources.workers")),
     Rule(sweep_rules.packs_have_one_worker, reads=("sweep.pack", "resources.workers")),
+    Rule(sweep_rules.trials_export_their_last_weights, reads=("sweep.space", "sweep.points", "train.export")),
     Rule(sweep_rules.paths_exist, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.paths_apart, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.bounds_in_order, reads=("sweep.space",)),

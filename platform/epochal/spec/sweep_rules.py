@@ -41,6 +41,15 @@ def packs_have_one_worker(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("sweep.pack", message, value=spec.sweep.pack, hint="remove it, or set resources.workers to 1")
 
 
+def trials_export_their_last_weights(spec: JobSpec) -> Iterator[Problem]:
+    """By their last validation they are compared, and those of a best step are not kept."""
+    searched = {*_searched(spec), *(path for point in _points(spec) for path in point)}
+    if spec.sweep is not None and (spec.train.export == "best" or "train.export" in searched):
+        message = "trials of a sweep are compared by their last weights, and keep no others"
+        hint = "remove it, and use it in a job that trains the best point"
+        yield Problem("train.export", message, value="best", hint=hint)
+
+
 def paths_exist(spec: JobSpec) -> Iterator[Problem]:
     for path, entry in _searched(spec).items():
         if (problem := _path_problem(path, f"sweep.space.{path}")) is not None:

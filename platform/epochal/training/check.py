@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from epochal.catalog.data import LoadedData, TensorSplit, targets_of
-from epochal.catalog.task import Task, TellsMetrics
+from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
+from epochal.catalog.losses import balanced
+from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
@@ -19,10 +21,12 @@ from epochal.training.data_summary import ClassCount, DataSummary
 @dataclass(frozen=True)
 class Checked:
     """``left_out`` are metrics (without ``val/``) that cannot be computed on the validation data there is, each with
-    the reason; ``notes`` is what a person should know beforehand."""
+    the reason; ``left_out_of_test`` those that cannot be on the test data; ``notes`` is what a person should know
+    beforehand."""
 
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out_of_test: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
@@ -31,15 +35,18 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
         SpecError: with everything for which the training would end, or come to nothing.
         CodeError: the user's task cannot make its metrics.
     """
-    left_out = _unmeasurable(data, task)
+    left_out = _unmeasurable(data.validation, task)
+    of_test = {name: why.replace("validation ", "") for name, why in _unmeasurable(data.test, task).items()}
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
-    targets = () if decides else _wrong_targets(data)
-    problems = [*_too_few(spec, data), *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    targets = () if decides else _wrong_targets(data, task)
+    size = _has_no_epochs(spec) if data.stream is not None else _too_few(spec, data)
+    problems = [*size, *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
-    return Checked(left_out, (*told, *_notes(spec, data), *(() if decides else _unseen(data))))
+    told += [f"test/{name} is left out: {why}" for name, why in of_test.items()]
+    return Checked(left_out, (*told, *_notes(spec, data), *(() if decides else _unseen(data))), of_test)
 
 
 def summarized(dataset: str, data: LoadedData, notes: Sequence[str] = ()) -> DataSummary:
@@ -49,8 +56,9 @@ def summarized(dataset: str, data: LoadedData, notes: Sequence[str] = ()) -> Dat
         dataset=dataset,
         source=data.source,
         digest=data.digest,
-        train_samples=len(data.train),
+        train_samples=data.train_samples,
         validation_samples=len(data.validation) if data.validation is not None else 0,
+        test_samples=len(data.test) if data.test is not None else 0,
         # A class that is counted is not told twice.
         understood=tuple(one for one in data.understood if not classes or one.taken_for != "class"),
         classes=classes,
@@ -63,7 +71,7 @@ def _classes(data: LoadedData) -> tuple[ClassCount, ...]:
     counts: list[list[int]] = []
     if target.shape or target.classes is None:
         return ()
-    for split in (data.train, data.validation):
+    for split in (data.train, data.validation, data.test):
         values = targets_of(split) if split is not None else torch.empty(0)
         if values is None:
             return ()
@@ -92,34 +100,59 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
             yield Problem("data", told, hint="give a tensor for each field")
 
 
+def _has_no_epochs(spec: JobSpec) -> Iterator[Problem]:
+    told = "the data is a stream, which has no epochs"
+    if spec.train.epochs is not None:
+        yield Problem("train.epochs", told, value=spec.train.epochs, hint="give train.steps in its place")
+    intervals = {"train.validate_every": spec.train.validate_every, "checkpoint.every": spec.checkpoint.every}
+    for path, every in intervals.items():
+        if every.unit == "epochs":
+            yield Problem(path, told, value=str(every), hint="give steps or a time: 500steps, 10m")
+
+
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     samples, batch = len(data.train), spec.train.global_batch_size
-    if samples < batch:
+    if data.stream is not None:
+        yield f"the data is a stream: what is told of its samples beforehand is that of {samples:,}"
+    elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
-    validated, workers = len(data.validation or ()), spec.resources.max_workers
-    if 0 < validated < workers:
-        yield f"there are {validated} validation samples for {workers} workers: each goes through all of them"
+    counts = data.info.target.counts
+    loss = spec.task.params.get("loss") if spec.task is not None else None
+    if isinstance(loss, Mapping) and loss.get("class_weights") == "balanced" and counts:
+        names = data.classes or map(str, range(len(counts)))
+        weights = (f"{name} {weight:.4g}" for name, weight in zip(names, balanced(counts), strict=True))
+        yield f"class_weights: balanced counts a sample of each class for: {', '.join(weights)}"
+    workers = spec.resources.max_workers
+    for part, split in data.splits():
+        if part != "train" and 0 < len(split) < workers:
+            yield f"there are {len(split)} {part} samples for {workers} workers: each goes through all of them"
+    if spec.sweep is not None and data.test is not None:
+        yield "the test samples are left alone: a sweep chooses by validation; train its best point to measure them"
 
 
 def _unseen(data: LoadedData) -> Iterator[str]:
-    train, held_out = targets_of(data.train), targets_of(data.validation) if data.validation else None
-    target = data.info.target
-    if target.classes is None or target.shape or train is None or held_out is None:
-        return
-    if len(rows := (~torch.isin(held_out, train)).flatten().nonzero().flatten()):
-        told = f"{len(rows):,} of {len(held_out):,} validation samples are of classes that no training sample has"
-        yield f"{told}: sample {rows[0]} is of class {held_out.flatten()[rows[0]]}"
+    train, target = targets_of(data.train), data.info.target
+    for part, split in data.splits():
+        held_out = targets_of(split)
+        if part == "train" or target.classes is None or target.shape or train is None or held_out is None:
+            continue
+        if len(rows := (~torch.isin(held_out, train)).flatten().nonzero().flatten()):
+            told = f"{len(rows):,} of {len(held_out):,} {part} samples are of classes that no training sample has"
+            yield f"{told}: sample {rows[0]} is of class {held_out.flatten()[rows[0]]}"
 
 
-def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
+def _wrong_targets(data: LoadedData, task: Task) -> Iterator[Problem]:
     """As far as the targets are known without reading samples."""
     target = data.info.target
+    expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
+    wrong_rows: Callable[[Tensor], Tensor] = target.wrong_rows
+    if isinstance(task, ChecksTargets):
+        expected, wrong_rows = task.suitable, task.unsuitable
     for part, split in data.splits():
         values = targets_of(split)
         if values is None or not len(values):
             continue
-        if len(rows := target.wrong_rows(values)):
-            expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
+        if len(rows := wrong_rows(values)):
             found = values[rows[0]].tolist()
             count = f"{len(rows):,} of {len(values):,} targets of the {part} samples"
             message = f"{count} are not {expected}: sample {rows[0]} has {found}"
@@ -131,10 +164,10 @@ def _wrong_targets(data: LoadedData) -> Iterator[Problem]:
         yield Problem("data", f"the target{name} has one class: there is nothing to tell apart", hint=hint)
 
 
-def _unmeasurable(data: LoadedData, task: Task) -> Mapping[str, str]:
-    if not isinstance(task, TellsMetrics) or data.validation is None:
+def _unmeasurable(split: Split | None, task: Task) -> Mapping[str, str]:
+    if not isinstance(task, TellsMetrics) or split is None:
         return {}
-    told = task.unmeasurable(len(data.validation), targets_of(data.validation))
+    told = task.unmeasurable(len(split), targets_of(split))
     return {name: why for name, why in told.items() if name in task.metric_names}
 
 

@@ -19,11 +19,12 @@ _LONGEST = 500
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many samples of a class there are to train and to validate on."""
+    """How many samples of a class there are to train, to validate and to test on."""
 
     name: str
     train: int
     validation: int
+    test: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class DataSummary:
     more_understood: int = 0
     more_classes: int = 0
     more_notes: int = 0
+    test_samples: int = 0
 
     def first(self, most: int) -> DataSummary:
         """With ``most`` of each list at the most, the target among the parts that are kept."""
@@ -76,7 +78,7 @@ class DataSummary:
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
-        samples = f"{self.train_samples:,} samples to train on, {self.validation_samples:,} to validate on"
+        samples = split_text(self.train_samples, self.validation_samples, self.test_samples)
         yield from aligned([["data", self.dataset], ["source", self.source], ["split", samples]])
         if self.understood:
             yield ""
@@ -85,12 +87,24 @@ class DataSummary:
             yield from _more(self.more_understood, "parts of the data")
         if self.classes:
             yield ""
-            counts = [[one.name, f"{one.train:,}", f"{one.validation:,}"] for one in self.classes]
-            yield from aligned([["CLASS", "TRAIN", "VALIDATION"], *counts])
+            columns = 3 if self.test_samples else 2
+            counts = [[one.train, one.validation, one.test][:columns] for one in self.classes]
+            rows = [[one.name, *(f"{n:,}" for n in row)] for one, row in zip(self.classes, counts, strict=True)]
+            yield from aligned([["CLASS", "TRAIN", "VALIDATION", "TEST"][: columns + 1], *rows])
             yield from _more(self.more_classes, "classes")
         for note in self.notes:
             yield f"\nnote: {note}"
         yield from _more(self.more_notes, "notes")
+
+
+def split_text(train: int, validation: int, test: int) -> str:
+    """How many samples there are; of none to train on it is a stream: otherwise that is refused.
+
+    >>> split_text(1437, 360, 0)
+    '1,437 samples to train on, 360 to validate on'
+    """
+    held = f"{train:,} samples to train on" if train else "a stream of samples to train on"
+    return f"{held}, {validation:,} to validate on{f', {test:,} to test' if test else ''}"
 
 
 def tidy(text: str) -> str:

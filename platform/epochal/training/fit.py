@@ -9,6 +9,7 @@ from typing import Literal
 from epochal.tracking.recorder import Recorder
 from epochal.training import seeding
 from epochal.training.control import Control
+from epochal.training.ending import leave
 from epochal.training.loop import Loop
 from epochal.training.segment import WHOLE, Segment
 from epochal.training.setup import Setup
@@ -20,9 +21,9 @@ class FitResult:
     """How a training ended: the same on every worker.
 
     ``state`` is "reached" at the end of a segment after which there is more to train. ``metrics`` are those of the
-    newest validation and the ``train/loss`` of the step before it; ``best`` is the objective's best
-    value and the step it was seen at. ``weights`` is the file of the final weights, relative to the job's folder, None
-    where the training was stopped, goes on, or was not to write them.
+    newest validation, the ``train/loss`` of the step before it, and those of the test samples; ``best`` is the
+    objective's best value and the step it was seen at. ``weights`` is the file of the weights that are exported,
+    relative to the job's folder, None where the training was stopped, goes on, or was not to write them.
     """
 
     state: Literal["completed", "stopped", "reached"]
@@ -60,14 +61,14 @@ def fit(
 
 def ended(loop: Loop) -> FitResult:
     """The result of a loop that has come to its end; writes the final weights where they are wanted."""
-    weights = loop.export() if loop.completed and loop.beats else None
+    weights, tested = leave(loop) if loop.completed and loop.beats else (None, {})
     state, best = loop.state, loop.state.best
     return FitResult(
         state="completed" if loop.completed else "stopped" if loop.stopped else "reached",
         step=state.step,
         total_steps=loop.total_steps,
-        epochs=state.step / loop.sampler.steps_per_epoch,
-        metrics=dict(state.metrics),
+        epochs=loop.epochs(state.step),
+        metrics={**state.metrics, **tested},
         best=(best.value, best.step) if best is not None and best.value is not None else None,
         early_stopped=state.out_of_patience,
         weights=weights,

@@ -72,6 +72,8 @@ def _alone(stepper: Stepper, loaded: Loaded) -> tuple[Tensor, str]:
 
 def _unlike(steppers: Sequence[Stepper]) -> str:
     shapes = [_shapes(stepper.strategy.module) for stepper in steppers]
+    if any(type(stepper) is not Stepper for stepper in steppers):
+        return "its step is several passes, each with an update of its own"
     if any(one != shapes[0] for one in shapes):
         return "the trials' models differ in their parameters or buffers"
     if len({type(stepper.optimizer) for stepper in steppers}) > 1:

@@ -8,7 +8,7 @@ takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -52,6 +52,9 @@ class Strategy(Protocol):
         Raises:
             TrainingError: parameters are left out in some steps only, and the spec does not say so.
         """
+
+    def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
+        """The context of a phase, in which the parameters of these names alone get gradients."""
 
     def accumulating(self) -> AbstractContextManager[object]:
         """The context of a micro-batch that is not the last of its step: gradients stay on the worker."""
@@ -103,6 +106,9 @@ class Single:
     def run(self, compute: Callable[[], Result]) -> Result:
         return compute()
 
+    def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
+        return training_only(self.module, trained)
+
     def accumulating(self) -> AbstractContextManager[object]:
         return nullcontext()
 
@@ -123,6 +129,19 @@ class Single:
 
     def barrier(self) -> None:
         return
+
+
+@contextmanager
+def training_only(module: nn.Module, names: Collection[str]) -> Iterator[None]:
+    """Within the block no other parameter of the ``module`` requires a gradient."""
+    others = [one for name, one in module.named_parameters() if one.requires_grad and name not in names]
+    for one in others:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in others:
+            one.requires_grad_(True)
 
 
 class Many(Single):
@@ -204,6 +223,20 @@ class DDP(Many):
             compile_in_place(self.module)
         self._looked = self.train.find_unused_parameters
         self._replica = _Replica(self.module, find_unused=self._looked)
+        self._phases: dict[frozenset[str], tuple[_Replica, bool]] = {}
+
+    @contextmanager
+    def only(self, trained: frozenset[str]) -> Iterator[None]:
+        """A phase has a replica of its own, which knows of its parameters only and so waits for no others'."""
+        with super().only(trained):
+            if not self._phases:
+                self._replica.release()
+            if trained not in self._phases:
+                looked = self.train.find_unused_parameters
+                self._phases[trained] = _Replica(self.module, find_unused=looked, synchronise=False), looked
+            self._replica, self._looked = self._phases[trained]
+            yield
+            self._phases[trained] = self._replica, self._looked
 
     def run(self, compute: Callable[[], Result]) -> Result:
         if not torch.is_grad_enabled():

@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from epochal.training import seeding
+from epochal.training.keyed_order import KeyedOrder
+
+MOST_HELD = 2**24
+"""Samples whose order is held in memory, in 128 MiB; that of more is computed as it is needed."""
 
 
 class Position(NamedTuple):
@@ -65,17 +71,20 @@ class Sampler:
         """Where a training is after ``step`` optimizer steps."""
         return Position(*divmod(step, self.steps_per_epoch))
 
-    def order(self, epoch: int) -> torch.Tensor:
-        """The samples in the order of one epoch: (size,) of int64."""
-        generator = torch.Generator().manual_seed(seeding.derive(self.seed, "order", epoch))
-        return torch.randperm(self.size, generator=generator)
+    def order(self, epoch: int) -> NDArray[np.int64] | KeyedOrder:
+        """The samples in the order of one epoch: slices of it are (length,) of int64."""
+        seed = seeding.derive(self.seed, "order", epoch)
+        if self.size > MOST_HELD:
+            return KeyedOrder(self.size, seed)
+        # As NumPy has it: a slice of that is a list in a quarter of the time.
+        return torch.randperm(self.size, generator=torch.Generator().manual_seed(seed)).numpy()
 
     def shares(self, rank: int, world_size: int, first: int, last: int) -> Iterator[Share]:
         """The shares of one worker for the steps ``first`` (included) to ``last`` (excluded)."""
         step = first
         while step < last:
             epoch = self.position(step).epoch
-            order = self.order(epoch).numpy()  # a slice of it is a list in a quarter of the time
+            order = self.order(epoch)
             end = min(last, (epoch + 1) * self.steps_per_epoch)
             while step < end:
                 position = self.position(step)

@@ -14,13 +14,15 @@ class Segment:
     ``until`` is counted from the beginning of the training, not from where it goes on; None for all of it. What the
     learning rate is at a step does not depend on it. ``saved``: whether the state at the end is saved, for whoever goes
     on from there; a segment that was stopped before always saves. ``beats``: the final weights are written only where
-    the objective is better than this.
+    the objective is better than this. ``trial``: it is one of a sweep, which chooses by what it validates: its test
+    samples are left alone, and of its weights only the last are kept.
     """
 
     resume: bool = False
     until: Interval | None = None
     saved: bool = True
     beats: float | None = None
+    trial: bool = False
 
     def last_step(self, total_steps: int, steps_per_epoch: int) -> int:
         """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_
@@ -67,6 +68,13 @@ class FSDP(Many):
             self._spread()
         result: Result = self._computation(compute)
         return result
+
+    def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
+        # After a validation the outermost part is still gathered: its whole parameters would not hear of it.
+        for part in self._computation.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+        return super().only(trained)
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         norm = clip_grad_norm_(parameters, limit)

@@ -45,13 +45,15 @@ def loss_of(task: Task, model: nn.Module, batch: Batch) -> Loss:
 
 
 class Stepper:
-    """Runs optimizer steps on global batches."""
+    """Runs optimizer steps on global batches. ``precision`` is one that it shares with others."""
 
-    def __init__(self, task: Task, optimizer: Optimizer, strategy: Strategy, train: Train) -> None:
+    def __init__(
+        self, task: Task, optimizer: Optimizer, strategy: Strategy, train: Train, precision: Precision | None = None
+    ) -> None:
         self.task = task
         self.optimizer = optimizer
         self.strategy = strategy
-        self.precision = Precision(train.precision, strategy.worker.device, strategy.gradient_scale)
+        self.precision = precision or Precision(train.precision, strategy.worker.device, strategy.gradient_scale)
         self.micro_batch_size = train.micro_batch_size
         self.limit = train.clip_grad_norm
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -63,6 +65,15 @@ class Stepper:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         return float(self.optimizer.defaults["lr"] * factor)
+
+    def step(self, loaded: Loaded, mark: Callable[[], None]) -> tuple[Gradients, Tensor | None]:
+        """One step; what ``gradients`` and ``update`` give.
+
+        ``mark`` is called twice: before the workers first exchange gradients, and before the last update.
+        """
+        gradients = self.gradients(loaded, mark)
+        mark()
+        return gradients, self.update()
 
     def gradients(self, loaded: Loaded, together: Callable[[], None] = lambda: None) -> Gradients:
         """Leave the gradient of the global batch's mean loss in the parameters.

@@ -1,4 +1,4 @@
-"""Loss and metrics of the validation split, the same whatever the number of workers."""
+"""Loss and metrics of the validation or test split, the same whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,10 @@ from epochal.catalog.data import Batch
 from epochal.catalog.task import FeedsMetrics
 from epochal.errors import TrainingError, some
 from epochal.redaction import named
+from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
+from epochal.training.pictures import Keeper, Kept
 from epochal.training.precision import Precision
 from epochal.training.setup import Setup
 from epochal.training.step import loss_of
@@ -29,15 +31,31 @@ _log = logging.getLogger(__name__)
 
 
 class Validation:
-    """Passes over the validation split. ``tick`` is called after each batch.
+    """Passes over the validation split, or the ``part`` called ``test``. ``tick`` is called after each batch.
 
     A metric that fails is left out, and the others go on: ``failed`` says of each why.
     """
 
-    def __init__(self, setup: Setup, loader: Loader, strategy: Strategy, precision: Precision, batch_size: int) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        strategy: Strategy,
+        precision: Precision,
+        batch_size: int,
+        part: Literal["val", "test"],
+        left_out: LeftOut,
+    ) -> None:
         self.failed: dict[str, str] = {}
+        self.keeps = False
+        """Whether some of this worker's samples are ``kept``, to be drawn."""
+        self.kept = Kept([], [])
+        data, checked = setup.data, setup.checked
+        split = (data.validation or data.train) if part == "val" else (data.test or data.train)
+        processes, seed = setup.spec.data.loader_workers, setup.spec.train.seed
+        loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
+        self._part = part
         self._task = setup.task
-        self._left_out = setup.checked.left_out
+        self._left_out = checked.left_out if part == "val" else checked.left_out_of_test
         self._loader = loader
         self._strategy = strategy
         self._precision = precision
@@ -46,7 +64,7 @@ class Validation:
         self._shared = len(loader.split) >= strategy.worker.world_size
 
     def run(self, tick: Callable[[], None], forgiving: bool = False) -> dict[str, float]:
-        """``val/loss`` and ``val/<metric>`` of the model as it is, the same numbers on every worker.
+        """``val/loss`` and ``val/<metric>`` (or ``test/...``) of the model as it is, the same numbers on every worker.
 
         No sample counts twice: workers with fewer samples are not given more to make up for it. A ``forgiving`` one
         gives nothing where a worker cannot go through its samples; not so where workers run the model in lockstep.
@@ -62,7 +80,7 @@ class Validation:
             if not forgiving or self._strategy.lockstep:
                 raise
             broken, totals = named(error), torch.zeros(2, dtype=torch.float64)
-            _log.warning("the validation failed", exc_info=True)
+            _log.warning("measuring %s failed", self._part, exc_info=True)
         finally:
             module.train()
         wrong = torch.tensor([broken != "", *(name in self.failed for name in names)], dtype=torch.float64)
@@ -101,6 +119,7 @@ class Validation:
         totals = torch.zeros(2, dtype=torch.float64, device=self._strategy.worker.device)
         logs: dict[str, Tensor] = {}
         feeds = self._feeds(metrics)
+        keeper = Keeper(len(self._loader.split) // (self._strategy.worker.world_size if self._shared else 1))
         for loaded in self._batches():
             if loaded.size or self._strategy.lockstep:
                 with self._precision.forward():
@@ -108,10 +127,13 @@ class Validation:
             if loaded.size:
                 outputs = tree_map_only(Tensor, _in_full, loss.outputs)
                 self._each({name: partial(feed, outputs, loaded.batch) for name, feed in feeds.items()})
+                if self.keeps:
+                    keeper.add(loaded.batch, outputs)
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
                 logs = {name: value.double() + logs.get(name, 0.0) for name, value in loss.logs.items()}
             tick()
+        self.kept = keeper.kept
         if taken := {"loss", *feeds} & logs.keys():
             raise TrainingError(f"the task logs {some(sorted(taken))}, a metric of it too", "name it otherwise")
         return totals.cpu(), logs
@@ -131,7 +153,7 @@ class Validation:
                 try:
                     call()
                 except Exception as error:
-                    _log.warning("the metric val/%s failed", name, exc_info=True)
+                    _log.warning("the metric %s/%s failed", self._part, name, exc_info=True)
                     self.failed[name] = named(error)
 
     def _batches(self) -> Iterable[Loaded]:
@@ -156,7 +178,7 @@ class Validation:
     def _agreed(self, values: dict[str, float]) -> dict[str, float]:
         """The first worker's: decisions follow from these, so that workers have to hold the very same numbers."""
         numbers = self._strategy.broadcast(torch.tensor(list(values.values()), dtype=torch.float64)).tolist()
-        return {f"val/{name}": number for name, number in zip(values, numbers, strict=True)}
+        return {f"{self._part}/{name}": number for name, number in zip(values, numbers, strict=True)}
 
 
 def _in_full(tensor: Tensor) -> Tensor:

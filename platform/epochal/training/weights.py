@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from epochal.errors import CheckpointError, TrainingError, did_you_mean, some
 from epochal.files import sync
@@ -21,7 +22,9 @@ from epochal.training import checkpoint, tensors
 
 FILE = Path("model") / "weights.safetensors"
 LAST = Path("model") / "last.safetensors"
-"""Where ``FILE`` has others: of a training with ``train.average``."""
+"""Where ``FILE`` has others: of a training with ``train.average``, or ``train.export: best``."""
+BEST = Path("model") / "best.safetensors"
+"""Those of the objective's best step, where ``FILE`` has others."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,13 @@ class Matched:
     unexpected: tuple[str, ...]
     """In the file only."""
     reshaped: tuple[str, ...]
-    """In both, but of different shapes: they keep their initial values."""
+    """In both, but of different shapes, as a head for other classes: they keep their initial values."""
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    """Of those the two shapes, in words."""
+
+    @property
+    def complete(self) -> bool:
+        return not (self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -47,7 +56,7 @@ class Matched:
         }
         for label, names in labels.items():
             if names:
-                parts.append(f"{len(names)} {label}: {some(names, 5)}")
+                parts.append(f"{len(names)} {label}: {some([name + self.shapes.get(name, '') for name in names], 5)}")
         return "; ".join(parts)
 
 
@@ -69,10 +78,18 @@ def start_from(model: nn.Module, path: Path) -> Matched:
         missing=tuple(name for name in own if name not in given),
         unexpected=tuple(name for name in given if name not in own),
         reshaped=tuple(name for name in own if name in shared and name not in fitting),
+        shapes={
+            name: f" ({_size(given[name])} in the file, {_size(own[name])} in the model)"
+            for name in shared
+            if name not in fitting
+        },
     )
-    complete = not (matched.missing or matched.unexpected or matched.reshaped)
-    _log.log(logging.INFO if complete else logging.WARNING, "weights from %s: %s", path, matched)
+    _log.log(logging.INFO if matched.complete else logging.WARNING, "weights from %s: %s", path, matched)
     return matched
+
+
+def _size(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -108,6 +125,24 @@ def _of_checkpoint(path: Path) -> dict[str, Tensor]:
     weights = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     tensors.load(weights, path)
     return {name.removeprefix(kind): weights[name] for kind in kinds for name in weights if name.startswith(kind)}
+
+
+def put(module: nn.Module, path: Path) -> None:
+    """Give a model, wrapped as it may be, the weights of a checkpoint; the means of them, where it has some. Every
+    worker calls it.
+
+    Raises:
+        CheckpointError: it is that of another model.
+    """
+    state: dict[str, Any] = {name: one for name, one in get_model_state_dict(module).items() if isinstance(one, Tensor)}
+    there = tensors.stored(path)
+    means = {name for name in state if tensors.AVERAGE + name in there}
+    # A tied weight has one mean, and several names.
+    tied = {tensors.local(state[name]).data_ptr(): name for name in means if tensors.local(state[name]).numel()}
+    owners = {name: tied.get(tensors.local(one).data_ptr(), name) for name, one in state.items()}
+    kinds = {name: tensors.AVERAGE if owner in means else tensors.MODEL for name, owner in owners.items()}
+    tensors.load({kinds[name] + owners[name]: one for name, one in state.items()}, path)
+    set_model_state_dict(module, state)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -223,13 +223,39 @@ def test_what_systems_and_programs_leave_beside_pictures_is_no_sample(tmp_path: 
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation", "dev"])
-def test_a_split_is_known_by_its_names_and_test_is_left_out(tmp_path: Path, val: str) -> None:
+def test_a_split_is_known_by_its_names(tmp_path: Path, val: str) -> None:
     _images(tmp_path / "unpacked" / "Train", "cat", "dog", count=3)
     _images(tmp_path / "unpacked" / val, "cat", count=2)
     _images(tmp_path / "unpacked" / "test", "cat", "dog", count=9)
     data = _load("image-folder", tmp_path, path=".")
     assert (len(data.train), len(data.validation or ())) == (6, 2)
-    assert data.understood[-1].note == "test"
+    assert data.test is not None
+    assert len(data.test) == 18
+
+
+@pytest.mark.parametrize("inside", ["", "unknown"])
+def test_test_images_without_labels_are_left_out(tmp_path: Path, inside: str) -> None:
+    _images(tmp_path / "train", "cat", "dog", count=5)
+    _images(tmp_path / "test", inside, count=3)
+    data = _load("image-folder", tmp_path, path=".")
+    assert data.test is None
+    assert (data.understood[-1].taken_for, data.understood[-1].note) == ("left out", "test")
+
+
+def test_files_of_their_own_are_tested(tmp_path: Path) -> None:
+    for name, rows in (("train", 10), ("test", 3)):
+        lines = [f"{10 * row},{row % 2}" for row in range(rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["size,label", *lines]))
+    table = _load("csv", tmp_path, path="train.csv", target="label", test_path="test.csv")
+    assert table.test is not None
+    assert table.validation is not None
+    assert (len(table.train), len(table.validation), len(table.test)) == (8, 2, 3)
+    x = np.arange(10.0)[:, None]
+    np.savez(tmp_path / "arrays.npz", x=x, y=np.arange(10) % 2, x_test=x[:4], y_test=np.arange(4) % 2)
+    arrays = _load("npz", tmp_path, path="arrays.npz", validation=0, test=0.5)
+    assert arrays.validation is None
+    assert arrays.test is not None
+    assert (len(arrays.train), len(arrays.test)) == (10, 4)
 
 
 def test_a_share_is_held_out_where_a_split_has_no_val(tmp_path: Path) -> None:

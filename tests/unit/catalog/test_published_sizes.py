@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from epochal.catalog.architectures.gnn import INPUTS, graph_fields
 from epochal.catalog.architectures.seq2seq import SIZES as SEQ2SEQ
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
@@ -22,10 +23,15 @@ def tokens(vocabulary: int, length: int, target: Field | None = None) -> DataInf
 GPT2, LLAMA2, LLAMA3 = tokens(50257, 1024), tokens(32000, 16), tokens(128256, 16)
 BERT = tokens(30522, 512, Field((), torch.int64, 2))
 
+CORA = DataInfo(Field((4, 1433)), Field((4,), torch.int64, 7), graph_fields(4), INPUTS)
+
 TORCHVISION = "https://docs.pytorch.org/vision/stable/models.html"
 TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
 HUB = "https://huggingface.co/"
 TURC = "https://github.com/google-research/bert"
+
+FACES = DataInfo(Field((3, 64, 64)), Field(()))
+DCGAN = "https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"
 
 SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("resnet", {"depth": 18}, IMAGENET, 11_689_512, TORCHVISION),
@@ -45,9 +51,24 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("llama", {"size": "7b"}, LLAMA2, 6_738_415_616, f"{HUB}meta-llama/Llama-2-7b-hf"),
     ("llama", {"size": "13b"}, LLAMA2, 13_015_864_320, f"{HUB}meta-llama/Llama-2-13b-hf"),
     ("llama", {"size": "8b"}, LLAMA3, 8_030_261_248, f"{HUB}meta-llama/Meta-Llama-3-8B"),
+    ("gnn", {"layer": "gcn"}, CORA, 23_063, "Kipf and Welling 2017, section 6: 1,433 features, 16 hidden, 7 classes"),
+    (
+        "gnn",
+        {"layer": "gat", "hidden": 8},
+        CORA,
+        92_373,
+        "https://github.com/pyg-team/pytorch_geometric examples/gat.py",
+    ),
     ("bert", {"size": "tiny"}, BERT, 4_385_920, f"{TURC} (4.4 million)"),
     ("bert", {"size": "base"}, BERT, 109_482_240, f"{HUB}google-bert/bert-base-uncased"),
     ("bert", {"size": "large"}, BERT, 335_141_888, f"{HUB}google-bert/bert-large-uncased"),
+    (
+        "dcgan",
+        {"latent": 100},
+        FACES,
+        3_576_704 + 2_765_568,
+        DCGAN,
+    ),  # generator and discriminator, as the tutorial prints them
 ]
 """Of BERT without its output layer, which is for the task at hand."""
 

@@ -9,12 +9,14 @@ from test_policy import (
     CLUSTER,
     DEMANDS,
     FOUR_FREE,
+    MANY_ALIKE,
     NONE_FREE,
     NOW,
     ONE_FREE,
     QUEUE,
     QUOTAS,
     RUNNING,
+    SOME_QUOTAS,
     job,
     node,
     running,
@@ -173,6 +175,14 @@ def test_why_agrees_with_the_decision(queue: list[Waiting], taken: list[Running]
     assert now == ([decision.start] if decision.start else [])
     if decision.preempt:
         assert found[decision.holder].kind is WhyKind.STARTS_NEXT
+
+
+@given(MANY_ALIKE, RUNNING, CLUSTER, SOME_QUOTAS)
+def test_of_one_it_says_what_it_says_of_it_among_all(queue, taken, nodes, quotas) -> None:
+    """Though those ahead of it that wait like others before them are not looked at one by one."""
+    clusters = [Cluster(nodes, tuple(taken)), Cluster((node(4, free=2, name="far"),))]
+    for identity, one in explain(queue, taken, clusters, quotas, NOW):
+        assert dict(explain(queue, taken, clusters, quotas, NOW, only=identity)) == {identity: one}
 
 
 @given(DEMANDS, CLUSTER)

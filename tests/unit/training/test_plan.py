@@ -56,8 +56,8 @@ def test_a_plan_tells_what_each_column_is_taken_for(tmp_path: Path) -> None:
         ("y", "target, class", 0),
     ]
     assert list(planned.as_dict()["classes"]) == [
-        {"name": "p", "train": 2, "validation": 0},
-        {"name": "q", "train": 2, "validation": 0},
+        {"name": "p", "train": 2, "validation": 0, "test": 0},
+        {"name": "q", "train": 2, "validation": 0, "test": 0},
     ]
 
 

@@ -30,5 +30,8 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
+        "detector": "epochal.catalog.architectures.detector:ENTRY",
+        "gnn": "epochal.catalog.architectures.gnn:ENTRY",
+        "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
     },
 )

@@ -40,9 +40,9 @@ def build(params: AirPassengersParams, folder: Path) -> LoadedData:
     """input: (window, 1) and target: (horizon,), logarithms of the numbers, shifted and scaled to mean 0 and deviation
     1 of the months before validation begins."""
     series = torch.tensor(PASSENGERS, dtype=torch.float64).log()
-    train, validation = windows(series[:, None], params.window, params.horizon, params.validation)
     digest = digest_of({"series": series, "shape": torch.tensor([params.window, params.horizon])})
-    return loaded(train, validation, "air passengers", digest)
+    parts = windows(series[:, None], params.window, params.horizon, params)
+    return loaded(*parts, source="air passengers", digest=digest)
 
 
 ENTRY = Dataset(

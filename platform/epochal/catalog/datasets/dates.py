@@ -31,7 +31,7 @@ FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
 
 class DatesParams(PartitionParams):
     samples: Annotated[int, Bounds(ge=1, le=1_000_000)] = 8000
-    """How many dates, both parts together; days from 1900 to 2099."""
+    """How many dates, all parts together; days from 1900 to 2099."""
 
 
 def build(params: DatesParams, folder: Path) -> LoadedData:
@@ -47,7 +47,9 @@ def build(params: DatesParams, folder: Path) -> LoadedData:
     info = pair_info(batch, len(SPECIAL) + len(WRITTEN), len(SPECIAL) + len(ISO))
     shown = zip(written[:3], made, strict=False)
     understood = tuple(Understood(text, "input", note=f"target: {day}") for text, day in shown)
-    return LoadedData(*parts(batch, params), info, digest_of(batch), "dates", understood, classes=(*SPECIAL, *ISO))
+    train, validation, test = parts(batch, params)
+    classes = (*SPECIAL, *ISO)
+    return LoadedData(train, validation, info, digest_of(batch), "dates", understood, classes=classes, test=test)
 
 
 def _written(day: date, form: str) -> str:

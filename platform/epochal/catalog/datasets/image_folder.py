@@ -1,4 +1,4 @@
-"""Your own images in folders: one folder a class, or the folders ``train`` and ``val`` with such folders inside."""
+"""Your own images in folders: one folder a class, or the folders ``train``, ``val`` and ``test`` with such inside."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field as Bounds
+from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing
-from epochal.catalog.datasets.in_memory import PartitionParams
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.datasets.in_memory import PartitionParams, three_parts
 from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -36,16 +39,28 @@ _PARTS = {
 """What a split's folder of that name is, in any case of letters."""
 Labelled = list[tuple[Path, int]]
 """Pictures with the numbers of their classes."""
+
+
+class _Parts(NamedTuple):
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+
+    @property
+    def all(self) -> Labelled:
+        return [*self.train, *self.validation, *self.test]
+
+
 _LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 _LAYOUT = """it is understood with the pictures of each class in a folder of its own:
     pets/cat/01.png  pets/dog/01.png
-or split already, of which test is left out, and without val a share of train is held out:
+or split already; without val, a share of train is held out:
     pets/train/cat/01.png  pets/val/cat/02.png  pets/test/cat/03.png"""
 
 
 class ImageFolderParams(PartitionParams):
     path: Annotated[str, Bounds(min_length=1)]
-    """The folder; relative to the spec's folder. It holds one folder a class, or `train` and `val` with such."""
+    """The folder; relative to the spec's folder. It holds one folder a class, or `train`, `val`, `test` with such."""
     size: Annotated[list[Annotated[int, Bounds(ge=1, le=8192)]], Bounds(min_length=2, max_length=2)] = [32, 32]
     """Height and width in pixels that every image is resized to."""
     mode: Literal["rgb", "grayscale"] = "rgb"
@@ -62,14 +77,18 @@ class ReadImage:
 
     def __call__(self, index: int) -> Batch:
         """input: (channels, height, width) from 0 to 1; target: the class."""
-        from PIL import Image
-
         path, label = self.files[index]
-        height, width = self.size
-        seen = picture(path) if self.mode == "rgb" else picture(path).convert("L")
-        resized = seen.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized, dtype=np.float32).reshape(height, width, -1) / 255
-        return {"input": torch.from_numpy(pixels.transpose(2, 0, 1).copy()), "target": torch.tensor(label)}
+        return {"input": pixels(picture(path), self.size, self.mode), "target": torch.tensor(label)}
+
+
+def pixels(seen: Image, size: tuple[int, int], mode: str) -> Tensor:
+    """The picture resized to ``size`` (height, width): (channels, height, width) from 0 to 1, one channel or three."""
+    from PIL import Image
+
+    height, width = size
+    resized = (seen if mode == "rgb" else seen.convert("L")).resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(resized, dtype=np.float32).reshape(height, width, -1) / 255
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
 def build(params: ImageFolderParams, folder: Path) -> LoadedData:
@@ -81,26 +100,33 @@ def build(params: ImageFolderParams, folder: Path) -> LoadedData:
     if "train" not in parts:
         classes = _classes(root)
         others: list[Path] = []
-        return _loaded(params, root, classes, *_held_out(_files(root, classes, others), params), others)
+        return _loaded(params, root, classes, _held_out(_files(root, classes, others), params), others)
     train = parts["train"]
-    others = [path for name, path in parts.items() if name == "test"]
+    others = []
     if beside := [path for path in _folders(root) if path not in parts.values()]:
         raise _not_understood(
             root, f"has {_names(beside)} beside {shown(train)}: is it a class, or a part of the data?"
         )
     classes = _classes(train)
     files = _files(train, classes, others)
-    if "val" not in parts:
-        return _loaded(params, root, classes, *_held_out(files, params), others)
-    apart = parts["val"]
-    if unknown := [path for path in _folders(apart) if path.name not in classes]:
-        raise EpochalError(f"{shown(apart)} has classes that the training images lack: {_names(unknown)}")
-    return _loaded(params, root, classes, files, _files(apart, classes, others, all_of_them=False), others)
+    apart: dict[str, Labelled] = {}
+    for name in ("val", "test"):
+        if name not in parts:
+            continue
+        unknown = [path for path in _folders(parts[name]) if path.name not in classes]
+        if name == "val" and unknown:
+            raise EpochalError(f"{shown(parts[name])} has classes that the training images lack: {_names(unknown)}")
+        if name == "test" and (unknown or not _folders(parts[name])):  # without labels, as contests give it
+            others.append(parts[name])
+        else:
+            apart[name] = _files(parts[name], classes, others, all_of_them=False)
+    taken = {param: 0.0 for name, param in (("val", "validation"), ("test", "test")) if name in apart}
+    made = _held_out(files, params.model_copy(update=taken))
+    split = _Parts(made.train, apart.get("val", made.validation), apart.get("test", made.test))
+    return _loaded(params, root, classes, split, others)
 
 
-def _loaded(
-    params: ImageFolderParams, root: Path, classes: list[str], train: Labelled, validation: Labelled, others: list[Path]
-) -> LoadedData:
+def _loaded(params: ImageFolderParams, root: Path, classes: list[str], parts: _Parts, others: list[Path]) -> LoadedData:
     height, width = params.size
     channels = 3 if params.mode == "rgb" else 1
     info = DataInfo(input=Field((channels, height, width)), target=Field((), torch.int64, len(classes)))
@@ -110,40 +136,40 @@ def _loaded(
         return SampleSplit(len(files), read, torch.tensor([label for _, label in files]))
 
     return LoadedData(
-        split(train),
-        split(validation) if validation else None,
+        split(parts.train),
+        split(parts.validation) if parts.validation else None,
         info,
-        _digest(root, [*train, *validation]),
+        _digest(root, parts.all),
         shown(root),
-        _understood(root, classes, train, validation, others),
-        doubts=partial(_doubts, root, train, validation),
+        _understood(root, classes, parts, others),
+        doubts=partial(_doubts, root, parts),
         classes=tuple(shown(Path(name)) for name in classes),
+        test=split(parts.test) if parts.test else None,
     )
 
 
-def _understood(
-    root: Path, classes: list[str], train: Labelled, validation: Labelled, others: list[Path]
-) -> tuple[Understood, ...]:
-    counts = [Counter(label for _, label in files) for files in (train, validation)]
-    doubt = _deeper(root, classes, [*train, *validation])
+def _understood(root: Path, classes: list[str], parts: _Parts, others: list[Path]) -> tuple[Understood, ...]:
+    counts = [Counter(label for _, label in files) for files in parts]
+    doubt = _deeper(root, classes, parts.all)
     found = []
     for label, name in enumerate(classes):
-        note = f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate{doubt}"
+        tested = f", {counts[2][label]:,} to test" if parts.test else ""
+        note = f"{counts[0][label]:,} to train on, {counts[1][label]:,} to validate{tested}{doubt}"
         found.append(Understood(shown(Path(name)), "class", note=note))
     if others:
         found.append(Understood(f"{len(others):,} others", "left out", note=_names(others)))
     return tuple(found)
 
 
-def _doubts(root: Path, train: Labelled, validation: Labelled) -> Iterator[str]:
-    """Pictures, byte by byte the same, that are in two classes, or on both sides of the split."""
-    labels, held_out = dict([*train, *validation]), {path for path, _ in validation}
+def _doubts(root: Path, parts: _Parts) -> Iterator[str]:
+    """Pictures, byte by byte the same, that are in two classes, or on both sides of a split."""
+    labels, part_of = dict(parts.all), {path: part for part, files in enumerate(parts) for path, _ in files}
     groups = [list(labels)]
     for content in (_size, _start, _whole):
         groups = [alike for group in groups for alike in _grouped(group, content)]
     pairs: dict[str, list[str]] = {"in two classes": [], "on both sides of the split": []}
     for alike in groups:
-        for where, kind in zip(pairs, (labels.__getitem__, held_out.__contains__), strict=True):
+        for where, kind in zip(pairs, (labels.__getitem__, part_of.__getitem__), strict=True):
             if other := next((path for path in alike if kind(path) != kind(alike[0])), None):
                 pairs[where].append(" and ".join(shown(path.relative_to(root)) for path in (alike[0], other)))
     for where, found in pairs.items():
@@ -256,10 +282,9 @@ def _not_understood(root: Path, why: str) -> EpochalError:
     return EpochalError(f"{shown(root)} {why}", _LAYOUT)
 
 
-def _held_out(files: Labelled, params: ImageFolderParams) -> tuple[Labelled, Labelled]:
-    labels = torch.tensor([label for _, label in files])
-    train, validation = partition(len(files), params.validation, params.seed, labels)
-    return [files[index] for index in train.tolist()], [files[index] for index in validation.tolist()]
+def _held_out(files: Labelled, params: ImageFolderParams) -> _Parts:
+    parts = three_parts(len(files), params, torch.tensor([label for _, label in files]))
+    return _Parts(*([files[index] for index in part.tolist()] for part in parts))
 
 
 def _digest(root: Path, files: Labelled) -> str:
@@ -282,7 +307,7 @@ def _size(path: Path) -> int:
 
 
 ENTRY = Dataset(
-    summary="Your own images: one folder a class, or train and val with such folders",
+    summary="Your own images: one folder a class, or train, val and test with such folders",
     source="https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html",
     params=ImageFolderParams,
     build=build,

@@ -1,11 +1,11 @@
-"""From whole arrays to a dataset: standardised, digested, in a training and a validation part."""
+"""From whole arrays to a dataset: standardised, digested, in a training, a validation and a test part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from torch import Tensor
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, Split, TensorSplit
 from epochal.catalog.datasets.partition import partition
 from epochal.catalog.entry import Params
-from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
 MANY = 20
@@ -23,10 +22,12 @@ MANY = 20
 
 
 class PartitionParams(Params):
-    """Parameters of every dataset that makes its own validation part."""
+    """Parameters of every dataset that makes its own validation and test parts."""
 
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.2
     """Share of the samples held out for validation; 0 trains on all of them and validates on none."""
+    test: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
+    """Share of the samples that are measured once, after the training; the same ones whatever `validation` is."""
     seed: Annotated[int, Bounds(ge=0, lt=2**32)] = 0
     """Which samples are held out; apart from the training's seed, so that runs can be compared."""
 
@@ -48,26 +49,63 @@ class Arrays:
         return {"input": self.input, "target": self.target, **self.more}
 
 
-def held_out(arrays: Arrays, params: PartitionParams) -> tuple[Arrays, Arrays | None]:
-    """The training and the validation part."""
+class Parts(NamedTuple):
+    """Of one dataset; None where nothing is in it."""
+
+    train: Arrays
+    validation: Arrays | None
+    test: Arrays | None = None
+
+    def map(self, apply: Callable[[Arrays], Arrays]) -> Parts:
+        """Each of them as ``apply`` makes it."""
+        return Parts(apply(self.train), *(apply(part) if part is not None else None for part in self[1:]))
+
+
+def held_out(arrays: Arrays, params: PartitionParams) -> Parts:
+    """The parts as ``params`` has their shares."""
     labels = arrays.target if arrays.classes is not None and arrays.target.dim() == 1 else None
-    train, validation = partition(len(arrays.target), params.validation, params.seed, labels)
-    return arrays.at(train), arrays.at(validation) if len(validation) else None
+    train, validation, test = three_parts(len(arrays.target), params, labels)
+    return Parts(arrays.at(train), *(arrays.at(part) if len(part) else None for part in (validation, test)))
+
+
+def shared_out(arrays: Arrays, params: PartitionParams, validation: Arrays | None, test: Arrays | None) -> Parts:
+    """The parts, of which some may be there ``apart``: those have no share of ``arrays``."""
+    taken = {name: 0.0 for name, part in (("validation", validation), ("test", test)) if part is not None}
+    made = held_out(arrays, params.model_copy(update=taken))
+    return Parts(made.train, validation or made.validation, test or made.test)
+
+
+def three_parts(count: int, params: PartitionParams, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorted indices of the training, the validation and the test samples. The test samples are taken first, so that
+    they are the same whatever share is validated on.
+
+    Raises:
+        EpochalError: nothing is left to train on.
+    """
+    if params.validation + params.test >= 1:
+        told = f"data.params: validation ({params.validation:g}) and test ({params.test:g}) leave nothing to train on"
+        raise EpochalError(told, "together they are below 1")
+    rest, test = partition(count, params.test, params.seed, labels)
+    share = params.validation / (1 - params.test)
+    train, validation = partition(len(rest), share, params.seed, labels if labels is None else labels[rest])
+    return rest[train], rest[validation], test
 
 
 def parts(
     batch: Batch, params: PartitionParams, labels: Tensor | None = None
-) -> tuple[TensorSplit, TensorSplit | None]:
-    """The training and the validation part of samples of any fields; of each class alike where ``labels`` are given."""
-    train, validation = partition(len(batch["target"]), params.validation, params.seed, labels)
-    chosen = [TensorSplit({name: tensor[part] for name, tensor in batch.items()}) for part in (train, validation)]
-    return chosen[0], chosen[1] if len(validation) else None
+) -> tuple[TensorSplit, TensorSplit | None, TensorSplit | None]:
+    """The training, the validation and the test part of samples of any fields; of each class alike where ``labels``
+    are given."""
+    chosen = three_parts(len(batch["target"]), params, labels)
+    train, *held = (TensorSplit({name: tensor[rows] for name, tensor in batch.items()}) for rows in chosen)
+    validation, test = (part if len(part) else None for part in held)
+    return train, validation, test
 
 
 def standardized(
-    train: Arrays, validation: Arrays | None, input: bool = True, target: bool = False
-) -> tuple[Arrays, Arrays | None]:
-    """Both parts in float32, shifted and scaled to mean 0 and deviation 1 of the training part, value by value.
+    train: Arrays, validation: Arrays | None, test: Arrays | None = None, input: bool = True, target: bool = False
+) -> Parts:
+    """All parts in float32, shifted and scaled to mean 0 and deviation 1 of the training part, value by value.
 
     A value that never changes becomes 0. In float32 only at the end: it has 24 bits, of which values that differ by
     little beside what they have in common (years, money, positions on Earth) would spend most on that.
@@ -78,18 +116,19 @@ def standardized(
     def apply(part: Arrays) -> Arrays:
         return replace(part, input=_scaled(part.input, scale_input), target=_scaled(part.target, scale_target))
 
-    return apply(train), apply(validation) if validation is not None else None
+    return Parts(train, validation, test).map(apply)
 
 
 def loaded(
     train: Arrays,
     validation: Arrays | None,
+    test: Arrays | None = None,
+    *,
     source: str,
     digest: str,
     vocabulary: int | None = None,
-    understood: tuple[Understood, ...] = (),
 ) -> LoadedData:
-    """The dataset of two parts. ``vocabulary`` is for inputs that are token ids.
+    """The dataset of these parts. ``vocabulary`` is for inputs that are token ids.
 
     Raises:
         EpochalError: there are no training samples.
@@ -100,8 +139,10 @@ def loaded(
         input=Field(tuple(train.input.shape[1:]), train.input.dtype, vocabulary),
         target=Field(tuple(train.target.shape[1:]), train.target.dtype, train.classes),
     )
-    rest: Split | None = TensorSplit(validation.batch()) if validation is not None else None
-    return LoadedData(TensorSplit(train.batch()), rest, info, digest, source, understood)
+    splits: list[Split | None] = [
+        TensorSplit(part.batch()) if part is not None else None for part in (validation, test)
+    ]
+    return LoadedData(TensorSplit(train.batch()), splits[0], info, digest, source, test=splits[1])
 
 
 def unheld(before: Tensor, after: Tensor) -> Tensor:

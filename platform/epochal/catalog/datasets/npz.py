@@ -1,4 +1,5 @@
-"""Your own NumPy arrays in one .npz file: ``x`` and ``y``, and ``x_val`` and ``y_val`` where you have them apart."""
+"""Your own NumPy arrays in one .npz file: ``x``, ``y``, and where you have them apart ``x_val``, ``y_val``, ``x_test``,
+``y_test``."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ from epochal.catalog.datasets.in_memory import (
     PartitionParams,
     classes_shown,
     digest_of,
-    held_out,
     loaded,
+    shared_out,
     standardized,
     unheld,
     unsure,
 )
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, some
 
 
 class NpzParams(PartitionParams):
@@ -50,22 +51,26 @@ def build(params: NpzParams, folder: Path) -> LoadedData:
     arrays = _read(path)
     numbered, names = _numbered(arrays, params, path)
     tensors = {
-        name: _input(name, array, params, path) if name in ("x", "x_val") else numbered[name]
+        name: _input(name, array, params, path) if name.startswith("x") else numbered[name]
         for name, array in arrays.items()
     }
     classes = len(names) or None
     whole = Arrays(tensors["x"], tensors["y"], classes)
-    apart = Arrays(tensors["x_val"], tensors["y_val"], classes) if "x_val" in tensors else None
-    parts = (whole, apart) if apart is not None else held_out(whole, params)
+    apart = {
+        part: Arrays(tensors[f"x_{part}"], tensors[f"y_{part}"], classes)
+        for part in ("val", "test")
+        if f"x_{part}" in tensors
+    }
+    parts = shared_out(whole, params, apart.get("val"), apart.get("test"))
     real = params.input_kind == "real"
-    train, validation = standardized(*parts, input=params.standardize and real)
+    train, *rest = standardized(*parts, input=params.standardize and real)
     vocabulary = None if real else 1 + max(int(tensors[name].max()) for name in tensors if name.startswith("x"))
     if params.standardize and real and unheld(parts[0].input, train.input).any():
         raise EpochalError(
             f"{path} (member x): found values that float32 cannot hold once standardised", "rescale them"
         )
-    data = loaded(train, validation, str(path), digest_of(tensors), vocabulary, _understood(arrays, classes, params))
-    return replace(data, classes=names)
+    data = loaded(train, *rest, source=str(path), digest=digest_of(tensors), vocabulary=vocabulary)
+    return replace(data, understood=_understood(arrays, classes, params), classes=names)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -74,13 +79,14 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         file = np.load(content, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise EpochalError(f"{path}: found one array, expected an .npz file with x and y", _HINT)
-        for name in ("x", "y", "x_val", "y_val"):
+        for name in (name for pair in _PAIRS for name in pair):
             with reading(f"{path} (member {name})", "an array without pickled objects", _HINT):
                 arrays.update({name: file[name]} if name in file else {})
         names = ", ".join(file.files)
-    for inputs, targets in (("x", "y"), ("x_val", "y_val")):
+    for inputs, targets in _PAIRS:
         if (inputs in arrays) != (targets in arrays) or "x" not in arrays:
-            raise EpochalError(f"{path} needs arrays x and y, and x_val with y_val; it has {names or 'none'}", _HINT)
+            told = f"{path} needs arrays x and y, and x_val with y_val, x_test with y_test; it has {names or 'none'}"
+            raise EpochalError(told, _HINT)
         if inputs in arrays:
             _check_pair(path, inputs, arrays[inputs], arrays[targets])
             for name, first in ((inputs, arrays["x"]), (targets, arrays["y"])):
@@ -90,6 +96,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+_PAIRS = (("x", "y"), ("x_val", "y_val"), ("x_test", "y_test"))
 _HINT = "write it with numpy.savez(FILE, x=x, y=y), of numbers, or of text for classes (not objects: y.astype(str))"
 
 
@@ -128,11 +135,12 @@ def _numbered(
     arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The targets, and the names of their classes, which are numbered in the order of their values."""
-    targets = {name: array for name, array in arrays.items() if name in ("y", "y_val")}
+    targets = {name: array for name, array in arrays.items() if name.startswith("y")}
     is_text = [array.dtype.kind in "US" for array in targets.values()]
     if any(is_text) and (not all(is_text) or params.target_kind == "real"):
         found = " and ".join(str(array.dtype) for array in targets.values())
-        raise EpochalError(f"{path} (member y): found {found}, expected numbers, or text in y and y_val", _HINT)
+        expected = f"numbers, or text in {some(list(targets))}"
+        raise EpochalError(f"{path} (member y): found {found}, expected {expected}", _HINT)
     if (params.target_kind or ("class" if targets["y"].dtype.kind in "iubUS" else "real")) == "real":
         reals = {}
         for name, array in targets.items():

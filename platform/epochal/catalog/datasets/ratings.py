@@ -64,7 +64,8 @@ def build(params: RatingsParams, folder: Path) -> LoadedData:
     told = f"{len(users):,} taken, by {counts[0]:,} users, of {counts[1]:,} items"
     understood = (Understood(source, told, note=f"each among {params.negatives} not taken"),)
     digest = digest_of({"users": users, "items": items})
-    return LoadedData(*parts(batch, params, users), info, digest, source, understood)
+    train, validation, test = parts(batch, params, users)
+    return LoadedData(train, validation, info, digest, source, understood, test=test)
 
 
 def _made_up(params: RatingsParams, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -46,21 +47,25 @@ def build(params: SeriesParams, folder: Path) -> LoadedData:
     table = read_table(existing(params.path, folder), TableFormat(None, None, None, None), [*columns, *keys])
     values = torch.from_numpy(np.stack([_numbers(table, name) for name in columns], axis=1))
     parts = [
-        (name, windows(values[rows], params.window, params.horizon, params.validation))
+        (name, windows(values[rows], params.window, params.horizon, params))
         for name, rows in _series(table, params).items()
     ]
-    held = [part for _, (_, part) in parts if part is not None]
     source, count = str(table.path), len(values)
     told = tuple(
         Understood(name or table.path.name, "series", note=f"{len(train.input):,} windows to train on")
-        for name, (train, _) in parts
+        for name, (train, *_) in parts
     )
-    train = _joined([train for _, (train, _) in parts])
+    train, validation, test = (
+        _joined([one for one in part if one]) for part in zip(*(each for _, each in parts), strict=True)
+    )
+    assert train is not None
     digest = digest_of({"values": values, "shape": torch.tensor([params.window, params.horizon, count])})
-    return loaded(train, _joined(held) if held else None, source, digest, understood=told)
+    return replace(loaded(train, validation, test, source=source, digest=digest), understood=told)
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _joined(parts: list[Arrays]) -> Arrays | None:
+    if not parts:
+        return None
     return Arrays(torch.cat([part.input for part in parts]), torch.cat([part.target for part in parts]), None)
 
 

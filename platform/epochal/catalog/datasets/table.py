@@ -18,10 +18,11 @@ from epochal.catalog.datasets.files import existing
 from epochal.catalog.datasets.in_memory import (
     Arrays,
     PartitionParams,
+    Parts,
     classes_shown,
     digest_of,
-    held_out,
     loaded,
+    shared_out,
     standardized,
     unheld,
     unsure,
@@ -33,6 +34,8 @@ from epochal.errors import EpochalError, some
 
 MAX_CATEGORIES = {"columns": 100, "numbers": 100_000}
 """A text column with more values than this is rather a name or free text than a category."""
+_NUMBERS = {"train": 0, "validation": 1, "test": 2}
+"""Of the files, in their digest."""
 EXACT = 2.0**53
 """Whole numbers below it are all different in float64."""
 
@@ -55,6 +58,8 @@ class TableParams(PartitionParams):
     for models that embed them, such as `tabular`."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
     """A file for validation with the same columns; null holds out a share of `path` instead."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """A file with the same columns that is measured once, after the training; null: see `test`."""
     standardize: bool = True
     """Shift and scale numbers to mean 0 and standard deviation 1 of the training part."""
     standardize_target: bool = True
@@ -92,8 +97,9 @@ def build(params: TableParams, folder: Path) -> LoadedData:
     missing = None if params.missing is None else tuple(params.missing)
     format = TableFormat(params.delimiter, params.encoding, params.decimal, missing)
     wanted = [params.target, *(params.features or ()), *params.exclude, *params.categories]
-    paths = [params.path, *([params.validation_path] if params.validation_path else [])]
-    tables = [read_table(existing(path, folder), format, wanted) for path in paths]
+    paths = {"train": params.path, "validation": params.validation_path, "test": params.test_path}
+    given = [name for name, path in paths.items() if path]
+    tables = [read_table(existing(str(paths[name]), folder), format, wanted) for name in given]
     features = {name: _feature(tables, name, params) for name in _feature_names(params, tables[0])}
     targets, names, target = _targets(tables, params)
     classes = len(names) or None
@@ -106,13 +112,15 @@ def build(params: TableParams, folder: Path) -> LoadedData:
         for index in range(len(tables))
     ]
     parts = [Arrays(*one[:2], classes, one[2]) for one in zip(inputs, targets, more, strict=True)]
+    whole = dict(zip(given, parts, strict=True))
     digest = digest_of(
-        {f"{key}{index}": tensor for index, part in enumerate(parts) for key, tensor in part.batch().items()}
+        {f"{key}{_NUMBERS[name]}": one for name, part in whole.items() for key, one in part.batch().items()}
     )
     labels = [label for feature in plain for label in feature.labels]
-    first, second = _filled(tables[0], labels, *(parts if len(parts) > 1 else held_out(parts[0], params)))
-    train, validation = standardized(first, second, params.standardize, params.standardize_target and classes is None)
-    for before, after in ((first, train), (second, validation)):
+    filled = _filled(tables[0], labels, shared_out(whole["train"], params, whole.get("validation"), whole.get("test")))
+    real = params.standardize_target and classes is None
+    made = standardized(*filled, input=params.standardize, target=real)
+    for before, after in zip(filled, made, strict=True):
         if before is not None and after is not None:
             _refuse_unheld(tables[0].path, labels, before.input, after.input)
             if classes is None:
@@ -122,7 +130,8 @@ def build(params: TableParams, folder: Path) -> LoadedData:
         *(Understood(table.path.name, "table", note=table.note) for table in tables),
         *(taken.get(name) or _left_out(name, params) for name in tables[0].cells.column_names),
     )
-    data = replace(loaded(train, validation, str(tables[0].path), digest, understood=understood), classes=names)
+    data = loaded(*made, source=str(tables[0].path), digest=digest)
+    data = replace(data, understood=understood, classes=names)
     if not numbered:
         return data
     field = Field((len(numbered),), torch.int64, sum(len(feature.labels) for feature in numbered))
@@ -271,11 +280,9 @@ def _targets(tables: list[Table], params: TableParams) -> tuple[list[Tensor], tu
     return reals, (), Understood(name, "target, real", note=note)
 
 
-def _filled(
-    table: Table, labels: list[str], first: Arrays, second: Arrays | None = None
-) -> tuple[Arrays, Arrays | None]:
+def _filled(table: Table, labels: list[str], parts: Parts) -> Parts:
     """Missing numbers become the mean of the training part."""
-    means = first.input.nanmean(dim=0)
+    means = parts.train.input.nanmean(dim=0)
     for index in means.isnan().nonzero().flatten().tolist():
         raise EpochalError(
             f"{table.path} (column {labels[index]!r}): found no value in the training part, expected some",
@@ -285,7 +292,7 @@ def _filled(
     def fill(part: Arrays) -> Arrays:
         return replace(part, input=torch.where(part.input.isnan(), means, part.input))
 
-    return fill(first), fill(second) if second is not None else None
+    return parts.map(fill)
 
 
 def _refuse_unheld(path: Path, labels: list[str], before: Tensor, after: Tensor) -> None:

@@ -46,10 +46,9 @@ def build(params: TextParams, folder: Path) -> LoadedData:
     left = len(tokens) - 1 - used
     note = f"{count:,} sequences of {params.length}" + (f"; the last {left} are left out" if left else "")
     understood = (Understood(source, f"{len(tokens):,} tokens of {len(vocabulary)} kinds", note=note),)
-    train, validation = held_out(arrays, params)
     digest = digest_of({"tokens": tokens})
-    data = loaded(train, validation, source, digest, vocabulary=len(vocabulary), understood=understood)
-    return replace(data, classes=vocabulary)
+    data = loaded(*held_out(arrays, params), source=source, digest=digest, vocabulary=len(vocabulary))
+    return replace(data, understood=understood, classes=vocabulary)
 
 
 def _read(params: TextParams, folder: Path) -> tuple[str, str]:

@@ -41,7 +41,8 @@ def build(params: TonesParams, folder: Path) -> LoadedData:
     frames = [log_mel(_sound(tokens, params.noise, generator), RATE, params.mels) for tokens in said]
     info = speech_info(max(map(len, frames)), params.mels, max(map(len, said)), len(known))
     batch = default_collate([speech_sample(*one, info) for one in zip(frames, said, strict=True)])
-    return LoadedData(*parts(batch, params), info, digest_of(batch), "tones", classes=known)
+    train, validation, test = parts(batch, params)
+    return LoadedData(train, validation, info, digest_of(batch), "tones", classes=known, test=test)
 
 
 def _words(count: int, generator: Generator) -> list[int]:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing, reading
-from epochal.catalog.datasets.in_memory import PartitionParams
-from epochal.catalog.datasets.partition import partition
+from epochal.catalog.datasets.in_memory import PartitionParams, three_parts
 from epochal.catalog.datasets.speech import alphabet, frames_of, log_mel, speech_info, speech_sample
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
@@ -68,17 +67,22 @@ def build(params: WavFolderParams, folder: Path) -> LoadedData:
     said = tuple(tuple(1 + known[1:].index(one) for one in text) for text in texts)
     frames = max(frames_of(*lengths[file]) for file in files)
     info = speech_info(frames, params.mels, max(map(len, said)), len(known))
-    parts = partition(len(files), params.validation, params.seed)
-    splits = [
+    train, validation, test = (
         SampleSplit(len(part), Recordings(tuple(files[i] for i in part), tuple(said[i] for i in part), info))
-        for part in (one.tolist() for one in parts)
-    ]
-    note = f"{len(known) - 1} characters" + (
-        f"; {left} longer ones left out" if (left := len(found) - len(files)) else ""
+        for part in (one.tolist() for one in three_parts(len(files), params, None))
     )
-    understood = (Understood(str(root), f"{len(files):,} recordings at {rates.pop()} Hz", note=note),)
-    validation = splits[1] if len(splits[1]) else None
-    return LoadedData(splits[0], validation, info, _digest(root, files), str(root), understood, classes=known)
+    left = f"; {len(found) - len(files)} longer ones left out" if len(files) < len(found) else ""
+    note = f"{len(known) - 1} characters{left}"
+    return LoadedData(
+        train,
+        validation if len(validation) else None,
+        info,
+        _digest(root, files),
+        str(root),
+        (Understood(str(root), f"{len(files):,} recordings at {rates.pop()} Hz", note=note),),
+        classes=known,
+        test=test if len(test) else None,
+    )
 
 
 def read_wav(file: Path) -> tuple[Tensor, int]:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.datasets.in_memory import Arrays
+from epochal.catalog.datasets.in_memory import Arrays, Parts
 from epochal.catalog.entry import Params
 from epochal.errors import EpochalError
 
@@ -18,13 +18,16 @@ WindowShare = Annotated[float, Bounds(ge=0, lt=1)]
 class WindowParams(Params):
     validation: WindowShare = 0.2
     """Share of the windows held out for validation: the last ones, of which no training window predicts a step."""
+    test: WindowShare = 0.0
+    """Share of the windows that are measured once, after the training: the last ones, after those for validation. No
+    other window predicts their steps."""
 
 
-def windows(series: Tensor, window: int, horizon: int, validation: float) -> tuple[Arrays, Arrays | None]:
+def windows(series: Tensor, window: int, horizon: int, params: WindowParams) -> Parts:
     """Every window of a ``series`` (time, features) in float64, and ``horizon`` steps of its first feature after it.
 
     input: (window, features); target: (horizon,). Shifted and scaled, each feature by itself, to mean 0 and deviation 1
-    of the steps before validation begins; the last windows are for validation.
+    of the steps before validation begins; the last windows are for validation and test.
 
     Raises:
         EpochalError: none is left to train on.
@@ -32,9 +35,11 @@ def windows(series: Tensor, window: int, horizon: int, validation: float) -> tup
     steps = window + horizon
     # Features after time, as the windows of unfold have it: (windows, features, steps).
     cut = series.unfold(0, steps, 1) if len(series) >= steps else series.new_empty(0, series.shape[1], steps)
-    held_out = round(len(cut) * validation)
-    # A training window ends before the first step that a validation window predicts.
-    trained = len(cut) - held_out - (horizon - 1 if held_out else 0)
+    held_out, trained = list[tuple[int, int]](), len(cut)
+    for count in (round(len(cut) * share) for share in (params.test, params.validation)):
+        held_out.insert(0, (trained - count, trained))
+        # A window ends before the first step that one of the next part predicts.
+        trained -= count + (horizon - 1 if count else 0)
     if trained < 1:
         told = f"{len(cut)} windows of {window} + {horizon} steps leave none to train on"
         raise EpochalError(told, "take a shorter window or horizon, or hold out less")
@@ -43,5 +48,5 @@ def windows(series: Tensor, window: int, horizon: int, validation: float) -> tup
     deviation = torch.stack([one.std(correction=0) for one in known])[:, None]
     scaled = ((cut - mean) / torch.where(deviation == 0, 1.0, deviation)).float()
     inputs, targets = scaled[:, :, :window].transpose(1, 2).contiguous(), scaled[:, 0, window:].contiguous()
-    rest = Arrays(inputs[-held_out:], targets[-held_out:], None) if held_out else None
-    return Arrays(inputs[:trained], targets[:trained], None), rest
+    parts = [Arrays(inputs[low:high], targets[low:high], None) if low < high else None for low, high in held_out]
+    return Parts(Arrays(inputs[:trained], targets[:trained], None), *parts)

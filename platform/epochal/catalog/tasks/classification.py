@@ -10,14 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import confusion
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["accuracy", "top5", "f1", "precision", "recall", "auroc"]
@@ -74,6 +76,9 @@ class Classification:
         # No compute groups: they form at the first update, and a worker without samples would not form them.
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
 
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        return {"confusion": confusion(samples.batch["target"], samples.outputs.argmax(1), samples.classes)}
+
 
 def build(params: ClassificationParams, info: DataInfo) -> Classification:
     classes = info.target.classes
@@ -81,7 +86,7 @@ def build(params: ClassificationParams, info: DataInfo) -> Classification:
         raise EpochalError("classification needs one class a sample as target", "for real values use regression")
     if classes < 5 and "top5" in params.metrics:
         raise EpochalError(f"the metric top5 needs 5 classes or more, and this dataset has {classes}")
-    loss = chosen_loss(params.loss, "class", classes)
+    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
     return Classification(loss, list(params.metrics), info)
 
 

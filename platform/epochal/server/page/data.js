@@ -20,7 +20,7 @@ export function showData(data) {
   shown = told;
   byId("job-data").hidden = false;
   setText(byId("data-source"), [data.dataset, data.source === data.dataset ? "" : data.source].filter(Boolean).join(" · "));
-  byId("data-split").append(...split(data.train_samples, data.validation_samples));
+  byId("data-split").append(...split(data.train_samples, data.validation_samples, data.test_samples ?? 0));
   byId("data-notes").append(...data.notes.map((note) => el("li", {}, note)));
   byId("data-classes-box").hidden = !data.classes.length;
   const most = Math.max(1, ...data.classes.map((one) => one.train + one.validation));
@@ -37,8 +37,9 @@ function more(name, count, there = 0) {
   setText(byId(`data-${name}-more`), `${whole(there)} of ${whole(there + count)} are shown; data.json among the artifacts of the run in MLflow has the rest.`);
 }
 
-function split(train, validation) {
-  const legend = [key("train", `${whole(train)} samples to train on`), key("validation", `${whole(validation)} to validate on`)];
+function split(train, validation, test) {
+  const legend = [key("train", `${train ? `${whole(train)} samples` : "a stream of samples"} to train on`), key("validation", `${whole(validation)} to validate on`)];
+  if (test) legend.push(el("span", {}, `${whole(test)} to test`));
   return [bars(train, validation, train + validation), el("p", { class: "legend" }, ...legend)];
 }
 
