@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
+import tarfile
 import wave
 from collections.abc import Callable
 from math import prod
@@ -45,6 +47,12 @@ def _images(folder: Path) -> dict[str, Any]:
     return {"path": "images", "size": [8, 6]}
 
 
+def _tokens(folder: Path) -> dict[str, Any]:
+    for name, count in (("a", 130), ("b", 93)):
+        (np.arange(count) * 7 % 50).astype("<u2").tofile(folder / f"{name}.bin")
+    return {"path": "*.bin", "length": 4, "validation": 0.2}
+
+
 def _recordings(folder: Path) -> dict[str, Any]:
     (folder / "said").mkdir(exist_ok=True)
     for index in range(20):
@@ -65,28 +73,36 @@ def _idx(folder: Path) -> dict[str, Any]:
     return {"path": "mnist"}
 
 
-def _tokens(folder: Path) -> dict[str, Any]:
-    for name, count in (("a", 130), ("b", 93)):
-        (np.arange(count) * 7 % 50).astype("<u2").tofile(folder / f"{name}.bin")
-    return {"path": "*.bin", "length": 4, "validation": 0.2}
-
-
 def _series(folder: Path) -> dict[str, Any]:
     lines = [f"{i},{(i * 7) % 24},{i % 5}" for i in range(60)]
     (folder / "series.csv").write_text("\n".join(["time,load,wind", *lines]))
     return {"path": "series.csv", "target": "load", "features": ["wind"], "time": "time", "window": 8, "horizon": 1}
 
 
+def _shards(folder: Path) -> dict[str, Any]:
+    for name in ("train-0", "train-1", "val"):
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for number in range(12):
+                array = io.BytesIO()
+                np.save(array, np.full((2, 3), number / 12, "f4"))
+                for suffix, content in (("npy", array.getvalue()), ("cls", str(number % 4).encode())):
+                    member = tarfile.TarInfo(f"{number:02}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    return {"path": "train-*.tar", "validation_path": "val.tar", "classes": 4}
+
+
 # Of a longer horizon no window may lie on both sides of the border: those would be in neither part.
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "csv": _csv, "series": _series, "wav-folder": _recordings, "idx": _idx,
-    "npz": _npz, "image-folder": _images, "air-passengers": lambda _: {"horizon": 1},
+    "csv": _csv, "series": _series, "wav-folder": _recordings, "idx": _idx, "npz": _npz, "image-folder": _images,
+    "tokens": _tokens, "webdataset": _shards, "air-passengers": lambda _: {"horizon": 1},
     "tones": lambda _: {"samples": 30}, "dates": lambda _: {"samples": 100}, "ratings": lambda _: {"users": 20},
-    "tokens": _tokens,
 }  # fmt: skip
 
 
-MADE_BY_SEED = ("synthetic", "shapes", "molecules", "dates", "ratings", "tones", "air-passengers", "series", "tokens")
+MADE_BY_SEED = (
+    "synthetic", "shapes", "molecules", "dates", "ratings", "tones", "air-passengers", "series", "tokens", "webdataset",
+)  # fmt: skip
 """Datasets whose content depends on the seed too, and those whose parts do not."""
 
 
@@ -149,6 +165,8 @@ def test_the_digest_is_of_the_content_and_not_of_the_split(
 def test_the_validation_part_is_a_share_and_can_be_left_out(
     component: Component, data: LoadedData, tmp_path: Path
 ) -> None:
+    if data.stream is not None:
+        pytest.skip("what a stream is validated on is apart")
     assert data.validation is not None
     total = len(data.train) + len(data.validation)
     if component.name == "karate-club":
@@ -161,6 +179,8 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
 
 
 def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, tmp_path: Path) -> None:
+    if component.name == "webdataset":
+        pytest.skip("what a stream is validated on is apart")
     parts = []
     for validation in (0.2, 0.4):
         params = {**component.params, "validation": validation, "test": 0.2}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
+from epochal.catalog.architectures.dec import Dec, DecParams
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
@@ -88,13 +89,6 @@ class Plain(nn.Module):
         return self.layer(x.float()).unflatten(1, (*self.shape, 1))
 
 
-class Frames(Plain):
-    """Of the very shape that speech needs: its frames may be of another number than the characters."""
-
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        return super().forward(x).squeeze(-1)
-
-
 class Detecting(nn.Module):
     """x: (batch, 6), to what is at four places of an image of 16 by 16 pixels."""
 
@@ -126,11 +120,33 @@ class Gan(nn.Module):
         return self.discriminator(x).flatten()
 
 
+class Denoiser(nn.Linear):
+    """x: (batch, 6), time: (batch,), to the noise in it."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+        self.eval()  # as for Latent
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x) + time[:, None] / 1000
+
+
+class Frames(Plain):
+    """Of the very shape that speech needs: its frames may be of another number than the characters."""
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(x).squeeze(-1)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("diffusion"):
+        return Denoiser()
     if entry is TASKS.get("detection"):
         return Detecting()
     if entry is TASKS.get("adversarial"):
         return Gan()
+    if entry is TASKS.get("clustering"):
+        return Dec(DecParams(hidden=[4], latent=2), prod(info.input.shape), info.target.width)
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
     return Frames(info) if entry is TASKS.get("speech") else Plain(info)

@@ -14,6 +14,7 @@ from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
+from epochal.spec.no_epochs import no_epochs
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
 
@@ -40,7 +41,9 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
     targets = () if decides else _wrong_targets(data, task)
-    size = _has_no_epochs(spec) if data.stream is not None else _too_few(spec, data)
+    train, every = spec.train, spec.checkpoint.every
+    streams = data.stream is not None
+    size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
     problems = [*size, *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
@@ -98,16 +101,6 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
                 f"DataInfo has the fields {some(sorted(absent))}, and the {part} samples have {some([*split.tensors])}"
             )
             yield Problem("data", told, hint="give a tensor for each field")
-
-
-def _has_no_epochs(spec: JobSpec) -> Iterator[Problem]:
-    told = "the data is a stream, which has no epochs"
-    if spec.train.epochs is not None:
-        yield Problem("train.epochs", told, value=spec.train.epochs, hint="give train.steps in its place")
-    intervals = {"train.validate_every": spec.train.validate_every, "checkpoint.every": spec.checkpoint.every}
-    for path, every in intervals.items():
-        if every.unit == "epochs":
-            yield Problem(path, told, value=str(every), hint="give steps or a time: 500steps, 10m")
 
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:

@@ -185,10 +185,12 @@ class Loop:
 
         Raises:
             NonFiniteLossError
+            TrainingError: the workers have left out too many records.
         """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
-        self._tell_left_out(closed.flags.left_out)
+        self._tell_left_out()
+        self.left_out.refuse_beyond(closed.flags.left_out)
         try:
             window.raise_unless_finite(closed, self.strategy)
         except NonFiniteLossError:
@@ -227,15 +229,10 @@ class Loop:
             left_out=self.left_out.count,
         )
 
-    def _tell_left_out(self, count: int) -> None:
-        """``count`` is that of all workers, each of which names its own.
-
-        Raises:
-            TrainingError: on every worker, the same.
-        """
+    def _tell_left_out(self) -> None:
+        """Each worker names its own."""
         for text in self.left_out.untold():
             self.control.report(Noted(text))
-        self.left_out.refuse_beyond(count)
 
     def _record(self, closed: Closed) -> None:
         if not self.worker.is_first:
@@ -263,6 +260,7 @@ class Loop:
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
                 self.note(f"val/{name} is left out: {why}")
+        self._tell_left_out()
         self._validate_timer.restart()
         epoch = {"epoch": self.epochs(state.step)} if self.source.steps_per_epoch else {}
         self.recorder.log(state.step, {**measured, **epoch})

@@ -9,7 +9,9 @@ from torch import Tensor
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.frechet import FEATURES, FrechetDistance
+from epochal.catalog.task import Samples
 from epochal.catalog.tasks import TASKS
+from epochal.catalog.tasks.diffusion import signal_of
 from epochal.catalog.tasks.sample_noise import normal_of, uniform_of
 from epochal.errors import EpochalError
 
@@ -96,3 +98,63 @@ def test_only_models_that_generate_fit() -> None:
         task.loss(torch.nn.Linear(8, 1), DIGITS.example())
     with pytest.raises(EpochalError, match="8 x 8 pixels cannot be halved 4 times"):
         ARCHITECTURES.get("dcgan").build(ARCHITECTURES.get("dcgan").params(), DIGITS)
+
+
+class Oracle(torch.nn.Module):
+    """Knows the only sample that there is, ``one`` (...), and so the noise in any other; ``signal`` by time."""
+
+    def __init__(self, one: Tensor, signal: list[float]) -> None:
+        super().__init__()
+        self.one, self.signal = one, torch.tensor(signal)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        kept = self.signal[time].reshape(-1, 1, 1, 1)
+        return (x - kept.sqrt() * self.one) / (1 - kept).sqrt()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "val"])
+def test_who_knows_the_noise_has_no_loss_and_draws_the_sample(schedule: str, training: bool) -> None:
+    chosen = TASKS.get("diffusion")
+    task = chosen.build(chosen.params(schedule=schedule, metrics=["mse", "frechet"]), DIGITS)
+    one = _normal(1, 8, 8)
+    model = Oracle(one, signal_of(schedule, 1000)).train(training)
+    loss = task.loss(model, {"input": one.expand(16, 1, 8, 8)})
+    assert float(loss.total) == pytest.approx(0, abs=1e-4)
+    drawn = task.draw(model, _normal(16, 1, 8, 8, seed=1))
+    torch.testing.assert_close(drawn, one.expand_as(drawn), rtol=0, atol=1e-3)
+    assert ("drawn" in loss.outputs) is not training
+    bounded = chosen.build(chosen.params(schedule=schedule, range=(-0.5, 0.5)), DIGITS)
+    torch.testing.assert_close(bounded.draw(model, drawn), one.clamp(-0.5, 0.5).expand_as(drawn))
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("linear", 1000), ("linear", 100), ("cosine", 1000)])
+def test_little_noise_is_added_first_and_little_is_left_last(schedule: str, steps: int) -> None:
+    signal = signal_of(schedule, steps)
+    assert signal == sorted(signal, reverse=True)
+    assert signal[0] > 0.99
+    assert 0 < signal[-1] < 1e-4
+
+
+def test_the_linear_schedule_is_the_papers() -> None:
+    """Section 4: from 0.0001 to 0.02 in 1,000 steps, after which the distance from noise is about 1e-5 bits."""
+    signal = torch.tensor(signal_of("linear", 1000), dtype=torch.float64)
+    assert float(1 - signal[0]) == pytest.approx(1e-4)
+    assert float(1 - signal[-1] / signal[-2]) == pytest.approx(0.02)
+    assert float(signal[-1]) == pytest.approx(4.04e-5, rel=0.01)
+
+
+def test_made_samples_are_shown_below_real_ones() -> None:
+    real, made = torch.zeros(12, 1, 8, 8), torch.ones(12, 1, 8, 8)
+    real[:, :, 0, 0] = 1.0  # the range of the real ones is that of the colours
+    adversarial, diffusion = (
+        TASKS.get(name).build(TASKS.get(name).params(), DIGITS) for name in ("adversarial", "diffusion")
+    )
+    sheet = adversarial.pictures(Samples({"input": real}, {"made": made}))["samples"]
+    assert sheet.getpixel((sheet.width // 2, 3 * sheet.height // 4)) == (255, 255, 255)
+    model = Oracle(made[0], signal_of("linear", 1000))
+    model.register_parameter("any", torch.nn.Parameter(torch.zeros(1)))
+    drawn = diffusion.pictures(Samples({"input": real}, {}, model=model))["samples"]
+    assert drawn.height > 1.5 * sheet.height
+    assert drawn.getpixel((drawn.width // 2 + 9, drawn.height - 12)) == (255, 255, 255)
+    assert diffusion.pictures(Samples({"input": real}, {})) == {}

@@ -33,7 +33,6 @@ def mnist(folder: Path) -> Component:
     write(folder / "train-images-idx3-ubyte.gz", np.full((20, 3, 2), 255), packed=True)
     write(folder / "train-labels-idx1-ubyte", 1 + np.arange(20) % 2)  # EMNIST's letters count from 1
     write(folder / "t10k-images-idx3-ubyte.gz", np.zeros((2, 3, 2)), packed=True)
-    write(folder / "t10k-labels-idx1-ubyte.gz", np.array([2, 1]), packed=True)
     return Component(name="idx", params={"path": "."})
 
 
@@ -41,8 +40,19 @@ def test_pictures_are_from_0_to_1_and_classes_from_0(tmp_path: Path) -> None:
     data = load_data(mnist(tmp_path), tmp_path)
     assert (data.info.input, data.info.target.classes, data.classes) == (Field((1, 3, 2)), 2, ("1", "2"))
     assert data.train.fetch([0])["input"].flatten().tolist() == [1.0] * 6
+    assert (data.test, data.understood[-1].taken_for) == (None, "left out")
+
+
+def test_the_files_for_tests_are_the_test_samples(tmp_path: Path) -> None:
+    component, labels = mnist(tmp_path), tmp_path / "t10k-labels-idx1-ubyte"
+    write(labels, np.array([2, 1]))
+    data = load_data(component, tmp_path)
     assert data.test is not None
     assert data.test.fetch([0, 1])["target"].tolist() == [1, 0]
+    assert len(data.train) + len(data.validation or ()) == 20
+    write(labels, np.array([2, 3]))
+    with pytest.raises(SpecError, match="test samples are of the class 3"):
+        load_data(component, tmp_path)
 
 
 def test_what_is_not_whole_is_told(tmp_path: Path) -> None:
@@ -58,7 +68,7 @@ def test_what_is_not_whole_is_told(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="found 89 50 4e 47"):
         load_data(component, tmp_path)
     labels.unlink()
-    with pytest.raises(SpecError, match="expected one train labels file"):
+    with pytest.raises(SpecError, match="expected one train-labels-idx"):
         load_data(component, tmp_path)
     (tmp_path / "a.gz").write_bytes(b"\x1f\x8bnot")
     with pytest.raises(EpochalError, match="cannot be read as IDX"):

@@ -138,7 +138,8 @@ def test_a_shard_that_is_cut_off_gives_what_it_has_and_says_so(folder: Path) -> 
 
 REFUSED = {
     "absent": ({"path": "other-*.tar"}, "does not exist"),
-    "both": ({"validation_path": "train-1.tar"}, "in path and in validation_path"),
+    "one of them": ({"path": "train-{0..3}.tar"}, r"train-3\.tar do not exist"),
+    "both": ({"validation_path": "train-1.tar"}, "are to be trained on and measured"),
     "fields": ({"target": "json"}, "has no json: it has cls, png"),
     "classes": ({"classes": None, "target": "txt"}, "has no txt"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field as Bounds
-from torch import Tensor
 
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.files import existing, reading
@@ -29,57 +27,51 @@ TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">
 class IdxParams(PartitionParams):
     path: Annotated[str, Bounds(min_length=1)]
     """The folder, relative to the spec's, with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, or these with
-    `.gz`; names that hold `train`, `images` and `labels` do too. Those of `t10k` or `test` are the
-    test part, where they are there."""
+    `.gz`; names that hold `train`, `images` and `labels` do too. Where those for tests (`t10k-...`) are there, they are
+    measured once, after the training; else the `test` share of the others is."""
 
 
 def build(params: IdxParams, folder: Path) -> LoadedData:
     """input: (1, height, width) from 0 to 1, or (channels, height, width); target: a class."""
     root = existing(params.path, folder)
-    read = {name: _pair(root, name) for name in ("train", "test")}
-    pixels, labels = zip(*(pair for pair in read.values() if pair is not None), strict=True)
-    classes, counts = np.unique(np.concatenate(labels), return_counts=True)
-    arrays = [Arrays(*one, len(classes)) for one in zip(map(_pictures, pixels), _numbers(labels, classes), strict=True)]
-    if arrays[0].input.shape[1:] != arrays[-1].input.shape[1:]:
-        told = f"{arrays[-1].input.shape[1:]} to test with, and of {arrays[0].input.shape[1:]} to train on"
-        raise EpochalError(f"{root}: found pictures of {told}", "are these the files of one data set?")
-    train, *held = shared_out(arrays[0], params, None, arrays[1] if len(arrays) > 1 else None)
-    batches = [one.batch() for one in arrays]
-    digest = digest_of({f"{name}{index}": values for index, one in enumerate(batches) for name, values in one.items()})
+    files = [_only(root, kind) for kind in ("images", "labels")]
+    pixels, labels = _pair(*files)
+    classes, counts = np.unique(labels, return_counts=True)
+    arrays = _arrays(pixels, labels, classes)
+    apart = [file for file in _found(root) if "train" not in file.name.lower()]
+    kinds = [[file for file in apart if kind in file.name.lower()] for kind in ("images", "labels")]
+    test = _arrays(*_pair(kinds[0][0], kinds[1][0]), classes) if all(kinds) else None
     understood = (
-        Understood("images", "input", note="; ".join(f"{one.dtype}, shape {one.shape}" for one in pixels)),
-        Understood("labels", "target, class", note=classes_shown(classes, counts)),
+        Understood(files[0].name, "input", note=f"{pixels.dtype}, shape {pixels.shape}"),
+        Understood(files[1].name, "target, class", note=classes_shown(classes, counts)),
+        *(Understood(file.name, "left out" if test is None else "test samples") for file in apart),
     )
-    data = loaded(train, *held, source=str(root), digest=digest)
-    return replace(data, classes=tuple(map(str, classes)), understood=understood)
+    parts = shared_out(arrays, params, None, test)
+    tested = {f"test_{name}": one for name, one in test.batch().items()} if test else {}
+    data = loaded(*parts, source=str(root), digest=digest_of({**arrays.batch(), **tested}))
+    return replace(data, understood=understood, classes=tuple(map(str, classes)))
 
 
-def _pair(root: Path, part: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Pictures and labels to train on, or to test with where such files are there."""
-    files = [_only(root, part, kind) for kind in ("images", "labels")]
-    if files[0] is None or files[1] is None:
-        if part == "train" or files != [None, None]:
-            names = some([file.name for file in _found(root)]) or "none in IDX"
-            kind = "images" if files[0] is None else "labels"
-            raise EpochalError(
-                f"{root}: found {names}, expected one {part} {kind} file", "name the folder that holds it"
-            )
-        return None
-    pixels, labels = read_idx(files[0]), read_idx(files[1])
-    if pixels.ndim not in (3, 4) or labels.shape != pixels.shape[:1] or not len(labels):
-        told = f"{files[0]} has the shape {pixels.shape} and {files[1].name} {labels.shape}"
-        hint = "are these the files of one data set?"
-        raise EpochalError(f"{told}, expected (samples, height, width) and (samples,)", hint)
-    return pixels, labels
+def _pair(images: Path, labels: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """
+    Raises:
+        EpochalError: they are not as many, or no pictures.
+    """
+    pixels, numbers = read_idx(images), read_idx(labels)
+    if pixels.ndim not in (3, 4) or numbers.shape != pixels.shape[:1] or not len(numbers):
+        told = f"{images} has the shape {pixels.shape} and {labels.name} {numbers.shape}"
+        raise EpochalError(
+            f"{told}, expected (samples, height, width) and (samples,)", "are these the files of one data set?"
+        )
+    return pixels, numbers
 
 
-def _pictures(pixels: NDArray[Any]) -> Tensor:
+def _arrays(pixels: NDArray[Any], labels: NDArray[Any], classes: NDArray[Any]) -> Arrays:
+    if len(unknown := np.setdiff1d(labels, classes)):
+        raise EpochalError(f"test samples are of the class {unknown[0]}, of which there are none to train on")
     values = torch.from_numpy(pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1))
-    return values[:, None] if values.dim() == 3 else values
-
-
-def _numbers(labels: Sequence[NDArray[Any]], classes: NDArray[Any]) -> list[Tensor]:
-    return [torch.from_numpy(np.searchsorted(classes, one)) for one in labels]
+    pictures = values[:, None] if values.dim() == 3 else values
+    return Arrays(pictures, torch.from_numpy(np.searchsorted(classes, labels)), len(classes))
 
 
 def read_idx(file: Path) -> NDArray[Any]:
@@ -111,15 +103,16 @@ def _found(root: Path) -> list[Path]:
     return sorted(file for file in names if "idx" in file.name.lower() and not file.name.startswith("."))
 
 
-def _only(root: Path, part: str, kind: str) -> Path | None:
-    """The one file of its kind; where it is there packed and unpacked, the one that is not packed. None: there is none,
-    or more than one."""
-    names = ("train",) if part == "train" else ("t10k", "test")
-    fitting = [
-        file for file in _found(root) if kind in file.name.lower() and any(name in file.name.lower() for name in names)
-    ]
+def _only(root: Path, kind: str) -> Path:
+    """The one file of what is trained on; where it is there packed and unpacked, the one that is not packed."""
+    fitting = [file for file in _found(root) if "train" in file.name.lower() and kind in file.name.lower()]
     unpacked = [file for file in fitting if file.suffix != ".gz"] or fitting
-    return unpacked[0] if len(unpacked) == 1 else None
+    if len(unpacked) != 1:
+        names = some([file.name for file in unpacked or _found(root)]) or "none in IDX"
+        raise EpochalError(
+            f"{root}: found {names}, expected one train-{kind}-idx... file", "name the folder that holds it"
+        )
+    return unpacked[0]
 
 
 ENTRY = Dataset(

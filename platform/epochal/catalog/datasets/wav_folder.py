@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import wave
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -71,18 +71,12 @@ def build(params: WavFolderParams, folder: Path) -> LoadedData:
         SampleSplit(len(part), Recordings(tuple(files[i] for i in part), tuple(said[i] for i in part), info))
         for part in (one.tolist() for one in three_parts(len(files), params, None))
     )
-    left = f"; {len(found) - len(files)} longer ones left out" if len(files) < len(found) else ""
-    note = f"{len(known) - 1} characters{left}"
-    return LoadedData(
-        train,
-        validation if len(validation) else None,
-        info,
-        _digest(root, files),
-        str(root),
-        (Understood(str(root), f"{len(files):,} recordings at {rates.pop()} Hz", note=note),),
-        classes=known,
-        test=test if len(test) else None,
+    note = f"{len(known) - 1} characters" + (
+        f"; {left} longer ones left out" if (left := len(found) - len(files)) else ""
     )
+    understood = (Understood(str(root), f"{len(files):,} recordings at {rates.pop()} Hz", note=note),)
+    data = LoadedData(train, validation if len(validation) else None, info, _digest(root, files), str(root))
+    return replace(data, understood=understood, classes=known, test=test if len(test) else None)
 
 
 def read_wav(file: Path) -> tuple[Tensor, int]:

@@ -42,6 +42,8 @@ class WebdatasetParams(Params):
     `s3://bucket/train-{000..127}.tar`; relative to the spec's folder."""
     validation_path: Annotated[str, Bounds(min_length=1)] | None = None
     """Those to validate on, none of them in `path`. null: there is no validation data."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """Those that are measured once, after the training."""
     input: Annotated[str, Bounds(min_length=1)] = "jpg;jpeg;png;webp;npy"
     """What the name of a record's input ends in: the first of these that it has."""
     target: Annotated[str, Bounds(min_length=1)] = "cls"
@@ -179,9 +181,10 @@ def _drawn(count: int, seed: int, number: int) -> list[int]:
 
 def build(params: WebdatasetParams, folder: Path) -> LoadedData:
     """input: (channels, height, width) from 0 to 1, or the array's shape; target: the class, or the array's shape."""
-    names, apart = _names(params.path, folder), _names(params.validation_path, folder) if params.validation_path else ()
-    if both := sorted(set(names) & set(apart)):
-        raise EpochalError(f"{some(both)} are in path and in validation_path", "validate on others")
+    names = _names(params.path, folder)
+    apart = {path: _names(path, folder) for path in (params.validation_path, params.test_path) if path}
+    if both := sorted(name for held in apart.values() for name in held if name in names):
+        raise EpochalError(f"{some(both)} are to be trained on and measured", "give each file to one of them")
     decode = Decode(params)
     head = _split(names[:1], decode)
     sample = _first(head)
@@ -191,12 +194,19 @@ def build(params: WebdatasetParams, folder: Path) -> LoadedData:
     )
     stream = Shards(names, decode, tuple(info.fields.items()))
     understood = [Understood(params.path, f"{len(names):,} tar files", note=f"{len(head):,} records in the first")]
-    validation = _split(apart, decode) if apart else None
-    if validation is not None:
-        held = f"{len(apart):,} tar files to validate on"
-        understood.append(Understood(params.validation_path or "", held, note=f"{len(validation):,} records"))
-    source = names[0] if len(names) == 1 else str(params.path)
-    return LoadedData(head, validation, info, _digest((*names, *apart)), source, tuple(understood), stream=stream)
+    splits = {path: _split(held, decode) for path, held in apart.items()}
+    for path, split in splits.items():
+        understood.append(Understood(path, f"{len(apart[path]):,} tar files held out", note=f"{len(split):,} records"))
+    return LoadedData(
+        head,
+        splits.get(params.validation_path or ""),
+        info,
+        _digest((*names, *(name for held in apart.values() for name in held))),
+        names[0] if len(names) == 1 else params.path,
+        tuple(understood),
+        test=splits.get(params.test_path or ""),
+        stream=stream,
+    )
 
 
 def _split(names: Sequence[str], decode: Callable[[TarShard, Record], Batch]) -> SampleSplit:
@@ -233,6 +243,8 @@ def _names(path: str, folder: Path) -> tuple[str, ...]:
         found = _listed(pattern) if "*" in pattern else [pattern]
     else:
         found = sorted(glob.glob(pattern, recursive=True)) or [str(existing(path, folder))]
+    if absent := [one for one in found if "://" not in one and not Path(one).exists()]:
+        raise EpochalError(f"{some(absent)} do not exist", "the workers must see the same files")
     if not found:
         raise EpochalError(f"{pattern} stands for no file", "say {000..127} with the first and the last number")
     return tuple(found)
@@ -263,4 +275,5 @@ ENTRY = Dataset(
     params=WebdatasetParams,
     build=build,
     task=None,
+    stream=True,
 )

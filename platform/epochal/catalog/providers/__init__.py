@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from epochal.errors import EpochalError, NotFoundError
+from epochal.redaction import named
 from epochal.registry import resolve
 
 if TYPE_CHECKING:
@@ -111,4 +112,4 @@ def build(name: str, params: Mapping[str, Any], info: DataInfo) -> nn.Module:
     except (EpochalError, NotFoundError):
         raise
     except Exception as error:  # whatever the library finds wrong with its parameters
-        raise EpochalError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+        raise EpochalError(f"{name} cannot be made: {named(error)}") from error

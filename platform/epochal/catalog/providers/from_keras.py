@@ -39,6 +39,11 @@ class OfKeras(nn.Module):
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
+    """
+    Raises:
+        CodeError: the function cannot be imported.
+        EpochalError: it makes no Keras model, or one that takes other inputs.
+    """
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 

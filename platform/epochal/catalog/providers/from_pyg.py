@@ -33,15 +33,19 @@ class OfPaddedGraphs(nn.Module):
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
-    from torch_geometric.nn import models
+    """
+    Raises:
+        NotFoundError: PyTorch Geometric has no layer stack of that name.
+        EpochalError: the data has no graphs.
+    """
     from torch_geometric.nn.models.basic_gnn import BasicGNN
 
-    known = [one for one in models.__all__ if issubclass(getattr(models, one), BasicGNN)]
+    known = {one.__name__: one for one in BasicGNN.__subclasses__()}
     if name not in known:
         raise NotFoundError("layer stack of PyTorch Geometric", name, tuple(known))
     if info.inputs != INPUTS or len(info.input.shape) != 2 or info.target.shape not in ((), info.input.shape[:1]):
         told = f"pyg/{name} takes graphs, for a class or value of each graph or node: see the dataset molecules"
         raise EpochalError(told, "give input, adjacency and nodes")
     sizes = {"hidden_channels": 64, "num_layers": 2, **params}
-    model = getattr(models, name)(in_channels=info.input.shape[1], out_channels=info.target.classes or 1, **sizes)
+    model = known[name](in_channels=info.input.shape[1], out_channels=info.target.classes or 1, **sizes)
     return OfPaddedGraphs(model, per_node=info.target.shape != ())

@@ -12,6 +12,11 @@ from epochal.errors import EpochalError, NotFoundError
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
+    """
+    Raises:
+        NotFoundError: timm has no model of that name.
+        EpochalError: the input is no image.
+    """
     import timm
 
     if name.partition(".")[0] not in (known := timm.list_models()):

@@ -25,6 +25,11 @@ class Pixels(nn.Module):
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
+    """
+    Raises:
+        NotFoundError: torchvision has no model of that name.
+        EpochalError: it is for something else, or cannot take this data.
+    """
     from torchvision import models
 
     if name not in (known := models.list_models()):

@@ -33,6 +33,11 @@ class Logits(nn.Module):
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
+    """
+    Raises:
+        NotFoundError: transformers has no such type.
+        EpochalError: it has no model of it for such data, or ``path`` holds none.
+    """
     import transformers
 
     if name not in transformers.CONFIG_MAPPING:

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, Phase, fitting
+from epochal.catalog.task import Loss, Phase, Samples, fitting
+from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["frechet", "accuracy"]
@@ -111,6 +113,10 @@ class Adversarial:
                 real = outputs["real"]
                 verdicts = torch.cat([real, outputs["fake"]]) > 0
                 metric.update(verdicts, torch.cat([torch.ones_like(real), torch.zeros_like(real)]).long())
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Real samples in the first row, made ones in the others."""
+        return made_pictures(samples.batch["input"], samples.outputs["made"])
 
 
 def _kind(model: nn.Module) -> str:
