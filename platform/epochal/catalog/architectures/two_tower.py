@@ -44,7 +44,8 @@ class Tower(nn.Sequential):
         self.append(nn.Linear(widths[-1], params.width))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.normalize(super().forward(ids), dim=-1)
+        vectors: Tensor = super().forward(ids)  # type: ignore[no-untyped-call]
+        return F.normalize(vectors, dim=-1)
 
 
 class TwoTower(nn.Module):
@@ -55,7 +56,8 @@ class TwoTower(nn.Module):
 
     def forward(self, user: Tensor, candidates: Tensor) -> Tensor:
         """``user``: (batch,), ``candidates``: (batch, items); returns scores (batch, items)."""
-        return (self.user(user)[:, None] * self.item(candidates)).sum(-1) / self.temperature
+        scores: Tensor = (self.user(user)[:, None] * self.item(candidates)).sum(-1) / self.temperature
+        return scores
 
 
 def counted(architecture: str, info: DataInfo) -> tuple[int, int]:

@@ -101,7 +101,7 @@ def _others(users: Tensor, count: int, items: Tensor, negatives: int, generator:
     """Of each of ``users`` (taken,) as many that it never took, of ``count`` there are: (taken, 1 + negatives)."""
     others = torch.empty(len(users), 1 + negatives, dtype=torch.int64)
     order = users.argsort(stable=True)
-    for rows in order.split(torch.bincount(users).tolist()):
+    for rows in torch.split(order, torch.bincount(users).tolist()):
         left = torch.ones(count, dtype=torch.bool).index_fill_(0, items[rows], False).nonzero().flatten()
         if not len(left):
             raise EpochalError("a user took every item: there is none to rank the others among", "drop that user")

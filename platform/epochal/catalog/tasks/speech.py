@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
@@ -86,7 +87,8 @@ class Speech:
 
 def greedy(logits: Tensor) -> list[int]:
     """The likeliest token of each frame of ``logits`` (frames, vocabulary), each once in a row, without the blanks."""
-    return [token for token in logits.argmax(-1).unique_consecutive().tolist() if token != BLANK]
+    likeliest: list[int] = logits.argmax(-1).tolist()
+    return [token for token, _ in groupby(likeliest) if token != BLANK]
 
 
 def _tokens(tokens: list[int]) -> str:
