@@ -89,7 +89,9 @@ def test_shares_are_sharpened_the_less_the_larger_the_cluster_was() -> None:
     batch = {"input": torch.zeros(1, 4), "target": torch.zeros(1, dtype=torch.int64)}
     loss = task.loss(model, batch)
     expected: Tensor = torch.tensor([0.2, 0.8])  # of shares of a half each
-    assert float(loss.logs["divergence"].detach()) == pytest.approx(float((expected * (expected / 0.5).log()).sum()), abs=1e-6)
+    assert float(loss.logs["divergence"].detach()) == pytest.approx(
+        float((expected * (expected / 0.5).log()).sum()), abs=1e-6
+    )
 
 
 def test_another_model_or_target_is_refused(tmp_path: Path) -> None:
