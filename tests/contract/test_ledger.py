@@ -57,6 +57,17 @@ class TestLookingUp:
         job = submit(ledger)
         assert ledger.full_job("dig") == ledger.full_job(job.id[:-1]) == job
 
+    def test_by_the_run_in_mlflow(self, ledger: Ledger) -> None:
+        job = submit(ledger)
+        submit(ledger)
+        lease = ledger.lease("agent", 30, job.id)
+        assert lease is not None
+        ledger.set_run(lease, "0123456789abcdef0123456789abcdef", "uri")
+        assert ledger.job("0123456789abcdef0123456789abcdef").id == ledger.job("01234567").id == job.id
+        for other in ("0123456", "01234568", "%23456789"):
+            with pytest.raises(NotFoundError):
+                ledger.job(other)
+
     def test_ambiguous_prefix_lists_what_it_fits(self, ledger: Ledger) -> None:
         first, second = submit(ledger), submit(ledger)
         with pytest.raises(ConflictError, match="fits several jobs") as caught:

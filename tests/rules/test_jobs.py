@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from epochal.catalog.index import check, entries
 from epochal.spec import LoadedSpec, load_spec
 from epochal.sweeps.check import check as check_sweep
 from epochal.training.plan import plan
+from job_table import TABLE, expected
 
 JOBS = Path(__file__).parents[2] / "jobs"
 FILES = sorted(JOBS.rglob("*.yaml"))
@@ -37,6 +39,12 @@ def test_every_architecture_and_dataset_has_an_example() -> None:
     specs = [load_spec(path).spec for path in FILES]
     assert {spec.model.name for spec in specs} >= {entry.name for entry in entries("architecture")}
     assert {spec.data.name for spec in specs} >= {entry.name for entry in entries("dataset")}
+
+
+def test_the_table_of_jobs_says_what_their_files_do() -> None:
+    rows = dict(re.findall(r"^\| `(\S+\.yaml)` \| ([^|]+) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert rows
+    assert rows == {name: str(expected(JOBS / name)) for name in rows}
 
 
 def test_the_data_that_comes_along_is_small() -> None:

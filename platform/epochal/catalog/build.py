@@ -133,8 +133,12 @@ def build_optimizer(choice: OptimizerChoice, parameters: Mapping[str, nn.Paramet
     if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters.values()):
         raise _refused("train.optimizer.name", f"{choice.name} needs whole matrices, and fsdp shards them")
     params = validated(entry.params, choice.params, "train.optimizer")
+    groups = list(_groups(choice, parameters))
+    if entry.named:
+        names = {one: name for name, one in parameters.items()}
+        groups = [{**group, "names": [names[one] for one in group["params"]]} for group in groups]
     try:
-        return entry.build(params, list(_groups(choice, parameters)), choice.lr)
+        return entry.build(params, groups, choice.lr)
     except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
         raise _refused("train.optimizer", said(error)) from None
 

@@ -20,13 +20,15 @@ from epochal.catalog.providers import is_provided, provider
 from epochal.catalog.schema_model import model_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
 from epochal.spec.corners import Point, corners, in_order, problems_at
-from epochal.spec.job import LrSchedule, Optimizer
+from epochal.spec.job import Checkpoint, LrSchedule, Optimizer, Train
+from epochal.spec.no_epochs import no_epochs
 from epochal.spec.params import problems_of
 from epochal.spec.section import is_import_path
 from epochal.spec.space import Entry
 from epochal.spec.sweep import Sweep
 from epochal.spec.tree import placed
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
+from epochal.units import Interval
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -44,6 +46,7 @@ class IndexEntry:
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
     example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
+    ``stream`` is whether a dataset has no epochs;
     ``needs`` is what an optimizer cannot do without. ``kind`` is one of ``KINDS``, or of what is not in the index.
     """
 
@@ -56,6 +59,7 @@ class IndexEntry:
     task: str | None = None
     target: str | None = None
     needs: Sequence[str] = ()
+    stream: bool = False
 
 
 @cache
@@ -94,13 +98,15 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     def judge(point: Point) -> list[Problem]:
         spec = placed(tree, point)
         problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
-        return [
-            *problems,
-            *_sharded_but_whole(spec),
-            *_sharded_keras(spec),
-            *_decays_nothing(spec),
-            *_waits_in_vain(spec),
-        ]
+        rules = (
+            _sharded_but_whole,
+            _sharded_keras,
+            _changes_gradients,
+            _decays_nothing,
+            _waits_in_vain,
+            _counts_epochs,
+        )
+        return [*problems, *(problem for rule in rules for problem in rule(spec))]
 
     return problems_at(corners(*_swept(tree)), judge)
 
@@ -132,6 +138,20 @@ def _sharded_keras(tree: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("resources.strategy", "Keras models cannot be sharded", value="fsdp", hint="use ddp")
 
 
+def _changes_gradients(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """What an optimizer cannot have that compares the gradients of several passes over a batch."""
+    known = _entry_at(tree, "optimizer", "train.optimizer.name")
+    if known is None or "closure" not in known.needs:
+        return
+    said = {
+        "precision": "fp16 scales them" if _at(tree, "train.precision") == "fp16" else "",
+        "clip_grad_norm": "clip_grad_norm shortens them" if _at(tree, "train.clip_grad_norm") is not None else "",
+        "optimizer.groups": "groups would take steps of several lengths" if _at(tree, "train.optimizer.groups") else "",
+    }
+    for name in filter(said.get, said):
+        yield Problem(f"train.{name}", f"{known.name} compares the gradients of several passes, and {said[name]}")
+
+
 def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """Where weight decay is to act, of an optimizer that has none."""
     optimizer = _at(tree, "train.optimizer")
@@ -143,6 +163,21 @@ def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
             if _at(group, "weight_decay") is not None]  # fmt: skip
     for name in (*(("decay_on",) if _at(optimizer, "decay_on") == "matrices" else ()), *said):
         yield Problem(f"train.optimizer.{name}", f"{known.name} has no weight decay")
+
+
+def _counts_epochs(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """Lengths in epochs beside data that has none."""
+    known = _entry_at(tree, "dataset", "data.name")
+    if known is not None and known.stream:
+        lengths = {"train.validate_every": Train.model_fields["validate_every"].default}
+        lengths["checkpoint.every"] = Checkpoint.model_fields["every"].default
+        for path in lengths:
+            if isinstance(every := _at(tree, path), str):
+                try:
+                    lengths[path] = Interval.parse(every)
+                except ValueError:  # which the spec's own validation tells
+                    return
+        yield from no_epochs(_at(tree, "train.epochs"), *lengths.values())
 
 
 def _waits_in_vain(tree: Mapping[str, Any]) -> Iterator[Problem]:

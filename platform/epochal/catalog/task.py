@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from epochal.catalog.data import Batch, Split
+from epochal.catalog.data import Batch
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:  # only a validation has to wait for its import
+    from PIL.Image import Image
     from torchmetrics import MetricCollection
 
 
@@ -113,14 +114,6 @@ class ChecksTargets(Protocol):
 
 
 @runtime_checkable
-class StartsModel(Protocol):
-    """A task for which a model's weights come from the training samples before the first step."""
-
-    def start(self, model: nn.Module, train: Split) -> None:
-        """Set them. ``model`` is on the CPU, just built; every worker does the same and comes to the same weights."""
-
-
-@runtime_checkable
 class TakesScalars(Protocol):
     """A task whose loss takes some of its numbers as tensors too, so that trials which differ in them train as one."""
 
@@ -130,6 +123,31 @@ class TakesScalars(Protocol):
 
     def with_scalars(self, values: Mapping[str, Tensor]) -> Task:
         """The same task with these, each a scalar, in place of its own."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some validation samples to draw, on the CPU, and what the model gave for them (``Loss.outputs``).
+
+    ``classes`` are the names of the target's, empty where it has none. ``model`` is the one that is trained, in
+    evaluation, for tasks that show what it makes by itself; None where one worker alone cannot run it.
+    """
+
+    batch: Batch
+    outputs: Any
+    classes: tuple[str, ...] = ()
+    model: nn.Module | None = None
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A task that shows what its model does. What goes wrong here ends no training."""
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Pictures and texts, by the names of their files without the ending.
+
+        Steps wait for it, of which it may take a fiftieth; random numbers are drawn from a generator of its own.
+        """
 
 
 def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -15,6 +16,7 @@ from epochal.ledger.transitions import count_by_state, full, to_attempt, to_even
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
 _SHOWN = 5
+_RUN_ID = re.compile("[0-9a-f]{8,32}")
 _NEWEST = jobs.c.number.desc()
 
 
@@ -29,7 +31,7 @@ class Reader:
             return float(connection.execute(select(now())).scalar_one())
 
     def job(self, ref: str) -> Job:
-        """The job with this id or unique prefix of one, or the newest of this name.
+        """The job with this id or unique prefix of one, or the newest of this name, or of this MLflow run.
 
         Raises:
             NotFoundError: there is none; the hint names the closest.
@@ -169,6 +171,9 @@ def find(connection: Connection, ref: str) -> Job:
         more = f" and {count - _SHOWN:,} more" if count > _SHOWN else ""
         hint = "give more of the id; `epochal jobs` lists them"
         raise ConflictError(f"{ref!r} fits several jobs: {shown}{more}", hint)
+    of_run = newest.where(jobs.c.run_id.startswith(ref)).limit(1)
+    if not found and _RUN_ID.fullmatch(ref) and (row := connection.execute(of_run).first()):
+        return to_job(row)
     if not found:
         recent = connection.execute(select(jobs.c.id, jobs.c.name).order_by(jobs.c.number.desc()).limit(100))
         known = tuple(dict.fromkeys(word for row in recent for word in (row.name, row.id)))

@@ -37,6 +37,11 @@ class Data(Component):
 
     loader_workers: Annotated[int, Field(ge=0, le=128)] = 0
     """Processes a worker uses to load data; 0 loads in the training process."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What becomes of a record that cannot be read: `fail` ends the job and names it; `skip` names it, takes the next
+    one in its place, and in a validation leaves it out."""
+    max_errors: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
+    """With `skip`: of more such records the job fails. Each worker counts a record once, and their counts are added."""
 
 
 class ParameterGroup(Section):
@@ -133,7 +138,7 @@ class Train(Section):
     """How often the validation data is gone through."""
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
-    """Weights to start from: a job id, a checkpoint folder or a `.safetensors` file."""
+    """Weights to start from: a job (its id, name, or MLflow run), a checkpoint folder or a `.safetensors` file."""
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""

@@ -28,13 +28,16 @@ def leave(loop: Loop) -> tuple[str, dict[str, float]]:
     A job that died after they were measured does not measure them again: a file beside the weights has their digest.
     """
     loop.control.tick("export", loop.state.step)
-    best = _best(loop)
+    best, chosen = _best(loop), loop.spec.train.export
+    with loop.average.in_place() if loop.average else nullcontext():
+        loop.pictures.draw("best" if loop.state.at_best else "last")
     with _exported(loop, best):
         file = weights.export(loop.strategy.module, loop.folder / weights.FILE, loop.worker.is_first)
         metrics = {} if loop.setup.data.test is None or loop.segment.trial else _tested(loop, file)
-    if best is not None and loop.spec.train.export == "last":  # nothing is done any more with those of the last step
-        weights.put(loop.strategy.module, best)
+    if best is not None and chosen == "last":  # nothing is done any more with those of the last step
+        _go_back(loop, best)
         weights.export(loop.strategy.module, loop.folder / weights.BEST, loop.worker.is_first)
+    loop.pictures.draw("best", with_model=False)  # where it was not gone back to
     loop.strategy.barrier()
     return file.relative_to(loop.folder).as_posix(), metrics
 
@@ -64,12 +67,17 @@ def _exported(loop: Loop, best: Path | None) -> Iterator[None]:
     if loop.average or (best is not None and chosen == "best"):
         weights.export(module, loop.folder / weights.LAST, first)
     if best is not None and chosen == "best":
-        weights.put(module, best)
+        _go_back(loop, best)
     if best is not None:
         _tell(loop, chosen)
     means = loop.average if best is None or chosen == "last" else None
     with means.in_place() if means else nullcontext():
         yield
+
+
+def _go_back(loop: Loop, best: Path) -> None:
+    weights.put(loop.strategy.module, best)
+    loop.pictures.draw("best")
 
 
 def _tell(loop: Loop, chosen: str) -> None:

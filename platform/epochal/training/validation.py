@@ -16,8 +16,10 @@ from epochal.catalog.data import Batch
 from epochal.catalog.task import FeedsMetrics
 from epochal.errors import TrainingError, some
 from epochal.redaction import named
+from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
+from epochal.training.pictures import Keeper, Kept
 from epochal.training.precision import Precision
 from epochal.training.setup import Setup
 from epochal.training.step import loss_of
@@ -40,12 +42,17 @@ class Validation:
         strategy: Strategy,
         precision: Precision,
         batch_size: int,
-        part: Literal["val", "test"] = "val",
+        part: Literal["val", "test"],
+        left_out: LeftOut,
     ) -> None:
         self.failed: dict[str, str] = {}
+        self.keeps = False
+        """Whether some of this worker's samples are ``kept``, to be drawn."""
+        self.kept = Kept([], [])
         data, checked = setup.data, setup.checked
         split = (data.validation or data.train) if part == "val" else (data.test or data.train)
-        loader = Loader(split, strategy.worker.device, setup.spec.data.loader_workers, setup.spec.train.seed)
+        processes, seed = setup.spec.data.loader_workers, setup.spec.train.seed
+        loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._part = part
         self._task = setup.task
         self._left_out = checked.left_out if part == "val" else checked.left_out_of_test
@@ -112,6 +119,7 @@ class Validation:
         totals = torch.zeros(2, dtype=torch.float64, device=self._strategy.worker.device)
         logs: dict[str, Tensor] = {}
         feeds = self._feeds(metrics)
+        keeper = Keeper(len(self._loader.split) // (self._strategy.worker.world_size if self._shared else 1))
         for loaded in self._batches():
             if loaded.size or self._strategy.lockstep:
                 with self._precision.forward():
@@ -119,10 +127,13 @@ class Validation:
             if loaded.size:
                 outputs = tree_map_only(Tensor, _in_full, loss.outputs)
                 self._each({name: partial(feed, outputs, loaded.batch) for name, feed in feeds.items()})
+                if self.keeps:
+                    keeper.add(loaded.batch, outputs)
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
                 logs = {name: value.double() + logs.get(name, 0.0) for name, value in loss.logs.items()}
             tick()
+        self.kept = keeper.kept
         if taken := {"loss", *feeds} & logs.keys():
             raise TrainingError(f"the task logs {some(sorted(taken))}, a metric of it too", "name it otherwise")
         return totals.cpu(), logs

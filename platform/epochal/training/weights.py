@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,7 +39,13 @@ class Matched:
     unexpected: tuple[str, ...]
     """In the file only."""
     reshaped: tuple[str, ...]
-    """In both, but of different shapes: they keep their initial values."""
+    """In both, but of different shapes, as a head for other classes: they keep their initial values."""
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    """Of those the two shapes, in words."""
+
+    @property
+    def complete(self) -> bool:
+        return not (self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -49,7 +56,7 @@ class Matched:
         }
         for label, names in labels.items():
             if names:
-                parts.append(f"{len(names)} {label}: {some(names, 5)}")
+                parts.append(f"{len(names)} {label}: {some([name + self.shapes.get(name, '') for name in names], 5)}")
         return "; ".join(parts)
 
 
@@ -71,10 +78,18 @@ def start_from(model: nn.Module, path: Path) -> Matched:
         missing=tuple(name for name in own if name not in given),
         unexpected=tuple(name for name in given if name not in own),
         reshaped=tuple(name for name in own if name in shared and name not in fitting),
+        shapes={
+            name: f" ({_size(given[name])} in the file, {_size(own[name])} in the model)"
+            for name in shared
+            if name not in fitting
+        },
     )
-    complete = not (matched.missing or matched.unexpected or matched.reshaped)
-    _log.log(logging.INFO if complete else logging.WARNING, "weights from %s: %s", path, matched)
+    _log.log(logging.INFO if matched.complete else logging.WARNING, "weights from %s: %s", path, matched)
     return matched
+
+
+def _size(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -119,7 +134,7 @@ def put(module: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: it is that of another model.
     """
-    state = {name: one for name, one in get_model_state_dict(module).items() if isinstance(one, Tensor)}
+    state: dict[str, Any] = {name: one for name, one in get_model_state_dict(module).items() if isinstance(one, Tensor)}
     there = tensors.stored(path)
     means = {name for name in state if tensors.AVERAGE + name in there}
     # A tied weight has one mean, and several names.

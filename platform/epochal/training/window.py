@@ -76,6 +76,8 @@ class ControlFlags(NamedTuple):
     stop: bool = False
     save: bool = False
     validate: bool = False
+    left_out: int = 0
+    """Records that could not be used: this worker's, or after a window those of all."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,12 @@ class Closed:
     def samples_per_second(self) -> float:
         return self.samples / (self.timing.step * len(self.records))
 
-    def performance(self) -> dict[str, float]:
-        """The window's ``perf/`` metrics."""
-        ranks = {}
+    def performance(self, tokens: int = 0) -> dict[str, float]:
+        """The window's ``perf/`` metrics. ``tokens`` of a sample; 0 where it has none."""
+        ranks = {"perf/tokens_per_second": self.samples_per_second * tokens} if tokens else {}
         if len(self.alone) > 1:
             slowest = max(range(len(self.alone)), key=self.alone.__getitem__)
-            ranks = {
+            ranks |= {
                 "perf/slowest_rank": float(slowest),
                 "perf/slowest_rank_seconds": self.alone[slowest],
                 "perf/mean_rank_seconds": sum(self.alone) / len(self.alone),
@@ -173,10 +175,10 @@ class Window:
         alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
         notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
         summed = strategy.sum(notes.clone()).tolist()
-        totals, (stop, save, validate, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
+        totals, (stop, save, validate, left_out, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
         return Closed(
             records=self._records(totals),
-            flags=ControlFlags(stop > 0, save > 0, validate > 0),
+            flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out)),
             timing=timing,
             samples=self.samples,
             next_length=_length(seconds / ranks),

@@ -165,3 +165,11 @@ def test_a_test_that_fails_does_not_undo_the_training(tmp_path: Path) -> None:
     assert result.state == "completed"
     assert result.weights is not None
     assert [note for note in notes if note.startswith("test/loss is left out: IndexError")]
+
+
+def test_the_first_step_is_told_what_it_starts_from(tmp_path: Path) -> None:
+    trained(spec(), tmp_path / "base")
+    other = nn.Sequential(*list(pieces.mlp())[:-1], nn.Linear(8, 5))
+    notes = trained(spec(init_from=str(tmp_path / "base")), tmp_path / "other", model=other)[2]
+    told = "6.weight (3 x 8 in the file, 5 x 8 in the model), 6.bias (3 in the file, 5 in the model)"
+    assert notes[0] == f"weights to start from: 4 tensors loaded; 2 of another shape: {told}"

@@ -17,7 +17,7 @@ from torchmetrics import Metric, MetricCollection
 
 import training_pieces as pieces
 from epochal.catalog.build import build_optimizer
-from epochal.catalog.data import Batch, SampleSplit
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit, TensorSplit
 from epochal.catalog.optimizers import OPTIMIZERS
 from epochal.errors import CheckpointError, EpochalError, NonFiniteLossError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
@@ -358,3 +358,14 @@ def test_another_optimizer_cannot_go_on(tmp_path: Path) -> None:
     train(pieces.spec(), tmp_path, optimizer=pieces.sgd)
     with pytest.raises(CheckpointError, match="is missing"):
         train(pieces.spec(epochs=3), tmp_path, resume=True)
+
+
+def test_tokens_a_second_are_told_of_sequences_of_token_ids(tmp_path: Path) -> None:
+    info = DataInfo(Field((5,), torch.int64, 7), Field((), torch.int64, pieces.CLASSES))
+    data = LoadedData(TensorSplit(info.example(16)), None, info, "0", "made up")
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, pieces.CLASSES))
+    recorder = MemoryRecorder()
+    fit(pieces.setup(pieces.spec(), model=model, data=data), Worker(), tmp_path, recorder, NullControl())
+    rates = zip(*(recorder.history[f"perf/{what}_per_second"] for what in ("samples", "tokens")), strict=True)
+    for (step, samples), (same, tokens) in rates:
+        assert (same, tokens) == (step, pytest.approx(5 * samples))

@@ -54,7 +54,11 @@ def test_what_does_not_match_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     torch.testing.assert_close(fresh.state_dict()["0.weight"], given["0.weight"])
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "2 of another shape: 2.weight, 2.bias" in record.getMessage()
+    told = (
+        "2 of another shape: 2.weight (5 x 8 in the file, 3 x 8 in the model), 2.bias (5 in the file, 3 in the model)"
+    )
+    assert told in record.getMessage()
+    assert not matched.complete
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense"])

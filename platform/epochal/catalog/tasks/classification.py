@@ -10,14 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import confusion
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["accuracy", "top5", "f1", "precision", "recall", "auroc"]
@@ -73,6 +75,9 @@ class Classification:
         }
         # No compute groups: they form at the first update, and a worker without samples would not form them.
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        return {"confusion": confusion(samples.batch["target"], samples.outputs.argmax(1), samples.classes)}
 
 
 def build(params: ClassificationParams, info: DataInfo) -> Classification:

@@ -10,14 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import curves
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import MetricCollection
 
 Name = Literal["mae", "rmse", "mase"]
@@ -62,6 +64,9 @@ class Forecasting:
             "mase": MeanMetric,
         }
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        return {"forecasts": curves(samples.batch["target"], samples.outputs)}
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         target = batch["target"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["perplexity", "accuracy", "top5"]
@@ -71,6 +73,37 @@ class LanguageModelling:
                 metric.update(outputs, batch["target"])
             else:
                 metric.update(outputs.flatten(0, 1), batch["target"].flatten())
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """What the model writes after the beginning of a few samples; nothing where it cannot be run alone."""
+        if samples.model is None:
+            return {}
+        written = _continued(samples.model, samples.batch["input"][:_TEXTS])
+        return {"text": "\n\n".join(_text(tokens, samples.classes) for tokens in written.tolist())}
+
+
+_TEXTS, _PROMPT, _MORE = 3, 8, 64
+"""Texts, tokens of their beginnings that are given, and tokens that follow."""
+
+
+def _continued(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Tokens (texts, time) drawn one after the other, each from what the model gives for those before; of these it sees
+    as many as it is trained on."""
+    length, generator = tokens.shape[1], torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    written = tokens[:, :_PROMPT]
+    for _ in range(_MORE):
+        chances = model(written[:, -length:].to(device))[:, -1].float().cpu().softmax(-1)
+        written = torch.cat([written, torch.multinomial(chances, 1, generator=generator)], 1)
+    return written
+
+
+def _text(tokens: Sequence[int], names: Sequence[str]) -> str:
+    """Of names like ``0x41`` the bytes they are."""
+    words = [names[token] for token in tokens]
+    if all(len(word) == 4 and word.startswith("0x") for word in words):
+        return bytes(int(word, 16) for word in words).decode(errors="replace")
+    return ("" if all(len(word) == 1 for word in words) else " ").join(words)
 
 
 def build(params: LanguageModellingParams, info: DataInfo) -> LanguageModelling:

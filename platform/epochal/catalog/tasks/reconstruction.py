@@ -10,14 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import curves, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import MetricCollection
 
 Name = Literal["mse", "mae"]
@@ -74,6 +76,13 @@ class Reconstruction:
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.flatten(), batch["input"].flatten())
 
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Inputs above what was made of them."""
+        x, made = samples.batch["input"], samples.outputs
+        if x.dim() != 4:
+            return {"reconstructions": curves(x.flatten(1), made.flatten(1))}
+        return {"reconstructions": tiles([list(x[:12]), list(made[:12])])}
+
 
 class VariationalReconstruction(Reconstruction):
     """The evidence lower bound. Latent numbers are drawn in training, and are the means in validation."""
@@ -93,6 +102,16 @@ class VariationalReconstruction(Reconstruction):
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
         logs = {"reconstruction": error, "divergence": divergence}
         return Loss(error + self._kl * divergence, made.weight, made.outputs, logs)
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Beside the reconstructions, what is made of latent numbers that are drawn."""
+        pictures, x, model = dict(super().pictures(samples)), samples.batch["input"], samples.model
+        if isinstance(model, Variational) and x.dim() == 4:
+            mean, _ = model.encode(x[:1].to(next(samples.model.parameters()).device))
+            latent = torch.randn(36, *mean.shape[1:], generator=torch.Generator().manual_seed(0)).to(mean.device)
+            made = model.decode(latent).reshape(36, *x.shape[1:]).float().cpu()
+            pictures["samples"] = tiles([list(made[row : row + 12]) for row in (0, 12, 24)])
+        return pictures
 
 
 def build(params: ReconstructionParams, info: DataInfo) -> Reconstruction:

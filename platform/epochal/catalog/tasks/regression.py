@@ -9,14 +9,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import curves, scatter
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import MetricCollection
 
 
@@ -63,6 +65,13 @@ class Regression:
         }
         # No compute groups: they form at the first update, and a worker without samples would not form them.
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        targets = samples.batch["target"].reshape(len(samples.batch["target"]), -1)
+        guesses = samples.outputs.reshape(targets.shape)
+        if targets.shape[1] == 1:
+            return {"predictions": scatter(targets[:, 0], guesses[:, 0])}
+        return {"predictions": curves(targets, guesses)}
 
 
 def build(params: RegressionParams, info: DataInfo) -> Regression:

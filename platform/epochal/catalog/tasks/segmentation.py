@@ -9,14 +9,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import coloured, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["accuracy", "iou", "dice"]
@@ -64,6 +66,13 @@ class Segmentation:
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.flatten(0, -2), batch["target"].flatten())
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Pictures, what should be found on them, and what is; the classes have the colours of ``PALETTE``."""
+        x, target, found = samples.batch["input"], samples.batch["target"], samples.outputs.argmax(-1)
+        if x.dim() != 4:
+            return {}
+        return {"masks": tiles([[x[i], coloured(target[i]), coloured(found[i])] for i in range(min(8, len(x)))])}
 
 
 def build(params: SegmentationParams, info: DataInfo) -> Segmentation:

@@ -1,0 +1,83 @@
+"""Pictures: what is drawn is at its place and has its colour."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from epochal.catalog import drawing
+from epochal.catalog.data import DataInfo, Field
+from epochal.catalog.task import Samples
+from epochal.catalog.tasks import TASKS
+
+
+def test_tiles_are_enlarged_and_in_their_places() -> None:
+    black, red = torch.zeros(1, 4, 4), torch.stack([torch.ones(4, 4), torch.zeros(4, 4), torch.zeros(4, 4)])
+    sheet = drawing.tiles([[black, red], [red]])
+    assert sheet.size == (132, 132)
+    assert [sheet.getpixel(at) for at in ((10, 10), (80, 10), (10, 80), (80, 80))] == [
+        (0, 0, 0),
+        (255, 0, 0),
+        (255, 0, 0),
+        (255, 255, 255),
+    ]
+
+
+def test_each_class_has_its_colour() -> None:
+    shown = drawing.coloured(torch.tensor([[0, 1], [2, 11]]))
+    found = [tuple((shown[:, y, x] * 255).round().int().tolist()) for y in (0, 1) for x in (0, 1)]
+    assert found == [drawing.PALETTE[0], drawing.PALETTE[1], drawing.PALETTE[2], drawing.PALETTE[1]]
+
+
+def test_what_is_right_and_what_is_wrong_differ_in_colour() -> None:
+    right = drawing.confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1]), ["no", "yes"])
+    wrong = drawing.confusion(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 0]), ["no", "yes"])
+    cell = (right.width - 4, right.height - 4)
+    assert right.getpixel(cell) == drawing.PALETTE[1]
+    assert wrong.getpixel(cell) == (255, 255, 255)
+    assert wrong.getpixel((cell[0] - 28, cell[1])) == drawing.PALETTE[6]
+
+
+def test_of_many_classes_the_last_are_one() -> None:
+    many = torch.arange(1000)
+    assert drawing.confusion(many, many, [str(number) for number in range(1000)]).width < 1300
+
+
+@pytest.mark.parametrize("values", [torch.arange(5.0), torch.ones(5)], ids=["several", "one"])
+def test_right_predictions_are_on_the_line(values: torch.Tensor) -> None:
+    sheet = drawing.scatter(values, values)
+    there = [(x, y) for x in range(40, 250) for y in range(10, 225) if sheet.getpixel((x, y)) == drawing.PALETTE[1]]
+    assert there
+    assert all(abs((x - 34) - (228 - y)) <= 4 for x, y in there)
+
+
+def test_a_curve_and_its_prediction_are_both_drawn() -> None:
+    sheet = drawing.curves(torch.zeros(2, 3), torch.ones(2, 3))
+    colours = {colour for _, colour in sheet.getcolors(100_000)}
+    assert {drawing.PALETTE[1], drawing.PALETTE[6]} <= colours
+
+
+def test_text_is_what_the_tokens_are() -> None:
+    class Next(torch.nn.Module):
+        """Sure that the token after the last one follows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] <= 4
+            return self.weight * 100 * torch.nn.functional.one_hot((x + 1) % 3, 3).float()
+
+    task = TASKS.get("language-modelling")
+    field = Field((4,), torch.int64, classes=3)
+    built = task.build(task.params(), DataInfo(field, field))
+    batch = {"input": torch.tensor([[0, 1, 2, 0], [2, 2, 2, 2]])}
+    for names, expected in (
+        (("a", "b", "c"), "abca" + "bca" * 21 + "b"),
+        (("0x61", "0x62", "0x63"), "abca" + "bca" * 21 + "b"),
+    ):
+        first, second = built.pictures(Samples(batch, None, names, Next()))["text"].split("\n\n")
+        assert first == expected
+        assert second == "cccc" + "abc" * 21 + "a"
+    assert built.pictures(Samples(batch, None, ("a", "b", "c"))) == {}
