@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import MetricCollection
 
-from epochal.catalog.architectures.dec import Dec, DecParams
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
@@ -145,8 +144,6 @@ def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
         return Detecting()
     if entry is TASKS.get("adversarial"):
         return Gan()
-    if entry is TASKS.get("clustering"):
-        return Dec(DecParams(hidden=[4], latent=2), prod(info.input.shape), info.target.width)
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
         return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
     return Frames(info) if entry is TASKS.get("speech") else Plain(info)

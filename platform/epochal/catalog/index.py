@@ -98,7 +98,14 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     def judge(point: Point) -> list[Problem]:
         spec = placed(tree, point)
         problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
-        rules = (_sharded_but_whole, _changes_gradients, _decays_nothing, _waits_in_vain, _counts_epochs)
+        rules = (
+            _sharded_but_whole,
+            _sharded_keras,
+            _changes_gradients,
+            _decays_nothing,
+            _waits_in_vain,
+            _counts_epochs,
+        )
         return [*problems, *(problem for rule in rules for problem in rule(spec))]
 
     return problems_at(corners(*_swept(tree)), judge)
@@ -122,6 +129,13 @@ def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
         message = f"{known.name} needs whole matrices, and resources.strategy fsdp shards them"
         hint = f"use strategy: ddp, or an optimizer such as {Optimizer().name}"
         yield Problem("train.optimizer.name", message, value=known.name, hint=hint)
+
+
+def _sharded_keras(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """Keras keeps the weights of its layers itself, so that sharded ones in their place would not be what is used."""
+    name = _at(tree, "model.name")
+    if isinstance(name, str) and name.startswith("keras/") and _at(tree, "resources.strategy") == "fsdp":
+        yield Problem("resources.strategy", "Keras models cannot be sharded", value="fsdp", hint="use ddp")
 
 
 def _changes_gradients(tree: Mapping[str, Any]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from epochal.catalog.data import Batch, Split
+from epochal.catalog.data import Batch
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:  # only a validation has to wait for its import
@@ -111,14 +111,6 @@ class ChecksTargets(Protocol):
 
     def unsuitable(self, targets: Tensor) -> Tensor:
         """The rows of ``targets`` (batch, *shape) that are something else: (rows,)."""
-
-
-@runtime_checkable
-class StartsModel(Protocol):
-    """A task for which a model's weights come from the training samples before the first step."""
-
-    def start(self, model: nn.Module, train: Split) -> None:
-        """Set them. ``model`` is on the CPU, just built; every worker does the same and comes to the same weights."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from epochal.catalog.build import LrFactor, build_lr_schedule, build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import LoadedData
-from epochal.catalog.task import StartsModel, Task
+from epochal.catalog.task import Task
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
 from epochal.training.check import Checked, check
@@ -39,8 +39,7 @@ class Setup:
 def prepare(spec: JobSpec, folder: Path, known: Setup | None = None) -> Setup:
     """Build what ``spec`` names; ``folder`` is what relative paths of the data start from.
 
-    The model's initial weights depend on the seed alone, so that every worker builds the same; those that a task starts
-    depend on the training samples too. What is ``known`` from
+    The model's initial weights depend on the seed alone, so that every worker builds the same. What is ``known`` from
     an earlier training in this process is used again: its data where that is the same, and what was checked, where
     nothing differs but the optimizer and the seed.
 
@@ -57,8 +56,6 @@ def prepare(spec: JobSpec, folder: Path, known: Setup | None = None) -> Setup:
     else:
         refuse_dependent(spec, data, model, task)
         checked = check(spec, data, task)
-    if isinstance(task, StartsModel):
-        task.start(model, data.train)
     return Setup(
         spec=spec,
         model=model,

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from epochal.catalog.build import build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import DataInfo, Field
+from epochal.catalog.providers import PROVIDERS
 from epochal.errors import CodeError, NotFoundError, SpecError
 from epochal.spec.job import Optimizer
 from epochal.spec.section import Component
@@ -285,3 +287,11 @@ def test_a_group_of_nothing_is_refused(patterns: list[list[str]], path: str, mes
     with pytest.raises(SpecError, match=re.escape(message)) as caught:
         grouped(groups=[{"parameters": one, "lr": 0.1} for one in patterns])
     assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_a_library_that_is_not_installed_is_told_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROVIDERS, "timm", replace(PROVIDERS["timm"], module="no_such_module"))
+    with pytest.raises(SpecError) as caught:
+        _model("timm/resnet50", IMAGES)
+    assert caught.value.problems[0].message == "timm/resnet50 needs no_such_module, which is not installed here"
+    assert caught.value.problems[0].hint == "pip install 'epochal[timm]'"

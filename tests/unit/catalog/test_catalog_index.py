@@ -213,3 +213,23 @@ def _put(tree: Any, steps: list[str], value: Any) -> Any:
         return value
     below = tree if isinstance(tree, dict) else {}
     return {**below, steps[0]: _put(below.get(steps[0]), steps[1:], value)}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("timm/resnet50", None),
+        ("tim/resnet50", "no architecture is named 'tim/resnet50'"),
+        ("timm/", "no architecture is named 'timm/'"),
+        ("keras/nets:make", "this is your own code, and the spec has no code"),
+        ("keras/dense", "expected a name of the catalog or module:attribute, got 'dense'"),
+    ],
+)
+def test_a_librarys_model_is_known_by_its_library(name: str, said: str | None) -> None:
+    assert _found(model={"name": name, "params": {"whatever": 1}}) == ({"model.name": said} if said else {})
+
+
+def test_a_keras_model_is_not_sharded() -> None:
+    model = {"name": "keras/nets:make"}
+    found = _found(model=model, code={"dir": "."}, resources={"strategy": "fsdp", "workers": 2})
+    assert found == {"resources.strategy": "Keras models cannot be sharded"}

@@ -30,7 +30,6 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
-        "dec": "epochal.catalog.architectures.dec:ENTRY",
         "detector": "epochal.catalog.architectures.detector:ENTRY",
         "gnn": "epochal.catalog.architectures.gnn:ENTRY",
         "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",

@@ -33,7 +33,7 @@ class Provider:
     source: str
 
 
-PROVIDERS: Mapping[str, Provider] = {
+PROVIDERS: dict[str, Provider] = {
     "keras": Provider(
         "keras",
         "MODULE:FUNCTION",

@@ -1,11 +1,9 @@
-"""``keras/<module>:<function>``: a Keras model that a function of the user's own makes, on Keras' torch backend.
-
-Keras seeds its generators by Python's ``random``, which every training seeds.
-"""
+"""``keras/<module>:<function>``: a Keras model that a function of the user's own makes, on Keras' torch backend."""
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
@@ -53,6 +51,8 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
         raise EpochalError(f"Keras runs on {backend} here, and has to run on torch", "set KERAS_BACKEND=torch")
     make = import_object(name, "model.name")
     given = {**params, **({"info": info} if "info" in signature(make).parameters else {})}
+    keras.utils.clear_session(free_memory=False)  # layers are counted, and weights named by that
+    random.seed(int(torch.randint(2**31, (), device="cpu")))  # Keras' generators are seeded by it, and its import draws
     with keras.device("cpu"):
         model = make(**given)
         if not isinstance(model, keras.Model):
