@@ -18,12 +18,15 @@ BUILT_IN = [name for name, _ in OPTIMIZERS.built_in()]
 def _steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
     inputs = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
     losses = []
-    for _ in range(count):
+
+    def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = (model(inputs) - 1).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+        found = (model(inputs) - 1).square().mean()
+        found.backward()
+        return found
+
+    for _ in range(count):
+        losses.append(float(optimizer.step(loss).detach()))
     return losses
 
 
@@ -58,7 +61,7 @@ def test_saved_state_goes_on_exactly(name: str) -> None:
     assert _steps(model, optimizer, 3) == _steps(other, resumed, 3)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "muon"])  # two of torch's at once
 def test_defaults_are_those_of_torch(name: str) -> None:
     optimizer = build_optimizer(Optimizer(name=name), dict(_model().named_parameters()))
     chosen = {"lr", "fused"}  # by the spec, and by the device

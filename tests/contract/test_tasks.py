@@ -68,7 +68,7 @@ class Latent(nn.Module):
         self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
         self.eval()  # drawn numbers would differ from pass to pass
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.encoder(x).chunk(2, -1)
         return mean, log_variance
 
@@ -102,12 +102,51 @@ class Detecting(nn.Module):
         return Detections(said[..., :3], places[..., :2].repeat(1, 1, 2) + sides, said[..., 7], places)
 
 
+class Gan(nn.Module):
+    """x: (batch, 6), to a verdict (batch,)."""
+
+    latent = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.discriminator = nn.Linear(2, 6), nn.Linear(6, 1)
+        self.eval()  # as for Latent
+
+    def generate(self, noise: Tensor) -> Tensor:
+        return self.generator(noise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.discriminator(x).flatten()
+
+
+class Denoiser(nn.Linear):
+    """x: (batch, 6), time: (batch,), to the noise in it."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+        self.eval()  # as for Latent
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x) + time[:, None] / 1000
+
+
+class Frames(Plain):
+    """Of the very shape that speech needs: its frames may be of another number than the characters."""
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return super().forward(x).squeeze(-1)
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
+    if entry is TASKS.get("diffusion"):
+        return Denoiser()
     if entry is TASKS.get("detection"):
         return Detecting()
+    if entry is TASKS.get("adversarial"):
+        return Gan()
     if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
-        return Latent() if entry is TASKS.get("variational") else nn.Linear(6, 6)
-    return Plain(info)
+        return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
+    return Frames(info) if entry is TASKS.get("speech") else Plain(info)
 
 
 def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:

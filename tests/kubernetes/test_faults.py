@@ -31,11 +31,6 @@ PODS = {
     "postgresql": "app.kubernetes.io/component=postgresql",
 }
 
-SMALL = tuple(
-    part for name in ("head", "agent") for part in ("--set-json", f'cluster.{name}={{"cpus": 0.2, "memory": "2GiB"}}')
-)
-"""So that one node has room for all but the other's worker."""
-
 COMMANDS = {
     name: os.environ.get(f"EPOCHAL_{name}", "")
     for name in ("NODE_STOP", "NODE_START", "NODE_CUT", "NODE_JOIN", "API_RESTART")
@@ -47,7 +42,7 @@ environment is cleaned."""
 
 @pytest.fixture(scope="module")
 def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
-    with Installation(kubernetes, namespace, options=SMALL) as installation:
+    with Installation(kubernetes, namespace) as installation:
         yield installation
         installation.uninstall()
 

@@ -21,7 +21,7 @@ MISTAKES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "mlflow": (
         (*DATABASES, "database.existingSecret=passwords"),
-        ("epochal-mlflow-", "nowhere"),
+        ("epochal-mlflow-", "cannot use MLflow's database", "failed to resolve host 'nowhere'"),
     ),
     "secret": (("database.existingSecret=nowhere",), ('secret "nowhere" not found', "make it, or name one")),
     "tokens": (("tokens.existingSecret=nowhere",), ('secret "nowhere" not found', "make it, or name one")),

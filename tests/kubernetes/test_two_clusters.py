@@ -20,7 +20,8 @@ from polling import until
 pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {"cpus": 0.2, "memory": "2GiB"}
-GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 1, "memory": "3GiB", "shared_memory": "512MiB"}
+GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 0.7, "memory": "3GiB", "shared_memory": "512MiB"}
+"""One CPU to Ray, and less to Kubernetes: two nodes of two have room for three, two heads and two agents."""
 ONE_WORKER = "resources.workers=1"
 
 
@@ -28,8 +29,7 @@ def options(lets_in: str) -> tuple[str, ...]:
     """A node with one CPU, and an MLflow that agents of that namespace reach."""
     others = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lets_in}}}]
     values = {
-        "cluster.head": SMALL, "cluster.agent": SMALL, "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others,
-        "backup.enabled": False,
+        "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others, "backup.enabled": False,
     }  # fmt: skip
     return tuple(part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}"))
 

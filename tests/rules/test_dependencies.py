@@ -7,6 +7,7 @@ import tomllib
 
 from code_base import ROOT, Module, modules
 
+from epochal.catalog.providers import PROVIDERS
 from epochal.engine.hidden import OURS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -21,6 +22,7 @@ IMPORTED_AS = {
     "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
+    "torch-geometric": "torch_geometric",
 }
 """Where a package's name is not that of its module."""
 
@@ -45,6 +47,7 @@ FOR_USERS = names(PROJECT["dependencies"], *(requirements for extra, requirement
 def test_what_a_users_module_must_not_hide_is_what_we_import() -> None:
     imported = {IMPORTED_AS.get(name, name) for name in FOR_USERS - NOT_IMPORTED.keys()}
     imported -= {"kubernetes"}  # agents and commands import it, and workers do not
+    imported -= {one.module for one in PROVIDERS.values()}  # workers import the one that a spec names
     assert imported | {"epochal"} == OURS
 
 

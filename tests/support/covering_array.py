@@ -34,8 +34,8 @@ AXES: Axes = {
     "model": ("plain", "batch norm", "dropout", "unused parameter", "tied weights", "frozen part", "branches", "bank"),
     "precision": ("fp32", "bf16", "fp16"),
     "accumulation": ("no", "yes"),
-    "clipping": ("no", "yes"),
-    "parameter groups": ("no", "yes"),
+    "clipping": ("no", "clip_grad_norm"),
+    "parameter groups": ("no", "groups"),
     "average": ("no", "ema"),
     "loader_workers": ("0", "1"),
     "compile": ("no", "yes"),
@@ -65,7 +65,7 @@ _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
         "resources": {"gpus_per_worker": 1} if value == "fp16" else {},
     },
     "accumulation": lambda value: {"train": {"micro_batch_size": 2}} if value == "yes" else {},
-    "clipping": lambda value: {"train": {"clip_grad_norm": 0.5}} if value == "yes" else {},
+    "clipping": lambda value: {"train": {value: 0.5}} if value != "no" else {},
     "parameter groups": lambda value: {},
     "average": lambda value: {"train": {"average": {"kind": value, "decay": 0.5}}} if value == "ema" else {},
     "loader_workers": lambda value: {"data": {"loader_workers": int(value)}},
@@ -87,7 +87,7 @@ def document(case: Case) -> dict[str, Any]:
     for axis, value in case.items():
         for section, fields in _FIELDS[axis](value).items():
             tree[section] = {**tree.get(section, {}), **fields}
-    if case.get("parameter groups") == "yes":
+    if case.get("parameter groups") == "groups":
         groups = [{"parameters": ["*bias"], "lr": 0.005}]
         tree["train"]["optimizer"] = {**tree["train"].get("optimizer", {}), "groups": groups}
     if case.get("model") == "batch norm" and case.get("accumulation") == "yes":

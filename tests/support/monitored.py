@@ -8,7 +8,8 @@ import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ class Prometheus:
             raise AssertionError(f"without data: {left}") from error
 
 
+def _is_ready(port: int) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
 @contextmanager
 def prometheus(folder: Path, read: Mapping[str, list[str]], token: str) -> Iterator[Prometheus]:
     """One that reads these URLs, by the name of what is there, and shows the token."""
@@ -99,6 +106,7 @@ def prometheus(folder: Path, read: Mapping[str, list[str]], token: str) -> Itera
         ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL
     )
     try:
+        until(partial(_is_ready, port), "Prometheus is ready")
         yield Prometheus(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()

@@ -16,6 +16,7 @@ from epochal.agent.sweep_progress import SweepProgress
 from epochal.engine.events import Started
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import Lease
+from epochal.settings import tracking_page
 from epochal.sweeps.trials import Trial, TrialState
 from epochal.tracking.desired_run import CheckpointPointer
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
@@ -167,5 +168,5 @@ class Reporter:
     def _tell_run(self) -> None:
         if self._tracking.run_id and not self._tracking.told:
             self._tracking.told = True
-            run = (self._tracking.run_id, self._tracking.uri, self._tracking.experiment_id)
+            run = (self._tracking.run_id, tracking_page(self._tracking.uri), self._tracking.experiment_id)
             self._outbox.tell(partial(self._source.set_run, self._lease, *run))

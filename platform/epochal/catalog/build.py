@@ -24,6 +24,8 @@ from epochal.catalog.datasets import DATASETS
 from epochal.catalog.datasets.files import naming_warnings, reading
 from epochal.catalog.entry import Group
 from epochal.catalog.optimizers import OPTIMIZERS, is_sharded
+from epochal.catalog.providers import build as provided
+from epochal.catalog.providers import is_provided
 from epochal.catalog.schedules import LR_SCHEDULES, steps_of
 from epochal.catalog.task import Task
 from epochal.catalog.tasks import TASKS
@@ -48,6 +50,8 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
         SpecError: the parameters are wrong, or do not fit the data.
         CodeError: the user's class cannot be imported, makes no ``nn.Module``, or one that waits for its first batch.
     """
+    if is_provided(model.name):
+        return _placed("model", lambda: provided(model.name, model.params, info))
     if is_import_path(model.name):
         built = _called(nn.Module, model, "model", info=info)
         waiting = [name for name, one in (*built.named_parameters(), *built.named_buffers()) if is_lazy(one)]
@@ -129,8 +133,12 @@ def build_optimizer(choice: OptimizerChoice, parameters: Mapping[str, nn.Paramet
     if "whole_matrices" in entry.needs and any(is_sharded(one) for one in parameters.values()):
         raise _refused("train.optimizer.name", f"{choice.name} needs whole matrices, and fsdp shards them")
     params = validated(entry.params, choice.params, "train.optimizer")
+    groups = list(_groups(choice, parameters))
+    if entry.named:
+        names = {one: name for name, one in parameters.items()}
+        groups = [{**group, "names": [names[one] for one in group["params"]]} for group in groups]
     try:
-        return entry.build(params, list(_groups(choice, parameters)), choice.lr)
+        return entry.build(params, groups, choice.lr)
     except ValueError as error:  # torch's own checks of parameters against each other, and of an empty list
         raise _refused("train.optimizer", said(error)) from None
 

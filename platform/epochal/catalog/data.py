@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from epochal.catalog.datasets.files import reading
+from epochal.catalog.stream import Stream
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
 
@@ -190,6 +191,8 @@ class LoadedData:
     ``classes`` are the names of the target's, by their numbers, where they have any. ``doubts`` reads what takes some
     time, for `plan`, and says what a person should look at before a training. ``test`` is measured once, after the
     training, and nothing is chosen by it.
+
+    Where there is a ``stream``, that is what is trained on, and ``train`` has some samples of it to look at beforehand.
     """
 
     train: Split
@@ -201,6 +204,12 @@ class LoadedData:
     doubts: Callable[[], Iterable[str]] = tuple
     classes: tuple[str, ...] = ()
     test: Split | None = None
+    stream: Stream | None = None
+
+    @property
+    def train_samples(self) -> int:
+        """How many there are to train on; 0 of a stream, which has no end."""
+        return len(self.train) if self.stream is None else 0
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

@@ -24,6 +24,10 @@ class MeanAveragePrecision(Metric):
     given; there are no crowds. It is -1 where there are no boxes at all.
     """
 
+    scores: list[Tensor]
+    kinds: list[Tensor]
+    matched: list[Tensor]
+    boxes: Tensor
     higher_is_better = True
     full_state_update = False
 

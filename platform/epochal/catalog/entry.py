@@ -22,7 +22,7 @@ class Params(BaseModel):
 
 
 BuildT = TypeVar("BuildT")
-OptimizerNeed = Literal["whole_matrices"]
+OptimizerNeed = Literal["whole_matrices", "closure"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,11 @@ class Dataset(Entry[DataLoading]):
     """``build(params, folder)`` loads it. ``task`` is what it is for where the spec names no task.
 
     None is for datasets that can hold either: classification where the target has classes, otherwise regression.
+    ``stream``: it is one, so lengths in epochs are refused.
     """
 
     task: str | None
+    stream: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,12 @@ class OptimizerEntry(Entry[Callable[[Any, Sequence[Group], float], Optimizer]]):
     """``build(params, groups, lr)``; a spec that cannot give what it ``needs`` is refused.
 
     ``lr`` and ``params`` are for whatever a group does not say. ``whole_matrices``: it cannot step on the shards of
-    ``strategy: fsdp``.
+    ``strategy: fsdp``. ``closure``: it computes loss and gradient several times a step, of which no gradient may be
+    clipped or scaled. One that is ``named`` gets ``names`` in each group, of its parameters.
     """
 
     needs: tuple[OptimizerNeed, ...] = ()
+    named: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,8 @@ def describe(entry: Entry[Any]) -> dict[str, Any]:
         described["parameter_count"] = parameter_count(entry)
     if isinstance(entry, Dataset):
         described["task"] = entry.task
+        if entry.stream:
+            described["stream"] = True
     if isinstance(entry, LossEntry):
         described["target"] = entry.target_kind
     if isinstance(entry, OptimizerEntry) and entry.needs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,16 +16,19 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from epochal.catalog.providers import is_provided, provider
 from epochal.catalog.schema_model import model_of
 from epochal.errors import NotFoundError, Problem, did_you_mean
 from epochal.spec.corners import Point, corners, in_order, problems_at
-from epochal.spec.job import LrSchedule, Optimizer
+from epochal.spec.job import Checkpoint, LrSchedule, Optimizer, Train
+from epochal.spec.no_epochs import no_epochs
 from epochal.spec.params import problems_of
 from epochal.spec.section import is_import_path
 from epochal.spec.space import Entry
 from epochal.spec.sweep import Sweep
 from epochal.spec.tree import placed
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
+from epochal.units import Interval
 
 Kind = Literal["architecture", "dataset", "task", "optimizer", "lr_schedule", "loss"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -43,6 +46,7 @@ class IndexEntry:
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
     example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
+    ``stream`` is whether a dataset has no epochs;
     ``needs`` is what an optimizer cannot do without. ``kind`` is one of ``KINDS``, or of what is not in the index.
     """
 
@@ -55,6 +59,7 @@ class IndexEntry:
     task: str | None = None
     target: str | None = None
     needs: Sequence[str] = ()
+    stream: bool = False
 
 
 @cache
@@ -93,7 +98,8 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
     def judge(point: Point) -> list[Problem]:
         spec = placed(tree, point)
         problems = [problem for named in _named(spec) for problem in _problems(named, spec.get("code") is not None)]
-        return [*problems, *_sharded_but_whole(spec), *_decays_nothing(spec), *_waits_in_vain(spec)]
+        rules = (_sharded_but_whole, _changes_gradients, _decays_nothing, _waits_in_vain, _counts_epochs)
+        return [*problems, *(problem for rule in rules for problem in rule(spec))]
 
     return problems_at(corners(*_swept(tree)), judge)
 
@@ -118,6 +124,20 @@ def _sharded_but_whole(tree: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("train.optimizer.name", message, value=known.name, hint=hint)
 
 
+def _changes_gradients(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """What an optimizer cannot have that compares the gradients of several passes over a batch."""
+    known = _entry_at(tree, "optimizer", "train.optimizer.name")
+    if known is None or "closure" not in known.needs:
+        return
+    said = {
+        "precision": "fp16 scales them" if _at(tree, "train.precision") == "fp16" else "",
+        "clip_grad_norm": "clip_grad_norm shortens them" if _at(tree, "train.clip_grad_norm") is not None else "",
+        "optimizer.groups": "groups would take steps of several lengths" if _at(tree, "train.optimizer.groups") else "",
+    }
+    for name in filter(said.get, said):
+        yield Problem(f"train.{name}", f"{known.name} compares the gradients of several passes, and {said[name]}")
+
+
 def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """Where weight decay is to act, of an optimizer that has none."""
     optimizer = _at(tree, "train.optimizer")
@@ -129,6 +149,21 @@ def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
             if _at(group, "weight_decay") is not None]  # fmt: skip
     for name in (*(("decay_on",) if _at(optimizer, "decay_on") == "matrices" else ()), *said):
         yield Problem(f"train.optimizer.{name}", f"{known.name} has no weight decay")
+
+
+def _counts_epochs(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """Lengths in epochs beside data that has none."""
+    known = _entry_at(tree, "dataset", "data.name")
+    if known is not None and known.stream:
+        lengths = {"train.validate_every": Train.model_fields["validate_every"].default}
+        lengths["checkpoint.every"] = Checkpoint.model_fields["every"].default
+        for path in lengths:
+            if isinstance(every := _at(tree, path), str):
+                try:
+                    lengths[path] = Interval.parse(every)
+                except ValueError:  # which the spec's own validation tells
+                    return
+        yield from no_epochs(_at(tree, "train.epochs"), *lengths.values())
 
 
 def _waits_in_vain(tree: Mapping[str, Any]) -> Iterator[Problem]:
@@ -186,6 +221,8 @@ def _choice(kind: Kind, path: str, node: Any) -> Iterator[_Named]:
 
 
 def _problems(named: _Named, with_code: bool) -> list[Problem]:
+    if named.kind == "architecture" and is_provided(named.name):
+        return _provided_problems(named, with_code)
     if is_import_path(named.name) and named.kind in _OWN_CODE:
         return _own_code_problems(named, with_code)
     known = _index()[named.kind]
@@ -202,6 +239,16 @@ def _problems(named: _Named, with_code: bool) -> list[Problem]:
     words = named.kind.replace("_", " ")
     hint = did_you_mean(named.name, tuple(known))
     return [Problem(f"{named.path}.name", f"no {words} is named {named.name!r}", value=named.name, hint=hint)]
+
+
+def _provided_problems(named: _Named, with_code: bool) -> list[Problem]:
+    """Of a library's model; its parameters are checked where it is installed and the model is built."""
+    try:
+        provider(named.name)
+    except NotFoundError as error:
+        return [Problem(f"{named.path}.name", error.message, value=named.name, hint=error.hint)]
+    library, _, model = named.name.partition("/")
+    return _own_code_problems(replace(named, name=model), with_code) if library == "keras" else []
 
 
 def _own_code_problems(named: _Named, with_code: bool) -> list[Problem]:

@@ -1,15 +1,18 @@
-"""The optimizers of torch that take dense gradients and need no closure, by name."""
+"""The optimizers of torch that take dense gradients, by name."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor, optim
 from torch.optim import Optimizer
 
 from epochal.catalog.entry import Group, OptimizerEntry, OptimizerNeed, Params
+from epochal.catalog.lbfgs import Lbfgs
+from epochal.catalog.muon import MuonWithAdamW
 from epochal.registry import Registry
 
 Positive = Annotated[float, Field(gt=0)]
@@ -120,6 +123,31 @@ class AdafactorParams(OptimizerParams):
     """Updates whose root mean square is above this are scaled down to it."""
 
 
+class MuonParams(Params):
+    weight_decay: NotNegative = 0.1
+    """Decay of the weights, apart from the gradient."""
+    momentum: Fraction = 0.95
+    """Share of the last update that is kept."""
+    nesterov: bool = True
+    """Look ahead along the momentum."""
+    scale: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+    """How the rate depends on a matrix's shape. `match_rms_adamw` makes updates as large as AdamW's, so that one rate
+    fits both (Liu et al. 2025, https://arxiv.org/abs/2502.16982)."""
+    adamw: list[str] = []
+    """Shell patterns of matrices that AdamW is to train as well: embeddings and the last layer, as Jordan advises."""
+    betas: Betas = (0.9, 0.95)
+    """AdamW's decay of the running means of the gradient and of its square."""
+
+
+class LbfgsParams(Params):
+    max_iter: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Iterations a step, on the same batch."""
+    history_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Past iterations that it remembers; each takes as much memory as two gradients."""
+    line_search: bool = True
+    """Look for a step length that meets the strong Wolfe conditions; without, it is the learning rate."""
+
+
 _FUSED: dict[Callable[..., Optimizer], frozenset[str]] = {
     optim.SGD: frozenset({"cpu", "cuda"}),
     optim.Adam: frozenset({"cpu", "cuda", "sharded"}),
@@ -162,6 +190,27 @@ def _entry(
     return OptimizerEntry(summary=summary, source=source, params=params, build=_built_by(optimizer), needs=needs)
 
 
+def _muon(params: MuonParams, groups: Sequence[Group], lr: float) -> Optimizer:
+    named = {name: one for group in groups for name, one in zip(group["names"], group["params"], strict=True)}
+    matrices = [name for name, one in named.items() if one.dim() == 2]
+    spared = set[str]()
+    for pattern in params.adamw:
+        matching = fnmatch.filter(matrices, pattern)
+        if not matching:
+            raise ValueError(f"no matrix that is trained matches {pattern!r}, of adamw")
+        spared.update(matching)
+    decay = {"weight_decay": params.weight_decay}
+    muon = {**decay, "momentum": params.momentum, "nesterov": params.nesterov, "adjust_lr_fn": params.scale}
+    return MuonWithAdamW(groups, lr, spared, muon, {**decay, "betas": params.betas})
+
+
+def _lbfgs(params: LbfgsParams, groups: Sequence[Group], lr: float) -> Optimizer:
+    if len(groups) > 1:
+        raise ValueError("lbfgs treats all parameters alike: remove groups, which it cannot have")
+    search = "strong_wolfe" if params.line_search else None
+    return Lbfgs(groups, lr, params.history_size, max_iter=params.max_iter, line_search_fn=search)
+
+
 SGD = _entry(optim.SGD, SgdParams, "Stochastic gradient descent, with or without momentum")
 ADAM = _entry(optim.Adam, AdamParams, "Adaptive moments")
 ADAMW = _entry(optim.AdamW, AdamWParams, "Adam with weight decay apart from the gradient")
@@ -186,6 +235,22 @@ ADAFACTOR = _entry(
     needs=("whole_matrices",),
 )
 
+MUON = OptimizerEntry(
+    summary="Orthogonal updates for matrices, AdamW for the rest",
+    source="https://kellerjordan.github.io/posts/muon/",
+    params=MuonParams,
+    build=_muon,
+    needs=("whole_matrices",),
+    named=True,
+)
+LBFGS = OptimizerEntry(
+    summary="Quasi-Newton steps of several passes over a batch; for a learning rate of 1, and batches of all the data",
+    source="https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html",
+    params=LbfgsParams,
+    build=_lbfgs,
+    needs=("whole_matrices", "closure"),
+)
+
 OPTIMIZERS: Registry[OptimizerEntry] = Registry(
     "optimizer",
     {
@@ -201,5 +266,7 @@ OPTIMIZERS: Registry[OptimizerEntry] = Registry(
         "rprop": "epochal.catalog.optimizers:RPROP",
         "asgd": "epochal.catalog.optimizers:ASGD",
         "adafactor": "epochal.catalog.optimizers:ADAFACTOR",
+        "muon": "epochal.catalog.optimizers:MUON",
+        "lbfgs": "epochal.catalog.optimizers:LBFGS",
     },
 )

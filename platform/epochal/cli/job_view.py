@@ -10,7 +10,7 @@ from epochal.cli import render
 from epochal.cli.render import Output
 from epochal.ledger.capacity import amounts, total_of
 from epochal.tracking.pages import page_of
-from epochal.training.data_summary import split_in_words
+from epochal.training.data_summary import split_text
 from epochal.units import Duration
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def facts(job: FullJob, attempts: Sequence[Attempt], now: float) -> dict[str, An
     data = ""
     if job.data is not None:
         counts = (job.data.get(f"{part}_samples", 0) for part in ("train", "validation", "test"))
-        data = split_in_words(*counts)
+        data = split_text(*counts)
         classes = len(job.data["classes"]) + job.data["more_classes"]
         data += f", {classes:,} classes" if classes else ""
     shown = {
@@ -160,7 +160,8 @@ def bar(progress: Mapping[str, Any] | None) -> str:
     if not progress.get("total_steps"):
         return ""
     steps = _drawn(int(progress.get("step", 0)), int(progress["total_steps"]))
-    return f"{steps} steps, epoch {progress.get('epoch', 0)}/{progress.get('epochs', 0):g}"
+    epochs = f", epoch {progress.get('epoch', 0)}/{progress['epochs']:g}" if progress.get("epochs") else ""
+    return f"{steps} steps{epochs}"
 
 
 def _drawn(count: int, total: int) -> str:

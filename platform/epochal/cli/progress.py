@@ -80,7 +80,7 @@ class PlainDisplay(QuietDisplay):
             return
         self._told_step, self._next_line = progress.step, time.monotonic() + self._every
         told = (
-            f"epoch {progress.epoch}/{progress.epochs:g}",
+            f"epoch {progress.epoch}/{progress.epochs:g}" if progress.epochs else "",
             f"step {progress.step}/{progress.total_steps}",
             *described(progress),
             self._rate.eta(progress),
@@ -146,7 +146,7 @@ class LiveDisplay(QuietDisplay):
     def progress(self, progress: Progress) -> None:
         self._rate.update(progress)
         self._update(
-            description=f"epoch {progress.epoch}/{progress.epochs:g}",
+            description=f"epoch {progress.epoch}/{progress.epochs:g}" if progress.epochs else progress.phase,
             completed=progress.step,
             total=progress.total_steps,
             metrics="  ".join([*described(progress), self._rate.eta(progress)]),

@@ -102,6 +102,6 @@ def _tell_export(context: WorkerContext, result: FitResult) -> None:
 def keep_example(setup: Setup, folder: Path) -> None:
     """For the packaging. The training is done, and nothing that goes wrong here may undo that."""
     try:
-        example.keep(setup.data, folder)
+        example.keep(setup.data, setup.spec, folder)
     except Exception:
         _log.warning("no example of the input was kept, so that the model cannot be packaged", exc_info=True)

@@ -74,17 +74,14 @@ class Database:
             if asked.drivername not in _DRIVERS:
                 raise exc.ArgumentError(f"{asked.drivername} is not supported")
             self.url = asked.set(drivername=_DRIVERS[asked.drivername])
+            self.label = asked.render_as_string(hide_password=True)
+            """The URL as it was given, without its password."""
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
             self.engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
         # On PostgreSQL each statement sees what is so when it begins, in a transaction as well: that would only cost.
         self._reading = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         # SQLite makes waiting writers poll, up to 100 ms apart; threads of one process can queue instead.
         self._writers: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
-
-    @property
-    def label(self) -> str:
-        """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

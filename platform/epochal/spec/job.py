@@ -37,6 +37,11 @@ class Data(Component):
 
     loader_workers: Annotated[int, Field(ge=0, le=128)] = 0
     """Processes a worker uses to load data; 0 loads in the training process."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What becomes of a record that cannot be read: `fail` ends the job and names it; `skip` names it, takes the next
+    one in its place, and in a validation leaves it out."""
+    max_errors: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
+    """With `skip`: of more such records the job fails. Each worker counts a record once, and their counts are added."""
 
 
 class ParameterGroup(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
 from epochal.catalog.losses import balanced
@@ -13,6 +14,7 @@ from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
+from epochal.spec.no_epochs import no_epochs
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
 
@@ -39,7 +41,10 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     # What a target may be, a task of the user's own decides: labels to be ignored, say, or none.
     decides = not isinstance(task, TellsMetrics)
     targets = () if decides else _wrong_targets(data, task)
-    problems = [*_too_few(spec, data), *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    train, every = spec.train, spec.checkpoint.every
+    streams = data.stream is not None
+    size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
+    problems = [*size, *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -54,7 +59,7 @@ def summarized(dataset: str, data: LoadedData, notes: Sequence[str] = ()) -> Dat
         dataset=dataset,
         source=data.source,
         digest=data.digest,
-        train_samples=len(data.train),
+        train_samples=data.train_samples,
         validation_samples=len(data.validation) if data.validation is not None else 0,
         test_samples=len(data.test) if data.test is not None else 0,
         # A class that is counted is not told twice.
@@ -100,7 +105,9 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     samples, batch = len(data.train), spec.train.global_batch_size
-    if samples < batch:
+    if data.stream is not None:
+        yield f"the data is a stream: what is told of its samples beforehand is that of {samples:,}"
+    elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
     counts = data.info.target.counts
     loss = spec.task.params.get("loss") if spec.task is not None else None
@@ -131,7 +138,7 @@ def _wrong_targets(data: LoadedData, task: Task) -> Iterator[Problem]:
     """As far as the targets are known without reading samples."""
     target = data.info.target
     expected = "finite numbers" if target.classes is None else f"classes from 0 to {target.classes - 1}"
-    wrong_rows = target.wrong_rows
+    wrong_rows: Callable[[Tensor], Tensor] = target.wrong_rows
     if isinstance(task, ChecksTargets):
         expected, wrong_rows = task.suitable, task.unsuitable
     for part, split in data.splits():

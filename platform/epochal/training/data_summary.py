@@ -78,7 +78,7 @@ class DataSummary:
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
-        samples = split_in_words(self.train_samples, self.validation_samples, self.test_samples)
+        samples = split_text(self.train_samples, self.validation_samples, self.test_samples)
         yield from aligned([["data", self.dataset], ["source", self.source], ["split", samples]])
         if self.understood:
             yield ""
@@ -97,12 +97,14 @@ class DataSummary:
         yield from _more(self.more_notes, "notes")
 
 
-def split_in_words(train: int, validation: int, test: int) -> str:
-    """
-    >>> split_in_words(1437, 360, 0)
+def split_text(train: int, validation: int, test: int) -> str:
+    """How many samples there are; of none to train on it is a stream: otherwise that is refused.
+
+    >>> split_text(1437, 360, 0)
     '1,437 samples to train on, 360 to validate on'
     """
-    return f"{train:,} samples to train on, {validation:,} to validate on{f', {test:,} to test' if test else ''}"
+    held = f"{train:,} samples to train on" if train else "a stream of samples to train on"
+    return f"{held}, {validation:,} to validate on{f', {test:,} to test' if test else ''}"
 
 
 def tidy(text: str) -> str:

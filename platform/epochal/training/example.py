@@ -15,16 +15,18 @@ from epochal.catalog.data import DataInfo, Field, LoadedData
 from epochal.errors import CheckpointError
 from epochal.files import write_atomically
 from epochal.redaction import said
+from epochal.spec.job import JobSpec
+from epochal.training.fetching import some_of
 
 FILE = Path("model") / "example.safetensors"
 
 
-def keep(data: LoadedData, job: Path) -> None:
+def keep(data: LoadedData, spec: JobSpec, job: Path) -> None:
     """Write it beside the weights, in the job's folder."""
     fields = data.info.fields.items()
     described = {name: [list(field.shape), str(field.dtype), field.classes] for name, field in fields}
     # Two, though it be the same one twice: an export of a single sample would take single samples only.
-    samples = data.train.fetch([0, len(data.train) - 1])
+    samples = some_of(data.train, [0, len(data.train) - 1], data, spec)
     kept = {name: samples[name].contiguous() for name in data.info.inputs}
     told = {"info": json.dumps(described), "inputs": json.dumps(data.info.inputs)}
     write_atomically(job / FILE, save(kept, told))

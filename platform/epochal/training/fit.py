@@ -67,7 +67,7 @@ def ended(loop: Loop) -> FitResult:
         state="completed" if loop.completed else "stopped" if loop.stopped else "reached",
         step=state.step,
         total_steps=loop.total_steps,
-        epochs=state.step / loop.sampler.steps_per_epoch,
+        epochs=loop.epochs(state.step),
         metrics={**state.metrics, **tested},
         best=(best.value, best.step) if best is not None and best.value is not None else None,
         early_stopped=state.out_of_patience,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from epochal.catalog.data import Batch, Split
+from epochal.catalog.data import Batch, Field, Split
 from epochal.errors import EpochalError
 from epochal.own_code import not_ended
 from epochal.redaction import trace
 from epochal.training import seeding
+from epochal.training.fetching import Fetch, Fetched
+from epochal.training.left_out import LeftOut
 from epochal.training.sampler import Share, part
 
 
@@ -45,12 +47,16 @@ class Loader:
     device: torch.device
     workers: int = 0
     seed: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    """What a sample's have to be like; asked only where some cannot be used and are left out."""
 
     def train(self, shares: Iterable[Share], rank: int) -> Generator[Loaded]:
         """The batches of ``shares`` in their order; closing it ends the loader processes."""
+        fetch = Fetch(self.split, self.fields, self.left_out.most + 1 if self.left_out.skip else 0)
         if self.workers == 0:
-            return (self._read(share.indices, share.global_size) for share in shares)
-        return self._read_ahead(_requests(shares, self.seed, rank))
+            return (self._read(fetch, share.indices, share.global_size) for share in shares)
+        return self._read_ahead(fetch, _requests(shares, self.seed, rank))
 
     def once(self, rank: int, world_size: int, batch_size: int) -> Generator[Loaded]:
         """This worker's part of the whole split, in order, no sample twice.
@@ -61,48 +67,51 @@ class Loader:
         start, end = part(len(self.split), rank, world_size)
         most = -(-len(self.split) // world_size)
         ranges = ((min(start + low, end), min(start + low + batch_size, end)) for low in range(0, most, batch_size))
+        fetch = Fetch(self.split, self.fields, 1 if self.left_out.skip else 0)
         if self.workers == 0:
-            return (self._read(list(range(low, high)), 0) for low, high in ranges)
-        return self._read_ahead(_request(list(range(low, high)), 0) for low, high in ranges)
+            return (self._read(fetch, list(range(low, high)), 0) for low, high in ranges)
+        return self._read_ahead(fetch, (_request(list(range(low, high)), 0) for low, high in ranges))
 
-    def _read(self, indices: list[int], global_size: int) -> Loaded:
-        size = len(indices)
-        batch = self.split.fetch(indices) if indices else _nothing_of(self.split)
+    def _read(self, fetch: Fetch, indices: list[int], global_size: int) -> Loaded:
+        # Not every split can make a batch of no samples: one is read and left out.
+        batch, size, problems = fetch(indices or [0], len(indices))
+        self.left_out.add(problems)
         if self.device.type != "cpu":
             batch = {name: _pinned(tensor).to(self.device, non_blocking=True) for name, tensor in batch.items()}
         return Loaded(batch, size, global_size)
 
-    def _read_ahead(self, requests: Iterable[_Request]) -> Generator[Loaded]:
+    def _read_ahead(self, fetch: Fetch, requests: Iterable[_Request]) -> Generator[Loaded]:
         reader: DataLoader[Any] = DataLoader(
-            _Reader(self.split),
+            _Reader(fetch),
             batch_size=None,
             sampler=requests,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             multiprocessing_context=loader_processes(),
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             # Torch draws a seed for its processes, and would from the generator that the training goes on with.
             generator=torch.Generator(),
         )
         for answer in reader:
             if isinstance(answer, EpochalError):
                 raise answer
-            read, size, global_size = answer
-            batch = {name: tensor[:size].to(self.device, non_blocking=True) for name, tensor in read.items()}
+            (read, size, problems), global_size = answer
+            self.left_out.add(problems)
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in read.items()}
             yield Loaded(batch, size, global_size)
 
 
 class _Reader(Dataset[Any]):
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    def __init__(self, fetch: Fetch) -> None:
+        self.fetch = fetch
 
-    def __getitem__(self, request: _Request) -> tuple[Batch, int, int] | EpochalError:
+    def __getitem__(self, request: _Request) -> tuple[Fetched, int] | EpochalError:
         # A batch's random numbers depend on its place in the training alone: not on which process reads it, nor on
         # where the training was resumed.
         seeding.start(request.seed)
         try:
             with not_ended():  # otherwise torch would say no more than that this process is gone
-                return self.split.fetch(request.indices), request.size, request.global_size
+                return self.fetch(request.indices, request.size), request.global_size
         except EpochalError as error:  # of what is raised here torch would put the traceback into the message
             error.add_note(f"In a loader process:\n{trace()}")
             return error
@@ -115,16 +124,10 @@ def _requests(shares: Iterable[Share], seed: int, rank: int) -> Iterator[_Reques
 
 
 def _request(indices: list[int], global_size: int, seed: int = 0) -> _Request:
-    # Not every split can make a batch of no samples: read one and leave it out.
     return _Request(indices or [0], len(indices), global_size, seed)
 
 
-def _nothing_of(split: Split) -> Batch:
-    """A batch of no samples. Not every split can make one: read a sample and leave it out."""
-    return {name: tensor[:0] for name, tensor in split.fetch([0]).items()}
-
-
-def _as_it_is(item: Any) -> Any:
+def as_it_is(item: Any) -> Any:
     return item
 
 

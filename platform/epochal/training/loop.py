@@ -20,15 +20,16 @@ from epochal.training.batch_norm import refuse_shares
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
-from epochal.training.loader import Loaded, Loader
+from epochal.training.left_out import LeftOut
+from epochal.training.loader import Loaded
 from epochal.training.parallel import DDP, Single, Strategy
 from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
 from epochal.training.recompute import recompute
-from epochal.training.sampler import Sampler
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
 from epochal.training.setup import Setup
+from epochal.training.source import State, sampler_of, source_of
 from epochal.training.step import Stepper
 from epochal.training.tensors import Tensors
 from epochal.training.train_state import TrainState
@@ -52,9 +53,13 @@ class Loop:
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
-        self.sampler = Sampler(len(setup.data.train), train.global_batch_size, train.seed, train.drop_last)
-        self.total_steps = train.steps or (train.epochs or 1) * self.sampler.steps_per_epoch
-        self.last_step = segment.last_step(self.total_steps, self.sampler.steps_per_epoch)
+        self.left_out = LeftOut(spec.data.on_error == "skip", spec.data.max_errors)
+        self.sampler = sampler_of(setup.data, spec)
+        self.source = source_of(setup.data, spec, worker.device, self.left_out)
+        per_epoch = self.sampler.steps_per_epoch
+        self.total_steps = train.steps or (train.epochs or 1) * per_epoch
+        self.last_step = segment.last_step(self.total_steps, per_epoch)
+        self._source_states: list[State] = []
         saved = folder / checkpoint.FOLDER
         most = None if segment.until is None else self.last_step
         found = resuming.newest_sound(saved, most, self.strategy, control) if segment.resume else None
@@ -62,8 +67,8 @@ class Loop:
         self.stepper = self._stepper(fresh=found is None)
         chosen = train.average
         self.average = AveragedWeights(self.strategy, chosen, self.total_steps) if chosen else None
-        self.validations = Schedule.of(train.validate_every, self.sampler.steps_per_epoch)
-        self.checkpoints = Schedule.of(spec.checkpoint.every, self.sampler.steps_per_epoch)
+        self.validations = Schedule.of(train.validate_every, per_epoch)
+        self.checkpoints = Schedule.of(spec.checkpoint.every, per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.state = TrainState.of(spec)
         self.stopped = False
@@ -96,6 +101,9 @@ class Loop:
         tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more)
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
+        self._source_states = resuming.source_states(path, manifest)
+        mine = self._source_states[self.worker.rank :: self.worker.world_size]
+        self.left_out.restore(one for state in mine for one in state.get("left_out", ()))
         self.state.restore(manifest)
         self._last_loss = manifest.state.get("loss", math.nan)  # older checkpoints have none
 
@@ -152,10 +160,7 @@ class Loop:
         return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
 
     def _batches(self) -> Generator[Loaded]:
-        worker, train = self.worker, self.spec.train
-        shares = self.sampler.shares(worker.rank, worker.world_size, self.state.step, self.last_step)
-        loader = Loader(self.setup.data.train, worker.device, self.spec.data.loader_workers, train.seed)
-        return loader.train(shares, worker.rank)
+        return self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
 
     def _window(self, batches: Iterator[Loaded]) -> ControlFlags:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
@@ -180,9 +185,12 @@ class Loop:
 
         Raises:
             NonFiniteLossError
+            TrainingError: the workers have left out too many records.
         """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
+        self._tell_left_out()
+        self.left_out.refuse_beyond(closed.flags.left_out)
         try:
             window.raise_unless_finite(closed, self.strategy)
         except NonFiniteLossError:
@@ -194,6 +202,10 @@ class Loop:
         self._window_length = closed.next_length
         self._progress("train", closed.performance(self.setup.data.info.tokens))
         return closed.flags
+
+    def epochs(self, steps: int) -> float:
+        """How many so many steps are; 0 of a stream, which has none."""
+        return steps / self.source.steps_per_epoch if self.source.steps_per_epoch else 0.0
 
     @property
     def window_end(self) -> int:
@@ -214,7 +226,13 @@ class Loop:
             stop=self.control.stop_requested(),
             save=first and self._save_timer.due,
             validate=first and self._validate_timer.due,
+            left_out=self.left_out.count,
         )
+
+    def _tell_left_out(self) -> None:
+        """Each worker names its own."""
+        for text in self.left_out.untold():
+            self.control.report(Noted(text))
 
     def _record(self, closed: Closed) -> None:
         if not self.worker.is_first:
@@ -242,8 +260,10 @@ class Loop:
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
                 self.note(f"val/{name} is left out: {why}")
+        self._tell_left_out()
         self._validate_timer.restart()
-        self.recorder.log(state.step, {**measured, "epoch": state.step / self.sampler.steps_per_epoch})
+        epoch = {"epoch": self.epochs(state.step)} if self.source.steps_per_epoch else {}
+        self.recorder.log(state.step, {**measured, **epoch})
         try:
             state.judge({"train/loss": self._last_loss, **measured})
         except TrainingError as error:
@@ -275,7 +295,7 @@ class Loop:
         """What measures the model on that part of the data."""
         train = self.spec.train
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
-        return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part)
+        return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part, self.left_out)
 
     @property
     def _new_best_to_keep(self) -> bool:
@@ -298,7 +318,7 @@ class Loop:
         self._copies, precision = captured, self.stepper.precision.state()
         manifest = Manifest(
             step=state.step,
-            epoch=self.sampler.position(state.step).epoch,
+            epoch=int(self.epochs(state.step)),
             world_size=self.worker.world_size,
             strategy=self.spec.resources.strategy,
             metrics=state.metrics,
@@ -312,7 +332,10 @@ class Loop:
             },
         )
         trained = tensors.trained(self.strategy.module)
-        return Snapshot(manifest, captured, trained, seeding.capture(self.worker.device), state.at_best)
+        own = {**seeding.capture(self.worker.device), "source": self.source.state()}
+        if self.left_out.count:
+            own["source"]["left_out"] = self.left_out.state()
+        return Snapshot(manifest, captured, trained, own, state.at_best)
 
     def _tell(self, saved: list[Saved]) -> None:
         for one in saved:
@@ -325,14 +348,13 @@ class Loop:
         if not self.worker.is_first or (now - self._reported < REPORT_SECONDS and not done):
             return
         self._reported = now
-        per_epoch = self.sampler.steps_per_epoch
         self.control.report(
             Progress(
                 phase=phase,
                 step=self.state.step,
                 total_steps=self.total_steps,
-                epoch=self.state.step // per_epoch,
-                epochs=self.total_steps / per_epoch,
+                epoch=int(self.epochs(self.state.step)),
+                epochs=self.epochs(self.total_steps),
                 metrics={**self.state.metrics, "train/loss": self._last_loss, **extra},
             )
         )

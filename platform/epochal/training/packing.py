@@ -30,6 +30,7 @@ def packable(spec: JobSpec) -> str | None:
         "train.compile is set": train.compile,
         "train.varying_buffers names buffers that a forward pass writes": bool(train.varying_buffers),
         "train.find_unused_parameters is set": train.find_unused_parameters,
+        "data.on_error is skip": spec.data.on_error == "skip",
         "train.average is set": train.average is not None,
         f"the optimizer {optimizer} does not treat each number of a parameter for itself": optimizer not in ELEMENTWISE,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from epochal.catalog.data import Batch
 from epochal.catalog.task import Loss, Phase, Phased, Task
@@ -18,7 +18,7 @@ from epochal.errors import TrainingError, did_you_mean, some
 from epochal.spec.job import Train
 from epochal.training.loader import Loaded
 from epochal.training.parallel import Strategy, training_only
-from epochal.training.step import Gradients, Stepper
+from epochal.training.step import ClosureStepper, Gradients, Stepper
 from epochal.training.weights import matching
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def stepper_for(task: Task, optimizer: Optimizer, strategy: Strategy, train: Tra
     Raises:
         TrainingError: the task's phases do not fit the model, or the rest of the spec.
     """
+    if isinstance(optimizer, LBFGS):
+        if isinstance(task, Phased):
+            raise TrainingError("lbfgs goes over a batch several times, and the task's phases over each", "use adam")
+        return ClosureStepper(task, optimizer, strategy, train)
     if not isinstance(task, Phased):
         return Stepper(task, optimizer, strategy, train)
     if train.compile:

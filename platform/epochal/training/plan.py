@@ -26,10 +26,12 @@ from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
 from epochal.training.check import check, summarized
 from epochal.training.data_summary import ClassCount
+from epochal.training.fetching import some_of
 from epochal.training.phases import passes
 from epochal.training.precision import DTYPES
 from epochal.training.sampler import Sampler, micro_batches, part
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
+from epochal.training.source import sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, start_from
 
@@ -80,7 +82,8 @@ class Total:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would run, for the greatest number of workers that the spec allows."""
+    """What would run, for the greatest number of workers that the spec allows. A stream has no number of training
+    samples and no epochs: those are 0."""
 
     train_samples: int
     validation_samples: int
@@ -116,8 +119,9 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     task = build_task(spec.task, spec.data, data.info)
     checked = check(spec, data, task)
     summary = summarized(spec.data.name, data)
-    sampler = Sampler(len(data.train), spec.train.global_batch_size, spec.train.seed, spec.train.drop_last)
-    batch = min(spec.train.global_batch_size, len(data.train))
+    sampler = sampler_of(data, spec)
+    per_epoch = 0 if data.stream is not None else sampler.steps_per_epoch
+    batch = min(spec.train.global_batch_size, sampler.size)
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
@@ -131,14 +135,14 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
             tried = _tried(spec, data, model, task, folder)
     count, memory = spec.resources.max_workers, spec.resources.memory_per_worker
     return Plan(
-        train_samples=len(data.train),
+        train_samples=data.train_samples,
         validation_samples=len(data.validation) if data.validation is not None else 0,
         data_digest=data.digest,
         understood=summary.understood,
         classes=summary.classes,
-        steps_per_epoch=sampler.steps_per_epoch,
+        steps_per_epoch=per_epoch,
         total_steps=total_steps,
-        epochs=total_steps / sampler.steps_per_epoch,
+        epochs=total_steps / per_epoch if per_epoch else 0.0,
         global_batch_size=batch,
         cost=cost,
         workers=_workers(spec, batch, cost),
@@ -281,7 +285,7 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
 
 def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
     with blaming("data", "samples of the training data cannot be read"):
-        batch = _two(data.train)
+        batch = some_of(data.train, _ends(data.train), data, spec)
     with blaming("model", "cannot be trained on samples of this data"):
         losses = []
         for one in passes(task, model):
@@ -294,13 +298,13 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
         if name == "train":
             continue
         with blaming("data", f"samples of the {name} data cannot be read"):
-            batch = _two(split)
+            batch = some_of(split, _ends(split), data, spec)
         with blaming("model", "cannot be validated on samples of this data"), torch.no_grad():
             loss_of(task, model.eval(), batch)
 
 
-def _two(split: Split) -> dict[str, torch.Tensor]:
-    return split.fetch(sorted({0, len(split) - 1}))
+def _ends(split: Split) -> list[int]:
+    return sorted({0, len(split) - 1})
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,6 +69,12 @@ def _newest(folder: Path, strategy: Strategy) -> int:
     """The newest step in ``folder`` as the first worker sees it; -1 for none."""
     candidates = checkpoint.steps(folder)
     return int(strategy.broadcast(torch.tensor([candidates[0] if candidates else -1])).item())
+
+
+def source_states(path: Path, manifest: Manifest) -> list[Mapping[str, Any]]:
+    """What the sources of all workers of then kept; empty of older checkpoints."""
+    files = [path / generators_of(rank) for rank in range(manifest.world_size)]
+    return [json.loads(file.read_text()).get("source", {}) for file in files]
 
 
 def restore_generators(path: Path, manifest: Manifest, worker: Worker) -> None:

@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of what one worker writes of a checkpoint; ``tensors`` and ``generators`` are its own, the rest is the
-    same on all.
+    """A copy of what one worker writes of a checkpoint; ``tensors`` and ``generators`` (with where its source is) are
+    its own, the rest is the same on all.
 
     ``trained``: the model's tensors that have to be finite, beside the optimizer's.
     """
@@ -180,5 +180,5 @@ def _size(folder: Path | None) -> int:
 
 
 def generators_of(rank: int) -> str:
-    """The file with the random generators of one worker."""
+    """The file with the random generators of one worker, and where its source is."""
     return f"generators-{rank:05d}.json"

@@ -24,8 +24,10 @@ from epochal.catalog.task import Task
 from epochal.errors import Problem, SpecError, some
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
+from epochal.training.fetching import some_of
 from epochal.training.parallel import behind
-from epochal.training.sampler import Sampler, micro_batches
+from epochal.training.sampler import micro_batches
+from epochal.training.source import sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, matching
 
@@ -59,7 +61,7 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Ta
         SpecError: one problem for each kind, with the names of what causes it.
     """
     resources, train = spec.resources, spec.train
-    sampler = Sampler(len(data.train), train.global_batch_size, train.seed, train.drop_last)
+    sampler = sampler_of(data, spec)
     batch = min(sampler.global_batch_size, sampler.size)
     counts = range(resources.min_workers, resources.max_workers + 1)
     split = any(micro_batches(batch, count, train.micro_batch_size) > 1 for count in counts)
@@ -74,7 +76,8 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Ta
         freeze(copy, train.freeze)
         return copy, task
 
-    habits = observe(copied, data.train.fetch(sampler.order(0)[:4].tolist()))
+    few = [index % len(data.train) for index in sampler.order(0)[:4].tolist()]  # of a stream there are any number here
+    habits = observe(copied, some_of(data.train, few, data, spec))
     if found := tuple(problems(habits, spec, split)):
         raise SpecError("the job spec", found)
 

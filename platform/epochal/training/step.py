@@ -139,3 +139,20 @@ class Stepper:
 
     def _clip(self) -> Tensor | None:
         return None if self.limit is None else self.strategy.clip(self._trained, self.limit)
+
+
+class ClosureStepper(Stepper):
+    """For an optimizer that computes loss and gradient several times a step, on the same global batch."""
+
+    def step(self, loaded: Loaded, mark: Callable[[], None]) -> tuple[Gradients, Tensor | None]:
+        """What the first pass gave. The time of all of them is told as that of the gradients."""
+        passes: list[Gradients] = []
+
+        def again() -> Tensor:
+            passes.append(self.gradients(loaded, (lambda: None) if passes else mark))
+            # The optimizer decides by it, so it has to be that of the global batch on every worker.
+            return self.strategy.sum(passes[-1].loss.clone()) / passes[-1].weight
+
+        self.optimizer.step(again)  # type: ignore[arg-type]  # it takes the loss as a tensor too
+        mark()
+        return passes[0], None

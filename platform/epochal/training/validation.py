@@ -16,6 +16,7 @@ from epochal.catalog.data import Batch
 from epochal.catalog.task import FeedsMetrics
 from epochal.errors import TrainingError, some
 from epochal.redaction import named
+from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded, Loader
 from epochal.training.parallel import Strategy
 from epochal.training.pictures import Keeper, Kept
@@ -41,7 +42,8 @@ class Validation:
         strategy: Strategy,
         precision: Precision,
         batch_size: int,
-        part: Literal["val", "test"] = "val",
+        part: Literal["val", "test"],
+        left_out: LeftOut,
     ) -> None:
         self.failed: dict[str, str] = {}
         self.keeps = False
@@ -49,7 +51,8 @@ class Validation:
         self.kept = Kept([], [])
         data, checked = setup.data, setup.checked
         split = (data.validation or data.train) if part == "val" else (data.test or data.train)
-        loader = Loader(split, strategy.worker.device, setup.spec.data.loader_workers, setup.spec.train.seed)
+        processes, seed = setup.spec.data.loader_workers, setup.spec.train.seed
+        loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._part = part
         self._task = setup.task
         self._left_out = checked.left_out if part == "val" else checked.left_out_of_test

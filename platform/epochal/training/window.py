@@ -76,6 +76,8 @@ class ControlFlags(NamedTuple):
     stop: bool = False
     save: bool = False
     validate: bool = False
+    left_out: int = 0
+    """Records that could not be used: this worker's, or after a window those of all."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,10 @@ class Window:
         alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
         notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
         summed = strategy.sum(notes.clone()).tolist()
-        totals, (stop, save, validate, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
+        totals, (stop, save, validate, left_out, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
         return Closed(
             records=self._records(totals),
-            flags=ControlFlags(stop > 0, save > 0, validate > 0),
+            flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out)),
             timing=timing,
             samples=self.samples,
             next_length=_length(seconds / ranks),

@@ -77,6 +77,19 @@ def test_a_trial_that_is_the_best_is_told_once(tmp_path: Path, monkeypatch: pyte
     assert message == "trial 7: val/accuracy 0.5 at 1"
 
 
+def test_the_link_to_a_run_that_begins_leads_to_what_people_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster agents know MLflow by a name that no browser knows."""
+    monkeypatch.setenv("EPOCHAL_TRACKING_PAGE", "https://mlflow.example.com")
+    monkeypatch.setattr(RunTracking, "start", lambda tracking: None)
+    monkeypatch.setattr(RunTracking, "run_id", "r")
+    told(tmp_path, lambda reporter: reporter.report(Progress("train", 1, 30, 0, 1.0)), "run_set")
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        (job,) = ledger.jobs()
+        assert (job.run_id, job.tracking_uri) == ("r", "https://mlflow.example.com")
+
+
 def test_the_last_step_is_the_furthest_that_a_worker_told_of(tmp_path: Path) -> None:
     """Progress is told now and then: workers that are killed have done more."""
     steps = []

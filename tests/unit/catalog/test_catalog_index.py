@@ -35,7 +35,7 @@ def test_a_good_tree_has_no_problem() -> None:
         ({"task": {"name": "regresion"}}, "task.name"),
         ({"train": {"optimizer": {"name": "adamm"}}}, "train.optimizer.name"),
         ({"train": {"lr_schedule": {"name": "cosin"}}}, "train.lr_schedule.name"),
-        ({"task": {"name": "regression", "params": {"loss": {"name": "mae"}}}}, "task.params.loss.name"),
+        ({"task": {"name": "regression", "params": {"loss": {"name": "maee"}}}}, "task.params.loss.name"),
         ({"task": {"name": "regression", "params": {"loss": "mse"}}}, "task.params.loss"),
         ({"model": {"name": "cnn", "params": {"channel": [1]}}}, "model.params.channel"),
         ({"model": {"name": "cnn", "params": {"channels": [1, "2"]}}}, "model.params.channels.1"),
@@ -53,6 +53,14 @@ def test_a_good_tree_has_no_problem() -> None:
 )
 def test_each_mistake_is_found_at_its_path(changes: dict[str, Any], path: str) -> None:
     assert list(_found(**changes)) == [path]
+
+
+def test_lengths_in_epochs_are_refused_for_a_stream() -> None:
+    data = {"name": "webdataset", "params": {"path": "a.tar"}}
+    assert list(_found(data=data)) == ["train.epochs", "train.validate_every", "checkpoint.every"]
+    train, checkpoint = {"steps": 5, "validate_every": "2steps"}, {"every": "10m"}
+    assert _found(data=data, train=train, checkpoint=checkpoint) == {}
+    assert list(_found(data=data, train=train, checkpoint={"every": "0.5ep"})) == ["checkpoint.every"]
 
 
 def goal(metric: str) -> dict[str, str]:

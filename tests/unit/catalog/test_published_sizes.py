@@ -30,6 +30,10 @@ TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/results/re
 HUB = "https://huggingface.co/"
 TURC = "https://github.com/google-research/bert"
 
+FACES = DataInfo(Field((3, 64, 64)), Field(()))
+DDPM = "https://arxiv.org/abs/2006.11239, appendix B"
+DCGAN = "https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"
+
 SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("resnet", {"depth": 18}, IMAGENET, 11_689_512, TORCHVISION),
     ("resnet", {"depth": 34}, IMAGENET, 21_797_672, TORCHVISION),
@@ -59,6 +63,14 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("bert", {"size": "tiny"}, BERT, 4_385_920, f"{TURC} (4.4 million)"),
     ("bert", {"size": "base"}, BERT, 109_482_240, f"{HUB}google-bert/bert-base-uncased"),
     ("bert", {"size": "large"}, BERT, 335_141_888, f"{HUB}google-bert/bert-large-uncased"),
+    ("ddpm", {"channels": 128}, DataInfo(Field((3, 32, 32)), Field(())), 35_746_307, DDPM),  # "35.7 million"
+    (
+        "dcgan",
+        {"latent": 100},
+        FACES,
+        3_576_704 + 2_765_568,
+        DCGAN,
+    ),  # generator and discriminator, as the tutorial prints them
 ]
 """Of BERT without its output layer, which is for the task at hand."""
 

@@ -13,6 +13,7 @@ import torch
 from epochal.catalog.data import SampleSplit
 from epochal.errors import CodeError, EpochalError
 from epochal.training.every_sample import bad_of
+from epochal.training.fetching import Fetch
 from epochal.training.loader import _Reader, _request
 
 HERE = Path(__file__).name
@@ -69,7 +70,7 @@ def test_of_many_samples_the_bad_one_is_found() -> None:
 
 def test_a_loader_process_tells_it_without_a_traceback_in_the_message() -> None:
     read, said = CASES["wrong key"]
-    answer = pickle.loads(pickle.dumps(_Reader(SampleSplit(5, read))[_request([0, 3], 2)]))
+    answer = pickle.loads(pickle.dumps(_Reader(Fetch(SampleSplit(5, read), {}, 0))[_request([0, 3], 2)]))
     assert isinstance(answer, EpochalError)
     assert said in str(answer)
     assert "Traceback" not in str(answer)

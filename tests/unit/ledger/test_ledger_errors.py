@@ -73,7 +73,7 @@ def test_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_server_that_does_not_answer() -> None:
     pytest.importorskip("psycopg")
-    with pytest.raises(UnreachableError, match=r"cannot use the ledger postgresql\+psycopg://ada:\*\*\*@127") as caught:
+    with pytest.raises(UnreachableError, match=r"cannot use the ledger postgresql://ada:\*\*\*@127") as caught:
         Ledger.open("postgresql://ada:secret@127.0.0.1:9/ledger")
     assert "secret" not in str(caught.value)
 

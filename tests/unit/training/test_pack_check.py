@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import phased_pieces
 import training_pieces as pieces
 from epochal.catalog.data import Batch
 from epochal.catalog.task import Loss
@@ -65,8 +66,9 @@ class Leaky(pieces.Classification):
         ({"task": Looking()}, "cannot be computed for several trials at once"),
         ({"data": replace(pieces.data(), train=Noisy(pieces.samples(25).tensors))}, "reading its data draws random"),
         ({"task": Leaky()}, "computes something else for several trials at once"),
+        ({"build": phased_pieces.Gan, "task": phased_pieces.Adversarial()}, "its step is several passes, each with an"),
     ],
-    ids=["dropout", "batch norm", "counter", "data dependent", "noise", "wrong"],
+    ids=["dropout", "batch norm", "counter", "data dependent", "noise", "wrong", "phases"],
 )
 def test_what_cannot_be_packed_trains_one_after_another_and_says_why(
     tmp_path: Path, changes: dict[str, Any], why: str

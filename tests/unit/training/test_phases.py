@@ -11,8 +11,10 @@ import torch
 
 import phased_pieces
 import training_pieces as pieces
+from epochal.catalog.build import build_optimizer
 from epochal.catalog.task import Phase
 from epochal.errors import TrainingError
+from epochal.spec.job import Optimizer
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
@@ -94,3 +96,8 @@ def test_what_several_phases_log_has_several_names(tmp_path: Path) -> None:
 def test_compiling_the_model_does_not_reach_its_parts(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"train\.compile compiles the model's own forward"):
         train(pieces.spec(compile=True), tmp_path)
+
+
+def test_an_optimizer_that_goes_over_a_batch_again_takes_no_phases(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lbfgs goes over a batch several times"):
+        train(pieces.spec(), tmp_path, optimizer=partial(build_optimizer, Optimizer(name="lbfgs", lr=1)))

@@ -23,6 +23,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "llama": "epochal.catalog.architectures.llama:ENTRY",
         "seq2seq": "epochal.catalog.architectures.seq2seq:ENTRY",
         "forecaster": "epochal.catalog.architectures.forecaster:ENTRY",
+        "ctc": "epochal.catalog.architectures.ctc:ENTRY",
         "two-tower": "epochal.catalog.architectures.two_tower:ENTRY",
         "ncf": "epochal.catalog.architectures.ncf:ENTRY",
         "vit": "epochal.catalog.architectures.vit:ENTRY",
@@ -31,5 +32,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "vae": "epochal.catalog.architectures.vae:ENTRY",
         "detector": "epochal.catalog.architectures.detector:ENTRY",
         "gnn": "epochal.catalog.architectures.gnn:ENTRY",
+        "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
+        "ddpm": "epochal.catalog.architectures.ddpm:ENTRY",
     },
 )

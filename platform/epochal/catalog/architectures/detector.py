@@ -129,8 +129,10 @@ class Detector(nn.Module):
             for module in layer.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.01)
-                    nn.init.zeros_(module.bias)
-        nn.init.constant_(self.logits.bias, -log(99))  # so that at first each class has a probability of 1 %
+                    nn.init.zeros_(module.get_parameter("bias"))
+        nn.init.constant_(
+            self.logits.get_parameter("bias"), -log(99)
+        )  # so that at first each class has a probability of 1 %
 
     def forward(self, x: Tensor) -> Detections:
         """x: (batch, channels, height, width)."""

@@ -47,7 +47,8 @@ class GraphConvolution(nn.Module):
         looped = _with_loops(adjacency)
         scale = looped.sum(dim=-1, keepdim=True).rsqrt()
         weights = scale * looped * scale.transpose(1, 2)
-        return weights @ F.linear(x, self.linear.weight) + self.linear.bias
+        result: Tensor = weights @ F.linear(x, self.linear.weight) + self.linear.bias
+        return result
 
 
 class Sage(nn.Module):
@@ -89,7 +90,8 @@ class GraphAttention(nn.Module):
         scores = F.leaky_relu(received[..., :, None] + sent[..., None, :], 0.2)
         unseen = _with_loops(adjacency)[:, None] == 0
         weights = scores.masked_fill(unseen, torch.finfo(scores.dtype).min).softmax(dim=-1)
-        return (weights @ values).transpose(1, 2).flatten(2) + self.bias
+        result: Tensor = (weights @ values).transpose(1, 2).flatten(2) + self.bias
+        return result
 
 
 def _with_loops(adjacency: Tensor) -> Tensor:

@@ -27,8 +27,12 @@ DATASETS: Registry[Dataset] = Registry(
         "tokens": "epochal.catalog.datasets.tokens:ENTRY",
         "ratings": "epochal.catalog.datasets.ratings:ENTRY",
         "labelled-text": "epochal.catalog.datasets.labelled_text:ENTRY",
+        "tones": "epochal.catalog.datasets.tones:ENTRY",
+        "wav-folder": "epochal.catalog.datasets.wav_folder:ENTRY",
         "csv": "epochal.catalog.datasets.table:ENTRY",
         "image-folder": "epochal.catalog.datasets.image_folder:ENTRY",
+        "idx": "epochal.catalog.datasets.idx:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
+        "webdataset": "epochal.catalog.datasets.webdataset:ENTRY",
     },
 )

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field as Bounds
+from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing
@@ -24,6 +25,9 @@ from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -73,14 +77,18 @@ class ReadImage:
 
     def __call__(self, index: int) -> Batch:
         """input: (channels, height, width) from 0 to 1; target: the class."""
-        from PIL import Image
-
         path, label = self.files[index]
-        height, width = self.size
-        seen = picture(path) if self.mode == "rgb" else picture(path).convert("L")
-        resized = seen.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized, dtype=np.float32).reshape(height, width, -1) / 255
-        return {"input": torch.from_numpy(pixels.transpose(2, 0, 1).copy()), "target": torch.tensor(label)}
+        return {"input": pixels(picture(path), self.size, self.mode), "target": torch.tensor(label)}
+
+
+def pixels(seen: Image, size: tuple[int, int], mode: str) -> Tensor:
+    """The picture resized to ``size`` (height, width): (channels, height, width) from 0 to 1, one channel or three."""
+    from PIL import Image
+
+    height, width = size
+    resized = (seen if mode == "rgb" else seen.convert("L")).resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(resized, dtype=np.float32).reshape(height, width, -1) / 255
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
 def build(params: ImageFolderParams, folder: Path) -> LoadedData:

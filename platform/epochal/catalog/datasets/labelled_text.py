@@ -70,9 +70,9 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
         source=source,
         digest=sha256(json.dumps(texts).encode()).hexdigest(),  # the tokens depend on which texts are trained on
         vocabulary=len(known) + 2,
-        understood=(Understood(source, f"token ids of {len(known) + 2:,} kinds", note=note),),
     )
-    return replace(data, classes=tuple(classes))
+    understood = (Understood(source, f"token ids of {len(known) + 2:,} kinds", note=note),)
+    return replace(data, understood=understood, classes=tuple(classes))
 
 
 def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:

@@ -31,9 +31,9 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def picture(path: Path) -> Image:
-    """The picture of ``path`` in sRGB: turned as its EXIF data says, its colours as its profile says, transparency laid
-    over white, 16 bits as 8. Of several frames or pages the first.
+def picture(path: Path, content: bytes | None = None) -> Image:
+    """The picture of ``path``, or of this ``content``, in sRGB: turned as its EXIF data says, its colours as its
+    profile says, transparency laid over white, 16 bits as 8. Of several frames or pages the first.
 
     Raises:
         EpochalError: it cannot be read, or does not say what is black and what is white; the file is named.
@@ -41,7 +41,7 @@ def picture(path: Path) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with naming_warnings(shown(path)), Image.open(path) as opened:
+        with naming_warnings(shown(path)), Image.open(path if content is None else io.BytesIO(content)) as opened:
             return _opaque(ImageOps.exif_transpose(_in_8_bits(opened, path)), path)
     except EpochalError:
         raise

@@ -1,4 +1,4 @@
-"""Token ids in binary files, as programs that prepare language models write them; of any size, whatever the memory."""
+"""Token ids in binary files, as programs that prepare language models write them; larger than memory where need be."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class TokensParams(Params):
     """Tokens of a sequence. Sequences follow each other in a file without an overlap."""
     validation: Annotated[float, Bounds(ge=0, lt=1)] = 0.02
     """Share of the sequences, the last ones, that is held out where there is no `validation_path`."""
+    test_path: Annotated[str, Bounds(min_length=1)] | None = None
+    """Tokens that are measured once, after the training, file or pattern. null: the `test` share of `path`."""
+    test: Annotated[float, Bounds(ge=0, lt=1)] = 0.0
+    """Share of the sequences, after those for validation, where there is no `test_path`."""
 
 
 @dataclass(frozen=True)
@@ -136,22 +140,31 @@ def sequences(file: TokenFile, length: int) -> int:
 def build(params: TokensParams, folder: Path) -> LoadedData:
     """input: (length,) token ids; target: (length,), the tokens that follow them."""
     files = _files(params.path, params, folder)
-    apart = _files(params.validation_path, params, folder) if params.validation_path else ()
-    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in (*files, *apart) for piece in one.pieces())
-    count = sum(sequences(one, params.length) for one in files)
-    held_out = 0 if apart else min(round(count * params.validation), count - 1)
-    train = TokenSplit(files, params.length, vocabulary, 0, count - held_out)
-    validation = replace(train, first=count - held_out, last=count) if held_out else None
-    if apart:
-        validation = replace(train, files=apart, last=sum(sequences(one, params.length) for one in apart))
+    asked = {"test": (params.test_path, params.test), "validation": (params.validation_path, params.validation)}
+    apart = {name: _files(path, params, folder) for name, (path, _) in asked.items() if path is not None}
+    everything = (*files, *(one for part in apart.values() for one in part))
+    vocabulary = params.vocabulary or 1 + max(int(piece.max()) for one in everything for piece in one.pieces())
+    count = left = sum(sequences(one, params.length) for one in files)
+    train, held_out = TokenSplit(files, params.length, vocabulary, 0, count), dict[str, TokenSplit]()
+    for name, (path, share) in asked.items():
+        if path is not None:
+            last = sum(sequences(one, params.length) for one in apart[name])
+            held_out[name] = replace(train, files=apart[name], last=last)
+        elif held := round(count * share):
+            held_out[name] = replace(train, first=left - held, last=left)
+            left -= held
+    if left < 1:
+        told = f"{count} sequences of {params.length} tokens leave nothing to train on"
+        raise EpochalError(told, "hold out less, or take a smaller length")
     field = Field((params.length,), torch.int64, vocabulary)
     return LoadedData(
-        train,
-        validation,
+        replace(train, last=left),
+        held_out.get("validation"),
         DataInfo(input=field, target=field),
-        _digest((*files, *apart)),
+        _digest(everything),
         str(files[0].path) if len(files) == 1 else str(folder / Path(params.path).expanduser()),
-        tuple(_understood(one, params.length) for one in (*files, *apart)),
+        tuple(_understood(one, params.length) for one in everything),
+        test=held_out.get("test"),
     )
 
 

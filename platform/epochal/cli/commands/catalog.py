@@ -69,8 +69,11 @@ trial_schedulers = _catalog_command(
 
 def _entries(kind: str) -> list[IndexEntry]:
     from epochal.catalog import index
+    from epochal.catalog.providers import PROVIDERS
     from epochal.registry import resolve
 
+    if kind == "architecture":
+        return [*index.entries("architecture"), *map(_provided, PROVIDERS)]
     if kind not in _TABLES:
         return list(index.entries(cast("Kind", kind)))
     table = cast("Registry[Entry[Any]]", resolve(_TABLES[kind]))
@@ -83,12 +86,26 @@ def _entry(kind: str, name: str) -> IndexEntry:
         NotFoundError: nothing of that kind has that name.
     """
     from epochal.catalog import index
+    from epochal.catalog.providers import is_provided, provider
     from epochal.registry import resolve
 
+    if kind == "architecture" and is_provided(name):
+        provider(name)
+        return _provided(name.partition("/")[0])
     if kind not in _TABLES:
         return index.entry(cast("Kind", kind), name)
     found = cast("Registry[Entry[Any]]", resolve(_TABLES[kind])).get(name)
     return index.IndexEntry(kind, name, found.summary, found.source, found.params.model_json_schema())
+
+
+def _provided(library: str) -> IndexEntry:
+    """A library's models as one entry: which there are, and their parameters, the library says."""
+    from epochal.catalog.index import IndexEntry
+    from epochal.catalog.providers import PROVIDERS
+
+    found = PROVIDERS[library]
+    summary = f"{found.summary}: pip install 'epochal[{library}]'"
+    return IndexEntry("architecture", f"{library}/{found.what}", summary, found.source)
 
 
 def _row(entry: IndexEntry) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def _values(loaded: LoadedSpec) -> list[dict[str, Any]]:
 
 
 def _summary(planned: Plan) -> dict[str, Any]:
-    from epochal.training.data_summary import split_in_words
+    from epochal.training.data_summary import split_text
     from epochal.units import Bytes
 
     cost, workers, total = planned.cost, planned.workers, planned.resources
@@ -178,8 +178,9 @@ def _summary(planned: Plan) -> dict[str, Any]:
     elastic = f"{workers.least} to {workers.count}" if workers.least < workers.count else f"{workers.count}"
     memory = "" if total.memory is None else f", {Bytes(total.memory).human()} of memory"
     return {
-        "data": split_in_words(planned.train_samples, planned.validation_samples, planned.test_samples),
-        "length": f"{planned.total_steps:,} steps, {planned.steps_per_epoch:,} an epoch, {planned.epochs:g} epochs",
+        "data": split_text(planned.train_samples, planned.validation_samples, planned.test_samples),
+        "length": f"{planned.total_steps:,} steps"
+        + (f", {planned.steps_per_epoch:,} an epoch, {planned.epochs:g} epochs" if planned.steps_per_epoch else ""),
         "parameters": f"{cost.parameters:,}, of them {cost.trainable:,} trained",
         "step": f"{_flops(cost.flops)} over a global batch of {planned.global_batch_size:,}",
         "memory": (

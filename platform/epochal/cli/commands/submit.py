@@ -133,7 +133,9 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     from glob import glob
     from importlib.util import find_spec
     from pathlib import Path
+    from re import sub
 
+    from epochal.catalog.providers import absent, is_provided
     from epochal.spec.section import is_import_path
 
     spec = loaded.spec
@@ -143,8 +145,11 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
         return "it is read by code of your own, which `epochal plan` runs"
     if find_spec("torch") is None:
         return "torch is not installed here"
-    paths = [spec.data.params.get(name) for name in ("path", "validation_path")]
-    files = {one: loaded.folder / Path(one).expanduser() for one in paths if isinstance(one, str)}
+    if is_provided(spec.model.name) and (hint := absent(spec.model.name)):
+        return f"{spec.model.name} is not installed here: {hint}"
+    paths = [spec.data.params.get(name) for name in ("path", "validation_path", "test_path")]
+    named = [one for one in paths if isinstance(one, str)]
+    files = {one: loaded.folder / Path(sub(r"\{\d+\.\.\d+\}", "*", one)).expanduser() for one in named}
     away = [one for one, file in files.items() if not file.exists() and not glob(str(file), recursive=True)]
     return f"{away[0]} is not on this machine" if away else ""
 

@@ -38,7 +38,7 @@ function more(name, count, there = 0) {
 }
 
 function split(train, validation, test) {
-  const legend = [key("train", `${whole(train)} samples to train on`), key("validation", `${whole(validation)} to validate on`)];
+  const legend = [key("train", `${train ? `${whole(train)} samples` : "a stream of samples"} to train on`), key("validation", `${whole(validation)} to validate on`)];
   if (test) legend.push(el("span", {}, `${whole(test)} to test`));
   return [bars(train, validation, train + validation), el("p", { class: "legend" }, ...legend)];
 }
