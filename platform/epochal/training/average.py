@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from epochal.catalog.schedules import steps_of
 from epochal.spec.job import Average
+from epochal.training.parallel import Strategy
 from epochal.training.tensors import AVERAGE, local
 
 
@@ -21,8 +22,9 @@ class AveragedWeights:
     et al. 2018, https://arxiv.org/abs/1803.05407). It begins with the weights after the first step that counts.
     """
 
-    def __init__(self, module: nn.Module, chosen: Average, total_steps: int) -> None:
-        self._parameters = {name: one for name, one in module.named_parameters() if one.requires_grad}
+    def __init__(self, strategy: Strategy, chosen: Average, total_steps: int) -> None:
+        self._strategy = strategy
+        self._parameters = {name: one for name, one in strategy.module.named_parameters() if one.requires_grad}
         self._kind, self._decay = chosen.kind, chosen.decay
         self._start = steps_of(chosen.start, total_steps) if chosen.start else 0
         self._means: dict[str, Tensor] = {}
@@ -57,6 +59,7 @@ class AveragedWeights:
             kept = own.clone()
             own.copy_(mean)
             mean.copy_(kept)
+        self._strategy.reshard()
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""

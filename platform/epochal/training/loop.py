@@ -66,7 +66,7 @@ class Loop:
         self._noted: set[str] = set()
         self.stepper = self._stepper(fresh=found is None)
         chosen = train.average
-        self.average = AveragedWeights(self.strategy.module, chosen, self.total_steps) if chosen else None
+        self.average = AveragedWeights(self.strategy, chosen, self.total_steps) if chosen else None
         self.validations = Schedule.of(train.validate_every, per_epoch)
         self.checkpoints = Schedule.of(spec.checkpoint.every, per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)

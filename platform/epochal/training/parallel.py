@@ -53,6 +53,10 @@ class Strategy(Protocol):
             TrainingError: parameters are left out in some steps only, and the spec does not say so.
         """
 
+    def reshard(self) -> None:
+        """After a validation the outermost part of a sharded model is still gathered: it would go on with those values,
+        whatever is changed in the shards."""
+
     def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
         """The context of a phase, in which the parameters of these names alone get gradients."""
 
@@ -105,6 +109,9 @@ class Single:
 
     def run(self, compute: Callable[[], Result]) -> Result:
         return compute()
+
+    def reshard(self) -> None:
+        return
 
     def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
         return training_only(self.module, trained)

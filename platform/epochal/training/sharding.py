@@ -69,11 +69,13 @@ class FSDP(Many):
         result: Result = self._computation(compute)
         return result
 
-    def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
-        # After a validation the outermost part is still gathered: its whole parameters would not hear of it.
+    def reshard(self) -> None:
         for part in self._computation.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()
+
+    def only(self, trained: frozenset[str]) -> AbstractContextManager[object]:
+        self.reshard()
         return super().only(trained)
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from epochal.catalog import drawing
 from epochal.catalog.data import DataInfo, Field
-from epochal.catalog.task import Samples
+from epochal.catalog.task import Draws, Samples
 from epochal.catalog.tasks import TASKS
 
 
@@ -53,7 +53,7 @@ def test_right_predictions_are_on_the_line(values: torch.Tensor) -> None:
 
 def test_a_curve_and_its_prediction_are_both_drawn() -> None:
     sheet = drawing.curves(torch.zeros(2, 3), torch.ones(2, 3))
-    colours = {colour for _, colour in sheet.getcolors(100_000)}
+    colours = {colour for _, colour in sheet.getcolors(100_000) or ()}
     assert {drawing.PALETTE[1], drawing.PALETTE[6]} <= colours
 
 
@@ -72,12 +72,13 @@ def test_text_is_what_the_tokens_are() -> None:
     task = TASKS.get("language-modelling")
     field = Field((4,), torch.int64, classes=3)
     built = task.build(task.params(), DataInfo(field, field))
+    assert isinstance(built, Draws)
     batch = {"input": torch.tensor([[0, 1, 2, 0], [2, 2, 2, 2]])}
     for names, expected in (
         (("a", "b", "c"), "abca" + "bca" * 21 + "b"),
         (("0x61", "0x62", "0x63"), "abca" + "bca" * 21 + "b"),
     ):
-        first, second = built.pictures(Samples(batch, None, names, Next()))["text"].split("\n\n")
+        first, second = str(built.pictures(Samples(batch, None, names, Next()))["text"]).split("\n\n")
         assert first == expected
         assert second == "cccc" + "abc" * 21 + "a"
     assert built.pictures(Samples(batch, None, ("a", "b", "c"))) == {}
