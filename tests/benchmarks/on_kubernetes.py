@@ -155,6 +155,7 @@ def _peer_cluster(installed: Installation) -> Iterator[dict[str, Any]]:
         for container in template["spec"]["containers"]:
             container["resources"]["requests"]["cpu"] = "100m"  # both clusters are there at once
     own = copy.deepcopy(peer)
+    del own["spec"]["upgradeStrategy"]  # KubeRay makes no cluster of a RayJob with it
     installed.kubectl("apply", "--filename", "-", stdin=json.dumps(peer))
     try:
         until = ("--for=condition=RayClusterProvisioned", f"--timeout={_SECONDS:g}s")

@@ -20,8 +20,7 @@ from polling import until
 pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {"cpus": 0.2, "memory": "2GiB"}
-GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 0.7, "memory": "3GiB", "shared_memory": "512MiB"}
-"""One CPU to Ray, and less to Kubernetes: two nodes of two have room for three, two heads and two agents."""
+GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 1, "memory": "3GiB", "shared_memory": "512MiB"}
 ONE_WORKER = "resources.workers=1"
 
 
@@ -55,7 +54,7 @@ def test_two_releases_know_nothing_of_each_other(two: tuple[Installation, Instal
 
 @pytest.fixture
 def wide(two: tuple[Installation, Installation], tmp_path: Path) -> Iterator[Installation]:
-    """The first server's, beside its own a cluster with twice as many nodes: in the other namespace, on its storage."""
+    """The first server's, with a second cluster, whose node has more memory, in the other namespace."""
     ours, theirs = two
     theirs.uninstall()
     token = ours.client.create_token("wide", "agent")[1]
@@ -74,7 +73,7 @@ def wide(two: tuple[Installation, Installation], tmp_path: Path) -> Iterator[Ins
         "storage": {"claim": "epochal-storage"},
         "head": SMALL,
         "agent": SMALL,
-        "groups": [GROUP | {"min": 2, "max": 2}],
+        "groups": [GROUP | {"memory": "5GiB"}],
     }
     file = tmp_path / "wide.yaml"
     file.write_text(yaml.safe_dump(spec))
@@ -85,9 +84,9 @@ def wide(two: tuple[Installation, Installation], tmp_path: Path) -> Iterator[Ins
 
 def test_one_server_has_each_job_go_to_the_cluster_that_it_fits(wide: Installation) -> None:
     until(lambda: len([agent for agent in wide.client.agents() if agent.alive]) == 2, "both agents")
-    both = wide.submitted("resources.workers=2", "env.SLOW_SECONDS='0.2'")
-    until(lambda: wide.client.job(both).state is JobState.RUNNING, "it trains")
-    one = wide.submitted(ONE_WORKER)
-    for job_id, agent in ((one, "epochal"), (both, "wide")):
+    big = wide.submitted(ONE_WORKER, "resources.memory_per_worker=4GiB", "env.SLOW_SECONDS='0.2'")
+    until(lambda: wide.client.job(big).state is JobState.RUNNING, "it trains")
+    small = wide.submitted(ONE_WORKER)
+    for job_id, agent in ((small, "epochal"), (big, "wide")):
         wide.succeeded(job_id)
         assert [attempt.agent.partition("/")[0] for attempt in wide.client.attempts(job_id)] == [agent]
