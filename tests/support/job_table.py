@@ -1,4 +1,4 @@
-"""What the files in ``jobs/`` say that they reach, in a line ``# expected: val/accuracy >= 0.95``."""
+"""What the files in ``jobs/`` say that they reach, in a line ``# Expected: val/accuracy above 0.95.``"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 JOBS = Path(__file__).parents[2] / "jobs"
 TABLE = Path(__file__).parents[2] / "platform" / "docs" / "jobs.md"
-_LINE = re.compile(r"^# expected: (\S+) (>=|<=) (\S+)$", re.MULTILINE)
-_MEETS = {">=": operator.ge, "<=": operator.le}
+_LINE = re.compile(r"^# Expected: (\S+) (above|below) (\d+(?:\.\d+)?)\b", re.MULTILINE)
+_MEETS = {"above": operator.gt, "below": operator.lt}
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class Validation:
         """
         totals = torch.zeros(2, dtype=torch.float64, device=self._strategy.worker.device)
         logs: dict[str, Tensor] = {}
+        self.kept = Kept([], [])
         feeds = self._feeds(metrics)
         keeper = Keeper(len(self._loader.split) // (self._strategy.worker.world_size if self._shared else 1))
         for loaded in self._batches():
