@@ -56,6 +56,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
+    """Of each place by itself: two layers with a ReLU between them."""
+
     def __init__(self, width: int, inner: int) -> None:
         super().__init__(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width))
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from epochal.errors import EpochalError
+from epochal.redaction import said
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
@@ -45,16 +46,16 @@ class TarShard:
             self._file = _copied(name) if "://" in name or name.endswith(_COMPRESSED) else Path(name).open("rb")  # noqa: SIM115
         except ImportError as error:
             hint = f"pip install fsspec, and what it needs for {name.partition(':')[0]}"
-            raise EpochalError(f"{name} cannot be opened: {error}", hint) from error
+            raise EpochalError(f"{name} cannot be opened: {said(error)}", hint) from error
         except Exception as error:  # those of the service that holds it
-            raise EpochalError(f"{name} cannot be opened: {error}", "the workers must reach it") from error
+            raise EpochalError(f"{name} cannot be opened: {said(error)}", "the workers must reach it") from error
         try:
             self._index()
         except (tarfile.TarError, OSError, EOFError) as error:
             if not self.records:
                 self.close()
-                raise EpochalError(f"{name} cannot be read as a tar file: {error}", "is it whole?") from error
-            self.damage = f"{name} ends after its record {self.records[-1].key}: {error}"
+                raise EpochalError(f"{name} cannot be read as a tar file: {said(error)}", "is it whole?") from error
+            self.damage = f"{name} ends after its record {self.records[-1].key}: {said(error)}"
 
     def _index(self) -> None:
         size = os.fstat(self._file.fileno()).st_size
