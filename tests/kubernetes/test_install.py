@@ -97,6 +97,8 @@ def test_a_prometheus_finds_all_that_dashboards_and_alerts_ask_for(
         nodes = [stack.enter_context(forwarded(namespace, f"pod/{pod['metadata']['name']}", 8080)) for pod in pods]
         read = {"epochal": [installed.client.server], "ray": nodes}
         watching = stack.enter_context(prometheus(tmp_path, read, token))
+        # Waits are told of as they grow: the job's has to come after the first look.
+        until(lambda: watching.has('up{job="epochal"}'), "the server is read")
         long = ("train.epochs=30000", "checkpoint.every=20ep")
         job = installed.client.submit(QUICKSTART, long, key="monitored")
         stack.callback(installed.client.stop, job.id)
