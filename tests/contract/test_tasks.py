@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torchmetrics import MetricCollection
 
 from epochal.catalog.architectures.detector import Detections
@@ -203,7 +203,7 @@ def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:
         task, model, batch = entry.build(entry.params(), info), _model(info, entry), _example(entry, info, 10)
         if not isinstance(task, Draws):
             continue
-        outputs = task.loss(model, batch).outputs.detach()
+        outputs = tree_map_only(Tensor, Tensor.detach, task.loss(model, batch).outputs)
         names = tuple(map(str, range(info.target.classes or 0)))
         drawn = task.pictures(Samples(batch, outputs, names))
         assert all(isinstance(one, str) or min(one.size) > 20 for one in drawn.values())

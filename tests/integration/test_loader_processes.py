@@ -21,6 +21,7 @@ from epochal.errors import CodeError, EpochalError
 from epochal.spec.job import JobSpec
 from epochal.spec.section import Component
 from epochal.training import every_sample
+from epochal.training.fetching import Fetch
 from epochal.training.loader import Loader, _Reader, _request, start_early
 from epochal.training.sampler import Sampler
 from packed_trials import UNWRITTEN, Noisy, assert_as_alone, made
@@ -106,7 +107,9 @@ class Ending(Split):
 
 @pytest.mark.parametrize("how", ["sys.exit", "os._exit"])
 def test_a_dataset_that_ends_its_process_is_an_error_that_names_the_line(how: str) -> None:
-    reader = _Reader(Ending(how))  # as in a loader process, which torch takes 5 s to end after an exception
+    reader = _Reader(
+        Fetch(Ending(how), {}, 0)
+    )  # as in a loader process, which torch takes 5 s to end after an exception
     answer = reader[_request([0], 1)]
     assert isinstance(answer, CodeError)
     assert re.match(rf"your code ended the interpreter.*line \d+: {how}\(5\)", str(answer))

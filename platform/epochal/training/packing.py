@@ -14,7 +14,7 @@ ELEMENTWISE = frozenset(
 _FREE = ("lr_schedule", "early_stopping", "clip_grad_norm", "epochs", "steps")
 """What trials of a pack may differ in, of ``train``, beside the optimizer's settings and the seed."""
 
-_SCALARS = ("label_smoothing",)
+_SCALARS = ("gamma", "label_smoothing")
 """And of ``task.params.loss``: see ``LossEntry.scalars``."""
 
 _ELSEWHERE = ("name", "description", "tags", "experiment", "sweep", "priority", "queue", "preemptible")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from epochal.catalog.index import KINDS, check, entries
+from epochal.catalog.providers import PROVIDERS
 from epochal.cli.main import main
 from epochal.registry import Registry
 from epochal.sweeps.check import check as check_sweep
@@ -30,6 +31,8 @@ JOBS = Path(__file__).parents[3] / "jobs"
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_entry_is_listed_in_every_format(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     names = [entry.name for entry in entries(kind)]  # type: ignore[arg-type]
+    if kind == "architecture":
+        names += [f"{name}/{provider.what}" for name, provider in PROVIDERS.items()]
     assert main([COMMANDS[kind]]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == names
     assert main([COMMANDS[kind], "-o", "name"]) == 0

@@ -196,4 +196,6 @@ def _example(entry: IndexEntry) -> str:
         node = {"task": {"name": _task_of(entry), "params": {"loss": node}}}
     for step in reversed(_PLACES.get(entry.kind, ())):
         node = {step: node}
+    if entry.stream:  # which has no epochs, and the defaults are in epochs
+        node |= {"train": {"steps": 1000, "validate_every": "100steps"}, "checkpoint": {"every": "100steps"}}
     return str(yaml.safe_dump(node, sort_keys=False, default_flow_style=None, width=100)).rstrip()
