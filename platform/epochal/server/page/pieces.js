@@ -52,7 +52,7 @@ function describe(job, progress) {
   const percent = `${Math.floor(shareDone(progress) * 100)} %`;
   const steps = `step ${progress.step.toLocaleString("en")} of ${progress.total_steps.toLocaleString("en")}`;
   const epochs = progress.epochs ? `epoch ${progress.epoch} of ${Number(progress.epochs.toFixed(2))}` : "";
-  const doing = job.state === "STOPPING" ? "stopping" : PHASES[progress.phase];
+  const doing = job.state === "STOPPING" ? "stopping" : hasWorkers(job.state) ? PHASES[progress.phase] : "";  // at its end it stays the last
   return [percent, steps, epochs, doing].filter(Boolean).join(" · ");
 }
 
