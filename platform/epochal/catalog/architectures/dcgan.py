@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field as Bounds
 from torch import Tensor, nn
 
-from epochal.catalog.architectures.image import image_shape
+from epochal.catalog.architectures.image import halved_image
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
-from epochal.errors import EpochalError
 
 
 class DcganParams(Params):
@@ -83,14 +82,7 @@ def build(params: DcganParams, info: DataInfo) -> Dcgan:
     Raises:
         EpochalError: the picture cannot be halved as often.
     """
-    image = image_shape("dcgan", info)
-    factor = 2 ** len(params.channels)
-    if image[1] % factor or image[2] % factor:
-        raise EpochalError(
-            f"dcgan: {image[1]} x {image[2]} pixels cannot be halved {len(params.channels)} times",
-            f"give fewer channels, or images whose sides are multiples of {factor}",
-        )
-    return Dcgan(params, image)
+    return Dcgan(params, halved_image("dcgan", info, len(params.channels), fewer="channels"))
 
 
 ENTRY = Architecture(

@@ -13,10 +13,9 @@ from pydantic import Field as Bounds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epochal.catalog.architectures.image import image_shape
+from epochal.catalog.architectures.image import halved_image
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
-from epochal.errors import EpochalError
 
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 Positive = Annotated[int, Bounds(ge=1)]
@@ -179,14 +178,7 @@ def build(params: DdpmParams, info: DataInfo) -> Ddpm:
     Raises:
         EpochalError: the picture cannot be halved as often.
     """
-    image = image_shape("ddpm", info)
-    factor = 2 ** (len(params.multipliers) - 1)
-    if image[1] % factor or image[2] % factor:
-        raise EpochalError(
-            f"ddpm: {image[1]} x {image[2]} pixels cannot be halved {len(params.multipliers) - 1} times",
-            f"give fewer multipliers, or images whose sides are multiples of {factor}",
-        )
-    return Ddpm(params, image)
+    return Ddpm(params, halved_image("ddpm", info, len(params.multipliers) - 1, fewer="multipliers"))
 
 
 ENTRY = Architecture(

@@ -12,7 +12,7 @@ from pydantic import Field as Bounds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epochal.catalog.architectures.image import image_shape
+from epochal.catalog.architectures.image import halved_image
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
 from epochal.errors import EpochalError
@@ -73,13 +73,7 @@ def build(params: UnetParams, info: DataInfo) -> Unet:
     Raises:
         EpochalError: the image cannot be halved as often, or the target is not of its size.
     """
-    inputs, height, width = image_shape("unet", info)
-    factor = 2 ** (len(params.channels) - 1)
-    if height % factor or width % factor:
-        raise EpochalError(
-            f"unet: {height} x {width} pixels cannot be halved {len(params.channels) - 1} times",
-            f"give fewer channels, or images whose sides are multiples of {factor}",
-        )
+    inputs, height, width = halved_image("unet", info, len(params.channels) - 1, fewer="channels")
     target = info.target
     if target.shape[-2:] != (height, width):
         told = f"unet gives values for {height} x {width} pixels, and the target is {target.shape}"
