@@ -29,7 +29,7 @@ def leave(loop: Loop) -> tuple[str, dict[str, float]]:
     """
     loop.control.tick("export", loop.state.step)
     best, chosen = _best(loop), loop.spec.train.export
-    with loop.average.in_place() if loop.average else nullcontext():
+    with loop.averaged():
         loop.pictures.draw("best" if loop.state.at_best else "last")
     with _exported(loop, best):
         file = weights.export(loop.strategy.module, loop.folder / weights.FILE, loop.worker.is_first)
@@ -70,8 +70,7 @@ def _exported(loop: Loop, best: Path | None) -> Iterator[None]:
         _go_back(loop, best)
     if best is not None:
         _tell(loop, chosen)
-    means = loop.average if best is None or chosen == "last" else None
-    with means.in_place() if means else nullcontext():
+    with loop.averaged() if best is None or chosen == "last" else nullcontext():
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -256,7 +256,7 @@ class Loop:
         self.strategy.settle()
         if self.setup.data.validation is not None:
             self._validation.keeps = self.worker.is_first and self.pictures.wanted and not self.segment.trial
-            with self.average.in_place() if self.average else nullcontext():
+            with self.averaged():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
             for name, why in self._validation.failed.items():
                 self.note(f"val/{name} is left out: {why}")
@@ -278,8 +278,12 @@ class Loop:
         state = self.state
         named = f", {state.best.metric} {state.metrics.get(state.best.metric, math.nan):.5g}" if state.best else ""
         kept = self._validation.kept._replace(caption=f"step {state.step}{named}")
-        with self.average.in_place() if self.average else nullcontext():
+        with self.averaged():
             self.pictures.take("best" if state.at_best else "last", kept)
+
+    def averaged(self) -> AbstractContextManager[object]:
+        """The context in which the model has the means of its weights, where those are asked for."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def note(self, text: str) -> None:
         """Tell a person, once."""
