@@ -20,7 +20,7 @@ ONLY_IN = {
     "alembic": {"ledger"},
     "optuna": {"sweeps"},
     "cmaes": {"sweeps"},
-    "scipy": {"sweeps"},
+    "scipy": {"sweeps", "catalog"},
     "click": {"cli"},
     "rich": {"cli"},
     "kubernetes": {"cluster"},
