@@ -20,12 +20,14 @@ from polling import until
 pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {"cpus": 0.2, "memory": "2GiB"}
-GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 1, "memory": "3GiB", "shared_memory": "512MiB"}
+GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 0.5, "memory": "3GiB", "shared_memory": "512MiB"}
+"""Half a CPU for its one worker: two releases then fit on two nodes of two CPUs."""
+
 ONE_WORKER = "resources.workers=1"
 
 
 def options(lets_in: str) -> tuple[str, ...]:
-    """A node with one CPU, and an MLflow that agents of that namespace reach."""
+    """One node for a worker, and an MLflow that agents of that namespace reach."""
     others = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lets_in}}}]
     values = {
         "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others, "backup.enabled": False,
