@@ -150,7 +150,7 @@ def test_the_command_waits_and_says_for_what(
         ["group", "cpu", "0", "0"],
         ["group", "big", "0", "1"],
     ]
-    assert "group big: 1 of 1 pod: no node takes it: of 2 nodes 2 with less than 8 cpu free" in told
+    assert "group big: 1 of 1 pod: no node takes it: of 2 nodes 2 with less than 8 cpu free; ask for less" in told
 
     pod(server, "worker", "pool-big-1", READY, "big")
     assert main(["cluster", "apply", str(spec), "-o", "json", "--timeout", "5s"]) == 0
