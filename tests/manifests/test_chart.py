@@ -256,6 +256,7 @@ EXISTING = {"existingSecret": "x"}
         ),
         ({**IMAGE, "storage": {"size": "much"}}, "/storage/size"),
         ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "mni": 1}]}}, "mni"),
+        ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "cpus": 0.5}]}}, "/cluster/groups/0/cpus.*minimum"),
         ({**IMAGE, "cluster": {"head": {"memory": 4}}}, "/cluster/head/memory"),
         ({**IMAGE, "mlflow": {"workers": "two"}}, "/mlflow/workers"),
         ({**IMAGE, "ingress": {"enabled": True}}, "ingress.host: name the host"),
@@ -266,7 +267,7 @@ EXISTING = {"existingSecret": "x"}
     ],
     ids=[
         "no-image", "no-tag", "port", "latest", "unknown", "password", "one-url", "no-secret", "one-database", "size",
-        "group", "unit", "type", "host", "one-host",
+        "group", "part", "unit", "type", "host", "one-host",
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(chart: Any, wrong: Object, words: str) -> None:
