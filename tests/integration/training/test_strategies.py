@@ -70,7 +70,15 @@ def whole_matrices(worker: Worker, precision: str, micro_batches: int) -> tuple[
     return after_forward, between, live.peak
 
 
-@pytest.mark.parametrize(("precision", "micro_batches"), [("fp32", 3), ("bf16", 1), ("bf16", 3), ("fp16", 3)])
+@pytest.mark.parametrize(
+    ("precision", "micro_batches"),
+    [
+        ("fp32", 3),
+        pytest.param("bf16", 1, marks=pytest.mark.slow),
+        ("bf16", 3),
+        pytest.param("fp16", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_fsdp_keeps_no_matrix_whole(gang: TestGang, precision: str, micro_batches: int) -> None:
     for after_forward, between, peak in gang.run(3, whole_matrices, precision, micro_batches):
         assert (after_forward, between) == (0, 0)
