@@ -72,6 +72,7 @@ def explain_one(
     bring them over a quota, and who is over one waits for no room.
     """
     play = _Play.of(chain(ahead, (job,)), ahead.read, running, clusters, list(quotas), now)
+    # By their orders, of each class the next job that has not had its turn, until one of the class has to wait.
     turns = [(ahead.order(index, 0), index, 0) for index in range(len(ahead.classes))]
     heapify(turns)
     waiting: dict[int, tuple[int, tuple[_Stage, ...]]] = {}
@@ -88,7 +89,7 @@ def explain_one(
             waiting[index] = position, turn.waits_for
             continue
         following = [(index, position + 1)]
-        if play.usage.quotas:
+        if play.usage.quotas:  # those who waited up to here have their turn again, as they may be over one now
             following += [(other, ahead.position(other, order)) for other in waiting]
             for other, position in following[1:]:
                 waited(other, position)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, bindparam, cast, func, or_, select, update
 
 from epochal.errors import ConflictError
-from epochal.ledger.agents import agent_of, all_agents
+from epochal.ledger.agents import AGENT, agent_row, all_agents, to_agent
 from epochal.ledger.capacity import Demand, Group, Node, placed
 from epochal.ledger.contenders import Ahead, Cluster, Running, Waiting
 from epochal.ledger.database import Database, one_at_a_time
@@ -66,23 +66,11 @@ class QueueOperations:
         if guess is None:
             return None
         with self._database.write() as connection:
-            one_at_a_time(connection)
-            if answered := _answered(connection, agent, secret):
-                return _still_held(connection, answered, agent, secret)
-            asking = _asking(connection, agent, job_id)
-            if asking is None:
-                return take(connection, agent, ttl, job_id, secret)
-            if workers := _may_still_start(connection, asking, guess.start):
-                return take(connection, agent, ttl, guess.start, secret, workers)
-            decision = _decision(connection, asking)  # another took it, or it makes others leave
-            resize = dict(decision.resize)
-            for identity in sorted([*decision.preempt, *resize]):  # all who lock several jobs do so in this order
-                with suppress(ConflictError):  # it ended, or was asked for more, since it was read
-                    if identity in resize:
-                        ask_to_resize(connection, identity, resize[identity], decision.holder)
-                    else:
-                        ask_to_leave(connection, identity, f"to make room for {decision.holder}")
-            return take(connection, agent, ttl, decision.start, secret, decision.workers) if decision.start else None
+            job = _chosen(connection, agent, ttl, job_id, secret, guess)
+        if job is None:
+            return None
+        with self._database.read() as connection:  # its documents are long: nobody waits for the lock meanwhile
+            return lease_of(connection, job, agent, secret)
 
     def queue(self, limit: int | None = None) -> list[QueueEntry]:
         """The queued jobs in the order in which they are looked at, and why each waits; the first ``limit`` of them."""
@@ -125,7 +113,7 @@ class QueueOperations:
         """
         told = tuple(groups)
         with self._database.read() as connection:
-            asking = _asking(connection, agent, None)
+            asking = _asking(connection, agent, None, "").agent
         if asking is None:
             raise ConflictError(f"{agent!r} is not how an agent leases", "give its name and incarnation")
         if told != asking.groups:
@@ -159,47 +147,79 @@ class QueueOperations:
             return advance(connection, job, Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message))
 
 
-def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) -> Decision | None:
+class _Asking(NamedTuple):
+    """Who asks for a lease, by the policy's clock."""
+
+    agent: AgentInfo | None
+    """None: it takes what it asks for, or the first; the policy is not asked."""
+    now: float
+    answered: Row[Any] | None
+    """The attempt that this question was answered with before, or the newest that followed it at once."""
+
+
+class _Guess(NamedTuple):
+    decision: Decision
+    first: Waiting | None = None
+    """The job that is to start."""
+
+
+def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) -> _Guess | None:
     """What ``lease`` would decide, were it asked now; None: nothing to do."""
-    if job_id is not None:
-        return Decision(start=job_id)
-    asking = _asking(connection, agent, job_id)
-    decision = _decision(connection, asking) if asking else Decision()
-    if asking is None or decision.start or decision.preempt or decision.resize or _answered(connection, agent, secret):
-        return decision
+    asking = _asking(connection, agent, job_id, secret)
+    if asking.agent is None:
+        return _Guess(Decision())
+    decision, firsts = _decision(connection, asking.agent, asking.now)
+    if decision.start or decision.preempt or decision.resize or asking.answered:
+        return _Guess(decision, next((job for job in firsts if job.id == decision.start), None))
     return None
 
 
-def _asking(connection: Connection, agent: str, job_id: str | None) -> AgentInfo | None:
-    """The agent whom the policy decides for; None: it takes what it asks for, or the first."""
-    if job_id is not None:
-        return None
-    asking = agent_of(connection, agent)
-    if asking is None and "/" in agent:
+def _chosen(
+    connection: Connection, agent: str, ttl: float, job_id: str | None, secret: str, guess: _Guess
+) -> Job | None:
+    """The job that is the agent's from now on, or was since it asked this before."""
+    one_at_a_time(connection)
+    asking = _asking(connection, agent, job_id, secret)
+    if asking.answered:
+        return _still_held(connection, asking.answered)
+    if asking.agent is None:
+        return take(connection, agent, ttl, job_id, secret)
+    workers = may_start(guess.first, *_board(connection, asking.agent), asking.now) if guess.first else 0
+    if guess.first and workers and (job := take(connection, agent, ttl, guess.first.id, secret, workers)):
+        return job
+    decision, _ = _decision(connection, asking.agent, asking.now)  # another took it, or it makes others leave
+    resize = dict(decision.resize)
+    for identity in sorted([*decision.preempt, *resize]):  # all who lock several jobs do so in this order
+        with suppress(ConflictError):  # it ended, or was asked for more, since it was read
+            if identity in resize:
+                ask_to_resize(connection, identity, resize[identity], decision.holder)
+            else:
+                ask_to_leave(connection, identity, f"to make room for {decision.holder}")
+    return take(connection, agent, ttl, decision.start, secret, decision.workers) if decision.start else None
+
+
+def _asking(connection: Connection, agent: str, job_id: str | None, secret: str) -> _Asking:
+    digest = digest_of(secret) if secret else None
+    if job_id is None and (row := agent_row(connection, agent, _ASKING, {"asking": agent, "digest": digest})):
+        return _Asking(to_agent(row), row.now, row if row.job_id else None)
+    if job_id is None and "/" in agent:
         raise ConflictError(f"nothing is known of the agent {agent}", "it is given jobs once it has sent a heartbeat")
-    return asking
+    return _Asking(None, 0.0, connection.execute(_ANSWERED, {"asking": agent, "digest": digest}).first())
 
 
-def _answered(connection: Connection, agent: str, secret: str) -> Row[str, int] | None:
-    """The attempt that this question was answered with before, or the newest that followed it at once."""
-    if not secret:
-        return None
-    return connection.execute(_ANSWERED, {"asking": agent, "digest": digest_of(secret)}).first()
-
-
-def _still_held(connection: Connection, attempt: Row[str, int], agent: str, secret: str) -> Lease | None:
+def _still_held(connection: Connection, attempt: Row[Any]) -> Job | None:
     job = find(connection, attempt.job_id)
-    if job.epoch != attempt.epoch or not job.state.is_active:
-        return None
-    return lease_of(connection, job, agent, secret)
+    return job if job.epoch == attempt.epoch and job.state.is_active else None
 
 
-def _decision(connection: Connection, asking: AgentInfo) -> Decision:
-    running, nodes, quotas, now = _board(connection, asking)
+def _decision(connection: Connection, asking: AgentInfo, now: float) -> tuple[Decision, list[Waiting]]:
+    """And the queued jobs that it was made of."""
+    running, nodes, quotas = _board(connection, asking)
     is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
     if is_full and not any(job.here and (job.preemptible or job.spare or job.gives) for job in running):
-        return Decision()  # most who ask: whatever waits, it is not read
-    return decide(_firsts(connection, asking), running, nodes, quotas, now)
+        return Decision(), []  # most who ask: whatever waits, it is not read
+    firsts = _firsts(connection, asking)
+    return decide(firsts, running, nodes, quotas, now), firsts
 
 
 def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
@@ -212,23 +232,15 @@ def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
     return _read(connection, _NUMBERED_AT_HAND, {"numbers": numbers, "storage": asking.storage}) if numbers else []
 
 
-def _may_still_start(connection: Connection, asking: AgentInfo, identity: str | None) -> int:
-    """With how many workers the job that was decided on before the lock was taken starts; 0 where it is not there any
-    more, or does not fit quotas and nodes."""
-    found = _read(connection, _STILL_WAITING, {"storage": asking.storage, "job": identity}) if identity else []
-    return may_start(found[0], *_board(connection, asking)) if found else 0
-
-
-def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota], float]:
-    """What the policy wants to know beside the queue."""
+def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota]]:
+    """What the policy wants to know beside the queue and the time."""
     quotas = all_quotas(connection)
     # Where nobody has a quota, jobs of others count only while they leave to make room.
     query, asked = (_LEASED, {}) if quotas else (_LEASED_BY, {"asking": asking.owner})
     leased = connection.execute(query, asked).all()
     cluster = _cluster(asking, [row for row in leased if row.owner == asking.owner])
     here = {job.id: job for job in cluster.running}
-    running = [here.get(row.id) or _running(row, here=False) for row in leased]
-    return running, cluster.nodes, quotas, _time(connection)
+    return [here.get(row.id) or _running(row, here=False) for row in leased], cluster.nodes, quotas
 
 
 def _explaining(connection: Connection) -> tuple[list[Running], list[Cluster], list[Quota], float]:
@@ -314,9 +326,11 @@ def _first_of_each_class() -> Select[int]:
 
 
 _NOW = select(now())
-_ANSWERED = (
-    select(attempts.c.job_id, attempts.c.epoch)
-    .where(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
+_BY_SECRET = and_(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
+_ANSWERED = select(attempts.c.job_id, attempts.c.epoch).where(_BY_SECRET).order_by(attempts.c.epoch.desc())
+_ASKING = (
+    AGENT.add_columns(now().label("now"), attempts.c.job_id, attempts.c.epoch)
+    .select_from(agents.outerjoin(attempts, _BY_SECRET))
     .order_by(attempts.c.epoch.desc())
 )
 _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
@@ -329,7 +343,6 @@ _CLASSES = (
     .group_by(jobs.c.queue_class)
 )
 """Of each class the numbers of its jobs, from the index alone: an object of ten thousand rows each takes 0.1 s."""
-_STILL_WAITING = _queued(jobs.c.id == bindparam("job"), _AT_HAND)
 _LEASED = _leased()
 _LEASED_BY = _leased(or_(jobs.c.owner == bindparam("asking"), jobs.c.state == JobState.STOPPING))
 """What is asked for all the time is made once."""
