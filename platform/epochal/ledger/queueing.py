@@ -223,13 +223,8 @@ def _decision(connection: Connection, asking: AgentInfo, now: float) -> tuple[De
 
 
 def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
-    """Of the queued jobs of each class that the agent may run the first, in their order.
-
-    Two questions: of one, PostgreSQL makes a scan of all jobs. One that another takes in between is among them: who
-    decides on it is told so under the lock, and decides anew, where else it would not know of the next of its class.
-    """
-    numbers = connection.scalars(_FIRSTS).all()
-    return _read(connection, _NUMBERED_AT_HAND, {"numbers": numbers, "storage": asking.storage}) if numbers else []
+    """Of the queued jobs of each class that the agent may run the first, in their order."""
+    return _read(connection, _FIRSTS[connection.dialect.name], {"storage": asking.storage})
 
 
 def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota]]:
@@ -334,9 +329,13 @@ _ASKING = (
     .order_by(attempts.c.epoch.desc())
 )
 _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
-_FIRSTS = _first_of_each_class()
 _NUMBERED = _in_turn(jobs.c.number.in_(bindparam("numbers", expanding=True)))
-_NUMBERED_AT_HAND = _NUMBERED.where(_AT_HAND)
+_FIRST_NUMBERS = _first_of_each_class()
+_FIRSTS = {
+    "sqlite": _in_turn(jobs.c.number.in_(_FIRST_NUMBERS), _AT_HAND),
+    # Of IN, PostgreSQL makes a scan of all jobs.
+    "postgresql": _in_turn(jobs.c.number == func.any(func.array(_FIRST_NUMBERS.scalar_subquery())), _AT_HAND),
+}
 _CLASSES = (
     select(func.aggregate_strings(cast(jobs.c.number, Text), " "))
     .where(jobs.c.state == JobState.QUEUED)
