@@ -31,7 +31,7 @@ _REMEDIES = (
     (re.compile("exceeded quota"), "have it raised, or ask for less"),
     (
         re.compile("(maximum|minimum) .* usage per"),
-        "the namespace's LimitRange says so: ask for that, or have it changed",
+        "by a LimitRange of the namespace: keep to it, or have it changed",
     ),
     (re.compile("couldn't find key"), "the Secret has to have that key as well"),
     (re.compile("killed for memory"), "let it have more memory"),
