@@ -65,6 +65,16 @@ def test_applied_again_it_changes_what_was_changed(server: KubernetesApi, spec: 
     assert {name for name, what in again.items() if what == "changed"} == {"RayCluster pool"}
 
 
+@pytest.mark.parametrize("ours", ["part_of=two", ""], ids=["release", "nobody"])
+def test_a_cluster_that_is_part_of_something_else_is_left_alone(server: KubernetesApi, spec: Path, ours: str) -> None:
+    applied(server, spec)
+    assert applied(server, spec, "part_of=one")["RayCluster pool"] == "changed", "it was nobody's"
+    with pytest.raises(ConflictError, match="the cluster pool is part of one") as refused:
+        applied(server, spec, *filter(None, [ours]))
+    assert "another name" in refused.value.hint
+    assert applied(server, spec, *filter(None, [ours]), force=True)["RayCluster pool"] == "changed"
+
+
 def test_it_leaves_the_numbers_of_pods_to_the_agent(server: KubernetesApi, spec: Path) -> None:
     applied(server, spec)
     assert sizes(server) == {"cpu": 0, "big": 1}
