@@ -72,7 +72,8 @@ class Segmentation:
         x, target, found = samples.batch["input"], samples.batch["target"], samples.outputs.argmax(-1)
         if x.dim() != 4:
             return {}
-        return {"masks": tiles([[x[i], coloured(target[i]), coloured(found[i])] for i in range(min(8, len(x)))])}
+        rows = [[x[i], coloured(target[i]), coloured(found[i])] for i in range(min(8, len(x)))]
+        return {"masks": tiles(rows, "data, target, found")}
 
 
 def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
