@@ -65,6 +65,16 @@ def test_applied_again_it_changes_what_was_changed(server: KubernetesApi, spec: 
     assert {name for name, what in again.items() if what == "changed"} == {"RayCluster pool"}
 
 
+@pytest.mark.parametrize("ours", ["part_of=two", ""], ids=["release", "nobody"])
+def test_a_cluster_that_is_part_of_something_else_is_left_alone(server: KubernetesApi, spec: Path, ours: str) -> None:
+    applied(server, spec)
+    assert applied(server, spec, "part_of=one")["RayCluster pool"] == "changed", "it was nobody's"
+    with pytest.raises(ConflictError, match="the cluster pool is part of one") as refused:
+        applied(server, spec, *filter(None, [ours]))
+    assert "another name" in refused.value.hint
+    assert applied(server, spec, *filter(None, [ours]), force=True)["RayCluster pool"] == "changed"
+
+
 def test_it_leaves_the_numbers_of_pods_to_the_agent(server: KubernetesApi, spec: Path) -> None:
     applied(server, spec)
     assert sizes(server) == {"cpu": 0, "big": 1}
@@ -291,9 +301,7 @@ def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_serv
     of_the_chart("StatefulSet", "epochal-postgresql", "postgresql", {"replicas": 0})
     made = server.objects[path_to("StatefulSet", "training", "epochal-postgresql")]["metadata"]["uid"]
     refused = "maximum memory usage per Container is 256Mi, but limit is 512Mi"
-    forbidden = (
-        'create Pod epochal-postgresql-0 in StatefulSet failed error: pods "epochal-postgresql-0" is forbidden: '
-    )
+    forbidden = 'create Pod epochal-postgresql-0 failed error: pods "epochal-postgresql-0" is forbidden: '
     event = {"type": "Warning", "involvedObject": {"uid": made}, "message": forbidden + refused}
     server.put(path_to("Event", "training", "refused"), event)
     assert main(["cluster", "status", "epochal"]) == NotFoundError.exit_code
@@ -305,6 +313,6 @@ def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_serv
         " there",
         "warning: epochal-server: its pod cannot be made: exceeded quota: small, requested: pods=1; have it raised, or"
         " ask for less",
-        f"warning: epochal-postgresql: its pod cannot be made: {refused}; the namespace's LimitRange says so: ask for"
-        " that, or have it changed",
+        f"warning: epochal-postgresql: its pod cannot be made: {refused}; by a LimitRange of the"
+        " namespace: keep to it, or have it changed",
     ]
