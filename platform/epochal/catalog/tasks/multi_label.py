@@ -24,7 +24,8 @@ Name = Literal["accuracy", "exact_match", "f1", "precision", "recall", "auroc", 
 
 class MultiLabelParams(Params):
     loss: Choice = Choice(name="bce_with_logits")
-    """A loss over real values and its parameters; `pos_weight` (of each label, or `balanced`) and `sigmoid_focal` are for rare labels."""
+    """A loss over real values and its parameters; `pos_weight` (a number for each label, or `balanced`) and
+    `sigmoid_focal` are for rare labels."""
     metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy", "f1"]
     """What is measured at validation, besides the loss: means over the labels, but for exact_match, the share of the
     samples that have every label right."""
