@@ -67,8 +67,8 @@ test: setup  ## the tests, without the slow ones
 manifests: setup  ## the chart and the cluster specs: rendered, valid, safe; needs no cluster
 	$(PY) -m pytest tests/manifests
 
-test-all: setup  ## every test, one after the other; those that need root are skipped without it
-	$(PY) -m pytest
+test-all: setup  ## every test, with five times the examples; those that need root are skipped without it
+	$(PY) -m pytest --hypothesis-profile=thorough
 
 test-kubernetes: setup  ## on the cluster of KUBECONFIG, with the image EPOCHAL_IMAGE that its nodes have
 	$(PY) -m pytest tests/kubernetes
