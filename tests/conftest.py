@@ -41,11 +41,11 @@ ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.for
 
 
 TESTS = Path(__file__).parent
-TOGETHER = ("integration/agent", "browser", "integration/training", "integration/tracking")
-"""Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server): one worker runs all
-of a folder."""
+TOGETHER = ("integration/agent", "browser", "integration/training", "integration/tracking", "rules")
+"""Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server) or to read (all of
+the code): one worker runs all of a folder."""
 
-ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "rules", "kubernetes")
+ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "kubernetes")
 """Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
 for the end, when otherwise one worker would still be at its last file and the others idle."""
 
