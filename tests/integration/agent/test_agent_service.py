@@ -194,6 +194,7 @@ def stubborn(ledger: Ledger, packaged_once: Path, *overrides: str) -> Job:
     return submit(ledger, ONE_WORKER, "train.steps=20", *model, *overrides)
 
 
+@pytest.mark.slow
 def test_packaging_holds_no_room_and_fails_no_job(serve: Serve, ledger: Ledger, home: Home, tmp_path: Path) -> None:
     serve()
     first = stubborn(ledger, tmp_path / "now")
