@@ -25,12 +25,15 @@ from epochal.training.loader import Loaded
 from epochal.training.parallel import DDP, Single, Strategy, compiled_nothing
 from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
+from epochal.training.playing import State
 from epochal.training.recompute import recompute
+from epochal.training.sampler import sampler_of
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
 from epochal.training.setup import Setup
-from epochal.training.source import State, sampler_of, source_of
+from epochal.training.source import source_of
 from epochal.training.step import Stepper
+from epochal.training.stock import Stock
 from epochal.training.tensors import Tensors
 from epochal.training.train_state import TrainState
 from epochal.training.validation import Validation
@@ -55,7 +58,7 @@ class Loop:
             checkpoint.clean(folder / checkpoint.FOLDER)
         self.left_out = LeftOut(spec.data.on_error == "skip", spec.data.max_errors)
         self.sampler = sampler_of(setup.data, spec)
-        self.source = source_of(setup.data, spec, worker.device, self.left_out)
+        self.source = source_of(setup, self.strategy, self.left_out)
         per_epoch = self.sampler.steps_per_epoch
         self.total_steps = train.steps or (train.epochs or 1) * per_epoch
         self.last_step = segment.last_step(self.total_steps, per_epoch)
@@ -71,6 +74,7 @@ class Loop:
         self.checkpoints = Schedule.of(spec.checkpoint.every, per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.state = TrainState.of(spec)
+        self.stock = Stock(setup, self.strategy, self.left_out, lambda: control.tick("train", self.state.step))
         self.stopped = False
         self._copies: Tensors = {}
         self.pictures = Pictures(setup, folder, self.strategy, self.note)
@@ -168,6 +172,7 @@ class Loop:
         window = Window(first, clock)
         for step in range(first, self.window_end):
             clock.mark()
+            self.stock.take(step)
             loaded = next(batches)
             clock.mark()
             self.control.tick("train", step)

@@ -35,5 +35,6 @@ DATASETS: Registry[Dataset] = Registry(
         "idx": "epochal.catalog.datasets.idx:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
         "webdataset": "epochal.catalog.datasets.webdataset:ENTRY",
+        "gymnasium": "epochal.catalog.datasets.gymnasium_environment:ENTRY",
     },
 )
