@@ -14,6 +14,7 @@ READ_BYTES = 16 * 1024
 """Streamed at a time; of what came in between, the newest is shown and the rest is in the file."""
 
 CHUNK_BYTES = 512 * 1024
+"""Shipped with one request."""
 
 
 class LogTail:

@@ -108,6 +108,7 @@ class _Kept:
     def __init__(self, attempt: Attempt, number: int, seats: list[Seat]) -> None:
         self._attempt = attempt
         self._number = number
+        # The slots of a sweep have as many seats each.
         self._first_worker = number * len(seats)
         self._caller = attempt.hub.caller()
         self._gang = Gang(attempt.place, attempt.stop, attempt.limits, seats, self._first_worker)
@@ -159,7 +160,7 @@ class _Kept:
         """Have the workers end by themselves; kill those that do not."""
         self._send({"end": True})
         self._over.wait(0.0 if self._failed else _END_SECONDS)
-        self._closing.set()
+        self._closing.set()  # heeded with the gang's next event, of which there is one a second
         self._thread.join(_END_SECONDS)
         if self._connection is not None:
             self._connection.close()
