@@ -207,11 +207,11 @@ class JobRunner:
                 self._package(lease, self._place, self.reporter)
         finally:
             logs.close()
-        if self._agent.hands_back:
+        if self._agent.hands_back:  # before the end, at which those who follow the logs stop
             outbox.tell(partial(logs.finish_by, time.monotonic() + _LAST_LOGS_SECONDS))
         self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
-        if not self.ending.failed:
+        if not self.ending.failed:  # else the next attempt has the same room
             self._release()
         return outbox.wait()
 
@@ -254,7 +254,7 @@ class JobRunner:
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
             if not self._agent.hands_back and not isinstance(error, OSError):
-                raise
+                raise  # the command tells of it, of a bug with its traceback
             if self._is_ending and isinstance(error, UnreachableError):
                 return self._explained(Ending(None))
             return self._explained(self._broken(error))

@@ -155,6 +155,7 @@ class Outbox:
         try:
             renewed = self._source.renew(self._lease, LEASE_SECONDS, progress)
         finally:
+            # After a failure too: the next try is due with the renewals of other attempts, not at once.
             self._renewed = time.monotonic()
         with self._changed:
             if self._progress is progress:

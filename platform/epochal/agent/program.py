@@ -167,6 +167,7 @@ def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacat
     try:
         place.close()
         vacated()
+        # A byte of memory, as Ray refuses a bundle of nothing.
         request = replace(place.request, workers=(1, 1), cpus=0, gpus=0, memory=1)
         with reserve(place.connection, request, _ROOM_SECONDS) as room:
             return program.run(room, tell, stop)
