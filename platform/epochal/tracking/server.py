@@ -46,7 +46,7 @@ def plan_server(uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT)
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_MODEL_CATALOG_URI": "",
+        "MLFLOW_MODEL_CATALOG_URI": "",  # else it fetches lists of language models from GitHub
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }
     return ServerPlan(http_url(host, port), command, environment)
@@ -132,6 +132,7 @@ class TrackingServer:
     def _check_port(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         with socket.socket(family) as probe:
+            # As servers bind: connections that have just ended keep nobody from the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(self._address)
@@ -143,6 +144,7 @@ class TrackingServer:
     def _answers(self) -> bool:
         # A server on every interface answers on loopback too, and its Host check knows that name.
         url = self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        # Past any proxy that the environment names.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"{url}/health", timeout=2) as answer:
