@@ -38,9 +38,11 @@ class LogTail:
         return lines, shown(rest) if had_begun and not newline else ""
 
     def _new(self) -> str:
-        end = _end_of(self._path)
-        skipped = max(0, end - self._at - READ_BYTES)
-        data = read_from(self._path, self._at + skipped, READ_BYTES)
+        try:
+            skipped = max(0, _end_of(self._path) - self._at - READ_BYTES)
+            data = read_from(self._path, self._at + skipped, READ_BYTES)
+        except OSError:  # the storage is away for a moment: no training ends for what it shows
+            return ""
         if not data:
             return ""
         self._at += skipped + len(data)

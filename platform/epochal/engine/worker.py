@@ -85,7 +85,8 @@ class WorkerControl:
         now = time.monotonic()
         if not self._stop and now - self._looked >= _STOP_POLL_SECONDS:
             self._looked = now
-            self._stop = self._marker.exists()
+            with suppress(OSError):  # the storage is away for a moment
+                self._stop = self._marker.exists()
         return self._stop
 
     def begin(self) -> None:
