@@ -27,6 +27,7 @@ RENEW_SECONDS = 2.0
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
 
+# A token that is refused, since it is being replaced, says nothing about what is told.
 _AWAY = (UnreachableError, AuthError)
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Outbox:
     def _run(self) -> None:
         try:
             while not self._over.is_set():
-                self._renew_when_due()
+                self._renew_when_due()  # first: what is told with a lease that ran out may be refused
                 self._call_next()
                 self._rest()
         except (ConflictError, NotFoundError) as error:

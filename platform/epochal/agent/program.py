@@ -58,12 +58,6 @@ class SweepTell(Tell, Protocol):
         """What the training of a trial tells."""
 
 
-class Program(Protocol):
-    """Works in a place until it is done, it has failed, or it is asked to stop."""
-
-    def run(self, place: Place, tell: Tell, stop: Stop) -> Ending: ...
-
-
 def demand_of(job: FullJob) -> Demand:
     """What its workers need, of which it has as many as the ledger allows."""
     return Demand.of(job.spec).at_most(job.granted)

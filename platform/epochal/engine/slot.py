@@ -135,7 +135,7 @@ class _Kept:
         told: list[Done | Failed | None] = []
         sent = {"segments": [asdict(segment) for segment in segments], "number": number}
         if self._connection is not None and self._send(sent):
-            for early in [one for one in self._ending if one[0] == number]:  # while it was being sent
+            for early in [one for one in self._ending if one[0] == number]:  # asked for before there was a connection
                 self._send({"stop": number, "trial": early[1]})
             with suppress(OSError, EOFError):
                 while len(told) < len(segments) and not self._over.is_set():
