@@ -61,7 +61,12 @@ class AgentService:
         self._identity = Identity(agent.name, uuid.uuid4().hex[:12])
         bookings = Bookings(time.monotonic, self._beat_soon)
         self._agent = replace(
-            agent, name=str(self._identity), hands_back=True, bookings=bookings, lost_ray=self._ray_is_lost
+            agent,
+            name=str(self._identity),
+            hands_back=True,
+            bookings=bookings,
+            lost_ray=self._ray_is_lost,
+            groups=lambda: self._scaler.told if self._scaler is not None else (),
         )
         self._lost = ""
         self._warm = warm_per_node

@@ -13,7 +13,7 @@ from typing import Any
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit, not_placed
+from epochal.engine.capacity import GangRequest, Group, check_possible, does_not_fit_now, fit, not_placed
 from epochal.engine.connection import Connection
 
 __all__ = ["GangRequest", "Place", "Seat", "reserve"]
@@ -41,11 +41,16 @@ class Seat:
 
 
 def reserve(
-    connection: Connection, request: GangRequest, timeout: float, given_up: Callable[[], bool] = lambda: False
+    connection: Connection,
+    request: GangRequest,
+    timeout: float,
+    given_up: Callable[[], bool] = lambda: False,
+    groups: Callable[[], Sequence[Group]] = tuple,
 ) -> Place:
     """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
 
-    ``timeout`` is in seconds. Once the room is ``given_up`` nobody waits for it any longer.
+    ``timeout`` is in seconds. Once the room is ``given_up`` nobody waits for it any longer. ``groups`` tells of which
+    the cluster could have more nodes.
 
     Raises:
         CapacityError: the workers can never fit, or did not within the timeout.
@@ -53,7 +58,8 @@ def reserve(
     deadline = time.monotonic() + timeout
     while True:
         nodes = connection.nodes()
-        check_possible(nodes, request)
+        more = [group.among(nodes) for group in groups()]
+        check_possible(nodes, request, more)
         # Asking only once there is room: a group that is refused is looked at again much later.
         if (workers := fit(nodes, request)) and (
             groups := _created(connection, request, workers, _CREATE_SECONDS, given_up)
@@ -62,7 +68,7 @@ def reserve(
         if time.monotonic() >= deadline or given_up():
             nodes = connection.nodes() if workers else nodes
             still = workers and fit(nodes, request)
-            raise not_placed(request, _CREATE_SECONDS) if still else does_not_fit_now(nodes, request, timeout)
+            raise not_placed(request, _CREATE_SECONDS) if still else does_not_fit_now(nodes, request, timeout, more)
         time.sleep(0.02)
 
 

@@ -101,7 +101,7 @@ def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
 def to_agent(row: Row[Any]) -> AgentInfo:
     values = {name: value for name, value in row._mapping.items() if name != "replaced"}
     values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
-    values["groups"] = tuple(map(Group.from_dict, row.groups))
+    values["groups"] = tuple(Group.from_dict(one).among(values["nodes"]) for one in row.groups)
     values["held"] = tuple(tuple(one) for one in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)

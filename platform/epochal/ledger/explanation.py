@@ -9,7 +9,6 @@ from functools import partial
 from epochal.errors import some
 from epochal.ledger.capacity import (
     Demand,
-    Group,
     Node,
     amounts,
     fit,
@@ -18,6 +17,7 @@ from epochal.ledger.capacity import (
     most_workers,
     never_fits,
     smallest_change,
+    started,
     total_of,
 )
 from epochal.ledger.contenders import Cluster, Running, Waiting
@@ -159,7 +159,7 @@ class _Play:
         agent, groups = self.shortage.waits[job.id]
         stage = next(stage for stage in self.stages if stage.cluster.agent == agent)
         needed = self.shortage.needed[agent]
-        told = [_started(one, needed[one.name]) for one in stage.cluster.groups if one.name in groups]
+        told = [started(one, needed[one.name]) for one in stage.cluster.groups if one.name in groups]
         message = f"nodes are being started for it: {'; '.join(told)}"
         return Why(WhyKind.PROVISIONING, message, change=stage.outlook(job.demand).change)
 
@@ -218,12 +218,6 @@ def _room(scan: Scan) -> str:
 
 _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM_NOW)
 """Of what keeps a job from several clusters, the one to tell."""
-
-
-def _started(group: Group, needed: int) -> str:
-    """How far a group is, and what keeps the rest."""
-    why = f" ({'; '.join(group.waits)})" if group.waits else ""
-    return f"group {group.name} has {len(group.nodes)} of {max(needed, group.asked)} nodes{why}"
 
 
 def _nowhere(job: Waiting, stages: Sequence[_Stage]) -> Why:

@@ -126,7 +126,8 @@ class Train(Section):
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
-    """Use `torch.compile`; under `fsdp` not on parts of torch's own classes (`nn.Sequential`), which the log names."""
+    """Use `torch.compile`, on the model and on its parts, which a task may call by themselves. The events tell where
+    that compiles nothing."""
     gradient_checkpointing: bool = False
     """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
     the backward pass computes them again. Less memory, about a third more time, the same result."""

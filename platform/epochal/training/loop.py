@@ -22,7 +22,7 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded
-from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.parallel import DDP, Single, Strategy, compiled_nothing
 from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
 from epochal.training.recompute import recompute
@@ -200,6 +200,9 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
+        if self.spec.train.compile and compiled_nothing():
+            told = "the task calls neither the model nor one of its parts (attributes that are modules)"
+            self.note(f"train.compile has no effect: {told}")
         self._progress("train", closed.performance(self.setup.data.info.tokens))
         return closed.flags
 

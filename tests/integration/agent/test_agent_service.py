@@ -29,8 +29,6 @@ from agent_jobs import (
 )
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
-from epochal.agent.program import PackageProgram
-from epochal.agent.retry_policy import Ending
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
@@ -97,12 +95,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     points = unbroken_curve(tmp_path_factory.mktemp("unbroken"), spec())
     assert len(points) == STEPS
     return points
-
-
-@pytest.fixture
-def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that do not look at packages, each of which takes a worker of its own."""
-    monkeypatch.setattr(PackageProgram, "run", lambda *_: Ending(Reason.COMPLETED))
 
 
 def kinds(ledger: Ledger, job: Job) -> list[str]:
