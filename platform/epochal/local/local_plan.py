@@ -35,7 +35,8 @@ class Options:
 
     def resolved(self) -> Options:
         port = DEFAULT_SERVER_PORT if self.port is None else self.port
-        return replace(self, port=port, mlflow_port=DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port)
+        mlflow_port = DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port
+        return replace(self, port=port, mlflow_port=mlflow_port)
 
     def differences(self, running: Mapping[str, Any]) -> list[str]:
         """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""

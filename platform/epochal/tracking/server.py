@@ -58,7 +58,9 @@ class TrackingServer:
     ``log`` is the file that its output goes to.
     """
 
-    def __init__(self, uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT, log: Path | None = None) -> None:
+    def __init__(
+        self, uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT, log: Path | None = None
+    ) -> None:
         self.plan = plan_server(uri, host, port)
         self._address = (host, port)
         self._log = log
