@@ -27,7 +27,7 @@ RENEW_SECONDS = 2.0
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
 
-# A token that is refused, since it is being replaced, says nothing about what is told.
+# A token that is refused says nothing about what is told: whoever runs the server may accept it again.
 _AWAY = (UnreachableError, AuthError)
 
 _logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Outbox:
     def _run(self) -> None:
         try:
             while not self._over.is_set():
-                self._renew_when_due()  # first: what is told with a lease that ran out may be refused
+                self._renew_when_due()  # first: one that ran out is ours until somebody notices
                 self._call_next()
                 self._rest()
         except (ConflictError, NotFoundError) as error:
