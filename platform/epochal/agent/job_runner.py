@@ -209,11 +209,11 @@ class JobRunner:
                 self._package(lease, self._place, self.reporter)
         finally:
             logs.close()
-        if self._agent.hands_back:
+        if self._agent.hands_back:  # before the end, at which those who follow the logs stop
             outbox.tell(partial(logs.finish_by, time.monotonic() + _LAST_LOGS_SECONDS))
         self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
-        if not self.ending.failed:
+        if not self.ending.failed:  # else the next attempt has the same room
             self._release()
         return outbox.wait()
 
@@ -256,7 +256,7 @@ class JobRunner:
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
             if not self._agent.hands_back and not isinstance(error, OSError):
-                raise
+                raise  # the command tells of it, of a bug with its traceback
             gone = self._is_ending and isinstance(error, UnreachableError)
             return self._explained(Ending(None) if gone else self._broken(error))
 
@@ -345,9 +345,7 @@ class JobRunner:
         outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
-        return Terms(
-            self._spec.retry if self._spec else Retry(), self._agent.hands_back, leaves=self._phase is Phase.LEAVING
-        )
+        return Terms(self._spec.retry if self._spec else Retry(), self._agent.hands_back, self._phase is Phase.LEAVING)
 
     def _next(self) -> Lease | None:
         """The lease of the next attempt, where the job is tried again."""

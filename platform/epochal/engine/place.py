@@ -83,6 +83,7 @@ def _created(
     least have room after all."""
     each = request.step or workers
     groups: list[PlacementGroup] = [
+        # Ray refuses a second group of one name, and that of the attempt before may still be on its way out.
         placement_group(
             [request.bundle] * each, strategy="PACK", name=f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
         )
