@@ -97,11 +97,11 @@ def local_server(home: Home) -> str | None:
         runs = [one for one in stored["services"] if one["name"] == "server" and one.get("state") != "stopped"]
         return next((str(one["url"]) for one in runs if one.get("url")), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return None  # of another version, or damaged: `find_address` then says that no server is known
 
 
 def _token_of_context(server: str, place: Home) -> str | None:
     config = Config.load(place.config)
     found = [one for one in config.contexts.values() if one.server == server and one.token]
-    current = [one for one in found if one.name == config.current]
+    current = [one for one in found if one.name == config.current]  # several may be of one server, as other users
     return next((one.token for one in [*current, *found]), None)
