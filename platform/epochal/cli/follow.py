@@ -73,6 +73,7 @@ class Follower:
                     raise item
                 if isinstance(item, threading.Thread):
                     open_ends.discard(item)
+                    # Logs go by another way than the end of the job, and may come after it.
                     until = time.monotonic() + _LAST_LOGS_SECONDS if item is events else until
                 elif isinstance(item, LogChunk):
                     self._show(self._lines.of(item))
@@ -95,7 +96,7 @@ class Follower:
             try:
                 for item in source:
                     self._news.put(item)
-            except Exception as error:
+            except Exception as error:  # raised where the news are read: a thread has nobody to tell
                 self._news.put(error)
             self._news.put(thread)
 
@@ -105,6 +106,7 @@ class Follower:
 
     def _looked(self, job: FullJob) -> FullJob:
         """The job as it is now, where an event has told of it or it may have got on."""
+        # Once for all that has come: many events are one change to whoever looks.
         if self._news.empty() and (not self._look_at or (job.state.is_active and time.monotonic() >= self._look_at)):
             job = self._client.job(self._job_id)
             self._look_at = time.monotonic() + _LOOK_SECONDS
