@@ -68,7 +68,7 @@ class Follower:
             open_ends.add(self._listen(self._client.logs(self._job_id, follow=True)))
         while open_ends and time.monotonic() < until:
             with suppress(queue.Empty):
-                item = self._news.get(timeout=BEGUN_SECONDS / 2)
+                item = self._news.get(timeout=BEGUN_SECONDS / 2)  # a line that has begun is no news, and comes due
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, threading.Thread):
@@ -87,6 +87,7 @@ class Follower:
             if self._given_up and job.state is JobState.PAUSED:
                 break
         self._show(self._lines.rest())
+        # The last look may be older than the end, or have failed.
         return job if job.state.is_terminal else self._client.job(self._job_id)
 
     def _listen(self, source: Iterator[Event | LogChunk]) -> threading.Thread:

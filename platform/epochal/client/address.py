@@ -50,7 +50,7 @@ def find_address(
     if server is not None or (not context and environ.get(SERVER_VARIABLE)):
         url = checked_url(environ[SERVER_VARIABLE] if server is None else server)
         token = _token_of(environ) or _token_of_context(url, place)
-        if token is None and stays_here(url) and url == local_server(place):
+        if token is None and stays_here(url) and url == local_server(place):  # to no other, whatever the file says
             token = read_token(place.token)
         return Address(url, token, named_by)
     config = Config.load(place.config)

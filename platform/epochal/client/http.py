@@ -120,7 +120,7 @@ class Http:
         try:
             return self._sent(request)
         except EpochalError as error:
-            if self._is_known:
+            if self._is_known:  # Epochal does answer there, so there is nothing to find out by more requests
                 raise
             raise explained(error, self.server) from error.__cause__
 
