@@ -131,7 +131,7 @@ class Train(Section):
     gradient_checkpointing: bool = False
     """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
     the backward pass computes them again. Less memory, about a third more time, the same result."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy takes no larger one
     """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False
     """Refuse operations whose result may differ between two runs; slower."""

@@ -33,8 +33,10 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
     """
     wrong = tuple(wrong)
     problems = _broken(SWEEP_RULES, spec, wrong) if spec.sweep is not None else []
+    # A space that is wrong has no corners to look at: then the job is checked as it stands.
     if spec.sweep is None or problems or any(overlaps(_SPACE, path) or overlaps(_POINTS, path) for path in wrong):
         return [*_broken(RULES, spec, wrong), *problems]
+    # Without defaults: some rules are about what somebody wrote.
     tree = spec.model_dump(mode="json", exclude_unset=True)
 
     def judge(point: Point) -> list[Problem]:

@@ -48,6 +48,7 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("stop a-job --grace 5", "expected a duration with its unit"),
         ("pause a-job --grace -5s", "expected a duration with its unit"),
+        ("stop a-job --grace=", "expected a duration with its unit"),
         ("run good.yaml --grace nan", "expected a duration with its unit"),
         ("stop a-job --grace 2d", "expected at most 1d"),
         ("stop a-job --grace 5s --now", "--now is --grace 0s: give one of them"),

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
     from epochal.agent.summary import Summary
 
-_OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
-
 
 @click.command()
 @click.argument("source", metavar="FILE", required=False)
@@ -41,7 +39,7 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
 @retain_option("checkpoints", "spools", "logs", "code", "events", "jobs")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
-@output_option(*_OUTPUTS)
+@output_option()
 def command(
     source: str | None,
     overrides: tuple[str, ...],
