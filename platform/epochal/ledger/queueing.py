@@ -322,7 +322,7 @@ def _first_of_each_class() -> Select[int]:
 
 _NOW = select(now())
 _BY_SECRET = and_(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
-_ANSWERED = select(attempts.c.job_id, attempts.c.epoch).where(_BY_SECRET).order_by(attempts.c.epoch.desc())
+_ANSWERED: Select[Any] = select(attempts.c.job_id, attempts.c.epoch).where(_BY_SECRET).order_by(attempts.c.epoch.desc())
 _ASKING = (
     AGENT.add_columns(now().label("now"), attempts.c.job_id, attempts.c.epoch)
     .select_from(agents.outerjoin(attempts, _BY_SECRET))
