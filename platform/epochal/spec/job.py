@@ -140,6 +140,9 @@ class Train(Section):
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
     """Weights to start from: a job (its id, name, or MLflow run), a checkpoint folder or a `.safetensors` file."""
+    init_except: list[str] = []
+    """What `init_from` is not taken for, as shell patterns over the weights' names: `head.*`, where the classes are as
+    many and others. It stays as `seed` drew it."""
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""

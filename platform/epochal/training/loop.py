@@ -90,7 +90,8 @@ class Loop:
     def _stepper(self, fresh: bool) -> Stepper:
         model, train = self.setup.model, self.spec.train
         if fresh and train.init_from is not None:
-            self.note(f"weights to start from: {weights.start_from(model, Path(train.init_from))}")
+            matched = weights.start_from(model, Path(train.init_from), train.init_except)
+            self.note(f"weights to start from: {matched}")
         weights.freeze(model, train.freeze)
         if train.gradient_checkpointing:
             recompute(model)
