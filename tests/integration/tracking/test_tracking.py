@@ -234,7 +234,7 @@ def test_a_silent_server_does_not_hold_up_the_end(
     start = time.perf_counter()
     tracker.update(status="FINISHED")
     synced = tracker.close(deadline_seconds=2)
-    assert time.perf_counter() - start < 4
+    assert time.perf_counter() - start < 10
     assert synced.pending
 
 
