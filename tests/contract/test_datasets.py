@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from epochal.catalog.build import build_task, load_data
+from epochal.catalog.build import build_model, build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets import DATASETS
 from epochal.errors import EpochalError
@@ -96,25 +96,33 @@ def _shards(folder: Path) -> dict[str, Any]:
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "csv": _csv, "series": _series, "wav-folder": _recordings, "idx": _idx, "npz": _npz, "image-folder": _images,
     "tokens": _tokens, "webdataset": _shards, "air-passengers": lambda _: {"horizon": 1},
+    "gymnasium": lambda _: {"id": "CartPole-v1"},
     "tones": lambda _: {"samples": 30}, "dates": lambda _: {"samples": 100}, "ratings": lambda _: {"users": 20},
 }  # fmt: skip
 
 
 MADE_BY_SEED = (
     "synthetic", "shapes", "molecules", "dates", "ratings", "tones", "air-passengers", "series", "tokens", "webdataset",
+    "gymnasium",
 )  # fmt: skip
 """Datasets whose content depends on the seed too, and those whose parts do not."""
 
 
-@pytest.fixture(params=BUILT_IN)
-def component(request: pytest.FixtureRequest, tmp_path: Path) -> Component:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="module", params=BUILT_IN)
+def component(request: pytest.FixtureRequest, folder: Path) -> Component:
     make = FILES.get(request.param, lambda _: {})
-    return Component(name=request.param, params=make(tmp_path))
+    return Component(name=request.param, params=make(folder))
 
 
-@pytest.fixture
-def data(component: Component, tmp_path: Path) -> LoadedData:
-    return load_data(component, tmp_path)
+@pytest.fixture(scope="module")
+def data(component: Component, folder: Path) -> LoadedData:
+    """Loaded once for all that look at it."""
+    return load_data(component, folder)
 
 
 def test_batches_have_the_shapes_and_types_of_the_info(data: LoadedData) -> None:
@@ -143,8 +151,8 @@ def test_an_empty_share_keeps_shapes_and_types(data: LoadedData) -> None:
         assert batch[name].dtype == field.dtype
 
 
-def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tmp_path: Path) -> None:
-    again = load_data(component, tmp_path)
+def test_loading_twice_gives_the_same(component: Component, data: LoadedData, folder: Path) -> None:
+    again = load_data(component, folder)
     assert again.digest == data.digest
     assert len(again.train) == len(data.train)
     ends = [0, len(data.train) - 1]
@@ -152,20 +160,20 @@ def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tm
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_split(
-    component: Component, data: LoadedData, tmp_path: Path
+    component: Component, data: LoadedData, folder: Path
 ) -> None:
     assert len(data.digest) == 64
     if component.name not in MADE_BY_SEED:  # the seed makes the content too, or is none
-        other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
+        other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), folder)
         assert other.digest == data.digest
         batches = [split.fetch(range(len(split))) for split in (other.train, data.train)]
         assert any(not torch.equal(*(batch[name] for batch in batches)) for name in data.info.fields)
 
 
 def test_the_validation_part_is_a_share_and_can_be_left_out(
-    component: Component, data: LoadedData, tmp_path: Path
+    component: Component, data: LoadedData, folder: Path
 ) -> None:
-    if data.stream is not None:
+    if data.endless:
         pytest.skip("what a stream is validated on is apart")
     assert data.validation is not None
     total = len(data.train) + len(data.validation)
@@ -173,18 +181,18 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
         total = len(data.train)  # the graph is in both parts
     else:
         assert len(data.validation) == pytest.approx(total * 0.2, abs=5)
-    whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), tmp_path)
+    whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), folder)
     assert whole.validation is None
     assert len(whole.train) == total
 
 
-def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, tmp_path: Path) -> None:
-    if component.name == "webdataset":
+def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, folder: Path) -> None:
+    if component.name in ("webdataset", "gymnasium"):
         pytest.skip("what a stream is validated on is apart")
     parts = []
     for validation in (0.2, 0.4):
         params = {**component.params, "validation": validation, "test": 0.2}
-        data = load_data(Component(name=component.name, params=params), tmp_path)
+        data = load_data(Component(name=component.name, params=params), folder)
         assert data.test is not None
         assert data.validation is not None
         total = len(data.train) + len(data.validation) + len(data.test)
@@ -196,7 +204,7 @@ def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component
     if component.name not in ("diabetes", "air-passengers", "series"):  # whose scaling depends on what is trained on
         assert torch.equal(*parts)
     with pytest.raises(EpochalError, match=r"leave none to train on|leave nothing to train on"):
-        load_data(Component(name=component.name, params={**component.params, "validation": 0.5, "test": 0.5}), tmp_path)
+        load_data(Component(name=component.name, params={**component.params, "validation": 0.5, "test": 0.5}), folder)
 
 
 def test_a_loader_process_can_be_given_the_splits(data: LoadedData) -> None:
@@ -220,7 +228,8 @@ def test_the_dataset_has_a_task_of_its_own_that_fits(component: Component, data:
     heard = component.name in ("tones", "wav-folder")  # something is said at every frame
     shape = (data.info.input.shape[0], target.width) if heard else target.predicted
     batch = data.train.fetch([0, 1, 2, 3] if len(data.train) > 3 else [0] * 4)
-    loss = task.loss(Zeros(shape), batch)
+    model = Zeros(shape) if data.info.environment is None else build_model(Component(name="dqn"), data.info)
+    loss = task.loss(model, batch)
     assert loss.total.isfinite()
     counted = batch["counted"].sum() if "counted" in batch else 4 * prod(target.shape)
     most = counted if target.classes is not None else 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torchmetrics import MetricCollection
 
+import played_pieces
+from epochal.catalog.architectures.dec import Dec, DecParams
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
@@ -46,7 +49,7 @@ def _infos() -> tuple[DataInfo, ...]:
     none = DataInfo(Field((6,), torch.int64, classes=9), Field((2, 2, 2), torch.int64, classes=7))
     candidates = {"candidates": Field((12,), torch.int64, classes=20)}
     ranked = DataInfo(Field((6,)), Field((), torch.int64, classes=12), candidates, inputs=("input", "candidates"))
-    return (*INFOS, none, pairs(), ranked)
+    return (*INFOS, none, pairs(), ranked, played_pieces.info())
 
 
 def _fitting(entry: TaskEntry) -> list[DataInfo]:
@@ -137,16 +140,21 @@ class Frames(Plain):
         return super().forward(x).squeeze(-1)
 
 
+OWN_MODELS: dict[str, Callable[[DataInfo], nn.Module]] = {
+    "clustering": lambda info: Dec(DecParams(hidden=[5], latent=2), 6, info.target.width),
+    "reinforcement-learning": lambda info: played_pieces.q_network(),
+    "diffusion": lambda info: Denoiser(),
+    "detection": lambda info: Detecting(),
+    "adversarial": lambda info: Gan(),
+    "reconstruction": lambda info: Plain(DataInfo(info.input, info.input)),
+    "variational": lambda info: Latent(),
+    "speech": Frames,
+}
+"""Where a linear layer to the target is none that the task is for."""
+
+
 def _model(info: DataInfo, entry: TaskEntry) -> nn.Module:
-    if entry is TASKS.get("diffusion"):
-        return Denoiser()
-    if entry is TASKS.get("detection"):
-        return Detecting()
-    if entry is TASKS.get("adversarial"):
-        return Gan()
-    if entry in (TASKS.get("reconstruction"), TASKS.get("variational")):
-        return Latent() if entry is TASKS.get("variational") else Plain(DataInfo(info.input, info.input))
-    return Frames(info) if entry is TASKS.get("speech") else Plain(info)
+    return next((made for name, made in OWN_MODELS.items() if entry is TASKS.get(name)), Plain)(info)
 
 
 def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from epochal.catalog.datasets.files import reading
 from epochal.catalog.stream import Stream
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
+
+if TYPE_CHECKING:
+    from epochal.catalog.environment import Environment
 
 Batch = dict[str, Tensor]
 """Tensors by field name; the first dimension of each is the sample."""
@@ -34,6 +37,8 @@ class Field:
     classes: int | None = None
     counts: tuple[int, ...] = field(default=(), compare=False)
     """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
+    labels: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Of a target of zeros and ones: the training samples with 0 and those with 1 in each of its values."""
 
     @property
     def width(self) -> int:
@@ -66,6 +71,8 @@ class DataInfo:
     more: Mapping[str, Field] = field(default_factory=dict)
     inputs: tuple[str, ...] = ("input",)
     """The fields that the model is called with, in this order; ``input`` is one of them."""
+    environment: Environment | None = field(default=None, compare=False)
+    """Where a model acts whose samples are made by that."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.inputs if name not in self.fields]:
@@ -192,7 +199,8 @@ class LoadedData:
     time, for `plan`, and says what a person should look at before a training. ``test`` is measured once, after the
     training, and nothing is chosen by it.
 
-    Where there is a ``stream``, that is what is trained on, and ``train`` has some samples of it to look at beforehand.
+    Where there is a ``stream``, or an environment in ``info``, that is what is trained on, and ``train`` has some
+    samples of it to look at beforehand.
     """
 
     train: Split
@@ -207,9 +215,14 @@ class LoadedData:
     stream: Stream | None = None
 
     @property
+    def endless(self) -> bool:
+        """Whether what is trained on has no end, and so no epochs."""
+        return self.stream is not None or self.info.environment is not None
+
+    @property
     def train_samples(self) -> int:
-        """How many there are to train on; 0 of a stream, which has no end."""
-        return len(self.train) if self.stream is None else 0
+        """How many there are to train on; 0 of what has no end."""
+        return 0 if self.endless else len(self.train)
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         yield "train", self.train

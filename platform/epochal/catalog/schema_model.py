@@ -49,7 +49,8 @@ def _annotation(schema: Schema, definitions: Schema) -> Any:
     if kind == "array":
         return _array(schema, definitions)
     if kind == "object":
-        return dict[str, Any]
+        closed = "properties" in schema and schema.get("additionalProperties") is False
+        return model_of(schema.get("title", "section"), {**schema, "$defs": definitions}) if closed else dict[str, Any]
     if kind not in _SCALARS:
         raise ValueError(f"a JSON Schema of type {kind!r} is not understood")
     bounds = {ours: schema[theirs] for theirs, ours in _BOUNDS.items() if theirs in schema}

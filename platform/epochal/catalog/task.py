@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -84,6 +84,26 @@ class FeedsMetrics(Protocol):
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         """Feed ``metrics``, one or several of those of ``Task.metrics``, with a validation batch."""
+
+
+class EverySample(Protocol):
+    """All training samples, of which each worker goes through its part."""
+
+    def __call__(self, compute: Callable[[Batch], Tensor]) -> Tensor:
+        """What ``compute`` gives for them, (samples, ...), in their order: all of it, on every worker."""
+
+
+@runtime_checkable
+class TakesStock(Protocol):
+    """A task that looks at the model between two steps, and perhaps at all training samples: for a target network that
+    follows now and then, or clusters whose sizes are counted."""
+
+    def takes_stock(self, step: int) -> bool:
+        """Whether it does before ``step``, from 0: a function of that alone, so that a resumed training does too."""
+
+    def take_stock(self, model: nn.Module, step: int, every_sample: EverySample) -> None:
+        """Write the model's buffers, and parameters, in place: the same on every worker. The model is in evaluation,
+        and no gradient is computed."""
 
 
 @runtime_checkable

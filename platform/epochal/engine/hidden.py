@@ -10,9 +10,10 @@ from pathlib import Path
 from epochal.errors import CodeError, some
 
 OURS = frozenset({
-    "epochal", "PIL", "alembic", "click", "cmaes", "fastapi", "fsspec", "httpx", "lightning_utilities", "matplotlib",
-    "mlflow", "numpy", "optuna", "pathspec", "prometheus_client", "psutil", "pyarrow", "pydantic", "pynvml", "ray",
-    "rich", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "torchmetrics", "uvicorn", "yaml",
+    "epochal", "PIL", "alembic", "click", "cmaes", "fastapi", "fsspec", "gymnasium", "httpx", "lightning_utilities",
+    "matplotlib", "mlflow", "numpy", "optuna", "pathspec", "prometheus_client", "psutil", "pyarrow", "pydantic",
+    "pynvml", "ray", "rich", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "torchmetrics", "uvicorn",
+    "yaml",
 })  # fmt: skip
 """Epochal, and what it imports of what it depends on (a test compares)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -31,8 +31,22 @@ def validated(model: type[ModelT], params: Mapping[str, Any], path: str) -> Mode
 def problems_of(error: ValidationError, model: type[BaseModel], path: str, beside: Iterable[str] = ()) -> list[Problem]:
     """What pydantic found, as problems with paths below ``path``; ``beside`` are the keys that the section itself has
     there."""
-    known = (*beside, *model.model_fields)
-    return [_problem(details, known, path) for details in error.errors(include_url=False)]
+    return [
+        _problem(details, (*(() if details["loc"][1:] else beside), *_known(model, details["loc"][:-1])), path)
+        for details in error.errors(include_url=False)
+    ]
+
+
+def _known(model: type[BaseModel], section: Iterable[int | str]) -> tuple[str, ...]:
+    """The fields of a ``section`` of the model; none where it is no model itself."""
+    for step in section:
+        field = model.model_fields.get(str(step))
+        annotations = (field.annotation, *get_args(field.annotation)) if field else ()
+        found = next((one for one in annotations if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if found is None:
+            return ()
+        model = found
+    return tuple(model.model_fields)
 
 
 def _problem(details: ErrorDetails, known: tuple[str, ...], path: str) -> Problem:

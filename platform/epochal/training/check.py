@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
-from epochal.catalog.losses import balanced
-from epochal.catalog.task import ChecksTargets, Task, TellsMetrics
+from epochal.catalog.environment import Acts
+from epochal.catalog.losses import balanced, balanced_ones
+from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
@@ -42,9 +43,10 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     decides = not isinstance(task, TellsMetrics)
     targets = () if decides else _wrong_targets(data, task)
     train, every = spec.train, spec.checkpoint.every
-    streams = data.stream is not None
+    streams = data.endless
     size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
-    problems = [*size, *_absent_fields(data), *targets, *_wrong_metrics(spec, data, task, left_out)]
+    wrong = (*_absent_fields(data), *_wrong_metrics(spec, data, task, left_out), *_apart(spec, data, task))
+    problems = [*size, *targets, *wrong]
     if problems:
         raise SpecError("the job spec", tuple(problems))
     told = [f"val/{name} is left out: {why}" for name, why in left_out.items()]
@@ -93,6 +95,33 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
         yield Problem("resources.workers", message, value=workers)
 
 
+def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
+    """What does not go with a model that acts in each worker by itself, nor with a task that writes into it."""
+    environment, resources, size = data.info.environment, spec.resources, spec.train.global_batch_size
+    if resources.strategy == "fsdp" and isinstance(task, TakesStock) and resources.max_workers > 1:
+        told = "the task looks at whole weights between two steps, and fsdp shards them"
+        yield Problem("resources.strategy", told, value="fsdp", hint="use ddp")
+    if environment is None:
+        return
+    if not isinstance(task, Acts):
+        told = "the data is an environment, and this task does not act"
+        yield Problem("task.name", told, hint="use reinforcement-learning")
+    if size % environment.lanes:
+        told = f"expected a multiple of the {environment.lanes} lanes of the environment, got {size}"
+        yield Problem("train.global_batch_size", told, value=size)
+    for workers in range(resources.min_workers, resources.max_workers + 1):
+        if environment.lanes % workers:
+            told = (
+                f"the {environment.lanes} lanes of the environment cannot be shared out evenly among {workers} workers"
+            )
+            yield Problem(
+                "resources.workers", told, value=workers, hint="use another number, or other data.params.lanes"
+            )
+    if spec.data.loader_workers:
+        told = "loader processes have no model that could act: environments are played in the workers"
+        yield Problem("data.loader_workers", told, value=spec.data.loader_workers, hint="use 0")
+
+
 def _absent_fields(data: LoadedData) -> Iterator[Problem]:
     """As far as they are known without reading samples."""
     for part, split in data.splits():
@@ -105,22 +134,30 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     samples, batch = len(data.train), spec.train.global_batch_size
-    if data.stream is not None:
+    if data.endless:
         yield f"the data is a stream: what is told of its samples beforehand is that of {samples:,}"
     elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
-    counts = data.info.target.counts
-    loss = spec.task.params.get("loss") if spec.task is not None else None
-    if isinstance(loss, Mapping) and loss.get("class_weights") == "balanced" and counts:
-        names = data.classes or map(str, range(len(counts)))
-        weights = (f"{name} {weight:.4g}" for name, weight in zip(names, balanced(counts), strict=True))
-        yield f"class_weights: balanced counts a sample of each class for: {', '.join(weights)}"
+    yield from _balance(spec, data)
     workers = spec.resources.max_workers
     for part, split in data.splits():
         if part != "train" and 0 < len(split) < workers:
             yield f"there are {len(split)} {part} samples for {workers} workers: each goes through all of them"
     if spec.sweep is not None and data.test is not None:
         yield "the test samples are left alone: a sweep chooses by validation; train its best point to measure them"
+
+
+def _balance(spec: JobSpec, data: LoadedData) -> Iterator[str]:
+    """The weights that were computed of the training samples."""
+    loss = spec.task.params.get("loss") if spec.task is not None else None
+    for name, what, weights in (
+        ("class_weights", "a sample of each class", balanced(data.info.target.counts)),
+        ("pos_weight", "a 1 of each label", balanced_ones(data.info.target.labels)),
+    ):
+        if isinstance(loss, Mapping) and loss.get(name) == "balanced" and weights:
+            names = data.classes if len(data.classes) == len(weights) else map(str, range(len(weights)))
+            told = (f"{one} {weight:.4g}" for one, weight in zip(names, weights, strict=True))
+            yield f"{name}: balanced counts {what} for: {', '.join(told)}"
 
 
 def _unseen(data: LoadedData) -> Iterator[str]:

@@ -22,15 +22,18 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded
-from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.parallel import DDP, Single, Strategy, compiled_nothing
 from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
+from epochal.training.playing import State
 from epochal.training.recompute import recompute
+from epochal.training.sampler import sampler_of
 from epochal.training.saver import Saver, Snapshot
 from epochal.training.segment import Segment
 from epochal.training.setup import Setup
-from epochal.training.source import State, sampler_of, source_of
+from epochal.training.source import source_of
 from epochal.training.step import Stepper
+from epochal.training.stock import Stock
 from epochal.training.tensors import Tensors
 from epochal.training.train_state import TrainState
 from epochal.training.validation import Validation
@@ -55,7 +58,7 @@ class Loop:
             checkpoint.clean(folder / checkpoint.FOLDER)
         self.left_out = LeftOut(spec.data.on_error == "skip", spec.data.max_errors)
         self.sampler = sampler_of(setup.data, spec)
-        self.source = source_of(setup.data, spec, worker.device, self.left_out)
+        self.source = source_of(setup, self.strategy, self.left_out)
         per_epoch = self.sampler.steps_per_epoch
         self.total_steps = train.steps or (train.epochs or 1) * per_epoch
         self.last_step = segment.last_step(self.total_steps, per_epoch)
@@ -71,6 +74,7 @@ class Loop:
         self.checkpoints = Schedule.of(spec.checkpoint.every, per_epoch)
         self.saver = Saver(folder, worker, spec.checkpoint.keep, spec.objective, control.saving, recorder)
         self.state = TrainState.of(spec)
+        self.stock = Stock(setup, self.strategy, self.left_out, lambda: control.tick("train", self.state.step))
         self.stopped = False
         self._copies: Tensors = {}
         self.pictures = Pictures(setup, folder, self.strategy, self.note)
@@ -86,7 +90,8 @@ class Loop:
     def _stepper(self, fresh: bool) -> Stepper:
         model, train = self.setup.model, self.spec.train
         if fresh and train.init_from is not None:
-            self.note(f"weights to start from: {weights.start_from(model, Path(train.init_from))}")
+            matched = weights.start_from(model, Path(train.init_from), train.init_except)
+            self.note(f"weights to start from: {matched}")
         weights.freeze(model, train.freeze)
         if train.gradient_checkpointing:
             recompute(model)
@@ -168,6 +173,7 @@ class Loop:
         window = Window(first, clock)
         for step in range(first, self.window_end):
             clock.mark()
+            self.stock.take(step)
             loaded = next(batches)
             clock.mark()
             self.control.tick("train", step)
@@ -200,6 +206,9 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
+        if self.spec.train.compile and compiled_nothing():
+            told = "the task calls neither the model nor one of its parts (attributes that are modules)"
+            self.note(f"train.compile has no effect: {told}")
         self._progress("train", closed.performance(self.setup.data.info.tokens))
         return closed.flags
 

@@ -67,7 +67,7 @@ def fit_pack(members: Sequence[Member], worker: Worker) -> Packed:
     with seeding.deterministic(members[0].setup.spec.train.deterministic):
         trainees = [_Trainee(member, worker) for member in members]
         try:
-            streams = any(member.setup.data.stream is not None for member in members)
+            streams = any(member.setup.data.endless for member in members)
             why = "its data is a stream" if streams else _refused([member.setup.spec for member in members])
             ready = sorted((one for one in trainees if one.outcome is None), key=_step)
             for _, group in groupby(ready, _step):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from epochal.catalog.task import TakesStock
 from epochal.errors import some
 from epochal.redaction import named
 from epochal.training import seeding
@@ -74,6 +75,8 @@ def _unlike(steppers: Sequence[Stepper]) -> str:
     shapes = [_shapes(stepper.strategy.module) for stepper in steppers]
     if any(type(stepper) is not Stepper for stepper in steppers):
         return "its step is several passes, each with an update of its own"
+    if any(isinstance(stepper.task, TakesStock) for stepper in steppers):
+        return "its task looks at the model between two steps"
     if any(one != shapes[0] for one in shapes):
         return "the trials' models differ in their parameters or buffers"
     if len({type(stepper.optimizer) for stepper in steppers}) > 1:

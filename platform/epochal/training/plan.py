@@ -29,9 +29,8 @@ from epochal.training.data_summary import ClassCount
 from epochal.training.fetching import some_of
 from epochal.training.phases import passes
 from epochal.training.precision import DTYPES
-from epochal.training.sampler import Sampler, micro_batches, part
+from epochal.training.sampler import Sampler, micro_batches, part, sampler_of
 from epochal.training.shares import MOST_PARAMETERS, refuse_dependent
-from epochal.training.source import sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, start_from
 
@@ -120,7 +119,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     checked = check(spec, data, task)
     summary = summarized(spec.data.name, data)
     sampler = sampler_of(data, spec)
-    per_epoch = 0 if data.stream is not None else sampler.steps_per_epoch
+    per_epoch = 0 if data.endless else sampler.steps_per_epoch
     batch = min(spec.train.global_batch_size, sampler.size)
     total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
     with blaming("model", "cannot be trained on this data"):
@@ -273,7 +272,7 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
     start = spec.train.init_from
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
-            told.append(f"weights to start from: {start_from(model, folder / start)}")
+            told.append(f"weights to start from: {start_from(model, folder / start, spec.train.init_except)}")
     try:
         _try(spec, data, model.train(), task)
     except SpecError as error:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from epochal.catalog.data import LoadedData
+from epochal.spec.job import JobSpec
 from epochal.training import seeding
 from epochal.training.keyed_order import KeyedOrder
 
@@ -113,3 +115,10 @@ def micro_batches(global_size: int, world_size: int, micro_batch_size: int | Non
     """
     largest = -(-global_size // world_size)
     return 1 if micro_batch_size is None else max(1, -(-largest // micro_batch_size))
+
+
+def sampler_of(data: LoadedData, spec: JobSpec) -> Sampler:
+    """The global batches. Of what has no end they are as large as that of an epoch of one step."""
+    train = spec.train
+    size = train.global_batch_size if data.endless else len(data.train)
+    return Sampler(size, train.global_batch_size, train.seed, train.drop_last)

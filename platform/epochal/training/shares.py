@@ -26,8 +26,7 @@ from epochal.spec.job import JobSpec
 from epochal.training import seeding
 from epochal.training.fetching import some_of
 from epochal.training.parallel import behind
-from epochal.training.sampler import micro_batches
-from epochal.training.source import sampler_of
+from epochal.training.sampler import micro_batches, sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, matching
 

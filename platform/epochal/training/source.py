@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from epochal.catalog.data import Batch, LoadedData
+from epochal.catalog.environment import Acts
 from epochal.catalog.stream import Cursor, Read, Stream
 from epochal.errors import EpochalError
 from epochal.own_code import not_ended
@@ -17,13 +18,14 @@ from epochal.redaction import trace
 from epochal.spec.job import JobSpec
 from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded, Loader, as_it_is, loader_processes
-from epochal.training.sampler import Sampler, part
+from epochal.training.parallel import Strategy
+from epochal.training.playing import PlayedSource, State
+from epochal.training.sampler import Sampler, part, sampler_of
+from epochal.training.setup import Setup
 from epochal.training.worker import Worker
 
 MOST_LANES = 32
 """Of a stream: each is a file that is open, and some samples held to be shuffled."""
-
-State = Mapping[str, Any]
 
 
 class Source(Protocol):
@@ -44,18 +46,14 @@ class Source(Protocol):
         that were read ahead."""
 
 
-def sampler_of(data: LoadedData, spec: JobSpec) -> Sampler:
-    """The global batches. Those of a stream are as large as that of an epoch of one step."""
-    train = spec.train
-    size = train.global_batch_size if data.stream is not None else len(data.train)
-    return Sampler(size, train.global_batch_size, train.seed, train.drop_last)
-
-
-def source_of(data: LoadedData, spec: JobSpec, device: torch.device, left_out: LeftOut) -> Source:
+def source_of(setup: Setup, strategy: Strategy, left_out: LeftOut) -> Source:
     """
     Raises:
         EpochalError: while it is read: what cannot be, as far as ``data.on_error`` does not leave it out.
     """
+    data, spec, device = setup.data, setup.spec, strategy.worker.device
+    if data.info.environment is not None and isinstance(setup.task, Acts):
+        return PlayedSource(data.info.environment, setup.task, spec.train, strategy)
     if data.stream is not None:
         lanes = min(data.stream.most_lanes, spec.train.global_batch_size, MOST_LANES)
         return LaneSource(data, spec, device, lanes, left_out)

@@ -121,6 +121,14 @@ def test_hints_name_the_closest() -> None:
     assert [problem.hint for problem in problems] == ["did you mean 'channels'?", "did you mean 'digits'?"]
 
 
+def test_a_parameter_within_a_section_of_its_own_is_checked_too() -> None:
+    task = {"name": "reinforcement-learning", "params": {"q_learning": {"target_evry": 3, "memory": 0}}}
+    problems = {problem.path: problem for problem in check({**GOOD, "task": task})}
+    unknown = problems["task.params.q_learning.target_evry"]
+    assert (unknown.message, unknown.hint) == ("unknown parameter", "did you mean 'target_every'?")
+    assert "task.params.q_learning.memory" in problems
+
+
 def test_own_code_is_for_specs_with_code() -> None:
     own = {"name": "my_pkg.nets:Net", "params": {"whatever": object()}}
     assert "the spec has no code" in _found(model=own)["model.name"]

@@ -30,6 +30,7 @@ TIMM = "https://github.com/huggingface/pytorch-image-models/blob/main/results/re
 HUB = "https://huggingface.co/"
 TURC = "https://github.com/google-research/bert"
 
+ATARI = DataInfo(Field((4, 84, 84)), Field((), torch.int64, 4))
 FACES = DataInfo(Field((3, 64, 64)), Field(()))
 DDPM = "https://arxiv.org/abs/2006.11239, appendix B"
 DCGAN = "https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html"
@@ -52,6 +53,7 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
     ("llama", {"size": "7b"}, LLAMA2, 6_738_415_616, f"{HUB}meta-llama/Llama-2-7b-hf"),
     ("llama", {"size": "13b"}, LLAMA2, 13_015_864_320, f"{HUB}meta-llama/Llama-2-13b-hf"),
     ("llama", {"size": "8b"}, LLAMA3, 8_030_261_248, f"{HUB}meta-llama/Meta-Llama-3-8B"),
+    ("dqn", {}, ATARI, 1_686_180, "Mnih et al. 2015, methods: 4 frames of 84 x 84, here for 4 actions"),
     ("gnn", {"layer": "gcn"}, CORA, 23_063, "Kipf and Welling 2017, section 6: 1,433 features, 16 hidden, 7 classes"),
     (
         "gnn",

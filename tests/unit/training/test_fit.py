@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,16 +27,6 @@ from epochal.training.fit import FitResult, fit
 from epochal.training.segment import RESUMED, WHOLE
 from epochal.training.setup import prepare
 from epochal.training.worker import Worker
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 History = dict[str, list[tuple[int, float]]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,15 +24,6 @@ from epochal.training.segment import RESUMED, Segment
 from epochal.training.setup import prepare
 from epochal.units import Interval
 from packed_trials import CLOSE, UNSAVED, UNWRITTEN, alone, assert_as_alone, assert_same, made, packed
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 RATES = (0.003, 0.01, 0.05)
 SETTINGS: dict[str, dict[str, Any]] = {name: {"optimizer": {"name": name}} for name in sorted(ELEMENTWISE)} | {

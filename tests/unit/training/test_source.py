@@ -14,6 +14,7 @@ from epochal.errors import EpochalError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.training.check import check
 from epochal.training.left_out import LeftOut
+from epochal.training.parallel import Single
 from epochal.training.source import LaneSource, source_of
 from epochal.training.worker import Worker
 
@@ -38,7 +39,8 @@ class Counting:
 
 
 def source(job: JobSpec, stream: Counting, left_out: LeftOut | None = None) -> LaneSource:
-    found = source_of(replace(pieces.data(), stream=stream), job, torch.device("cpu"), left_out or LeftOut())
+    setup = pieces.setup(job, data=replace(pieces.data(), stream=stream))
+    found = source_of(setup, Single(Worker(), job.train), left_out or LeftOut())
     assert isinstance(found, LaneSource)
     return found
 

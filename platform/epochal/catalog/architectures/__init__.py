@@ -30,9 +30,12 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         "unet": "epochal.catalog.architectures.unet:ENTRY",
         "autoencoder": "epochal.catalog.architectures.autoencoder:ENTRY",
         "vae": "epochal.catalog.architectures.vae:ENTRY",
+        "dec": "epochal.catalog.architectures.dec:ENTRY",
         "detector": "epochal.catalog.architectures.detector:ENTRY",
         "gnn": "epochal.catalog.architectures.gnn:ENTRY",
         "dcgan": "epochal.catalog.architectures.dcgan:ENTRY",
         "ddpm": "epochal.catalog.architectures.ddpm:ENTRY",
+        "dqn": "epochal.catalog.architectures.dqn:ENTRY",
+        "actor-critic": "epochal.catalog.architectures.actor_critic:ENTRY",
     },
 )

@@ -23,6 +23,7 @@ DATASETS: Registry[Dataset] = Registry(
         "karate-club": "epochal.catalog.datasets.karate_club:ENTRY",
         "molecules": "epochal.catalog.datasets.molecules:ENTRY",
         "text": "epochal.catalog.datasets.text:ENTRY",
+        "text-records": "epochal.catalog.datasets.text_records:ENTRY",
         "dates": "epochal.catalog.datasets.dates:ENTRY",
         "tokens": "epochal.catalog.datasets.tokens:ENTRY",
         "ratings": "epochal.catalog.datasets.ratings:ENTRY",
@@ -34,5 +35,6 @@ DATASETS: Registry[Dataset] = Registry(
         "idx": "epochal.catalog.datasets.idx:ENTRY",
         "npz": "epochal.catalog.datasets.npz:ENTRY",
         "webdataset": "epochal.catalog.datasets.webdataset:ENTRY",
+        "gymnasium": "epochal.catalog.datasets.gymnasium_environment:ENTRY",
     },
 )

@@ -23,9 +23,11 @@ TASKS: Registry[TaskEntry] = Registry(
         "language-modelling": "epochal.catalog.tasks.language_modelling:ENTRY",
         "translation": "epochal.catalog.tasks.translation:ENTRY",
         "recommendation": "epochal.catalog.tasks.recommendation:ENTRY",
+        "clustering": "epochal.catalog.tasks.clustering:ENTRY",
         "detection": "epochal.catalog.tasks.detection:ENTRY",
         "node-classification": "epochal.catalog.tasks.node_classification:ENTRY",
         "forecasting": "epochal.catalog.tasks.forecasting:ENTRY",
         "speech": "epochal.catalog.tasks.speech:ENTRY",
+        "reinforcement-learning": "epochal.catalog.tasks.reinforcement_learning:ENTRY",
     },
 )

@@ -80,7 +80,7 @@ def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
     classes = info.target.classes
     if classes is None or len(info.target.shape) != 2:
         raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
-    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
+    loss = chosen_loss(params.loss, "class", info.target)
     return Segmentation(loss, list(params.metrics), info)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -126,12 +127,7 @@ def _task_of(loss: IndexEntry) -> str:
 
 
 def _describe(entry: IndexEntry, output: Output) -> None:
-    required = entry.params.get("required", ())
-    params = []
-    for name, schema in _properties(entry).items():
-        default = "required" if name in required else schema.get("default")
-        told = {"type": type_of(schema), "default": "null" if default is None else default}
-        params.append({"parameter": name, **told, "description": schema.get("description", "")})
+    params = list(_described(_properties(entry), entry.params.get("required", ()), entry.params.get("$defs", {})))
     if output is not Output.TABLE:
         render.document({**_row(entry), "params": params, "schema": entry.params, "example": _example(entry)}, output)
         return
@@ -144,6 +140,21 @@ def _describe(entry: IndexEntry, output: Output) -> None:
         render.records(params, ["parameter", "type", "default", "description"])
         render.text("")
     render.text(_example(entry))
+
+
+def _described(
+    properties: Mapping[str, Any], required: Sequence[str], sections: Mapping[str, Any], place: str = ""
+) -> Iterator[dict[str, Any]]:
+    """A row for each parameter, and below one that is a section of its own for each of that."""
+    for name, schema in properties.items():
+        default = "required" if name in required else schema.get("default")
+        references = [one["$ref"].rpartition("/")[2] for one in (schema, *schema.get("anyOf", ())) if "$ref" in one]
+        found = (sections[one] for one in references if sections[one].get("additionalProperties") is False)
+        section = next(found, dict[str, Any]())
+        kind = "mapping, as follows" if section else type_of(schema)
+        told = {"type": kind, "default": "null" if default is None else default}
+        yield {"parameter": f"{place}{name}", **told, "description": schema.get("description", "")}
+        yield from _described(section.get("properties", {}), section.get("required", ()), sections, f"{place}{name}.")
 
 
 def _properties(entry: IndexEntry) -> dict[str, dict[str, Any]]:

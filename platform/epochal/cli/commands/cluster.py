@@ -58,7 +58,7 @@ def render_command(file: str, namespace: str, overrides: tuple[str, ...]) -> Non
     "--dry-run", type=click.Choice(["client", "server"]),
     help="Change nothing: print the objects, or have the server check them too.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Take over fields that somebody else has set.")
+@click.option("--force", is_flag=True, help="Take over fields, and a cluster, that are somebody else's.")
 @click.option("--prune", is_flag=True, help="First delete the other clusters with the same `part_of`.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every pod is ready.")
 @click.option(
