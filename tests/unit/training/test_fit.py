@@ -93,7 +93,7 @@ def test_progress_and_ticks(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    result, _ = train(pieces.spec(epochs=60, validate_every="60ep"), tmp_path, data=pieces.data(200, 100))
+    result, _ = train(pieces.spec(epochs=20, validate_every="20ep"), tmp_path, data=pieces.data(200, 100))
     assert result.metrics["val/accuracy"] > 0.9
 
 
