@@ -19,7 +19,7 @@ ONLY_IN = {
     "alembic": {"ledger"},
     "optuna": {"sweeps"},
     "cmaes": {"sweeps"},
-    "scipy": {"sweeps"},
+    "scipy": {"sweeps", "catalog"},
     "click": {"cli"},
     "rich": {"cli"},
     "kubernetes": {"cluster"},

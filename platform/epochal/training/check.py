@@ -101,6 +101,9 @@ def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
     if resources.strategy == "fsdp" and isinstance(task, TakesStock) and resources.max_workers > 1:
         told = "the task looks at whole weights between two steps, and fsdp shards them"
         yield Problem("resources.strategy", told, value="fsdp", hint="use ddp")
+    if spec.train.compile and isinstance(task, TakesStock):
+        told = "compiles the model's own forward, and the task calls its parts, between two steps too"
+        yield Problem("train.compile", told, value=True, hint="remove it")
     if environment is None:
         return
     if not isinstance(task, Acts):

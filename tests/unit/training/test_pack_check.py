@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import phased_pieces
 import training_pieces as pieces
 from epochal.catalog.data import Batch
-from epochal.catalog.task import Loss
+from epochal.catalog.task import EverySample, Loss
 from packed_trials import UNWRITTEN, Noisy, alone, made, packed
 
 
@@ -48,6 +48,16 @@ class Leaky(pieces.Classification):
         return loss._replace(total=loss.total * 2) if torch._C._functorch.is_batchedtensor(loss.total) else loss
 
 
+class Following(pieces.Classification):
+    """Looks at the model between steps."""
+
+    def takes_stock(self, step: int) -> bool:
+        return step % 3 == 0
+
+    def take_stock(self, model: nn.Module, step: int, every_sample: EverySample) -> None:
+        next(model.parameters()).mul_(0.5)
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -57,9 +67,10 @@ class Leaky(pieces.Classification):
         ({"task": Looking()}, "cannot be computed for several trials at once"),
         ({"data": replace(pieces.data(), train=Noisy(pieces.samples(25).tensors))}, "reading its data draws random"),
         ({"task": Leaky()}, "computes something else for several trials at once"),
+        ({"task": Following()}, "its task looks at the model between two steps"),
         ({"build": phased_pieces.Gan, "task": phased_pieces.Adversarial()}, "its step is several passes, each with an"),
     ],
-    ids=["dropout", "batch norm", "counter", "data dependent", "noise", "wrong", "phases"],
+    ids=["dropout", "batch norm", "counter", "data dependent", "noise", "wrong", "stock", "phases"],
 )
 def test_what_cannot_be_packed_trains_one_after_another_and_says_why(
     tmp_path: Path, changes: dict[str, Any], why: str

@@ -77,12 +77,13 @@ def test_what_does_not_go_with_environments_is_refused_at_once() -> None:
     odd = pieces.spec(
         epochs=None, steps=40, global_batch_size=20, validate_every="20steps", checkpoint__every="10steps",
         resources__workers={"min": 3, "max": 4}, resources__strategy="fsdp", data__loader_workers=1,
-        data__name="mine",
+        data__name="mine", compile=True,
     )  # fmt: skip
     with pytest.raises(SpecError) as caught:
         check(odd, data, task)
     assert {problem.path for problem in caught.value.problems} == {
-        "train.global_batch_size", "resources.workers", "resources.strategy", "data.loader_workers"}  # fmt: skip
+        "train.global_batch_size", "resources.workers", "resources.strategy", "data.loader_workers", "train.compile",
+    }  # fmt: skip
     entry = TASKS.get("classification")
     passive = entry.build(entry.params(), data.info)
     with pytest.raises(SpecError, match="this task does not act"):
