@@ -4,10 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 BIN     = $(VENV)/bin
-# One process more than there are cores: tests often wait for processes of their own.
-TESTERS := $(shell $(PYTHON) -c 'import os; print(min(5, (os.cpu_count() or 1) + 1))')
+CORES  := $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 # By whole files and folders, whose fixtures (Ray, MLflow, browsers) are dear, in the order of tests/conftest.py.
-PYTEST  = $(PY) -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+PYTEST  = $(PY) -m pytest --dist loadfile --no-loadscope-reorder
 
 # The CPU build on Linux: the default one there brings gigabytes of CUDA libraries.
 # `make setup TORCH=torch==2.13.0` for a machine with GPUs.
@@ -59,16 +58,17 @@ check: setup  ## lint, format, types, layers, generated files
 	$(PY) -m epochal.spec.reference --check
 
 test-unit: setup  ## the unit tests alone: under a minute
-	$(PYTEST) tests/unit -m "not slow and not root"
+	$(PYTEST) -n $(CORES) tests/unit -m "not slow and not root"
 
+# One process more than there are cores: these tests often wait for processes of their own.
 test: setup  ## the tests, without the slow ones
-	$(PYTEST) -m "not slow and not root"
+	$(PYTEST) -n $$(($(CORES) + 1)) -m "not slow and not root"
 
 manifests: setup  ## the chart and the cluster specs: rendered, valid, safe; needs no cluster
 	$(PY) -m pytest tests/manifests
 
-test-all: setup  ## every test, one after the other; those that need root are skipped without it
-	$(PY) -m pytest
+test-all: setup  ## every test, with five times the examples; those that need root are skipped without it
+	$(PY) -m pytest --hypothesis-profile=thorough
 
 test-kubernetes: setup  ## on the cluster of KUBECONFIG, with the image EPOCHAL_IMAGE that its nodes have
 	$(PY) -m pytest tests/kubernetes

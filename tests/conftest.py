@@ -19,7 +19,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-settings.register_profile("hermetic", derandomize=True, deadline=None, database=None)
+settings.register_profile("hermetic", derandomize=True, deadline=None, database=None, max_examples=40)
+settings.register_profile("thorough", settings.get_profile("hermetic"), max_examples=200)
 settings.load_profile("hermetic")
 
 FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
@@ -28,8 +29,9 @@ FOREIGN_NAMES = (
     "PYTHONDONTWRITEBYTECODE",
 )  # fmt: skip
 NO_TELEMETRY = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
-"""Without a network torch warns in every process that it cannot name its peers."""
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Without a network torch warns in every process that it cannot name its peers. Its threads wait for each other in
+loops: where several processes share the cores, that takes more of them than the work."""
 NO_GIT_SETTINGS = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 SESSION_MARK = "TESTS_THAT_STARTED_ME"
@@ -39,11 +41,11 @@ ENDS_WITH_ITS_PARENT = ("multiprocessing.resource_tracker", "multiprocessing.for
 
 
 TESTS = Path(__file__).parent
-TOGETHER = ("integration/agent", "browser", "integration/training", "integration/tracking")
-"""Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server): one worker runs all
-of a folder."""
+TOGETHER = ("integration/agent", "browser", "integration/training", "integration/tracking", "rules")
+"""Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server) or to read (all of
+the code): one worker runs all of a folder."""
 
-ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "rules", "kubernetes")
+ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "kubernetes")
 """Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
 for the end, when otherwise one worker would still be at its last file and the others idle."""
 
@@ -146,12 +148,16 @@ def epochal_home(request: pytest.FixtureRequest, _homes: Iterator[Path], monkeyp
 
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
-    """Of the libraries that are loaded already: a test of the command line must not load torch for this."""
+    """Of the libraries that are loaded already: a test of the command line must not load torch for this.
+
+    A single thread of torch, too: models this small are slower on several, which wait for each other in loops.
+    """
     random.seed(0)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+        torch.set_num_threads(1)
 
 
 @functools.cache

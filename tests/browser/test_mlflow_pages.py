@@ -98,6 +98,7 @@ def test_to_the_run(page: Page, recorded: Recorded) -> None:
     page.shoot("mlflow-run")
 
 
+@pytest.mark.slow  # the link's address is looked at below
 def test_to_the_runs_of_the_experiment(page: Page) -> None:
     follow(page, lambda: page.row("recent", "good-lr").find_element(By.LINK_TEXT, "all runs"))
     page.wait(lambda: all(name in page.text("body") for name in NAMES), "the runs")

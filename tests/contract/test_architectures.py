@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from epochal.catalog.index import entry as index_entry
 BUILT_IN = [name for name, _ in ARCHITECTURES.built_in()]
 JUDGE = ARCHITECTURES.get("dcgan")
 """The other half of it, which makes what this one judges, is not called by its forward."""
+SMALL: dict[str, dict[str, Any]] = {"ddpm": {"channels": 32}}
+"""Those whose defaults take long, and are the same in all that is looked at here but the count of their parameters."""
 
 
 @pytest.fixture(params=BUILT_IN)
@@ -25,9 +29,15 @@ def entry(request: pytest.FixtureRequest) -> Architecture:
 
 
 @pytest.fixture
-def model(entry: Architecture) -> nn.Module:
+def build(entry: Architecture, request: pytest.FixtureRequest) -> Callable[[], nn.Module]:
+    params = entry.params(**SMALL.get(request.node.callspec.params["entry"], {}))
+    return lambda: entry.build(params, entry.example)
+
+
+@pytest.fixture
+def model(build: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
-    return entry.build(entry.params(), entry.example)
+    return build()
 
 
 def _outputs(entry: Architecture, model: nn.Module, batch: Batch) -> list[Tensor]:
@@ -67,16 +77,18 @@ def test_the_meta_device_builds_what_the_index_counts(entry: Architecture, reque
     assert sum(p.numel() for p in model.parameters()) == index_entry("architecture", name).parameter_count
 
 
-def test_the_meta_device_runs_it_without_memory(entry: Architecture) -> None:
+def test_the_meta_device_runs_it_without_memory(entry: Architecture, build: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
-        model = entry.build(entry.params(), entry.example)
+        model = build()
     outputs = _outputs(entry, model, {name: one.to("meta") for name, one in entry.example.example(4).items()})
     assert all(len(output) == 4 for output in outputs)
     torch.stack([output.sum() for output in outputs]).sum().backward()
 
 
-def test_saved_state_makes_the_same_model(entry: Architecture, model: nn.Module) -> None:
-    other = entry.build(entry.params(), entry.example)
+def test_saved_state_makes_the_same_model(
+    entry: Architecture, build: Callable[[], nn.Module], model: nn.Module
+) -> None:
+    other = build()
     other.load_state_dict(model.state_dict(), strict=True)
     batch = entry.example.example(2)
     torch.testing.assert_close(
@@ -84,9 +96,9 @@ def test_saved_state_makes_the_same_model(entry: Architecture, model: nn.Module)
     )
 
 
-def test_the_same_seed_builds_the_same_weights(entry: Architecture, model: nn.Module) -> None:
+def test_the_same_seed_builds_the_same_weights(build: Callable[[], nn.Module], model: nn.Module) -> None:
     torch.manual_seed(0)
-    again = entry.build(entry.params(), entry.example)
+    again = build()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 

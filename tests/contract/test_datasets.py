@@ -108,15 +108,21 @@ MADE_BY_SEED = (
 """Datasets whose content depends on the seed too, and those whose parts do not."""
 
 
-@pytest.fixture(params=BUILT_IN)
-def component(request: pytest.FixtureRequest, tmp_path: Path) -> Component:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="module", params=BUILT_IN)
+def component(request: pytest.FixtureRequest, folder: Path) -> Component:
     make = FILES.get(request.param, lambda _: {})
-    return Component(name=request.param, params=make(tmp_path))
+    return Component(name=request.param, params=make(folder))
 
 
-@pytest.fixture
-def data(component: Component, tmp_path: Path) -> LoadedData:
-    return load_data(component, tmp_path)
+@pytest.fixture(scope="module")
+def data(component: Component, folder: Path) -> LoadedData:
+    """Loaded once for all that look at it."""
+    return load_data(component, folder)
 
 
 def test_batches_have_the_shapes_and_types_of_the_info(data: LoadedData) -> None:
@@ -145,8 +151,8 @@ def test_an_empty_share_keeps_shapes_and_types(data: LoadedData) -> None:
         assert batch[name].dtype == field.dtype
 
 
-def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tmp_path: Path) -> None:
-    again = load_data(component, tmp_path)
+def test_loading_twice_gives_the_same(component: Component, data: LoadedData, folder: Path) -> None:
+    again = load_data(component, folder)
     assert again.digest == data.digest
     assert len(again.train) == len(data.train)
     ends = [0, len(data.train) - 1]
@@ -154,18 +160,18 @@ def test_loading_twice_gives_the_same(component: Component, data: LoadedData, tm
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_split(
-    component: Component, data: LoadedData, tmp_path: Path
+    component: Component, data: LoadedData, folder: Path
 ) -> None:
     assert len(data.digest) == 64
     if component.name not in MADE_BY_SEED:  # the seed makes the content too, or is none
-        other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), tmp_path)
+        other = load_data(Component(name=component.name, params={**component.params, "seed": 5}), folder)
         assert other.digest == data.digest
         batches = [split.fetch(range(len(split))) for split in (other.train, data.train)]
         assert any(not torch.equal(*(batch[name] for batch in batches)) for name in data.info.fields)
 
 
 def test_the_validation_part_is_a_share_and_can_be_left_out(
-    component: Component, data: LoadedData, tmp_path: Path
+    component: Component, data: LoadedData, folder: Path
 ) -> None:
     if data.endless:
         pytest.skip("what a stream is validated on is apart")
@@ -175,18 +181,18 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
         total = len(data.train)  # the graph is in both parts
     else:
         assert len(data.validation) == pytest.approx(total * 0.2, abs=5)
-    whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), tmp_path)
+    whole = load_data(Component(name=component.name, params={**component.params, "validation": 0}), folder)
     assert whole.validation is None
     assert len(whole.train) == total
 
 
-def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, tmp_path: Path) -> None:
+def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, folder: Path) -> None:
     if component.name in ("webdataset", "gymnasium"):
         pytest.skip("what a stream is validated on is apart")
     parts = []
     for validation in (0.2, 0.4):
         params = {**component.params, "validation": validation, "test": 0.2}
-        data = load_data(Component(name=component.name, params=params), tmp_path)
+        data = load_data(Component(name=component.name, params=params), folder)
         assert data.test is not None
         assert data.validation is not None
         total = len(data.train) + len(data.validation) + len(data.test)
@@ -198,7 +204,7 @@ def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component
     if component.name not in ("diabetes", "air-passengers", "series"):  # whose scaling depends on what is trained on
         assert torch.equal(*parts)
     with pytest.raises(EpochalError, match=r"leave none to train on|leave nothing to train on"):
-        load_data(Component(name=component.name, params={**component.params, "validation": 0.5, "test": 0.5}), tmp_path)
+        load_data(Component(name=component.name, params={**component.params, "validation": 0.5, "test": 0.5}), folder)
 
 
 def test_a_loader_process_can_be_given_the_splits(data: LoadedData) -> None:

@@ -309,6 +309,9 @@ def test_promises_hold_whatever_happens(new_ledger_url: Callable[[], str], reque
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=settings().max_examples // 4,  # each opens a ledger and goes 40 steps
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -10,7 +10,6 @@ from ledger_steps import SPEC
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger import queueing
-from epochal.ledger.agents import agent_of
 from epochal.ledger.capacity import Node
 from epochal.ledger.contenders import Waiting
 from epochal.ledger.ledger import Ledger
@@ -190,7 +189,7 @@ def test_many_jobs_of_which_none_fits_hide_nobody_behind_them(ledger: Ledger) ->
     assert ledger.why("wide").kind is WhyKind.NEVER_FITS
 
 
-def test_of_the_queued_jobs_of_each_kind_the_database_gives_the_first(ledger: Ledger) -> None:
+def submit_many_kinds(ledger: Ledger) -> None:
     for number in range(60):
         submit(
             ledger, f"job-{number}", workers=1 + number % 3, user=f"u{number % 2}", priority=50 + 10 * (number % 5 == 0)
@@ -200,8 +199,22 @@ def test_of_the_queued_jobs_of_each_kind_the_database_gives_the_first(ledger: Le
     for user, queue in (("u 1 q", "q"), ("u", "1 q 1 q"), ("u 1", "q 1 q")):
         submit(ledger, "spaces", user=user, queue=queue)
     beat(ledger)
+
+
+def test_of_one_job_why_says_what_the_queue_says_of_it(ledger: Ledger) -> None:
+    submit_many_kinds(ledger)
+    beat(ledger, node(8, free=3), name="cluster-b/1")
+    ledger.set_quota("user", "u1", jobs=2)
+    entries = ledger.queue()
+    assert {entry.why.kind for entry in entries} >= {WhyKind.STARTS_NEXT, WhyKind.BEHIND, WhyKind.OVER_QUOTA}
+    for entry in entries[::4]:
+        assert ledger.why(entry.job.id) == entry.why
+
+
+def test_of_the_queued_jobs_of_each_kind_the_database_gives_the_first(ledger: Ledger) -> None:
+    submit_many_kinds(ledger)
     with ledger._database.read() as connection:
-        found = queueing._firsts(connection, agent_of(connection, A))
+        found = queueing._firsts(connection, queueing._asking(connection, A, None, "").agent)
         all_of_them = queueing._read(connection, queueing._queued())
     firsts: dict[object, Waiting] = {}
     for one in in_order(all_of_them):

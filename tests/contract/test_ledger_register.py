@@ -273,3 +273,16 @@ def test_worker_groups_are_of_the_incarnation_that_has_told_them(ledger: Ledger)
     with pytest.raises(ConflictError, match="was replaced"):
         ledger.provision("a/1", [GROUP])
     assert ledger.agents()[0].groups == ()
+
+
+def test_a_node_that_is_lost_may_be_made_anew_also_before_its_group_is_told_of_again(ledger: Ledger) -> None:
+    one, other = (Node(name, name, GROUP.shape, GROUP.shape) for name in ("g1", "g2"))
+    ledger.heartbeat("a", "1", [one, other], [], {})
+    ledger.provision("a/1", [replace(GROUP, asked=2, nodes=("g1", "g2"))])
+    job = ledger.submit({**SPEC, "resources": {"workers": 2, "gpus_per_worker": 8}}, name="wide")
+    ledger.heartbeat("a", "1", [one], [], {})
+    why = ledger.why(job.id)
+    assert (why.kind, why.message) == (
+        WhyKind.PROVISIONING, "nodes are being started for it: group gpu has 1 of 2 nodes",
+    )  # fmt: skip
+    assert ledger.agents()[0].groups[0].nodes == ("g1",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -78,6 +79,15 @@ def test_what_is_trained_is_about_what_the_rungs_say(name: str) -> None:
         trained = _simulated(name, slots=3, seed=seed).trained
         assert trained <= 1.5 * planned
         assert trained <= FULL * TRIALS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rung_is_apart_by_rounding_alone(name: str) -> None:
+    """Ten times a tenth is 0.9999999999999999 in binary: a segment without a step would lead from there to 1."""
+    spec = sweep_spec(full=1, trials=TRIALS, scheduler={"name": name, "min": "0.1ep"})
+    lengths = [0.0, *(rung.length for rung in trial_scheduler_of(spec).rungs(TRIALS))]
+    assert lengths[-1] == 1
+    assert all(after - before > 0.01 for before, after in pairwise(lengths))
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 
+import phased_pieces
 import training_pieces as pieces
+from epochal.catalog.architectures.autoencoder import AutoencoderParams
+from epochal.catalog.architectures.vae import Vae
+from epochal.catalog.build import build_task
+from epochal.catalog.task import Loss
+from epochal.spec.section import Component
 from epochal.tracking.recorder import MemoryRecorder
-from epochal.training.control import NullControl
+from epochal.training.control import Noted, NullControl
 from epochal.training.fit import fit
 from epochal.training.worker import Worker
 
@@ -24,6 +33,59 @@ class Own(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
+
+
+class Told(NullControl):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def report(self, report: Any) -> None:
+        if isinstance(report, Noted):
+            self.notes.append(report.note)
+
+
+class OfParameters(pieces.Classification):
+    """Calls no module at all."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Loss:
+        outputs = F.linear(batch["input"], model.get_parameter("weight"), model.get_parameter("bias"))
+        return Loss(F.cross_entropy(outputs, batch["target"], reduction="sum"), None, outputs)
+
+
+def linear() -> nn.Module:
+    return nn.Linear(pieces.FEATURES, pieces.CLASSES)
+
+
+def vae() -> nn.Module:
+    return Vae(AutoencoderParams(hidden=[8], latent=2), pieces.data().info)
+
+
+def variational() -> Any:
+    params = {"metrics": ["mse"]}
+    return build_task(Component(name="variational", params=params), Component(name="mine"), pieces.data().info)
+
+
+@pytest.mark.parametrize(
+    ("build", "task", "graphs"),
+    [(phased_pieces.Gan, phased_pieces.Adversarial, 2), (vae, variational, 2), (linear, OfParameters, 0)],
+    ids=["phases", "variational", "no-part"],
+)
+def test_parts_that_a_task_calls_are_compiled_or_that_none_is_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Any, task: Any, graphs: int
+) -> None:
+    """What is traced decides: the C++ of it would take a minute to compile."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    told, curves = Told(), []
+    for compiled in (True, False):
+        recorder = MemoryRecorder()
+        job = pieces.spec(steps=2, epochs=None, compile=compiled)
+        fit(pieces.setup(job, build, task=task()), Worker(), tmp_path / str(compiled), recorder, told)
+        curves.append([loss for _, loss in recorder.history["train/loss"]])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= graphs
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    assert [note.split(":")[0] for note in told.notes] == ([] if graphs else ["train.compile has no effect"])
 
 
 def losses(folder: Path, build: Callable[[], nn.Module], compiled: bool) -> list[float]:

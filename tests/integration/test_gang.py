@@ -193,7 +193,7 @@ def test_the_first_failing_rank_is_named(place: Place, tmp_path: Path, how: str,
         assert "gang_targets.py" in failed.traceback
 
 
-@pytest.mark.parametrize("how", ["object", "exception"])
+@pytest.mark.parametrize("how", [pytest.param("object", marks=pytest.mark.slow), "exception"])
 def test_what_a_worker_sends_is_never_unpickled_here(one_place: Place, tmp_path: Path, how: str) -> None:
     """Its process runs the job's own code; Ray would unpickle whatever comes from there."""
     failed = failure(run(one_place, "attack", tmp_path, how))

@@ -56,7 +56,7 @@ def test_nothing_heavy_is_imported() -> None:
     assert probe.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=str)
 def test_it_stops_within_five_seconds_though_many_wait(number: signal.Signals) -> None:
     answers: list[tuple[int, bool]] = []
     with started() as (process, client):

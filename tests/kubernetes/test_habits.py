@@ -37,6 +37,14 @@ MISTAKES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("storage.storageClass=nowhere", "fullnameOverride=other"),
         ("unbound immediate PersistentVolumeClaims", "`kubectl describe pvc` says why"),
     ),
+    "key": (
+        ("tokens.existingSecret=passwords",),
+        ("epochal-server-", "couldn't find key admin in Secret", "has to have that key as well"),
+    ),
+    "cpus": (
+        ("server.resources.requests.cpu=640",),
+        ("epochal-server-", "with less than 640 cpu free", "ask for less, or add a node that has it"),
+    ),
     "quota": ((), ("its pod cannot be made: exceeded quota: small", "have it raised, or ask for less")),
 }
 

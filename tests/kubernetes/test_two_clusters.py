@@ -21,11 +21,14 @@ pytestmark = pytest.mark.timeout(1800)
 
 SMALL = {"cpus": 0.2, "memory": "2GiB"}
 GROUP = {"name": "cpu", "min": 1, "max": 1, "cpus": 1, "memory": "3GiB", "shared_memory": "512MiB"}
+
 ONE_WORKER = "resources.workers=1"
+CPUS = 6.0
+"""Of all nodes: the pods of two releases ask for 3.5, and a worker's for one on a node that also has others'."""
 
 
 def options(lets_in: str) -> tuple[str, ...]:
-    """A node with one CPU, and an MLflow that agents of that namespace reach."""
+    """One node for a worker, and an MLflow that agents of that namespace reach."""
     others = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lets_in}}}]
     values = {
         "cluster.groups": [GROUP], "networkPolicy.mlflowFrom": others, "backup.enabled": False,
@@ -33,8 +36,17 @@ def options(lets_in: str) -> tuple[str, ...]:
     return tuple(part for name, value in values.items() for part in ("--set-json", f"{name}={json.dumps(value)}"))
 
 
+def free_for_all(kubernetes: Kubernetes) -> float:
+    """The CPUs of the nodes that take any pod."""
+    nodes = kubernetes.get("default", "nodes")["items"]
+    told = [one["status"]["allocatable"]["cpu"] for one in nodes if not one["spec"].get("taints")]
+    return sum(float(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1) for cpu in told)
+
+
 @pytest.fixture(scope="module")
 def two(kubernetes: Kubernetes, namespace: str, other_namespace: str) -> Iterator[tuple[Installation, Installation]]:
+    if (cpus := free_for_all(kubernetes)) < CPUS:
+        pytest.skip(f"needs nodes with {CPUS:g} CPUs together, three of two for instance; they have {cpus:g}")
     with ExitStack() as stack:
         ours = stack.enter_context(Installation(kubernetes, namespace, options(other_namespace)))
         stack.callback(ours.uninstall)

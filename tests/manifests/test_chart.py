@@ -221,24 +221,28 @@ def test_alerts_and_dashboards_are_those_of_the_repository(chart: Any) -> None:
 
 def test_mlflow_knows_its_names(chart: Any) -> None:
     values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    values["mlflow"]["page"] = "https://runs.example.com:8443/mlflow"
     (hosts,) = [
         variable["value"].split(",")
         for container in containers(objects_of(render(chart, values)))
         for variable in container["env"]
         if variable["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS"
     ]
-    assert {"epochal-mlflow:*", "epochal-mlflow.training.svc:*", "localhost:*", "mlflow.example.com"} <= set(hosts)
+    names = {"epochal-mlflow:*", "epochal-mlflow.training.svc:*", "localhost:*", "mlflow.example.com"}
+    assert names | {"runs.example.com:8443"} <= set(hosts)
 
 
 IMAGE = {"image": {"name": "localhost/epochal:1"}}
+EXISTING = {"existingSecret": "x"}
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({}, "image.name: name the image"),
-        ({"image": {"name": "epochal"}}, "/image/name"),
-        ({"image": {"name": "epochal:latest"}}, "/image/name"),
+        ({"image": {"name": "epochal"}}, "epochal has no tag that stays the same: add one"),
+        ({"image": {"name": "here:5000/epochal"}}, "5000/epochal has no tag"),
+        ({"image": {"name": "epochal:latest"}}, "epochal:latest has no tag that stays the same: add one"),
         ({**IMAGE, "sever": {}}, "sever"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a:secret@db/epochal"}}, "/database/ledgerUrl"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "existingSecret": "x"}}, "database.mlflowUrl"),
@@ -246,15 +250,24 @@ IMAGE = {"image": {"name": "localhost/epochal:1"}}
             {**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "mlflowUrl": "postgresql://a@db/b"}},
             "database.existingSecret",
         ),
+        (
+            {**IMAGE, "database": dict.fromkeys(("ledgerUrl", "mlflowUrl"), "postgresql://a@db/a") | EXISTING},
+            "database.mlflowUrl: postgresql://a@db/a is the ledger's database too, .* name another",
+        ),
         ({**IMAGE, "storage": {"size": "much"}}, "/storage/size"),
         ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "mni": 1}]}}, "mni"),
+        ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "cpus": 0.5}]}}, "/cluster/groups/0/cpus.*minimum"),
         ({**IMAGE, "cluster": {"head": {"memory": 4}}}, "/cluster/head/memory"),
         ({**IMAGE, "mlflow": {"workers": "two"}}, "/mlflow/workers"),
         ({**IMAGE, "ingress": {"enabled": True}}, "ingress.host: name the host"),
+        (
+            {**IMAGE, "ingress": {"enabled": True, "host": "a.example", "mlflowHost": "a.example"}},
+            "ingress.mlflowHost: a.example is the server's name already",
+        ),
     ],
     ids=[
-        "no-image", "no-tag", "latest", "unknown", "password", "one-url", "no-secret", "size", "group", "unit", "type",
-        "host",
+        "no-image", "no-tag", "port", "latest", "unknown", "password", "one-url", "no-secret", "one-database", "size",
+        "group", "part", "unit", "type", "host", "one-host",
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(chart: Any, wrong: Object, words: str) -> None:

@@ -8,7 +8,6 @@ import sys
 
 import grimp
 import networkx
-import pytest
 from code_base import ROOT, modules
 
 ONLY_IN = {
@@ -56,9 +55,11 @@ LIGHT_COMMANDS = [
 PROBE = """
 import contextlib, io, json, sys
 from epochal.cli.main import main
-with contextlib.redirect_stdout(io.StringIO()):
-    code = main(sys.argv[1:])
-print(json.dumps({"code": code, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = main(arguments)
+    loaded = sorted({name.partition(".")[0] for name in sys.modules})
+    print(json.dumps({"arguments": arguments, "code": code, "loaded": loaded}))
 """
 
 
@@ -87,12 +88,14 @@ def test_libraries_are_imported_where_they_belong() -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=" ".join)
-def test_light_command_loads_nothing_heavy(arguments: list[str]) -> None:
+def test_light_commands_load_nothing_heavy() -> None:
+    """One after the other in a single process: what is loaded, the first command loads whose report has it."""
     probe = subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROBE, json.dumps(LIGHT_COMMANDS)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert probe.returncode == 0, probe.stderr
-    report = json.loads(probe.stdout)
-    assert report["code"] == 0, probe.stderr
-    assert not HEAVY & set(report["loaded"])
+    reports = [json.loads(line) for line in probe.stdout.splitlines()]
+    assert [report["arguments"] for report in reports] == LIGHT_COMMANDS
+    for report in reports:
+        assert report["code"] == 0, (report["arguments"], probe.stderr)
+        assert not HEAVY & set(report["loaded"]), report["arguments"]

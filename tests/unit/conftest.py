@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+
 platform.processor()  # runs `uname`, once: libraries ask for it while they are imported
+with lean_torchmetrics():  # as the platform does; the first test to import it would bring matplotlib
+    import torchmetrics  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -117,6 +117,7 @@ class Bookings:
         with self._lock:
             seen = taken_by_others(nodes, own(self._shares.values()))
             settled = self._clock() - self._changed_at >= SETTLE_SECONDS
+            # What Ray is late to tell of a change of ours would look like something of others.
             self._others = seen if settled else _least(seen, self._others)
             held: list[HeldShare] = [(job_id, one.epoch, one.workers) for job_id, one in self._shares.items()]
             return free(nodes, list(self._shares.values()), self._others), held

@@ -72,6 +72,7 @@ class ForegroundJob:
             hint = f"wait until it has ended there; then `epochal run --resume {self._job.id}`, if it was PAUSED"
             raise ConflictError(f"{self._job.id} was taken by someone else", hint)
         self._runner = JobRunner(agent, lease, self._observer)
+        # Asked once the runner can be found: an interrupt at this very moment reaches it one way or the other.
         if (grace := interrupted()) is not None:
             self.interrupt(grace)
         self._job = self._runner.run() or self._ledger.job(self._job.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, auto
@@ -36,6 +36,7 @@ from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
 from epochal.ledger import documents
+from epochal.ledger.capacity import Group
 from epochal.ledger.states import EventKind, Reason
 from epochal.ledger.values import GRACE_SECONDS, Job, Lease
 from epochal.redaction import named, trace
@@ -67,7 +68,8 @@ class Agent:
     """What runs jobs: a name, where its jobs come from, a cluster to run them on, and where their traces go.
 
     ``name`` is as leases have it. ``hands_back``: a job that finds no room, or that the agent has to leave, returns to
-    the queue, where others find it, and its logs are shipped; in the foreground there is nobody else.
+    the queue, where others find it, and its logs are shipped; in the foreground there is nobody else. ``lost_ray`` is
+    told, before a job is handed back for it, what of Ray does not answer. ``groups`` are as they were looked at last.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Agent:
     hands_back: bool = False
     bookings: Bookings = field(default_factory=lambda: Bookings(time.monotonic))
     lost_ray: Callable[[str], None] = lambda what: None
-    """Told, before a job is handed back for it, what of Ray does not answer."""
+    groups: Callable[[], Sequence[Group]] = tuple
 
 
 class Phase(IntEnum):
@@ -207,11 +209,11 @@ class JobRunner:
                 self._package(lease, self._place, self.reporter)
         finally:
             logs.close()
-        if self._agent.hands_back:
+        if self._agent.hands_back:  # before the end, at which those who follow the logs stop
             outbox.tell(partial(logs.finish_by, time.monotonic() + _LAST_LOGS_SECONDS))
         self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
-        if not self.ending.failed:
+        if not self.ending.failed:  # else the next attempt has the same room
             self._release()
         return outbox.wait()
 
@@ -254,10 +256,9 @@ class JobRunner:
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
             if not self._agent.hands_back and not isinstance(error, OSError):
-                raise
-            if self._is_ending and isinstance(error, UnreachableError):
-                return self._explained(Ending(None))
-            return self._explained(self._broken(error))
+                raise  # the command tells of it, of a bug with its traceback
+            gone = self._is_ending and isinstance(error, UnreachableError)
+            return self._explained(Ending(None) if gone else self._broken(error))
 
     def _broken(self, error: Exception) -> Ending:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
@@ -303,7 +304,7 @@ class JobRunner:
             seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
             code = partial(job_folder.package_of, self._source, self._agent.home, job)
             wanted = request_of(job, spec, self._patiently(code))
-            self._place = reserve(self._agent.cluster, wanted, seconds, given_up=lambda: self._is_ending)
+            self._place = reserve(self._agent.cluster, wanted, seconds, lambda: self._is_ending, self._agent.groups)
             self._placed_anew()
         return self._place
 
@@ -344,8 +345,7 @@ class JobRunner:
         outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
-        retry = self._spec.retry if self._spec else Retry()
-        return Terms(retry, self._agent.hands_back, leaves=self._phase is Phase.LEAVING)
+        return Terms(self._spec.retry if self._spec else Retry(), self._agent.hands_back, self._phase is Phase.LEAVING)
 
     def _next(self) -> Lease | None:
         """The lease of the next attempt, where the job is tried again."""

@@ -27,6 +27,7 @@ RENEW_SECONDS = 2.0
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
 
+# A token that is refused says nothing about what is told: whoever runs the server may accept it again.
 _AWAY = (UnreachableError, AuthError)
 
 _logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Outbox:
     def _run(self) -> None:
         try:
             while not self._over.is_set():
-                self._renew_when_due()
+                self._renew_when_due()  # first: one that ran out is ours until somebody notices
                 self._call_next()
                 self._rest()
         except (ConflictError, NotFoundError) as error:
@@ -155,6 +156,7 @@ class Outbox:
         try:
             renewed = self._source.renew(self._lease, LEASE_SECONDS, progress)
         finally:
+            # After a failure too: the next try is due with the renewals of other attempts, not at once.
             self._renewed = time.monotonic()
         with self._changed:
             if self._progress is progress:

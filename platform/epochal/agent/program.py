@@ -58,12 +58,6 @@ class SweepTell(Tell, Protocol):
         """What the training of a trial tells."""
 
 
-class Program(Protocol):
-    """Works in a place until it is done, it has failed, or it is asked to stop."""
-
-    def run(self, place: Place, tell: Tell, stop: Stop) -> Ending: ...
-
-
 def demand_of(job: FullJob) -> Demand:
     """What its workers need, of which it has as many as the ledger allows."""
     return Demand.of(job.spec).at_most(job.granted)
@@ -167,6 +161,7 @@ def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacat
     try:
         place.close()
         vacated()
+        # A byte of memory, as Ray refuses a bundle of nothing.
         request = replace(place.request, workers=(1, 1), cpus=0, gpus=0, memory=1)
         with reserve(place.connection, request, _ROOM_SECONDS) as room:
             return program.run(room, tell, stop)

@@ -42,6 +42,7 @@ class ProgressLog:
     def add(self, progress: Progress, now: float) -> None:
         """``now`` is a clock reading in seconds."""
         self._newest = progress
+        # Another attempt repeats steps.
         while self._pace and (now - self._pace[0][0] > _RATE_SECONDS or progress.step < self._pace[0][1]):
             self._pace.popleft()
         self._pace.append((now, progress.step))

@@ -76,7 +76,7 @@ class Reporter:
         elif isinstance(report, SetAside):
             self._set_aside(report)
         elif isinstance(report, Noted):
-            self._noted(report.note)
+            self.notice(report.note)
         elif isinstance(report, Prepared):
             self._tracking.prepared(report.data, report.parameters)
             told = report.data.first(MOST_SHOWN).to_dict()
@@ -98,7 +98,13 @@ class Reporter:
             self.report(report)
 
     def notice(self, text: str) -> None:
-        self._noted(text)
+        if text in self._notes:  # each trial of a sweep says it
+            return
+        self._notes.append(text)
+        self._observer.notice(text)
+        key = f"noted-{self._lease.epoch}-{len(self._notes)}"
+        self._outbox.tell(partial(self._source.note, self._lease, EventKind.NOTED, text, key=key))
+        self._tracking.update(tags={"epochal.notes": "; ".join(self._notes)})
 
     def packaging(self) -> None:
         """The training is done; what follows may take as long as a short one did."""
@@ -145,15 +151,6 @@ class Reporter:
             detail = {"trial": best.number, "value": value, "length": length, "point": dict(best.point)}
             kind, key = EventKind.NEW_BEST, f"best-{best.number}"
             self._outbox.tell(partial(self._source.note, self._lease, kind, message, detail, key))
-
-    def _noted(self, note: str) -> None:
-        if note in self._notes:  # each trial of a sweep says it
-            return
-        self._notes.append(note)
-        self._observer.notice(note)
-        key = f"noted-{self._lease.epoch}-{len(self._notes)}"
-        self._outbox.tell(partial(self._source.note, self._lease, EventKind.NOTED, note, key=key))
-        self._tracking.update(tags={"epochal.notes": "; ".join(self._notes)})
 
     def _progressed(self, progress: Progress) -> None:
         self.progress = progress

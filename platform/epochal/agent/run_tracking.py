@@ -104,7 +104,7 @@ class RunTracking:
             self._tracker = Tracker(self.uri, self.folder, self._tell)
 
     def _tell(self, text: str) -> None:
-        self.notice(text)
+        self.notice(text)  # looked up each time: the reporter of the next attempt takes it over
 
     @property
     def run_id(self) -> str:
@@ -165,7 +165,7 @@ class RunTracking:
                     write_atomically(artifacts_folder(self.folder) / name, make())
             except Exception as error:  # must not keep MLflow from hearing how the sweep ended
                 _logger.error("%s of %s could not be made\n%s", name, self.folder.name, trace())
-                self._tell(f"{name} of the sweep could not be made: {named(error)}")
+                self.notice(f"{name} of the sweep could not be made: {named(error)}")
 
     def leave(self) -> None:
         """End the thread, if there is one, with what is left sent as far as that goes quickly: the run stays open."""

@@ -61,7 +61,12 @@ class AgentService:
         self._identity = Identity(agent.name, uuid.uuid4().hex[:12])
         bookings = Bookings(time.monotonic, self._beat_soon)
         self._agent = replace(
-            agent, name=str(self._identity), hands_back=True, bookings=bookings, lost_ray=self._ray_is_lost
+            agent,
+            name=str(self._identity),
+            hands_back=True,
+            bookings=bookings,
+            lost_ray=self._ray_is_lost,
+            groups=lambda: self._scaler.told if self._scaler is not None else (),
         )
         self._lost = ""
         self._warm = warm_per_node
@@ -127,7 +132,7 @@ class AgentService:
         """A job has failed for it: take no other one, least of all this one again, and give up."""
         self._leaving = True
         self._heartbeat.leave()
-        self._lost = what
+        self._lost = what  # last: `_watch` gives up once it sees it
 
     def _hand_everything_back(self) -> None:
         _logger.info("draining: %d jobs save their state and go back to the queue", len(self._runners))
@@ -135,6 +140,7 @@ class AgentService:
         self._heartbeat.leave()
         if self._leasing.ident is not None:
             self._leasing.join(_LAST_LEASE_SECONDS)
+        # Saving takes as long as it takes: what is limited is telling the ledger, once no workers are left.
         silent_since = time.monotonic()
         while self._runners and time.monotonic() - silent_since < _TELL_SECONDS:
             if any(runner.has_place for runner in self._all()):
@@ -166,7 +172,8 @@ class AgentService:
     def _lease_jobs(self) -> None:
         failures, secret = 0, secrets.token_urlsafe(32)
         while not self._leaving:
-            if self._rest():
+            if self._rests_until > time.monotonic():  # jobs found no room just now
+                self._sleep(_TICK_SECONDS)
                 continue
             begun = time.monotonic()
             try:
@@ -184,13 +191,6 @@ class AgentService:
             elif time.monotonic() - begun < _TICK_SECONDS:
                 self._sleep(_TICK_SECONDS)  # of a source that does not wait
 
-    def _rest(self) -> bool:
-        """Whether jobs found no room just now, so that the next one should not be asked for yet."""
-        if self._rests_until <= time.monotonic():
-            return False
-        self._sleep(_TICK_SECONDS)
-        return True
-
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not self._leaving and (left := deadline - time.monotonic()) > 0:
@@ -201,6 +201,7 @@ class AgentService:
         key = (lease.job_id, lease.epoch)
         with self._lock:
             self._runners[key] = runner
+        # Now that it can be found: `_leave` may just have gone over the others.
         if self._leaving:
             runner.leave(_SHUT_DOWN)
         threading.Thread(target=self._carry, args=(key, runner), name=f"job-{lease.job_id}", daemon=True).start()
@@ -247,7 +248,7 @@ class AgentService:
         return {code for runner in self._all() if (code := origin_of(runner.held.job).code)}
 
     def _beat_soon(self) -> None:
-        self._heartbeat.beat_soon()
+        self._heartbeat.beat_soon()  # which is made after the bookings
 
     def _is_quiet(self) -> bool:
         """Whether the warm workers are there, and no job runs."""

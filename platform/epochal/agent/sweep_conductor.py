@@ -94,7 +94,7 @@ class Conductor:
         self._link_runs()
         for number, trial in self._controller.trials.items():
             self._runs.record(trial)
-            if trial != known.get(number):
+            if trial != known.get(number):  # by what the ledger has not heard
                 self._journal.change(self._record(number))
         for copy in copies.values():
             self._copy(copy)
@@ -300,6 +300,7 @@ class Conductor:
         metrics = {name: float(value) for name, value in result["metrics"].items()}
         length = float(result["epochs"] if self._sweep.spec.train.unit == "epochs" else result["step"])
         early = result["state"] == "completed" and length < run.until
+        # In whole steps it is not quite the length that was asked for, by which the controller knows it.
         length = length if early else run.until
         self._metrics[run.trial] = metrics
         step = self._steps[run.trial, length] = int(result["step"])
@@ -309,7 +310,7 @@ class Conductor:
         """A lost worker costs its trial nothing, a few times; a place that is gone ends the attempt."""
         reason = Reason(failed.kind)
         if failed.kind is FailureKind.INFRASTRUCTURE and (self._stop.requested or self._is_over):
-            return
+            return  # its workers were killed for that
         lost = self._lost.setdefault(trial.number, [])
         lost.append(reason)
         retried = failed.kind is not FailureKind.HANG and may_retry(self._sweep.spec.retry, lost)

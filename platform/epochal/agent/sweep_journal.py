@@ -146,6 +146,7 @@ class SweepJournal:
             told, changed = self._told[:_MOST], list(self._changed.values())
             if not told and not changed:
                 return
+            # Before it is sent: what changes meanwhile comes next. Inputs stay until they are known to have arrived.
             self._changed.clear()
         newest = self._patiently(lambda: self._source.append_inputs(self._lease, self._newest, told, changed))
         with self._waiting:
@@ -185,7 +186,7 @@ class _Ahead:
             if seq == newest + len(found) + 1:
                 found.append(one)
         write_atomically(self._path, b"".join(_line(seq, one) for seq, one in enumerate(found, newest + 1)))
-        for path in before:
+        for path in before:  # now that all of it is in this one
             path.unlink()
         return found
 

@@ -81,7 +81,7 @@ class SlotPool:
         self._surplus_since = min(self._surplus_since, now) if surplus > 0 else math.inf
         if now - self._surplus_since < PATIENCE:
             return []
-        self._surplus_since = now
+        self._surplus_since = now  # it takes them a while to save: no others before that has passed again
         return [slot for number, slot in self._slots.items() if number and number not in self._leaving][-surplus:]
 
     def left(self, slot: Slot) -> None:

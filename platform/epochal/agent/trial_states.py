@@ -57,6 +57,7 @@ def copy_state(folder: Path, command: Copy, step: int) -> None:
     name = checkpoint.name_of(step or checkpoint.steps(source)[0])
     draft = target.with_name("copied")
     shutil.rmtree(draft, ignore_errors=True)
+    # Links do: nothing writes to a checkpoint that is complete.
     copy_tree(source / name, draft / name, folder, _link)
     (draft / mark).touch()
     shutil.rmtree(target, ignore_errors=True)

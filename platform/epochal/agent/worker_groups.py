@@ -111,6 +111,8 @@ class Scaler:
         self._groups = groups
         self._clock = clock
         self._idleness = Idleness()
+        self.told: Sequence[Group] = ()
+        """The groups as the source was told of them last."""
         self._closed = threading.Event()
         self._failing = ""
         self._thread = threading.Thread(target=self._run, name="worker-groups", daemon=True)
@@ -129,7 +131,8 @@ class Scaler:
         """
         groups, now = self._groups.read(), self._clock()
         nodes, _ = self._agent.bookings.told(self._agent.cluster.nodes())
-        needed = self._agent.source.provision(self._agent.name, [as_told(group, nodes) for group in groups])
+        self.told = [as_told(group, nodes) for group in groups]
+        needed = self._agent.source.provision(self._agent.name, self.told)
         self._idleness.look(groups, nodes, now)
         for group in groups:
             change = decide(group, needed.get(group.name, 0), self._idleness.longest(group, now))

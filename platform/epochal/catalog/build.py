@@ -90,8 +90,18 @@ def load_data(data: Component, folder: Path) -> LoadedData:
 
 
 def _counted(data: LoadedData) -> LoadedData:
-    """With the training samples of each class, of a sample or a pixel, where they are known without reading any."""
+    """With the training samples of each class, of a sample or a pixel, or those of zeros and ones, where they are known
+    without reading any."""
     target, values = data.info.target, targets_of(data.train)
+    if (
+        target.classes is None
+        and len(target.shape) < 2
+        and values is not None
+        and ((values == 0) | (values == 1)).all()
+    ):
+        ones = values.reshape(len(values), -1).sum(0).long().tolist()
+        labels = tuple((len(values) - one, one) for one in ones)
+        return replace(data, info=replace(data.info, target=replace(target, labels=labels)))
     if target.classes is None or len(target.shape) not in (0, 2) or values is None or len(target.wrong_rows(values)):
         return data
     counts = tuple(torch.bincount(values.flatten().long(), minlength=target.classes).tolist())

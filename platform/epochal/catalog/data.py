@@ -37,6 +37,8 @@ class Field:
     classes: int | None = None
     counts: tuple[int, ...] = field(default=(), compare=False)
     """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
+    labels: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Of a target of zeros and ones: the training samples with 0 and those with 1 in each of its values."""
 
     @property
     def width(self) -> int:

@@ -22,8 +22,9 @@ _GAP, _MARGIN, _PLOT, _LETTER = 2, 34, 220, 11
 _MOST_CLASSES = 40
 
 
-def tiles(rows: Sequence[Sequence[Tensor]]) -> Image:
-    """Pictures in rows, each (channels, height, width) with values from 0 to 1; small ones are enlarged.
+def tiles(rows: Sequence[Sequence[Tensor]], legend: str) -> Image:
+    """Pictures in rows, each (channels, height, width) with values from 0 to 1, below a line that says what is where;
+    small ones are enlarged.
 
     One channel is grey, three are red, green and blue; of any other number the first is shown.
     """
@@ -40,13 +41,29 @@ def tiles(rows: Sequence[Sequence[Tensor]]) -> Image:
             one = Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
             larger = one.resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(larger, (right * step[0], down * step[1]))
-    return sheet
+    return captioned(sheet, legend)
 
 
 def coloured(labels: Tensor) -> Tensor:
     """A colour for each class of (height, width): (3, height, width), from 0 to 1."""
     colours = torch.tensor(PALETTE) / 255
     return colours[labels % len(PALETTE)].permute(2, 0, 1)
+
+
+def framed(picture: Tensor, boxes: Tensor, classes: Tensor) -> Tensor:
+    """A copy of (channels, height, width) with a frame in its class's colour around each of the ``boxes`` (boxes, 4):
+    left, top, right and bottom in pixels. ``classes`` (boxes,) count from 0.
+    """
+    shown = (picture if len(picture) == 3 else picture[:1].expand(3, -1, -1)).clone()
+    _, height, width = shown.shape
+    # The first colour of the palette is the background's.
+    colours = torch.tensor(PALETTE)[1 + classes.long() % (len(PALETTE) - 1)] / 255
+    for box, colour in zip(boxes.round().long().tolist(), colours[..., None], strict=True):
+        left, right = (min(max(x, 0), width - 1) for x in (box[0], box[2] - 1))
+        top, bottom = (min(max(y, 0), height - 1) for y in (box[1], box[3] - 1))
+        shown[:, [top, bottom], left : right + 1] = colour[..., None]
+        shown[:, top : bottom + 1, [left, right]] = colour[..., None]
+    return shown
 
 
 def confusion(targets: Tensor, guesses: Tensor, names: Sequence[str]) -> Image:
@@ -106,7 +123,7 @@ def curves(targets: Tensor, guesses: Tensor) -> Image:
                 for place, value in enumerate(values.tolist())
             ]
             pen.line(points, fill=colour, width=2)
-    return sheet
+    return captioned(sheet, "blue: what comes; orange: what is predicted")
 
 
 def captioned(picture: Image, text: str) -> Image:

@@ -63,8 +63,9 @@ class CategoricalHingeParams(Params):
 
 
 class BinaryParams(Params):
-    pos_weight: Weights | None = None
-    """What a target of 1 counts for beside one of 0, for each of a sample's values; null is 1."""
+    pos_weight: Weights | Literal["balanced"] | None = None
+    """What a target of 1 counts for beside one of 0, for each of a sample's values; null is 1, and `balanced` makes the
+    ones and the zeros of the training samples count for the same together, in each of the values."""
 
 
 class SmoothL1Params(Params):
@@ -93,6 +94,14 @@ def balanced(counts: Sequence[int]) -> list[float]:
     """
     total = sum(counts)
     return [total / (len(counts) * max(count, 1)) for count in counts]
+
+
+def balanced_ones(labels: Sequence[tuple[int, int]]) -> list[float]:
+    """What a 1 of each label counts for, of so many zeros and ones, so that both count for the same: zeros / ones.
+
+    Where there is no 1 it is as if there were one; where there is no 0 there is nothing to balance.
+    """
+    return [zeros / max(ones, 1) if zeros else 1.0 for zeros, ones in labels]
 
 
 def weights_of(params: WeightedParams, like: Tensor) -> Tensor | None:
@@ -169,7 +178,8 @@ def _categorical_hinge(params: CategoricalHingeParams, output: Tensor, target: T
 
 
 def _bce_with_logits(params: BinaryParams, output: Tensor, target: Tensor) -> Tensor:
-    weights = None if params.pos_weight is None else _vector(tuple(params.pos_weight), output.device)
+    given = params.pos_weight
+    weights = None if given is None or given == "balanced" else _vector(tuple(given), output.device)
     total = F.binary_cross_entropy_with_logits(output, target, pos_weight=weights, reduction="sum")
     return total / prod(output.shape[1:])
 

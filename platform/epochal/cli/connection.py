@@ -53,6 +53,7 @@ def _holding(sweep: str, server: str | None, context: str | None) -> Client | Ow
     from epochal import settings
 
     home = settings.home()
+    # A server's goes first, where both have one of that name.
     if server is None and context is None and home.ledger.exists():
         from epochal.client.own_sweeps import OwnSweeps
 
@@ -82,7 +83,7 @@ def kubernetes_api(context: str | None = None) -> Api:
     try:
         from epochal.cluster.api import Api
     except ImportError as error:
-        if not (error.name or "").startswith("kubernetes"):
+        if not (error.name or "").startswith("kubernetes"):  # another is missing
             raise
         raise UsageError("the package `kubernetes` is not installed", "`pip install 'epochal[k8s]'`") from None
     return Api.connect(context)

@@ -37,7 +37,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:  # which completion is
             hint = did_you_mean(name, tuple(COMMANDS))
             raise UsageError(f"no command is named {name!r}", hint)
         return super().resolve_command(ctx, args)
@@ -57,7 +57,7 @@ def cli() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command that ``arguments`` name and return its exit code, with expected errors told on stderr."""
-    color = False if os.environ.get("NO_COLOR") else None
+    color = False if os.environ.get("NO_COLOR") else None  # which click itself does not know
     try:
         code = cli.main(arguments, prog_name="epochal", standalone_mode=False, color=color)
     except (click.Abort, KeyboardInterrupt):
@@ -85,7 +85,7 @@ def tell_of_file(error: OSError, arguments: list[str]) -> int:
     Raises:
         OSError: this one, where it is about no file: a bug.
     """
-    if error.filename is None and error.errno not in _FULL:
+    if error.filename is None and error.errno not in _FULL:  # a write that fails names no file
         try:
             os.getcwd()
         except FileNotFoundError:

@@ -68,11 +68,12 @@ class Follower:
             open_ends.add(self._listen(self._client.logs(self._job_id, follow=True)))
         while open_ends and time.monotonic() < until:
             with suppress(queue.Empty):
-                item = self._news.get(timeout=BEGUN_SECONDS / 2)
+                item = self._news.get(timeout=BEGUN_SECONDS / 2)  # a line that has begun is no news, and comes due
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, threading.Thread):
                     open_ends.discard(item)
+                    # Logs go by another way than the end of the job, and may come after it.
                     until = time.monotonic() + _LAST_LOGS_SECONDS if item is events else until
                 elif isinstance(item, LogChunk):
                     self._show(self._lines.of(item))
@@ -86,6 +87,7 @@ class Follower:
             if self._given_up and job.state is JobState.PAUSED:
                 break
         self._show(self._lines.rest())
+        # The last look may be older than the end, or have failed.
         return job if job.state.is_terminal else self._client.job(self._job_id)
 
     def _listen(self, source: Iterator[Event | LogChunk]) -> threading.Thread:
@@ -95,7 +97,7 @@ class Follower:
             try:
                 for item in source:
                     self._news.put(item)
-            except Exception as error:
+            except Exception as error:  # raised where the news are read: a thread has nobody to tell
                 self._news.put(error)
             self._news.put(thread)
 
@@ -105,6 +107,7 @@ class Follower:
 
     def _looked(self, job: FullJob) -> FullJob:
         """The job as it is now, where an event has told of it or it may have got on."""
+        # Once for all that has come: many events are one change to whoever looks.
         if self._news.empty() and (not self._look_at or (job.state.is_active and time.monotonic() >= self._look_at)):
             job = self._client.job(self._job_id)
             self._look_at = time.monotonic() + _LOOK_SECONDS

@@ -37,7 +37,7 @@ class Lines:
                 yield line
         before = self._begun.get(place, "")
         *whole, rest = (before + chunk.text).split("\n")
-        self._begun[place] = newest(rest)
+        self._begun[place] = newest(rest)  # a bar that is written over for hours is one line, and would only grow
         if whole or not before:
             self._since[place] = self._clock()
         yield from ((*place, shown(line)) for line in whole)
@@ -63,7 +63,7 @@ class Pace:
 
     def due(self, begun: Iterable[Line]) -> list[Line]:
         """Of all lines that have begun those to be told now."""
-        now, before, self._told = self._clock(), self._told, {}
+        now, before, self._told = self._clock(), self._told, {}  # without those that have ended meanwhile
         due = []
         for attempt, rank, text in begun:
             at, told = before.get((attempt, rank), (now, ""))

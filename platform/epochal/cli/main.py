@@ -38,6 +38,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    # The variable is how click asks for completions, with the words that were typed so far.
     wants_help = arguments[0] in {"-h", "--help"} and "_EPOCHAL_COMPLETE" not in os.environ
     if wants_help or arguments[0] == "--version":
         from epochal import __version__

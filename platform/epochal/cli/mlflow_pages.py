@@ -36,6 +36,7 @@ def recorded_at() -> str:
     for attempt in done.interrupted:
         render.message(f"{attempt.job_id} was left behind by a process that died; it is PAUSED now")
     for job, synced in done.synced.items():
+        # What another process is sending is there in a moment, and what somebody deleted is never to be.
         if synced.pending and not synced.deleted and synced.problem != BEING_SENT:
             lacks = f"MLflow does not have {synced.left} of {job} yet ({synced.problem})"
             render.warning(f"{lacks}: `epochal runs sync` sends it")
@@ -52,6 +53,7 @@ def pages() -> Pages:
     uri, services = tracking_uri(), read_services(home().services)
     if root := web(uri):
         return Pages(root, True)
+    # The services' options are kept without the password.
     if services.running and without_password(uri) == services.options.get("tracking_uri") and services.url("mlflow"):
         return Pages(services.url("mlflow"), True)
     return Pages(http_url(LOOPBACK, DEFAULT_MLFLOW_PORT), False)

@@ -61,22 +61,22 @@ def set_option(command: Command) -> Command:
 def grace_option(command: Command) -> Command:
     """``--grace DURATION``: the command gets ``grace: float | None``, in seconds."""
     return click.option(
-        "--grace", metavar="DURATION", callback=lambda _ctx, _parameter, value: value and _grace(value),
+        "--grace", metavar="DURATION", callback=_grace,
         help=f"How long workers may take to answer before they are killed, such as 5s.  [default: {GRACE_SECONDS:g}s]",
     )(command)  # fmt: skip
 
 
-def duration(text: str) -> float:
-    """In seconds, of an option's value."""
+def duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """The callback of an option that takes a duration: in seconds; None where none was given."""
     try:
-        return Duration.parse(text).seconds
+        return None if text is None else Duration.parse(text).seconds
     except ValueError as error:
         raise click.BadParameter(said(error)) from error
 
 
-def _grace(text: str) -> float:
-    grace = duration(text)
-    if grace > LONGEST_GRACE:
+def _grace(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    grace = duration(context, parameter, text)
+    if grace is not None and grace > LONGEST_GRACE:
         raise click.BadParameter(f"expected at most {Duration(LONGEST_GRACE)}: without it a job goes on to its end")
     return grace
 

@@ -159,7 +159,7 @@ class LiveDisplay(QuietDisplay):
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
-        self._begun = {**self._begun, rank: begun[:_WIDEST]}
+        self._begun = {**self._begun, rank: begun[:_WIDEST]}  # another dict: rich's thread may be drawing this one
 
     def notice(self, text: str) -> None:
         self._print(text)

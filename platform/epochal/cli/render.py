@@ -62,7 +62,8 @@ def records(
     elif is_terminal(_out()):
         _rich_table(rows, columns, title, spare)
     else:
-        _lines(_out(), aligned([[_header(name) for name in columns], *_cells(rows, columns)]))
+        cells = ([_cell(row.get(name)) for name in columns] for row in rows)
+        _lines(_out(), aligned([[_header(name) for name in columns], *cells]))
 
 
 def document(mapping: Mapping[str, Any], output: Output = Output.TABLE) -> None:
@@ -163,6 +164,7 @@ def warning(content: str) -> None:
 
 def error(failure: EpochalError, output: Output = Output.TABLE) -> None:
     """Print an expected error on stderr: what happened, every problem of a spec, and what to do next."""
+    # By what they have, as `SpecError` is not imported: the help prints by this module too, and has to appear at once.
     found: tuple[Problem, ...] = getattr(failure, "problems", ())
     if output is Output.JSON:
         _lines(sys.stderr, [json.dumps({"error": _error_fields(failure, found)}, ensure_ascii=False)])
@@ -214,6 +216,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
+    # Exactly of these types: a member of an enum, which is text or a number too, goes as its `str`.
     finite = isinstance(value, float) and math.isfinite(value)
     return value if finite or value is None or type(value) in (bool, int, str) else str(value)
 
@@ -225,7 +228,7 @@ def _out() -> IO[str]:
 def _excerpt(line: str, number: int, column: int, width: int = 100) -> list[str]:
     """The source line and a caret below ``column``; of a long line the part around it."""
     start = max(0, column - width // 2) if len(line) > width else 0
-    shown = printable(line[start : start + width].replace("\t", " "))
+    shown = printable(line[start : start + width].replace("\t", " "))  # one column wide, as the caret counts
     caret = " " * (column - 1 - start) + _styled("^", "31", sys.stderr)
     return [f"{number:>5} | {shown}", f"{'':>5} | {caret}"]
 
@@ -246,10 +249,6 @@ def _error_fields(failure: EpochalError, found: tuple[Problem, ...]) -> dict[str
     from dataclasses import asdict
 
     return {**fields, "problems": [plain(asdict(problem)) for problem in found]}
-
-
-def _cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[str]]:
-    return [[_cell(row.get(name)) for name in columns] for row in rows]
 
 
 def _header(column: str) -> str:

@@ -58,10 +58,11 @@ def best_facts(job: FullJob, trial: TrialRecord) -> dict[str, Any]:
 
 
 def columns(paths: Collection[str]) -> dict[str, str]:
-    """What was searched -> its name in a table: as little of the path's end as tells it from the others."""
+    """What was searched -> its name in a table: as little of the path's end as tells it from the others; the whole path
+    where another ends in that."""
+    ends = Counter(name for path in paths for name in _ends(path))
     return {
-        path: next(name for name in _ends(path) if name not in _KNOWN and sum(name in _ends(one) for one in paths) == 1)
-        for path in paths
+        path: next((name for name in _ends(path) if name not in _KNOWN and ends[name] == 1), path) for path in paths
     }
 
 

@@ -50,7 +50,7 @@ def find_address(
     if server is not None or (not context and environ.get(SERVER_VARIABLE)):
         url = checked_url(environ[SERVER_VARIABLE] if server is None else server)
         token = _token_of(environ) or _token_of_context(url, place)
-        if token is None and stays_here(url) and url == local_server(place):
+        if token is None and stays_here(url) and url == local_server(place):  # to no other, whatever the file says
             token = read_token(place.token)
         return Address(url, token, named_by)
     config = Config.load(place.config)
@@ -97,11 +97,11 @@ def local_server(home: Home) -> str | None:
         runs = [one for one in stored["services"] if one["name"] == "server" and one.get("state") != "stopped"]
         return next((str(one["url"]) for one in runs if one.get("url")), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return None  # of another version, or damaged: `find_address` then says that no server is known
 
 
 def _token_of_context(server: str, place: Home) -> str | None:
     config = Config.load(place.config)
     found = [one for one in config.contexts.values() if one.server == server and one.token]
-    current = [one for one in found if one.name == config.current]
+    current = [one for one in found if one.name == config.current]  # several may be of one server, as other users
     return next((one.token for one in [*current, *found]), None)

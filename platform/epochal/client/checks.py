@@ -53,12 +53,13 @@ def _wrong_with(server: str) -> tuple[str, str] | None:
 def _wrong_with_host(server: str) -> tuple[str, str] | None:
     try:
         parts = urlsplit(server)
+        # `parts.port` takes 0 and an empty one, and does not say what was wrong with others.
         host, port = parts.hostname, parts.netloc.rpartition("@")[2].rpartition("]")[2].rpartition(":")
-        if port[1] and not (port[2].isdecimal() and 0 < int(port[2][:6]) < 2**16):
+        if port[1] and not (port[2].isdecimal() and 0 < int(port[2][:6]) < 2**16):  # int() refuses thousands of digits
             return "a port is a number from 1 to 65535", _SUCH_AS
         if not host:
             return "it names no host", _SUCH_AS
-        httpx.URL(server)
+        httpx.URL(server)  # refuses what urlsplit lets pass, such as a host that IDNA has no form for
     except (ValueError, httpx.InvalidURL):
         return "no host can be called that", _SUCH_AS
     return None

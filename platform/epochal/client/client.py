@@ -133,6 +133,7 @@ class Client(JobCalls, SweepCalls):
         self._upload(submission)
         body = submission.document(key or f"auto-{uuid.uuid4().hex}")
         answer = self._http.json(Request("POST", "/jobs", body=body, repeatable=True))
+        # Under a key of this call's own a job that was there is this call's, whose first answer got lost.
         created = key is None or bool(answer["created"])
         return Submitted(FullJob.from_dict(answer["job"]), created, answer["same_as"])
 

@@ -52,7 +52,7 @@ class Config:
         """
         try:
             with path.open(encoding="utf-8") as file:
-                mode = os.fstat(file.fileno()).st_mode
+                mode = os.fstat(file.fileno()).st_mode  # of what is read, also where another file takes its place
                 stored = yaml.safe_load(file) or {}
         except FileNotFoundError:
             return cls()

@@ -6,7 +6,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -35,7 +35,7 @@ from epochal.redaction import named, said, without_credentials
 
 API = "/api/v1"
 MAX_WAIT = 30.0
-"""The longest that the server keeps a question open, in seconds."""
+"""The longest that the server keeps a question open, in seconds; it refuses to keep one longer."""
 
 _CONNECT_SECONDS = 5.0
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
@@ -120,7 +120,7 @@ class Http:
         try:
             return self._sent(request)
         except EpochalError as error:
-            if self._is_known:
+            if self._is_known:  # Epochal does answer there, so there is nothing to find out by more requests
                 raise
             raise explained(error, self.server) from error.__cause__
 
@@ -134,6 +134,7 @@ class Http:
                 return self._answered(response, request.answers)
             except UnreachableError as error:
                 failures += 1
+                # A request that got no answer may have been carried out, unless no connection was made for it.
                 sent = not isinstance(error.__cause__, _NEVER_SENT)
                 pause = pause_after(failures)
                 if (sent and not request.can_repeat) or time.monotonic() + pause > until:
@@ -158,18 +159,19 @@ class Http:
             UnreachableError: no answer, or it was broken off.
             EpochalError: the error that the server tells.
         """
+        # `wait` is no parameter of a stream: the timeout of httpx counts for each read, and so between two lines.
         with self._mapped():
             response = self._http.send(self._built(replace(request, wait=0.0), request.wait), stream=True)
         with closing(response), self._mapped():
             if not response.is_success:
-                response.read()
+                response.read()  # the error is in the body, of which httpx has nothing yet
             self._answered(response, request.answers)
             for line in response.iter_lines():
                 if line:
                     yield self._parsed(line)
 
     def _built(self, request: Request, pause: float) -> httpx.Request:
-        if self._is_closed:
+        if self._is_closed:  # httpx raises a bare RuntimeError
             raise UsageError("this client was closed", "make another: Client()")
         query = {name: value for name, value in request.query.items() if value is not None}
         if request.wait:
@@ -191,7 +193,7 @@ class Http:
             raise foreign(error, self.server) from error
 
     def _answered(self, response: httpx.Response, answers: frozenset[int]) -> httpx.Response:
-        with suppress(KeyError, ValueError):
+        with suppress(KeyError, ValueError):  # some proxy's answer without a date
             self._clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         if response.is_success or response.status_code in answers:
             return response
@@ -255,11 +257,11 @@ def _by_status(response: httpx.Response, server: str) -> EpochalError:
     """What a status alone says: the answer of a proxy, or of no Epochal server."""
     asked = f"{response.request.method} {response.request.url.path}"
     said = f"{server} answered {response.status_code} {response.reason_phrase} to {asked}".replace("  ", " ")
-    kinds: dict[int, Callable[[], EpochalError]] = {
-        HTTPStatus.UNAUTHORIZED: lambda: AuthError(said, LOGIN),
-        HTTPStatus.FORBIDDEN: lambda: ForbiddenError(said),
-        HTTPStatus.CONFLICT: lambda: ConflictError(said),
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: lambda: TooLargeError(said),
+    kinds: dict[int, EpochalError] = {
+        HTTPStatus.UNAUTHORIZED: AuthError(said, LOGIN),
+        HTTPStatus.FORBIDDEN: ForbiddenError(said),
+        HTTPStatus.CONFLICT: ConflictError(said),
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLargeError(said),
     }
     # Of ours, even a bug has a document, and so has what is not there.
     away = response.status_code >= 500 or response.status_code == HTTPStatus.NOT_FOUND or response.is_redirect
@@ -268,4 +270,4 @@ def _by_status(response: httpx.Response, server: str) -> EpochalError:
         there = without_credentials(re.split(r"[?#]", response.headers.get("Location", "nowhere"))[0])
         hint = f"where that is the server's own address, name it as --server: {there.partition(API)[0]}"
         other = UnreachableError(f"{said}, and sends on to {there}", hint)
-    return kinds.get(response.status_code, lambda: other)()
+    return kinds.get(response.status_code, other)

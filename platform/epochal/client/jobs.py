@@ -23,6 +23,7 @@ from epochal.tracking.pages import page_of
 LONGEST_QUEUE = 10_000
 _PAGE = 100
 _MOMENT = 0.1
+"""Seconds: not 0, which ``_patiently`` takes for nobody who follows. What waits for events is the stream."""
 _OUTAGE_SECONDS = 600.0
 """How long following goes on asking a server that does not answer."""
 
@@ -84,6 +85,7 @@ class JobCalls:
         while len(found) < limit:
             page = self._http.get("/jobs", {**query, "limit": min(_PAGE, limit - len(found)), "before": before})
             found += [Job.from_dict(job) for job in page["jobs"]]
+            # An older server does not count them.
             found.total = page.get("total") or max(found.total, len(found))
             before = page["next"]
             if before is None:
@@ -99,6 +101,7 @@ class JobCalls:
 
         With ``follow``, goes on until the job has ended, over restarts of the server and breaks in the network.
         """
+        # By its id, as a name is of its newest job: another may be submitted under it meanwhile. So in ``logs``.
         identity = self.job(ref).id if follow else ref
         while True:
             # Where a stream was broken off, this is what waits for the server, and says that it is away.
@@ -197,7 +200,8 @@ class JobCalls:
         Raises:
             ConflictError: it has not ended.
         """
-        return FullJob.from_dict(self._http.post(job_path(ref, "retry"), {"message": message}, False))
+        # Not repeatable, as each makes a job. Nor is ``resume``: a second time the job is not PAUSED any more.
+        return FullJob.from_dict(self._http.post(job_path(ref, "retry"), {"message": message}))
 
     def why(self, ref: str) -> Why:
         """Why a job waits, and the smallest change that would start it."""
@@ -209,7 +213,7 @@ class JobCalls:
         """
         answer = self._http.get("/queue", {"limit": min(limit, LONGEST_QUEUE)})
         found = Listed(QueueEntry.from_dict(entry) for entry in answer["queue"])
-        found.total = answer.get("total", len(found))
+        found.total = answer.get("total", len(found))  # an older server's has none
         return found
 
     def _ask(self, ref: str, verb: str, message: str, grace: Seconds | None = None, repeatable: bool = False) -> Job:
@@ -221,7 +225,7 @@ class JobCalls:
         request = Request("GET", path, query, wait=wait)
         if not wait:
             return self._http.json(request)
-        with suppress(UnreachableError):
+        with suppress(UnreachableError):  # a server that restarts is back before anybody has to be told
             return self._http.json(request)
         says = self._away.acquire(blocking=False)  # one of the threads that notice it
         try:

@@ -40,7 +40,7 @@ class OwnSweeps(Sweeps):
             settle_interrupted(own._ledger, home)  # one whose process died does not run
             with suppress(NotFoundError):
                 if own.job(ref).kind is JobKind.SWEEP:
-                    opened.pop_all()
+                    opened.pop_all()  # the caller closes it
                     return own
         return None
 

@@ -53,7 +53,8 @@ def _plain(value: Any, place: str, problems: list[Problem], depth: int) -> Any:
         if depth > _DEEPEST:
             raise _NotPlainError("it holds itself, or is nested too deep")
         if type(value) is str:
-            value.encode()
+            value.encode()  # half a character raises a ValueError here, where its place is known
+        # Exactly of these: a subclass of numpy's or an enum's goes through its row below.
         if type(value) in (str, int, float, bool, type(None)):
             return value
         if isinstance(value, Mapping):
@@ -108,6 +109,8 @@ def _model(value: Any) -> Any:
     return value.model_dump(exclude_unset=type(value).__module__.startswith("epochal."))
 
 
+# The order matters where a value is of two kinds: a member of a StrEnum is text too, a class has the attributes of its
+# instances (`tolist`, `model_dump`), numpy's scalars are numbers, pandas' times are dates, and text is a Sequence.
 _WAYS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
     (_is(Enum), attrgetter("value")),
     (_is(str), str.__str__),

@@ -25,9 +25,10 @@ from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Leas
 from epochal.names import in_path
 from epochal.urls import without_password
 
+# Short, as the agent tells again later what got no answer.
 _PATIENCE = Patience(answer=10.0, outage=0.5)
-_CODE_SECONDS = 120.0
-_LONGEST_NOTE = 20_000
+_CODE_SECONDS = 120.0  # but without its code a job cannot start at all
+_LONGEST_NOTE = 20_000  # the server refuses a longer one, and what was to be told would be lost
 _GAP = frozenset({409})
 _BATCH = 1000
 """Inputs, and trials, in one request."""
@@ -85,6 +86,7 @@ class RemoteLedger:
     def lease(self, agent: str, ttl: float, *, wait: float = 0.0, secret: str = "") -> Lease | None:
         """The next job for ``agent`` (``name/incarnation``); None where none came in ``wait`` s."""
         name, _, incarnation = agent.partition("/")
+        # With the same secret the server gives the same lease: that is what makes it safe to ask again.
         own = secret or secrets.token_urlsafe(32)
         path, body = f"/agents/{in_path('agent', name)}/lease", {"incarnation": incarnation, "ttl": ttl, "wait": wait}
         answer = self._http.json(Request("POST", path, body={**body, "secret": own}, wait=wait, repeatable=True))
@@ -149,7 +151,7 @@ class RemoteLedger:
         batches: list[tuple[Sequence[NewInput], Sequence[TrialRecord]]]
         batches = [(told[begin : begin + _BATCH], ()) for begin in range(0, len(told), _BATCH)]
         batches += [((), some) for some in _batches(changed)]
-        if len(batches) == 2 and told and changed:
+        if len(batches) == 2 and told and changed:  # nearly always: then both are one request, and one transaction
             batches = [(told, changed)]
         newest = after_seq
         for inputs, trials in batches:
@@ -202,7 +204,7 @@ class RemoteLedger:
         request = Request("POST", path, {"offset": offset}, shown, content=data, repeatable=True, answers=_GAP)
         response = self._http.send(request)
         answer = self._http.decoded(response)
-        if "next" not in answer:
+        if "next" not in answer:  # 409 is also said of a lease that is lost
             raise self._http.refusal(response)
         return int(answer["next"])
 

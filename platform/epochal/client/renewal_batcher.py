@@ -38,10 +38,10 @@ class RenewalBatcher:
         if together[0] is asked:  # the first one sends for all
             time.sleep(_GATHER_SECONDS)
             with self._lock:
-                del self._waiting[ttl]
+                del self._waiting[ttl]  # from here on nobody adds to `together`
             for begin in range(0, len(together), _MOST):
                 self._send(ttl, together[begin : begin + _MOST])
-        return asked[1].result()
+        return asked[1].result()  # in time: the request of the one who sends has a timeout
 
     def _send(self, ttl: float, together: Sequence[_Asked]) -> None:
         body = {"ttl": ttl, "leases": [lease for lease, _ in together]}

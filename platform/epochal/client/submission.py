@@ -99,7 +99,7 @@ def load(source: Source, overrides: str | Sequence[str] = ()) -> LoadedSpec:
     text = yaml.dump(written, Dumper=_Dumper, sort_keys=False)
     try:
         return load_text(text, Path.cwd() / "spec", changes, [check, check_sweep], shown="spec")
-    except SpecError as error:
+    except SpecError as error:  # its lines are those of a text that the user has never seen
         raise SpecError(error.source, error.unplaced()) from None
 
 

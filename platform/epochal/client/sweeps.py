@@ -116,7 +116,7 @@ class SweepCalls(Sweeps):
         return f"epochal resume {job.id}" if job.state is JobState.PAUSED else ""
 
 
-_LONGEST_NAME = 58
+_LONGEST_NAME = 58  # of 63 that a spec's name may have, less those of `-best`
 
 
 def trials_of(http: Http, ref: str, states: Collection[str] = ()) -> list[TrialRecord]:

@@ -11,6 +11,7 @@ from typing import Any
 from epochal.cluster.api import Api
 from epochal.cluster.api_errors import owners
 from epochal.cluster.kinds import Manifest, path_of
+from epochal.cluster.pod_template import PART_OF_LABEL
 from epochal.errors import ConflictError
 
 SCALER = "epochal-agent"
@@ -39,11 +40,29 @@ def apply(api: Api, objects: Sequence[Manifest], *, force: bool = False, dry_run
     Args:
         force: take fields over that somebody else has set.
         dry_run: the server checks and answers as if, and changes nothing.
+
+    Raises:
+        ConflictError: the cluster is part of something else, or somebody else has set a field; not with ``force``.
     """
+    if not force:
+        for ray_cluster in (one for one in objects if one["kind"] == "RayCluster"):
+            _refuse_another_s(api, ray_cluster)
     for one in objects:
         before, after = _apply_one(api, one, force, dry_run)
         what = "created" if before is None else "unchanged" if _plain(before) == _plain(after) else "changed"
         yield Applied(one["kind"], one["metadata"]["name"], what, after)
+
+
+def _refuse_another_s(api: Api, ray_cluster: Manifest) -> None:
+    """A second release with the cluster's name would end the jobs of the first one."""
+    before = api.find(path_of(ray_cluster))
+    theirs, ours = (one and one["metadata"].get("labels", {}).get(PART_OF_LABEL) for one in (before, ray_cluster))
+    if theirs and theirs != ours:
+        name = ray_cluster["metadata"]["name"]
+        message = f"the cluster {name} is part of {theirs}{f', and not of {ours}' if ours else ''}"
+        raise ConflictError(
+            message, "another name for this one (the chart's `cluster.name`), or --force, which takes it over"
+        )
 
 
 def with_sizes_of(manifest: Manifest, before: Manifest) -> Manifest:

@@ -48,9 +48,6 @@ def _groups(spec: ClusterSpec) -> Iterator[Problem]:
             yield Problem(f"{at}.name", f"expected names of their own, got {names[group.name]} groups {group.name!r}")
         if group.min > group.max:
             yield Problem(f"{at}.max", f"expected at least min ({group.min}), got {group.max}")
-        if group.cpus < 1:
-            hint = "Ray counts whole CPUs of a node; jobs may ask for parts of one"
-            yield Problem(f"{at}.cpus", f"expected at least 1, got {group.cpus:g}", hint=hint)
         if group.shared_memory >= group.memory:
             message = f"expected less than memory ({group.memory}), which it counts as, got {group.shared_memory}"
             yield Problem(f"{at}.shared_memory", message)

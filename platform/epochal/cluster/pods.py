@@ -29,6 +29,13 @@ _REMEDIES = (
     (re.compile("unbound immediate PersistentVolumeClaims"), "`kubectl describe pvc` says why there is no volume"),
     (re.compile("cannot be pulled"), "is that its name, and may the nodes pull it from there?"),
     (re.compile("exceeded quota"), "have it raised, or ask for less"),
+    (
+        re.compile("(maximum|minimum) .* usage per"),
+        "by a LimitRange of the namespace: keep to it, or have it changed",
+    ),
+    (re.compile("couldn't find key"), "the Secret has to have that key as well"),
+    (re.compile("killed for memory"), "let it have more memory"),
+    (re.compile(r"no node takes it: .* with (less than|too little) "), "ask for less, or add a node that has it"),
 )
 _LAST_LINES = 3
 

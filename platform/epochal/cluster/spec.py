@@ -90,7 +90,7 @@ class PodSize(Section):
     """What a pod reserves."""
 
     cpus: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 1.0
-    """CPUs; of a worker group also the most that a pod gets."""
+    """CPUs, and more where nobody else uses them."""
     memory: Bytes = Bytes(2 * 2**30)
     """Memory, which is also the most that it gets."""
 
@@ -116,6 +116,8 @@ class WorkerGroup(PodSize):
     """So many pods stay, also without work."""
     max: Annotated[int, Field(ge=1, le=10_000)] = 1
     """At most so many; beyond `min` they start for jobs that wait, and go after `idle`."""
+    cpus: Annotated[float, Field(ge=1, le=4096, allow_inf_nan=False)] = 1.0
+    """CPUs, which are also the most that a pod gets. Ray counts whole ones of a node; jobs may ask for parts of one."""
     memory: Bytes = Bytes(8 * 2**30)
     """Memory, that of `/dev/shm` included."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0

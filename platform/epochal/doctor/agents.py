@@ -35,11 +35,12 @@ def look(clock: Callable[[], float] = time.time) -> Iterator[Check]:
         address = find_address()
     except UnreachableError:
         return  # no server is known here
-    client, asked = Client(address.server, address.token), clock()
-    try:
-        found = client.agents()
-    except EpochalError as error:
-        yield warn("agents", f"{address.server} does not tell: {error.message}", error.hint or "ask who runs it")
-        return
-    yield server_clock(ahead(client.now(), asked, clock()))
+    with Client(address.server, address.token) as client:
+        asked = clock()
+        try:
+            found = client.agents()
+        except EpochalError as error:
+            yield warn("agents", f"{address.server} does not tell: {error.message}", error.hint or "ask who runs it")
+            return
+        yield server_clock(ahead(client.now(), asked, clock()))
     yield from agents(found)

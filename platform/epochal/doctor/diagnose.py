@@ -39,7 +39,7 @@ def _hardware(home: Home) -> Iterator[Check]:
 
 
 def _services(home: Home, tracking_uri: str) -> Iterator[Check]:
-    if installation.has_cluster_extra():
+    if installation.has_cluster_extra():  # a thin client has no services, nor what their modules import
         from epochal.doctor import services
 
         yield from services.look(home, tracking_uri)

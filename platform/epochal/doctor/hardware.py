@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epochal.doctor.check import Check, fail, graded, ok, warn
+from epochal.doctor.check import Check, Status, fail, graded, ok, warn
 from epochal.errors import some
 from epochal.redaction import said
 from epochal.units import Bytes
@@ -50,7 +50,7 @@ def disk(label: str, path: Path, free: int, total: int) -> Check:
     found = f"{Bytes(free).human()} free of {Bytes(total).human()} at {path}"
     advice = "free some space: checkpoints, logs and runs are written there"
     check = graded(f"disk ({label})", free, (GIB, 5 * GIB), found, advice)
-    if total and 1 - free / total > RAY_FULL and check == ok(check.name, found):
+    if total and 1 - free / total > RAY_FULL and check.status is Status.OK:
         return warn(check.name, found, f"Ray stops spilling objects to a disk more than {RAY_FULL:.0%} full")
     return check
 
@@ -189,6 +189,7 @@ def measured_gpus() -> Gpus:
     except pynvml.NVMLError_LibraryNotFound:
         return Gpus()
     except pynvml.NVMLError as error:
+        # The library without the driver is no fault: images with CUDA have it on machines without GPUs.
         loaded = Path("/proc/driver/nvidia").exists()
         return Gpus(problem=f"the NVIDIA driver does not answer: {said(error)}") if loaded else Gpus()
     try:
@@ -208,6 +209,7 @@ def mounted_as(path: Path, mounts: str) -> str:
     'nfs4'
     """
     fields = [line.split() for line in mounts.splitlines()]
+    # The kernel writes a space in a path as \040; of two mounts at one place the later covers the earlier.
     octal = re.compile(r"\\(\d{3})")
     places = {octal.sub(lambda found: chr(int(found[1], 8)), one[1]): one[2] for one in fields if len(one) > 2}
     here = path.absolute()

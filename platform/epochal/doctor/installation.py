@@ -99,6 +99,7 @@ def load(modules: tuple[str, ...] = IMPORTS) -> Loaded:
         child = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
         told = child.stdout
     except subprocess.TimeoutExpired as late:
+        # Bytes, although text was asked for: subprocess decodes only what has ended in time.
         told = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
     results = dict(_pairs(told))
     cuda = results.pop("cuda", "")

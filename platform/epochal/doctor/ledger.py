@@ -134,5 +134,5 @@ def _ask(ledger: Ledger) -> Iterator[Check]:
     overdue = {job.id for job in ledger.overdue()}
     yield lost_leases([job.id for job in ledger.jobs(ACTIVE) if job.id in overdue or is_dead(job.owner or "")])
     yield paused([job.id for job in ledger.jobs([JobState.PAUSED])])
-    newest = ledger.jobs(limit=100)
+    newest = ledger.jobs(limit=100)  # a clock that was set back shows in them
     yield ledger_clock(max((job.updated_at for job in newest), default=None), ledger.now())

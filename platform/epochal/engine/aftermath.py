@@ -34,7 +34,9 @@ def watch(folder: Path) -> Iterator[dict[str, str]]:
     """Gives the variables that the private Ray's processes have to inherit; ``folder`` is its own."""
     mark = uuid.uuid4().hex
     command = [sys.executable, "-I", "-S", __file__, mark, str(folder)]
+    # Without a mark: where this driver runs below another private Ray, the watcher of that one would end this one.
     environment = {name: value for name, value in os.environ.items() if name != MARK}
+    # A session of its own: whoever kills the agent's process group (`local.service`) leaves it its work.
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment) as watcher:
         try:
             yield {MARK: mark}
@@ -43,6 +45,7 @@ def watch(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _wait_and_end(mark: str, folder: str) -> None:
+    # It has to outlive the driver, also where a shutdown signals everyone at once.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.buffer.read() == _ENDED:

@@ -9,12 +9,13 @@ from typing import Any
 from epochal.engine.code import Package
 from epochal.errors import CapacityError
 from epochal.ledger import capacity
-from epochal.ledger.capacity import Demand, Node, amounts, room
+from epochal.ledger.capacity import Demand, Group, Node, amounts, room
 from epochal.spec.environment import is_read_at_start
 
 __all__ = [
     "Demand",
     "GangRequest",
+    "Group",
     "Node",
     "check_possible",
     "does_not_fit_now",
@@ -82,24 +83,29 @@ def fit(nodes: Sequence[Node], request: GangRequest) -> int:
     return capacity.fit(nodes, request.demand)
 
 
-def check_possible(nodes: Sequence[Node], request: GangRequest) -> None:
-    """Refuse what would not fit even on idle nodes.
+def check_possible(nodes: Sequence[Node], request: GangRequest, groups: Sequence[Group] = ()) -> None:
+    """Refuse what would not fit even on idle nodes, those included that ``groups`` could come to have.
 
     Raises:
         CapacityError: naming the biggest node and the smallest change that would fit.
     """
-    if not nodes:
+    if not nodes and not groups:
         raise CapacityError("the cluster has no nodes", "add one, or wait until one has joined")
-    if not capacity.fits_ever(nodes, request.demand):
-        message = capacity.never_fits(nodes, request.demand)
+    if not capacity.fits_ever(nodes, request.demand, groups):
+        message = capacity.never_fits(nodes, request.demand, groups)
         change = capacity.smallest_change([replace(node, available=node.total) for node in nodes], request.demand)
         raise CapacityError(message, f"{change} would fit" if change else "ask for less of one resource")
 
 
-def does_not_fit_now(nodes: Sequence[Node], request: GangRequest, seconds: float) -> CapacityError:
-    """The error of a request for which there was no room within ``seconds``."""
+def does_not_fit_now(
+    nodes: Sequence[Node], request: GangRequest, seconds: float, groups: Sequence[Group] = ()
+) -> CapacityError:
+    """The error of a request for which there was no room within ``seconds``; nodes of ``groups`` may be coming."""
     free = {name: sum(node.available.get(name, 0.0) for node in nodes) for name in request.bundle}
     message = f"no room for {request} within {seconds:g} s: {amounts(free)} free on the whole cluster"
+    if coming := [capacity.started(group) for group in groups if len(group.nodes) < group.asked]:
+        message += f", and nodes are being started: {'; '.join(coming)}"
+        return CapacityError(message, "it starts once they have joined", permanent=False)
     return CapacityError(message, "wait for other jobs to end, stop one, or ask for less", permanent=False)
 
 

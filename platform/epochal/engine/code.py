@@ -35,6 +35,7 @@ _DRIVE = re.compile("[A-Za-z]:")
 _LEAVE_OUT = "add data and weights to code.exclude or .gitignore; they belong in a dataset or in the storage root"
 _RENAME = "rename them, or leave them out with code.exclude"
 _MAX_DIRECTORY = 8 * 2**20
+# Of the zip format: an entry of the directory without its name; the record at the end, with the longest comment.
 _ENTRY_BYTES = 46
 _LONGEST_END = 2**16 + 22
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -50,6 +51,7 @@ _SECRETS = GitIgnoreSpec.from_lines([
     ".env", ".env.*", "!.env.example", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.p12", "*.key",
     ".netrc", ".pypirc", ".aws/", ".ssh/", ".kube/", "credentials.json", "service-account*.json",
 ])  # fmt: skip
+# The first that zip can say. When a file was changed is not in its digest, and not in the package.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -228,6 +230,7 @@ def _walk(folder: Path, root: Path, rules: list[tuple[str, GitIgnoreSpec]]) -> I
         name = path.relative_to(root).as_posix() + ("/" if is_folder else "")
         if any(name.startswith(below) and spec.match_file(name[len(below) :]) for below, spec in rules):
             continue
+        # A virtual environment may have any name.
         if is_folder and not (path / "pyvenv.cfg").exists():
             yield from _walk(path, root, rules)
         elif not is_folder and _is_shippable(path):
@@ -321,6 +324,7 @@ def _check_directory(package: IO[bytes]) -> None:
     package.seek(max(0, size - _LONGEST_END))
     end = package.read()
     at = end.rfind(b"PK\x05\x06")
+    # Where the locator of zip64 comes before it, `zipfile` believes that one, whatever the size here is.
     if at < 0 or len(end) < at + 22 or end[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
         raise CodeError("the code package sent is not a zip file, or one of a kind that is refused (zip64)")
     if int.from_bytes(end[at + 12 : at + 16], "little") > _MAX_DIRECTORY:

@@ -69,6 +69,7 @@ class Connection:
         """Have Ray place nothing more on a node that is to go. False: something is on it after all, and it stays."""
         worker: Any = ray._private.worker.global_worker
         try:
+            # With this reason Ray refuses where the node is busy; "preemption", the other one, it never refuses.
             accepted, _ = worker.gcs_client.drain_node(node_id, DRAIN_NODE_REASON_IDLE_TERMINATION, "no work", 0)
         except RpcError as error:
             raise UnreachableError(
@@ -98,6 +99,7 @@ class Connection:
 
     def reaches(self, node_id: str) -> bool:
         """Whether that node's system answers at all, on its raylet's port. Takes up to a second, and needs no Ray."""
+        # None, where Ray does not know the node: there is nothing to ask, so nothing is said against it.
         return self._knock_at(node_id) in (None, 0, errno.ECONNREFUSED)
 
     def trouble_at(self, node_id: str) -> str:
@@ -189,6 +191,7 @@ def ensure_token(path: Path) -> Path:
 
 
 def _variables(address: str | None, token_path: Path, tells_metrics: bool) -> dict[str, str | None]:
+    # Without an address `ray.init` would join the cluster that RAY_ADDRESS names.
     variables: dict[str, str | None] = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": None}
     own_token = address is None or not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if own_token:

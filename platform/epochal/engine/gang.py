@@ -85,6 +85,7 @@ class Stop:
         with self._lock:
             self._listeners.append(listener)
         try:
+            # A request made at this very moment calls it twice, which listeners have to stand.
             if self._requested:
                 requested()
             if self._killed:
@@ -134,6 +135,7 @@ class Gang:
         marker.parent.mkdir(parents=True, exist_ok=True)
         group = self.seats[0].group
         ranks = Ranks(self.place.request, group, self.place.connection.node_id)
+        # A process that is done takes a moment to end: it is waited for when the room is given back, not before.
         self.place.before_closing(group, ranks.await_exit)
         assignments = [
             Assignment(
@@ -201,6 +203,7 @@ class _Flight:
                     yield event
                     done += isinstance(event, Done)
                 if self._ranks.started.issuperset(everyone):
+                    # While a claim lasts the pool makes no new processes.
                     claim.close()
                 self._watch()
                 if self._stop.killed:
@@ -278,6 +281,7 @@ class _Flight:
         for node, (rank, heard) in silent.items():
             if connection.reaches(node):
                 self._unreached.pop(node, None)
+            # If this machine does not reach the GCS either, it is this one that is cut off.
             elif now - self._unreached.setdefault(node, now) >= GONE_SECONDS and not connection.lost():
                 self._ranks.forget(node)
                 self._place.lose_node(node)

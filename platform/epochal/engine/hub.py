@@ -37,6 +37,7 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(OSError):
+            # Closing it does not wake the thread that waits in `accept`.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -84,6 +85,7 @@ def reach(address: tuple[str, int], key: str, caller: int) -> Connection:
         OSError, EOFError, AuthenticationError: the driver is not there, or does not let this one in.
     """
     reached = socket.create_connection(address, timeout=_HANDSHAKE_SECONDS)
+    # A socket with a timeout has a descriptor that does not block, and `Connection` fails where there is nothing yet.
     reached.settimeout(None)
     reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection = Connection(reached.detach())

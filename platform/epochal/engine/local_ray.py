@@ -70,6 +70,7 @@ class LeanNode(ray_node.Node):
         tells_metrics = bool(self.metrics_export_port)
         for service in (METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME, DASHBOARD_AGENT_LISTEN_PORT_NAME):
             if not tells_metrics:
+                # In place of the agent, which is not started: the raylet waits until these are written.
                 persist_port(self._session_dir, self._node_id, service, _NOT_IN_USE)
         agent_command = _in_the_background if tells_metrics else _agent_command
         with (

@@ -14,6 +14,7 @@ READ_BYTES = 16 * 1024
 """Streamed at a time; of what came in between, the newest is shown and the rest is in the file."""
 
 CHUNK_BYTES = 512 * 1024
+"""Shipped with one request."""
 
 
 class LogTail:
@@ -37,9 +38,11 @@ class LogTail:
         return lines, shown(rest) if had_begun and not newline else ""
 
     def _new(self) -> str:
-        end = _end_of(self._path)
-        skipped = max(0, end - self._at - READ_BYTES)
-        data = read_from(self._path, self._at + skipped, READ_BYTES)
+        try:
+            skipped = max(0, _end_of(self._path) - self._at - READ_BYTES)
+            data = read_from(self._path, self._at + skipped, READ_BYTES)
+        except OSError:  # the storage is away for a moment: no training ends for what it shows
+            return ""
         if not data:
             return ""
         self._at += skipped + len(data)

@@ -19,6 +19,7 @@ _Table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
 def reap() -> list[str]:
     """Remove the groups of dead drivers that gangs were placed in; their names."""
     state: Any = ray._private.state.state
+    # From the GCS's own tables: the public one does not say which driver a group belongs to.
     accessor = state._connect_and_get_accessor()
     found = [_Table.FromString(row) for row in accessor.get_placement_group_table()]
     dead = _dead_drivers(accessor)

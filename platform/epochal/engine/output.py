@@ -34,6 +34,7 @@ class Output:
 
     def __init__(self, path: Path, secrets: Sequence[str] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Where this fails, it fails here: what the relay itself says goes nowhere.
         path.open("ab").close()
         self._source, drain = os.pipe()
         with suppress(AttributeError, OSError):  # Linux; a user has so many larger pipes
@@ -72,6 +73,7 @@ class Output:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=(self._source,),
+            # A signal to the worker's process group leaves the relay the last words.
             start_new_session=True,
         )
         pipes = (self._relay.stdin, self._relay.stdout)

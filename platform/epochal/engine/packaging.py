@@ -24,6 +24,7 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
 
     It is built anew, because the trained one was wrapped, or sharded among the workers.
     """
+    # Tracing a large model may take minutes: the watchdog allows this phase more than the others.
     context.control.tick("export", 0)
     samples, info = example.read(context.folder)
     model = build_model(JobSpec.from_stored(dict(spec)).model, info)

@@ -13,7 +13,7 @@ from typing import Any
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from epochal.engine.capacity import GangRequest, check_possible, does_not_fit_now, fit, not_placed
+from epochal.engine.capacity import GangRequest, Group, check_possible, does_not_fit_now, fit, not_placed
 from epochal.engine.connection import Connection
 
 __all__ = ["GangRequest", "Place", "Seat", "reserve"]
@@ -41,11 +41,16 @@ class Seat:
 
 
 def reserve(
-    connection: Connection, request: GangRequest, timeout: float, given_up: Callable[[], bool] = lambda: False
+    connection: Connection,
+    request: GangRequest,
+    timeout: float,
+    given_up: Callable[[], bool] = lambda: False,
+    groups: Callable[[], Sequence[Group]] = tuple,
 ) -> Place:
     """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
 
-    ``timeout`` is in seconds. Once the room is ``given_up`` nobody waits for it any longer.
+    ``timeout`` is in seconds. Once the room is ``given_up`` nobody waits for it any longer. ``groups`` tells of which
+    the cluster could have more nodes.
 
     Raises:
         CapacityError: the workers can never fit, or did not within the timeout.
@@ -53,16 +58,17 @@ def reserve(
     deadline = time.monotonic() + timeout
     while True:
         nodes = connection.nodes()
-        check_possible(nodes, request)
+        more = [group.among(nodes) for group in groups()]
+        check_possible(nodes, request, more)
         # Asking only once there is room: a group that is refused is looked at again much later.
         if (workers := fit(nodes, request)) and (
-            groups := _created(connection, request, workers, _CREATE_SECONDS, given_up)
+            created := _created(connection, request, workers, _CREATE_SECONDS, given_up)
         ):
-            return Place(connection, request, groups, request.step or workers)
+            return Place(connection, request, created, request.step or workers)
         if time.monotonic() >= deadline or given_up():
             nodes = connection.nodes() if workers else nodes
             still = workers and fit(nodes, request)
-            raise not_placed(request, _CREATE_SECONDS) if still else does_not_fit_now(nodes, request, timeout)
+            raise not_placed(request, _CREATE_SECONDS) if still else does_not_fit_now(nodes, request, timeout, more)
         time.sleep(0.02)
 
 
@@ -77,6 +83,7 @@ def _created(
     least have room after all."""
     each = request.step or workers
     groups: list[PlacementGroup] = [
+        # Ray refuses a second group of one name, and that of the attempt before may still be on its way out.
         placement_group(
             [request.bundle] * each, strategy="PACK", name=f"{GROUP_PREFIX}{request.job}:{uuid.uuid4().hex[:8]}"
         )

@@ -110,7 +110,7 @@ def connect_from(address: str) -> None:
 
 def created(process: psutil.Process) -> float:
     """When it started, in seconds since the system did: unlike the time of day, nobody who sets the clock moves it."""
-    return round(process.create_time() - psutil.boot_time(), 2)
+    return round(process.create_time() - psutil.boot_time(), 2)  # the kernel counts in hundredths
 
 
 def kill_tree(pid: int, started: float) -> bool:

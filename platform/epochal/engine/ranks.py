@@ -115,7 +115,7 @@ class Ranks:
         """
         for rank, stream in self._streams.items():
             if rank not in self._started:
-                ray.cancel(stream, force=True)
+                ray.cancel(stream, force=True)  # its process is not known
         killed = [worker for rank, worker in self._started.items() if rank not in self._done]
         self._sigkill(killed)
         deadline = time.monotonic() + _GONE_SECONDS

@@ -215,6 +215,7 @@ def _read(source: int, whole: bool) -> bytes:
 def main() -> None:
     """``relay.py SOURCE LOG WORKER SECRET...``: descriptor, path, process id, and names of variables."""
     source, path, worker, *secrets = sys.argv[1:]
+    # It has to outlive the worker, whose last words it has, also where a shutdown signals everyone at once.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):

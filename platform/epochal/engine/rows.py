@@ -6,6 +6,7 @@ import re
 
 from epochal.terminal import shown
 
+# `CSI n A` and `F` go up by n lines, `B` and `E` down; `F` and `E` to their beginning. `CSI K` clears the rest of one.
 _UP = re.compile(rb"\x1b\[(\d*)([AF])")
 _TOKENS = re.compile(rb"(?P<moves>[\r\n])|\x1b\[(?P<count>\d*)(?P<verb>[ABEF])|(?P<text>[^\r\n\x1b]+|\x1b)")
 _BEGUN = re.compile(rb"\x1b(\[\d*)?\Z")

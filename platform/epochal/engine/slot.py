@@ -108,6 +108,7 @@ class _Kept:
     def __init__(self, attempt: Attempt, number: int, seats: list[Seat]) -> None:
         self._attempt = attempt
         self._number = number
+        # The slots of a sweep have as many seats each.
         self._first_worker = number * len(seats)
         self._caller = attempt.hub.caller()
         self._gang = Gang(attempt.place, attempt.stop, attempt.limits, seats, self._first_worker)
@@ -134,7 +135,7 @@ class _Kept:
         told: list[Done | Failed | None] = []
         sent = {"segments": [asdict(segment) for segment in segments], "number": number}
         if self._connection is not None and self._send(sent):
-            for early in [one for one in self._ending if one[0] == number]:  # while it was being sent
+            for early in [one for one in self._ending if one[0] == number]:  # asked for before there was a connection
                 self._send({"stop": number, "trial": early[1]})
             with suppress(OSError, EOFError):
                 while len(told) < len(segments) and not self._over.is_set():
@@ -159,7 +160,7 @@ class _Kept:
         """Have the workers end by themselves; kill those that do not."""
         self._send({"end": True})
         self._over.wait(0.0 if self._failed else _END_SECONDS)
-        self._closing.set()
+        self._closing.set()  # heeded with the gang's next event, of which there is one a second
         self._thread.join(_END_SECONDS)
         if self._connection is not None:
             self._connection.close()

@@ -10,9 +10,9 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,8 +62,11 @@ def serve(payload: TrialsPayload, context: WorkerContext) -> dict[str, Any]:
     trials, trained = _Trials(payload, context), 0
     with ExitStack() as stack:
         if context.worker.local_rank == 0:
+            # Its axis is seconds: the steps of one trial do not follow those of another.
             stack.enter_context(sampler(context, step=lambda: int(time.monotonic() - began)))
-        orders = stack.enter_context(_orders(payload, context)) if context.worker.is_first else None
+        orders: _Orders | None = None
+        if context.worker.is_first:
+            orders = _Orders(stack.enter_context(reach(payload.hub, payload.key, payload.caller)))
         stack.enter_context(join(context.worker, context.rendezvous, context.store))
         while (message := _next(orders, context)) is not None:
             context.control.begin()
@@ -107,15 +110,6 @@ class _Orders:
                 self._messages.put(message)
 
 
-@contextmanager
-def _orders(payload: TrialsPayload, context: WorkerContext) -> Iterator[_Orders]:
-    connection = reach(payload.hub, payload.key, payload.caller)
-    try:
-        yield _Orders(connection)
-    finally:
-        connection.close()
-
-
 def _next(orders: _Orders | None, context: WorkerContext) -> _Message | None:
     """The next segment, the same on every worker; None where there are no more."""
     while not context.control.stop_requested():
@@ -134,6 +128,7 @@ def _shared(message: _Message | None, context: WorkerContext) -> _Message:
         assert message is not None
         return message
     box = [message]
+    # On the CPU, by gloo: NCCL would keep the GPUs busy with waiting.
     dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     assert box[0] is not None
     return box[0]
@@ -238,6 +233,7 @@ class _Trials:
         worker = self._context.worker
         try:
             if isinstance(outcome, Exception):
+                # Raised, since `trace` formats the exception that is being handled.
                 raise outcome
             if worker.is_first and outcome.weights is not None:
                 keep_example(member.setup, member.folder)
@@ -249,6 +245,7 @@ class _Trials:
         worker = self._context.worker
         if worker.world_size > 1 and not isinstance(error, NonFiniteError):
             raise error
+        # An answer goes through the hub, and so past `ranks.run`, which redacts all else.
         told = redacted(of_exception(worker.rank, error, trace()), Redactor.of_variables(tuple(spec.secrets)))
         assert isinstance(told, Failed)
         return told

@@ -82,7 +82,7 @@ class WarmPool:
         self._filling = False
         self._claims = 0
         self._closed = False
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition()
         self._releasing = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -181,6 +181,7 @@ class WarmPool:
             return
         self._due = time.monotonic() + delay
         self._policy = policy
+        # At once, not when the thread comes to it: a claim made meanwhile waits for these processes.
         self._filling = self._filling or delay == 0.0
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="warm-pool", daemon=True)
@@ -213,6 +214,7 @@ class WarmPool:
                 self._due, self._policy = time.monotonic() + LOOK_SECONDS, _BESIDE_A_JOB
             while not self._closed:
                 wait = self._due - time.monotonic()
+                # A claim may be waiting for the very round that is due.
                 if wait <= 0 and (not self._claims or self._filling):
                     self._due, self._filling = None, not self._policy.gentle
                     return self._policy

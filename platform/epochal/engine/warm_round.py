@@ -111,14 +111,11 @@ def _load(modules: tuple[str, ...], policy: WarmUpPolicy, loaded: threading.Even
     with process.warming_up:
         if not process.taken.is_set():
             with process.made_to_stay():
-                _call(WARM_UP)
+                warm_up: Any = resolve(WARM_UP)
+                warm_up()
 
 
-def _call(target: str) -> None:
-    function: Any = resolve(target)
-    function()
-
-
+# The process is to stay, unlike one that has run `ranks.run`.
 _HOLD = ray.remote(num_cpus=0, max_retries=0, max_calls=0, num_returns="streaming")(hold)
 
 

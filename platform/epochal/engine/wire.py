@@ -21,8 +21,8 @@ _KINDS: dict[str, TypeAdapter[Event]] = {
     kind.__name__: TypeAdapter(kind) for kind in (Started, Heartbeat, Reported, Log, Done, Failed)
 }
 _BYTES = b"RAW"
-_RAISED = {ErrorType.Value("TASK_EXECUTION_EXCEPTION"), ErrorType.Value("ACTOR_DIED")}
 _CANCELLED = ErrorType.Value("TASK_CANCELLED")
+_RAISED = {ErrorType.Value("TASK_EXECUTION_EXCEPTION"), ErrorType.Value("ACTOR_DIED")}
 """These ends of a task come with an exception of the worker's, or may."""
 
 
@@ -80,6 +80,7 @@ def receive_bytes(stream: Any) -> bytes | None:
         raise ray.exceptions.TaskCancelledError
     if int(kind) in _RAISED:
         raise ray.exceptions.UserCodeException(_text_of(worker.get_serialization_context(), data, metadata))
+    # Any other error has been put there by Ray itself, and is raised by this.
     ray.get(reference)
     return None
 

@@ -85,7 +85,8 @@ class WorkerControl:
         now = time.monotonic()
         if not self._stop and now - self._looked >= _STOP_POLL_SECONDS:
             self._looked = now
-            self._stop = self._marker.exists()
+            with suppress(OSError):  # the storage is away for a moment
+                self._stop = self._marker.exists()
         return self._stop
 
     def begin(self) -> None:
@@ -122,6 +123,7 @@ def work(assignment: Assignment, store_address: tuple[str, int] | None) -> Itera
             rendezvous, store = stack.enter_context(serve(host, assignment.world_size, assignment.setup_seconds))
         else:
             rendezvous = Rendezvous(*store_address, assignment.setup_seconds)
+        # Ray lets the process see its own GPU alone.
         device = torch.device("cuda", 0) if assignment.request.gpus else torch.device("cpu")
         node_id = ray.get_runtime_context().get_node_id()
         created, relay = (process.created(psutil.Process(pid)) for pid in (os.getpid(), output.pid))
@@ -154,7 +156,7 @@ def _become(assignment: Assignment, host: str) -> Output:
     process.connect_from(host)
     # Else CUDA counts the fastest first, and Ray as NVML does.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ.update(assignment.request.env)
+    os.environ.update(assignment.request.env)  # last: the job may have it otherwise
     return output
 
 
@@ -197,6 +199,7 @@ def _alone(assignment: Assignment) -> Iterator[None]:
 def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], events: queue.SimpleQueue[Event]) -> None:
     rank = assignment.rank
     killed = process.killed_for_memory()
+    # A warm-up that has begun in this process is waited for: both change all of it.
     with process.warming_up:
         pass
 
@@ -214,8 +217,10 @@ def _train(assignment: Assignment, context: WorkerContext, gpus: list[str], even
             with process.made_to_stay():
                 function: Any = resolve(assignment.target)
             with _alone(assignment):
+                # What is no JSON is the target's fault, and is told as such here; `wire.encode` is too late for that.
                 result = json.loads(json.dumps(function(assignment.payload, context)))
             events.put(Done(rank, result))
+    # SystemExit too: a thread that ends by it ends without a word.
     except BaseException as error:
         fail(error, trace())
 
@@ -246,6 +251,7 @@ def _pass_on(
         now = time.monotonic()
         last = isinstance(event, Done | Failed)
         if last:
+            # The last words come before the event that ends the stream.
             output.flush()
         if last or now - beat >= HEARTBEAT_SECONDS:
             before, (text, begun) = begun, tail.read(final=last)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, insert, select, update
 
 from epochal.errors import ConflictError, UsageError
 from epochal.ledger.capacity import Group, Node
@@ -59,6 +60,10 @@ class AgentRegister:
             "detail": dict(detail),
             "storage": storage,
         }
+        seen = {"agent": name, "this": incarnation, **told}
+        with self._database.write_once() as connection:
+            if row := connection.execute(_SEEN, seen).first():
+                return to_agent(row)
         with self._database.write() as connection:
             known = _known(connection, name)
             if known is None or known.incarnation != incarnation:
@@ -71,7 +76,7 @@ class AgentRegister:
                     this = update(agents).where(agents.c.name == name)
                     connection.execute(this.values({**new, "replaced": replaced}))
                 _end_leases_of_former(connection, name, incarnation)
-            return to_agent(connection.execute(_SEEN, {"agent": name, **told}).one())
+            return to_agent(connection.execute(_SEEN, seen).one())
 
     def agents(self) -> list[AgentInfo]:
         """Those that were heard of within the last day, by name."""
@@ -84,24 +89,25 @@ def all_agents(connection: Connection) -> list[AgentInfo]:
     return [to_agent(row) for row in connection.execute(select(agents, _alive()).where(recent).order_by(agents.c.name))]
 
 
-def agent_of(connection: Connection, owner: str) -> AgentInfo | None:
-    """The agent that leases as ``owner`` (``name/incarnation``); None if its heartbeats are not known.
+def agent_row(connection: Connection, owner: str, query: Select[Any], asked: Mapping[str, Any]) -> Row[Any] | None:
+    """The row by ``query``, ``AGENT`` perhaps with more columns, of the agent that leases as ``owner``
+    (``name/incarnation``); None if its heartbeats are not known.
 
     Raises:
         ConflictError: another incarnation has taken its place.
     """
     name, _, incarnation = owner.partition("/")
-    row = connection.execute(_AGENT, {"agent": name}).first()
+    row = connection.execute(query, {"agent": name, **asked}).first()
     if row is None or row.incarnation == incarnation:
-        return to_agent(row) if row else None
+        return row
     _refuse_replaced(row, incarnation)
     return None
 
 
 def to_agent(row: Row[Any]) -> AgentInfo:
-    values = {name: value for name, value in row._mapping.items() if name != "replaced"}
+    values = {name: value for name, value in row._mapping.items() if name in _FIELDS}
     values["nodes"] = tuple(Node(node["id"], node["host"], node["total"], node["available"]) for node in row.nodes)
-    values["groups"] = tuple(map(Group.from_dict, row.groups))
+    values["groups"] = tuple(Group.from_dict(one).among(values["nodes"]) for one in row.groups)
     values["held"] = tuple(tuple(one) for one in row.held)
     values["alive"] = bool(row.alive)
     return AgentInfo(**values)
@@ -111,10 +117,16 @@ def _alive() -> ColumnElement[bool]:
     return (agents.c.seen_at > now() - ALIVE_SECONDS).label("alive")
 
 
+_FIELDS = {one.name for one in fields(AgentInfo)}
 _THIS = agents.c.name == bindparam("agent")
-_AGENT = select(agents, _alive()).where(_THIS)
+AGENT = select(agents, _alive()).where(_THIS)
 _LOCKED = select(agents).where(_THIS).with_for_update()
-_SEEN = update(agents).where(_THIS).values(seen_at=now()).returning(agents, _alive())
+_SEEN = (
+    update(agents)
+    .where(_THIS, agents.c.incarnation == bindparam("this"))
+    .values(seen_at=now())
+    .returning(agents, _alive())
+)
 """Made once, as they are asked for all the time."""
 
 

@@ -56,6 +56,11 @@ class Group(Value):
         """How many more nodes it could come to have than are there."""
         return max(0, self.most - len(self.nodes))
 
+    def among(self, nodes: Sequence[Node]) -> Group:
+        """The same without those of its nodes that are gone since it was told: ``nodes`` are all that live."""
+        living = {node.id for node in nodes}
+        return replace(self, nodes=tuple(node for node in self.nodes if node in living))
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -210,6 +215,12 @@ def never_fits(nodes: Sequence[Node], demand: Demand, groups: Sequence[Group] = 
         have[0] += f", the biggest with {_of(biggest.total, demand)}"
     have += [f"group {one.name} could have {one.most} with {_of(one.shape, demand)} each" for one in groups]
     return f"{demand} can never fit: {'; '.join(have)}"
+
+
+def started(group: Group, needed: int = 0) -> str:
+    """How far a group is that has, or is to have, ``needed`` nodes, and what keeps the rest."""
+    why = f" ({'; '.join(group.waits)})" if group.waits else ""
+    return f"group {group.name} has {len(group.nodes)} of {max(needed, group.asked)} nodes{why}"
 
 
 def _of(amounts_of_node: Mapping[str, float], demand: Demand) -> str:

@@ -5,9 +5,14 @@ No database, no clock, no Ray.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from epochal.ledger.capacity import Demand, Group, Node
+
+_READ_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,61 @@ class Waiting:
     @property
     def order(self) -> tuple[int, int]:
         return -self.priority, self.number
+
+
+@dataclass
+class Ahead:
+    """The queued jobs that are before one, by class (``jobs.queue_class``), each read when it is looked at.
+
+    ``classes``: of each the priority, and its jobs' numbers in their order. ``read_all`` gives jobs by their numbers.
+    """
+
+    classes: Sequence[tuple[int, Sequence[int]]]
+    read_all: Callable[[Sequence[int]], Iterable[Waiting]]
+    _known: dict[int, Waiting] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        job: Waiting,
+        classes: Iterable[Sequence[int]],
+        read_all: Callable[[Sequence[int]], Iterable[Waiting]],
+    ) -> Self:
+        """``classes``: the numbers of all jobs of each class, in their order."""
+        known = {one.number: one for one in read_all([numbers[0] for numbers in classes])}
+        ahead = []
+        for numbers in classes:
+            priority = known[numbers[0]].priority
+            before = numbers[: bisect_left(numbers, job.order, key=lambda number: (-priority, number))]
+            ahead += [(priority, before)] if before else []
+        return cls(ahead, read_all, known)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """All of them in their order."""
+        orders = sorted((-priority, number) for priority, numbers in self.classes for number in numbers)
+        for begin in range(0, len(orders), _READ_AT_ONCE):
+            yield from self.read([number for _, number in orders[begin : begin + _READ_AT_ONCE]])
+
+    def order(self, index: int, position: int) -> tuple[int, int]:
+        """That of a job of the class ``index``, as ``Waiting.order``."""
+        priority, numbers = self.classes[index]
+        return -priority, numbers[position]
+
+    def position(self, index: int, order: tuple[int, int]) -> int:
+        """Of the first job of the class that is behind this order."""
+        priority, numbers = self.classes[index]
+        return bisect_left(numbers, order, key=lambda number: (-priority, number))
+
+    def job(self, index: int, position: int) -> Waiting:
+        numbers = self.classes[index][1]
+        if numbers[position] not in self._known:
+            self.read(numbers[position : position + _READ_AT_ONCE])  # where one starts, the next may too
+        return self._known[numbers[position]]
+
+    def read(self, numbers: Sequence[int]) -> list[Waiting]:
+        missing = [number for number in numbers if number not in self._known]
+        self._known |= {job.number: job for job in (self.read_all(missing) if missing else ())}
+        return [self._known[number] for number in numbers]
 
 
 @dataclass(frozen=True)

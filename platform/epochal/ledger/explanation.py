@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import heapify, heappop, heappush
+from itertools import chain
+from typing import Self
 
 from epochal.errors import some
 from epochal.ledger.capacity import (
     Demand,
-    Group,
     Node,
     amounts,
     fit,
@@ -18,11 +20,12 @@ from epochal.ledger.capacity import (
     most_workers,
     never_fits,
     smallest_change,
+    started,
     total_of,
 )
-from epochal.ledger.contenders import Cluster, Running, Waiting
+from epochal.ledger.contenders import Ahead, Cluster, Running, Waiting
 from epochal.ledger.json_values import iso
-from epochal.ledger.policy import Scan, Verdict, holds_until, in_order
+from epochal.ledger.policy import Scan, Verdict, holds_until, in_order, makes_room
 from epochal.ledger.shortage import Shortage, short_of
 from epochal.ledger.usage import Excess, Usage
 from epochal.ledger.values import Quota, Why, WhyKind
@@ -41,27 +44,67 @@ def explain(
     clusters: Sequence[Cluster],
     quotas: Iterable[Quota],
     now: float,
-    only: str | None = None,
 ) -> Iterator[tuple[str, Why]]:
-    """Job id and why, for every queued job in their order, or ``only`` one.
+    """Job id and why, for every queued job in their order.
 
     ``running`` are the jobs of all agents. What a job takes that starts now is set aside from those behind it.
     """
-    quotas, ordered = list(quotas), in_order(queue)
-    usage, known = Usage.of(running, quotas), [one for one in clusters if one.nodes or one.groups]
-    stages = [_Stage(one, Scan(one.nodes, _seen_from(one, running), usage, now)) for one in known]
-    grows = any(one.groups for one in clusters)
-    play = _Play(clusters, stages, usage, short_of(ordered, running, clusters, quotas) if grows else Shortage())
+    ordered = in_order(queue)
+    known = {job.number: job for job in ordered}
+    play = _Play.of(ordered, lambda numbers: [known[one] for one in numbers], running, clusters, list(quotas), now)
     for job in ordered:
-        if only in (None, job.id):
-            yield job.id, play.look(job)()
-        elif not play.waits_again(job):
-            play.look(job)
+        turn = play.look(job)
+        yield job.id, turn.tell()
+        play.wait(turn.waits_for, job.priority, [job.number])
 
 
-def _seen_from(cluster: Cluster, running: Iterable[Running]) -> list[Running]:
+def explain_one(
+    job: Waiting,
+    ahead: Ahead,
+    running: Sequence[Running],
+    clusters: Sequence[Cluster],
+    quotas: Iterable[Quota],
+    now: float,
+) -> Why:
+    """What ``explain`` says of ``job``, with a look only at those ahead of it on which that depends.
+
+    Once a job has had to wait, those of its class behind it have to: a start takes room and leaves none. But it may
+    bring them over a quota, and who is over one waits for no room.
+    """
+    play = _Play.of(chain(ahead, (job,)), ahead.read, running, clusters, list(quotas), now)
+    # By their orders, of each class the next job that has not had its turn, until one of the class has to wait.
+    turns = [(ahead.order(index, 0), index, 0) for index in range(len(ahead.classes))]
+    heapify(turns)
+    waiting: dict[int, tuple[int, tuple[_Stage, ...]]] = {}
+
+    def waited(index: int, end: int | None = None) -> None:
+        begin, stages = waiting[index]
+        priority, numbers = ahead.classes[index]
+        play.wait(stages, priority, numbers[begin:end])
+
+    while turns:
+        order, index, position = heappop(turns)
+        turn = play.look(ahead.job(index, position))
+        if not turn.starts:
+            waiting[index] = position, turn.waits_for
+            continue
+        following = [(index, position + 1)]
+        if play.usage.quotas:  # those who waited up to here have their turn again, as they may be over one now
+            following += [(other, ahead.position(other, order)) for other in waiting]
+            for other, position in following[1:]:
+                waited(other, position)
+            waiting.clear()
+        for index, position in following:
+            if position < len(ahead.classes[index][1]):
+                heappush(turns, (ahead.order(index, position), index, position))
+    for index in waiting:
+        waited(index)
+    return play.look(job).tell()
+
+
+def _not_of(cluster: Cluster, running: Iterable[Running]) -> list[Running]:
     here = {job.id for job in cluster.running}
-    return [*cluster.running, *(job for job in running if job.id not in here)]
+    return [job for job in running if job.id not in here]
 
 
 @dataclass(frozen=True)
@@ -78,13 +121,12 @@ class _Outlook:
         return cls(amounts(free), lack_of(nodes, demand), smallest_change(nodes, demand))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stage:
-    """One cluster while the queue is looked through, and who waits for room on it."""
+    """One cluster while the queue is looked through."""
 
     cluster: Cluster
     scan: Scan
-    waiting: list[str] = field(default_factory=list)
     known: dict[Demand, _Outlook] = field(default_factory=dict)
     """Many jobs ask for the same."""
 
@@ -97,20 +139,31 @@ class _Stage:
         self.scan.start(job)
         self.known.clear()
 
-    def wait(self, job: Waiting) -> Verdict:
-        self.waiting.append(job.id)
-        return self.scan.verdict(job)
+    def hope(self, job: Waiting, verdict: Verdict, count_ahead: int) -> WhyKind:
+        """What is to be told of a job that waits."""
+        if verdict in (Verdict.PREEMPTS, Verdict.ROOM_COMES):
+            return WhyKind.STARTS_NEXT
+        if verdict is Verdict.HELD:
+            return WhyKind.HELD_BACK if self.scan.fits(job.demand) else WhyKind.BEHIND
+        return WhyKind.BEHIND if count_ahead else WhyKind.NO_ROOM_NOW
 
-    @property
-    def count_ahead(self) -> int:
-        """Of the job that waits since last."""
-        return len(self.scan.started) + len(self.waiting) - 1
 
-    @property
-    def ahead(self) -> tuple[str, ...]:
-        """Those that it is behind, nearest first."""
-        recent = [*(job.id for job in self.scan.started[-AHEAD:]), *self.waiting[-AHEAD - 1 : -1]]
-        return tuple(recent[-AHEAD:][::-1])
+@dataclass(frozen=True)
+class _Turn:
+    """What comes of a job's look at all clusters. ``tell`` says it, until the next job has had its own."""
+
+    tell: Callable[[], Why]
+    starts: bool = False
+    waits_for: tuple[_Stage, ...] = ()
+    """The clusters on which it waits for room."""
+
+
+@dataclass
+class _Row:
+    """Those who wait for room on the same clusters: how many, and the orders of the last."""
+
+    count: int = 0
+    last: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -119,38 +172,87 @@ class _Play:
     stages: list[_Stage]
     usage: Usage
     shortage: Shortage
-    passed: dict[tuple[object, ...], list[_Stage]] = field(default_factory=dict)
-    """Where a job of each kind has had to wait since one started last."""
+    read: Callable[[Sequence[int]], Iterable[Waiting]]
+    """Queued jobs by their numbers."""
+    rows: dict[tuple[_Stage, ...], _Row] = field(default_factory=dict)
+    passed: dict[tuple[object, ...], tuple[_Stage, ...]] = field(default_factory=dict)
+    """Where a job of each kind has had to wait: those like it have to as well."""
 
-    def waits_again(self, job: Waiting) -> bool:
-        """Whether a job like it has had its turn, and had to wait: it has to as well, which takes no look."""
-        stages = self.passed.get(_kind(job))
-        for stage in stages or ():
-            stage.waiting.append(job.id)
-        return stages is not None
+    @classmethod
+    def of(
+        cls,
+        queue: Iterable[Waiting],
+        read: Callable[[Sequence[int]], Iterable[Waiting]],
+        running: Sequence[Running],
+        clusters: Sequence[Cluster],
+        quotas: Sequence[Quota],
+        now: float,
+    ) -> Self:
+        usage, known = Usage.of(running, quotas), [one for one in clusters if one.nodes or one.groups]
+        # Of what runs elsewhere a scan asks only whether room is being made there.
+        going = [replace(one, here=False) for one in running if makes_room(one, now)]
+        stages = [_Stage(one, Scan(one.nodes, [*one.running, *_not_of(one, going)], usage, now)) for one in known]
+        grows = any(one.groups for one in clusters)
+        short = short_of(queue, running, clusters, quotas) if grows else Shortage()
+        return cls(clusters, stages, usage, short, read)
 
-    def look(self, job: Waiting) -> Callable[[], Why]:
-        """Give the job its turn; what there is to say of it, until the next has had its own."""
+    def wait(self, stages: tuple[_Stage, ...], priority: int, numbers: Sequence[int]) -> None:
+        """Jobs of one priority, in their order, wait for room on these clusters."""
+        if stages and numbers:
+            row = self.rows.setdefault(stages, _Row())
+            row.count += len(numbers)
+            row.last = sorted([*row.last, *((-priority, one) for one in numbers[-AHEAD:])])[-AHEAD:]
+
+    def look(self, job: Waiting) -> _Turn:
+        """Give the job its turn."""
         if not self.stages:
-            return _no_agent
+            return _Turn(_no_agent)
         if excess := self.usage.excess(job):
-            return partial(_over_quota, excess)
+            return _Turn(partial(_over_quota, excess))
         reach = [stage for stage in self.stages if job.storage in (None, stage.cluster.storage)]
         if not reach:
-            return partial(self._far_from_storage, job)
-        possible = [stage for stage in reach if stage.scan.fits_ever(job.demand)]
+            return _Turn(partial(self._far_from_storage, job))
+        kind = job.priority, job.demand, job.storage
+        if kind in self.passed:
+            return _Turn(partial(self._waits, job, reach, {}), False, self.passed[kind])
+        possible = tuple(stage for stage in reach if stage.scan.fits_ever(job.demand))
         for stage in possible:
             if stage.scan.holder is None and stage.scan.fits(job.demand):
                 before = stage.scan.started
                 told = partial(_starts, tuple(one.id for one in before[-AHEAD:][::-1]), len(before))
                 stage.start(job)
-                self.passed.clear()
-                return told
-        self.passed[_kind(job)] = possible
-        waits = [(stage, stage.wait(job)) for stage in possible]
+                return _Turn(told, starts=True)
+        self.passed[kind] = possible
+        verdicts = {stage: stage.scan.verdict(job) for stage in possible}
+        return _Turn(partial(self._waits, job, reach, verdicts), False, possible)
+
+    def _waits(self, job: Waiting, reach: Sequence[_Stage], verdicts: Mapping[_Stage, Verdict]) -> Why:
+        """By the cluster where there is the most hope. ``verdicts``: those that were made of it for the first time."""
+        possible = self.passed[job.priority, job.demand, job.storage]
         if not possible or job.id in self.shortage.waits:
-            return partial(self._not_here, job, reach)
-        return lambda: min((_waits(job, *one) for one in waits), key=lambda why: _HOPE.index(why.kind))
+            return self._not_here(job, reach)
+        found = []
+        for stage in possible:
+            verdict, count = verdicts.get(stage) or stage.scan.verdict(job), self._count_ahead(stage)
+            found.append((stage.hope(job, verdict, count), stage))
+        hope, stage = min(found, key=lambda one: _HOPE.index(one[0]))
+        holder, ahead, count = stage.scan.holder, self._ahead(stage), self._count_ahead(stage)
+        if hope is WhyKind.STARTS_NEXT:
+            return Why(hope, f"room is being made for it: {_room(stage.scan)}", ahead)
+        if holder is None or holder is job:
+            return _no_room(job, stage, ahead, count)
+        return _held_back(stage, holder) if hope is WhyKind.HELD_BACK else _no_room(job, stage, (holder.id,), count)
+
+    def _count_ahead(self, stage: _Stage) -> int:
+        return len(stage.scan.started) + sum(row.count for stages, row in self.rows.items() if stage in stages)
+
+    def _ahead(self, stage: _Stage) -> tuple[str, ...]:
+        """Those that one who waits now is behind, nearest first."""
+        orders = sorted(order for stages, row in self.rows.items() if stage in stages for order in row.last)
+        names = {job.number: job.id for job in self.read([number for _, number in orders[-AHEAD:]])}
+        waiting = [names[number] for _, number in orders[-AHEAD:]]
+        recent = [*(job.id for job in stage.scan.started[-AHEAD:]), *waiting]
+        return tuple(recent[-AHEAD:][::-1])
 
     def _not_here(self, job: Waiting, reach: Sequence[_Stage]) -> Why:
         """Of one that no node that is there is for."""
@@ -159,7 +261,7 @@ class _Play:
         agent, groups = self.shortage.waits[job.id]
         stage = next(stage for stage in self.stages if stage.cluster.agent == agent)
         needed = self.shortage.needed[agent]
-        told = [_started(one, needed[one.name]) for one in stage.cluster.groups if one.name in groups]
+        told = [started(one, needed[one.name]) for one in stage.cluster.groups if one.name in groups]
         message = f"nodes are being started for it: {'; '.join(told)}"
         return Why(WhyKind.PROVISIONING, message, change=stage.outlook(job.demand).change)
 
@@ -172,10 +274,6 @@ class _Play:
         return Why(WhyKind.OTHER_STORAGE, message, change=change)
 
 
-def _kind(job: Waiting) -> tuple[object, ...]:
-    return job.priority, job.demand, job.user, job.queue, job.storage
-
-
 def _no_agent() -> Why:
     message = "no agent that is alive has told of a node"
     change = "start an agent with `epochal agent`; `epochal up` starts its own, and `epochal doctor` says how that is"
@@ -186,14 +284,6 @@ def _starts(ahead: tuple[str, ...], count: int) -> Why:
     if not ahead:
         return Why(WhyKind.RUNS_NOW, "it is the next to start")
     return Why(WhyKind.STARTS_NEXT, f"there is room for it: it starts after {_named(ahead, count)}", ahead)
-
-
-def _waits(job: Waiting, stage: _Stage, verdict: Verdict) -> Why:
-    if verdict is Verdict.HELD and stage.scan.holder:
-        return _behind_holder(job, stage, stage.scan.holder)
-    if verdict in (Verdict.PREEMPTS, Verdict.ROOM_COMES):
-        return Why(WhyKind.STARTS_NEXT, f"room is being made for it: {_room(stage.scan)}", stage.ahead)
-    return _no_room(job, stage, stage.ahead)
 
 
 def _room(scan: Scan) -> str:
@@ -220,12 +310,6 @@ _HOPE = (WhyKind.STARTS_NEXT, WhyKind.HELD_BACK, WhyKind.BEHIND, WhyKind.NO_ROOM
 """Of what keeps a job from several clusters, the one to tell."""
 
 
-def _started(group: Group, needed: int) -> str:
-    """How far a group is, and what keeps the rest."""
-    why = f" ({'; '.join(group.waits)})" if group.waits else ""
-    return f"group {group.name} has {len(group.nodes)} of {max(needed, group.asked)} nodes{why}"
-
-
 def _nowhere(job: Waiting, stages: Sequence[_Stage]) -> Why:
     """It fits on no cluster as it is: never, or not while those before it have the nodes that groups may have. Told by
     the cluster that comes nearest."""
@@ -241,7 +325,7 @@ def _nowhere(job: Waiting, stages: Sequence[_Stage]) -> Why:
     return Why(WhyKind.NEVER_FITS, message, (), lack_of(idle, job.demand), smallest_change(idle, job.demand))
 
 
-def _no_room(job: Waiting, stage: _Stage, ahead: tuple[str, ...]) -> Why:
+def _no_room(job: Waiting, stage: _Stage, ahead: tuple[str, ...], count: int) -> Why:
     here = stage.outlook(job.demand)
     if not ahead:
         message = f"no room now for {job.demand}: {here.free} free on the whole cluster"
@@ -249,16 +333,13 @@ def _no_room(job: Waiting, stage: _Stage, ahead: tuple[str, ...]) -> Why:
     change = here.change
     if stage.scan.started and fit(stage.cluster.nodes, job.demand):
         change = change or _priority_above(stage.scan.started[0].priority)
-    message = f"no room for {job.demand} behind {_named(ahead, stage.count_ahead)}: {here.free} left"
+    message = f"no room for {job.demand} behind {_named(ahead, count)}: {here.free} left"
     return Why(WhyKind.BEHIND, message, ahead, here.lack, change)
 
 
-def _behind_holder(job: Waiting, stage: _Stage, holder: Waiting) -> Why:
-    scan = stage.scan
-    if not scan.fits(job.demand):
-        return _no_room(job, stage, (holder.id,))
-    if scan.held_by is Verdict.HOLDS:
-        until = iso(holds_until(holder, scan.now))
+def _held_back(stage: _Stage, holder: Waiting) -> Why:
+    if stage.scan.held_by is Verdict.HOLDS:
+        until = iso(holds_until(holder, stage.scan.now))
         message = f"{holder.id} has waited long and suspends backfill until {until}"
     else:
         message = f"room is being made for {holder.id}, which goes first"

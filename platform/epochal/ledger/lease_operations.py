@@ -165,7 +165,8 @@ class LeaseOperations:
             _require(job, lease)
             step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
             _end_with(connection, job, obedient(job, step), reason, losses=0)
-            return None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret, job.granted)
+            again = None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret, job.granted)
+            return lease_of(connection, again, lease.agent, lease.secret) if again else None
 
     def pause(self, lease: Held, reason: Reason = Reason.STOPPED_BY_USER, message: str = "") -> Job:
         """The attempt has ended and the job waits for ``resume``; one that was asked to stop is STOPPED instead."""
@@ -218,7 +219,7 @@ def take(
     job_id: str | None = None,
     secret: str = "",
     granted: int | None = None,
-) -> Lease | None:
+) -> Job | None:
     """Lease ``job_id``, or the first queued job by priority and arrival; None where there is none to take.
 
     ``granted``: how many workers it may have; None: as many as it asks for and are free. A job that has checkpoints is
@@ -235,7 +236,7 @@ def take(
     attempt = {"job_id": job.id, "epoch": job.epoch, "agent": agent, "leased_at": job.entered_at, "secret": shown}
     connection.execute(_BEGIN, {**attempt, **by})
     record(connection, job, JobState.QUEUED, Step(EventKind.LEASED, detail={"agent": agent}))
-    return lease_of(connection, job, agent, secret)
+    return job
 
 
 def lease_of(connection: Connection, job: Job, agent: str, secret: str) -> Lease:

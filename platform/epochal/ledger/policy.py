@@ -72,7 +72,7 @@ class Verdict(Enum):
 class Scan:
     """One look through the queue for one cluster. Give it the jobs ``in_order``: a verdict depends on those before it.
 
-    ``running`` are the jobs of all agents: quotas count them all.
+    ``running`` are the jobs of all agents; of those elsewhere only they matter that make room.
     """
 
     nodes: Sequence[Node]
@@ -104,15 +104,17 @@ class Scan:
         return Verdict.STARTS if self.fits(job.demand) else self._without_room(job)
 
     def fits_ever(self, demand: Demand) -> bool:
-        if demand not in self._ever:  # many jobs ask for the same
-            self._ever[demand] = fits_ever(self.nodes, demand)
-        return self._ever[demand]
+        known = self._ever.get(demand)  # many jobs ask for the same
+        if known is None:
+            known = self._ever[demand] = fits_ever(self.nodes, demand)
+        return known
 
     def fits(self, demand: Demand) -> bool:
         """On what is left."""
-        if demand not in self._now:
-            self._now[demand] = fit(self.left, demand) > 0
-        return self._now[demand]
+        known = self._now.get(demand)
+        if known is None:
+            known = self._now[demand] = fit(self.left, demand) > 0
+        return known
 
     def start(self, job: Waiting) -> None:
         """Set aside what a job takes that starts, for those behind it."""
@@ -166,8 +168,10 @@ class Scan:
         if coming and fits_without(job, self.left, coming):
             return Verdict.ROOM_COMES
         # One at a time over all clusters: else two of them would make room for the same job.
-        if any((_goes(one, self.now) and one.preemptible) or _gives(one, self.now) for one in self.running):
+        if any(makes_room(one, self.now) for one in self.running):
             return None
+        if not any(one.here and (one.preemptible or one.spare) for one in self.running):
+            return None  # on most clusters, and cheaper to know than by trying
         leave, self.resize = room_for(job, self.running, self.left)
         self.preempt = tuple(one.id for one in leave)
         return Verdict.PREEMPTS if self.preempt or self.resize else None
@@ -221,6 +225,11 @@ def holds_until(job: Waiting, now: float) -> float:
     """When it lets others pass again."""
     waited = max(0.0, now - job.since)
     return now + (PATIENCE + HOLD) - waited % (PATIENCE + HOLD)
+
+
+def makes_room(job: Running, now: float) -> bool:
+    """Whether a job was asked to leave, or to give workers back, for another, and still has the time for it."""
+    return (job.preemptible and _goes(job, now)) or _gives(job, now)
 
 
 def _goes(job: Running, now: float) -> bool:

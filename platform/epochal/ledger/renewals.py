@@ -28,7 +28,7 @@ class RenewalOperations:
 
         A lease that ran out can be renewed as long as nobody has noticed.
         """
-        with self._database.write() as connection:
+        with self._database.write_once() as connection:
             values = {"job": lease.job_id, "attempt": lease.epoch, "ttl": ttl, "told": progress}
             row = connection.execute(_RENEW, values).first()
             if row is None:
@@ -38,7 +38,7 @@ class RenewalOperations:
     def renew_all(self, renewals: Sequence[Renewal], ttl: float) -> list[Renewed | EpochalError]:
         """Keep many leases at once: of each, in their order, what ``held`` and then ``renew`` would give or raise."""
         answers: dict[Renewal, Renewed | EpochalError] = {}
-        with self._database.write() as connection:
+        with self._database.write_once() if len(renewals) == 1 else self._database.write() as connection:
             for renewal in sorted(renewals, key=attrgetter("job_id")):  # as all do who lock several jobs
                 try:
                     answers[renewal] = _renewed_by_secret(connection, renewal, ttl)

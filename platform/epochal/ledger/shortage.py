@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Self
 
 from epochal.ledger.capacity import CRUMBS, Demand, Group, Node, fit, placed, room
@@ -20,8 +21,11 @@ from epochal.ledger.contenders import Cluster, Running, Waiting
 from epochal.ledger.usage import Usage
 from epochal.ledger.values import Quota
 
+LOOKED_AT = 2000
+"""Jobs of the queue, the first in its order."""
+
 _MOST_JOBS = 200
-"""Of the queue: nodes are started for no more of them at once."""
+"""Of them: nodes are started for no more of them at once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def short_of(
     waits: dict[str, tuple[str, tuple[str, ...]]] = {}
     plans = [_Plan.of(one) for one in sorted(clusters, key=lambda one: one.agent)]
     served, refused = 0, set()
-    for job in queue:
+    for job in islice(queue, LOOKED_AT):
         if served == _MOST_JOBS:
             break
         if usage.excess(job):

@@ -16,7 +16,7 @@ from epochal.ledger.ids import job_id, submission_key
 from epochal.ledger.reading import find
 from epochal.ledger.states import EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import documents, jobs, now
-from epochal.ledger.transitions import FULL, Step, advance, annotate, full, locked, record, to_full_job, to_job
+from epochal.ledger.transitions import Step, advance, annotate, full, locked, record, to_job
 from epochal.ledger.values import GRACE_SECONDS, FullJob, Job
 
 _ID_TRIES = 20
@@ -87,7 +87,9 @@ class UserOperations:
             try:
                 with self._database.write() as connection:
                     identity = job_id(columns["name"], again)
-                    return _by_key(connection, columns) or _insert(connection, columns, identity, message)
+                    job = _by_key(connection, columns) or _insert(connection, columns, identity, message)
+                with self._database.read() as connection:  # on SQLite others write meanwhile
+                    return full(connection, job)
             except exc.IntegrityError as error:
                 # Someone else may have taken this id, or this key, since we looked: SQLite names the column, PostgreSQL
                 # the rule.
@@ -169,7 +171,7 @@ def _locked(connection: Connection, ref: str) -> Job:
     return locked(connection, select(jobs).where(jobs.c.id == found.id)) or found
 
 
-def _by_key(connection: Connection, columns: Mapping[str, Any]) -> FullJob | None:
+def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:
     """The job that this key was used for before.
 
     Raises:
@@ -177,10 +179,10 @@ def _by_key(connection: Connection, columns: Mapping[str, Any]) -> FullJob | Non
     """
     if columns["key"] is None:
         return None
-    row = connection.execute(FULL.where(jobs.c.key == columns["key"])).first()
+    row = connection.execute(select(jobs).where(jobs.c.key == columns["key"])).first()
     if row is None:
         return None
-    job = to_full_job(row)
+    job = to_job(row)
     for what in ("spec_digest", "code_digest"):
         if row._mapping[what] != columns[what]:
             other = "another spec" if what == "spec_digest" else "other code"
@@ -199,10 +201,10 @@ _FRESH = {"state": JobState.QUEUED, "message": "", "epoch": 0, "waited_seconds":
 _QUEUED = insert(jobs).values(_TIMES | _FRESH).returning(jobs)
 
 
-def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> FullJob:
+def _insert(connection: Connection, columns: Mapping[str, Any], identity: str, message: str) -> Job:
     heavy = {name: columns[name] for name in ("spec", "origin")}
     light = {name: value for name, value in columns.items() if name not in heavy}
     job = to_job(connection.execute(_QUEUED, {**light, "id": identity}).one())
     connection.execute(insert(documents), heavy | {"job_id": identity})
     record(connection, job, None, Step(EventKind.SUBMITTED, message=message))
-    return full(connection, job)
+    return job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,13 +34,9 @@ class Options:
     """None: without `--monitoring`."""
 
     def resolved(self) -> Options:
-        return Options(
-            DEFAULT_SERVER_PORT if self.port is None else self.port,
-            DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port,
-            self.warm,
-            self.cpus,
-            self.prometheus_port,
-        )
+        port = DEFAULT_SERVER_PORT if self.port is None else self.port
+        mlflow_port = DEFAULT_MLFLOW_PORT if self.mlflow_port is None else self.mlflow_port
+        return replace(self, port=port, mlflow_port=mlflow_port)
 
     def differences(self, running: Mapping[str, Any]) -> list[str]:
         """What was asked for, and is otherwise in the services that run: ``["port is 8700, not 9000"]``."""

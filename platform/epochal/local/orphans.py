@@ -38,6 +38,7 @@ def end_orphans(folder: Path, patience: float, tell: Callable[[str], None]) -> i
     left = find_orphans(folder)
     if left:
         tell(f"ending orphaned processes: {_names(left)}")
+    # The services first: then the watchers clean up after their Rays by themselves.
     _kill([process for process in _leaders(left) if _RAYS_WATCHER not in " ".join(_command(process))])
     _kill(find_orphans(folder))
     return len(left)

@@ -13,6 +13,7 @@ from epochal.urls import LOOPBACK
 def is_free(port: int) -> bool:
     """Whether this process could listen on that port of loopback."""
     with socket.socket() as probe:
+        # As servers bind: connections that have just ended keep nobody from the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

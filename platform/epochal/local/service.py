@@ -74,7 +74,7 @@ class Service:
         elif (code := self._process.poll()) is not None:
             self._ended(code, now)
         elif not needed:
-            self._answered = now
+            self._answered = now  # this time says nothing about it
         elif now >= self._next_probe:
             self._probe(now)
 

@@ -226,6 +226,7 @@ def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     told: dict[str, ServiceState] = {}
     ended = False
     while not ended:
+        # It lets go of the lock a moment before its process is gone.
         ended = not is_locked(supervisor_lock(folder)) and not is_alive(pid, began)
         for service in reversed(read_services(folder).services):
             _tell_ending(service, told, tell)

@@ -116,6 +116,7 @@ def _completed(space: Space, order: Sequence[str], given: Point, random: Random 
 
 def _placed(problem: Problem, corner: Corner, judge: Judge) -> Problem:
     """The problem where it comes from: at the values without which it is not there, if there are any."""
+    # A value without which the problem stays is not to blame, and is left out when the next one is tried.
     blamed = dict(corner.point)
     for path in corner.point:
         without = {other: value for other, value in blamed.items() if other != path}

@@ -62,7 +62,7 @@ def closed(path: Sequence[str]) -> bool:
         field = section.model_fields.get(step)
         if field is None:
             return True
-        if section is not None and issubclass(section, Component) and step == "params":
+        if issubclass(section, Component) and step == "params":
             return False
         section = _section(field.annotation)
     return True

@@ -126,11 +126,12 @@ class Train(Section):
     clip_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Gradients are scaled down to this total norm."""
     compile: bool = False
-    """Use `torch.compile`; under `fsdp` not on parts of torch's own classes (`nn.Sequential`), which the log names."""
+    """Use `torch.compile`, on the model and on its parts, which a task may call by themselves. The events tell where
+    that compiles nothing."""
     gradient_checkpointing: bool = False
     """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
     the backward pass computes them again. Less memory, about a third more time, the same result."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy takes no larger one
     """Of the first weights, the order of the samples and whatever else is drawn."""
     deterministic: bool = False
     """Refuse operations whose result may differ between two runs; slower."""
@@ -139,6 +140,9 @@ class Train(Section):
     early_stopping: EarlyStopping | None = None
     init_from: str | None = None
     """Weights to start from: a job (its id, name, or MLflow run), a checkpoint folder or a `.safetensors` file."""
+    init_except: list[str] = []
+    """What `init_from` is not taken for, as shell patterns over the weights' names: `head.*`, where the classes are as
+    many and others. It stays as `seed` drew it."""
     find_unused_parameters: bool = False
     """For models under `ddp` that leave out other parameters each time: look in every step for those without a
     gradient. Those that never get one are found in the first step."""

@@ -30,7 +30,7 @@ It gets the spec as written (without defaults), less the fields that are wrong b
 dotted, and their lines are filled in here.
 """
 
-_ROUNDS = 8
+_ROUNDS = 8  # taking a field out may leave its section without one that it needs, and so on upwards
 
 AnySpec = TypeVar("AnySpec", bound=Section)
 

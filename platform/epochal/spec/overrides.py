@@ -24,7 +24,7 @@ def apply(tree: Node, overrides: Sequence[str]) -> tuple[Node, list[Problem]]:
             tree = _put(tree, override)
         except (ValueError, IndexError) as error:
             problems.append(Problem(override.partition("=")[0][:200], said(error), origin=ORIGIN))
-        except SpecError as error:
+        except SpecError as error:  # of the value's own text, which is on no line of the file
             message = f"{error.problems[0].message}; put text with special characters in quotes"
             problems.append(Problem(override.partition("=")[0][:200], message, origin=ORIGIN))
     return tree, problems

@@ -34,6 +34,7 @@ def spec_at(
     written.pop("sweep", None)
     values = [f"{path}={json.dumps(value)}" for path, value in point.items()]
     try:
+        # As if written in some file: nothing is read from its folder.
         return load_text(json.dumps(written), Path("/spec"), [*values, *changes], checks, source).spec
     except SpecError as error:
         raise SpecError(source, error.unplaced()) from None

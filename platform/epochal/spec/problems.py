@@ -70,6 +70,7 @@ def field_problems(error: ValidationError, root: type[Section] = JobSpec) -> lis
     for detail in error.errors(include_url=False):
         found, kind = follow(detail["loc"], root), detail["type"]
         at_key = kind == "extra_forbidden" or (detail["loc"][-1:] == (KEY,) and found.section is None)
+        # Of a union pydantic tells what each member would have: the first stands for all.
         findings.setdefault(found.path, Finding(found.path, _problem(detail, found, root), kind == "missing", at_key))
     return list(findings.values())
 
@@ -97,6 +98,7 @@ def wording(detail: ErrorDetails) -> tuple[str, str]:
 
 def _hint(kind: str, value: Any, context: Context) -> str:
     if kind == "literal_error" and isinstance(value, str):
+        # pydantic tells the choices as text alone: `'a', 'b' or 'c'`.
         choices = tuple(context["expected"].replace("'", "").replace(" or ", ", ").split(", "))
         guess = did_you_mean(value, choices)
         return guess if guess.startswith("did") else ""

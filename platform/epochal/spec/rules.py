@@ -33,8 +33,10 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
     """
     wrong = tuple(wrong)
     problems = _broken(SWEEP_RULES, spec, wrong) if spec.sweep is not None else []
+    # A space that is wrong has no corners to look at: then the job is checked as it stands.
     if spec.sweep is None or problems or any(overlaps(_SPACE, path) or overlaps(_POINTS, path) for path in wrong):
         return [*_broken(RULES, spec, wrong), *problems]
+    # Without defaults: some rules are about what somebody wrote.
     tree = spec.model_dump(mode="json", exclude_unset=True)
 
     def judge(point: Point) -> list[Problem]:
@@ -176,6 +178,12 @@ def something_is_trained(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(f"train.freeze.{index}", told, value=pattern)
 
 
+def exceptions_are_from_something(spec: JobSpec) -> Iterator[Problem]:
+    if spec.train.init_except and spec.train.init_from is None:
+        told = "leaves weights out of train.init_from, which is not set"
+        yield Problem("train.init_except", told, value=spec.train.init_except, hint="set train.init_from, or remove it")
+
+
 def time_to_run(spec: JobSpec) -> Iterator[Problem]:
     for name in ("max_duration", "max_pending", "no_progress"):
         limit = getattr(spec.limits, name)
@@ -210,6 +218,7 @@ RULES: tuple[Rule, ...] = (
     Rule(one_direction, reads=("objective", "train.early_stopping")),
     Rule(warmup_ends, reads=("train.lr_schedule.warmup", "train.steps")),
     Rule(something_is_trained, reads=("train.freeze",)),
+    Rule(exceptions_are_from_something, reads=("train.init_except", "train.init_from")),
     Rule(time_to_run, reads=("limits",)),
     Rule(plain_or_secret, reads=("secrets", "env")),
 )

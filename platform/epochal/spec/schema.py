@@ -32,6 +32,7 @@ def _without_titles(value: Any, names_below: bool = False) -> Any:
     if not isinstance(value, dict):
         return value
     return {
+        # Below these two, keys are names of fields, where `title` and `properties` would mean just that.
         key: _without_titles(item, names_below=key in {"properties", "$defs"} and not names_below)
         for key, item in value.items()
         if names_below or key != "title"

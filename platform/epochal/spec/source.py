@@ -25,7 +25,7 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it: many times faster
 _WORDS = {"": None, "~": None, **dict.fromkeys(("null", "Null", "NULL"), None)}
 _WORDS |= {word: word[0] in "tT" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*")
@@ -38,7 +38,7 @@ _NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], int | float]], ...] = (
     (_BASED_INT, lambda text: int(text, 0)),
     (_NOT_FINITE, lambda text: float(text.replace(".", ""))),
 )
-_LONGEST_NUMBER = 40
+_LONGEST_NUMBER = 40  # int() refuses thousands of digits; no field takes so long a number
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PLAIN_TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
@@ -104,6 +104,7 @@ def describe(value: Any, limit: int = 60) -> str:
 def _parse(text: str | bytes, source: str, in_file: bool = True) -> tuple[Node | None, list[Problem]]:
     builder = _Builder(source, in_file)
     decoded = _decoded(text, source)
+    # PyYAML refuses these too, without saying in which line.
     if odd := _UNPRINTABLE.search(decoded):
         builder.refuse(f"the character {odd[0]!r} is not allowed", builder.place_in(decoded, odd.start()))
     try:
@@ -116,6 +117,7 @@ def _parse(text: str | bytes, source: str, in_file: bool = True) -> tuple[Node |
 
 
 def _decoded(text: str | bytes, source: str) -> str:
+    # An argument that was no text has surrogates in it: they go on as bytes that are refused below, with their place.
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > MAX_BYTES:
         raise SpecError(source, (Problem("", f"a spec may have {MAX_BYTES // 2**20} MiB at the most"),))
@@ -205,7 +207,7 @@ class _Builder:
         self._plain_tag(event, place)
         if self._expects_key():
             self.refuse("expected text as the key, got a list or mapping", place)
-        if event.anchor:
+        if event.anchor:  # known but not whole: an alias inside it would have no end
             self._anchors[event.anchor] = None
         self._open.append(_Open(place, event.anchor, isinstance(event, yaml.MappingStartEvent)))
 
@@ -228,7 +230,7 @@ class _Builder:
         place = self.place(event.start_mark)
         self._plain_tag(event, place)
         self._count(1, len(event.value), place)
-        if "\0" in event.value:
+        if "\0" in event.value:  # by an escape in quotes; no database takes it
             self.refuse("the character NUL is not allowed", place)
         if self._expects_key():
             self._set_key(event, place)

@@ -15,8 +15,8 @@ WITHIN = 4.0
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
-Exponent = Annotated[float, Field(ge=-300, le=300)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what a float, and so JSON anywhere, holds exactly
+Exponent = Annotated[float, Field(ge=-300, le=300)]  # exp() is finite and not 0, also four of the largest sigma away
 
 
 class Searched(Section):
@@ -51,6 +51,7 @@ class Ranged(Searched):
         if self.spacing is None:
             return min(max(value, low), high)
         first, last = self._levels()
+        # In decimals, as the user wrote them: three binary steps of 0.1 are 0.30000000000000004.
         level = Decimal(repr(value - self.origin)) / Decimal(repr(self.spacing))
         return self._level(min(max(int(level.to_integral_value(ROUND_HALF_EVEN)), first), last))
 
@@ -221,7 +222,7 @@ def _kind(value: Any) -> str | None:
     """Which distribution was written; None where that cannot be told."""
     if isinstance(value, Scalar):
         return "scalar"
-    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})  # a model, where pydantic writes one
     if given.get("choice") is not None:
         return "choice"
     kind = given.get("dist") or ("value" if "value" in given else None)

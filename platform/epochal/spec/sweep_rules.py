@@ -122,7 +122,7 @@ def values_fit(spec: JobSpec) -> Iterator[Problem]:
                     value=value,
                     hint=_other_distribution(entry, told, place),
                 )
-                break
+                break  # the other ends are wrong for the same reason as a rule
     for index, point in enumerate(_points(spec)):
         for path, value in point.items():
             if _path_problem(path, path) is None and (told := _refused(stored, path, value)) is not None:

@@ -121,7 +121,7 @@ class Node:
         taken = self._longest_key(parts, above)
         step: str | int = ".".join(parts[:taken])
         if isinstance(self.content, list) and parts[0].isascii() and parts[0].isdigit():
-            step = int(parts[0][:9])
+            step = int(parts[0][:9])  # int() refuses thousands of digits; no list has so many items
         yield step
         yield from (self.child(step) or Node(None))._steps(parts[taken:], (*above, step))
 

@@ -27,6 +27,7 @@ from epochal.sweeps.searcher import Searcher, sweep_of
 from epochal.sweeps.space import Space
 from epochal.sweeps.trial_scheduler import GoOn, Stop, TakeOver, TrialScheduler
 from epochal.sweeps.trials import (
+    SEED,
     Added,
     Asked,
     Cancelled,
@@ -47,7 +48,6 @@ from epochal.sweeps.trials import (
     TrialState,
 )
 
-SEED = "train.seed"
 STOPPED_BY_USER = "STOPPED_BY_USER"
 """The ledger's reason of a trial that its user ended."""
 
@@ -139,6 +139,7 @@ class Controller:
         own = self._finished or self._waits or self._added or self._first or not self._left
         if own or self._trial_scheduler.next(asked.holds, self._may_begin) is not None:
             return None
+        # A copy: the searcher reads it in another thread, while inputs go on changing the list.
         return partial(self._searcher.suggest, self._suggested, tuple(self._history))
 
     def step(self, told: Input) -> list[Command]:
@@ -220,6 +221,7 @@ class Controller:
         if self._first:
             self._left -= 1
             return _Wanted(self._first.popleft())
+        # An `Asked` is written down with its answer, whatever that was: a suggestion where it began the next trial.
         known = told.point if told.trial == len(self._trials) else None
         point = self._searcher.suggest(self._suggested, self._history) if known is None else known
         self._exhausted = point is None
@@ -231,6 +233,7 @@ class Controller:
 
     def _completed(self, own: Point) -> Point:
         """A point of the user's; what it leaves out of the space is drawn at random."""
+        # Numbers below 0 are no suggestion's: `random` would otherwise draw the same rest for a point of its own.
         self._own_points += 1
         return self._space.drawn(self._seed, -self._own_points, own)
 
@@ -254,6 +257,7 @@ class Controller:
                 "tell of the length that the Run has; only a trial that is done may end before",
             )
         self._running.remove(trial.number)
+        # A trial that is done may end at the length where the segment began: the newer value is the one of its state.
         before = tuple(measured for measured in trial.curve if measured.length < told.length)
         trial = replace(trial, curve=(*before, Measured(told.length, told.value)))
         if told.done or told.length >= self._full:
@@ -307,16 +311,12 @@ class Controller:
         _at_least_one("times", told.times)
         repeated = self._known(told.trial)
         self._reopen()
-        taken = [self._seed_of(point) for point in self._points() if _but_seed(point) == _but_seed(repeated.point)]
+        points = [*(trial.point for trial in self._trials.values()), *(wanted.point for wanted in self._added)]
+        alike = [point for point in points if _but_seed(point) == _but_seed(repeated.point)]
+        taken = [int(point.get(SEED, self._train_seed)) for point in alike]
         for more in range(1, told.times + 1):
-            point = {**repeated.point, SEED: (max(taken) + more) % 2**32}
+            point = {**repeated.point, SEED: (max(taken) + more) % 2**32}  # as large as the spec takes it
             self._added.append(_Wanted(point, repeat=True))
-
-    def _points(self) -> list[Point]:
-        return [*(trial.point for trial in self._trials.values()), *(wanted.point for wanted in self._added)]
-
-    def _seed_of(self, point: Point) -> int:
-        return int(point.get(SEED, self._train_seed))
 
     def _finish_if_over(self, more: bool = True) -> list[Command]:
         """The end of the sweep, where nothing trains or waits and nothing new may begin."""
@@ -330,6 +330,7 @@ class Controller:
         return any(self._trials[number].state is TrialState.WAITING for number in self._interrupted)
 
     def _finish(self, failed: str = "", reason: str = "") -> list[Command]:
+        # The trial scheduler is not told: to it they still wait, as they do again where the sweep is extended.
         self._ended = {number: trial for number, trial in self._trials.items() if not trial.state.is_over}
         why = "the sweep failed" if failed else "not promoted before the sweep ended"
         for trial in self._ended.values():
@@ -345,13 +346,13 @@ class Controller:
         for number, trial in self._ended.items():
             lost = trial.state is TrialState.RUNNING
             self._set(replace(trial, state=TrialState.WAITING) if lost else trial)
-            if lost:
+            if lost:  # one that was WAITING is in the heap, or in the trial scheduler's, since before the end
                 heapq.heappush(self._interrupted, number)
         self._finished, self._exhausted, self._failures, self._ended = False, False, 0, {}
 
     def _end(self, trial: Trial) -> End:
         self._set(trial)
-        if trial.number not in self._repeats:
+        if trial.number not in self._repeats:  # of those it was never told either
             self._trial_scheduler.ended(trial)
         return End(trial.number, trial.state, trial.message)
 

@@ -69,16 +69,24 @@ def drawn(ranked: Sequence[Trial], most: int = MOST_DRAWN) -> list[tuple[int, Tr
     return [*best, *rest[::every]][::-1]
 
 
-def learning_curves(found: Finding) -> str:
-    """The objective by length. The worst tenth of all values is beyond the edge."""
-    ranked = found.ranked
-    values = sorted(found.sign * one.value for trial in ranked for one in trial.curve if math.isfinite(one.value))
+def value_limits(found: Finding) -> tuple[float, float] | None:
+    """Between which values learning curves are drawn: the worst tenth of all is beyond the edge, for one trial that
+    diverges would make a line of the others. None where there is no finite one."""
+    measured = (one.value for trial in found.ranked for one in trial.curve)
+    values = sorted(found.sign * value for value in measured if math.isfinite(value))
     if not values:
-        return ""
-    ends = [found.sign * values[0], found.sign * values[math.ceil(0.9 * (len(values) - 1))]]
-    low, high = min(ends), max(ends)
+        return None
+    low, high = sorted((found.sign * values[0], found.sign * values[math.ceil(0.9 * (len(values) - 1))]))
     margin = 0.05 * (high - low) or 0.5
-    low, high = low - margin, high + margin
+    return low - margin, high + margin
+
+
+def learning_curves(found: Finding) -> str:
+    """The objective by length, within ``value_limits``."""
+    ranked, limits = found.ranked, value_limits(found)
+    if limits is None:
+        return ""
+    low, high = limits
     longest = max(trial.length for trial in ranked)
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
@@ -142,7 +150,7 @@ def importance_bars(found: Importance) -> str:
 
 def colour(rank: int, count: int) -> str:
     """From that of the best trial, orange, to that of the worst, grey."""
-    part = (rank / max(1, count - 1)) ** 0.5
+    part = (rank / max(1, count - 1)) ** 0.5  # the root: the first few stand out, however many there are
     mixed = (round(best + (worst - best) * part) for best, worst in zip((232, 89, 12), (140, 152, 164), strict=True))
     return f"#{''.join(f'{one:02x}' for one in mixed)}"
 

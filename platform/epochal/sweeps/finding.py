@@ -13,9 +13,8 @@ from statistics import fmean, variance
 from typing import Any, Self
 
 from epochal.spec.job import JobSpec
-from epochal.sweeps.trials import Measured, Trial, TrialState
+from epochal.sweeps.trials import SEED, Measured, Trial, TrialState
 
-SEED = "train.seed"
 TIMES = 3
 """How often a trial should be repeated that may have been lucky."""
 _MOST_REPEATED = 5
@@ -167,6 +166,7 @@ def lead(found: Finding) -> Lead | None:
     threshold = _t95(freedom) * noise * math.sqrt(1 / len(first) + 1 / len(second))
     near = [group for group in groups[1:] if found.sign * (_mean(group) - _mean(first)) <= max(threshold, 0.0)]
     is_clear = gap > threshold if source else None
+    # Who is near is only known with the noise; without it the next two are compared.
     again = [first, *(near if source else groups[1:3])][:_MOST_REPEATED]
     repeat = () if is_clear and source == "repeats" else tuple(group[0].number for group in again)
     return Lead(first[0].number, second[0].number, gap, noise, source, is_clear, repeat)
@@ -185,12 +185,11 @@ def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
     for trial in trials:
         point = {path: value for path, value in trial.point.items() if path != SEED}
         groups.setdefault(json.dumps(point, sort_keys=True, default=str), {}).setdefault(trial.point.get(SEED), trial)
-    several = [list(group.values()) for group in groups.values()]
-    return [[one for one in group if one.length == max(map(_length, group))] for group in several]
-
-
-def _length(trial: Trial) -> float:
-    return trial.length
+    found = []
+    for group in groups.values():
+        longest = max(trial.length for trial in group.values())
+        found.append([trial for trial in group.values() if trial.length == longest])
+    return found
 
 
 def _mean(group: Sequence[Trial]) -> float:
@@ -206,6 +205,7 @@ def _noise(groups: Sequence[Sequence[Trial]], found: Finding) -> tuple[float, in
     bends = [bend for trial in found.ranked[:10] for bend in _bends(trial)]
     if len(bends) < 3:
         return 0.0, 1, ""
+    # With independent noise of variance v a second difference (1, -2, 1) has the variance (1 + 4 + 1) v.
     return math.sqrt(fmean(bend**2 for bend in bends) / 6), len(bends), "curves"
 
 
@@ -224,4 +224,5 @@ def _bends(trial: Trial) -> Iterator[float]:
 
 
 def _t95(freedom: int) -> float:
+    # Beyond the table the quantile of the normal distribution and a term for the rest: right to 0.01.
     return _T95[freedom - 1] if freedom <= len(_T95) else 1.645 + 1.6 / freedom

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LEAST_TRIALS = 12
-_MOST_TRIALS = 500
+_MOST_TRIALS = 500  # the newest: a forest takes as long as it has trials, and a report is waited for
 _BOOTSTRAPS = 20
 _TREES = 24
 _SHUFFLES = 5
@@ -112,6 +112,7 @@ def _measured(paths: Sequence[str], trials: Sequence[Trial], values: Sequence[fl
 
 def _error(trees: Sequence[Any], x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> float:
     """The mean squared error of the forest."""
+    # `x` is float32 already: that, and finite, is what the check makes sure of for each of the trees.
     told = sum(tree.predict(x, check_input=False) for tree in trees) / len(trees)
     return float(((told - y) ** 2).mean())
 

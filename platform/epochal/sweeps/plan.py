@@ -61,6 +61,7 @@ def plan_sweep(spec: JobSpec) -> SweepPlan:
     sweep = sweep_of(spec)
     searched, trials = sweep.searched, sweep.trials
     if sweep.search.name == "grid":
+        # No further than `trials`: a grid of ten fields has more points than can be gone through.
         trials = min(trials, sum(1 for _ in islice(combinations(Space(searched)), trials)))
     rungs = trial_scheduler_of(spec).rungs(trials)
     lengths = [0.0, *(rung.length for rung in rungs)]

@@ -39,3 +39,14 @@ def mode_of(spec: JobSpec) -> Mode:
 def full_length(spec: JobSpec) -> float:
     """As long as a trial may train: epochs, or steps where the spec counts in these."""
     return float(spec.train.epochs or spec.train.steps or 0)
+
+
+def next_length(length: float, interval: float, full: float) -> float:
+    """``interval`` further, and at last the full length.
+
+    >>> next_length(2.0, 2.0, 5.0), next_length(4.0, 2.0, 5.0), next_length(0.8999999999999999, 0.1, 1.0)
+    (4.0, 5.0, 1.0)
+    """
+    after = length + interval
+    # What is missing by rounding would be a segment without a step.
+    return after if after < full - interval / 1e6 else full

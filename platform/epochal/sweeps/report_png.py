@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import math
 from typing import Any
 
-from epochal.sweeps.drawing import axis, colour, drawn
+from epochal.sweeps.drawing import axis, colour, drawn, value_limits
 from epochal.sweeps.finding import Finding, lead, value_of
 from epochal.sweeps.importance import importance
 
@@ -20,6 +19,7 @@ def png(found: Finding) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Without pyplot, which keeps every figure until it is closed and may look for a display.
     figure = Figure(figsize=(16, 11), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     halves: Any = figure.subfigures(2, 1)
@@ -41,11 +41,8 @@ def _curves(axes: Any, found: Finding) -> None:
         lengths, values = [one.length for one in trial.curve], [one.value for one in trial.curve]
         style: dict[str, Any] = {"color": colour(rank, len(ranked)), "alpha": 0.95 if rank < 10 else 0.4}
         axes.plot(lengths, values, marker="." if len(values) == 1 else "", linewidth=2.5 if rank == 0 else 1, **style)
-    finite = sorted(found.sign * one.value for trial in ranked for one in trial.curve if math.isfinite(one.value))
-    if finite:
-        ends = sorted((found.sign * finite[0], found.sign * finite[math.ceil(0.9 * (len(finite) - 1))]))
-        margin = 0.05 * (ends[1] - ends[0]) or 0.5
-        axes.set_ylim(ends[0] - margin, ends[1] + margin)
+    if limits := value_limits(found):
+        axes.set_ylim(*limits)
     axes.set(title="Learning curves", xlabel=found.unit, ylabel=found.metric)
 
 

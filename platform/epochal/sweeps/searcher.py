@@ -19,6 +19,10 @@ SearcherEntry = Entry[Callable[[Any, JobSpec], "Searcher"]]
 """``build(params, spec)``, of a spec with a sweep and an objective."""
 
 
+DIGITS = 6
+"""Of a scale from 0 to 1 where a library computes a place on it: rounding that differs between machines goes."""
+
+
 class Searcher(Protocol):
     """Chooses points. A pure function: the same number and history give the same point, also on a new object, so that
     whoever takes a sweep over gets the same trials."""
@@ -33,7 +37,7 @@ class Searcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """What is known of a trial. ``units`` is its place, by path; ``value`` is its newest at ``length``, the lower the
     better: infinite where it failed or diverged, None where nothing is measured yet."""
 
@@ -55,31 +59,31 @@ class History:
     def __init__(self, spec: JobSpec) -> None:
         self.space = Space(sweep_of(spec).searched)
         self._sign = -1.0 if spec.objective is not None and spec.objective.mode == "max" else 1.0
-        self._seen: dict[int, tuple[Trial, Told | None]] = {}
+        self._seen: dict[int, tuple[Trial, Observation | None]] = {}
 
-    def told(self, history: Sequence[Trial]) -> list[Told]:
+    def observations(self, history: Sequence[Trial]) -> list[Observation]:
         """In order of their numbers."""
-        read = (self._read(trial) for trial in sorted(history, key=lambda trial: trial.number))
-        return [told for told in read if told is not None]
+        found = (self._read(trial) for trial in sorted(history, key=lambda trial: trial.number))
+        return [one for one in found if one is not None]
 
     def at(self, length: float, trial: Trial) -> float | None:
         """A trial's value at a length, the lower the better; None where it was not measured there."""
         found = next((measured.value for measured in trial.curve if measured.length == length), None)
         return None if found is None else self._lower_is_better(found)
 
-    def _read(self, trial: Trial) -> Told | None:
+    def _read(self, trial: Trial) -> Observation | None:
         known = self._seen.get(trial.number)
-        if known is None or known[0] is not trial:
-            known = self._seen[trial.number] = (trial, self._told(trial))
+        if known is None or known[0] is not trial:  # trials are frozen: one that has changed is another object
+            known = self._seen[trial.number] = (trial, self._observed(trial))
         return known[1]
 
-    def _told(self, trial: Trial) -> Told | None:
+    def _observed(self, trial: Trial) -> Observation | None:
         units = self.space.units(trial.point)
         if units is None:
             return None
         value = self._lower_is_better(trial.curve[-1].value) if trial.curve else None
         value = inf if trial.state is TrialState.FAILED else value
-        return Told(trial.number, units, value, trial.length, trial.state is TrialState.COMPLETED)
+        return Observation(trial.number, units, value, trial.length, trial.state is TrialState.COMPLETED)
 
     def _lower_is_better(self, value: float) -> float:
         return self._sign * value if isfinite(value) else inf
@@ -97,6 +101,7 @@ def sweep_of(spec: JobSpec) -> Sweep:
 
 def seed_of(seed: int, number: int) -> int:
     """The seed of one suggestion, 32 bits."""
+    # Text seeds `Random` by its SHA-512: unlike `hash`, the same in every process.
     return Random(f"{seed}:{number}").getrandbits(32)
 
 
@@ -105,7 +110,7 @@ def learnt_from(spec: JobSpec, earlier: Sequence[Trial]) -> str:
     sweep = sweep_of(spec)
     if sweep.search.earlier is None:
         return ""
-    count = sum(one.value is not None for one in History(spec).told(earlier))
+    count = sum(one.value is not None for one in History(spec).observations(earlier))
     rest = "; the others were not measured, or are no points of this space" if count < len(earlier) else ""
     return f"{sweep.search.name} learns from {count} of the {len(earlier)} trials of {sweep.search.earlier}{rest}"
 

@@ -52,6 +52,7 @@ class Dimension:
     @cached_property
     def _even_values(self) -> list[int | float]:
         """The values of a stepped range on a linear scale, each as likely as the others; none of other ranges."""
+        # Rounding would favour the last where `high` lies beyond it: of 0 to 1 in steps of 0.3 it is 0.9.
         linear = not isinstance(self.entry, LogUniform | Normal | LogNormal)
         linear = linear and not (isinstance(self.entry, IntUniform) and self.entry.log)
         count = cast(Ranged, self.entry).count()
@@ -83,7 +84,7 @@ def _scale_of(entry: Ranged) -> _Scale:
         return _Scale(lambda unit: exp(inner.number(unit)), lambda value: inner.unit(log(value)))
     half = (entry.spacing or 0.0) / 2  # the first and the last step get as much of the scale as those between
     if isinstance(entry, LogUniform) or (isinstance(entry, IntUniform) and entry.log):
-        first, last = log(low - min(half, low / 2)), log(high + half)
+        first, last = log(low - min(half, low / 2)), log(high + half)  # half a step below may be 0, which has no log
         return _Scale(
             lambda unit: exp(first + unit * (last - first)), lambda value: (log(value) - first) / (last - first)
         )
@@ -129,6 +130,7 @@ class Space:
     def drawn(self, seed: int, number: int, given: Point | None = None) -> Point:
         """A point at random, the same for the same seed and number; ``given`` is completed."""
         random = Random(f"{seed}/{number}")
+        # For all, also those that are given or not in this point: what one draws does not depend on the others.
         units = {dimension.path: random.random() for dimension in self.dimensions}
         return self.point(lambda dimension: units[dimension.path], given)
 

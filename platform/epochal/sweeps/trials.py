@@ -17,6 +17,8 @@ from typing import Any
 
 Point = Mapping[str, Any]
 """Dotted path of a field of the job spec to its value, as JSON has it."""
+SEED = "train.seed"
+"""In what a point and its repeats differ."""
 
 
 class TrialState(StrEnum):

@@ -129,6 +129,7 @@ class DesiredRun:
     def all_tags(self) -> dict[str, str]:
         """The tags as MLflow has them: its own, and what MLflow and ``runs`` find the run by."""
         tags = {clean_key(name): value[:MAX_TAG_VALUE] for name, value in self.tags.items()}
+        # The tags of the spec may replace the first three and none of the last: runs are found by those.
         return {
             "mlflow.user": _user(),
             "mlflow.source.name": "epochal",
@@ -195,7 +196,7 @@ def cut(text: str, limit: int) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # an id without a name, as in many containers
         return str(os.getuid())
 
 

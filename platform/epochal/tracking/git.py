@@ -11,7 +11,6 @@ from typing import Any
 from epochal.urls import without_password
 
 MAX_DIFF_BYTES = 1024 * 1024
-_GIT_SECONDS = 10.0
 _MOST = 100
 _SECRET_FILES = (
     ".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.tfvars", "id_rsa*", "id_ed25519*",
@@ -84,10 +83,10 @@ def _git(folder: Path, *arguments: str) -> str:
         )
     except OSError:
         return ""
-    with process:
+    with process:  # no more is read than is kept: a diff may be of gigabytes
         output = process.stdout.read(MAX_DIFF_BYTES) if process.stdout else b""
         cut = len(output) == MAX_DIFF_BYTES
         if cut:
             process.kill()
-        code = process.wait(_GIT_SECONDS)
+        code = process.wait()
     return output.decode(errors="replace") if code == 0 or cut else ""

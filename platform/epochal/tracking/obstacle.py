@@ -161,10 +161,12 @@ def _row_of(error: Exception) -> _Row:
 
 def _signs(error: Exception) -> Iterator[str]:
     names = [kind.__name__ for kind in type(error).__mro__]
+    # What goes wrong on the network is an OSError for `requests` too, and not for want of room on a disk.
     yield from (name for name in names if name != "OSError" or "RequestException" not in names)
     answer = getattr(error, "json", None)
     if isinstance(answer, dict) and "error_code" not in answer:
         yield "NO_CODE"
+    # MLflow's client makes a code of every status, which says less than the status does.
     elif not (status := status_of(error)) or status.startswith("5"):
         yield str(getattr(error, "error_code", ""))
     yield status_of(error)

@@ -146,6 +146,7 @@ def get_run(uri: str, name: str) -> RunInfo:
     quoted = _quoted(name)
     for condition in (f"tags.`{JOB_ID_TAG}` = '{quoted}'", f"attributes.run_name = '{quoted}'"):
         found = next(_search(uri, condition, None, 1), None)
+        # A name with quotes in it was asked for without them.
         if found and name in (found.job, found.name):
             return found
     runs = list(_search(uri, "", None, _SEARCHED))
@@ -232,9 +233,10 @@ def _search(uri: str, condition: str, experiment: str | None, limit: int, page: 
         client = connect(uri)
         experiments = experiment_names(client)
         if experiment is not None:
-            experiments = {key: name for key, name in experiments.items() if name == experiment} or _no_experiment(
-                experiment, tuple(experiments.values())
-            )
+            named = {key: name for key, name in experiments.items() if name == experiment}
+            if not named:
+                raise NotFoundError("experiment", experiment, tuple(experiments.values()))
+            experiments = named
         token: str | None = None
         while limit > 0:
             found = client.search_runs(
@@ -250,10 +252,6 @@ def _search(uri: str, condition: str, experiment: str | None, limit: int, page: 
                 return
 
 
-def _no_experiment(name: str, known: tuple[str, ...]) -> dict[str, str]:
-    raise NotFoundError("experiment", name, known)
-
-
 def _info(run: Run, experiments: Mapping[str, str]) -> RunInfo:
     info, tags = run.info, run.data.tags
     outputs = run.outputs.model_outputs if run.outputs else []
@@ -266,6 +264,7 @@ def _info(run: Run, experiments: Mapping[str, str]) -> RunInfo:
         status=info.status,
         reason=tags.get(REASON_TAG, ""),
         start=info.start_time / 1000,
+        # A run that was opened again keeps the time at which it had ended.
         end=None if info.end_time is None or info.status == "RUNNING" else info.end_time / 1000,
         metrics={name: float(value) for name, value in sorted(run.data.metrics.items())},
         params=dict(sorted(run.data.params.items())),

@@ -60,6 +60,8 @@ class SweepTrials:
 
     def read_sent(self) -> None:
         """Only what MLflow has."""
+        if self._path.exists() and self._path.stat().st_size < self._offset:  # whoever sends has written it anew
+            self._offset = self._lines = 0
         for raw in new_lines(self._path, self._offset):
             self._offset += len(raw)
             self._lines += 1

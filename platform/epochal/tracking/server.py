@@ -46,7 +46,7 @@ def plan_server(uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT)
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_MODEL_CATALOG_URI": "",
+        "MLFLOW_MODEL_CATALOG_URI": "",  # else it fetches lists of language models from GitHub
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }
     return ServerPlan(http_url(host, port), command, environment)
@@ -58,7 +58,9 @@ class TrackingServer:
     ``log`` is the file that its output goes to.
     """
 
-    def __init__(self, uri: str, host: str = "127.0.0.1", port: int = 5000, log: Path | None = None) -> None:
+    def __init__(
+        self, uri: str, host: str = LOOPBACK, port: int = DEFAULT_MLFLOW_PORT, log: Path | None = None
+    ) -> None:
         self.plan = plan_server(uri, host, port)
         self._address = (host, port)
         self._log = log
@@ -132,6 +134,7 @@ class TrackingServer:
     def _check_port(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         with socket.socket(family) as probe:
+            # As servers bind: connections that have just ended keep nobody from the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(self._address)
@@ -143,6 +146,7 @@ class TrackingServer:
     def _answers(self) -> bool:
         # A server on every interface answers on loopback too, and its Host check knows that name.
         url = self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        # Past any proxy that the environment names.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"{url}/health", timeout=2) as answer:

@@ -34,7 +34,7 @@ def find_or_create(client: Any, uri: str, name: str) -> str:
     except Exception as error:
         if error_code(error) != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(client.get_experiment_by_name(name).experiment_id)
+        return str(client.get_experiment_by_name(name).experiment_id)  # somebody else was first
 
 
 def check_experiment(found: Experiment) -> None:

@@ -19,6 +19,8 @@ from epochal.tracking.sync_batch import log_batch
 from epochal.tracking.trial_runs import PARENT_TAG, SWEEP_TAG, TRIAL_TAG, TrialRun, trial_folder
 
 MAX_ENTITIES = 1000
+_MAX_TAGS = 100
+"""Of one request; of parameters as many."""
 PASS_SECONDS = 5.0
 """What one pass over the trials may take, so that the sweep's own run does not wait for a long one."""
 _PAGE = 1000
@@ -118,11 +120,11 @@ class TrialSyncer:
         batch: dict[str, list[Any]] = {}
         points: list[Point] = []
         if sent.tagged != changes:
-            batch["tags"] = [RunTag(*pair) for pair in run.tags(self._sweep).items()][:100]
+            batch["tags"] = [RunTag(*pair) for pair in run.tags(self._sweep).items()]
         if sent.changes != changes:
             points = run.metrics()
         if not sent.has_params:
-            batch["params"] = [Param(*pair) for pair in run.params(self._sweep).items()][:100]
+            batch["params"] = [Param(*pair) for pair in run.params(self._sweep).items()]
         for spooled, offsets in _spooled(trial_folder(self._trials.folder, run.number), sent.offsets):
             if len(points) + len(spooled) > MAX_ENTITIES - sum(map(len, batch.values())):
                 self._log(run, sent, batch, points)
@@ -140,9 +142,12 @@ class TrialSyncer:
     def _log(self, run: TrialRun, sent: SentTrial, batch: dict[str, list[Any]], points: list[Point]) -> None:
         from mlflow.entities import Metric
 
-        room = MAX_ENTITIES - sum(map(len, batch.values()))
+        first = {kind: entities[:_MAX_TAGS] for kind, entities in batch.items()}
+        room = MAX_ENTITIES - sum(map(len, first.values()))
         metrics = [Metric(*point) for point in points]
-        parts = [{**batch, "metrics": metrics[:room]}]
+        parts = [{**first, "metrics": metrics[:room]}]
+        for kind, entities in batch.items():
+            parts += [{kind: entities[at : at + _MAX_TAGS]} for at in range(_MAX_TAGS, len(entities), _MAX_TAGS)]
         parts += [{"metrics": metrics[at : at + MAX_ENTITIES]} for at in range(room, len(metrics), MAX_ENTITIES)]
         for part in parts:
             for key, why in log_batch(self._client, sent.run_id, part, lambda: self._check_not_deleted(sent.run_id)):

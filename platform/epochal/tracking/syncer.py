@@ -183,6 +183,7 @@ class Syncer:
     def send(self, client: MlflowClient) -> None:
         self._client = client
         self._open_run()
+        # One that goes on is open again before anything is added to it.
         if self.desired.status == "RUNNING":
             self._send_status()
         self._send_params()
@@ -197,6 +198,7 @@ class Syncer:
 
     def forget(self) -> None:
         """Start over, as if nothing had been sent."""
+        # What the ledger has heard it need not hear again.
         self.state.__dict__.update(SyncState(uri=self._named, told=self.state.told).__dict__)
         self._trials.children = None
 
@@ -231,6 +233,7 @@ class Syncer:
                 self.forget()
         state.uri = self._named
         if not state.run_id:
+            # Others see where the job is sent (`agent.reconcile`), whatever comes of the requests.
             state.save(self.folder)
             state.experiment_id = find_or_create(self._client, self.uri, self.desired.experiment)
             run = self._find_run() or self._create_run()
@@ -298,6 +301,7 @@ class Syncer:
         used = self.desired.dataset
         if used is None or self.state.dataset == used.digest:
             return
+        # MLflow's limits; the source may have 65,535 characters.
         dataset = Dataset(used.name[:500], used.digest[:36], "local", used.source[:65000])
         self._client.log_inputs(
             self.state.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -56,8 +57,8 @@ class SystemSampler:
         """The values now, by full metric name."""
         before, self._before = self._before, _counters()
         values = {**_memory_and_cpu(), **_rates(before, self._before)}
-        for index, gpu in enumerate(self._gpus):
-            values.update({f"gpu{index}/{name}": value for name, value in gpu.sample().items()})
+        for gpu in self._gpus:
+            values.update({f"gpu{gpu.index}/{name}": value for name, value in gpu.sample().items()})
         return {f"{self._prefix}/{name}": value for name, value in values.items()}
 
     def __enter__(self) -> Self:
@@ -111,10 +112,11 @@ def _rates(before: _Counters, now: _Counters) -> dict[str, float]:
 
 
 class Gpu:
-    """One NVIDIA GPU, seen through the driver's management library: nothing here touches CUDA."""
+    """One NVIDIA GPU, seen through the driver's management library: nothing here touches CUDA. ``index`` is NVML's."""
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
+    def __init__(self, nvml: Any, index: int, handle: Any) -> None:
         self._nvml = nvml
+        self.index = index
         self._handle = handle
 
     @property
@@ -149,4 +151,8 @@ def open_gpus() -> list[Gpu]:
         pynvml.nvmlInit()
     except Exception:  # no library, no driver or no permission: each means that there is nothing to sample
         return []
-    return [Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())]
+    found = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        with suppress(pynvml.NVMLError):  # it has fallen off its bus, or has no power
+            found.append(Gpu(pynvml, index, pynvml.nvmlDeviceGetHandleByIndex(index)))
+    return found

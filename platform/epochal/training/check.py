@@ -10,7 +10,7 @@ from torch import Tensor
 
 from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
 from epochal.catalog.environment import Acts
-from epochal.catalog.losses import balanced
+from epochal.catalog.losses import balanced, balanced_ones
 from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
@@ -141,18 +141,26 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
         yield f"the data is a stream: what is told of its samples beforehand is that of {samples:,}"
     elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
-    counts = data.info.target.counts
-    loss = spec.task.params.get("loss") if spec.task is not None else None
-    if isinstance(loss, Mapping) and loss.get("class_weights") == "balanced" and counts:
-        names = data.classes or map(str, range(len(counts)))
-        weights = (f"{name} {weight:.4g}" for name, weight in zip(names, balanced(counts), strict=True))
-        yield f"class_weights: balanced counts a sample of each class for: {', '.join(weights)}"
+    yield from _balance(spec, data)
     workers = spec.resources.max_workers
     for part, split in data.splits():
         if part != "train" and 0 < len(split) < workers:
             yield f"there are {len(split)} {part} samples for {workers} workers: each goes through all of them"
     if spec.sweep is not None and data.test is not None:
         yield "the test samples are left alone: a sweep chooses by validation; train its best point to measure them"
+
+
+def _balance(spec: JobSpec, data: LoadedData) -> Iterator[str]:
+    """The weights that were computed of the training samples."""
+    loss = spec.task.params.get("loss") if spec.task is not None else None
+    for name, what, weights in (
+        ("class_weights", "a sample of each class", balanced(data.info.target.counts)),
+        ("pos_weight", "a 1 of each label", balanced_ones(data.info.target.labels)),
+    ):
+        if isinstance(loss, Mapping) and loss.get(name) == "balanced" and weights:
+            names = data.classes if len(data.classes) == len(weights) else map(str, range(len(weights)))
+            told = (f"{one} {weight:.4g}" for one, weight in zip(names, weights, strict=True))
+            yield f"{name}: balanced counts {what} for: {', '.join(told)}"
 
 
 def _unseen(data: LoadedData) -> Iterator[str]:

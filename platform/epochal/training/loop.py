@@ -22,7 +22,7 @@ from epochal.training.control import Control, Noted, Phase, Progress, Saved
 from epochal.training.intervals import Schedule, Timer
 from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded
-from epochal.training.parallel import DDP, Single, Strategy
+from epochal.training.parallel import DDP, Single, Strategy, compiled_nothing
 from epochal.training.phases import stepper_for
 from epochal.training.pictures import Pictures
 from epochal.training.playing import State
@@ -90,7 +90,8 @@ class Loop:
     def _stepper(self, fresh: bool) -> Stepper:
         model, train = self.setup.model, self.spec.train
         if fresh and train.init_from is not None:
-            self.note(f"weights to start from: {weights.start_from(model, Path(train.init_from))}")
+            matched = weights.start_from(model, Path(train.init_from), train.init_except)
+            self.note(f"weights to start from: {matched}")
         weights.freeze(model, train.freeze)
         if train.gradient_checkpointing:
             recompute(model)
@@ -205,6 +206,9 @@ class Loop:
         self.state.step = closed.records[-1].step
         self._last_loss = closed.records[-1].loss
         self._window_length = closed.next_length
+        if self.spec.train.compile and compiled_nothing():
+            told = "the task calls neither the model nor one of its parts (attributes that are modules)"
+            self.note(f"train.compile has no effect: {told}")
         self._progress("train", closed.performance(self.setup.data.info.tokens))
         return closed.flags
 

@@ -336,25 +336,29 @@ class _Replica(DistributedDataParallel):
         self.reducer._remove_autograd_hooks()
 
 
-def passed_over(module: nn.Module) -> bool:
-    """Whether ``module.compile()`` does nothing: it is of a class of torch's own, such as ``nn.Sequential``.
-
-    The compiler passes over the frames of those, and begins with the first one of somebody else.
+def compile_in_place(module: nn.Module, blocks: Iterable[nn.Module] = ()) -> None:
+    """Compile the module's forward, those of its parts, which a task may call by themselves as a GAN's phases do, and
+    those of ``blocks``. What is called by one that is compiled is compiled as a piece of it.
     """
-    return type(module).forward.__module__.startswith("torch.nn.")
+    # Each on its own: torch counts how often code is compiled, gives up after a few times, and parts may share code.
+    for part in dict.fromkeys((*blocks, *module.children(), module)):
+        if not type(part).forward.__module__.startswith("torch.nn."):
+            part.compile(isolate_recompiles=True)
+        elif type(part).forward is not nn.Module.forward:  # a list of modules is never called
+            # The compiler passes over torch's own classes, and begins with the first frame of somebody else.
+            part.forward = torch.compile(_of_our_own(part.forward), isolate_recompiles=True)  # type: ignore[call-overload]
 
 
-def compile_in_place(module: nn.Module) -> None:
-    """As ``module.compile()``, also for those that it leaves as they are."""
-    if not passed_over(module):
-        module.compile()
-        return
-    forward = module.forward
+def compiled_nothing() -> bool:
+    """Whether nothing was compiled in this process so far."""
+    return not torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
+
+def _of_our_own(forward: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)
 
-    module.forward = torch.compile(call)
+    return call
 
 
 def behind(result: Any) -> set[Tensor] | None:

@@ -36,10 +36,6 @@ def stepper_for(task: Task, optimizer: Optimizer, strategy: Strategy, train: Tra
         return ClosureStepper(task, optimizer, strategy, train)
     if not isinstance(task, Phased):
         return Stepper(task, optimizer, strategy, train)
-    if train.compile:
-        raise TrainingError(
-            "train.compile compiles the model's own forward, and the phases of a task call its parts", "remove it"
-        )
     return PhasedStepper(task, optimizer, strategy, train)
 
 

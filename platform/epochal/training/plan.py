@@ -272,7 +272,7 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
     start = spec.train.init_from
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
-            told.append(f"weights to start from: {start_from(model, folder / start)}")
+            told.append(f"weights to start from: {start_from(model, folder / start, spec.train.init_except)}")
     try:
         _try(spec, data, model.train(), task)
     except SpecError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from epochal.errors import Problem, SpecError
 from epochal.spec.job import Train
-from epochal.training.parallel import Computation, Many, passed_over
+from epochal.training.parallel import Computation, Many, compile_in_place
 from epochal.training.precision import DTYPES
 from epochal.training.worker import Worker
 
@@ -52,11 +51,8 @@ class FSDP(Many):
         self._computation = Computation(self.module)
         mesh = init_device_mesh(device.type, (self.worker.world_size,))
         parts = blocks(self.module, self.block_parameters)
-        for part in [*parts, self.module]:
-            if self.train.compile:
-                part.compile()
-                if passed_over(part) and self.worker.rank == 0:
-                    os.write(2, f"not compiled: a part that is a {type(part).__name__}, torch's own class\n".encode())
+        if self.train.compile:
+            compile_in_place(self.module, parts)
         dtype = DTYPES.get(self.train.precision)
         for part in [*parts, self._computation]:
             if dtype is not None:

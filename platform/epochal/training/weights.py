@@ -42,6 +42,8 @@ class Matched:
     """In both, but of different shapes, as a head for other classes: they keep their initial values."""
     shapes: Mapping[str, str] = field(default_factory=dict)
     """Of those the two shapes, in words."""
+    excepted: tuple[str, ...] = ()
+    """Of the model, not to be taken from the file."""
 
     @property
     def complete(self) -> bool:
@@ -53,6 +55,7 @@ class Matched:
             "not in the file": self.missing,
             "not in the model": self.unexpected,
             "of another shape": self.reshaped,
+            "left as drawn by train.init_except": self.excepted,
         }
         for label, names in labels.items():
             if names:
@@ -60,14 +63,21 @@ class Matched:
         return "; ".join(parts)
 
 
-def start_from(model: nn.Module, path: Path) -> Matched:
+def start_from(model: nn.Module, path: Path, excepted: Sequence[str] = ()) -> Matched:
     """Copy the weights at ``path`` whose names and shapes are the model's, and log which those are not.
+
+    Those of the model that match one of the shell patterns ``excepted`` stay as they are.
 
     Raises:
         CheckpointError: nothing readable is there, or no weight fits.
+        TrainingError: a pattern matches nothing.
     """
-    given = read(path)
-    own = model.state_dict()
+    given, every = read(path), model.state_dict()
+    for pattern in excepted:
+        if not matching(every, [pattern]):
+            raise TrainingError(f"init_except: no weight matches {pattern!r}", did_you_mean(pattern, tuple(every)))
+    kept = matching(every, excepted)
+    own = {name: one for name, one in every.items() if name not in kept}
     shared = own.keys() & given.keys()
     fitting = {name: given[name] for name in own if name in shared and given[name].shape == own[name].shape}
     if not fitting:
@@ -76,13 +86,14 @@ def start_from(model: nn.Module, path: Path) -> Matched:
     matched = Matched(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in given),
-        unexpected=tuple(name for name in given if name not in own),
+        unexpected=tuple(name for name in given if name not in every),
         reshaped=tuple(name for name in own if name in shared and name not in fitting),
         shapes={
             name: f" ({_size(given[name])} in the file, {_size(own[name])} in the model)"
             for name in shared
             if name not in fitting
         },
+        excepted=kept,
     )
     _log.log(logging.INFO if matched.complete else logging.WARNING, "weights from %s: %s", path, matched)
     return matched

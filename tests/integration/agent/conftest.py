@@ -11,7 +11,10 @@ import pytest
 
 from agent_jobs import SLOW_CODE
 from epochal.agent.in_process import LedgerSource
+from epochal.agent.program import PackageProgram
+from epochal.agent.retry_policy import Ending
 from epochal.engine.connection import Connection, connect
+from epochal.ledger.states import Reason
 from epochal.settings import Home
 
 
@@ -40,3 +43,9 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: P
     path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
     shutil.copyfile(migrated_mlflow_db, path)
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that do not look at packages, each of which takes a worker of its own."""
+    monkeypatch.setattr(PackageProgram, "run", lambda *_: Ending(Reason.COMPLETED))

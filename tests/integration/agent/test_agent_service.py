@@ -29,8 +29,6 @@ from agent_jobs import (
 )
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
-from epochal.agent.program import PackageProgram
-from epochal.agent.retry_policy import Ending
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
@@ -97,12 +95,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Curve:
     points = unbroken_curve(tmp_path_factory.mktemp("unbroken"), spec())
     assert len(points) == STEPS
     return points
-
-
-@pytest.fixture
-def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that do not look at packages, each of which takes a worker of its own."""
-    monkeypatch.setattr(PackageProgram, "run", lambda *_: Ending(Reason.COMPLETED))
 
 
 def kinds(ledger: Ledger, job: Job) -> list[str]:
@@ -202,6 +194,7 @@ def stubborn(ledger: Ledger, packaged_once: Path, *overrides: str) -> Job:
     return submit(ledger, ONE_WORKER, "train.steps=20", *model, *overrides)
 
 
+@pytest.mark.slow
 def test_packaging_holds_no_room_and_fails_no_job(serve: Serve, ledger: Ledger, home: Home, tmp_path: Path) -> None:
     serve()
     first = stubborn(ledger, tmp_path / "now")

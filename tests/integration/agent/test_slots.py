@@ -129,6 +129,7 @@ def test_each_worker_trains_a_pack_of_its_own(attempt: Attempt, heard: Heard, tm
         slot.close()
 
 
+@pytest.mark.slow  # that of a sweep of an agent is among the quick ones
 def test_a_failing_trial_costs_itself(attempt: Attempt, heard: Heard) -> None:
     slot = Slot(attempt, 0, attempt.place.seats()[:1])
     nan = train(slot, segment(0, 50, optimizer={"name": "sgd", "lr": 9e5}, epochs=50))

@@ -26,12 +26,16 @@ def test_following_asks_for_nothing_while_nothing_happens(client: Client, submit
     job = submit("name=quiet")
     thread = threading.Thread(target=Follower(client, job.id, QuietDisplay()).follow)
     thread.start()
-    time.sleep(0.4)
-    before = looks_at_jobs(client)
-    time.sleep(1.2)
-    assert looks_at_jobs(client) == before
+
+    def asks_for_nothing() -> bool:
+        before = looks_at_jobs(client)
+        time.sleep(1.2)
+        return looks_at_jobs(client) == before
+
+    until(lambda: "epochal_long_polls 0.0" not in metrics(client), "it waits for news")
+    until(asks_for_nothing, "it has looked at all that there was")
     client.stop(job.id)
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
 
 
@@ -79,6 +83,13 @@ def test_each_new_best_of_a_sweep_is_told(client: Client, agent: PlayedAgent) ->
     assert shown.texts == [f"{bars[0]}; best 0.5 (trial 3)", f"{bars[1]}; best 0.75 (trial 7)"]
 
 
+def metrics(client: Client) -> str:
+    return client._http.send(Request("GET", "/../../metrics")).text
+
+
 def looks_at_jobs(client: Client) -> list[str]:
-    metrics = client._http.send(Request("GET", "/../../metrics")).text.splitlines()
-    return [line for line in metrics if line.startswith("epochal_http_requests_total") and "/jobs/{ref}" in line]
+    return [
+        line
+        for line in metrics(client).splitlines()
+        if line.startswith("epochal_http_requests_total") and "/jobs/{ref}" in line
+    ]

@@ -95,7 +95,7 @@ def test_a_lease_waits_for_a_job_and_comes_at_once(own_server: RestartableServer
     threading.Timer(0.5, submit).start()
     lease = played.ledger.lease(played.owner, 30.0, wait=10.0)
     assert lease is not None
-    assert time.monotonic() - times[0] < 2
+    assert time.monotonic() - times[0] < 5
 
 
 def test_a_lease_that_was_taken_away_is_stale(client: Client, agent: PlayedAgent, submit: Submit) -> None:

@@ -16,7 +16,7 @@ from epochal.tracking.runs import get_run
 from epochal.tracking.syncer import sync
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.slow), "server"])
 def uri(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_uri"))

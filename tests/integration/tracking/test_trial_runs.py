@@ -85,7 +85,7 @@ def sweep(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     )
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def any_uri(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_uri"))
@@ -281,6 +281,21 @@ def test_what_mlflow_refuses_of_one_trial_is_named_and_the_rest_is_sent(sqlite_u
     for run in children(sqlite_uri, sweep).values():
         assert run.data.params["train.optimizer.lr"] == "0.5"
         assert run.data.metrics["objective"] > 0
+
+
+def test_tags_and_parameters_arrive_however_many_there_are(sqlite_uri: str, sweep: Path) -> None:
+    """MLflow takes a hundred of each in one request."""
+    point = {f"model.params.width{number}": number for number in range(130)}
+    DesiredRun.load(sweep).changed(tags={f"tag{number}": "x" for number in range(130)}).save(sweep)
+    runs = TrialRuns(sweep)
+    runs.record(replace(trial(0), point=point))
+    sync(sqlite_uri, sweep)
+    runs.record(replace(trial(0, TrialState.COMPLETED, lengths=2), point=point))
+    finish(sweep)
+    assert not sync(sqlite_uri, sweep).pending
+    run = children(sqlite_uri, sweep)[0]
+    assert run.data.tags["epochal.trial_state"] == "COMPLETED"
+    assert set(run.data.params) >= set(point)
 
 
 def test_a_tracker_follows_a_sweep(sqlite_uri: str, sweep: Path) -> None:

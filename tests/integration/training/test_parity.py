@@ -91,7 +91,7 @@ def assert_same(run: tuple[FitResult, dict[str, list[Any]]], expected: dict[str,
     assert result.metrics["val/accuracy"] == pytest.approx(expected["val/accuracy"])
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), GANGS)
+@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
 def test_equals_a_plain_loop(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     """25 samples in batches of 8: 3 do not divide 8, and the last batch of an epoch has a single sample."""
     job = pieces.spec(epochs=3, clip_grad_norm=0.5)

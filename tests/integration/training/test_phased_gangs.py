@@ -34,6 +34,16 @@ def test_equals_one_worker(gang: TestGang, tmp_path: Path, world_size: int, stra
         assert [value for _, value in many[name]] == pytest.approx(values, rel=2e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_is_the_same(gang: TestGang, tmp_path: Path, strategy: str) -> None:
+    job = pieces.spec(epochs=2, compile=True)
+    changes = {"build": phased_pieces.Gan, "task": phased_pieces.Adversarial(), "optimizer": pieces.sgd}
+    _, many = of_gang(gang, 2, strategy, job, tmp_path, **changes)
+    for name, values in phased_pieces.plain_loop(job, pieces.sgd).items():
+        assert [value for _, value in many[name]] == pytest.approx(values, rel=1e-4)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_batch_norms_and_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, strategy: str) -> None:
     job = pieces.spec(epochs=2, global_batch_size=5)

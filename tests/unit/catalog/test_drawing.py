@@ -13,14 +13,26 @@ from epochal.catalog.tasks import TASKS
 
 def test_tiles_are_enlarged_and_in_their_places() -> None:
     black, red = torch.zeros(1, 4, 4), torch.stack([torch.ones(4, 4), torch.zeros(4, 4), torch.zeros(4, 4)])
-    sheet = drawing.tiles([[black, red], [red]])
-    assert sheet.size == (132, 132)
-    assert [sheet.getpixel(at) for at in ((10, 10), (80, 10), (10, 80), (80, 80))] == [
+    sheet = drawing.tiles([[black, red], [red]], "a line of it")
+    assert sheet.size == (132, 154)
+    assert [sheet.getpixel(at) for at in ((10, 32), (80, 32), (10, 102), (80, 102))] == [
         (0, 0, 0),
         (255, 0, 0),
         (255, 0, 0),
         (255, 255, 255),
     ]
+
+
+def test_a_box_is_framed_where_it_is_and_no_farther_than_the_image() -> None:
+    grey = torch.full((1, 6, 6), 0.5)
+    shown = drawing.framed(grey, torch.tensor([[1.0, 2.0, 4.0, 5.0], [-3.0, 5.0, 9.0, 9.0]]), torch.tensor([0, 1]))
+    blue, orange = (tuple(colour) for colour in drawing.PALETTE[1:3])
+    found = {(x, y): tuple((shown[:, y, x] * 255).round().int().tolist()) for x in range(6) for y in range(6)}
+    assert {at for at, colour in found.items() if colour == blue} == {
+        (x, y) for x in (1, 2, 3) for y in (2, 3, 4) if (x, y) != (2, 3)
+    }
+    assert {at for at, colour in found.items() if colour == orange} == {(x, 5) for x in range(6)}
+    assert torch.equal(grey, torch.full((1, 6, 6), 0.5))
 
 
 def test_each_class_has_its_colour() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.build import build_task, load_data
 from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
-from epochal.catalog.losses import balanced
+from epochal.catalog.losses import balanced, balanced_ones
 from epochal.catalog.task import ChecksTargets
 from epochal.errors import EpochalError, SpecError
 from epochal.spec.job import JobSpec
@@ -102,6 +102,58 @@ def test_classes_that_are_not_counted_cannot_be_balanced() -> None:
     loss = {"name": "focal", "class_weights": "balanced"}
     with pytest.raises(SpecError, match="needs the class of every training sample"):
         _task("classification", DataInfo(Field((6,)), Field((), torch.int64, 3)), loss=loss)
+
+
+def test_balanced_ones_are_those_of_the_training_samples_and_are_told(tmp_path: Path) -> None:
+    job = _job(
+        data={"name": "shapes", "params": {"target": "kinds", "samples": 60}},
+        task={"name": "multi-label", "params": {"loss": {"name": "bce_with_logits", "pos_weight": "balanced"}}},
+    )
+    data = load_data(job.data, tmp_path)
+    task = build_task(job.task, job.data, data.info)
+    batch = data.train.fetch(range(len(data.train)))
+    ones = batch["target"].sum(0)
+    weights = (len(batch["target"]) - ones) / ones
+    assert len(set(weights.tolist())) > 1
+
+    class Undecided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros(len(x), len(ones))
+
+    loss = nn.functional.binary_cross_entropy_with_logits(
+        torch.zeros_like(batch["target"]), batch["target"], pos_weight=weights
+    )
+    torch.testing.assert_close(task.loss(Undecided(), batch).total / len(batch["target"]), loss)
+    told = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(data.classes, weights.tolist(), strict=True))
+    assert f"pos_weight: balanced counts a 1 of each label for: {told}" in check(job, data, task).notes
+
+
+def test_a_label_that_all_or_none_have_is_balanced_too() -> None:
+    assert balanced_ones([(6, 2), (8, 0), (0, 8)]) == [3.0, 8.0, 1.0]
+
+
+def test_one_yes_or_no_is_weighed_as_regression() -> None:
+    info = DataInfo(Field((6,)), Field((), labels=((9, 3),)))
+    batch = {"input": torch.randn(4, 6), "target": torch.tensor([0.0, 1.0, 0.0, 1.0])}
+    model = nn.Linear(6, 1)
+    given, found = (
+        _task("regression", info, loss={"name": "bce_with_logits", "pos_weight": weight}, metrics=["mae"])
+        for weight in ([3.0], "balanced")
+    )
+    assert torch.equal(given.loss(model, batch).total, found.loss(model, batch).total)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "said"),
+    [
+        ("multi-label", Field((3,)), "pos_weight: balanced needs the zeros and ones of every training sample"),
+        ("regression", Field((2, 3)), "pos_weight weighs classes or labels, and this target has none"),
+    ],
+    ids=["unknown", "matrix"],
+)
+def test_ones_that_are_not_counted_cannot_be_balanced(task: str, target: Field, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        _task(task, DataInfo(Field((6,)), target), loss={"name": "bce_with_logits", "pos_weight": "balanced"})
 
 
 def test_boxes_and_kinds_are_those_of_the_pixels(tmp_path: Path) -> None:

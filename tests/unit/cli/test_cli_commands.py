@@ -14,6 +14,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from epochal import __version__
+from epochal.agent.summary import Summary
+from epochal.cli.commands.run import described
 from epochal.cli.main import main
 
 SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
@@ -48,6 +50,7 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("stop a-job --grace 5", "expected a duration with its unit"),
         ("pause a-job --grace -5s", "expected a duration with its unit"),
+        ("stop a-job --grace=", "expected a duration with its unit"),
         ("run good.yaml --grace nan", "expected a duration with its unit"),
         ("stop a-job --grace 2d", "expected at most 1d"),
         ("stop a-job --grace 5s --now", "--now is --grace 0s: give one of them"),
@@ -139,3 +142,12 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert main(["version"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"epochal  {__version__}"
+
+
+def test_the_best_point_of_a_sweep_over_models_is_told_beside_the_model_it_left() -> None:
+    summary = Summary(
+        job="s-1", state="SUCCEEDED", reason="", message="", attempts=1, seconds=1.0, run_id="", tracking_uri="",
+        experiment="", trial=3, point={"model": {"name": "cnn"}, "train.seed": 1}, model="/home/jobs/s-1/model",
+    )  # fmt: skip
+    shown = described(summary)
+    assert (shown["model"], shown["point"]) == (summary.model, summary.point)

@@ -76,6 +76,10 @@ def test_what_is_called_as_a_column_of_every_table_has_more_of_its_path() -> Non
     }
 
 
+def test_a_path_that_another_ends_in_is_a_column_by_its_whole() -> None:
+    assert columns(["task", "data.params.task"]) == {"task": "task", "data.params.task": "params.task"}
+
+
 def test_the_best_trials_of_a_running_sweep_take_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     trials = [Trial(n, POINT, TrialState.COMPLETED, 9.0, (Measured(9.0, n / 10),)) for n in range(3)]

@@ -65,6 +65,16 @@ def test_applied_again_it_changes_what_was_changed(server: KubernetesApi, spec: 
     assert {name for name, what in again.items() if what == "changed"} == {"RayCluster pool"}
 
 
+@pytest.mark.parametrize("ours", ["part_of=two", ""], ids=["release", "nobody"])
+def test_a_cluster_that_is_part_of_something_else_is_left_alone(server: KubernetesApi, spec: Path, ours: str) -> None:
+    applied(server, spec)
+    assert applied(server, spec, "part_of=one")["RayCluster pool"] == "changed", "it was nobody's"
+    with pytest.raises(ConflictError, match="the cluster pool is part of one") as refused:
+        applied(server, spec, *filter(None, [ours]))
+    assert "another name" in refused.value.hint
+    assert applied(server, spec, *filter(None, [ours]), force=True)["RayCluster pool"] == "changed"
+
+
 def test_it_leaves_the_numbers_of_pods_to_the_agent(server: KubernetesApi, spec: Path) -> None:
     applied(server, spec)
     assert sizes(server) == {"cpu": 0, "big": 1}
@@ -150,7 +160,7 @@ def test_the_command_waits_and_says_for_what(
         ["group", "cpu", "0", "0"],
         ["group", "big", "0", "1"],
     ]
-    assert "group big: 1 of 1 pod: no node takes it: of 2 nodes 2 with less than 8 cpu free" in told
+    assert "group big: 1 of 1 pod: no node takes it: of 2 nodes 2 with less than 8 cpu free; ask for less" in told
 
     pod(server, "worker", "pool-big-1", READY, "big")
     assert main(["cluster", "apply", str(spec), "-o", "json", "--timeout", "5s"]) == 0
@@ -288,6 +298,12 @@ def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_serv
     failure = {"type": "ReplicaFailure", "status": "True"}
     forbidden = 'pods "epochal-server-5d" is forbidden: exceeded quota: small, requested: pods=1'
     of_the_chart("Deployment", "epochal-server", "server", {"conditions": [{**failure, "message": forbidden}]})
+    of_the_chart("StatefulSet", "epochal-postgresql", "postgresql", {"replicas": 0})
+    made = server.objects[path_to("StatefulSet", "training", "epochal-postgresql")]["metadata"]["uid"]
+    refused = "maximum memory usage per Container is 256Mi, but limit is 512Mi"
+    forbidden = 'create Pod epochal-postgresql-0 failed error: pods "epochal-postgresql-0" is forbidden: '
+    event = {"type": "Warning", "involvedObject": {"uid": made}, "message": forbidden + refused}
+    server.put(path_to("Event", "training", "refused"), event)
     assert main(["cluster", "status", "epochal"]) == NotFoundError.exit_code
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     ledger = "error: cannot use the ledger postgresql://epochal@nowhere/l"
@@ -297,4 +313,6 @@ def test_a_cluster_that_the_chart_has_not_made_yet_is_explained_by_what_its_serv
         " there",
         "warning: epochal-server: its pod cannot be made: exceeded quota: small, requested: pods=1; have it raised, or"
         " ask for less",
+        f"warning: epochal-postgresql: its pod cannot be made: {refused}; by a LimitRange of the"
+        " namespace: keep to it, or have it changed",
     ]

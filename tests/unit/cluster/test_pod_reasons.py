@@ -34,6 +34,10 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
             'CreateContainerConfigError: secret "agent" not found; make it, or name one that is there',
         ),
         (
+            container(**waiting("CreateContainerConfigError", "couldn't find key admin in Secret training/tokens")), [],
+            "couldn't find key admin in Secret training/tokens; the Secret has to have that key as well",
+        ),
+        (
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"exitCode": 5, "message": "no server"}}),
             [],
             "it has ended 3 times: exit code 5: no server",
@@ -48,7 +52,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         (
             container(**waiting("CrashLoopBackOff"), lastState={"terminated": {"reason": "OOMKilled"}}),
             [],
-            "it has ended 3 times: it was killed for memory",
+            "it has ended 3 times: it was killed for memory; let it have more memory",
         ),
         (
             container(state={"running": {}}, lastState={"terminated": {"exitCode": 5, "message": "no server"}}),
@@ -86,7 +90,7 @@ def warning(message: str, at: str = "2026-01-01T00:00:00Z", uid: str = "this") -
         ),
     ],
     ids=[
-        "pull", "never", "secret", "crash", "log", "oom", "again", "long", "ended", "mount", "other", "running",
+        "pull", "never", "secret", "key", "crash", "log", "oom", "again", "long", "ended", "mount", "other", "running",
         "evicted", "new", "init", "no-init",
     ],
 )  # fmt: skip

@@ -70,3 +70,14 @@ def test_it_follows_a_log_that_is_set_aside(log: LogFile, tail: LogTail, monkeyp
     assert tail.read() == ("z" * 200 + "\n", "")
     log.write(b"after\n")
     assert tail.read() == ("after\n", "")
+
+
+def test_a_log_that_cannot_be_read_for_a_moment_ends_nobody(log: LogFile, tail: LogTail, tmp_path: Path) -> None:
+    log.write(b"one\n")
+    path, away = tmp_path / "log", tmp_path / "away"
+    path.rename(away)
+    path.mkdir()
+    assert tail.read() == ("", "")
+    path.rmdir()
+    away.rename(path)
+    assert tail.read() == ("one\n", "")

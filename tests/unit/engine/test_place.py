@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
 
 from epochal.engine import place as places
-from epochal.engine.capacity import Node
+from epochal.engine.capacity import Group, Node
 from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, reserve
 from epochal.errors import CapacityError
@@ -117,3 +117,25 @@ def test_groups_that_are_not_made_cost_a_second_together(busy: Cluster, monkeypa
     request = GangRequest("sweep", (1, 4), step=1)
     place = reserve(cast(Connection, busy), request, 2.0)
     assert (place.world_size, busy.now) == (2, 1.0)
+
+
+def test_room_on_a_node_that_is_made_anew_comes(busy: Cluster) -> None:
+    """Whose group was looked at last before the other node was lost."""
+    busy.free = {"CPU": 2.0}
+    waits = ("1 of 2 pods: its containers start",)
+    group = Group("cpu", {"CPU": 2.0}, most=2, asked=2, nodes=("n", "lost"), waits=waits)
+
+    def reserve_three(more: Group) -> CapacityError:
+        with pytest.raises(CapacityError) as refused:
+            reserve(cast(Connection, busy), GangRequest("job", (3, 3)), 0.0, groups=lambda: [more])
+        return refused.value
+
+    coming = reserve_three(group)
+    assert not coming.permanent
+    assert coming.message == (
+        "no room for 3 workers with 1 CPU each within 0 s: 2 CPU free on the whole cluster, "
+        "and nodes are being started: group cpu has 1 of 2 nodes (1 of 2 pods: its containers start)"
+    )
+    never = reserve_three(replace(group, most=1, asked=1))
+    assert never.permanent
+    assert "can never fit: the cluster has 1 node, the biggest with 2 CPU; group cpu could have 1" in never.message

@@ -24,9 +24,9 @@ from test_policy import (
 )
 
 from epochal.ledger.capacity import Demand, Node
-from epochal.ledger.contenders import Cluster, Running, Waiting
-from epochal.ledger.explanation import AHEAD, explain
-from epochal.ledger.policy import HOLD, PATIENCE, decide
+from epochal.ledger.contenders import Ahead, Cluster, Running, Waiting
+from epochal.ledger.explanation import AHEAD, explain, explain_one
+from epochal.ledger.policy import HOLD, PATIENCE, decide, in_order
 from epochal.ledger.values import Quota, QuotaKind, Why, WhyKind
 
 
@@ -177,12 +177,23 @@ def test_why_agrees_with_the_decision(queue: list[Waiting], taken: list[Running]
         assert found[decision.holder].kind is WhyKind.STARTS_NEXT
 
 
+def ahead_of(one: Waiting, queue: list[Waiting]) -> Ahead:
+    """As the ledger reads it: classes by their numbers, and jobs when they are looked at."""
+    by_number, classes = {other.number: other for other in queue}, dict[object, list[int]]()
+    for other in in_order(queue):
+        alike = other.priority, other.demand, other.user, other.queue, other.storage
+        classes.setdefault(alike, []).append(other.number)
+    return Ahead.of(one, list(classes.values()), lambda numbers: [by_number[number] for number in numbers])
+
+
 @given(MANY_ALIKE, RUNNING, CLUSTER, SOME_QUOTAS)
 def test_of_one_it_says_what_it_says_of_it_among_all(queue, taken, nodes, quotas) -> None:
     """Though those ahead of it that wait like others before them are not looked at one by one."""
     clusters = [Cluster(nodes, tuple(taken)), Cluster((node(4, free=2, name="far"),))]
-    for identity, one in explain(queue, taken, clusters, quotas, NOW):
-        assert dict(explain(queue, taken, clusters, quotas, NOW, only=identity)) == {identity: one}
+    by_id = {one.id: one for one in queue}
+    for identity, told in explain(queue, taken, clusters, quotas, NOW):
+        one = by_id[identity]
+        assert explain_one(one, ahead_of(one, queue), taken, clusters, quotas, NOW) == told
 
 
 @given(DEMANDS, CLUSTER)

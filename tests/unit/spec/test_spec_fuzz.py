@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from spec_texts import FULL, SMALL
 
@@ -54,25 +54,21 @@ def loaded_or_refused(text: str | bytes, overrides: Sequence[str]) -> LoadedSpec
 
 
 @given(st.one_of(st.text(), st.binary()))
-@settings(max_examples=120)
 def test_any_text(text: str | bytes) -> None:
     examined(text)
 
 
 @given(st.text(alphabet="abx01 \n\t:-[]{}&*#?|>'\"!%@,.~<=", max_size=60))
-@settings(max_examples=80)
 def test_text_made_of_yaml_s_own_characters(text: str) -> None:
     examined(text)
 
 
 @given(st.dictionaries(keys, trees, max_size=8))
-@settings(max_examples=80)
 def test_any_tree(tree: dict[str, Any]) -> None:
     examined(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), trees), min_size=1, max_size=4))
-@settings(max_examples=120)
 def test_a_good_spec_with_some_values_replaced(changes: list[tuple[str, Any]]) -> None:
     tree = json.loads(json.dumps(FULL_TREE))
     for path, value in changes:
@@ -81,14 +77,12 @@ def test_a_good_spec_with_some_values_replaced(changes: list[tuple[str, Any]]) -
 
 
 @given(st.dictionaries(st.one_of(st.sampled_from(PATHS), keys), trees, max_size=4), trees, trees)
-@settings(max_examples=80)
 def test_any_sweep(space: dict[str, Any], search: Any, trial_scheduler: Any) -> None:
     sweep = {"space": space, "search": search, "trial_scheduler": trial_scheduler}
     examined(yaml.safe_dump(FULL_TREE | {"sweep": sweep}, allow_unicode=True))
 
 
 @given(st.integers(0, len(FULL)), st.integers(0, 12), st.text(max_size=6))
-@settings(max_examples=120)
 def test_a_good_spec_with_some_characters_replaced(start: int, length: int, text: str) -> None:
     examined(FULL[:start] + text + FULL[start + length :])
 
@@ -96,7 +90,6 @@ def test_a_good_spec_with_some_characters_replaced(start: int, length: int, text
 @given(
     st.lists(st.one_of(st.text(), st.tuples(st.sampled_from(PATHS), st.text(max_size=12)).map("=".join)), max_size=4)
 )
-@settings(max_examples=120)
 def test_any_overrides(overrides: list[str]) -> None:
     examined(SMALL, overrides)
     examined(FULL, overrides)

@@ -63,6 +63,8 @@ CASES = [
      "train.lr_schedule.warmup", train("steps: 100, lr_schedule: {warmup: 99}")),
     ("something_is_trained", train("epochs: 1, freeze: [a.*, '*']"),
      "train.freeze.1", train("epochs: 1, freeze: [a.*, '*.bias']")),
+    ("exceptions_are_from_something", train("epochs: 1, init_except: [head.*]"), "train.init_except",
+     train("epochs: 1, init_except: [head.*], init_from: base")),
     ("something_is_trained", train("epochs: 1, freeze: ['']"), "train.freeze.0", SMALL),
     ("time_to_run", SMALL + "limits: {max_duration: 0s}", "limits.max_duration", SMALL + "limits: {max_duration: 1s}"),
     ("time_to_run", SMALL + "limits: {max_pending: 0h}", "limits.max_pending", SMALL + "limits: {max_pending: 1s}"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from epochal.tracking.metric_spool import MetricSpool, read_lines
 from epochal.tracking.recorder import MemoryRecorder
@@ -39,3 +43,37 @@ def test_gpus_are_sampled_where_there_are_any() -> None:
     sampler = SystemSampler(MemoryRecorder(), "n", lambda: 0)
     found = {name.split("/")[2] for name in sampler.sample() if "gpu" in name}
     assert found == {f"gpu{index}" for index in range(len(open_gpus()))}
+
+
+class Nvml(SimpleNamespace):
+    """What ``pynvml`` says on a node with three GPUs, of which the second has fallen off its bus."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 3
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index == 1:
+            raise self.NVMLError("GPU is lost")
+        return index
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        return 1000 * handle
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        raise self.NVMLError("not supported")
+
+    nvmlDeviceGetMemoryInfo = nvmlDeviceGetUtilizationRates  # noqa: N815
+
+
+def test_a_gpu_that_is_lost_costs_no_worker_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    sample = SystemSampler(MemoryRecorder(), "n", lambda: 0).sample()
+    assert {name: value for name, value in sample.items() if "gpu" in name} == {
+        "system/n/gpu0/power_watts": 0.0,
+        "system/n/gpu2/power_watts": 2.0,
+    }

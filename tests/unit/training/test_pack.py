@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,9 @@ from epochal.training.setup import prepare
 from epochal.units import Interval
 from packed_trials import CLOSE, UNSAVED, UNWRITTEN, alone, assert_as_alone, assert_same, made, packed
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 RATES = (0.003, 0.01, 0.05)
+SLOW = sorted(ELEMENTWISE - {"adamw", "sgd"})
+"""Of the optimizers, which all go the same way through a pack."""
 SETTINGS: dict[str, dict[str, Any]] = {name: {"optimizer": {"name": name}} for name in sorted(ELEMENTWISE)} | {
     "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}},
     "nesterov": {"optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}},
@@ -54,8 +47,11 @@ SETTINGS: dict[str, dict[str, Any]] = {name: {"optimizer": {"name": name}} for n
 
 @pytest.mark.parametrize(
     ("settings", "seeds"),
-    [*((name, (0, 1, 2)) for name in SETTINGS), ("all", (3, 3, 3))],
-    ids=[*SETTINGS, "all, one seed"],
+    [
+        *(pytest.param(name, (0, 1, 2), id=name) for name in SETTINGS if name not in SLOW),
+        *(pytest.param(name, (0, 1, 2), id=name, marks=pytest.mark.slow) for name in SLOW),
+        pytest.param("all", (3, 3, 3), id="all, one seed"),
+    ],
 )
 def test_each_member_has_the_losses_that_it_has_alone(tmp_path: Path, settings: str, seeds: tuple[int, ...]) -> None:
     train = dict(SETTINGS[settings])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,6 @@ import training_pieces as pieces
 from epochal.catalog.data import Batch
 from epochal.catalog.task import EverySample, Loss
 from packed_trials import UNWRITTEN, Noisy, alone, made, packed
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Stateful(nn.Module):

@@ -93,11 +93,6 @@ def test_what_several_phases_log_has_several_names(tmp_path: Path) -> None:
         fit(setup(task=Twice()), Worker(), tmp_path, MemoryRecorder(), NullControl())
 
 
-def test_compiling_the_model_does_not_reach_its_parts(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"train\.compile compiles the model's own forward"):
-        train(pieces.spec(compile=True), tmp_path)
-
-
 def test_an_optimizer_that_goes_over_a_batch_again_takes_no_phases(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="lbfgs goes over a batch several times"):
         train(pieces.spec(), tmp_path, optimizer=partial(build_optimizer, Optimizer(name="lbfgs", lr=1)))

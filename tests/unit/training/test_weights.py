@@ -39,6 +39,20 @@ def test_tied_weights_are_exported(tmp_path: Path) -> None:
     torch.testing.assert_close(read["1.weight"], read["0.weight"])
 
 
+def test_what_is_not_to_be_taken_stays_as_it_is(tmp_path: Path) -> None:
+    file = weights.export(model(), tmp_path / weights.FILE, first=True)
+    fresh = model()
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    matched = weights.start_from(fresh, file, ["2.*"])
+    assert matched.excepted == ("2.weight", "2.bias")
+    assert str(matched).endswith("2 left as drawn by train.init_except: 2.weight, 2.bias")
+    after, given = fresh.state_dict(), load_file(file)
+    for name, value in after.items():
+        assert torch.equal(value, before[name] if name.startswith("2.") else given[name])
+    with pytest.raises(TrainingError, match=r"init_except: no weight matches 'head.\*'"):
+        weights.start_from(fresh, file, ["head.*"])
+
+
 def test_what_does_not_match_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = model(classes=5).state_dict()
     given["head.weight"] = torch.zeros(2)

@@ -14,7 +14,7 @@ from pydantic import Field as Bounds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epochal.catalog.architectures.sequence import token_ids
+from epochal.catalog.architectures.sequence import own_record, token_ids
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
 from epochal.errors import EpochalError
@@ -55,7 +55,7 @@ class Conv1D(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Multi-head attention to this token and those before it."""
+    """Multi-head attention to this token and those before it: ``seen`` (batch, 1, time, time) is which of them."""
 
     def __init__(self, width: int, heads: int, last_deviation: float) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class CausalAttention(nn.Module):
         self.c_attn = Conv1D(width, 3 * width, 0.02)
         self.c_proj = Conv1D(width, width, last_deviation)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """x: (batch, time, width); returns the same shape."""
         parts = self.c_attn(x).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         result: Tensor = self.c_proj(mixed.transpose(1, 2).flatten(2))
         return result
 
@@ -94,9 +94,9 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, last_deviation)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """x: (batch, time, width); returns the same shape."""
-        x = x + self.drop(self.attn(self.ln_1(x)))
+        x = x + self.drop(self.attn(self.ln_1(x), seen))
         result: Tensor = x + self.drop(self.mlp(self.ln_2(x)))
         return result
 
@@ -115,12 +115,18 @@ class Gpt(nn.Module):
         self.h = nn.ModuleList(Block(width, heads, dropout, last) for _ in range(layers))
         self.ln_f = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, time) token ids; returns (batch, time, vocabulary): for each token, of the next one."""
-        positions = torch.arange(x.shape[1], device=x.device)
+    def forward(self, x: Tensor, record: Tensor | None = None) -> Tensor:
+        """x: (batch, time) token ids; returns (batch, time, vocabulary): for each token, of the next one.
+
+        ``record``: (batch, time), which record a token is of, where a row holds several; none sees another.
+        """
+        positions, seen = torch.arange(x.shape[1], device=x.device), None
+        if record is not None:
+            positions, same = own_record(record)
+            seen = same.tril()
         hidden = self.drop(self.wte(x) + self.wpe(positions))
         for block in self.h:
-            hidden = block(hidden)
+            hidden = block(hidden, seen)
         return F.linear(self.ln_f(hidden), self.wte.weight)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field as Bounds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epochal.catalog.architectures.sequence import token_ids
+from epochal.catalog.architectures.sequence import own_record, token_ids
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
 from epochal.errors import EpochalError
@@ -67,14 +67,15 @@ class RmsNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-def rotated(x: Tensor, base: float) -> Tensor:
+def rotated(x: Tensor, base: float, places: Tensor) -> Tensor:
     """Rotate pairs of values by angles that grow with the place in the sequence (Su et al. 2021, RoFormer).
 
-    x: (batch, heads, time, width), whose value ``i`` and ``i + width / 2`` are a pair; returns the same shape.
+    x: (batch, heads, time, width), whose value ``i`` and ``i + width / 2`` are a pair; ``places``: (time,), or
+    (batch, 1, time). Returns the shape of x.
     """
-    time, width = x.shape[-2:]
+    width = x.shape[-1]
     frequencies = base ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
-    angles = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequencies)
+    angles = places[..., None] * frequencies
     cosine, sine = (torch.cat([part, part], -1).to(x.dtype) for part in (angles.cos(), angles.sin()))
     first, second = x.chunk(2, -1)
     return x * cosine + torch.cat([-second, first], -1) * sine
@@ -91,15 +92,18 @@ class GroupedAttention(nn.Module):
         self.v_proj = nn.Linear(shape.width, shape.groups * head, bias=False)
         self.o_proj = nn.Linear(shape.heads * head, shape.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, time, width); returns the same shape."""
+    def forward(self, x: Tensor, places: Tensor, seen: Tensor | None = None) -> Tensor:
+        """x: (batch, time, width), ``places`` as ``rotated`` takes them; returns the same shape.
+
+        ``seen``: (batch, 1, time, time), what each token may attend to; None is all before it.
+        """
         heads, groups, base = self.shape.heads, self.shape.groups, self.shape.base
-        query = rotated(self.q_proj(x).unflatten(-1, (heads, -1)).transpose(1, 2), base)
-        key = rotated(self.k_proj(x).unflatten(-1, (groups, -1)).transpose(1, 2), base)
+        query = rotated(self.q_proj(x).unflatten(-1, (heads, -1)).transpose(1, 2), base, places)
+        key = rotated(self.k_proj(x).unflatten(-1, (groups, -1)).transpose(1, 2), base, places)
         value = self.v_proj(x).unflatten(-1, (groups, -1)).transpose(1, 2)
         if groups < heads:
             key, value = (one.repeat_interleave(heads // groups, dim=1) for one in (key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         result: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return result
 
@@ -127,9 +131,9 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RmsNorm(shape.width)
         self.post_attention_layernorm = RmsNorm(shape.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, time, width); returns the same shape."""
-        x = x + self.self_attn(self.input_layernorm(x))
+    def forward(self, x: Tensor, places: Tensor, seen: Tensor | None = None) -> Tensor:
+        """x: (batch, time, width); returns the same shape. The others are as its attention takes them."""
+        x = x + self.self_attn(self.input_layernorm(x), places, seen)
         result: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return result
 
@@ -141,11 +145,15 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.layers))
         self.norm = RmsNorm(shape.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, time) token ids; returns (batch, time, width)."""
+    def forward(self, x: Tensor, record: Tensor | None = None) -> Tensor:
+        """x: (batch, time) token ids, ``record`` as ``Llama`` takes it; returns (batch, time, width)."""
+        places, seen = torch.arange(x.shape[1], device=x.device), None
+        if record is not None:
+            own, same = own_record(record)
+            places, seen = own[:, None], same.tril()
         hidden = self.embed_tokens(x)
         for layer in self.layers:
-            hidden = layer(hidden)
+            hidden = layer(hidden, places, seen)
         result: Tensor = self.norm(hidden)
         return result
 
@@ -159,9 +167,12 @@ class Llama(nn.Module):
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, time) token ids; returns (batch, time, vocabulary): for each token, of the next one."""
-        logits: Tensor = self.lm_head(self.model(x))
+    def forward(self, x: Tensor, record: Tensor | None = None) -> Tensor:
+        """x: (batch, time) token ids; returns (batch, time, vocabulary): for each token, of the next one.
+
+        ``record``: (batch, time), which record a token is of, where a row holds several; none sees another.
+        """
+        logits: Tensor = self.lm_head(self.model(x, record))
         return logits
 
 

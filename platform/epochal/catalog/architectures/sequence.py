@@ -80,6 +80,17 @@ def learned_positions(length: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(length, width) * 0.02)
 
 
+def own_record(record: Tensor) -> tuple[Tensor, Tensor]:
+    """For rows of several records, ``record`` (batch, time) being whose each token is, one after another.
+
+    Returns each token's place in its record (batch, time), and what is of the same record (batch, 1, time, time).
+    """
+    places = torch.arange(record.shape[1], device=record.device)
+    begins = torch.ones_like(record, dtype=torch.bool)
+    begins[:, 1:] = record[:, 1:] != record[:, :-1]
+    return places - torch.where(begins, places, 0).cummax(1).values, (record[:, :, None] == record[:, None])[:, None]
+
+
 def token_ids(architecture: str, info: DataInfo) -> tuple[int, int]:
     """Length and vocabulary of an input of token ids.
 

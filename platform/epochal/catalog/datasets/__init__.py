@@ -23,6 +23,7 @@ DATASETS: Registry[Dataset] = Registry(
         "karate-club": "epochal.catalog.datasets.karate_club:ENTRY",
         "molecules": "epochal.catalog.datasets.molecules:ENTRY",
         "text": "epochal.catalog.datasets.text:ENTRY",
+        "text-records": "epochal.catalog.datasets.text_records:ENTRY",
         "dates": "epochal.catalog.datasets.dates:ENTRY",
         "tokens": "epochal.catalog.datasets.tokens:ENTRY",
         "ratings": "epochal.catalog.datasets.ratings:ENTRY",

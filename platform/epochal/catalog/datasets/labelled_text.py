@@ -51,7 +51,7 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
     Raises:
         EpochalError: a file is no text, or there are less than two classes with texts.
     """
-    source, texts = _documented() if params.path is None else _of_folder(existing(params.path, folder))
+    source, texts = documented() if params.path is None else _of_folder(existing(params.path, folder))
     classes = sorted({name for name, _ in texts})
     if len(classes) < 2:
         found = f"texts of one class, {classes[0]}" if classes else "no texts"
@@ -84,7 +84,8 @@ def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
     return str(folder), found
 
 
-def _documented() -> tuple[str, list[tuple[str, str]]]:
+def documented() -> tuple[str, list[tuple[str, str]]]:
+    """What it is, and each of them with its package."""
     library = Path(sysconfig.get_path("stdlib"))
     found = [(package, text) for package in PACKAGES for text in _docstrings(library / package)]
     return f"docstrings of Python's {', '.join(PACKAGES)}", found

@@ -86,7 +86,7 @@ def build(params: ClassificationParams, info: DataInfo) -> Classification:
         raise EpochalError("classification needs one class a sample as target", "for real values use regression")
     if classes < 5 and "top5" in params.metrics:
         raise EpochalError(f"the metric top5 needs 5 classes or more, and this dataset has {classes}")
-    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
+    loss = chosen_loss(params.loss, "class", info.target)
     return Classification(loss, list(params.metrics), info)
 
 

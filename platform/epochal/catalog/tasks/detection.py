@@ -17,16 +17,20 @@ from torch.nn import functional as F
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.boxes import area, generalized_iou, suppressed
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import framed, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.losses import sigmoid_focal
-from epochal.catalog.task import Loss
+from epochal.catalog.task import Loss, Samples
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["map", "map50", "map75"]
+SHOWN_SCORE = 0.3
+"""Detections that are less sure are on no picture; the metrics count them."""
 
 
 class DetectionParams(Params):
@@ -85,6 +89,17 @@ class Detection:
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(detected(outputs, self._params), batch["target"], batch["labels"])
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Images with the boxes that are on them, above the same with those that were found."""
+        x, labels = samples.batch["input"], samples.batch["labels"]
+        found = detected(samples.outputs, self._params)
+        rows: list[list[Tensor]] = [[], []]
+        for image, boxes, kinds, said in zip(x[:12], samples.batch["target"], labels, found, strict=False):
+            there, sure = kinds > 0, said[:, 4] >= SHOWN_SCORE
+            rows[0].append(framed(image, boxes[there], kinds[there] - 1))
+            rows[1].append(framed(image, said[sure, :4], said[sure, 5]))
+        return {"boxes": tiles(rows, f"above: the data; below: found with a score of {SHOWN_SCORE} or more")}
 
 
 def wanted(places: Tensor, target: Tensor, labels: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["perplexity", "accuracy", "top5"]
+_IGNORED = -100
+"""What torch's cross entropy leaves out."""
 
 
 class LanguageModellingParams(Params):
@@ -31,7 +33,10 @@ class LanguageModellingParams(Params):
 
 
 class LanguageModelling:
-    """Outputs (batch, time, vocabulary) against token ids (batch, time). Losses are means over tokens."""
+    """Outputs (batch, time, vocabulary) against token ids (batch, time). Losses are means over tokens.
+
+    Where the data has the field ``record``, tokens count for which it is not 0.
+    """
 
     known_metrics = get_args(Name)
 
@@ -44,10 +49,14 @@ class LanguageModelling:
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
         outputs = fitting(self._info.call(model, batch), (*target.shape, self._vocabulary), "language-modelling")
+        counts: float | Tensor = float(target.numel())
+        if "record" in batch:
+            counted = batch["record"] > 0
+            target, counts = target.masked_fill(~counted, _IGNORED), counted.sum()
         total = F.cross_entropy(
             outputs.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=self._params.label_smoothing
         )
-        return Loss(total, float(target.numel()), outputs)
+        return Loss(total, counts, outputs)
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
         return {}
@@ -68,11 +77,15 @@ class LanguageModelling:
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         from torchmetrics.text import Perplexity
 
+        logits, target = outputs.flatten(0, 1), batch["target"].flatten()
+        if "record" in batch:
+            counted = batch["record"].flatten() > 0
+            logits, target = logits[counted], target[counted]
         for metric in metrics.values(copy_state=False):
             if isinstance(metric, Perplexity):
-                metric.update(outputs, batch["target"])
+                metric.update(logits[None], target[None])
             else:
-                metric.update(outputs.flatten(0, 1), batch["target"].flatten())
+                metric.update(logits, target)
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         """What the model writes after the beginning of a few samples; nothing where it cannot be run alone."""

@@ -20,4 +20,5 @@ def made_pictures(real: Tensor, made: Tensor) -> Mapping[str, Image | str]:
         return {}
     low, high = real.aminmax()
     real, made = (((one - low) / (high - low).clamp(min=1e-12)).clamp(0, 1) for one in (real[:12], made[:36]))
-    return {"samples": tiles([list(real), *(list(made[row : row + 12]) for row in range(0, len(made), 12))])}
+    rows = [list(real), *(list(made[row : row + 12]) for row in range(0, len(made), 12))]
+    return {"samples": tiles(rows, "first row: of the data; below: made")}

@@ -24,7 +24,8 @@ Name = Literal["accuracy", "exact_match", "f1", "precision", "recall", "auroc", 
 
 class MultiLabelParams(Params):
     loss: Choice = Choice(name="bce_with_logits")
-    """A loss over real values and its parameters; `pos_weight` and `sigmoid_focal` are for rare labels."""
+    """A loss over real values and its parameters; `pos_weight` (a number for each label, or `balanced`) and
+    `sigmoid_focal` are for rare labels."""
     metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy", "f1"]
     """What is measured at validation, besides the loss: means over the labels, but for exact_match, the share of the
     samples that have every label right."""
@@ -77,7 +78,7 @@ def build(params: MultiLabelParams, info: DataInfo) -> MultiLabel:
     if info.target.classes is not None or len(info.target.shape) != 1 or info.target.shape[0] < 2:
         told = f"multi-label needs a 0 or 1 for each of several labels as target, and this one is {info.target.shape}"
         raise EpochalError(told, "for one class a sample use classification")
-    loss = chosen_loss(params.loss, "real", info.target.width)
+    loss = chosen_loss(params.loss, "real", info.target)
     return MultiLabel(loss, list(params.metrics), info)
 
 

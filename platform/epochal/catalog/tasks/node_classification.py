@@ -72,7 +72,7 @@ def build(params: NodeClassificationParams, info: DataInfo) -> NodeClassificatio
             "node-classification needs a class for each node as target, and the field counted: 1 for those that count"
         )
         raise EpochalError(told, "use the dataset karate-club, or one of your own with both")
-    return NodeClassification(chosen_loss(params.loss, "class", classes), list(params.metrics), info)
+    return NodeClassification(chosen_loss(params.loss, "class", info.target), list(params.metrics), info)
 
 
 ENTRY = TaskEntry(

@@ -81,7 +81,7 @@ class Reconstruction:
         x, made = samples.batch["input"], samples.outputs
         if x.dim() != 4:
             return {"reconstructions": curves(x.flatten(1), made.flatten(1))}
-        return {"reconstructions": tiles([list(x[:12]), list(made[:12])])}
+        return {"reconstructions": tiles([list(x[:12]), list(made[:12])], "above: the data; below: rebuilt")}
 
 
 class VariationalReconstruction(Reconstruction):
@@ -110,7 +110,7 @@ class VariationalReconstruction(Reconstruction):
             mean, _ = model.encode(x[:1].to(next(samples.model.parameters()).device))
             latent = torch.randn(36, *mean.shape[1:], generator=torch.Generator().manual_seed(0)).to(mean.device)
             made = model.decode(latent).reshape(36, *x.shape[1:]).float().cpu()
-            pictures["samples"] = tiles([list(made[row : row + 12]) for row in (0, 12, 24)])
+            pictures["samples"] = tiles([list(made[row : row + 12]) for row in (0, 12, 24)], "made of drawn numbers")
         return pictures
 
 

@@ -80,7 +80,8 @@ def build(params: RegressionParams, info: DataInfo) -> Regression:
     metrics: list[Metric] = ["mae", "rmse", "r2"] if info.target.shape == () else ["mae", "rmse"]
     if params.metrics and not set(params.metrics) <= set(metrics):
         raise EpochalError("the metric r2 needs one value a sample as target", "set task.params.metrics to [mae, rmse]")
-    return Regression(chosen_loss(params.loss, "real"), params.metrics or metrics, info)
+    weighed = info.target if len(info.target.shape) < 2 else None
+    return Regression(chosen_loss(params.loss, "real", weighed), params.metrics or metrics, info)
 
 
 ENTRY = TaskEntry(

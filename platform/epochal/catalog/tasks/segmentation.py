@@ -72,14 +72,15 @@ class Segmentation:
         x, target, found = samples.batch["input"], samples.batch["target"], samples.outputs.argmax(-1)
         if x.dim() != 4:
             return {}
-        return {"masks": tiles([[x[i], coloured(target[i]), coloured(found[i])] for i in range(min(8, len(x)))])}
+        rows = [[x[i], coloured(target[i]), coloured(found[i])] for i in range(min(8, len(x)))]
+        return {"masks": tiles(rows, "data, target, found")}
 
 
 def build(params: SegmentationParams, info: DataInfo) -> Segmentation:
     classes = info.target.classes
     if classes is None or len(info.target.shape) != 2:
         raise EpochalError("segmentation needs a class for each pixel as target, (height, width)")
-    loss = chosen_loss(params.loss, "class", classes, info.target.counts)
+    loss = chosen_loss(params.loss, "class", info.target)
     return Segmentation(loss, list(params.metrics), info)
 
 

@@ -81,8 +81,8 @@ def command(
     if raycluster is not None and address is None:
         raise UsageError("--raycluster is the cluster that --join names", "give both, or neither")
     log_to_stderr(_LOG_FORMAT)
-    groups = _groups(raycluster) if raycluster is not None else None
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    groups = _groups(raycluster) if raycluster is not None else None  # before Ray: what is wrong here is wrong at once
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     place, found = settings.home().served, find_address(given["server"])
     file = given["token_file"]
     token = read_token(file) if file is not None else found.token
@@ -108,7 +108,7 @@ def _groups(raycluster: str) -> WorkerGroups:
     namespace, _, name = raycluster.partition("/")
     if not namespace or not name:
         raise UsageError(f"expected NAMESPACE/NAME, such as training/gpu-pool, got {raycluster!r}")
-    api = kubernetes_api()
+    api = kubernetes_api()  # first: it says what to install where the next line would fail
     from epochal.cluster.worker_groups import RayClusterGroups
 
     return RayClusterGroups(api, namespace, name)

@@ -149,9 +149,8 @@ def _described(
     for name, schema in properties.items():
         default = "required" if name in required else schema.get("default")
         references = [one["$ref"].rpartition("/")[2] for one in (schema, *schema.get("anyOf", ())) if "$ref" in one]
-        section: Mapping[str, Any] = next(
-            (sections[one] for one in references if sections[one].get("additionalProperties") is False), {}
-        )
+        found = (sections[one] for one in references if sections[one].get("additionalProperties") is False)
+        section = next(found, dict[str, Any]())
         kind = "mapping, as follows" if section else type_of(schema)
         told = {"type": kind, "default": "null" if default is None else default}
         yield {"parameter": f"{place}{name}", **told, "description": schema.get("description", "")}

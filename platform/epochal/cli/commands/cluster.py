@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,13 +19,11 @@ if TYPE_CHECKING:
 
 def _kubernetes(command: Command) -> Command:
     """The command gets ``kube_context`` and ``namespace``, as ``_api`` takes them."""
-    add: list[Callable[[Command], Command]] = [
-        click.option("--kube-context", metavar="NAME", help="A context of the kubeconfig.  [default: the current one]"),
-        click.option("-n", "--namespace", metavar="NAME", help="Where the cluster is.  [default: the context's]"),
-    ]
-    for option in add:
-        command = option(command)
-    return command
+    named = click.option(
+        "--kube-context", metavar="NAME", help="A context of the kubeconfig.  [default: the current one]"
+    )
+    at = click.option("-n", "--namespace", metavar="NAME", help="Where the cluster is.  [default: the context's]")
+    return at(named(command))
 
 
 def _api(kube_context: str | None, namespace: str | None) -> tuple[Api, str]:
@@ -61,11 +58,11 @@ def render_command(file: str, namespace: str, overrides: tuple[str, ...]) -> Non
     "--dry-run", type=click.Choice(["client", "server"]),
     help="Change nothing: print the objects, or have the server check them too.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Take over fields that somebody else has set.")
+@click.option("--force", is_flag=True, help="Take over fields, and a cluster, that are somebody else's.")
 @click.option("--prune", is_flag=True, help="First delete the other clusters with the same `part_of`.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every pod is ready.")
 @click.option(
-    "--timeout", metavar="DURATION", default="10m", show_default=True, callback=lambda _c, _p, value: duration(value),
+    "--timeout", metavar="DURATION", default="10m", show_default=True, callback=duration,
     help="How long to wait.",
 )  # fmt: skip
 @_kubernetes
@@ -85,6 +82,7 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
     if how["dry_run"] == "client":
         _show_objects(manifests(spec, how["namespace"] or "default"), Output.YAML if output is Output.TABLE else output)
         return
+    # First, here and below: it says what to install where the modules of `cluster` could not be imported.
     api, namespace = _api(how["kube_context"], how["namespace"])
     from epochal.cluster.apply import apply
     from epochal.cluster.readiness import wait_until_ready

@@ -37,7 +37,7 @@ def command(client: Client, job: str, follow: bool, output: Output) -> None:
     else:
         found = list(events)
         render.records([_row(event) for event in found], _COLUMNS, output, "events")
-        if found and found[0].previous is not None:
+        if found and found[0].previous is not None:  # a job's own first event has no state before it
             render.message("what happened before is not kept: the server deletes old events")
 
 

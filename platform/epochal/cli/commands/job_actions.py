@@ -87,7 +87,7 @@ def _each(refs: Sequence[str], act: Callable[[str], Job], output: Output) -> tup
     for ref in refs:
         try:
             done.append(act(ref))
-        except (ConflictError, ForbiddenError, NotFoundError) as error:
+        except (ConflictError, ForbiddenError, NotFoundError) as error:  # any other is not about this job
             codes.append(error.exit_code)
             render.error(error, output if output is Output.JSON else Output.TABLE)
     return done, codes[0] if codes else 0

@@ -88,6 +88,7 @@ def _show_queue(client: Client, chosen: Filters, output: Output) -> None:
     from epochal.cli.job_view import queue_row
     from epochal.client.jobs import LONGEST_QUEUE
 
+    # The server knows no filters here: its answer is the order of turns.
     every = client.queue(LONGEST_QUEUE if chosen.user or chosen.queue else chosen.limit)
     fitting = [entry for entry in every if chosen.fit(entry.job)]
     entries = fitting[: chosen.limit]

@@ -125,7 +125,7 @@ class TerminalPrinter(PlainPrinter):
 
     def show(self, chunks: Iterable[LogChunk], live: bool) -> None:
         self._below.erase()
-        JsonPrinter.show(self, chunks, live)
+        JsonPrinter.show(self, chunks, live)  # not PlainPrinter's: what has begun is drawn
         if live:
             self._below.draw([self.text(rank, text) for _, rank, text in self.lines.begun()])
 

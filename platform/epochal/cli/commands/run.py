@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from epochal.agent.foreground import Foreground
     from epochal.agent.summary import Summary
 
-_OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
-
 
 @click.command()
 @click.argument("source", metavar="FILE", required=False)
@@ -41,7 +39,7 @@ _OUTPUTS = (Output.TABLE, Output.JSON, Output.YAML, Output.NAME)
 @retain_option("checkpoints", "spools", "logs", "code", "events", "jobs")
 @click.option("--dry-run", is_flag=True, help="Check the spec and print it resolved; run nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, and the summary at the end.")
-@output_option(*_OUTPUTS)
+@output_option()
 def command(
     source: str | None,
     overrides: tuple[str, ...],
@@ -110,7 +108,7 @@ def _show(summary: Summary, output: Output) -> None:
     if output is not Output.TABLE:
         render.document(summary.to_dict(), output)
         return
-    render.document(_table(summary))
+    render.document(described(summary))
     if summary.unsent:
         why = f" ({summary.problem})" if summary.problem else ""
         render.warning(f"MLflow does not have {summary.unsent} yet{why}; `epochal runs sync` sends it")
@@ -124,7 +122,7 @@ def _show(summary: Summary, output: Output) -> None:
         render.message(f"look at it with {looked}, or at {there.said(page)}")
 
 
-def _table(summary: Summary) -> dict[str, Any]:
+def described(summary: Summary) -> dict[str, Any]:
     """The summary for a person: what matters, and numbers as one reads them."""
     where = f"at step {summary.best[1]}" if summary.best and summary.best[1] else ""
     where = f"of trial {summary.trial}" if summary.trial is not None else where
@@ -137,11 +135,11 @@ def _table(summary: Summary) -> dict[str, Any]:
         "time": f"{summary.seconds:.1f} s",
         **{name: f"{value:.5g}" for name, value in sorted(summary.metrics.items()) if not name.startswith("perf/")},
         "best": f"{summary.best[0]:.5g} {where}" if summary.best else "",
-        **{path: {"is": value} if isinstance(value, dict) else value for path, value in summary.point.items()},
+        "point": dict(summary.point),  # not beside the others: a sweep may search `model`
         "report": summary.report,
         "model": summary.model,
         "checkpoint": summary.checkpoint if summary.model is None else None,
         "run": f"{summary.run_id} in experiment {summary.experiment}" if summary.run_id else "",
         "tracking": summary.tracking_uri,
     }
-    return {name: value for name, value in shown.items() if value not in ("", None)}
+    return {name: value for name, value in shown.items() if value not in ("", None, {})}

@@ -46,7 +46,7 @@ def list_command(experiment: str | None, job: str | None, status: str | None, li
     """List runs, the newest first, with their newest metrics."""
     from epochal.tracking.runs import list_runs
 
-    one_more = list_runs(recorded_at(), experiment, job, status, limit + 1)
+    one_more = list_runs(recorded_at(), experiment, job, status, limit + 1)  # MLflow does not count them
     found = one_more[:limit]
     if output in (Output.JSON, Output.YAML):
         render.records([described(run) for run in found], ["id"], output)

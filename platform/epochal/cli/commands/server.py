@@ -69,7 +69,7 @@ def command(  # the options say what each is for
     from epochal.urls import is_loopback
 
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of each request
     here = home()
     settings = ServerSettings(
         ledger_url=ledger_url or os.environ.get("EPOCHAL_LEDGER") or here.served.ledger_url,

@@ -120,7 +120,7 @@ def _look(loaded: LoadedSpec) -> None:
 
     try:
         data = load_data(spec.data, loaded.folder)
-        if is_import_path(spec.model.name):
+        if is_import_path(spec.model.name):  # what can be said without running its code, which a plan would
             check(spec, data, build_task(spec.task, spec.data, data.info))
         else:
             plan(spec, loaded.folder, data)
@@ -149,6 +149,7 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
         return f"{spec.model.name} is not installed here: {hint}"
     paths = [spec.data.params.get(name) for name in ("path", "validation_path", "test_path")]
     named = [one for one in paths if isinstance(one, str)]
+    # `part-{000..127}.tar` names many files: one of them is enough.
     files = {one: loaded.folder / Path(sub(r"\{\d+\.\.\d+\}", "*", one)).expanduser() for one in named}
     away = [one for one, file in files.items() if not file.exists() and not glob(str(file), recursive=True)]
     return f"{away[0]} is not on this machine" if away else ""

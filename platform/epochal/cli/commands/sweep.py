@@ -94,7 +94,7 @@ def extend_command(client: Sweeps, sweep: str, trials: int, output: Output) -> N
 @with_sweep
 @output_option()
 def add_command(client: Sweeps, sweep: str, values: tuple[str, ...], output: Output) -> None:
-    """Try a point of your own next, beyond the sweep's number of trials. What it leaves open the searcher draws."""
+    """Try a point of your own next, beyond the sweep's number of trials. What it leaves open is drawn at random."""
     _told(client, client.add(sweep, [_point(values)]), output)
 
 

@@ -9,10 +9,8 @@ import click
 
 from epochal.cli import render
 from epochal.cli.connection import with_client
-from epochal.cli.options import output_option
+from epochal.cli.options import duration, output_option
 from epochal.cli.render import Output
-from epochal.errors import UsageError
-from epochal.redaction import said
 
 if TYPE_CHECKING:
     from epochal.client import Client
@@ -29,15 +27,18 @@ def command() -> None:
 @click.argument("user", metavar="USER")
 @click.option("--role", type=click.Choice(_ROLES), default="user", show_default=True, help="What it allows.")
 @click.option("--name", default="", help="What it is for.")
-@click.option("--ttl", metavar="DURATION", help="How long it is good for, such as 30d.  [default: until revoked]")
+@click.option(
+    "--ttl", metavar="DURATION", callback=duration,
+    help="How long it is good for, such as 30d.  [default: until revoked]",
+)  # fmt: skip
 @with_client
 @output_option(Output.TABLE, Output.JSON, Output.YAML)
-def create_command(client: Client, user: str, role: str, name: str, ttl: str | None, output: Output) -> None:
+def create_command(client: Client, user: str, role: str, name: str, ttl: float | None, output: Output) -> None:
     """Make a token for USER and print it, this once: only its digest is stored.
 
     viewer: looks. user: submits, and changes its own jobs. admin: everything. agent: runs jobs as the agent USER.
     """
-    token, secret = client.create_token(user, role, name=name, ttl_seconds=_seconds(ttl))
+    token, secret = client.create_token(user, role, name=name, ttl_seconds=ttl)
     if output is not Output.TABLE:
         render.document({**token.to_dict(), "secret": secret}, output)
         return
@@ -64,17 +65,6 @@ def revoke_command(client: Client, tokens: tuple[str, ...]) -> None:
     for identity in tokens:
         client.revoke_token(identity)
         render.text(identity)
-
-
-def _seconds(ttl: str | None) -> float | None:
-    from epochal.units import Duration
-
-    if ttl is None:
-        return None
-    try:
-        return Duration.parse(ttl).seconds
-    except ValueError as error:
-        raise UsageError(f"--ttl {ttl}: {said(error)}") from error
 
 
 def _row(token: dict[str, Any]) -> dict[str, Any]:

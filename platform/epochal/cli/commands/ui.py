@@ -30,7 +30,7 @@ def command(port: int, host: str, without_password: bool) -> int:
     from epochal.tracking.server import TrackingServer
     from epochal.urls import is_loopback
 
-    require_writable(home().root)
+    require_writable(home().root)  # before MLflow tries, whose words for it are a traceback in its log
     uri, there = tracking_uri(), pages()
     if there.served:
         render.message("MLflow runs already, and has the runs of this machine at")

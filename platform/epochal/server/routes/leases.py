@@ -13,12 +13,12 @@ from starlette.responses import Response
 from epochal import names
 from epochal.errors import ConflictError, EpochalError, UsageError, as_document
 from epochal.ledger.states import JobState, Reason
-from epochal.ledger.values import Job, Lease, Renewal, Role
+from epochal.ledger.values import Held, Job, Lease, Renewal, Role
 from epochal.server import schemas
 from epochal.server.auth import requires
 from epochal.server.error_responses import answer, error_response
 from epochal.server.log_store import Stream
-from epochal.server.notifier import logs_of
+from epochal.server.notifier import logs_of, room_of
 from epochal.server.openapi import answers, error_responses
 from epochal.server.requests import LeaseRoute
 from epochal.server.services import Deps, Services
@@ -63,14 +63,14 @@ def renew(body: schemas.Renewals, services: Deps) -> Response:
 def running(claim: Claimed, body: schemas.Began, services: Deps) -> Response:
     """The gang trains, with so many workers."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.running(lease, body.world_size, body.detail))
+    return _told(services, lease, services.ledger.running(lease, body.world_size, body.detail))
 
 
 @router.post("/leases/{job_id}/{epoch}/run", responses=_JOB)
 def run(claim: Claimed, body: schemas.RunOf, services: Deps) -> Response:
     """The job's MLflow run."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
+    return _told(services, lease, services.ledger.set_run(lease, body.run_id, body.tracking_uri, body.experiment_id))
 
 
 @router.post("/leases/{job_id}/{epoch}/data", responses=answers(schemas.STATUS, 404, 409, 413))
@@ -91,7 +91,7 @@ def saved(claim: Claimed, body: schemas.SavedAt, services: Deps) -> Response:
 def note(claim: Claimed, body: schemas.Noted, services: Deps) -> Response:
     """Record an event."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
+    return _told(services, lease, services.ledger.note(lease, body.kind, body.message, body.detail, body.key))
 
 
 @router.post("/leases/{job_id}/{epoch}/finish", responses=_JOB)
@@ -100,14 +100,14 @@ def finish(claim: Claimed, body: schemas.Finished, services: Deps) -> Response:
     if not body.state.is_terminal or (body.state is JobState.SUCCEEDED) != (body.reason is Reason.COMPLETED):
         raise UsageError(f"a job cannot finish as {body.state} with the reason {body.reason}")
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.finish(lease, body.state, body.reason, body.message))
+    return _told(services, lease, services.ledger.finish(lease, body.state, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/retry", responses=_JOB)
 def retry(claim: Claimed, body: schemas.HandedBack, services: Deps) -> Response:
     """The attempt has failed or was handed back; the job queues again."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.retry(lease, body.reason, body.message, body.lost))
+    return _told(services, lease, services.ledger.retry(lease, body.reason, body.message, body.lost))
 
 
 @router.post(
@@ -129,14 +129,14 @@ def again(claim: Claimed, body: schemas.Failed, services: Deps) -> Response:
 def pause(claim: Claimed, body: schemas.Paused, services: Deps) -> Response:
     """The attempt has ended, and the job waits to be resumed."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.pause(lease, body.reason, body.message))
+    return _told(services, lease, services.ledger.pause(lease, body.reason, body.message))
 
 
 @router.post("/leases/{job_id}/{epoch}/stopped", responses=_JOB)
 def stopped(claim: Claimed, body: schemas.Stopped, services: Deps) -> Response:
     """The gang of a STOPPING job has ended as asked."""
     lease = services.ledger.held(*claim)
-    return _told(services, services.ledger.stopped(lease, body.message))
+    return _told(services, lease, services.ledger.stopped(lease, body.message))
 
 
 @router.post(
@@ -166,6 +166,8 @@ async def logs(
     return answer({"next": end})
 
 
-def _told(services: Services, job: Job) -> Response:
+def _told(services: Services, lease: Held, job: Job) -> Response:
     services.notifier.changed()
+    if not job.state.is_active:  # its agent has room; the watcher, which rests between two looks, would tell it later
+        services.notifier.notify(room_of(lease.agent.partition("/")[0]))
     return answer(job.to_dict())

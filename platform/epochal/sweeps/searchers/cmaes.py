@@ -12,14 +12,12 @@ from epochal.errors import Problem
 from epochal.spec.job import JobSpec
 from epochal.spec.space import ChoiceOf
 from epochal.sweeps.entries import Params
-from epochal.sweeps.searcher import History, SearcherEntry, Told, seed_of, sweep_of
+from epochal.sweeps.searcher import DIGITS, History, Observation, SearcherEntry, seed_of, sweep_of
 from epochal.sweeps.trials import Point, Trial
 
 if TYPE_CHECKING:
     from cmaes import CMA
     from numpy import ndarray
-
-_DIGITS = 6
 
 
 class CmaEsParams(Params):
@@ -40,18 +38,20 @@ class CmaEs:
         self._population = params.population or 4 + int(3 * log(len(self._paths)))
 
     def suggest(self, number: int, history: Sequence[Trial]) -> Point:
-        measured = [one for one in self._history.told(history) if one.value is not None]
+        measured = [one for one in self._history.observations(history) if one.value is not None]
         evolved = self._evolved(measured)
         evolved.reseed_rng(seed_of(self._seed, number))
         units = dict(zip(self._paths, evolved.ask().tolist(), strict=True))
-        return self._history.space.point(lambda dimension: round(units[dimension.path], _DIGITS))
+        return self._history.space.point(lambda dimension: round(units[dimension.path], DIGITS))
 
-    def _evolved(self, measured: Sequence[Told]) -> CMA:
+    def _evolved(self, measured: Sequence[Observation]) -> CMA:
         """The distribution after every whole generation; a new one where it has converged."""
         cma, starts = self._fresh(0), 0
         for first in range(0, len(measured) - self._population + 1, self._population):
             generation = measured[first : first + self._population]
-            order = {one.number: place for place, one in enumerate(sorted(generation, key=_better_first))}
+            best_first = sorted(generation, key=lambda one: (one.rank, one.number))
+            order = {one.number: place for place, one in enumerate(best_first)}
+            # Places, as values at different lengths do not compare: the update looks at nothing but the order.
             cma.tell([(self._vector(one), float(order[one.number])) for one in generation])
             if cma.should_stop():
                 starts += 1
@@ -72,14 +72,10 @@ class CmaEs:
             seed=0,  # what is drawn has a seed of its own, for each suggestion
         )
 
-    def _vector(self, told: Told) -> ndarray:
+    def _vector(self, observed: Observation) -> ndarray:
         import numpy as np
 
-        return np.array([told.units[path] for path in self._paths])
-
-
-def _better_first(told: Told) -> tuple[tuple[float, float], int]:
-    return told.rank, told.number
+        return np.array([observed.units[path] for path in self._paths])
 
 
 def problems(params: Params, spec: JobSpec) -> Iterable[Problem]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from epochal.errors import Problem
 from epochal.spec.job import JobSpec
 from epochal.sweeps.entries import Params
-from epochal.sweeps.searcher import History, SearcherEntry, Told, seed_of, sweep_of
+from epochal.sweeps.searcher import History, Observation, SearcherEntry, seed_of, sweep_of
 from epochal.sweeps.trials import Point, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -37,39 +37,40 @@ class GaussianProcess:
         self._history = History(spec)
 
     def suggest(self, number: int, history: Sequence[Trial]) -> Point:
-        told = self._at_one_length(history)
-        if sum(one.value is not None for one in told) < self._params.startup:
+        known = self._at_one_length(history)
+        if sum(one.value is not None for one in known) < self._params.startup:
             return self._history.space.drawn(self._seed, number)
         from optuna.samplers import GPSampler
 
         sampler = GPSampler(
             seed=seed_of(self._seed, number), n_startup_trials=self._params.startup, warn_independent_sampling=False
         )
-        trials = [self._suggester.frozen(place, one) for place, one in enumerate(told, 1)]
+        trials = [self._suggester.frozen(place, one) for place, one in enumerate(known, 1)]
         return self._suggester.suggest(sampler, trials)
 
-    def _at_one_length(self, history: Sequence[Trial]) -> list[Told]:
+    def _at_one_length(self, history: Sequence[Trial]) -> list[Observation]:
         """What is known at the longest length with enough trials, as BOHB does (Falkner, Klein, Hutter 2018)."""
         by_number = {trial.number: trial for trial in history}
-        all_told = self._history.told(history)
-        counts = Counter(measured.length for one in all_told for measured in by_number[one.number].curve)
+        observations = self._history.observations(history)
+        counts = Counter(measured.length for one in observations for measured in by_number[one.number].curve)
         lengths = [length for length, count in counts.items() if count >= self._params.startup]
         if not lengths:
             return []
-        values = {one.number: self._history.at(max(lengths), by_number[one.number]) for one in all_told}
+        values = {one.number: self._history.at(max(lengths), by_number[one.number]) for one in observations}
         worst = max((value for value in values.values() if value is not None and value < inf), default=0.0)
-        known: list[Told] = []
-        for one in all_told:
+        known: list[Observation] = []
+        for one in observations:
             value, failed = values[one.number], by_number[one.number].state is TrialState.FAILED
             if failed or value is not None:
+                # Complete, wherever it stands: of others Optuna's sampler learns nothing.
                 settled = worst if failed or value is None or value == inf else value
                 known.append(replace(one, value=settled, completed=True))
-        running = [one for one in all_told if by_number[one.number].state is TrialState.RUNNING]
+        running = [one for one in observations if by_number[one.number].state is TrialState.RUNNING]
         measured = {one.number for one in known}
         waiting = [replace(one, value=None) for one in running if one.number not in measured]
         return sorted([*self._newest_and_best(known), *waiting], key=lambda one: one.number)
 
-    def _newest_and_best(self, known: list[Told]) -> list[Told]:
+    def _newest_and_best(self, known: list[Observation]) -> list[Observation]:
         if len(known) <= self._params.most:
             return known
         best = sorted(known, key=lambda one: (one.value, one.number))[: self._params.most // 2]

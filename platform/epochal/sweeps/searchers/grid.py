@@ -32,6 +32,7 @@ class Grid:
 
     def suggest(self, number: int, history: Sequence[Trial]) -> Point | None:
         tried = {self._key(trial) for trial in history}
+        # From the first one again: a suggestion that was made beforehand may have been dropped.
         for key, point in self._points:
             if key not in tried:
                 return point

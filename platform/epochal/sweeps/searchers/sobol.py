@@ -38,7 +38,8 @@ class Sobol:
         """The first points of the sequence, ``count`` or more: (points, dimensions)."""
         from scipy.stats.qmc import Sobol as Sequence
 
-        sequence = Sequence(d=max(1, len(self._space.dimensions)), scramble=True, rng=self._seed)
+        # A longer sequence of the same seed begins with the shorter one: points that were suggested stay.
+        sequence = Sequence(d=len(self._space.dimensions), scramble=True, rng=self._seed)
         drawn: ndarray = sequence.random_base2(max(6, (count - 1).bit_length()))
         return drawn
 

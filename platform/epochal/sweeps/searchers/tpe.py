@@ -10,7 +10,7 @@ from pydantic import Field
 
 from epochal.spec.job import JobSpec
 from epochal.sweeps.entries import Params
-from epochal.sweeps.searcher import History, SearcherEntry, Told, seed_of, sweep_of
+from epochal.sweeps.searcher import History, Observation, SearcherEntry, seed_of, sweep_of
 from epochal.sweeps.trials import Point, Trial
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ class Tpe:
     def __init__(self, params: TpeParams, spec: JobSpec) -> None:
         self._params, self._seed = params, sweep_of(spec).search.seed
         self._history = History(spec)
-        self._frozen: dict[tuple[int, int], tuple[Told, FrozenTrial]] = {}
+        self._frozen: dict[tuple[int, int], tuple[Observation, FrozenTrial]] = {}
 
     def suggest(self, number: int, history: Sequence[Trial]) -> Point:
-        told = self._history.told(history)
-        if sum(one.value is not None for one in told) < self._params.startup:
+        observations = self._history.observations(history)
+        if sum(one.value is not None for one in observations) < self._params.startup:
             return self._history.space.drawn(self._seed, number)
         from optuna.samplers import TPESampler
 
@@ -46,9 +46,11 @@ class Tpe:
             n_startup_trials=self._params.startup,
             n_ei_candidates=self._params.candidates,
             multivariate=True,
-            constant_liar=True,
+            constant_liar=True,  # running trials count as bad ones, or parallel suggestions would be near each other
         )
-        return self._suggester.suggest(sampler, [self._as_frozen(place, one) for place, one in enumerate(told, 1)])
+        return self._suggester.suggest(
+            sampler, [self._as_frozen(place, one) for place, one in enumerate(observations, 1)]
+        )
 
     @cached_property
     def _suggester(self) -> Suggester:
@@ -56,10 +58,11 @@ class Tpe:
 
         return Suggester(self._history.space)
 
-    def _as_frozen(self, place: int, told: Told) -> FrozenTrial:
-        known = self._frozen.get((place, told.number))
-        if known is None or known[0] is not told:
-            known = self._frozen[place, told.number] = (told, self._suggester.frozen(place, told))
+    def _as_frozen(self, place: int, observed: Observation) -> FrozenTrial:
+        # By its place too, which is the number that Optuna has it under.
+        known = self._frozen.get((place, observed.number))
+        if known is None or known[0] is not observed:
+            known = self._frozen[place, observed.number] = (observed, self._suggester.frozen(place, observed))
         return known[1]
 
 

@@ -71,7 +71,7 @@ class Asha:
 
     def started(self, trial: Trial) -> None:
         rung = self._lengths.index(trial.until)
-        if rung > 0:
+        if rung > 0:  # on the first one nothing waited before
             self._leave(rung - 1, trial)
 
     def reached(self, trial: Trial) -> Verdict:
@@ -88,7 +88,7 @@ class Asha:
             self._leave(rung, trial)
 
     def next(self, holds: int | None, more: bool) -> Next | None:
-        for rung in range(len(self._lengths) - 2, -1, -1):
+        for rung in range(len(self._lengths) - 2, -1, -1):  # from the top, as in the paper's `get_job`
             promotable = self._promotable(rung)
             if promotable:
                 number = holds if holds in promotable else promotable[0]
@@ -102,7 +102,7 @@ class Asha:
         for rank in paused:
             diverged, _, number = rank
             if diverged or bisect_left(reached, rank) >= len(reached) // self._eta:
-                break
+                break  # those after it are worse
             found.append(number)
         return found
 

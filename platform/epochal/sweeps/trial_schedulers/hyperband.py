@@ -53,6 +53,7 @@ def brackets(lengths: tuple[float, ...], eta: int) -> tuple[Shape, ...]:
     [(81, 1), (34, 3), (15, 9), (8, 27), (5, 81)]
     """
     most = len(lengths)
+    # The size is ceil(most / rungs of the bracket * eta ** (those rungs - 1)), in whole numbers.
     return tuple(
         Shape(lengths[begins:], -(-most * eta ** (most - 1 - begins) // (most - begins)), eta) for begins in range(most)
     )
@@ -98,7 +99,7 @@ class Bracket:
             return None
         for rung, above in enumerate(self.shape.lengths[1:]):
             if self._settled[rung] < self._entered[rung]:
-                return None
+                return None  # one that still trains to that rung may be among its best
             room = self.shape.quota(rung + 1, self._entered[0]) - self._entered[rung + 1]
             best = [number for diverged, _, number in self._paused[rung][: max(room, 0)] if not diverged]
             if best:
@@ -167,6 +168,7 @@ class Hyperband:
         self._forget(bracket)
 
     def _forget(self, bracket: Bracket) -> None:
+        # `next` asks every open bracket each time, and a long sweep has hundreds that are over.
         if bracket.is_over and bracket in self._open:
             self._open.remove(bracket)
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from epochal.errors import Problem
 from epochal.spec.job import JobSpec
 from epochal.sweeps.entries import Params
-from epochal.sweeps.ranking import full_length, mode_of, ranking
+from epochal.sweeps.ranking import full_length, mode_of, next_length, ranking
 from epochal.sweeps.searcher import sweep_of
 from epochal.sweeps.trial_scheduler import GoOn, Next, Rung, Stop, TrialSchedulerEntry, Verdict
 from epochal.sweeps.trial_schedulers.ready import Ready
@@ -57,7 +57,7 @@ class Median:
     def rungs(self, trials: int) -> tuple[Rung, ...]:
         lengths = [self._first]
         while lengths[-1] < self._full:
-            lengths.append(self._after(lengths[-1]))
+            lengths.append(next_length(lengths[-1], self._interval, self._full))
         return tuple(Rung(length, trials) for length in lengths)
 
     def first(self) -> float:
@@ -71,10 +71,11 @@ class Median:
         others = self._averages[trial.length]
         stops = len(others) >= self._startup and min(losses) > median(others)
         average = sum(losses) / len(losses)
+        # Only now: a trial is compared with the others. NaN would break the order that `insort` keeps.
         insort(others, math.inf if math.isnan(average) else average)
         if stops:
             return Stop(f"worse than the median of the others at length {trial.length:g}")
-        until = self._after(trial.length)
+        until = next_length(trial.length, self._interval, self._full)
         self._ready.add(0, (False, 0.0, trial.number), Next(trial.number, until))
         return GoOn(until)
 
@@ -83,10 +84,6 @@ class Median:
 
     def next(self, holds: int | None, more: bool) -> Next | None:
         return self._ready.first(holds)
-
-    def _after(self, length: float) -> float:
-        """The next length at which a trial is compared; the full one at the end."""
-        return min(length + self._interval, self._full)
 
     def _loss(self, value: float) -> float:
         diverged, loss, _ = self._rank(value, 0)

@@ -22,7 +22,7 @@ from epochal.errors import Problem
 from epochal.spec.job import JobSpec
 from epochal.spec.space import ChoiceOf, Constant, Entry, Ranged
 from epochal.sweeps.entries import Params
-from epochal.sweeps.ranking import Rank, full_length, mode_of, ranking
+from epochal.sweeps.ranking import Rank, full_length, mode_of, next_length, ranking
 from epochal.sweeps.searcher import sweep_of
 from epochal.sweeps.space import Dimension
 from epochal.sweeps.trial_scheduler import GoOn, Next, Rung, TakeOver, TrialSchedulerEntry, Verdict
@@ -114,7 +114,7 @@ class Pbt:
     def rungs(self, trials: int) -> tuple[Rung, ...]:
         lengths = [self._interval]
         while lengths[-1] < self._full:
-            lengths.append(self._after(lengths[-1]))
+            lengths.append(next_length(lengths[-1], self._interval, self._full))
         return tuple(Rung(length, trials) for length in lengths)
 
     def first(self) -> float:
@@ -128,7 +128,7 @@ class Pbt:
         self._copies.discard(trial.number)
         source = self._source(trial)
         length = trial.length if source is None else source.length
-        ready = Next(trial.number, self._after(length))
+        ready = Next(trial.number, next_length(length, self._interval, self._full))
         self._ready.add(ready.until, self._at(trial, trial.length), ready)
         if source is None:
             return GoOn(ready.until)
@@ -141,16 +141,18 @@ class Pbt:
         self._ready.discard(trial.number)
 
     def next(self, holds: int | None, more: bool) -> Next | None:
+        # All of the population begin before any goes on: the first would find nobody to be compared with.
         return None if more else self._ready.first(holds)
 
     def _source(self, trial: Trial) -> Trial | None:
         """Whose state the trial is to copy; None where it goes on with its own."""
         ranks = sorted(self._at(other, trial.length) for other in self._population.values())
-        count = min(math.ceil(len(ranks) * self._params.quantile), len(ranks) // 2)
+        count = min(math.ceil(len(ranks) * self._params.quantile), len(ranks) // 2)  # never one of both ends
         worst = {number for _, _, number in ranks[len(ranks) - count :]}
         if trial.number not in worst:
             return None
         best = [self._population[number] for diverged, _, number in ranks[:count] if not diverged]
+        # Not a copy before it is measured: its last value is of the state that it has given up.
         sources = [one for one in best if one.length >= trial.length and one.number not in self._copies]
         return self._draw(trial, "exploit").choice(sources) if sources else None
 
@@ -162,9 +164,6 @@ class Pbt:
     def _draw(self, trial: Trial, what: str) -> Random:
         """Random numbers that depend on the seed, the trial, its length and what they are for, and on nothing else."""
         return Random(f"{self._seed} {trial.number} {trial.length!r} {what}")
-
-    def _after(self, length: float) -> float:
-        return min(length + self._interval, self._full)
 
 
 ENTRY = TrialSchedulerEntry(

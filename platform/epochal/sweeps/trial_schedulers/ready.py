@@ -24,6 +24,7 @@ class Ready:
 
     def first(self, holds: int | None) -> Next | None:
         """Whose turn it is: ``holds``, where that has no later turn than the others; None where nothing waits."""
+        # What was discarded, or added anew, is left in the heap until it comes to the top.
         while self._heap and self._waiting.get(self._heap[0][2]) is not self._heap[0]:
             heapq.heappop(self._heap)
         if not self._heap:
