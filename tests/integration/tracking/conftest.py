@@ -43,3 +43,11 @@ def flaky_mlflow(shared_mlflow_server: TrackingServer) -> Iterator[FlakyProxy]:
     """The shared server behind a forwarder that can be taken down or lose answers."""
     with FlakyProxy(shared_mlflow_server.url) as proxy:
         yield proxy
+
+
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+def any_uri(request: pytest.FixtureRequest) -> str:
+    """The same code sends to either: what differs between the two is tried with both by tests that say so."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_uri"))
+    return str(request.getfixturevalue("shared_mlflow_server").url)

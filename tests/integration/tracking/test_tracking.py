@@ -34,14 +34,6 @@ HERE = Path(__file__).parent
 
 
 BOTH = pytest.mark.parametrize("any_uri", ["sqlite", "server"], indirect=True)
-"""For tests of what differs between the two. Of the others, the same code sends to either."""
-
-
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
-def any_uri(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("sqlite_uri"))
-    return str(request.getfixturevalue("shared_mlflow_server").url)
 
 
 def job_id(request: pytest.FixtureRequest) -> str:

@@ -85,13 +85,6 @@ def sweep(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     )
 
 
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
-def any_uri(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("sqlite_uri"))
-    return str(request.getfixturevalue("shared_mlflow_server").url)
-
-
 def test_each_trial_has_a_child_run_that_can_be_compared(any_uri: str, sweep: Path) -> None:
     runs = TrialRuns(sweep)
     states = [TrialState.COMPLETED, TrialState.STOPPED, TrialState.FAILED, TrialState.PAUSED]

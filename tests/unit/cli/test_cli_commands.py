@@ -147,7 +147,7 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_best_point_of_a_sweep_over_models_is_told_beside_the_model_it_left() -> None:
     summary = Summary(
         job="s-1", state="SUCCEEDED", reason="", message="", attempts=1, seconds=1.0, run_id="", tracking_uri="",
-        experiment="", trial=3, point={"model": {"name": "cnn"}, "train.seed": 1}, model="/home/jobs/s-1/model",
+        experiment="", trial=3, point={"model": {"name": "cnn"}, "train.seed": 1}, model="/jobs/s-1/model",
     )  # fmt: skip
     shown = described(summary)
     assert (shown["model"], shown["point"]) == (summary.model, summary.point)
