@@ -7,6 +7,7 @@ import io
 import json
 import re
 import socket
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import pytest
 
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import FullJob
+from epochal.server import notifier
 from running_server import SPEC, RunningServer, settings_in
 
 DIGEST = "0" * 64
@@ -309,3 +311,26 @@ def test_overview_is_all_that_the_page_shows(server: RunningServer) -> None:
     assert "spec" not in shown["running"][0]
     assert [one["name"] for one in shown["agents"]] == ["a"]
     assert server.user("ada").get(f"/jobs/{ids[1]}/why").json()["kind"]
+
+
+def test_an_agent_whose_job_has_ended_does_not_wait_for_the_watcher_to_see_it(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "WATCH_SECONDS", 60)
+    monkeypatch.setattr(notifier.Notifier, "changed", lambda self: None)
+    agent, asked = server.user("a", "agent"), {"incarnation": "1", "ttl": 60, "secret": "s" * 32}
+    agent.put("/agents/a", json={"incarnation": "1", "nodes": [{**NODES[0], "available": {"CPU": 1.0}}]})
+    first, second = (submit(server.admin)["job"]["id"] for _ in range(2))
+    assert agent.post("/agents/a/lease", json=asked).json()["job"]["id"] == first
+    time.sleep(0.5)  # the watcher's last look
+
+    def ends() -> None:
+        for verb, body in (("running", {"world_size": 1}), ("finish", {"state": "SUCCEEDED", "reason": "COMPLETED"})):
+            agent.post(f"/leases/{first}/1/{verb}", json=body, headers={"Lease-Secret": asked["secret"]})
+
+    timer = threading.Timer(0.3, ends)
+    timer.start()
+    answer = agent.post("/agents/a/lease", json={**asked, "secret": "t" * 32, "wait": 5})
+    timer.join()
+    assert answer.status_code == 200
+    assert answer.json()["job"]["id"] == second

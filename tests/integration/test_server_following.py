@@ -17,7 +17,6 @@ import pytest
 from epochal.agent.logs import LogShipper, attempt_logs, secret_of
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.values import Lease
-from epochal.server import notifier
 from epochal.server.routes import following
 from running_server import SPEC, RunningServer, settings_in
 
@@ -84,22 +83,6 @@ def test_a_waiting_agent_gets_a_job_as_soon_as_it_is_submitted(server: RunningSe
     assert answer.status_code == 200
     assert (answer.json()["agent"], answer.json()["job"]["state"]) == (ME, "STARTING")
     assert waited - submitted[0] < 5, "it was woken, not timed out"
-
-
-def test_an_agent_whose_job_has_ended_does_not_wait_for_the_watcher_to_see_it(
-    server: RunningServer, agent: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifier, "WATCH_SECONDS", 60)
-    monkeypatch.setattr(notifier.Notifier, "changed", lambda self: None)
-    agent.put("/agents/a", json={"incarnation": "1", "nodes": [{**NODES[0], "available": {"CPU": 1.0}}]})
-    first, second = leased(server, agent), submit(server)
-    time.sleep(0.5)  # the watcher's last look
-    told(agent, first, "running", world_size=1)
-    timer = later(0.3, lambda: told(agent, first, "finish", state="SUCCEEDED", reason="COMPLETED"))
-    answer = agent.post("/agents/a/lease", json={**ASKED, "secret": "t" * 32, "wait": 5})
-    timer.join()
-    assert answer.status_code == 200
-    assert answer.json()["job"]["id"] == second
 
 
 def test_without_a_job_there_is_nothing_after_the_wait(agent: httpx.Client) -> None:

@@ -153,7 +153,7 @@ class _Asking(NamedTuple):
     agent: AgentInfo | None
     """None: it takes what it asks for, or the first; the policy is not asked."""
     now: float
-    answered: Row[Any] | None
+    answered: Row[*tuple[Any, ...]] | None
     """The attempt that this question was answered with before, or the newest that followed it at once."""
 
 
@@ -207,7 +207,7 @@ def _asking(connection: Connection, agent: str, job_id: str | None, secret: str)
     return _Asking(None, 0.0, connection.execute(_ANSWERED, {"asking": agent, "digest": digest}).first())
 
 
-def _still_held(connection: Connection, attempt: Row[Any]) -> Job | None:
+def _still_held(connection: Connection, attempt: Row[*tuple[Any, ...]]) -> Job | None:
     job = find(connection, attempt.job_id)
     return job if job.epoch == attempt.epoch and job.state.is_active else None
 
