@@ -39,7 +39,7 @@ MISTAKES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "key": (
         ("tokens.existingSecret=passwords",),
-        ("epochal-server-", "couldn't find key admin in Secret", "has to have that key as well"),
+        ("epochal-server-", "non-existent secret key: admin", "the Secret has to have that key as well"),
     ),
     "cpus": (
         ("server.resources.requests.cpu=640",),

@@ -119,7 +119,8 @@ def in_its_place(installed: Installation, script: str) -> str:
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         del container[name]
     container["command"] = ["python", "-c", script]
-    spec = template["spec"] | {"initContainers": [], "restartPolicy": "Never"}
+    # Again where it comes before the network's policies know its address: PostgreSQL refuses it then.
+    spec = template["spec"] | {"initContainers": [], "restartPolicy": "OnFailure"}
     metadata = {"name": "in-its-place", "labels": template["metadata"]["labels"]}
     return installed.kubernetes.ran(
         installed.namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -85,7 +85,11 @@ class Kubernetes:
         self.kubectl("--namespace", namespace, "apply", "--filename", "-", stdin=json.dumps(pod))
         try:
             until = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s")
-            self.kubectl("--namespace", namespace, "wait", *until, f"pod/{name}")
+            try:
+                self.kubectl("--namespace", namespace, "wait", *until, f"pod/{name}")
+            except AssertionError as error:
+                said = self.kubectl("--namespace", namespace, "logs", name, "--tail=20")
+                raise AssertionError(f"{error}\n{said}") from None
             return self.kubectl("--namespace", namespace, "logs", name)
         finally:
             self.kubectl("--namespace", namespace, "delete", "pod", name, "--wait=false")

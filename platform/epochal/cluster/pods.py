@@ -33,7 +33,7 @@ _REMEDIES = (
         re.compile("(maximum|minimum) .* usage per"),
         "by a LimitRange of the namespace: keep to it, or have it changed",
     ),
-    (re.compile("couldn't find key"), "the Secret has to have that key as well"),
+    (re.compile("couldn't find key|non-existent secret key"), "the Secret has to have that key as well"),
     (re.compile("killed for memory"), "let it have more memory"),
     (re.compile(r"no node takes it: .* with (less than|too little) "), "ask for less, or add a node that has it"),
 )
