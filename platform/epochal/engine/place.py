@@ -62,9 +62,9 @@ def reserve(
         check_possible(nodes, request, more)
         # Asking only once there is room: a group that is refused is looked at again much later.
         if (workers := fit(nodes, request)) and (
-            groups := _created(connection, request, workers, _CREATE_SECONDS, given_up)
+            made := _created(connection, request, workers, _CREATE_SECONDS, given_up)
         ):
-            return Place(connection, request, groups, request.step or workers)
+            return Place(connection, request, made, request.step or workers)
         if time.monotonic() >= deadline or given_up():
             nodes = connection.nodes() if workers else nodes
             still = workers and fit(nodes, request)
