@@ -295,15 +295,14 @@ class JobRunner:
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""
-        job = lease.job
         if self._place is not None and not self._place.is_whole:
             self._release()
-            self._agent.bookings.expect(job.id, lease.epoch, demand_of(job))
+            self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
         if self._place is None:
             limit = spec.limits.max_pending
             seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
-            code = partial(job_folder.package_of, self._source, self._agent.home, job)
-            wanted = request_of(job, spec, self._patiently(code))
+            code = partial(job_folder.package_of, self._source, self._agent.home, lease.job)
+            wanted = request_of(lease.job, spec, self._patiently(code))
             self._place = reserve(self._agent.cluster, wanted, seconds, lambda: self._is_ending, self._agent.groups)
             self._placed_anew()
         return self._place
@@ -345,9 +344,8 @@ class JobRunner:
         outbox.end(lambda: decide(self._source, lease, ending, self._terms()))
 
     def _terms(self) -> Terms:
-        return Terms(
-            self._spec.retry if self._spec else Retry(), self._agent.hands_back, leaves=self._phase is Phase.LEAVING
-        )
+        retry = self._spec.retry if self._spec else Retry()
+        return Terms(retry, self._agent.hands_back, leaves=self._phase is Phase.LEAVING)
 
     def _next(self) -> Lease | None:
         """The lease of the next attempt, where the job is tried again."""
