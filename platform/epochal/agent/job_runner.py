@@ -295,15 +295,14 @@ class JobRunner:
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
         """Room for the job: that of the attempt before, where all of it is there still."""
-        job = lease.job
         if self._place is not None and not self._place.is_whole:
             self._release()
-            self._agent.bookings.expect(job.id, lease.epoch, demand_of(job))
+            self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
         if self._place is None:
             limit = spec.limits.max_pending
             seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
-            code = partial(job_folder.package_of, self._source, self._agent.home, job)
-            wanted = request_of(job, spec, self._patiently(code))
+            code = partial(job_folder.package_of, self._source, self._agent.home, lease.job)
+            wanted = request_of(lease.job, spec, self._patiently(code))
             self._place = reserve(self._agent.cluster, wanted, seconds, lambda: self._is_ending, self._agent.groups)
             self._placed_anew()
         return self._place

@@ -119,6 +119,12 @@ def test_groups_that_are_not_made_cost_a_second_together(busy: Cluster, monkeypa
     assert (place.world_size, busy.now) == (2, 1.0)
 
 
+def test_a_group_that_was_not_made_is_asked_for_again(busy: Cluster) -> None:
+    busy.made_after = 20
+    assert reserve(cast(Connection, busy), GangRequest("job", (2, 2)), 60.0).request.job == "job"
+    assert busy.now == 21.0
+
+
 def test_room_on_a_node_that_is_made_anew_comes(busy: Cluster) -> None:
     """Whose group was looked at last before the other node was lost."""
     busy.free = {"CPU": 2.0}
