@@ -54,7 +54,7 @@ def build(params: TextRecordsParams, folder: Path) -> LoadedData:
     names = (*sorted(set().union(*texts)), END)
     known = {name: number for number, name in enumerate(names)}
     records = [[*(known[one] for one in text), len(known) - 1] for text in texts]
-    notes, made = [], list[Arrays | None]()
+    notes, made = list[str](), list[Arrays | None]()
     for part in three_parts(len(records), params, None):
         pieces = [piece for index in part.tolist() for piece in _pieces(records[index], params.length)]
         rows = packed([len(piece) - 1 for piece in pieces], params.length if params.pack else 0)
