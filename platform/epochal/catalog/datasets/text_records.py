@@ -23,6 +23,7 @@ from epochal.catalog.datasets.labelled_text import documented
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
+from epochal.redaction import said
 
 END = "\N{SYMBOL FOR END OF TEXT}"
 """The token after each record, as which it is shown."""
@@ -93,7 +94,7 @@ def _text(path: Path, number: int, line: str, field: str) -> str:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise EpochalError(f"{path} (line {number}): {error}", "each line is a JSON object") from error
+        raise EpochalError(f"{path} (line {number}): {said(error)}", "each line is a JSON object") from error
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         found = f"the fields {', '.join(record)}" if isinstance(record, dict) else type(record).__name__
