@@ -28,10 +28,15 @@ Case = Mapping[str, str]
 Item = tuple[str, str]
 Pair = tuple[Item, Item]
 
+MODELS = (
+    "plain", "batch norm", "dropout", "unused parameter", "tied weights", "frozen part", "branches", "bank", "phases",
+)  # fmt: skip
+
 AXES: Axes = {
     "strategy": ("one worker", "ddp", "fsdp"),
     "optimizer": tuple(entry.name for entry in entries("optimizer")),
-    "model": ("plain", "batch norm", "dropout", "unused parameter", "tied weights", "frozen part", "branches", "bank"),
+    "model": MODELS,
+    "data": ("set", "stream"),
     "precision": ("fp32", "bf16", "fp16"),
     "accumulation": ("no", "yes"),
     "clipping": ("no", "clip_grad_norm"),
@@ -53,12 +58,19 @@ _TRAIN_OF: dict[str, dict[str, Any]] = {
 }
 """What the spec says of a model."""
 
+_STREAM = {"name": "webdataset", "params": {"path": "train.tar", "classes": 3}}
+_PHASES = {"model": {"name": "dcgan"}, "task": {"name": "adversarial"}}
+
 _FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "strategy": lambda value: (
         {"resources": {"workers": 1}} if value == "one worker" else {"resources": {"workers": 2, "strategy": value}}
     ),
     "optimizer": lambda value: {"train": {"optimizer": {"name": value, "lr": 0.01}}},
-    "model": lambda value: {"train": _TRAIN_OF[value]} if value in _TRAIN_OF else {},
+    "model": lambda value: {
+        **({"train": _TRAIN_OF[value]} if value in _TRAIN_OF else {}),
+        **(_PHASES if value == "phases" else {}),
+    },
+    "data": lambda value: {"data": _STREAM} if value == "stream" else {},
     "precision": lambda value: {
         "train": {"precision": value},
         # What fp16 asks for. The tests compute it on CPU, as torch does too.
@@ -81,8 +93,8 @@ def document(case: Case) -> dict[str, Any]:
         "name": "case",
         "model": {"name": "mlp"},
         "data": {"name": "synthetic"},
-        "train": {"steps": STEPS, "global_batch_size": 8, "validate_every": "100ep"},
-        "checkpoint": {"keep": {"latest": 9}},
+        "train": {"steps": STEPS, "global_batch_size": 8, "validate_every": "100steps"},
+        "checkpoint": {"every": "4steps", "keep": {"latest": 9}},
     }
     for axis, value in case.items():
         for section, fields in _FIELDS[axis](value).items():

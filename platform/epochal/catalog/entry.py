@@ -67,7 +67,10 @@ class Dataset(Entry[DataLoading]):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEntry(Entry[Callable[[Any, DataInfo], Task]]):
-    """``build(params, info)``; raises ``EpochalError`` where the data does not fit the task."""
+    """``build(params, info)``; raises ``EpochalError`` where the data does not fit the task. ``phases``: a step has
+    several, see ``task.Phased``."""
+
+    phases: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from epochal.catalog.architectures import ARCHITECTURES
 from epochal.catalog.datasets import DATASETS
-from epochal.catalog.entry import Architecture, Dataset, Entry, LossEntry, OptimizerEntry
+from epochal.catalog.entry import Architecture, Dataset, Entry, LossEntry, OptimizerEntry, TaskEntry
 from epochal.catalog.index import FILE, KINDS
 from epochal.catalog.losses import LOSSES
 from epochal.catalog.optimizers import OPTIMIZERS
@@ -47,6 +47,8 @@ def describe(entry: Entry[Any]) -> dict[str, Any]:
         described["task"] = entry.task
         if entry.stream:
             described["stream"] = True
+    if isinstance(entry, TaskEntry) and entry.phases:
+        described["phases"] = True
     if isinstance(entry, LossEntry):
         described["target"] = entry.target_kind
     if isinstance(entry, OptimizerEntry) and entry.needs:

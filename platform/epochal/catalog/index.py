@@ -46,7 +46,7 @@ class IndexEntry:
 
     ``params`` is the JSON Schema of its parameters; ``parameter_count`` is an architecture's with its defaults on its
     example data; ``task`` is what a dataset is for (None: as its target is); ``target`` is what a loss compares with;
-    ``stream`` is whether a dataset has no epochs;
+    ``stream`` is whether a dataset has no epochs, ``phases`` whether a step of a task has several;
     ``needs`` is what an optimizer cannot do without. ``kind`` is one of ``KINDS``, or of what is not in the index.
     """
 
@@ -60,6 +60,7 @@ class IndexEntry:
     target: str | None = None
     needs: Sequence[str] = ()
     stream: bool = False
+    phases: bool = False
 
 
 @cache
@@ -102,6 +103,7 @@ def check(tree: Mapping[str, Any]) -> list[Problem]:
             _sharded_but_whole,
             _sharded_keras,
             _changes_gradients,
+            _repeats_phases,
             _decays_nothing,
             _waits_in_vain,
             _counts_epochs,
@@ -150,6 +152,13 @@ def _changes_gradients(tree: Mapping[str, Any]) -> Iterator[Problem]:
     }
     for name in filter(said.get, said):
         yield Problem(f"train.{name}", f"{known.name} compares the gradients of several passes, and {said[name]}")
+
+
+def _repeats_phases(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    optimizer, task = _entry_at(tree, "optimizer", "train.optimizer.name"), _entry_at(tree, "task", "task.name")
+    if optimizer and task and "closure" in optimizer.needs and task.phases:
+        told = f"{optimizer.name} goes over a batch several times, and the phases of {task.name} over each"
+        yield Problem("train.optimizer.name", told, value=optimizer.name, hint="use adam")
 
 
 def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:

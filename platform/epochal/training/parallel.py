@@ -346,7 +346,8 @@ def compile_in_place(module: nn.Module, blocks: Iterable[nn.Module] = ()) -> Non
             part.compile(isolate_recompiles=True)
         elif type(part).forward is not nn.Module.forward:  # a list of modules is never called
             # The compiler passes over torch's own classes, and begins with the first frame of somebody else.
-            part.forward = torch.compile(_of_our_own(part.forward), isolate_recompiles=True)  # type: ignore[call-overload]
+            own = _of_our_own(part.forward)
+            part.forward = torch.compile(own, isolate_recompiles=True)  # type: ignore[call-overload]  # torch forgot it
 
 
 def compiled_nothing() -> bool:

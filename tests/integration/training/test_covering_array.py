@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import dependent_models as models
+import phased_pieces
 import training_pieces as pieces
 from covering_array import QUICK, STEPS, Case, array, spec_of
 from epochal.catalog.build import build_optimizer
+from epochal.catalog.data import Split
+from epochal.catalog.stream import Cursor, Read
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
 from epochal.training.control import NullControl
@@ -50,6 +55,21 @@ class Unused(nn.Module):
         return self.layers(x)
 
 
+@dataclass(frozen=True)
+class Circling:
+    """A stream: each lane goes round and round over its part of the samples."""
+
+    samples: Split
+    most_lanes: int = 3
+
+    def read(self, lane: int, lanes: int, seed: int, cursor: Cursor | None) -> Iterator[Read]:
+        place = lane if cursor is None else int(cursor["at"])
+        while True:
+            sample = {name: one[0] for name, one in self.samples.fetch([place % len(self.samples)]).items()}
+            place += lanes
+            yield Read(sample, {"at": place})
+
+
 MODELS = {
     "plain": pieces.mlp,
     "batch norm": pieces.normed_mlp,
@@ -59,6 +79,7 @@ MODELS = {
     "frozen part": pieces.mlp,
     "branches": models.EveryThird,
     "bank": models.MemoryBank,
+    "phases": phased_pieces.Gan,
 }
 
 
@@ -71,11 +92,13 @@ def both(worker: Worker, case: Case, folder: Path) -> tuple[dict[int, float], di
 
     def train(where: str) -> dict[int, float]:
         recorder = MemoryRecorder()
+        # A batch norm cannot take the single sample that is left over of 25, nor one that a worker has of 26.
+        data = pieces.data(28 if case["model"] == "batch norm" else 25)
         setup = pieces.setup(
             spec,
             MODELS[case["model"]],
-            # A batch norm cannot take the single sample that is left over of 25, nor one that a worker has of 26.
-            data=pieces.data(28 if case["model"] == "batch norm" else 25),
+            data=replace(data, stream=Circling(data.train)) if case["data"] == "stream" else data,
+            task=phased_pieces.Adversarial() if case["model"] == "phases" else pieces.Classification(),
             optimizer=partial(build_optimizer, spec.train.optimizer),
         )
         fit(setup, worker, folder / where, recorder, NullControl(), RESUMED)

@@ -241,3 +241,9 @@ def test_a_keras_model_is_not_sharded() -> None:
     model = {"name": "keras/nets:make"}
     found = _found(model=model, code={"dir": "."}, resources={"strategy": "fsdp", "workers": 2})
     assert found == {"resources.strategy": "Keras models cannot be sharded"}
+
+
+def test_an_optimizer_that_goes_over_a_batch_again_takes_no_phases() -> None:
+    tree = {"task": {"name": "adversarial"}, "train": {"optimizer": {"name": "lbfgs", "lr": 1.0}}}
+    assert [(one.path, one.value) for one in check(tree)] == [("train.optimizer.name", "lbfgs")]
+    assert not check({**tree, "task": {"name": "variational"}})

@@ -134,4 +134,5 @@ ENTRY = TaskEntry(
     source="Goodfellow et al. 2014, Generative adversarial networks, https://arxiv.org/abs/1406.2661",
     params=AdversarialParams,
     build=build,
+    phases=True,
 )
