@@ -16,7 +16,7 @@ from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.settings import DEFAULT_SERVER_PORT
 from epochal.urls import without_password
 
-_SECONDS = 2.0
+_SECONDS = 5.0
 _OF_A_STRANGER = frozenset({200, 404, 405, 501})
 """What is said to a question for health by who does not know it; a proxy in front of ours has other answers."""
 _WHERE = (
