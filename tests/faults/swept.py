@@ -34,6 +34,8 @@ from polling import until
 from training_gang import TestGang
 
 SWEEP = str(Path(__file__).parent / "slow_job" / "sweep.yaml")
+CLOSED = ("FINISHED", "FAILED", "KILLED")
+"""What MLflow says of a run that has ended; one of a job that is queued again is SCHEDULED."""
 
 History = Mapping[str, Mapping[int, float]]
 """Metrics by name and step."""
@@ -133,7 +135,7 @@ class Swept:
 
         client, job = MlflowClient(self.tracking_uri), self.job
         with suppress(AssertionError):  # MLflow hears of the end after the ledger
-            until(lambda: client.get_run(str(job.run_id)).info.status != "RUNNING", "its run is closed", 60)
+            until(lambda: client.get_run(str(job.run_id)).info.status in CLOSED, "its run is closed", 60)
         parent = client.get_run(str(job.run_id))
         if parent.info.status != "FINISHED":
             yield f"{job.id}: its run is {parent.info.status}"

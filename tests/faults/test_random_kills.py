@@ -17,7 +17,7 @@ from foreground import SLOW_JOB, Curve, history, run_status, title
 from matrix import OVERLAP_SECONDS, ROWS, Row, overlaps
 from served import slow_job_unbroken
 from stack import WORKER
-from swept import SWEEP, Swept, Trainings, reached, stands
+from swept import CLOSED, SWEEP, Swept, Trainings, reached, stands
 
 from agent_jobs import slowed
 from epochal.client.client import Client
@@ -122,9 +122,8 @@ class Broken:
 
     def _closed(self, job_id: str) -> bool:
         with suppress(Exception):  # MLflow may have been killed just now
-            return (
-                run_status({"tracking_uri": self.tracking_uri, "run_id": self.client.job(job_id).run_id}) != "RUNNING"
-            )
+            run = {"tracking_uri": self.tracking_uri, "run_id": self.client.job(job_id).run_id}
+            return run_status(run) in CLOSED
         return False
 
     def job_problems(self, job_id: str, unbroken: Curve) -> Iterator[str]:
