@@ -175,6 +175,8 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
 ) -> None:
     if data.endless:
         pytest.skip("what a stream is validated on is apart")
+    if component.name == "text-records":
+        pytest.skip("parts are of records, and a row has several")
     assert data.validation is not None
     total = len(data.train) + len(data.validation)
     if component.name == "karate-club":
@@ -189,6 +191,8 @@ def test_the_validation_part_is_a_share_and_can_be_left_out(
 def test_the_test_part_is_the_same_whatever_is_validated_on(component: Component, folder: Path) -> None:
     if component.name in ("webdataset", "gymnasium"):
         pytest.skip("what a stream is validated on is apart")
+    if component.name == "text-records":
+        pytest.skip("parts are of records, and a row has several")
     parts = []
     for validation in (0.2, 0.4):
         params = {**component.params, "validation": validation, "test": 0.2}

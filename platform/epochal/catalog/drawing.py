@@ -61,8 +61,9 @@ def framed(picture: Tensor, boxes: Tensor, classes: Tensor) -> Tensor:
     for box, colour in zip(boxes.round().long().tolist(), colours[..., None], strict=True):
         left, right = (min(max(x, 0), width - 1) for x in (box[0], box[2] - 1))
         top, bottom = (min(max(y, 0), height - 1) for y in (box[1], box[3] - 1))
-        shown[:, [top, bottom], left : right + 1] = colour[..., None]
-        shown[:, top : bottom + 1, [left, right]] = colour[..., None]
+        if left <= right and top <= bottom:  # of a model that knows nothing yet sides may be exchanged
+            shown[:, [top, bottom], left : right + 1] = colour[..., None]
+            shown[:, top : bottom + 1, [left, right]] = colour[..., None]
     return shown
 
 

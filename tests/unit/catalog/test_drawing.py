@@ -25,7 +25,9 @@ def test_tiles_are_enlarged_and_in_their_places() -> None:
 
 def test_a_box_is_framed_where_it_is_and_no_farther_than_the_image() -> None:
     grey = torch.full((1, 6, 6), 0.5)
-    shown = drawing.framed(grey, torch.tensor([[1.0, 2.0, 4.0, 5.0], [-3.0, 5.0, 9.0, 9.0]]), torch.tensor([0, 1]))
+    shown = drawing.framed(
+        grey, torch.tensor([[1.0, 2.0, 4.0, 5.0], [-3.0, 5.0, 9.0, 9.0], [5.0, 1.0, 2.0, 3.0]]), torch.tensor([0, 1, 2])
+    )
     blue, orange = (tuple(colour) for colour in drawing.PALETTE[1:3])
     found = {(x, y): tuple((shown[:, y, x] * 255).round().int().tolist()) for x in range(6) for y in range(6)}
     assert {at for at, colour in found.items() if colour == blue} == {

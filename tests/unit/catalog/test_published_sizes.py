@@ -80,7 +80,7 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
 @pytest.mark.parametrize(
     ("name", "params", "info", "count", "source"),
     SIZES,
-    ids=[f"{one[0]}-{next(iter(one[1].values()))}" for one in SIZES],
+    ids=[f"{one[0]}-{next(iter(one[1].values()), '')}" for one in SIZES],
 )
 def test_the_count_is_the_published_one(
     name: str, params: dict[str, Any], info: DataInfo, count: int, source: str

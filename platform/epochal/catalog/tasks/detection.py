@@ -93,6 +93,8 @@ class Detection:
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         """Images with the boxes that are on them, above the same with those that were found."""
         x, labels = samples.batch["input"], samples.batch["labels"]
+        if x.dim() != 4:
+            return {}
         found = detected(samples.outputs, self._params)
         rows: list[list[Tensor]] = [[], []]
         for image, boxes, kinds, said in zip(x[:12], samples.batch["target"], labels, found, strict=False):
