@@ -27,7 +27,7 @@ WAYS = ("epochal", WAITED, "torch.save")
 
 
 def measure(rounds: int, quick: bool) -> Section:
-    windows = 2 if quick else 12
+    windows = 2 if quick else 7
     contenders = {f"{way}, {cores}": partial(_added, way, cores, windows) for cores in CORES for way in WAYS}
     raw = interleave(rounds, contenders)
     promises = []
