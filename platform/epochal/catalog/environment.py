@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo, Field
 
+MOST_SEED = 2**31
+"""Of an episode: environments of somebody's own may take no greater ones."""
+
 
 class Env(Protocol):
     """One environment, as gymnasium has it: https://gymnasium.farama.org/api/env."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epochal.catalog.environment import Acts, Env, Environment, Memory, Sample, Step, batch_of, returns, seen
+from epochal.catalog.environment import MOST_SEED, Acts, Env, Environment, Memory, Sample, Step, batch_of, returns, seen
 from epochal.errors import EpochalError
 from epochal.spec.job import Train
 from epochal.training import seeding
@@ -20,9 +20,6 @@ from epochal.training.loader import Loaded
 from epochal.training.parallel import Strategy
 from epochal.training.sampler import part
 from epochal.training.worker import Worker
-
-MOST_SEED = 2**31
-"""Of an episode: environments of somebody's own may take no greater ones."""
 
 State = Mapping[str, Any]
 """What a checkpoint kept of one worker's source, as plain JSON values."""

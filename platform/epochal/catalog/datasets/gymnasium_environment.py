@@ -15,15 +15,13 @@ from pydantic import Field as Bounds
 
 from epochal.catalog.data import Batch, Field, LoadedData, SampleSplit
 from epochal.catalog.entry import Dataset, Params
-from epochal.catalog.environment import Env, Sample, Step, batch_of, experience, returns, seen
+from epochal.catalog.environment import MOST_SEED, Env, Sample, Step, batch_of, experience, returns, seen
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
 from epochal.redaction import named
 
 _LOOKED_AT = 64
 """Steps at random that are looked at beforehand."""
-MOST_SEED = 2**31
-"""Of an episode: environments of somebody's own may take no greater ones."""
 
 
 class GymnasiumParams(Params):
