@@ -191,11 +191,14 @@ class Loop:
 
         Raises:
             NonFiniteLossError
+            NonFiniteStateError: a checkpoint would have held such weights.
             TrainingError: the workers have left out too many records.
         """
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
         self._tell_left_out()
+        if closed.flags.not_finite:
+            self._tell(self.saver.wait())
         self.left_out.refuse_beyond(closed.flags.left_out)
         try:
             window.raise_unless_finite(closed, self.strategy)
@@ -236,6 +239,7 @@ class Loop:
             save=first and self._save_timer.due,
             validate=first and self._validate_timer.due,
             left_out=self.left_out.count,
+            not_finite=self.saver.not_finite,
         )
 
     def _tell_left_out(self) -> None:

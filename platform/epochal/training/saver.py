@@ -88,10 +88,18 @@ class Saver:
 
         Raises:
             CheckpointError: one could not be written.
-            NonFiniteStateError: one was not, because of what it would hold; on every worker, the same.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self.not_finite or (self._thread is not None and self._thread.is_alive()):
             return []
+        return self._taken()
+
+    @property
+    def not_finite(self) -> bool:
+        """Whether one was not written because of what it would hold. ``wait`` raises it: workers learn of it one after
+        another, and the first to raise it would leave the others waiting in their next step."""
+        return isinstance(self._error, NonFiniteStateError)
+
+    def _taken(self) -> list[Saved]:
         if self._error is not None:
             error, self._error = self._error, None
             if isinstance(error, NonFiniteStateError):
@@ -101,14 +109,19 @@ class Saver:
         return done
 
     def wait(self) -> list[Saved]:
-        """Until nothing is being saved; then as ``finished``."""
+        """Until nothing is being saved; then as ``finished``.
+
+        Raises:
+            CheckpointError
+            NonFiniteStateError: on every worker, the same.
+        """
         size = 0
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(LOOK_SECONDS)
             if (now := _size(self._writing)) != size:
                 size = now
                 self._progress(False)
-        return self.finished()
+        return self._taken()
 
     def abandon(self) -> None:
         """Give the one being saved a little time, because the training has failed; whatever becomes of it."""

@@ -78,6 +78,8 @@ class ControlFlags(NamedTuple):
     validate: bool = False
     left_out: int = 0
     """Records that could not be used: this worker's, or after a window those of all."""
+    not_finite: bool = False
+    """A checkpoint was refused: see ``Saver.not_finite``."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,10 @@ class Window:
         alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
         notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
         summed = strategy.sum(notes.clone()).tolist()
-        totals, (stop, save, validate, left_out, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
+        totals, (stop, save, validate, left_out, not_finite, seconds, *alone) = summed[: len(sums)], summed[len(sums) :]
         return Closed(
             records=self._records(totals),
-            flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out)),
+            flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out), not_finite > 0),
             timing=timing,
             samples=self.samples,
             next_length=_length(seconds / ranks),

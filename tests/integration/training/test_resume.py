@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,10 +18,11 @@ from epochal.catalog.data import LoadedData
 from epochal.errors import NonFiniteLossError, NonFiniteStateError
 from epochal.spec.job import JobSpec
 from epochal.tracking.recorder import MemoryRecorder
-from epochal.training import checkpoint, sharding
+from epochal.training import checkpoint, saver, sharding
 from epochal.training.control import NullControl, Phase, Report, Saved, SetAside
 from epochal.training.fit import FitResult, fit
 from epochal.training.sampler import Sampler
+from epochal.training.saver import Saver
 from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
 from training_gang import GangError, TestGang
@@ -181,16 +184,50 @@ def test_loss_that_is_not_finite_names_step_and_rank(gang: TestGang, tmp_path: P
     assert {(type(error), error.step, error.rank) for error in errors} == {(NonFiniteLossError, 2, kind[0] - 1)}
 
 
-def test_weights_that_are_not_finite_end_every_worker(gang: TestGang, tmp_path: Path) -> None:
-    job = pieces.spec(epochs=3, checkpoint__every="1steps")
-    split = pieces.samples(25)
+def _explosive(**fields: Any) -> tuple[JobSpec, LoadedData]:
+    """The second batch holds what ``pieces.Explosive`` waits for."""
+    job, split = pieces.spec(epochs=3, checkpoint__every="1steps", **fields), pieces.samples(25)
     split.tensors["input"][int(Sampler(25, job.train.global_batch_size, job.train.seed).order(0)[15])] = 1000
-    data = LoadedData(split, None, pieces.data().info, "0", "made up")
+    return job, LoadedData(split, None, pieces.data().info, "0", "made up")
+
+
+def test_weights_that_are_not_finite_end_every_worker(gang: TestGang, tmp_path: Path) -> None:
+    job, data = _explosive()
     with pytest.raises(GangError) as raised:
         run(gang, (2, "fsdp"), job, tmp_path, changes={"task": pieces.Explosive(), "data": data})
     errors = raised.value.errors
     assert {(type(error), error.step, error.rank) for error in errors} == {(NonFiniteStateError, 2, 0)}
     assert checkpoint.steps(tmp_path / "checkpoints") == [1]
+
+
+class LateError(NonFiniteStateError):
+    def __init__(self, step: int, rank: int, name: str) -> None:
+        time.sleep(1)
+        super().__init__(step, rank, name)
+
+
+def fitted_where_the_first_learns_late(worker: Worker, job: JobSpec, folder: Path, changes: dict[str, Any]) -> None:
+    """The second worker knows before its next step that a checkpoint was refused; the first has begun that step."""
+    finished = Saver.finished
+
+    def late(saver: Saver) -> list[Saved]:
+        time.sleep(0.5)
+        return finished(saver)
+
+    with mock.patch.object(
+        *((saver, "NonFiniteStateError", LateError) if worker.is_first else (Saver, "finished", late))
+    ):
+        fit(pieces.setup(job, pieces.mlp, **changes), worker, folder, MemoryRecorder(), NullControl(), RESUMED)
+
+
+def test_a_worker_that_learns_first_of_weights_that_are_not_finite_waits_for_the_others(
+    gang: TestGang, tmp_path: Path
+) -> None:
+    job, data = _explosive(resources__workers=2)
+    with pytest.raises(GangError) as raised:
+        gang.run(2, fitted_where_the_first_learns_late, job, tmp_path, {"task": pieces.Explosive(), "data": data})
+    errors = raised.value.errors
+    assert {(isinstance(error, NonFiniteStateError), error.step, error.rank) for error in errors} == {(True, 2, 0)}
 
 
 def test_saved_is_reported_once_it_is_complete(gang: TestGang, tmp_path: Path) -> None:
