@@ -114,7 +114,7 @@ def test_q_learning_aims_at_what_the_target_network_says() -> None:
         aim = 2.0 + 0.9 * model.target_values(torch.eye(6)[1:2]).max()
         error = (aim - model(torch.eye(6)[:1])[0, 1]).abs()
         expected = 0.5 * error**2 if error < 1 else error - 0.5
-    assert float(learning.loss(model, batch).total) == pytest.approx(float(expected))
+    assert learning.loss(model, batch).total.item() == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(
