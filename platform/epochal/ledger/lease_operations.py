@@ -72,7 +72,8 @@ class LeaseOperations:
             if job.state is JobState.STARTING:
                 begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
                 job = advance(connection, job, Step(EventKind.RUNNING, JobState.RUNNING, detail=said), **begun)
-            elif (before := _attempt(connection, job).world_size) != world_size:
+            # None: it trains for the first time, and is STOPPING since before that.
+            elif (before := _attempt(connection, job).world_size) not in (None, world_size):
                 message = how_resized(connection, job, before, world_size)
                 job = annotate(connection, job, Step(EventKind.RESIZED, message=message, detail=said))
             values = {"world_size": world_size, "detail": said}
