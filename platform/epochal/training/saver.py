@@ -89,7 +89,8 @@ class Saver:
         Raises:
             CheckpointError: one could not be written.
         """
-        if self.not_finite or (self._thread is not None and self._thread.is_alive()):
+        # In this order: a thread that ends in between has left its error before ``not_finite`` is asked.
+        if (self._thread is not None and self._thread.is_alive()) or self.not_finite:
             return []
         return self._taken()
 

@@ -27,6 +27,10 @@ from epochal.training.worker import Worker
 MOST_LANES = 32
 """Of a stream: each is a file that is open, and some samples held to be shuffled."""
 
+_REPEATS = 100
+"""A lane may meet the same bad records in several passes, and each counts once for ``data.max_errors``. One that meets
+them this often in a row, with nothing between, has nothing else any more: its files are gone, say."""
+
 
 class Source(Protocol):
     """The global batches of a training: the same whatever the number of workers."""
@@ -125,7 +129,8 @@ class LaneSource:
         owned = {lane.number for lane in mine if lane.owns}
         self._cursors = {lane: cursor for lane, cursor in before.items() if lane in owned}
         cursors = {lane.number: before.get(lane.number) for lane in mine}
-        reader = _LaneReader(stream, self.lanes, self.spec.train.seed, mine, cursors, last - first, self.left_out.skip)
+        most = self.left_out.most if self.left_out.skip else None
+        reader = _LaneReader(stream, self.lanes, self.spec.train.seed, mine, cursors, last - first, most)
         for parts in _steps(reader, self.spec.data.loader_workers, self.device):
             batches = [one.batch for one in parts if one.batch is not None]
             for one in parts:
@@ -169,7 +174,8 @@ class _LaneReader(IterableDataset[Any]):
     lanes: list[_Lane]
     cursors: Mapping[int, Cursor | None]
     steps: int
-    skips: bool
+    most: int | None
+    """``data.max_errors``; None where nothing is left out."""
 
     def __iter__(self) -> Iterator[_Part | EpochalError]:
         info = get_worker_info()
@@ -191,16 +197,21 @@ class _LaneReader(IterableDataset[Any]):
         cursors: dict[int, Cursor] = {}
         problems: list[str] = []
         for lane, reads in zip(lanes, records, strict=True):
-            place = 0
+            place = bad = 0
             while place < lane.takes:
                 read = next(reads)
                 cursors[lane.number] = read.cursor
                 if read.sample is not None:
                     samples += [read.sample] if lane.low <= place < lane.high else []
-                    place += 1
-                elif not self.skips:
+                    place, bad = place + 1, 0
+                    continue
+                bad += 1
+                if self.most is None:
                     raise EpochalError(read.problem, "mend or remove it, or go on without: data.on_error: skip")
-                elif lane.owns:
+                if bad > _REPEATS * (self.most + 1):
+                    told = f"{bad:,} records in a row cannot be used, the last: {read.problem}"
+                    raise EpochalError(told, "are the files still there?")
+                if lane.owns:
                     problems.append(read.problem)
         return _Part(default_collate(samples) if samples else None, len(samples), cursors, problems)
 
