@@ -42,6 +42,7 @@ def newest_sound(
                 control.report(Noted(f"the checkpoint of step {step} is removed: this is to end at step {last_step}"))
             continue
         damage = _damage(path, worker)
+        # Agreed on before anyone goes on: a worker that took another checkpoint would train from other weights.
         found = torch.zeros(worker.world_size)
         found[worker.rank] = bool(damage)
         ranks = strategy.sum(found).nonzero().flatten().tolist()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from epochal.catalog.data import Batch, LoadedData
 from epochal.catalog.environment import Acts
@@ -17,7 +17,7 @@ from epochal.own_code import not_ended
 from epochal.redaction import trace
 from epochal.spec.job import JobSpec
 from epochal.training.left_out import LeftOut
-from epochal.training.loader import Loaded, Loader, as_it_is, loader_processes
+from epochal.training.loader import Loaded, Loader, read_ahead
 from epochal.training.parallel import Strategy
 from epochal.training.playing import PlayedSource, State
 from epochal.training.sampler import Sampler, part, sampler_of
@@ -221,19 +221,8 @@ def _steps(reader: _LaneReader, processes: int, device: torch.device) -> Iterato
     if processes == 0:
         yield from ([one] for one in reader if isinstance(one, _Part))
         return
-    loader: DataLoader[Any] = DataLoader(
-        reader,
-        batch_size=None,
-        num_workers=processes,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context=loader_processes(),
-        collate_fn=as_it_is,
-        generator=torch.Generator(),  # torch draws a seed for its processes, and would from the training's
-    )
     parts: list[_Part] = []
-    for one in loader:  # in turns: the first process's, the second's, ...
-        if isinstance(one, EpochalError):
-            raise one
+    for one in read_ahead(reader, processes, device):  # in turns: the first process's, the second's, ...
         parts.append(one)
         if len(parts) == processes:
             yield parts
