@@ -27,7 +27,7 @@ from epochal.training.best import Best
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 FORMAT = 1
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,})")  # eight at the least, so that names sort by step
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Loader:
         batch, size, problems = fetch(indices or [0], len(indices))
         self.left_out.add(problems)
         if self.device.type != "cpu":
+            # From pinned memory it is copied while the GPU computes.
             batch = {name: _pinned(tensor).to(self.device, non_blocking=True) for name, tensor in batch.items()}
         return Loaded(batch, size, global_size)
 

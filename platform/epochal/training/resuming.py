@@ -68,7 +68,7 @@ def _damage(path: Path, worker: Worker) -> str:
 
 def _newest(folder: Path, strategy: Strategy) -> int:
     """The newest step in ``folder`` as the first worker sees it; -1 for none."""
-    candidates = checkpoint.steps(folder)
+    candidates = checkpoint.steps(folder) if strategy.worker.is_first else []
     return int(strategy.broadcast(torch.tensor([candidates[0] if candidates else -1])).item())
 
 

@@ -12,10 +12,11 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 from epochal.catalog.data import Batch, LoadedData
 from epochal.catalog.environment import Acts
 from epochal.catalog.stream import Cursor, Read, Stream
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, TrainingError
 from epochal.own_code import not_ended
 from epochal.redaction import trace
 from epochal.spec.job import JobSpec
+from epochal.training.data_summary import split_text
 from epochal.training.left_out import LeftOut
 from epochal.training.loader import Loaded, Loader, read_ahead
 from epochal.training.parallel import Strategy
@@ -51,11 +52,14 @@ class Source(Protocol):
 
 
 def source_of(setup: Setup, strategy: Strategy, left_out: LeftOut) -> Source:
-    """
+    """Every worker calls it.
+
     Raises:
+        TrainingError: on each the same: they have found other numbers of samples.
         EpochalError: while it is read: what cannot be, as far as ``data.on_error`` does not leave it out.
     """
     data, spec, device = setup.data, setup.spec, strategy.worker.device
+    _refuse_unlike(data, strategy)
     if data.info.environment is not None and isinstance(setup.task, Acts):
         return PlayedSource(data.info.environment, setup.task, spec.train, strategy)
     if data.stream is not None:
@@ -64,6 +68,22 @@ def source_of(setup: Setup, strategy: Strategy, left_out: LeftOut) -> Source:
     sampler = sampler_of(data, spec)
     loader = Loader(data.train, device, spec.data.loader_workers, spec.train.seed, left_out, data.info.fields)
     return SampledSource(sampler, loader)
+
+
+def _refuse_unlike(data: LoadedData, strategy: Strategy) -> None:
+    """Each worker has read the data by itself: with other numbers they would take other steps, or wait for ever."""
+    splits = (data.train, data.validation, data.test)
+    own = [0 if split is None else len(split) for split in splits] + [data.stream.most_lanes if data.stream else 0]
+    worker = strategy.worker
+    table = torch.zeros(worker.world_size, len(own), dtype=torch.float64)
+    table[worker.rank] = torch.tensor(own)
+    first, *others = [tuple(map(int, row)) for row in strategy.sum(table).tolist()]
+    if (rank := next((rank for rank, row in enumerate(others, start=1) if row != first), None)) is not None:
+        told = (
+            f"{split_text(*row[:3])}{f', in {row[3]:,} files' if row[3] else ''}" for row in (others[rank - 1], first)
+        )
+        hint = "is the data whole on every node? it must not change while workers start"
+        raise TrainingError(f"worker {rank} has found {', and worker 0 '.join(told)}", hint)
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class Window:
             flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out), not_finite > 0),
             timing=timing,
             samples=self.samples,
-            next_length=_length(seconds / ranks),
+            next_length=_length(seconds / ranks),  # of what is the same on all: their windows have to end together
             alone=[] if strategy.lockstep else alone,
         )
 

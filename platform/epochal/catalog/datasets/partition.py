@@ -19,7 +19,7 @@ def partition(count: int, fraction: float, seed: int, classes: Tensor | None = N
     if classes is not None:
         # Sorted once: to look for each among all samples takes minutes where they are thousands of users.
         _, counts = torch.unique(classes, return_counts=True)
-        groups = order[classes[order].argsort(stable=True)].split(counts.tolist())
+        groups = torch.split(order[classes[order].argsort(stable=True)], counts.tolist())
     held_out = [group[: min(round(len(group) * fraction), len(group) - 1)] for group in groups if len(group)]
     validation = torch.cat(held_out).sort().values if held_out else order[:0]
     training = torch.ones(count, dtype=torch.bool)
