@@ -88,10 +88,10 @@ class Validation:
         if breaks:
             self.failed["loss"] = broken or "another worker could not go through its samples"
             return {}
+        self._drop_failed(metrics)
         if empty:  # all of a worker's samples were left out, so that it has nothing to gather: as with few samples
             self._shared = False
             return self.run(tick, forgiving)
-        self._drop_failed(metrics)
         logged = self._strategy.sum(torch.stack([*logs.values()]).cpu()).tolist() if logs else []
         # As in training: where nothing counts the loss is zero, not 0 / 0.
         means = {name: total / (weight or 1.0) for name, total in zip(("loss", *logs), (loss, *logged), strict=True)}
