@@ -148,7 +148,7 @@ def _polynomial(params: PolynomialParams, step: int, total: int) -> float:
 
 
 def _one_cycle(params: OneCycleParams, step: int, total: int) -> float:
-    peak, last = params.rise * total - 1, total - 1
+    peak, last = params.rise * total - 1, total - 1  # as torch counts, from step 0
     if peak > 0 and step <= peak:
         return _between(params.shape, params.start, 1.0, step / peak)
     return _between(params.shape, 1.0, params.end, (step - peak) / (last - peak) if last > peak else 1.0)
@@ -162,6 +162,7 @@ def _cosine_restarts(params: CosineRestartsParams, step: int, total: int) -> flo
     length = steps_of(params.first, total)
     if params.growth == 1:
         return _half_cosine(1.0, params.end, step % length / length)
+    # The lengths of the cycles are a geometric series. The logarithm of a whole power may come out just below it.
     cycle = int(log(step / length * (params.growth - 1) + 1, params.growth) + 1e-9)
     begun = length * (params.growth**cycle - 1) // (params.growth - 1)
     return _half_cosine(1.0, params.end, (step - begun) / (length * params.growth**cycle))

@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
+from yaml import YAMLError
 
 from epochal.backoff import pause_after
 from epochal.cluster.api_errors import refusal
@@ -30,6 +31,8 @@ _PATIENCE_SECONDS = 30.0
 _PAGE = 500
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _GONE = 410
+_UNREADABLE = (ConfigException, OSError, ValueError, TypeError, AttributeError, YAMLError)
+"""What the client raises of a kubeconfig: its own for what is missing, Python's and YAML's for what is none."""
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -79,7 +82,7 @@ class Api:
                 contexts, active = list_kube_config_contexts(file)
                 chosen = next((one for one in contexts if one["name"] == context), active)
                 namespace = chosen["context"].get("namespace", "")
-        except (ConfigException, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             known = _contexts()
             if context is not None and known and context not in known:
                 raise NotFoundError("context", context, known) from None
@@ -149,7 +152,8 @@ class Api:
     def _request(
         self, method: str, path: str, query: Mapping[str, str], body: Any = None, kind: str = "application/json"
     ) -> Manifest:
-        """Everything here may be repeated: an apply that was heard twice changes nothing the second time."""
+        """Everything here may be repeated: an apply that was heard twice changes nothing the second time, and a patch
+        is refused then, by its own tests."""
         until, failures = self._clock() + _PATIENCE_SECONDS, 0
         while True:
             status, headers, text = self._send(method, path, query, body, kind)
@@ -207,7 +211,7 @@ class _ExpiredError(Exception):
 def _contexts() -> tuple[str, ...]:
     try:
         contexts, _ = list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    except (ConfigException, OSError, ValueError):
+    except _UNREADABLE:
         return ()
     return tuple(str(context["name"]) for context in contexts)
 

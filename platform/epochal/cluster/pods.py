@@ -112,8 +112,8 @@ def unschedulable(message: str, asked: Mapping[str, str]) -> str:
     """
     first = message.partition(". ")[0].rstrip(".")  # what follows is about preemption
     found = _NODES.match(first)
-    if found is None or not found[2][0].isdigit():  # it is about no node: a claim, for instance
-        return _sentence(f"no node takes it: {found[2] if found else first}")
+    if found is None or not found[2][:1].isdigit():  # it is about no node: a claim, for instance
+        return _sentence(f"no node takes it: {(found and found[2]) or first}")
     reasons = [_reason(one, asked) for one in found[2].split(", ")]
     return _sentence(f"no node takes it: of {found[1]} nodes {', '.join(reasons)}")
 

@@ -32,7 +32,7 @@ def scale(api: Api, ray_cluster: Manifest, sizes: Mapping[str, int], remove: Map
         _check(groups[index], count)
         at = f"/spec/workerGroupSpecs/{index}"
         operations.append({"op": "test", "path": f"{at}/groupName", "value": name})
-        if "replicas" in groups[index]:
+        if "replicas" in groups[index]:  # another number, set since it was read, is not to be overwritten
             operations.append({"op": "test", "path": f"{at}/replicas", "value": groups[index]["replicas"]})
         operations.append({"op": "add", "path": f"{at}/replicas", "value": count})
         strategy = {"workersToDelete": list(remove.get(name, ()))}

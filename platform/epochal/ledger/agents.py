@@ -133,7 +133,7 @@ _SEEN = (
 def _known(connection: Connection, name: str) -> Row[Any] | None:
     """The agent's row, which nobody else changes, or adds, before this transaction ends."""
     known = connection.execute(_LOCKED, {"agent": name}).first()
-    if known is None:
+    if known is None:  # there is no row to lock yet: of two first heartbeats one would fail to add it
         one_at_a_time(connection)
         known = connection.execute(_LOCKED, {"agent": name}).first()
     return known

@@ -152,6 +152,7 @@ def _server_engine(url: URL) -> Engine:
     theirs = url.query.get("options", ())
     options = " ".join([*limits, *([theirs] if isinstance(theirs, str) else theirs)])
     arguments = {"connect_timeout": 10, **_KEEPALIVES, "options": options}
+    # Last in, first out: few who ask use the same few connections, which were used just now and need no ping.
     engine = create_engine(url, json_serializer=encode, pool_use_lifo=True, connect_args=arguments)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", partial(_ping_if_idle, engine))
@@ -183,7 +184,7 @@ def _sqlite_engine(url: URL) -> Engine:
         url,
         json_serializer=encode,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-        **({"poolclass": StaticPool} if in_memory else {}),
+        **({"poolclass": StaticPool} if in_memory else {}),  # each connection would have a database of its own
     )
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

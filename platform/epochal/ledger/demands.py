@@ -31,6 +31,7 @@ def columns_of(spec: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, 
 
 
 def demand_of(row: Row[Any]) -> Demand:
+    # A sweep takes workers, and gives them back, a trial's at a time.
     step = row.workers_min if row.kind == JobKind.SWEEP else 0
     return Demand((row.workers_min, row.workers_max), row.cpus, row.gpus, row.memory, step)
 

@@ -72,7 +72,8 @@ class LeaseOperations:
             if job.state is JobState.STARTING:
                 begun = {"started_at": now(), "first_started_at": func.coalesce(jobs.c.first_started_at, now())}
                 job = advance(connection, job, Step(EventKind.RUNNING, JobState.RUNNING, detail=said), **begun)
-            elif (before := _attempt(connection, job).world_size) != world_size:
+            # None: it trains for the first time, and is STOPPING since before that.
+            elif (before := _attempt(connection, job).world_size) not in (None, world_size):
                 message = how_resized(connection, job, before, world_size)
                 job = annotate(connection, job, Step(EventKind.RESIZED, message=message, detail=said))
             values = {"world_size": world_size, "detail": said}
@@ -164,6 +165,7 @@ class LeaseOperations:
                 return None
             _require(job, lease)
             step = Step(EventKind.REQUEUED, JobState.QUEUED, reason, message)
+            # No loss: the agent is there to ask, and so did not go down with it.
             _end_with(connection, job, obedient(job, step), reason, losses=0)
             again = None if job.wanted else take(connection, lease.agent, ttl, job.id, lease.secret, job.granted)
             return lease_of(connection, again, lease.agent, lease.secret) if again else None
@@ -191,6 +193,7 @@ class LeaseOperations:
         lost = or_(is_overdue(), jobs.c.owner.in_(dead_agents))
         with self._database.read() as connection:
             found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
+        # A transaction each, between which renewals come to their turn: one may save the next lease.
         ended = [self._expire_one(identity, lost, then) for identity in found]
         return [attempt for attempt in ended if attempt]
 
@@ -304,6 +307,7 @@ _STORAGE = (
 def _taking(*which: ColumnElement[bool]) -> Update:
     at_hand = or_(jobs.c.storage.is_(None), jobs.c.storage == _STORAGE)
     waiting = select(jobs.c.number).where(jobs.c.state == JobState.QUEUED, at_hand, *which)
+    # One that somebody takes, or changes, at this moment is passed over instead of waited for.
     first = waiting.order_by(jobs.c.priority.desc(), jobs.c.number).limit(1).with_for_update(skip_locked=True)
     values = {
         "state": JobState.STARTING,

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.engine import make_url
 
 from epochal.errors import NotFoundError, UnreachableError, UsageError
+from epochal.files import sync
 from epochal.ledger.database import Database, mapped_errors
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.schema import prepare, version
@@ -52,7 +53,7 @@ class Maintenance:
             agents = [row.agent.partition("/")[0] for row in fresh if _leaves_room(row)]
             queued = any(JobState.QUEUED in (row.previous, row.state) and row.state not in ACTIVE for row in fresh)
             queued = queued or bool(agents and connection.execute(select(quotas.c.name).limit(1)).first())
-        missed = seen is None or bool(found and seen and max(seen) <= max(found) - _WINDOW)
+        missed = seen is None or max(seen, default=0) <= max(found, default=0) - _WINDOW
         return News(found, frozenset(row.job_id for row in fresh), frozenset(agents), queued, missed)
 
 
@@ -107,6 +108,7 @@ def back_up(url: str, path: Path) -> None:
                 source.backup(target)
                 target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
             unfinished.replace(path)
+            sync(path.absolute().parent)
         except (OSError, sqlite3.Error) as error:
             unfinished.unlink(missing_ok=True)
             hint = "is its disk full or read-only?"

@@ -122,7 +122,7 @@ class Scan:
         self.usage.add(replace(job, demand=demand))
         self.left = placed(self.left, demand)
         self.started.append(job)
-        self._now.clear()
+        self._now.clear()  # there is less room now; what fits on idle nodes is as it was
 
     def granted(self, job: Waiting) -> int:
         """How many workers a job has that starts."""

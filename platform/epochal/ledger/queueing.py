@@ -179,7 +179,7 @@ def _chosen(
 ) -> Job | None:
     """The job that is the agent's from now on, or was since it asked this before."""
     one_at_a_time(connection)
-    asking = _asking(connection, agent, job_id, secret)
+    asking = _asking(connection, agent, job_id, secret)  # again: the guess was made without the lock
     if asking.answered:
         return _still_held(connection, asking.answered)
     if asking.agent is None:

@@ -32,7 +32,8 @@ class QuotaOperations:
         Raises:
             UsageError: another kind than user or queue, no name, or a limit below zero.
         """
-        if not name or any(limit is not None and limit < 0 for limit in (jobs, cpus, gpus)):
+        # NaN compares with nothing, and would limit nothing.
+        if not name or any(limit is not None and not limit >= 0 for limit in (jobs, cpus, gpus)):
             raise UsageError("a quota wants a name, and limits of zero or more")
         quota = Quota(_kind(kind), name, jobs, cpus, gpus)
         with self._database.write() as connection:

@@ -49,7 +49,9 @@ class Pruning:
     def _in_batches(self, which: _Which, remove: _Remove, what: str) -> Iterator[str]:
         while True:
             with self._database.write() as connection:
-                found: list[str] = list(connection.scalars(which.limit(_BATCH)).all())
+                # Locked: a sweep that has ended may be extended at this moment, and is then no more to be deleted.
+                batch = which.limit(_BATCH).with_for_update(skip_locked=True)
+                found: list[str] = list(connection.scalars(batch).all())
                 if found:
                     remove(connection, found)
             if not found:

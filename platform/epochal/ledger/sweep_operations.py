@@ -76,7 +76,7 @@ class SweepOperations:
                 {"job_id": job.id, "seq": seq, "epoch": job.epoch, "key": one.key, "body": one.body}
                 for seq, one in enumerate(told, start=after_seq + 1)
             ]
-            if newest != after_seq:
+            if newest != after_seq:  # the answer got lost, or somebody else has written
                 _require_told_before(connection, job, after_seq, rows, newest)
                 return after_seq + len(rows)
             if rows:

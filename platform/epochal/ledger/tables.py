@@ -27,6 +27,7 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column declared INTEGER PRIMARY KEY.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
+# The kind is not in it: a sweep starts where a training of the same numbers does, for its step is its least.
 _QUEUE_CLASS = " || ' ' || ".join(
     (
         *(f"CAST({name} AS TEXT)" for name in ("priority", "workers_min", "workers_max", "cpus", "gpus")),

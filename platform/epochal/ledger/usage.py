@@ -56,6 +56,7 @@ class Usage:
             quota, used = self._quota(*key), self.used.get(key, {})
             for what, limit, each in _limits(quota, job.demand) if quota else ():
                 if limit is not None and each > 0:
+                    # Tenths of a CPU do not add up to the last digit.
                     most = min(most, int((limit - used.get(what, 0.0) + 1e-9) / each))
         return max(0, most)
 

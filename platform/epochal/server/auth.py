@@ -90,7 +90,7 @@ class Gate:
 
 
 def _keep(kept: dict[bytes, Any], key: bytes, value: Any) -> None:
-    if len(kept) >= _KEPT_TOKENS:
+    if len(kept) >= _KEPT_TOKENS:  # somebody tries tokens; to ask the ledger once more costs little
         kept.clear()
     kept[key] = value
 

@@ -3,7 +3,7 @@ it. A job's are gone once its attempt has ended."""
 
 from __future__ import annotations
 
-import math
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,4 +131,5 @@ def _within(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # Not ``isfinite``, which raises for a whole number that no float can hold: JSON has such.
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max

@@ -81,6 +81,7 @@ class LogStore:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        # By a hash of the job's id, so that they never become more. Each is replaced as a whole: threads need no lock.
         self._listed: list[tuple[str, dict[Stream, Log]]] = [("", {})] * _SLOTS
 
     def append(self, job_id: str, stream: Stream, offset: int, data: bytes) -> int:
@@ -92,6 +93,7 @@ class LogStore:
         new = data[log.end - offset :] if offset <= log.end else b""
         if new:
             self._write(job_id, stream, log.end, new)
+            # Of less than half a chunk: two such neighbours fit into one.
             if sum(piece.size < CHUNK // 2 for piece in log.pieces) >= SMALL_PIECES:
                 self._merge(job_id, stream, CHUNK)
         return log.end + len(new)

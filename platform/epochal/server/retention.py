@@ -36,9 +36,12 @@ class Pruner:
                 self.logs.delete(job_id)
                 yield f"logs of {job_id}"
         if self.retention.code is not None:
-            for digest in sorted(self.code.digests() & self.ledger.unneeded_code(before=now - self.retention.code)):
-                self.code.delete(digest)
-                yield f"code {digest[:12]}"
+            before = now - self.retention.code
+            for digest in sorted(self.code.digests() & self.ledger.unneeded_code(before)):
+                # Once more: many take an object store minutes, and a job may have been submitted with this one since.
+                if digest in self.ledger.unneeded_code(before):
+                    self.code.delete(digest)
+                    yield f"code {digest[:12]}"
         yield from self.ledger.prune(self.retention.events, self.retention.jobs_at_least)
         for job_id, epoch in self.ledger.attempts_ended(after=now - _COMPACTED_FOR):
             self.logs.compact(job_id, epoch)

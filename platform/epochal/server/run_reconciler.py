@@ -56,6 +56,7 @@ class RunReconciler:
         found = differences(self._uri, known, lambda job, run: self._truth(job, run, now))
         wrong = {one.job_id for one in found if one.found != DELETED}
         agreed = {job.id for job in looked_at if job.id not in wrong and self._is_settled(job, now)}
+        # Of those alone that are among the newest still: it never grows beyond them.
         self._agreed = self._agreed.intersection(job.id for job in over) | agreed
         return found
 

@@ -19,6 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from epochal.errors import UnreachableError, UsageError
+from epochal.files import sync
 from epochal.redaction import said
 from epochal.urls import without_password
 
@@ -123,7 +124,7 @@ class Storage:
         path = self._path(name)
         with self._reached():
             if self._is_local:
-                self._put_here(file, Path(path))
+                self._put_here(file, Path(path), len(name) - 1)
             else:
                 self._files.pipe_file(path, file.read())
 
@@ -134,7 +135,8 @@ class Storage:
         return "/".join((self._root, *name))
 
     @staticmethod
-    def _put_here(file: IO[bytes], path: Path) -> None:
+    def _put_here(file: IO[bytes], path: Path, folders: int) -> None:
+        is_new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
         try:
@@ -143,6 +145,8 @@ class Storage:
                 target.flush()
                 os.fsync(target.fileno())
             os.replace(draft, path)
+            # Its name, too, and those of new folders: lost with the power, a job that was accepted would have no code.
+            sync(path.parent, parents=folders if is_new else 0)
         except BaseException:
             with suppress(OSError):
                 os.unlink(draft)

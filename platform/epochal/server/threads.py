@@ -56,7 +56,7 @@ class Threads:
         """Let the threads end, each after the call that it makes. To be called once nothing is asked any more."""
         for _ in range(self._idle):
             self._calls.put(None)
-        self._closed = True
+        self._closed = True  # for those that are busy now
 
     def _begun(self, call: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

@@ -40,6 +40,7 @@ class AveragedWeights:
         if self.count == 1:
             self._means = {name: one.detach().clone() for name, one in self._parameters.items()}
             return
+        # An equal mean of n is that of n - 1, moved by an nth of the way to the newest.
         share = 1 - self._decay if self._kind == "ema" else 1 / self.count
         torch._foreach_lerp_([*map(local, self._means.values())], [*map(local, self._parameters.values())], share)
 
@@ -54,7 +55,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, shared in self._means.items():
+        for name, shared in self._means.items():  # one by one: there may be no room for a third copy of them all
             own, mean = local(self._parameters[name]), local(shared)
             kept = own.clone()
             own.copy_(mean)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from epochal.training.best import Best
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 FORMAT = 1
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,})")  # eight at the least, so that names sort by step
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def publish(temporary: Path, path: Path, manifest: Manifest) -> str:
         # A checkpoint of this step was there but could not be used, otherwise training had gone on after it.
         path.rename(temporary.with_name(temporary.name + "-old"))
     temporary.rename(path)
-    sync(path.parent, parents=2)
+    sync(path.parent, parents=2)  # at the first checkpoint the job's folder is new as well
     shutil.rmtree(temporary.with_name(temporary.name + "-old"), ignore_errors=True)
     return hashlib.sha256(text).hexdigest()
 
@@ -135,7 +136,8 @@ def clean(folder: Path) -> None:
 
 def remove(path: Path) -> None:
     """Whole or not at all: what a process leaves that dies meanwhile is no checkpoint, and ``clean`` removes it."""
-    doomed = path.with_name(f"{path.name}.tmp-pruned")
+    # A new name: what network file systems keep of one before, while somebody reads it, would be in the way.
+    doomed = path.with_name(f"{path.name}.tmp-pruned-{secrets.token_hex(4)}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

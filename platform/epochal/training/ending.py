@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epochal.training.loop import Loop
 
 TESTED = Path("model") / "test.json"
+_NO_DIGEST = "00" * 32
 
 
 def leave(loop: Loop) -> tuple[str, dict[str, float]]:
@@ -94,10 +95,12 @@ def _tell(loop: Loop, chosen: str) -> None:
 def _tested(loop: Loop, file: Path) -> dict[str, float]:
     """Measured once for these weights. What was measured is written down before it is recorded."""
     path, first = loop.folder / TESTED, loop.worker.is_first
-    digest = checkpoint.digest(file) if first else ""
+    sent = torch.tensor([*bytes.fromhex(checkpoint.digest(file) if first else _NO_DIGEST)], dtype=torch.uint8)
+    digest = bytes(loop.strategy.broadcast(sent).tolist()).hex()
     before = _measured(path)
-    known = torch.tensor([float(first and before.get("weights") == digest)])
-    if not loop.strategy.broadcast(known).item():
+    # Each looks for itself: what one worker wrote, storage that they share may not show all of them at once.
+    unknown = torch.tensor([float(before.get("weights") != digest)])
+    if loop.strategy.sum(unknown).item():
         measure = loop.measure("test")
         metrics = measure.run(lambda: loop.control.tick("export", loop.state.step), forgiving=True)
         for name, why in measure.failed.items():

@@ -131,7 +131,7 @@ def _take(splits: dict[str, Split], fields: Fields) -> None:
     """In a new process: what it is to read."""
     global _mine  # noqa: PLW0603
     _mine = splits, fields
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # there is a process for each core
 
 
 def _bad_of_mine(name: str, indices: range) -> list[tuple[int, str]]:

@@ -30,7 +30,7 @@ class Schedule:
         if every.unit == "seconds":
             return cls(0, 1)
         length = Fraction(str(every.value)) * (steps_per_epoch if every.unit == "epochs" else 1)
-        return cls(*max(length, Fraction(1)).as_integer_ratio())
+        return cls(*max(length, Fraction(1)).as_integer_ratio())  # more often than every step is every step
 
     def after(self, step: int) -> float:
         """The first step after ``step`` at which it is due, infinity if never."""

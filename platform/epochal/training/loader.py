@@ -77,25 +77,12 @@ class Loader:
         batch, size, problems = fetch(indices or [0], len(indices))
         self.left_out.add(problems)
         if self.device.type != "cpu":
+            # From pinned memory it is copied while the GPU computes.
             batch = {name: _pinned(tensor).to(self.device, non_blocking=True) for name, tensor in batch.items()}
         return Loaded(batch, size, global_size)
 
     def _read_ahead(self, fetch: Fetch, requests: Iterable[_Request]) -> Generator[Loaded]:
-        reader: DataLoader[Any] = DataLoader(
-            _Reader(fetch),
-            batch_size=None,
-            sampler=requests,
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            multiprocessing_context=loader_processes(),
-            collate_fn=as_it_is,
-            # Torch draws a seed for its processes, and would from the generator that the training goes on with.
-            generator=torch.Generator(),
-        )
-        for answer in reader:
-            if isinstance(answer, EpochalError):
-                raise answer
-            (read, size, problems), global_size = answer
+        for (read, size, problems), global_size in read_ahead(_Reader(fetch), self.workers, self.device, requests):
             self.left_out.add(problems)
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in read.items()}
             yield Loaded(batch, size, global_size)
@@ -127,7 +114,32 @@ def _request(indices: list[int], global_size: int, seed: int = 0) -> _Request:
     return _Request(indices or [0], len(indices), global_size, seed)
 
 
-def as_it_is(item: Any) -> Any:
+def read_ahead(
+    dataset: Dataset[Any], processes: int, device: torch.device, requests: Iterable[Any] | None = None
+) -> Iterator[Any]:
+    """What ``dataset`` gives in that many loader processes, for the ``requests`` where it is asked for something.
+
+    Raises:
+        EpochalError: one was given.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=requests,
+        num_workers=processes,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context=loader_processes(),
+        collate_fn=_as_it_is,
+        # Torch draws a seed for its processes, and would from the generator that the training goes on with.
+        generator=torch.Generator(),
+    )
+    for given in loader:
+        if isinstance(given, EpochalError):
+            raise given
+        yield given
+
+
+def _as_it_is(item: Any) -> Any:
     return item
 
 

@@ -64,6 +64,7 @@ class Loop:
         self.last_step = segment.last_step(self.total_steps, per_epoch)
         self._source_states: list[State] = []
         saved = folder / checkpoint.FOLDER
+        # A whole training goes on from any: where it has fewer steps than before, it has nothing left to do.
         most = None if segment.until is None else self.last_step
         found = resuming.newest_sound(saved, most, self.strategy, control) if segment.resume else None
         self._noted: set[str] = set()
@@ -83,6 +84,8 @@ class Loop:
         self._window_length = 1
         self._last_loss = math.nan
         self._reported = -math.inf
+        # Once all is built that every worker has to build alike. A checkpoint's generators come after it, and a worker
+        # that was not there then goes on with these.
         seeding.start(seeding.derive(train.seed, "worker", worker.rank))
         if found is not None:
             self._go_on(*found)
@@ -129,6 +132,7 @@ class Loop:
     def between(self, flags: ControlFlags) -> None:
         """Between two windows: validate and save, where that is due."""
         self.stopped = flags.stop
+        # First: a checkpoint is among the best only by what was measured of its very weights.
         if self.validations.due(self.state.step) or flags.validate:
             self._validate()
         if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
@@ -197,7 +201,7 @@ class Loop:
         closed = window.close(self.strategy, self._flags())
         self._record(closed)
         self._tell_left_out()
-        if closed.flags.not_finite:
+        if closed.flags.not_finite:  # on any worker: here all of them wait for it, and raise the same
             self._tell(self.saver.wait())
         self.left_out.refuse_beyond(closed.flags.left_out)
         try:

@@ -169,7 +169,7 @@ class Many(Single):
         return values
 
     def reduced(self) -> None:
-        if not self._compared:
+        if not self._compared:  # in the first step: what a forward pass writes of its own samples shows at once
             self._compared = True
             refuse_apart(self.module, self._varying, self.sum, self.worker, trained=True)
 
@@ -236,10 +236,11 @@ class DDP(Many):
     def only(self, trained: frozenset[str]) -> Iterator[None]:
         """A phase has a replica of its own, which knows of its parameters only and so waits for no others'."""
         with super().only(trained):
-            if not self._phases:
+            if not self._phases:  # that of `wrap` would wait for the gradients of all parameters, in each phase
                 self._replica.release()
             if trained not in self._phases:
                 looked = self.train.find_unused_parameters
+                # Weights are the same since the replica of `wrap`.
                 self._phases[trained] = _Replica(self.module, find_unused=looked, synchronise=False), looked
             self._replica, self._looked = self._phases[trained]
             yield

@@ -115,7 +115,7 @@ class Pictures:
         finally:
             module.train()
         now = time.monotonic()
-        self._next = now + (now - begun) / SHARE
+        self._next = now + (now - begun) / SHARE  # until what it took is that share of the time
 
     def _write(self, path: Path, drawn: Any, caption: str) -> None:
         if isinstance(drawn, str):

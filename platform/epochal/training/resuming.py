@@ -42,6 +42,7 @@ def newest_sound(
                 control.report(Noted(f"the checkpoint of step {step} is removed: this is to end at step {last_step}"))
             continue
         damage = _damage(path, worker)
+        # Agreed on before anyone goes on: a worker that took another checkpoint would train from other weights.
         found = torch.zeros(worker.world_size)
         found[worker.rank] = bool(damage)
         ranks = strategy.sum(found).nonzero().flatten().tolist()
@@ -67,7 +68,7 @@ def _damage(path: Path, worker: Worker) -> str:
 
 def _newest(folder: Path, strategy: Strategy) -> int:
     """The newest step in ``folder`` as the first worker sees it; -1 for none."""
-    candidates = checkpoint.steps(folder)
+    candidates = checkpoint.steps(folder) if strategy.worker.is_first else []
     return int(strategy.broadcast(torch.tensor([candidates[0] if candidates else -1])).item())
 
 

@@ -27,6 +27,7 @@ from epochal.training.worker import Worker
 
 SAVE_TIMEOUT = timedelta(minutes=30)
 ABANDON_SECONDS = 20.0
+"""Most checkpoints are complete by then, and the gang's place is not kept for one whose disk hangs."""
 LOOK_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class Saver:
     def start(self, snapshot: Snapshot) -> None:
         """Begin to save. Nothing is being saved any more: see ``wait``."""
         if self._worker.world_size > 1 and self._group is None:
+            # Not the default one: a group tells collectives apart by their order alone, and two threads have none.
             self._group = dist.new_group(backend="gloo", timeout=SAVE_TIMEOUT)
         self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
@@ -89,7 +91,8 @@ class Saver:
         Raises:
             CheckpointError: one could not be written.
         """
-        if self.not_finite or (self._thread is not None and self._thread.is_alive()):
+        # In this order: a thread that ends in between has left its error before ``not_finite`` is asked.
+        if (self._thread is not None and self._thread.is_alive()) or self.not_finite:
             return []
         return self._taken()
 
@@ -131,7 +134,7 @@ class Saver:
     def _run(self, snapshot: Snapshot) -> None:
         try:
             self._save(snapshot)
-        except BaseException as error:
+        except BaseException as error:  # raised where somebody sees it: by the thread that trains
             self._error = error
             if self._writing is not None:  # on a full disk the ledger and the next attempt need the room
                 shutil.rmtree(self._writing, ignore_errors=True)

@@ -30,7 +30,7 @@ def derive(seed: int, *parts: int | str) -> int:
 def start(seed: int) -> None:
     """Seed every generator a model or a dataset may draw from."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # it takes no more bits
     random.seed(seed)
 
 

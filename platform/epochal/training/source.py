@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from epochal.catalog.data import Batch, LoadedData
 from epochal.catalog.environment import Acts
 from epochal.catalog.stream import Cursor, Read, Stream
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, TrainingError
 from epochal.own_code import not_ended
 from epochal.redaction import trace
 from epochal.spec.job import JobSpec
+from epochal.training.data_summary import split_text
 from epochal.training.left_out import LeftOut
-from epochal.training.loader import Loaded, Loader, as_it_is, loader_processes
+from epochal.training.loader import Loaded, Loader, read_ahead
 from epochal.training.parallel import Strategy
 from epochal.training.playing import PlayedSource, State
 from epochal.training.sampler import Sampler, part, sampler_of
@@ -26,6 +27,10 @@ from epochal.training.worker import Worker
 
 MOST_LANES = 32
 """Of a stream: each is a file that is open, and some samples held to be shuffled."""
+
+_REPEATS = 100
+"""A lane may meet the same bad records in several passes, and each counts once for ``data.max_errors``. One that meets
+them this often in a row, with nothing between, has nothing else any more: its files are gone, say."""
 
 
 class Source(Protocol):
@@ -47,11 +52,14 @@ class Source(Protocol):
 
 
 def source_of(setup: Setup, strategy: Strategy, left_out: LeftOut) -> Source:
-    """
+    """Every worker calls it.
+
     Raises:
+        TrainingError: on each the same: they have found other numbers of samples.
         EpochalError: while it is read: what cannot be, as far as ``data.on_error`` does not leave it out.
     """
     data, spec, device = setup.data, setup.spec, strategy.worker.device
+    _refuse_unlike(data, strategy)
     if data.info.environment is not None and isinstance(setup.task, Acts):
         return PlayedSource(data.info.environment, setup.task, spec.train, strategy)
     if data.stream is not None:
@@ -60,6 +68,22 @@ def source_of(setup: Setup, strategy: Strategy, left_out: LeftOut) -> Source:
     sampler = sampler_of(data, spec)
     loader = Loader(data.train, device, spec.data.loader_workers, spec.train.seed, left_out, data.info.fields)
     return SampledSource(sampler, loader)
+
+
+def _refuse_unlike(data: LoadedData, strategy: Strategy) -> None:
+    """Each worker has read the data by itself: with other numbers they would take other steps, or wait for ever."""
+    splits = (data.train, data.validation, data.test)
+    own = [0 if split is None else len(split) for split in splits] + [data.stream.most_lanes if data.stream else 0]
+    worker = strategy.worker
+    table = torch.zeros(worker.world_size, len(own), dtype=torch.float64)
+    table[worker.rank] = torch.tensor(own)
+    first, *others = [tuple(map(int, row)) for row in strategy.sum(table).tolist()]
+    if (rank := next((rank for rank, row in enumerate(others, start=1) if row != first), None)) is not None:
+        told = (
+            f"{split_text(*row[:3])}{f', in {row[3]:,} files' if row[3] else ''}" for row in (others[rank - 1], first)
+        )
+        hint = "is the data whole on every node? it must not change while workers start"
+        raise TrainingError(f"worker {rank} has found {', and worker 0 '.join(told)}", hint)
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,8 @@ class LaneSource:
         owned = {lane.number for lane in mine if lane.owns}
         self._cursors = {lane: cursor for lane, cursor in before.items() if lane in owned}
         cursors = {lane.number: before.get(lane.number) for lane in mine}
-        reader = _LaneReader(stream, self.lanes, self.spec.train.seed, mine, cursors, last - first, self.left_out.skip)
+        most = self.left_out.most if self.left_out.skip else None
+        reader = _LaneReader(stream, self.lanes, self.spec.train.seed, mine, cursors, last - first, most)
         for parts in _steps(reader, self.spec.data.loader_workers, self.device):
             batches = [one.batch for one in parts if one.batch is not None]
             for one in parts:
@@ -169,7 +194,8 @@ class _LaneReader(IterableDataset[Any]):
     lanes: list[_Lane]
     cursors: Mapping[int, Cursor | None]
     steps: int
-    skips: bool
+    most: int | None
+    """``data.max_errors``; None where nothing is left out."""
 
     def __iter__(self) -> Iterator[_Part | EpochalError]:
         info = get_worker_info()
@@ -191,16 +217,21 @@ class _LaneReader(IterableDataset[Any]):
         cursors: dict[int, Cursor] = {}
         problems: list[str] = []
         for lane, reads in zip(lanes, records, strict=True):
-            place = 0
+            place = bad = 0
             while place < lane.takes:
                 read = next(reads)
                 cursors[lane.number] = read.cursor
                 if read.sample is not None:
                     samples += [read.sample] if lane.low <= place < lane.high else []
-                    place += 1
-                elif not self.skips:
+                    place, bad = place + 1, 0
+                    continue
+                bad += 1
+                if self.most is None:
                     raise EpochalError(read.problem, "mend or remove it, or go on without: data.on_error: skip")
-                elif lane.owns:
+                if bad > _REPEATS * (self.most + 1):
+                    told = f"{bad:,} records in a row cannot be used, the last: {read.problem}"
+                    raise EpochalError(told, "are the files still there?")
+                if lane.owns:
                     problems.append(read.problem)
         return _Part(default_collate(samples) if samples else None, len(samples), cursors, problems)
 
@@ -210,19 +241,8 @@ def _steps(reader: _LaneReader, processes: int, device: torch.device) -> Iterato
     if processes == 0:
         yield from ([one] for one in reader if isinstance(one, _Part))
         return
-    loader: DataLoader[Any] = DataLoader(
-        reader,
-        batch_size=None,
-        num_workers=processes,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context=loader_processes(),
-        collate_fn=as_it_is,
-        generator=torch.Generator(),  # torch draws a seed for its processes, and would from the training's
-    )
     parts: list[_Part] = []
-    for one in loader:  # in turns: the first process's, the second's, ...
-        if isinstance(one, EpochalError):
-            raise one
+    for one in read_ahead(reader, processes, device):  # in turns: the first process's, the second's, ...
         parts.append(one)
         if len(parts) == processes:
             yield parts

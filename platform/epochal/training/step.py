@@ -58,6 +58,7 @@ class Stepper:
         self.limit = train.clip_grad_norm
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self._logged: tuple[str, ...] | None = None
+        self._weighs: bool | None = None
         self._trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def set_lr(self, factor: float) -> float:
@@ -95,6 +96,7 @@ class Stepper:
         weights = [one.weight for one in passes if one.weight is not None]
         if not weights:
             return Gradients(loss, float(loaded.global_size), logs)
+        # The passes have divided by samples: what they all weigh together was not known before the last of them.
         weight = self._global_weight(weights)
         scale_gradients(self.optimizer, loaded.global_size / weight)
         return Gradients(loss, weight, logs)
@@ -125,7 +127,11 @@ class Stepper:
                 f"the task logs {some(names) or 'nothing'} for a batch, and for one before {some(self._logged or ())}"
             )
             raise TrainingError(told, "give Loss.logs the same names for every batch")
-        self._logged = names
+        if self._weighs not in (None, loss.weight is not None):
+            # Workers sum weights where there are some: one that had none would leave the others waiting.
+            told = "the task gives Loss.weight for some batches, and None for others"
+            raise TrainingError(told, "give it for every batch, or for none")
+        self._logged, self._weighs = names, loss.weight is not None
         # Nothing goes backward from them: a parameter that they alone depend on gets no gradient.
         return loss._replace(outputs=tree_map_only(Tensor, Tensor.detach, loss.outputs))
 

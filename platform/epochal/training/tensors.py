@@ -213,6 +213,7 @@ def _share(sizes: Mapping[str, int], worker: Worker) -> set[str]:
     """The names that fall to ``worker`` where all divide the same ``sizes``, in bytes, as evenly as they go."""
     shares: list[set[str]] = [set() for _ in range(worker.world_size)]
     loads = [0] * worker.world_size
+    # The largest first, each to whoever has the least: the same everywhere, without a message.
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         least = loads.index(min(loads))
         shares[least].add(name)

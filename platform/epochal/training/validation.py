@@ -61,7 +61,7 @@ class Validation:
         self._precision = precision
         self._batch_size = batch_size
         # Metrics that keep their samples cannot be gathered from a worker that has none: so few go to every worker.
-        self._shared = len(loader.split) >= strategy.worker.world_size
+        self._shared = 1 < strategy.worker.world_size <= len(loader.split)
 
     def run(self, tick: Callable[[], None], forgiving: bool = False) -> dict[str, float]:
         """``val/loss`` and ``val/<metric>`` (or ``test/...``) of the model as it is, the same numbers on every worker.
@@ -71,7 +71,6 @@ class Validation:
         """
         module = self._strategy.module
         metrics = self._metrics()
-        names = [str(name) for name in metrics.keys(keep_base=True)]
         module.eval()
         broken, logs = "", dict[str, Tensor]()
         try:
@@ -79,20 +78,20 @@ class Validation:
         except Exception as error:
             if not forgiving or self._strategy.lockstep:
                 raise
-            broken, totals = named(error), torch.zeros(2, dtype=torch.float64)
+            broken, totals = named(error), torch.zeros(3, dtype=torch.float64)
             _log.warning("measuring %s failed", self._part, exc_info=True)
         finally:
             module.train()
-        wrong = torch.tensor([broken != "", *(name in self.failed for name in names)], dtype=torch.float64)
+        told = torch.tensor([broken != "", self._shared and not totals[2]], dtype=torch.float64)
         # Of few samples that go to every worker, loss and weight grow alike.
-        loss, weight, breaks, *fails = self._strategy.sum(torch.cat([totals, wrong])).tolist()
+        loss, weight, _, breaks, empty = self._strategy.sum(torch.cat([totals, told])).tolist()
         if breaks:
             self.failed["loss"] = broken or "another worker could not go through its samples"
             return {}
-        for name, failed in zip(names, fails, strict=True):
-            if failed:
-                self.failed.setdefault(name, "it failed on another worker, whose log says why")
-                metrics.pop(name)
+        self._drop_failed(metrics)
+        if empty:  # all of a worker's samples were left out, so that it has nothing to gather: as with few samples
+            self._shared = False
+            return self.run(tick, forgiving)
         logged = self._strategy.sum(torch.stack([*logs.values()]).cpu()).tolist() if logs else []
         # As in training: where nothing counts the loss is zero, not 0 / 0.
         means = {name: total / (weight or 1.0) for name, total in zip(("loss", *logs), (loss, *logged), strict=True)}
@@ -114,9 +113,9 @@ class Validation:
     def _update(self, metrics: MetricCollection, tick: Callable[[], None]) -> tuple[Tensor, dict[str, Tensor]]:
         """Feed ``metrics`` with this worker's batches.
 
-        Returns its sum of losses and of weights, (2,) on CPU, and those of what the task logs.
+        Returns its sum of losses, of weights and of samples, (3,) on CPU, and those of what the task logs.
         """
-        totals = torch.zeros(2, dtype=torch.float64, device=self._strategy.worker.device)
+        totals = torch.zeros(3, dtype=torch.float64, device=self._strategy.worker.device)
         logs: dict[str, Tensor] = {}
         self.kept = Kept([], [])
         feeds = self._feeds(metrics)
@@ -132,6 +131,7 @@ class Validation:
                     keeper.add(loaded.batch, outputs)
                 totals[0] += loss.total
                 totals[1] += loss.counts_for(loaded.size)
+                totals[2] += loaded.size
                 logs = {name: value.double() + logs.get(name, 0.0) for name, value in loss.logs.items()}
             tick()
         self.kept = keeper.kept
@@ -157,6 +157,17 @@ class Validation:
                     _log.warning("the metric %s/%s failed", self._part, name, exc_info=True)
                     self.failed[name] = named(error)
 
+    def _drop_failed(self, metrics: MetricCollection) -> None:
+        """Those that failed on any worker: one that went on with such a metric would wait for the others."""
+        names = [str(name) for name in metrics.keys(keep_base=True)]
+        if not names:
+            return
+        fails = torch.tensor([name in self.failed for name in names], dtype=torch.float64)
+        for name, failed in zip(names, self._strategy.sum(fails).tolist(), strict=True):
+            if failed:
+                self.failed.setdefault(name, "it failed on another worker, whose log says why")
+                metrics.pop(name)
+
     def _batches(self) -> Iterable[Loaded]:
         worker = self._strategy.worker
         if self._shared:
@@ -171,8 +182,7 @@ class Validation:
             warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
             each = metrics.items(keep_base=True, copy_state=False)
             self._each({str(name): metric.compute for name, metric in each})  # which keeps the values
-        for name in [name for name in self.failed if name in metrics]:
-            metrics.pop(name)
+        self._drop_failed(metrics)
         values = metrics.compute()
         return {name: float(value) for name, value in values.items() if torch.as_tensor(value).numel() == 1}
 

@@ -135,7 +135,12 @@ def _of_checkpoint(path: Path) -> dict[str, Tensor]:
     shapes = {name: shape for name, shape in tensors.stored(path).items() if name.startswith(kinds)}
     weights = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     tensors.load(weights, path)
-    return {name.removeprefix(kind): weights[name] for kind in kinds for name in weights if name.startswith(kind)}
+    last, means = (
+        {name.removeprefix(kind): one for name, one in weights.items() if name.startswith(kind)} for kind in kinds
+    )
+    # A tied weight has one mean, and several names: those whose last values are the same.
+    tied = {one: mean for mean in means for one in last.keys() - means if torch.equal(last[one], last[mean])}
+    return {name: means.get(tied.get(name, name), one) for name, one in last.items()}
 
 
 def put(module: nn.Module, path: Path) -> None:

@@ -21,7 +21,9 @@ from epochal.training.parallel import Strategy
 from epochal.training.step import Gradients
 
 WINDOW_SECONDS = 0.5
+"""So late a stop, or a loss that is not finite, may be noticed."""
 MOST_STEPS = 2000
+"""Of each the loss is held on the device until the window ends."""
 
 
 class Clock(Protocol):
@@ -174,6 +176,7 @@ class Window:
         columns = [self.losses, *([step[name] for step in self.logs] for name in self._logged)]
         sums = torch.stack([value for column in columns for value in column]).double().cpu()
         timing, ranks = _timing(self.clock.between()), strategy.worker.world_size
+        # Zero but in its own place, so that the sum over the workers is everyone's.
         alone = [timing.alone if rank == strategy.worker.rank else 0.0 for rank in range(ranks)]
         notes = torch.cat([sums, torch.tensor([*map(float, flags), timing.step, *alone], dtype=torch.float64)])
         summed = strategy.sum(notes.clone()).tolist()
@@ -183,7 +186,7 @@ class Window:
             flags=ControlFlags(stop > 0, save > 0, validate > 0, int(left_out), not_finite > 0),
             timing=timing,
             samples=self.samples,
-            next_length=_length(seconds / ranks),
+            next_length=_length(seconds / ranks),  # of what is the same on all: their windows have to end together
             alone=[] if strategy.lockstep else alone,
         )
 
@@ -219,6 +222,7 @@ class Window:
         ranks = torch.zeros(strategy.worker.world_size, dtype=torch.float64)
         ranks[strategy.worker.rank] = _kind(float(self.losses[bad]))
         kinds = strategy.sum(ranks).tolist()
+        # None of them, where losses that are finite have a sum that is not.
         rank = next((rank for rank, kind in enumerate(kinds) if kind), 0)
         raise NonFiniteLossError(closed.records[bad].step, rank, _VALUES[int(kinds[rank])])
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -100,3 +101,16 @@ def test_lengths_in_epochs_are_refused_for_a_stream() -> None:
         "train.epochs", "train.validate_every", "checkpoint.every"]  # fmt: skip
     job = pieces.spec(epochs=None, steps=5, validate_every="2steps", checkpoint__every="5m")
     assert "a stream" in check(job, data, pieces.Classification()).notes[0]
+
+
+def test_a_stream_whose_records_have_all_become_bad_ends_the_training() -> None:
+    with pytest.raises(EpochalError, match=r"[\d,]+ records in a row cannot be used, the last: record \d+ is bad"):
+        list(source(JOB, Gone(), LeftOut(True, 10)).read(Worker(), 0, 3, []))
+
+
+class Gone(Counting):
+    """Comes back to its first three records, which are bad."""
+
+    def read(self, lane: int, lanes: int, seed: int, cursor: Cursor | None) -> Iterator[Read]:
+        for at in cycle(range(3)):
+            yield Read(None, {"at": at}, f"record {at} is bad")

@@ -71,6 +71,7 @@ class Adversarial:
         outputs = {"made": made}
         generators = discriminators = made.new_zeros(())
         if phase in (None, self.phases[0]):
+            # Detached: to lower this loss is not the generator's.
             outputs |= {"real": self._verdict(model, real), "fake": self._verdict(model, made.detach())}
             discriminators = self._told_apart(outputs["real"], outputs["fake"])
         if phase in (None, self.phases[1]):

@@ -109,6 +109,7 @@ def k_means(points: Tensor, clusters: int, generator: torch.Generator, starts: i
     for _ in range(starts):
         centres = points[torch.randint(len(points), (1,), generator=generator)]
         while len(centres) < clusters:
+            # Above zero: of points that are all alike none would have a chance, which is refused.
             far = torch.cdist(points, centres).amin(dim=1).square().double().cpu() + 1e-12
             centres = torch.cat([centres, points[torch.multinomial(far, 1, generator=generator)]])
         nearest = torch.cdist(points, centres).argmin(dim=1)

@@ -66,6 +66,7 @@ class Diffusion:
         errors = (found - noise).square().flatten(1)
         outputs = {"found": found, "noise": noise}
         if "frechet" in self.metric_names and not model.training:
+            # Made from other numbers than those of the noise above: the model has just been shown that.
             outputs["drawn"] = self.draw(model, normal_of(x + 1, tuple(x.shape[1:])))
         return Loss(errors.mean(1).sum(), None, outputs)
 
@@ -83,6 +84,7 @@ class Diffusion:
             clean = (x - (1 - kept) ** 0.5 * found) / kept**0.5
             if self._range is not None:
                 clean = clean.clamp(*self._range)
+                # The noise that makes ``x`` of it now, or the next step would not be on the way to it.
                 found = (x - kept**0.5 * clean) / (1 - kept) ** 0.5
             x = left**0.5 * clean + (1 - left) ** 0.5 * found
         return x

@@ -98,6 +98,7 @@ class VariationalReconstruction(Reconstruction):
         mean, log_variance = self._info.call(model.encode, batch)
         drawn = mean + (0.5 * log_variance).exp() * torch.randn_like(mean) if model.training else mean
         made = self._loss.of(fitting(model.decode(drawn), x.shape, "variational"), x)
+        # The bound is of a sample as a whole, and losses over real values are means over those of a sample.
         error = made.total * x[:1].numel() if len(x) else made.total
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
         logs = {"reconstruction": error, "divergence": divergence}

@@ -46,7 +46,7 @@ class Segmentation:
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         target = batch["target"]
         outputs = fitting(self._info.call(model, batch), (*target.shape, self._classes), "segmentation")
-        loss = self._loss.of(outputs.flatten(0, -2), target.flatten())
+        loss = self._loss.of(outputs.flatten(0, -2), target.flatten())  # to which a pixel is a sample
         return Loss(loss.total, loss.counts_for(target.numel()), outputs)
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:

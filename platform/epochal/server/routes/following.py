@@ -72,7 +72,7 @@ async def event_stream(
 async def _event_lines(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
     until = time.monotonic() + _STREAM_SECONDS * random.uniform(0.8, 1.0)  # many have begun in the same moment
     with services.notifier.listening([about(job_id)]) as woken:
-        woken.set()
+        woken.set()  # what has happened before it listened is told at once
         while time.monotonic() < until and not services.notifier.closed:
             if not await is_set_within(woken, _QUIET_SECONDS):
                 yield b"\n"
