@@ -46,7 +46,8 @@ TOGETHER = ("integration/agent", "browser", "integration/training", "integration
 """Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server) or to read (all of
 the code): one worker runs all of a folder."""
 
-ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "kubernetes")
+LONG = ("faults", "integration/test_gang.py", "integration/test_up.py")
+ORDER = ("unit", *TOGETHER, *LONG, "integration", "inputs", "contract", "manifests", "kubernetes")
 """Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
 for the end, when otherwise one worker would still be at its last file and the others idle."""
 
@@ -174,8 +175,8 @@ def _fixed_seeds() -> None:
 
 @functools.cache
 def _position(path: Path) -> int:
-    folders = [parent.relative_to(TESTS).as_posix() for parent in path.parents if parent.is_relative_to(TESTS)]
-    return min((ORDER.index(folder) for folder in folders if folder in ORDER), default=len(ORDER))
+    within = [part.relative_to(TESTS).as_posix() for part in (path, *path.parents) if part.is_relative_to(TESTS)]
+    return min((ORDER.index(part) for part in within if part in ORDER), default=len(ORDER))
 
 
 def _is_here(host: str) -> bool:
