@@ -16,7 +16,6 @@ from torch import Tensor, nn
 import dependent_models as models
 import phased_pieces
 import training_pieces as pieces
-from circling import Circling
 from covering_array import QUICK, STEPS, Case, array, spec_of
 from epochal.catalog.build import build_optimizer
 from epochal.tracking.recorder import MemoryRecorder
@@ -25,6 +24,7 @@ from epochal.training.control import NullControl
 from epochal.training.fit import fit
 from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
+from loader_pieces import Circling
 from training_gang import TestGang
 
 

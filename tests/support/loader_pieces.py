@@ -1,9 +1,11 @@
-"""A stream for loader processes, each of which imports this file: with no more beside it than it needs."""
+"""What loader processes are given: each of them imports this file, and so little more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from epochal.catalog.data import Split
 from epochal.catalog.stream import Cursor, Read
@@ -22,3 +24,13 @@ class Circling:
             sample = {name: one[0] for name, one in self.samples.fetch([place % len(self.samples)]).items()}
             place += lanes
             yield Read(sample, {"at": place})
+
+
+class Noisy:
+    """Every sample is drawn anew, as augmentation does."""
+
+    def __len__(self) -> int:
+        return 25
+
+    def fetch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"noise": torch.rand(len(indices), 3)}
