@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import ipaddress
 import itertools
 import os
@@ -10,7 +11,7 @@ import random
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ TOGETHER = ("integration/agent", "browser", "integration/training", "integration
 """Folders whose files share what takes long to start (a Ray, a browser, a gang, an MLflow server) or to read (all of
 the code): one worker runs all of a folder."""
 
-ORDER = ("unit", *TOGETHER, "faults", "integration", "inputs", "contract", "manifests", "kubernetes")
+LONG = ("faults", "integration/test_gang.py", "integration/test_up.py")
+ORDER = ("unit", *TOGETHER, *LONG, "integration", "inputs", "contract", "manifests", "kubernetes")
 """Unit tests first: they are quick, and closest to what is wrong. Then what takes long, so that short files are left
 for the end, when otherwise one worker would still be at its last file and the others idle."""
 
@@ -66,6 +68,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-seconds", default="600", help="How long the random kills go on, in seconds.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays to the end: the garbage collector leaves it out."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -162,8 +175,8 @@ def _fixed_seeds() -> None:
 
 @functools.cache
 def _position(path: Path) -> int:
-    folders = [parent.relative_to(TESTS).as_posix() for parent in path.parents if parent.is_relative_to(TESTS)]
-    return min((ORDER.index(folder) for folder in folders if folder in ORDER), default=len(ORDER))
+    within = [part.relative_to(TESTS).as_posix() for part in (path, *path.parents) if part.is_relative_to(TESTS)]
+    return min((ORDER.index(part) for part in within if part in ORDER), default=len(ORDER))
 
 
 def _is_here(host: str) -> bool:

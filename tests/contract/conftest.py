@@ -7,7 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.ledger.ledger import Ledger
+
+with lean_torchmetrics():  # as the platform does; the first test to import it would bring matplotlib
+    import torchmetrics  # noqa: F401
 
 
 @pytest.fixture

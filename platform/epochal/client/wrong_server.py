@@ -109,7 +109,7 @@ def _answer(http: httpx.Client, url: str) -> httpx.Response | None:
 
 
 def _speaks_tls(parts: SplitResult) -> bool:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is only asked whether; nothing is sent
     where = (parts.hostname or "", parts.port or 80)
     with (

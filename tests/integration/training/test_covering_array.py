@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +18,13 @@ import phased_pieces
 import training_pieces as pieces
 from covering_array import QUICK, STEPS, Case, array, spec_of
 from epochal.catalog.build import build_optimizer
-from epochal.catalog.data import Split
-from epochal.catalog.stream import Cursor, Read
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
 from epochal.training.control import NullControl
 from epochal.training.fit import fit
 from epochal.training.segment import RESUMED
 from epochal.training.worker import Worker
+from loader_pieces import Circling
 from training_gang import TestGang
 
 
@@ -53,21 +51,6 @@ class Unused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
-
-
-@dataclass(frozen=True)
-class Circling:
-    """A stream: each lane goes round and round over its part of the samples."""
-
-    samples: Split
-    most_lanes: int = 3
-
-    def read(self, lane: int, lanes: int, seed: int, cursor: Cursor | None) -> Iterator[Read]:
-        place = lane if cursor is None else int(cursor["at"])
-        while True:
-            sample = {name: one[0] for name, one in self.samples.fetch([place % len(self.samples)]).items()}
-            place += lanes
-            yield Read(sample, {"at": place})
 
 
 MODELS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from epochal.training.fit import FitResult, fit
 from epochal.training.loader import Loader
 from epochal.training.sampler import Sampler
 from epochal.training.worker import Worker
+from loader_pieces import Noisy
 from training_gang import GangError, TestGang
 
 GANGS = [(1, "ddp"), (2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")]
@@ -249,16 +250,6 @@ def test_loader_processes_draw_the_same_wherever_a_training_resumes() -> None:
     rest = [loaded.batch["noise"] for loaded in loader.train(sampler.shares(1, 2, 5, 8), 1)]
     assert [len(batch) for batch in whole] == [4, 4, 4, 0, 4, 4, 4, 0]
     torch.testing.assert_close(whole[5:], rest)
-
-
-class Noisy:
-    """Every sample is drawn anew, as augmentation does."""
-
-    def __len__(self) -> int:
-        return 25
-
-    def fetch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        return {"noise": torch.rand(len(indices), 3)}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -55,10 +56,16 @@ def test_every_state_can_be_reached_and_left() -> None:
         assert state.is_terminal or any(path_end.is_terminal for path_end in EDGES[state] | {JobState.STOPPED})
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS, ids=str)
-def test_database_takes_legal_edges_only(source: JobState, target: JobState) -> None:
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
     database = Database("sqlite://")
     prepare(database)
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS, ids=str)
+def test_database_takes_legal_edges_only(database: Database, source: JobState, target: JobState) -> None:
     ledger = Ledger(database)
     job = ledger.job(ledger.submit({}, name="digits").id)
     with database.write() as connection:
@@ -71,7 +78,6 @@ def test_database_takes_legal_edges_only(source: JobState, target: JobState) -> 
         with pytest.raises(ConflictError, match="cannot become"), database.write() as connection:
             advance(connection, job, Step(EventKind.WAITING, target))
         assert ledger.job(job.id) == job
-    ledger.close()
 
 
 @pytest.mark.parametrize("source", JobState, ids=str)

@@ -14,9 +14,10 @@ from epochal.catalog.stream import Cursor, Read
 from epochal.errors import EpochalError, SpecError, TrainingError
 from epochal.spec.job import JobSpec
 from epochal.training.check import check
+from epochal.training.lanes import LaneSource
 from epochal.training.left_out import LeftOut
 from epochal.training.parallel import Single
-from epochal.training.source import LaneSource, source_of
+from epochal.training.source import source_of
 from epochal.training.worker import Worker
 
 
