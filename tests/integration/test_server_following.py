@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from epochal.agent.logs import LogShipper, attempt_logs, secret_of
+from epochal.agent.kept_secrets import forget_secrets, keep_secret, secret_of, secret_path
+from epochal.agent.logs import LogShipper, attempt_logs
 from epochal.client.remote_ledger import RemoteLedger
 from epochal.ledger.values import Lease
 from epochal.server.routes import following
@@ -272,24 +273,26 @@ def test_an_agent_s_token_is_for_its_name_alone(server: RunningServer, agent: ht
 def test_an_agent_that_is_started_again_ships_what_its_attempt_has_printed(
     server: RunningServer, agent: httpx.Client, tmp_path: Path
 ) -> None:
-    """The secret of an attempt outlives the process that held it, beside the logs, for as long as it is of use."""
+    """The secret of an attempt outlives the process that held it, for as long as it is of use."""
     submit(server)
     token = agent.headers["Authorization"].removeprefix("Bearer ")
     with RemoteLedger(server.url, token) as source:
         lease = source.lease(ME, 60.0)
         assert lease is not None
-        dies = LogShipper(source, lease, tmp_path)
-        dies.start()
-        dies.close()
-        kept = attempt_logs(tmp_path, 1) / "secret"
+        keep_secret(tmp_path, lease)
+        kept = secret_path(tmp_path, 1)
         assert (kept.stat().st_mode & 0o777, kept.read_text()) == (0o600, lease.secret)
+        attempt_logs(tmp_path, 1).mkdir(parents=True)
         (attempt_logs(tmp_path, 1) / "rank-0.log").write_text("last words\n")
+        forget_secrets(tmp_path, 1)
+        assert kept.exists()
         agent.put("/agents/a", json={"incarnation": "2", "nodes": NODES})
         assert server.ledger.job(lease.job_id).state == "QUEUED"
 
         again = Lease(source.job(lease.job_id), 1, "a/2", 0.0, secret_of(tmp_path, 1))
         LogShipper(source, again, tmp_path).finish()
         assert server.admin.get(f"/jobs/{lease.job_id}/logs").json()["chunks"][0]["text"] == "last words\n"
+        forget_secrets(tmp_path, 1)
         assert not kept.exists()
         assert lease.secret not in repr(lease)
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from epochal.agent.job_runner import Agent
-from epochal.agent.logs import LogShipper, secret_of, unshipped
+from epochal.agent.kept_secrets import folders_with_secrets, forget_secrets, secret_of
+from epochal.agent.logs import LogShipper, unshipped
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.agent.run_closer import tell_runs
-from epochal.agent.run_tracking import kept_secrets, secret_path
 from epochal.errors import EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
 from epochal.tracking.reconcile import JobFolders
-from epochal.tracking.sync_state import has_news, is_pending, readable
+from epochal.tracking.sync_state import readable
 
 EVERY_SECONDS = 60.0
 _SYNC_SECONDS = 20.0
@@ -69,11 +69,11 @@ class Housekeeper:
         self._folders.send(self._agent.tracking_uri, _SYNC_SECONDS)
         self.unsent_bytes = self._folders.unsent_bytes()
         self._folders.tell_news(self._tell)
-        for kept in kept_secrets(self._agent.home.storage):
-            with readable(kept.parent):
-                self._tell_runs(kept.parent)
-                if not (is_pending(kept.parent) or has_news(kept.parent)):
-                    kept.unlink(missing_ok=True)
+        for folder in folders_with_secrets(self._agent.home.storage):
+            with readable(folder):
+                if job := self._idle(folder.name):
+                    self._tell_runs(job, folder)
+                    forget_secrets(folder, job.epoch)
 
     def _run(self) -> None:
         wait = 0.0
@@ -113,10 +113,9 @@ class Housekeeper:
         self._agent.source.note(lease, EventKind.TRACKING, news, key=f"tracking-{lease.epoch}-{time.time()}")
         return True
 
-    def _tell_runs(self, folder: Path) -> None:
+    def _tell_runs(self, job: Job, folder: Path) -> None:
         """What MLflow has of the job by now, which its attempt did not live to hear."""
-        job = self._job(folder.name)
-        if job is None or (lease := self._lease(job)) is None:
+        if (lease := self._lease(job)) is None:
             return
         try:
             tell_runs(self._agent.source, lease, folder, job.run_id)
@@ -127,9 +126,9 @@ class Housekeeper:
 
     def _lease(self, job: Job | None) -> LeaseKey | None:
         """That of the newest attempt, where this agent has kept its secret."""
-        if job is None or not (kept := secret_path(self._agent.home.job(job.id), job.epoch)).exists():
+        if job is None or not (secret := secret_of(self._agent.home.job(job.id), job.epoch)):
             return None
-        return LeaseKey(job.id, job.epoch, self._agent.name, kept.read_text(encoding="ascii"))
+        return LeaseKey(job.id, job.epoch, self._agent.name, secret)
 
     def _idle(self, job_id: str) -> Job | None:
         job = self._job(job_id)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from epochal.agent import job_folder
 from epochal.agent.booking import Bookings
+from epochal.agent.kept_secrets import keep_secret
 from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
@@ -201,6 +202,7 @@ class JobRunner:
         begun = time.monotonic()
         logs = LogShipper(self._source, lease, self._folder)
         if self._agent.hands_back:
+            keep_secret(self._folder, lease)
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox).redacted(self._spec.secrets if self._spec else ())

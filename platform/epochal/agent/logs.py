@@ -17,7 +17,6 @@ from epochal.agent.port import JobSource
 from epochal.backoff import pause_after
 from epochal.engine.log_tail import read_from
 from epochal.errors import EpochalError, UnreachableError
-from epochal.files import write_atomically
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Held
 from epochal.redaction import said
@@ -29,7 +28,6 @@ IDLE_SECONDS = 0.5
 _MAX_WAIT_SECONDS = 15.0
 _NAME = re.compile(r"rank-(\d+)\.log")
 _SHIPPED = "shipped"
-_SECRET = "secret"
 
 _logger = logging.getLogger(__name__)
 
@@ -47,12 +45,7 @@ class LogShipper:
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Ship from a thread. The lease's secret stays beside the logs until all is shipped, for an agent that is
-        started again: it finds the attempt over, and its logs half sent."""
-        try:
-            write_atomically(self._folder / _SECRET, self._lease.secret, mode=0o600)
-        except OSError as error:
-            _logger.warning("what is not shipped of %s by its end will not be: %s", self._lease.job_id, said(error))
+        """Ship from a thread."""
         threading.Thread(target=self._run, name=f"logs-{self._lease.job_id}", daemon=True).start()
 
     def close(self) -> None:
@@ -81,7 +74,6 @@ class LogShipper:
         if self._folder.is_dir():
             with suppress(OSError):  # the disk is full: it is only looked at once more
                 (self._folder / _SHIPPED).touch()
-                (self._folder / _SECRET).unlink(missing_ok=True)
 
     def finish_by(self, deadline: float) -> None:
         """``finish``, but not for ever: where the ledger answers and the log store still does not after ``deadline``
@@ -147,14 +139,6 @@ def unshipped(folder: Path) -> Iterator[int]:
         number = logs.name.removeprefix("attempt-")
         if number.isdigit() and not (logs / _SHIPPED).exists():
             yield int(number)
-
-
-def secret_of(folder: Path, attempt: int) -> str:
-    """What its agent left behind to ship that attempt's logs with; empty where there is none."""
-    try:
-        return (attempt_logs(folder, attempt) / _SECRET).read_text(encoding="ascii")
-    except FileNotFoundError:
-        return ""
 
 
 def _logs(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -10,15 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 
+from epochal.agent.kept_secrets import forget_secrets
 from epochal.agent.port import JobSource
-from epochal.agent.run_tracking import RunTracking, as_far_as_the_disk_allows, secret_path
+from epochal.agent.run_tracking import RunTracking
 from epochal.errors import EpochalError
-from epochal.files import write_atomically
 from epochal.ledger.values import Held, Lease
 from epochal.settings import tracking_page
 from epochal.tracking.connection import connect
 from epochal.tracking.sent_trials import SweepTrials
-from epochal.tracking.sync_state import SyncState, has_news
+from epochal.tracking.sync_state import SyncState
 
 _logger = logging.getLogger(__name__)
 
@@ -68,15 +68,12 @@ class RunCloser:
             connect(self._uri)
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
-        known, kept = tracking.run_id if tracking.told else "", secret_path(tracking.folder, lease.epoch)
-        with as_far_as_the_disk_allows(tracking.folder):  # before: this takes seconds, in which the agent may die
-            write_atomically(kept, lease.secret, mode=0o600)
-        synced, told = tracking.close(), False
+        known = tracking.run_id if tracking.told else ""
+        synced = tracking.close()
         with suppress(EpochalError):  # it has gone on elsewhere, or housekeeping tells it later
             tell_runs(self._source, lease, tracking.folder, known)
-            told = True
-        if told and not (synced.pending or has_news(tracking.folder)):
-            kept.unlink(missing_ok=True)
+            if not synced.pending:
+                forget_secrets(tracking.folder, lease.epoch)
 
 
 def tell_runs(source: JobSource, lease: Held, folder: Path, known: str | None) -> None:

@@ -33,7 +33,6 @@ from epochal.tracking.trial_runs import Journal
 from epochal.training.data_summary import DataSummary
 
 _LEAVE_SECONDS = 5.0
-_SECRET = ".tracking-secret-"
 
 _logger = logging.getLogger(__name__)
 
@@ -48,17 +47,6 @@ def as_far_as_the_disk_allows(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         _logger.warning("%s cannot be written: %s", folder, said(error))
-
-
-def secret_path(folder: Path, attempt: int) -> Path:
-    """Where the secret of an attempt's lease is kept while MLflow lacks something of its run: housekeeping, which sends
-    that later, tells the ledger with it."""
-    return folder / f"{_SECRET}{attempt}"
-
-
-def kept_secrets(storage: Path) -> Iterator[Path]:
-    """All of these, in the folders of jobs under a storage root."""
-    return storage.glob(f"jobs/*/{_SECRET}*")
 
 
 def recorded_trials(folder: Path) -> list[Trial]:

@@ -29,6 +29,7 @@ from agent_jobs import (
 )
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
+from epochal.agent.kept_secrets import secret_of
 from epochal.agent.service import AgentService
 from epochal.engine.connection import Connection
 from epochal.ledger.ledger import Ledger
@@ -145,6 +146,7 @@ def test_jobs_run_side_by_side_and_their_runs_are_closed(
         told = ledger.full_job(job.id).data or {}
         assert sum(one["train"] for one in told["classes"]) == told["train_samples"] > 0
         assert DesiredRun.load(home.job(job.id)).status == "FINISHED"
+        until(lambda job=job: not secret_of(home.job(job.id), 1), "its secret is of no use any more")
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ import pytest
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_runner import Agent
+from epochal.agent.kept_secrets import secret_path
 from epochal.agent.logs import attempt_logs
 from epochal.agent.run_closer import tell_runs
-from epochal.agent.run_tracking import secret_path
 from epochal.engine.connection import Connection
 from epochal.errors import UnreachableError
 from epochal.ledger.states import EventKind, JobState, Reason
@@ -144,13 +144,15 @@ def test_runs_that_mlflow_had_only_after_the_attempt_are_told(tmp_path: Path) ->
     assert not secret_path(folder, lease.epoch).exists()
 
 
-def test_the_secret_of_an_attempt_is_kept_while_there_is_something_to_send(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [True, False])
+def test_the_secret_of_an_attempt_is_kept_while_it_trains(tmp_path: Path, sent: bool) -> None:
     home = Home(tmp_path)
     with LedgerSource.open("sqlite://") as ledger:
         job = ledger.submit({"version": 1}, name="digits")
         assert ledger.lease("a", 30, job.id) is not None  # what is active is sent by its own attempt
         folder = kept(home, job.id)
-        DesiredRun.load(folder).changed(tags={"new": "1"}).save(folder)
+        if sent:
+            SyncState(uri="sqlite:///mlflow.db", run_id="r", settled=fingerprint(folder)).save(folder)
         secret_path(folder, 1).write_text("s3cret")
         Housekeeper(Agent("a", ledger, cast("Connection", None), home, "sqlite://"), set[str], set[str]).tidy()
     assert secret_path(folder, 1).exists()

@@ -12,6 +12,7 @@ from ray.util.placement_group import PlacementGroup
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import ensure, saved
 from epochal.agent.job_runner import Agent, JobRunner, Phase
+from epochal.agent.kept_secrets import secret_of
 from epochal.agent.observer import SilentObserver
 from epochal.agent.outbox import Outbox
 from epochal.agent.progress import ProgressLog
@@ -54,7 +55,7 @@ def run_by(runner: type[JobRunner], path: Path, cluster: Connection, hands_back:
     with LedgerSource.open(home().ledger_url) as ledger:
         spec = load_spec(path).spec
         job = ledger.submit(spec.model_dump(mode="json"), name=spec.name)
-        lease = ledger.lease("agent", 30.0, job.id)
+        lease = ledger.lease("agent", 30.0, job.id, "s3cret")
         assert lease is not None
         agent = Agent("agent", ledger, cluster, home(), "sqlite:///unused", hands_back=hands_back)
         ended = runner(agent, lease, SilentObserver()).run()
@@ -91,6 +92,27 @@ def test_why_its_agent_left_is_told_though_its_state_was_saved() -> None:
     assert ended.state is JobState.QUEUED
     (told,) = [event.message for event in events if event.kind == "requeued"]
     assert "Ray was lost: its GCS does not answer" in told
+
+
+@pytest.mark.parametrize("hands_back", [True, False])
+def test_the_secret_of_its_lease_is_kept_from_its_start_until_all_is_told(hands_back: bool) -> None:
+    """The agent may die before its run is closed: the next one tells the ledger of it by this."""
+    Secretive.had = []
+    ended, _ = run_by(Secretive, JOBS / "quickstart.yaml", NO_CLUSTER, hands_back)
+    assert ended.state is JobState.SUCCEEDED
+    assert Secretive.had == [hands_back]
+    assert bool(secret_of(home().job(ended.id), 1)) is hands_back
+
+
+class Secretive(JobRunner):
+    """Looks whether the secret is kept while it trains."""
+
+    had: list[bool]
+
+    def _train(self, lease: Lease, spec: JobSpec, outbox: Outbox) -> Ending:
+        self._source.running(lease, 1)
+        self.had.append(secret_of(self._folder, lease.epoch) == lease.secret != "")
+        return Ending(Reason.COMPLETED)
 
 
 @pytest.mark.parametrize("hands_back", [True, False])
