@@ -261,7 +261,7 @@ def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp
         events.append(event)
         gang.stop.request()  # rank 1 is started once rank 0 has
     assert [(type(event), event.rank) for event in events] == [(Started, 0)]
-    assert all(gone(event.pid) for event in only(Started, events))
+    until(lambda: all(gone(event.pid) for event in only(Started, events)), "the end of rank 0")
 
 
 def test_shipped_code(several: tuple[Path, list[Event]]) -> None:

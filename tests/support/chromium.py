@@ -16,7 +16,7 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 60.0
 SCREENSHOTS = "KEEP_SCREENSHOTS_IN"
 
 
