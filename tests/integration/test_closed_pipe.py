@@ -24,7 +24,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert told == ""
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+ONE = [pytest.param(closed, marks=pytest.mark.slow) for closed in ("<&-", ">&-", "2>&-")]
+
+
+@pytest.mark.parametrize("closed", [*ONE, "<&- >&- 2>&-"])
 def test_a_file_does_not_take_the_place_of_a_stream_that_is_closed(closed: str) -> None:
     """`db upgrade` says something on standard error alone: it must not say it in the ledger."""
     done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *EPOCHAL, "db", "upgrade"], timeout=60, check=False)

@@ -178,7 +178,7 @@ def until_stopped(gang: Gang, folder: Path, attempt: int) -> tuple[float, list[E
 @pytest.mark.parametrize(
     ("how", "rank", "kind"),
     [
-        ("exception", 1, FailureKind.USER_ERROR),
+        pytest.param("exception", 1, FailureKind.USER_ERROR, marks=pytest.mark.slow),
         pytest.param("memory", 0, FailureKind.OUT_OF_MEMORY, marks=pytest.mark.slow),
         pytest.param("exit", 1, FailureKind.USER_ERROR, marks=pytest.mark.slow),
     ],
@@ -255,6 +255,7 @@ def test_a_gang_that_does_not_end_within_its_grace_is_killed(
         until(lambda: gone(child), "the end of the worker's child")
 
 
+@pytest.mark.slow  # one that steps is stopped above
 def test_a_gang_that_is_stopped_while_it_starts_waits_for_nobody(gang: Gang, tmp_path: Path) -> None:
     events = []
     for event in gang.run(f"{TARGETS}:step_forever", None, tmp_path, 1):

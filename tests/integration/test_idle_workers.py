@@ -71,6 +71,7 @@ def test_a_node_whose_clock_is_off_is_known_by_its_warm_worker(cluster: Connecti
     assert "s ahead of the agent's" in warm.clock_is_off(cluster.host, 300.0)["found"]
 
 
+@pytest.mark.slow  # one that a job has used is replaced among the tests of gangs
 def test_a_warm_worker_that_was_killed_is_replaced_and_nobody_is_blamed(
     cluster: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def test_the_tables_of_mlflow_are_current() -> None:
     )
 
 
+@pytest.mark.slow  # its tables are compared above; here also what is in them
 def test_a_new_database_is_the_one_that_mlflow_would_have_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (sqlite_url(tmp_path / name / "mlflow.db") for name in ("ours", "other"))
     prepare_sqlite(ours)

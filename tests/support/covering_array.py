@@ -48,8 +48,8 @@ AXES: Axes = {
 }
 """The cheapest value of each stands first: of equals, the array takes it."""
 
-QUICK: Axes = {**AXES, "optimizer": ("adamw", "sgd"), "compile": ("no",)}
-"""What the suite without its slow tests covers."""
+QUICK: Axes = {**AXES, "optimizer": ("adamw", "sgd"), "model": (*MODELS[:6], "phases"), "compile": ("no",)}
+"""What the suite without its slow tests covers; branches and banks have quick tests of their own there."""
 
 _TRAIN_OF: dict[str, dict[str, Any]] = {
     "frozen part": {"freeze": ["0.*"]},

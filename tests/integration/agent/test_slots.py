@@ -84,7 +84,7 @@ def losses(folder: Path) -> list[float]:
     return [point.value for point in points if point.name == "train/loss"]
 
 
-def test_kept_workers_train_trials_in_segments(attempt: Attempt, heard: Heard, tmp_path: Path) -> None:
+def test_kept_workers_train_trials_in_segments_and_packs(attempt: Attempt, heard: Heard, tmp_path: Path) -> None:
     slots = [Slot(attempt, number, [seat]) for number, seat in enumerate(attempt.place.seats())]
     first = train(slots[0], segment(0, until=1))
     assert isinstance(first, Done)
@@ -102,31 +102,28 @@ def test_kept_workers_train_trials_in_segments(attempt: Attempt, heard: Heard, t
     assert on.result["metrics"] == other.result["metrics"]  # two segments are as one
     assert losses(tmp_path / "trials/00000") == losses(tmp_path / "trials/00001")
     assert {number: one.pid for number, one in heard.workers.items()} == pids
-    for slot in slots:
-        slot.close()
-    until(lambda: all(gone(pid) for pid in pids.values()), "both workers gone")
-    assert [trial for trial, report in heard.reports if isinstance(report, Prepared)] == [None]
-    assert {trial for trial, report in heard.reports if isinstance(report, Progress)} == {0, 1}
 
-
-def test_each_worker_trains_a_pack_of_its_own(attempt: Attempt, heard: Heard, tmp_path: Path) -> None:
-    slots = [Slot(attempt, number, [seat]) for number, seat in enumerate(attempt.place.seats())]
+    # Packs, in the same workers: each takes seconds to start.
     rates = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3]
-    segments = [segment(trial, optimizer={"name": "sgd", "lr": rate}, seed=trial) for trial, rate in enumerate(rates)]
+    changes = [{"optimizer": {"name": "sgd", "lr": rate}, "seed": seed} for seed, rate in enumerate(rates)]
+    segments = [segment(2 + trial, **its) for trial, its in enumerate(changes)]
     with ThreadPoolExecutor(2) as threads:
         packs = [*threads.map(Slot.train, slots, (segments[:3], segments[3:]))]
-    assert len({one.pid for one in heard.workers.values()}) == 2
     for trial, ended in enumerate(ended for pack in packs for ended in pack):
         assert isinstance(ended, Done)
         assert (ended.result["state"], ended.result["why_alone"]) == ("completed", "")
-        alone = segment(10 + trial, optimizer={"name": "sgd", "lr": rates[trial]}, seed=trial)
+        alone = segment(10 + trial, **changes[trial])
         result = train(slots[trial % 2], alone)
         assert isinstance(result, Done)
         assert ended.result["metrics"] == pytest.approx(result.result["metrics"], rel=1e-4)
         curves = [losses(tmp_path / one.folder) for one in (segments[trial], alone)]
         assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    assert {number: one.pid for number, one in heard.workers.items()} == pids
     for slot in slots:
         slot.close()
+    until(lambda: all(gone(pid) for pid in pids.values()), "both workers gone")
+    assert [trial for trial, report in heard.reports if isinstance(report, Prepared)] == [None]
+    assert {trial for trial, report in heard.reports if isinstance(report, Progress)} == {*range(8), *range(10, 16)}
 
 
 @pytest.mark.slow  # that of a sweep of an agent is among the quick ones

@@ -205,7 +205,7 @@ def test_trials_fail_each_for_its_own_reason(serve: Serve, ledger: LedgerSource,
     """What a user reads of it: in the trials, in the events, in MLflow. The sweep has succeeded all the same."""
     faults = {"raises": "USER_ERROR", "memory": "OUT_OF_MEMORY", "nan": "NON_FINITE_LOSS"}
     space = f"{{model.params.fault: {{choice: ['', {', '.join(faults)}]}}}}"
-    job = submit(ledger, "model.name=faulty_model:FaultyModel", space=space)
+    job = submit(ledger, "model.name=faulty_model:FaultyModel", "sweep.concurrency=1", space=space)
     serve()
     assert ended(ledger, job).state is JobState.SUCCEEDED
     good, *failed = ledger.trials(job.id)
@@ -323,6 +323,7 @@ def resizes(ledger: Ledger, job: Job) -> list[str]:
     return [event.message for event in ledger.events(job.id) if event.kind == EventKind.RESIZED]
 
 
+@pytest.mark.slow  # each side of it is among the quick tests: of the ledger, and of a sweep's slots
 @pytest.mark.usefixtures("nothing_packaged")
 def test_a_sweep_gives_a_job_that_comes_first_a_worker_and_takes_it_back(
     serve: Serve, ledger: LedgerSource, tmp_path: Path

@@ -35,7 +35,7 @@ def spec(workers: int, strategy: str, **train: Any) -> JobSpec:
 
 
 @pytest.mark.parametrize("train", [{"export": "best"}, {"average": {"decay": 0.8}}], ids=["best", "ema"])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_weights_and_test_metrics_are_those_of_one_worker(
     gang: TestGang, tmp_path: Path, strategy: str, train: dict[str, Any]
 ) -> None:

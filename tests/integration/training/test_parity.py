@@ -31,6 +31,11 @@ from training_gang import GangError, TestGang
 GANGS = [(1, "ddp"), (2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")]
 TWO_ARE_SLOW = [pytest.param(*gang, marks=pytest.mark.slow) if gang[0] == 2 else gang for gang in GANGS]
 """For what two workers do as three do it."""
+SHARDED = [gang if gang == (3, "fsdp") else pytest.param(*gang, marks=pytest.mark.slow) for gang in GANGS]
+"""For what the strategies do in the same code."""
+OPTIMIZERS = [entry.name for entry in entries("optimizer") if not entry.needs]
+TELLING = ("adagrad", "adamw", "asgd")
+"""A state that is there from the start, that of each element, and one of scalars."""
 
 
 def plain_loop(job: Any, weighted: bool = False, **changes: Any) -> dict[str, Any]:
@@ -104,7 +109,9 @@ def test_equals_a_plain_loop(gang: TestGang, tmp_path: Path, world_size: int, st
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in entries("optimizer") if not entry.needs])
+@pytest.mark.parametrize(
+    "name", [name if name in TELLING else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_every_optimizer_steps_on_shards_as_on_whole_parameters(gang: TestGang, tmp_path: Path, name: str) -> None:
     job = pieces.spec(epochs=2)
     build = partial(build_optimizer, Optimizer(name=name, lr=0.01))
@@ -112,13 +119,13 @@ def test_every_optimizer_steps_on_shards_as_on_whole_parameters(gang: TestGang, 
     assert_same(run, plain_loop(job, optimizer=build), rel=1e-4)
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED)
 def test_accumulates_to_the_same(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     job = pieces.spec(epochs=2, micro_batch_size=2)
     assert_same(of_gang(gang, world_size, strategy, job, tmp_path), plain_loop(job))
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), [(3, "ddp"), (3, "fsdp")])
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED[2::2])
 def test_what_a_task_logs(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     job = pieces.spec(epochs=2, micro_batch_size=2)
     _, one = of_gang(gang, 1, strategy, job, tmp_path / "one", task=pieces.Counting())
@@ -127,15 +134,15 @@ def test_what_a_task_logs(gang: TestGang, tmp_path: Path, world_size: int, strat
         assert [share for _, share in many[name]] == pytest.approx([share for _, share in one[name]])
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED)
 def test_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     job = pieces.spec(epochs=2, micro_batch_size=2, clip_grad_norm=0.5)
     run = of_gang(gang, world_size, strategy, job, tmp_path, task=pieces.WeightedClassification())
     assert_same(run, plain_loop(job, weighted=True))
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW[1:])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED[1:])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_a_number_is_what_a_batch_counts_for(
     gang: TestGang, tmp_path: Path, world_size: int, strategy: str, precision: str
 ) -> None:
@@ -147,7 +154,9 @@ def test_a_number_is_what_a_batch_counts_for(
 
 
 @pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
-@pytest.mark.parametrize("build", [pieces.normed_mlp, pieces.normed_cnn], ids=["1d", "2d"])
+@pytest.mark.parametrize(
+    "build", [pytest.param(pieces.normed_mlp, marks=pytest.mark.slow), pieces.normed_cnn], ids=["1d", "2d"]
+)
 def test_batch_norm_is_that_of_the_global_batch(
     gang: TestGang, tmp_path: Path, world_size: int, strategy: str, build: Callable[[], nn.Module]
 ) -> None:
@@ -157,7 +166,7 @@ def test_batch_norm_is_that_of_the_global_batch(
     assert_same(of_gang(gang, world_size, strategy, job, tmp_path, **changes), plain_loop(job, **changes), rel=1e-4)
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), GANGS)
+@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
 def test_a_batch_norm_that_would_see_a_single_sample_is_refused_on_any_number_of_workers(
     gang: TestGang, tmp_path: Path, world_size: int, strategy: str
 ) -> None:
@@ -215,7 +224,7 @@ def test_loader_processes_give_the_same(gang: TestGang, tmp_path: Path) -> None:
     assert_same(run, plain_loop(job))
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW[1:])
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED[1:])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_is_close(
     gang: TestGang, tmp_path: Path, world_size: int, strategy: str, precision: str
@@ -225,7 +234,7 @@ def test_reduced_precision_is_close(
     assert [loss for _, loss in run[1]["train/loss"]] == pytest.approx(plain_loop(job)["losses"], rel=0.02)
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW)
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED)
 def test_overflow_in_one_shard_leaves_the_step_out_everywhere(
     gang: TestGang, tmp_path: Path, world_size: int, strategy: str
 ) -> None:

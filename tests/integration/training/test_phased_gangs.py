@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_parity import TWO_ARE_SLOW, of_gang
+from test_parity import SHARDED, of_gang
 from test_resume import losses, run
 
 import phased_pieces
@@ -20,7 +20,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("world_size", "strategy"), TWO_ARE_SLOW[1:])
+@pytest.mark.parametrize(("world_size", "strategy"), SHARDED[1:])
 def test_equals_one_worker(gang: TestGang, tmp_path: Path, world_size: int, strategy: str) -> None:
     """With validations between steps, after which a sharded model's parameters are still whole."""
     job = pieces.spec(epochs=2, clip_grad_norm=0.3, micro_batch_size=2, validate_every="3steps")
@@ -44,7 +44,7 @@ def test_compiled_is_the_same(gang: TestGang, tmp_path: Path, strategy: str) -> 
         assert [value for _, value in many[name]] == pytest.approx(values, rel=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_batch_norms_and_weights_that_only_a_worker_knows(gang: TestGang, tmp_path: Path, strategy: str) -> None:
     job = pieces.spec(epochs=2, global_batch_size=5)
     changes = {"build": phased_pieces.normed_gan, "task": phased_pieces.WeightedAdversarial(), "optimizer": pieces.sgd}
@@ -54,8 +54,10 @@ def test_batch_norms_and_weights_that_only_a_worker_knows(gang: TestGang, tmp_pa
         assert [value for _, value in many[name]] == pytest.approx([value for _, value in one[name]], rel=2e-5)
 
 
-@pytest.mark.parametrize("kind", [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
-@pytest.mark.parametrize("settings", SETTINGS, ids=["clipped", "averaged"])
+@pytest.mark.parametrize("kind", [(1, "ddp"), pytest.param((2, "ddp"), marks=pytest.mark.slow), (2, "fsdp")])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(SETTINGS[0], marks=pytest.mark.slow), SETTINGS[1]], ids=["clipped", "averaged"]
+)
 def test_stopped_goes_on_exactly(
     gang: TestGang, tmp_path: Path, kind: tuple[int, str], settings: dict[str, Any]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -89,7 +90,10 @@ def losses(runs: list[Run]) -> dict[int, float]:
     return dict(runs[0][1].get("train/loss", []))
 
 
-@pytest.mark.parametrize("kind", [(1, "ddp"), (3, "ddp"), (3, "fsdp")])
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kind", [slow((1, "ddp")), slow((3, "ddp")), (3, "fsdp")])
 def test_stopped_in_mid_epoch_goes_on_exactly(gang: TestGang, tmp_path: Path, kind: tuple[int, str]) -> None:
     job = pieces.spec(epochs=3, clip_grad_norm=1.0)
     unbroken = run(gang, kind, job, tmp_path / "unbroken", build=pieces.dropping_mlp)
@@ -108,7 +112,7 @@ def test_stopped_in_mid_epoch_goes_on_exactly(gang: TestGang, tmp_path: Path, ki
     assert (tmp_path / "broken" / "model" / "weights.safetensors").exists()
 
 
-@pytest.mark.parametrize("kind", [(2, "ddp"), (2, "fsdp")])
+@pytest.mark.parametrize("kind", [(2, "ddp"), slow((2, "fsdp"))])
 def test_frozen_and_accumulating_goes_on_exactly(gang: TestGang, tmp_path: Path, kind: tuple[int, str]) -> None:
     job = pieces.spec(epochs=3, global_batch_size=5, freeze=["1.*"], micro_batch_size=2, precision="fp16",
                       batch_norm="local")  # fmt: skip
@@ -119,7 +123,7 @@ def test_frozen_and_accumulating_goes_on_exactly(gang: TestGang, tmp_path: Path,
     assert losses(stopped) | losses(resumed) == losses(unbroken)
 
 
-@pytest.mark.parametrize("kind", [(1, "ddp"), (3, "ddp"), (3, "fsdp")])
+@pytest.mark.parametrize("kind", [slow((1, "ddp")), (3, "ddp"), slow((3, "fsdp"))])
 def test_failed_goes_on_from_the_newest_checkpoint(gang: TestGang, tmp_path: Path, kind: tuple[int, str]) -> None:
     job = pieces.spec(epochs=3, checkpoint__every="3steps", optimizer={"name": "sgd"})
     changes = {"optimizer": pieces.sgd}

@@ -73,7 +73,7 @@ def whole_matrices(worker: Worker, precision: str, micro_batches: int) -> tuple[
 @pytest.mark.parametrize(
     ("precision", "micro_batches"),
     [
-        ("fp32", 3),
+        pytest.param("fp32", 3, marks=pytest.mark.slow),
         pytest.param("bf16", 1, marks=pytest.mark.slow),
         ("bf16", 3),
         pytest.param("fp16", 3, marks=pytest.mark.slow),
@@ -136,7 +136,7 @@ def assert_same_weights(some: dict[str, Tensor], others: dict[str, Tensor]) -> N
         torch.testing.assert_close(some[name], value, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 2])
+@pytest.mark.parametrize("micro_batch_size", [pytest.param(None, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_task_sees_the_users_module_and_may_leave_parts_of_it_out(
     gang: TestGang, tmp_path: Path, strategy: str, micro_batch_size: int | None

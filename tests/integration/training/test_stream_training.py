@@ -80,7 +80,9 @@ def spec(workers: int, loader_workers: int, **changes: Any) -> JobSpec:
         "loader_workers": loader_workers, "on_error": "skip", **changes})})  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "after", "loaders"), [(2, 2, 0), (2, 3, 0), (2, 1, 2)])
+@pytest.mark.parametrize(
+    ("before", "after", "loaders"), [(2, 2, 0), pytest.param(2, 3, 0, marks=pytest.mark.slow), (2, 1, 2)]
+)
 def test_killed_it_goes_on_exactly(
     gang: TestGang, tmp_path: Path, shards: Path, before: int, after: int, loaders: int
 ) -> None:

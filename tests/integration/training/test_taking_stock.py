@@ -24,7 +24,7 @@ from epochal.training.setup import Setup
 from epochal.training.worker import Worker
 from training_gang import TestGang
 
-KINDS = ["dqn", "actor-critic", "dec"]
+KINDS = ["dqn", pytest.param("actor-critic", marks=pytest.mark.slow), "dec"]
 ENDLESS = {"epochs": None, "steps": 24, "validate_every": "8steps", "checkpoint__every": "100steps"}
 
 

@@ -50,7 +50,7 @@ def losses(
     ("build", "train"),
     [
         (models.Unused, {}),
-        (models.Counter, {}),
+        pytest.param(models.Counter, {}, marks=pytest.mark.slow),
         (models.SpectralNorm, {"clip_grad_norm": 0.3}),
         (models.Plain, {"global_batch_size": 7, "micro_batch_size": 2}),
     ],
