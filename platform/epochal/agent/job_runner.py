@@ -199,8 +199,7 @@ class JobRunner:
             raise
 
     def _see_through(self, lease: Lease, outbox: Outbox) -> Job | None:
-        begun = time.monotonic()
-        logs = LogShipper(self._source, lease, self._folder)
+        begun, logs = time.monotonic(), LogShipper(self._source, lease, self._folder)
         if self._agent.hands_back:
             keep_secret(self._folder, lease)
             logs.start()
