@@ -29,7 +29,7 @@ ENDS = {
     "flushes": "print('last words'); output.flush(); print(Path(sys.argv[1]).read_text().count('last'))",
     "has lost its streams": "print('last words'); sys.stdout = sys.stderr = None; output.flush(); os._exit(0)",
     "has streams of its own": "print('last words'); sys.stdout = sys.stderr = object(); output.flush(); os._exit(0)",
-    "loses its relay": "old = output.pid; os.kill(old, 9); print('last words')\nwhile output.pid == old: time.sleep(0.01)",
+    "loses its relay": "pid = output.pid; os.kill(pid, 9); print('last words')\nwhile output.pid == pid: pass",
 }
 
 
