@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -29,6 +30,7 @@ CHANGES = (
 )  # fmt: skip
 STRIKE_AT_STEP = 300
 STARTING_TRIES = 5
+SESSION_MARK = "TESTS_THAT_STARTED_ME"
 OVERLAP_SECONDS = 2.0
 """How long two processes of one rank may both be there: the time that killing the old one takes."""
 
@@ -243,11 +245,13 @@ def overlaps() -> Iterator[list[str]]:
 
 
 def _ranks() -> dict[str, list[int]]:
+    """Of these tests alone: another suite may run beside them."""
     found = defaultdict(list)
     for process in psutil.process_iter():
         name = title(process)
-        if WORKER.search(name):
-            found[name.strip()].append(process.pid)
+        with suppress(psutil.Error):
+            if WORKER.search(name) and process.environ().get(SESSION_MARK) == os.environ[SESSION_MARK]:
+                found[name.strip()].append(process.pid)
     return found
 
 

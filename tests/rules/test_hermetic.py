@@ -17,6 +17,7 @@ import pytest
 from code_base import ROOT
 
 from epochal.settings import home
+from polling import gone, until
 
 FORGETS = """
 import subprocess, sys
@@ -44,10 +45,6 @@ def test_that_waits_for_its_process():
 """
 
 
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
 def run_tests(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
     (folder / "test_one.py").write_text(source)
@@ -62,8 +59,7 @@ def test_processes_left_running_fail_the_session_and_are_ended(tmp_path: Path) -
     assert result.returncode != 0
     assert re.search(rf"pid {forgotten}: .*# forgotten", result.stdout)
     assert f"pid {orphan}: sleep 300" in result.stdout
-    assert not is_running(forgotten)
-    assert not is_running(orphan)
+    until(lambda: gone(forgotten) and gone(orphan), "their end")
 
 
 def test_tidy_session_passes(tmp_path: Path) -> None:
