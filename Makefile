@@ -57,7 +57,7 @@ check: setup  ## lint, format, types, layers, generated files
 	$(PY) -m epochal.catalog.generate --check
 	$(PY) -m epochal.spec.reference --check
 
-test-unit: setup  ## the unit tests alone: under a minute
+test-unit: setup  ## the unit tests alone: a minute and a half on two cores
 	$(PYTEST) -n $(CORES) tests/unit -m "not slow and not root"
 
 # One process more than there are cores: these tests often wait for processes of their own.
