@@ -31,6 +31,7 @@ CHANGES = (
 STRIKE_AT_STEP = 300
 STARTING_TRIES = 5
 SESSION_MARK = "TESTS_THAT_STARTED_ME"
+"""As in ``tests/conftest.py``."""
 OVERLAP_SECONDS = 2.0
 """How long two processes of one rank may both be there: the time that killing the old one takes."""
 

@@ -104,7 +104,7 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
     secrets = {
         "the admin's token": served.admin_token, "the agent's token": served.agent_token, "a secret": watched.canary
     }  # fmt: skip
-    job_id = served.commanded(str(JOB), "--set", "resources.workers=1")
+    job_id = served.commanded(str(JOB))
     served.until_step(job_id, 1)
     secrets["Ray's token"] = served.home.ray_token.read_text().strip()
     leaks = commands_with(secrets)
@@ -118,8 +118,8 @@ def test_secrets_turn_up_nowhere(watched: Watched) -> None:
 
     digest = hashlib.sha256(watched.canary.encode()).hexdigest()
     logs = list(served.home.job(job_id).glob("logs/attempt-1/rank-*.log"))
-    assert [f"secret {digest}" in log.read_text() for log in logs] == [True], "the worker has the secret"
-    assert [log.read_text().count("***") for log in logs] == [4], "and prints it"
+    assert [f"secret {digest}" in log.read_text() for log in logs] == [True, True], "every worker has the secret"
+    assert [log.read_text().count("***") for log in logs] == [4, 4], "and prints it"
     assert "CANARY_SECRET" in json.dumps(dict(served.ledger.full_job(job_id).spec)), "its name is no secret"
 
     sessions = ray_folders(watched.agent)

@@ -17,6 +17,7 @@ import pytest
 from epochal.agent.kept_secrets import forget_secrets, keep_secret, secret_of, secret_path
 from epochal.agent.logs import LogShipper, attempt_logs
 from epochal.client.remote_ledger import RemoteLedger
+from epochal.files import write_atomically
 from epochal.ledger.values import Lease
 from epochal.server.routes import following
 from running_server import SPEC, RunningServer, settings_in
@@ -274,15 +275,14 @@ def test_an_agent_that_is_started_again_ships_what_its_attempt_has_printed(
     server: RunningServer, agent: httpx.Client, tmp_path: Path
 ) -> None:
     submit(server)
-    token = agent.headers["Authorization"].removeprefix("Bearer ")
-    with RemoteLedger(server.url, token) as source:
+    with RemoteLedger(server.url, agent.headers["Authorization"].removeprefix("Bearer ")) as source:
         lease = source.lease(ME, 60.0)
         assert lease is not None
         keep_secret(tmp_path, lease)
-        assert (kept := secret_path(tmp_path, 1)).stat().st_mode & 0o777 == 0o600
-        attempt_logs(tmp_path, 1).mkdir(parents=True)
-        (attempt_logs(tmp_path, 1) / "rank-0.log").write_text("last words\n")
-        forget_secrets(tmp_path, 1)  # not yet
+        assert secret_path(tmp_path, 1).stat().st_mode & 0o777 == 0o600
+        write_atomically(attempt_logs(tmp_path, 1) / "rank-0.log", "last words\n")
+        forget_secrets(tmp_path, 1)
+        assert secret_of(tmp_path, 1) == lease.secret, "its logs are not shipped"
         agent.put("/agents/a", json={"incarnation": "2", "nodes": NODES})
         assert server.ledger.job(lease.job_id).state == "QUEUED"
 
@@ -290,7 +290,7 @@ def test_an_agent_that_is_started_again_ships_what_its_attempt_has_printed(
         LogShipper(source, again, tmp_path).finish()
         assert server.admin.get(f"/jobs/{lease.job_id}/logs").json()["chunks"][0]["text"] == "last words\n"
         forget_secrets(tmp_path, 1)
-        assert not kept.exists()
+        assert not secret_path(tmp_path, 1).exists()
         assert lease.secret not in repr(lease)
 
 

@@ -7,7 +7,6 @@ over, and tells the ledger by this secret alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from epochal.agent.logs import unshipped
@@ -52,12 +51,6 @@ def forget_secrets(folder: Path, newest: int) -> None:
     if is_pending(folder) or has_news(folder):
         return
     waiting = set(unshipped(folder))
-    for attempt, kept in _kept(folder):
-        if attempt <= newest and attempt not in waiting:
-            kept.unlink(missing_ok=True)
-
-
-def _kept(folder: Path) -> Iterator[tuple[int, Path]]:
-    for kept in folder.glob(f"{_SECRET}*"):
-        if (number := kept.name.removeprefix(_SECRET)).isdigit():
-            yield int(number), kept
+    for attempt in range(1, newest + 1):
+        if attempt not in waiting:
+            secret_path(folder, attempt).unlink(missing_ok=True)

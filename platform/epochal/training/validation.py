@@ -84,7 +84,7 @@ class Validation:
             module.train()
         told = torch.tensor([broken != "", self._shared and not totals[2]], dtype=torch.float64)
         # Of few samples that go to every worker, loss and weight grow alike.
-        loss, weight, _, breaks, empty = self._strategy.sum(torch.cat([totals, told])).tolist()
+        loss, weight, breaks, empty = self._strategy.sum(torch.cat([totals[:2], told])).tolist()
         if breaks:
             self.failed["loss"] = broken or "another worker could not go through its samples"
             return {}
