@@ -25,7 +25,7 @@ from epochal.engine.place import GangRequest, Place, reserve
 from epochal.engine.watchdog import DEFAULT_LIMITS
 from epochal.errors import CapacityError
 from epochal.training.control import Progress, Saved
-from polling import gone, until
+from polling import gone, niceness_of_children, until
 
 TARGETS = "gang_targets"
 HERE = Path(__file__).parent
@@ -339,8 +339,8 @@ def test_one_agent_of_ray_runs_behind_everything_else_and_no_other(cluster: Conn
     raylets = [child for child in psutil.Process().children() if child.name() == "raylet"]
     ours = f"--gcs-address={cluster.address}"
     (raylet,) = [one for one in raylets if ours in (one.as_dict(["cmdline"])["cmdline"] or [])]
-    until(lambda: "ray::RuntimeEnvAgent" in [child.name() for child in raylet.children()], "the agent")
-    others = {child.name(): child.nice() for child in raylet.children() if child.name() not in _WAITING}
+    until(lambda: "ray::RuntimeEnvAgent" in niceness_of_children(raylet), "the agent")
+    others = {name: nice for name, nice in niceness_of_children(raylet).items() if name not in _WAITING}
     assert others == {"ray::RuntimeEnvAgent": 19, "cat": raylet.nice()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -39,3 +40,12 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def niceness_of_children(process: psutil.Process) -> dict[str, int]:
+    """By name; of those that do not end at this moment, as one that nobody needs may."""
+    found = {}
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            found[child.name()] = child.nice()
+    return found
