@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -38,6 +39,7 @@ MAX_WAIT = 30.0
 """The longest that the server keeps a question open, in seconds; it refuses to keep one longer."""
 
 _CONNECT_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -150,7 +152,10 @@ class Http:
 
     def close(self) -> None:
         self._is_closed = True
-        self._http.close()
+        # A Ctrl-C that comes just as httpcore has taken its lock leaves it taken: whoever closes would wait for ever.
+        closer = threading.Thread(target=self._http.close, daemon=True)
+        closer.start()
+        closer.join(_CLOSE_SECONDS)
 
     def documents(self, request: Request) -> Iterator[Any]:
         """The JSON of each line of an answer that goes on, as it comes; ``wait``: the longest pause between lines.

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from httpcore._synchronization import ThreadLock
 
 from epochal.client.http import Http, Patience, Request, foreign, stays_here
 from epochal.client.renewal_batcher import RenewalBatcher
@@ -254,3 +255,19 @@ def test_an_odd_answer_to_renewals_leaves_nobody_waiting(answer: Any) -> None:
         for asked in [threads.submit(renewals.renew, lease, 30.0, None) for lease in leases]:
             with pytest.raises(UnreachableError, match=r"oddly|not understood|not an Epochal server"):
                 asked.result(10)
+
+
+def test_a_client_closes_after_ctrl_c_in_the_middle_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(lock: ThreadLock) -> None:
+        lock._lock.acquire()
+        raise KeyboardInterrupt
+
+    http = Http("http://127.0.0.1:9")
+    with monkeypatch.context() as patched:
+        patched.setattr(ThreadLock, "__enter__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            http.get("/jobs")
+    closing = threading.Thread(target=http.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
