@@ -26,7 +26,7 @@ class Orders:
         self.requested = 0
         """The number of the newest request of the sweep's users."""
         self.workers: int | None = None
-        """How many the sweep may have now; None: as many as it has found room for."""
+        """How many the sweep may have now; None: as many as it has asked for, as there is nobody else to decide."""
 
     def heard(self, renewed: Renewed) -> None:
         self.requested = max(self.requested, renewed.requested)
@@ -109,7 +109,8 @@ class SlotPool:
     def surplus(self) -> int:
         """How many more there are than are allowed."""
         workers = self._orders.workers
-        return 0 if workers is None else len(self) - max(1, workers // self._each)
+        allowed = self._place.request.workers[1] if workers is None else workers
+        return len(self) - max(1, allowed // self._each)
 
     def _made(self, groups: Iterable[list[Seat]]) -> list[Slot]:
         made = []

@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from epochal.engine.capacity import GangRequest, Group, check_possible, does_not_fit_now, fit, not_placed
 from epochal.engine.connection import Connection
+from epochal.ledger.capacity import most_workers
 
 __all__ = ["GangRequest", "Place", "Seat", "reserve"]
 
@@ -28,6 +29,9 @@ _GROW_SECONDS = 5.0
 """The same for more room while a sweep trains, which goes on without."""
 
 _LOOK_SECONDS = 1
+
+_FREED_SECONDS = 1.0
+"""After which Ray counts as free what others have just given back: so long more of an elastic range is waited for."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def reserve(
     given_up: Callable[[], bool] = lambda: False,
     groups: Callable[[], Sequence[Group]] = tuple,
 ) -> Place:
-    """Reserve room for the workers, all of them or none; of an elastic range the most that fit now.
+    """Reserve room for the workers, all of them or none; of an elastic range the most that fit now, or in a moment.
 
     ``timeout`` is in seconds. Once the room is ``given_up`` nobody waits for it any longer. ``groups`` tells of which
     the cluster could have more nodes.
@@ -55,14 +59,21 @@ def reserve(
     Raises:
         CapacityError: the workers can never fit, or did not within the timeout.
     """
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
+    deadline = begun + timeout
     while True:
         nodes = connection.nodes()
         more = [group.among(nodes) for group in groups()]
         check_possible(nodes, request, more)
+        workers = fit(nodes, request)
+        # A gang stays as large as it begins; more of a sweep's workers may join later.
+        waits = not request.step and time.monotonic() < min(begun + _FREED_SECONDS, deadline)
+        fewer = workers < min(request.workers[1], most_workers(nodes, request.demand))
         # Asking only once there is room: a group that is refused is looked at again much later.
-        if (workers := fit(nodes, request)) and (
-            created := _created(connection, request, workers, _CREATE_SECONDS, given_up)
+        if (
+            workers
+            and not (fewer and waits)
+            and (created := _created(connection, request, workers, _CREATE_SECONDS, given_up))
         ):
             return Place(connection, request, created, request.step or workers)
         if time.monotonic() >= deadline or given_up():

@@ -76,10 +76,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     return Pool()
 
 
-@pytest.mark.parametrize(("granted", "leaving"), [(None, []), (6, []), (5, [1]), (4, [1]), (2, [1, 2]), (1, [1, 2])])
-def test_as_many_leave_as_are_not_granted_and_the_first_stays(
-    pool: Pool, granted: int | None, leaving: list[int]
-) -> None:
+@pytest.mark.parametrize(("granted", "leaving"), [(6, []), (5, [1]), (4, [1]), (2, [1, 2]), (1, [1, 2])])
+def test_as_many_leave_as_are_not_granted_and_the_first_stays(pool: Pool, granted: int, leaving: list[int]) -> None:
     pool.grant(granted)
     assert pool.leaving() == pool.leaving() == leaving
     assert len(pool.pool) == 3 - len(leaving)
@@ -106,6 +104,15 @@ def test_what_is_granted_is_looked_for_until_it_is_there(pool: Pool) -> None:
     pool.place.free = 1
     assert [slot.number for slot in pool.pool.joining()] == [3]
     assert pool.told == [8]
+
+
+def test_where_nobody_grants_workers_a_sweep_grows_into_the_room_there_is(pool: Pool) -> None:
+    """As `epochal run` does where a moment before its first look something else had the room."""
+    pool.grant(None)
+    assert pool.leaving() == []
+    assert [slot.number for slot in pool.pool.joining()] == [3, 4]
+    pool.place.free = 1
+    assert pool.pool.joining() == [], "it has asked for no more"
 
 
 def test_slots_that_hold_up_a_job_are_interrupted_but_never_the_first(

@@ -145,3 +145,18 @@ def test_room_on_a_node_that_is_made_anew_comes(busy: Cluster) -> None:
     never = reserve_three(replace(group, most=1, asked=1))
     assert never.permanent
     assert "can never fit: the cluster has 1 node, the biggest with 2 CPU; group cpu could have 1" in never.message
+
+
+@pytest.mark.parametrize(("freed_after", "workers"), [(0.5, 2), (1.5, 1)])
+def test_an_elastic_gang_waits_a_moment_for_what_ray_has_not_counted_as_free_yet(
+    busy: Cluster, monkeypatch: pytest.MonkeyPatch, freed_after: float, workers: int
+) -> None:
+    busy.made_after, busy.free = 0, {"CPU": 1.0}
+
+    def sleep(seconds: float) -> None:
+        busy.now += seconds
+        busy.free = TWO if busy.now > freed_after else busy.free
+
+    monkeypatch.setattr(places.time, "sleep", sleep)
+    request = GangRequest("job", (1, 2))
+    assert reserve(cast(Connection, busy), request, 2.0).world_size == workers
