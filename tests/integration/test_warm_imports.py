@@ -34,6 +34,31 @@ def test_a_training_has_next_to_nothing_left_to_import(tmp_path: Path) -> None:
     assert late <= 5, run.stdout
 
 
+COLD = """
+import pathlib, sys
+from epochal.spec.job import JobSpec
+from epochal.tracking.recorder import MemoryRecorder
+from epochal.training.control import NullControl
+from epochal.training.fit import fit
+from epochal.training.setup import prepare
+from epochal.training.worker import Worker
+data, model = {"name": "wine"}, {"name": "mlp", "params": {"hidden": [8]}}
+spec = JobSpec.model_validate({"version": 1, "name": "cold", "data": data, "model": model, "train": {"epochs": 1}})
+folder, recorder = pathlib.Path(sys.argv[1]), MemoryRecorder()
+fit(prepare(spec, folder), Worker(), folder, recorder, NullControl())
+print("val/accuracy" in recorder.history, "torchmetrics" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+def test_the_first_validation_of_a_cold_process_imports_no_plots(tmp_path: Path) -> None:
+    """torchmetrics brings matplotlib along, which takes a second, and draws nothing here."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COLD, str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.stdout == "True True False\n", run.stderr
+
+
 NO_CUDA = """
 import os, torch
 torch._C._cuda_getDeviceCount = lambda: os._exit(7)

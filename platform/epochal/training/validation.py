@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from epochal.catalog.data import Batch
+from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import FeedsMetrics
 from epochal.errors import TrainingError, some
 from epochal.redaction import named
@@ -99,7 +100,8 @@ class Validation:
 
     def _metrics(self) -> MetricCollection:
         """Fresh ones, each by itself: groups that share a state would fail together."""
-        from torchmetrics import MetricCollection
+        with lean_torchmetrics():
+            from torchmetrics import MetricCollection
 
         made = self._task.metrics().to(self._strategy.worker.device)
         kept: dict[str, Metric | MetricCollection] = {
