@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from contender import WORKERS
 from steps import wait_for
+
+IDLE_SECONDS = 6.0
+"""For which they are left alone first: warm workers import the rest of what a training needs once they are idle."""
 
 
 def main(spec: Path) -> None:
@@ -20,6 +24,7 @@ def main(spec: Path) -> None:
     from epochal.engine.connection import connect
     from epochal.ledger.states import JobState
     from epochal.spec.load import load_spec
+    from epochal.tracking.connection import connect as connect_tracking
 
     home = settings.home()
     home.root.mkdir(parents=True, exist_ok=True)
@@ -27,6 +32,8 @@ def main(spec: Path) -> None:
     with LedgerSource.open(home.ledger_url) as ledger, connect(token_path=home.ray_token) as cluster:
         cluster.keep_warm(WORKERS)
         wait_for("warm workers", lambda: sum(cluster.warm.idle().values()) >= WORKERS or None, lambda: True)
+        connect_tracking(settings.tracking_uri())  # as an agent does before its first job
+        time.sleep(IDLE_SECONDS)
         agent = Agent("benchmark", ledger, cluster, home, settings.tracking_uri())
         job = submit(ledger, home, load_spec(spec, (), [check]), ())
         lease = ledger.lease(agent.name, LEASE_SECONDS, job.id)
