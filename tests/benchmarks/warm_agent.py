@@ -18,11 +18,11 @@ def main(spec: Path) -> None:
     from epochal.agent.in_process import LedgerSource
     from epochal.agent.job_runner import Agent, JobRunner
     from epochal.agent.observer import SilentObserver
-    from epochal.agent.outbox import LEASE_SECONDS
     from epochal.agent.submission import submit
     from epochal.catalog.index import check
     from epochal.engine.connection import connect
     from epochal.ledger.states import JobState
+    from epochal.ledger.values import LEASE_SECONDS
     from epochal.spec.load import load_spec
     from epochal.tracking.connection import connect as connect_tracking
 
