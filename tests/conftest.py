@@ -23,6 +23,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 settings.register_profile("hermetic", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.register_profile("thorough", settings.get_profile("hermetic"), max_examples=200)
 settings.load_profile("hermetic")
+# What it finds out about Unicode and the constants of our code, in seconds, is kept for the next run; no examples are.
+set_hypothesis_home_dir(Path(__file__).parents[1] / ".hypothesis")
 
 FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
 FOREIGN_NAMES = (
@@ -94,9 +96,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fixtures of any scope start from this: nothing of the person who runs the tests."""
     user = tmp_path_factory.mktemp("user")
-    # What it finds out about Unicode, which takes seconds, is shared by the workers of a run.
-    run = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else user
-    set_hypothesis_home_dir(str(run / "hypothesis"))
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES]:
             patch.delenv(name)
@@ -169,7 +168,10 @@ def _fixed_seeds() -> None:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        # `torch.manual_seed` keeps a traceback for each kind of accelerator as well: longer than most tests take.
+        torch.default_generator.manual_seed(0)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
         torch.set_num_threads(1)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from ledger_steps import leased, running, submit
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from epochal.errors import UsageError
 from epochal.ledger.ledger import Ledger
@@ -51,3 +52,12 @@ def test_a_job_that_goes_on_while_old_ones_are_deleted_is_kept(ledger: Ledger) -
             said = list(threads.submit(list, ledger.prune(None, 0)).result(timeout=30))
         assert len(said) == 1
     assert [job.id for job in ledger.jobs()] == [over[0].id]
+
+
+def test_sqlite_is_set_up_to_keep_what_it_accepted(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger, ledger._database.read() as connection:
+        pragmas = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15_000}

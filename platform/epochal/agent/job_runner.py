@@ -10,16 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, auto
 from functools import partial
-from typing import TypeVar
 
 from epochal.agent import job_folder
 from epochal.agent.booking import Bookings
+from epochal.agent.job_place import JobPlace
 from epochal.agent.kept_secrets import keep_secret
 from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
-from epochal.agent.port import JobSource
-from epochal.agent.program import PackageProgram, TrainProgram, demand_of, package, request_of
+from epochal.agent.port import JobSource, patiently
+from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
 from epochal.agent.retry_policy import QUICK_SECONDS, Action, Ending, Terms, decide, decision_on, pause_before_next
@@ -28,11 +28,10 @@ from epochal.agent.sweep_conductor import Sweep
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_program import SweepProgram
 from epochal.agent.sweep_slots import Orders
-from epochal.backoff import pause_after
 from epochal.engine.connection import Connection
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
-from epochal.engine.place import Place, reserve
+from epochal.engine.place import Place
 from epochal.engine.watchdog import limits_for
 from epochal.errors import CapacityError, EpochalError, UnreachableError
 from epochal.files import write_atomically
@@ -58,8 +57,6 @@ _FULL_SECONDS = 20.0
 """How long the end of a job in the foreground waits for its ledger, whose disk is full: nobody else looks after it."""
 
 _LAST_WORD_SECONDS = 5.0
-
-T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -111,9 +108,9 @@ class JobRunner:
         self._observer = observer
         self._lease = lease
         self._folder = agent.home.job(lease.job_id)
-        self._place: Place | None = None
+        self._place = JobPlace(agent.cluster, agent.bookings, agent.groups, lease)
         self._stop = Stop()
-        self._orders = Orders(self._placed_anew)
+        self._orders = Orders(self._place.book)
         self._outbox: Outbox | None = None
         self._spec: JobSpec | None = None
         self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
@@ -131,7 +128,7 @@ class JobRunner:
     @property
     def has_place(self) -> bool:
         """Whether it holds room on the cluster."""
-        return self._place is not None
+        return self._place.held is not None
 
     @property
     def is_over(self) -> bool:
@@ -146,11 +143,11 @@ class JobRunner:
             while lease is not None:
                 self._lease = lease
                 self._log.does("setup")
-                self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
+                self._place.expect(lease)
                 job = self._attempt(lease)
                 lease = self._next()
         finally:
-            self._release()
+            self._place.release()
         return job
 
     def interrupt(self, grace: float | None) -> None:
@@ -192,22 +189,23 @@ class JobRunner:
             return self._see_through(lease, outbox)
         except BaseException as error:
             # Nobody else ends the attempt: the outbox renews its lease until it is told of the end.
-            self._release()
+            self._place.release()
             why = f"the agent failed: {named(error)}"
             self._end(outbox, lease, Ending(Reason.INTERRUPTED, why, lost=True).redacted())
             outbox.wait(_LAST_WORD_SECONDS)
             raise
 
     def _see_through(self, lease: Lease, outbox: Outbox) -> Job | None:
-        begun, logs = time.monotonic(), LogShipper(self._source, lease, self._folder)
+        begun = time.monotonic()
+        logs = LogShipper(self._source, lease, self._folder)
         if self._agent.hands_back:
             keep_secret(self._folder, lease)
             logs.start()
         try:
             self.ending = self._outcome(lease, outbox).redacted(self._spec.secrets if self._spec else ())
             self._log.does("export")
-            if self.ending.result.get("weights") and self._place is not None and self.reporter is not None:
-                self._package(lease, self._place, self.reporter)
+            if self.ending.result.get("weights") and self._place.held is not None and self.reporter is not None:
+                self._package(lease, self._place.held, self.reporter)
         finally:
             logs.close()
         if self._agent.hands_back:  # before the end, at which those who follow the logs stop
@@ -215,19 +213,17 @@ class JobRunner:
         self._pace(lease, outbox, time.monotonic() - begun)
         self._end(outbox, lease, self.ending)
         if not self.ending.failed:  # else the next attempt has the same room
-            self._release()
+            self._place.release()
         return outbox.wait()
 
     def _package(self, lease: Lease, place: Place, reporter: Reporter) -> None:
         """Whatever comes of it, the job has succeeded. The workers' room is given back first."""
-        self._place = None
         if not self._agent.hands_back:
             self._agent.cluster.keep_warm(0)  # nothing follows the only job: new workers would slow the packaging down
         reporter.packaging()
-        vacated = partial(self._agent.bookings.place, lease.job_id, lease.epoch, {})
         program = PackageProgram(self.ending.result.get("spec", lease.job.spec), self._folder, lease.epoch)
         with as_far_as_the_disk_allows(self._folder):
-            reporter.packaged(package(place, program, reporter, self._stop, vacated))
+            reporter.packaged(package(place, program, reporter, self._stop, self._place.vacate))
 
     def _pace(self, lease: Lease, outbox: Outbox, lasted: float) -> None:
         """Wait where attempts fail at once, one after the other: before anyone hears that this one has ended."""
@@ -243,7 +239,7 @@ class JobRunner:
     def _is_tried_again(self, lease: Lease) -> bool:
         with suppress(UnreachableError):  # it is to stop
             ask = partial(decision_on, self._source, lease, self.ending, self._terms())
-            return self._patiently(ask).action is Action.RETRY
+            return patiently(ask, self._is_ending).action is Action.RETRY
         return False
 
     def _outcome(self, lease: Lease, outbox: Outbox) -> Ending:
@@ -252,19 +248,19 @@ class JobRunner:
             with _time_limit(self._spec, lease.job, partial(self._enter, Phase.TIMED_OUT, GRACE_SECONDS)):
                 return self._explained(self._train(lease, self._spec, outbox))
         except CapacityError as error:
-            if self._is_ending:
+            if self._is_ending():
                 return self._explained(Ending(None))
             return Ending(Reason.PENDING_TIMEOUT, f"{error}; {error.hint}" if error.hint else str(error))
         except Exception as error:
             if not self._agent.hands_back and not isinstance(error, OSError):
                 raise  # the command tells of it, of a bug with its traceback
-            gone = self._is_ending and isinstance(error, UnreachableError)
+            gone = self._is_ending() and isinstance(error, UnreachableError)
             return self._explained(Ending(None) if gone else self._broken(error))
 
     def _broken(self, error: Exception) -> Ending:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
         text, traced = named(error), documents.text(trace())
-        self._release()
+        self._place.release()
         if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
             return Ending(Reason.USER_ERROR, f"{text}; {error.hint}" if error.hint else text, traced)
         if isinstance(error, OSError):  # no disk space, for instance
@@ -277,7 +273,7 @@ class JobRunner:
         job_folder.ensure(self._folder, job, spec)
         program = self._program(lease, spec)
         place = self._placed(lease, spec)
-        if self._is_ending:
+        if self._is_ending():
             return Ending(None)
         tracking = self._tracked(spec)
         tracking.update(tags={"epochal.attempts": str(lease.epoch)})
@@ -286,31 +282,21 @@ class JobRunner:
 
     def _program(self, lease: Lease, spec: JobSpec) -> TrainProgram | SweepProgram:
         job, limit = lease.job, spec.limits.no_progress
-        stored = self._patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job))
+        stored = patiently(partial(job_folder.payload_spec, self._source, self._agent.home, job), self._is_ending)
         payload = TrainPayload(stored, job_folder.origin_of(job).folder)
         limits = limits_for(limit.seconds if limit else None)
         if spec.sweep is None:
             return TrainProgram(payload, self._folder, lease.epoch, limits)
-        journal = SweepJournal(self._source, lease, self._folder, lambda: self._is_ending)
+        journal = SweepJournal(self._source, lease, self._folder, self._is_ending)
         return SweepProgram(Sweep(spec, payload, self._folder, journal, self._orders), lease.epoch, limits)
 
     def _placed(self, lease: Lease, spec: JobSpec) -> Place:
-        """Room for the job: that of the attempt before, where all of it is there still."""
-        if self._place is not None and not self._place.is_whole:
-            self._release()
-            self._agent.bookings.expect(lease.job_id, lease.epoch, demand_of(lease.job))
-        if self._place is None:
-            limit = spec.limits.max_pending
-            seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
-            code = partial(job_folder.package_of, self._source, self._agent.home, lease.job)
-            wanted = request_of(lease.job, spec, self._patiently(code))
-            self._place = reserve(self._agent.cluster, wanted, seconds, lambda: self._is_ending, self._agent.groups)
-            self._placed_anew()
-        return self._place
-
-    def _placed_anew(self) -> None:
-        if self._place is not None:
-            self._agent.bookings.place(self._lease.job_id, self._lease.epoch, self._place.workers_by_node)
+        limit = spec.limits.max_pending
+        seconds = NO_ROOM_SECONDS if self._agent.hands_back else limit.seconds if limit else _ROOM_SECONDS
+        code = partial(job_folder.package_of, self._source, self._agent.home, lease.job)
+        return self._place.reserve(
+            lambda: request_of(lease.job, spec, patiently(code, self._is_ending)), seconds, self._is_ending
+        )
 
     def _tracked(self, spec: JobSpec) -> RunTracking:
         if self.tracking is None:
@@ -334,7 +320,6 @@ class JobRunner:
             return Ending(Reason.INTERRUPTED, self._why_leaving, result=ending.result)
         return ending
 
-    @property
     def _is_ending(self) -> bool:
         return self._phase is not Phase.RUNNING
 
@@ -355,18 +340,6 @@ class JobRunner:
             self._observer.notice(f"attempt {lease.epoch - 1} failed ({reason}): {message}; trying again")
         return lease
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """What ``call`` gives, made again while the source does not answer, unless the job is to stop."""
-        failures = 0
-        while True:
-            try:
-                return call()
-            except UnreachableError:
-                if self._is_ending:
-                    raise
-            failures += 1
-            time.sleep(pause_after(failures))
-
     def _enter(self, phase: Phase, grace: float | None = None) -> None:
         """Have the training save its state and end."""
         self._phase = max(self._phase, phase)
@@ -376,12 +349,6 @@ class JobRunner:
         self._phase = Phase.LOST
         self._observer.notice(f"{error}: its workers are ended")
         self._stop.kill()
-
-    def _release(self) -> None:
-        place, self._place = self._place, None
-        if place is not None:
-            place.close()
-        self._agent.bookings.release(self._lease.job_id, self._lease.epoch)
 
 
 @contextmanager

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from epochal.backoff import pause_after
+from epochal.errors import UnreachableError
 from epochal.ledger.capacity import Group, Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
+
+T = TypeVar("T")
 
 
 class JobSource(Protocol):
@@ -110,3 +115,20 @@ class JobSource(Protocol):
 
     def append_log(self, lease: Held, rank: int, offset: int, data: bytes) -> int:
         """Add what begins at byte ``offset`` of a rank's log; the offset to go on from: less where bytes miss."""
+
+
+def patiently(call: Callable[[], T], given_up: Callable[[], bool]) -> T:
+    """What ``call`` asks of a source, which is made again while that does not answer.
+
+    Raises:
+        UnreachableError: it did not answer, and is ``given_up``.
+    """
+    failures = 0
+    while True:
+        try:
+            return call()
+        except UnreachableError:
+            if given_up():
+                raise
+        failures += 1
+        time.sleep(pause_after(failures))

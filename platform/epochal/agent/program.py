@@ -152,15 +152,14 @@ class PackageProgram:
         return Ending(None, "its worker never started")
 
 
-def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacated: Callable[[], None]) -> Ending:
-    """Package what the workers in that ``place`` have trained, after they have gone and it is ``vacated``. It never
-    raises: where Ray fails now, the training has succeeded all the same.
+def package(place: Place, program: PackageProgram, tell: Tell, stop: Stop, vacate: Callable[[], None]) -> Ending:
+    """Package what the workers in that ``place`` have trained, once ``vacate`` has given it back. It never raises:
+    where Ray fails now, the training has succeeded all the same.
 
     It takes no CPU and no GPU of the cluster's, where other jobs begin meanwhile, and so waits for none.
     """
     try:
-        place.close()
-        vacated()
+        vacate()
         # A byte of memory, as Ray refuses a bundle of nothing.
         request = replace(place.request, workers=(1, 1), cpus=0, gpus=0, memory=1)
         with reserve(place.connection, request, _ROOM_SECONDS) as room:

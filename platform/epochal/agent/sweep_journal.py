@@ -18,9 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from epochal.agent.port import JobSource
-from epochal.backoff import pause_after
-from epochal.errors import ConflictError, EpochalError, UnreachableError
+from epochal.agent.port import JobSource, patiently
+from epochal.errors import ConflictError, EpochalError
 from epochal.files import LineWriter, new_lines, write_atomically
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
@@ -154,15 +153,7 @@ class SweepJournal:
             self._newest = newest
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        failures = 0
-        while True:
-            try:
-                return call()
-            except UnreachableError:
-                if self._given_up() or time.monotonic() - self._closed_at > _LAST_SECONDS:
-                    raise
-            failures += 1
-            time.sleep(pause_after(failures))
+        return patiently(call, lambda: self._given_up() or time.monotonic() - self._closed_at > _LAST_SECONDS)
 
 
 class _Ahead:

@@ -160,8 +160,8 @@ class Trained(JobRunner):
         self._spec = spec
         self._source.running(lease, 1)
         self.reporter = Reporter(self._source, lease, outbox, self._tracked(spec), self._observer, ProgressLog())
-        self._place = Place(self._agent.cluster, GangRequest(lease.job_id, (1, 1)), [NO_GROUP], 1)
-        self._place.before_closing(NO_GROUP, fail)
+        place = self._place.held = Place(self._agent.cluster, GangRequest(lease.job_id, (1, 1)), [NO_GROUP], 1)
+        place.before_closing(NO_GROUP, fail)
         return Ending(Reason.COMPLETED, result={"weights": "model/weights.safetensors"})
 
 

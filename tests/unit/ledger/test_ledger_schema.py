@@ -211,15 +211,3 @@ def test_file_is_its_owner_s_alone(url: str, tmp_path: Path) -> None:
         ledger.submit({}, name="digits")
         for path in (tmp_path / "home").iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-
-
-def test_sqlite_is_set_up_to_keep_what_it_accepted(url: str) -> None:
-    Ledger.open(url).close()
-    database = Database(url)
-    with database.read() as connection:
-        pragmas = {
-            name: connection.execute(text(f"PRAGMA {name}")).scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        }
-    database.close()
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15_000}
