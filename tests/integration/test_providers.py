@@ -106,6 +106,23 @@ def test_what_follows_a_sentence_says_nothing() -> None:
         torch.testing.assert_close(model(tokens), before)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_no_token_sees_the_next_one_which_it_is_to_predict(kind: str) -> None:
+    small = {"n_embd": 32, "n_layer": 2, "n_head": 2} if kind == "gpt2" else SMALL
+    model, tokens = _build(f"transformers/{kind}", small, TOKENS).eval(), TOKENS.example(1)["input"]
+    other = tokens.clone()
+    other[:, 6:] = (tokens[:, 6:] + 1) % 50
+    torch.testing.assert_close(model(tokens)[:, :6], model(other)[:, :6])
+
+
+def test_where_nothing_is_padding_a_decoder_reads_the_last_token_whichever_it_is() -> None:
+    model = _build("transformers/gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2}, SENTENCES).eval()
+    tokens = SENTENCES.example(1)["input"]
+    tokens[:, -1] = 49  # the last of the vocabulary
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens), model(tokens[:, :-1]))
+
+
 def test_a_local_folder_gives_its_weights_and_another_head(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs pip install 'epochal[transformers]'")
     config = transformers.AutoConfig.for_model("bert", vocab_size=50, num_labels=2, **SMALL)
