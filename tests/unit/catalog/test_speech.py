@@ -136,7 +136,7 @@ def test_errors_are_over_what_is_said() -> None:
 def test_padding_is_not_heard() -> None:
     torch.manual_seed(0)
     short, long = speech_info(12, 4, 3, 5), speech_info(20, 4, 3, 5)
-    model = build_ctc(CtcParams(kernel=1), short).eval()
+    model = build_ctc(CtcParams(), short).eval()
     sound = torch.randn(9, 4)
     made = [model(speech_sample(sound, [2], info)["input"][None], torch.tensor([9]))[:, :5] for info in (short, long)]
     torch.testing.assert_close(*made)

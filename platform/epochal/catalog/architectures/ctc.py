@@ -62,9 +62,12 @@ class Ctc(nn.Module):
 
     def forward(self, x: Tensor, length: Tensor) -> Tensor:
         """x: (batch, frames, mels), of which ``length`` (batch,) count; returns (batch, frames / 2, outputs)."""
-        x = self.convolutions(x.transpose(1, 2)).transpose(1, 2)
-        places = torch.arange(x.shape[1], device=x.device)
+        first, nonlinearity, second, _ = self.convolutions
+        x = nonlinearity(first(x.transpose(1, 2)))
+        places = torch.arange(x.shape[2], device=x.device)
         ends = ((length + STRIDE - 1) // STRIDE)[:, None]
+        # What the first makes of padding is not zero, and the second would hear it before the end of the sound.
+        x = nonlinearity(second(x * (places < ends)[:, None])).transpose(1, 2)
         turned = torch.where(places < ends, ends - 1 - places, places)[..., None]
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(layer(x, turned)))
