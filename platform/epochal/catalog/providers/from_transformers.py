@@ -66,7 +66,7 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
         raise EpochalError(f"transformers/{name} is an encoder with a decoder, which is called otherwise")
     auto = getattr(transformers, kind)
     if path is None:
-        model: nn.Module = auto.from_config(config)
+        model: Any = auto.from_config(config)
     else:
         model = auto.from_pretrained(folder, config=config, local_files_only=True, ignore_mismatched_sizes=True)
     if kind.endswith("SequenceClassification") and getattr(model.config, "pad_token_id", None) is None:
