@@ -100,6 +100,23 @@ def test_an_architecture_that_cannot_take_the_data_says_so(name: str, info: Data
     assert "takes" in caught.value.problems[0].message
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "recurrent", "transformer", "bert", "vit", "autoencoder", "forecaster"])
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (DataInfo(Field((0,)), VECTORS.target), r"the data's input is of no values: its shape is \(0,\)"),
+        (DataInfo(Field((3, 0, 4)), VECTORS.target), "the data's input is of no values"),
+        (DataInfo(Field((0,), torch.int64, 5), VECTORS.target), "the data's input is of no values"),
+        (DataInfo(Field((5,)), Field((), torch.int64, 0)), "the data's target is of no classes"),
+        (DataInfo(Field((5,)), Field((0,))), "the data's target is of no values"),
+        (DataInfo(Field(()), VECTORS.target), "one number without a dimension"),
+    ],
+)
+def test_data_of_nothing_is_told_before_a_layer_does(name: str, info: DataInfo, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        _model(name, info)
+
+
 @pytest.mark.parametrize(
     ("name", "params"),
     [
