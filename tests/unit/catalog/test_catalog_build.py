@@ -312,3 +312,24 @@ def test_a_library_that_is_not_installed_is_told_with_the_line_to_type(monkeypat
         _model("timm/resnet50", IMAGES)
     assert caught.value.problems[0].message == "timm/resnet50 needs no_such_module, which is not installed here"
     assert caught.value.problems[0].hint == "pip install 'epochal[timm]'"
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("bert", {}),
+        ("transformer", {}),
+        ("recurrent", {}),
+        ("recurrent", {"cell": "gru", "bidirectional": True, "layers": 2}),
+    ],
+)
+def test_what_follows_a_sequence_says_nothing(name: str, params: dict[str, Any]) -> None:
+    model = _model(name, TOKENS, padding=0, **params).eval()
+    shorter = DataInfo(Field((4,), torch.int64, classes=30), TOKENS.target)
+    alone = _model(name, shorter, padding=0, **params).eval()
+    alone.load_state_dict({key: one[:4] if key == "positions" else one for key, one in model.state_dict().items()})
+    tokens = torch.tensor([[3, 0, 5, 7, 0, 0, 0], [2, 9, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), alone(tokens[:, :4]))
+    with pytest.raises(SpecError, match="padding is the token 30, and there are 30 kinds"):
+        _model(name, TOKENS, padding=30)
