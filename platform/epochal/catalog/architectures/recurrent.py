@@ -57,6 +57,7 @@ class Recurrent(nn.Module):
             steps = pack_padded_sequence(steps, ends.cpu(), batch_first=True, enforce_sorted=False)
         _, state = self.cell(steps)
         hidden: Tensor = state[0] if isinstance(state, tuple) else state  # (layers * directions, batch, hidden)
+        # Of the last layer: its state forwards, and after it that backwards, which has read the sequence to its begin.
         directions = 2 if self.cell.bidirectional else 1
         logits: Tensor = self.head(hidden[-directions:].transpose(0, 1).flatten(1))
         return logits

@@ -83,6 +83,7 @@ class Transformer(nn.Module):
         self.input = Projected(info.input, params.width)
         self.positions = learned_positions(self.input.length, params.width)
         self.layers = nn.Sequential(*(Layer(params) for _ in range(params.layers)))
+        # What is normalised before each part is not after the last one (Xiong et al. 2020, section 3.2).
         self.norm = nn.LayerNorm(params.width)
         self.head = nn.Linear(params.width, info.target.width)
 
