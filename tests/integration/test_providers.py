@@ -192,6 +192,15 @@ def convolutional():
     ])
 
 
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(10)
+
+    def call(self, x):
+        return self.layer(x)
+
+
 def nothing():
     return 3
 """
@@ -249,6 +258,7 @@ def test_the_classic_keras_model_trains_as_written(own_keras: Path) -> None:
 def test_a_keras_model_of_images_takes_them_channels_last_and_knows_when_it_trains(own_keras: Path) -> None:
     model = _build("keras/own_keras:convolutional", {}, IMAGES)
     batch = IMAGES.example(4)["input"]
+    assert model.model.layers[0].kernel.shape == (3, 3, 3, 4)
     assert not torch.equal(model(batch), model(batch))
     assert torch.equal(model.eval()(batch), model(batch))
 
@@ -256,6 +266,8 @@ def test_a_keras_model_of_images_takes_them_channels_last_and_knows_when_it_trai
 def test_what_a_keras_function_makes_is_looked_at(own_keras: Path) -> None:
     with pytest.raises(SpecError, match=r"made a int, and has to make a keras.Model"):
         _build("keras/own_keras:nothing", {}, IMAGES)
+    with pytest.raises(SpecError, match=r"made a Own, which does not say what inputs it takes"):
+        _build("keras/own_keras:Own", {}, IMAGES)
     with pytest.raises(SpecError, match=r"takes inputs \(8, 8\), and the data's are \(3, 32, 32\)"):
         _build("keras/own_keras:classic", {}, IMAGES)
 
