@@ -90,6 +90,12 @@ def test_what_cannot_be_made_is_told(name: str, info: DataInfo, said: str) -> No
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "info"), [("transformers/vit", IMAGES), ("transformers/bert", SENTENCES)])
+def test_padding_is_a_token(name: str, info: DataInfo) -> None:
+    with pytest.raises(SpecError, match="padding: 50 is no token id of the input"):
+        _build(name, {"padding": 50}, info)
+
+
 def test_parameters_that_a_model_does_not_take_are_a_problem_of_the_spec() -> None:
     with pytest.raises(SpecError, match="pyg/GCN cannot be made: TypeError"):
         _build("pyg/GCN", {"hidden_chanels": 8}, GRAPHS)
@@ -167,6 +173,20 @@ def test_graph_layers_of_the_catalog_are_those_of_pytorch_geometric(layer: str, 
         torch.testing.assert_close(
             NODES.call(ours, batch)[there], NODES.call(other, batch)[there], atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "graph_norm", "layer_norm"])
+def test_a_norm_is_of_a_graphs_own_nodes(norm: str) -> None:
+    model = _build("pyg/GCN", {"hidden_channels": 8, "norm": norm, "dropout": 0.0}, GRAPHS)
+    batch = GRAPHS.example(3)
+    batch["nodes"][:, :4], batch["nodes"][:, 4:] = 1, 0
+    whole = GRAPHS.call(model, batch)
+    fewer = {**batch, "input": batch["input"][:, :4], "nodes": batch["nodes"][:, :4]}
+    fewer["adjacency"] = batch["adjacency"][:, :4, :4]
+    torch.testing.assert_close(GRAPHS.call(model, fewer), whole)
+    model.eval()
+    together = GRAPHS.call(model, batch)[:1]
+    torch.testing.assert_close(GRAPHS.call(model, {name: one[:1] for name, one in batch.items()}), together)
 
 
 CLASSIC = """

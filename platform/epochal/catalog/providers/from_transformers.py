@@ -49,6 +49,8 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     path, padding = params.pop("path", None), params.pop("padding", None)
     kind, takes, fixed = _made_for(name, info)
     if padding is not None:
+        if takes != "input_ids" or not 0 <= padding < fixed["vocab_size"]:
+            raise EpochalError(f"padding: {padding} is no token id of the input", "remove it, or correct it")
         fixed |= {"pad_token_id": padding}
     if path is None:
         config = transformers.AutoConfig.for_model(name, **{**fixed, **params})
