@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
+from epochal.catalog.architectures import ARCHITECTURES
 from epochal.engine import served_program
-from epochal.engine.served_program import export_program
+from epochal.engine.served_program import ServedProgram, export_program
 from epochal.tracking.model import save_program
 
 ALONE = """
@@ -50,3 +52,19 @@ def test_it_predicts_by_names_and_needs_no_epochal(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(torch.ones(5, 2), torch.arange(5)).numpy()
     np.testing.assert_allclose(json.loads(alone.stdout), expected, atol=1e-5)
+
+
+SEVERAL = [name for name, _ in ARCHITECTURES.built_in() if len(ARCHITECTURES.get(name).example.inputs) > 1]
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one == "ctc" else pytest.mark.slow) for one in SEVERAL])
+def test_those_of_the_catalog_are_traced_for_any_batch(name: str, tmp_path: Path) -> None:
+    entry = ARCHITECTURES.get(name)
+    info, model = entry.example, entry.build(entry.params(), entry.example).eval()
+    two, five = ({name: info.example(count)[name] for name in info.inputs} for count in (2, 5))
+    export_program(model, two, file := tmp_path / "program.pt2")
+    served = ServedProgram(torch.export.load(file), info.inputs)
+    with torch.no_grad():
+        expected = info.call(model, five).numpy()
+    found = served.predict({name: tensor.numpy() for name, tensor in five.items()})
+    np.testing.assert_allclose(found, expected, atol=1e-5)

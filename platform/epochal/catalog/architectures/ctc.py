@@ -40,8 +40,10 @@ class Bidirectional(nn.Module):
     def forward(self, x: Tensor, turned: Tensor) -> Tensor:
         """x: (batch, time, width); ``turned``: (batch, time, 1), where each place is read backwards. Returns
         (batch, time, 2 * hidden)."""
-        backwards, _ = self.backwards(x.take_along_dim(turned, 1))
-        return torch.cat([self.forwards(x)[0], backwards.take_along_dim(turned, 1)], dim=-1)
+        # Not `take_along_dim`: `torch.export` takes that for one size of batch alone.
+        backwards, _ = self.backwards(x.gather(1, turned.expand_as(x)))
+        backwards = backwards.gather(1, turned.expand_as(backwards))
+        return torch.cat([self.forwards(x)[0], backwards], dim=-1)
 
 
 class Ctc(nn.Module):
