@@ -139,6 +139,9 @@ def test_a_local_folder_gives_its_weights_and_another_head(tmp_path: Path) -> No
         if not name.startswith("classifier"):
             assert torch.equal(ours.state_dict()[f"model.{name}"], weight)
     assert ours(SENTENCES.example(2)["input"]).shape == (2, 5)
+    more = DataInfo(Field((12,), torch.int64, 60), SENTENCES.target)
+    with pytest.raises(SpecError, match="holds a model of 50 tokens, and the data has 60"):
+        _build("transformers/bert", {"path": str(tmp_path)}, more)
     with pytest.raises(SpecError, match=r"is no folder with a config.json"):
         _build("transformers/bert", {"path": "relative"}, SENTENCES)
 

@@ -64,6 +64,9 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **{**kept, **params})
         if config.model_type != name:
             raise EpochalError(f"path: {path} holds a model of the type {config.model_type}, not {name}")
+        if takes == "input_ids" and config.vocab_size < fixed["vocab_size"]:
+            told = f"path: {path} holds a model of {config.vocab_size} tokens, and the data has {fixed['vocab_size']}"
+            raise EpochalError(told, "make the data's token ids with the tokenizer of that model")
     if getattr(config, "is_encoder_decoder", False):
         raise EpochalError(f"transformers/{name} is an encoder with a decoder, which is called otherwise")
     auto = getattr(transformers, kind)
