@@ -77,6 +77,10 @@ def _refuse_nothing(info: DataInfo) -> None:
         if 0 in one.shape or one.classes == 0:
             told = f"of no {'classes' if one.classes == 0 else 'values'}"
             raise EpochalError(f"the data's {name} is {told}: its shape is {one.shape}", "mend DataInfo of the dataset")
+    for name in info.inputs:
+        if info.fields[name].dtype == torch.float64:
+            told = f"the data's {name} is of torch.float64, and a model of the catalog takes torch.float32"
+            raise EpochalError(told, f"convert it: {name}.float(), and Field(..., torch.float32)")
     if info.input.shape == () and info.input.dtype.is_floating_point:
         told = "the data's input is one number without a dimension, of shape ()"
         raise EpochalError(told, "give it one: (samples, 1), and Field((1,))")

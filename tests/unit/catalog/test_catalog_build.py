@@ -110,6 +110,7 @@ def test_an_architecture_that_cannot_take_the_data_says_so(name: str, info: Data
         (DataInfo(Field((5,)), Field((), torch.int64, 0)), "the data's target is of no classes"),
         (DataInfo(Field((5,)), Field((0,))), "the data's target is of no values"),
         (DataInfo(Field(()), VECTORS.target), "one number without a dimension"),
+        (DataInfo(Field((5,), torch.float64), VECTORS.target), "is of torch.float64, and a model of the catalog takes"),
     ],
 )
 def test_data_of_nothing_is_told_before_a_layer_does(name: str, info: DataInfo, said: str) -> None:
