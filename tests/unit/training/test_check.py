@@ -16,7 +16,7 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 import training_pieces as pieces
 from epochal.catalog.build import build_task, load_data
-from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
+from epochal.catalog.data import DataInfo, Field, LoadedData, SampleSplit, TensorSplit
 from epochal.errors import CodeError, SpecError
 from epochal.spec.job import JobSpec
 from epochal.training.check import Checked, check
@@ -217,6 +217,9 @@ def test_values_of_another_type_are_told_and_not_a_layers_trouble_with_them(
     data = LoadedData(TensorSplit({**tensors, field: tensors[field].to(kind)}), None, info, "0", "t")
     with pytest.raises(SpecError, match=told):
         check(spec(), data, build_task(None, spec().data, info))
+    read = SampleSplit(4, lambda index: {name: one[index] for name, one in data.train.fetch([0, 1, 2, 3]).items()})
+    with pytest.raises(SpecError, match=told):
+        plan(spec(), Path(), replace(data, train=read))
     own = {"model": {"name": "own:Net"}, "task": {"name": "own:task"}, "code": {"dir": "."}}
     check(spec(**own), data, build_task(None, spec().data, info))
 
