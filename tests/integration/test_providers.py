@@ -215,6 +215,10 @@ def convolutional():
     ])
 
 
+def nested():
+    return keras.Sequential([keras.layers.Input((8, 8)), classic()])
+
+
 class Own(keras.Model):
     def __init__(self):
         super().__init__()
@@ -268,6 +272,8 @@ def test_the_classic_keras_model_trains_as_written(own_keras: Path) -> None:
     outputs = model(digits.example(3)["input"])
     torch.testing.assert_close(outputs.exp().sum(dim=1), torch.ones(3))
     assert model(digits.example(0)["input"]).shape == (0, 10)
+    nested = _build("keras/own_keras:nested", {}, digits)(digits.example(3)["input"])
+    torch.testing.assert_close(nested.exp().sum(dim=1), torch.ones(3))
     same = _build("keras/own_keras:classic", {}, digits)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
     twin = copy.deepcopy(model)

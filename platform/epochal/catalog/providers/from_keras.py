@@ -67,7 +67,9 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     channels_last = next((last for shape, last in readings if shape == takes), None)
     if channels_last is None:
         raise EpochalError(f"{name} takes inputs {takes}, and the data's are {info.input.shape}")
-    last = model.layers[-1]
+    last = model
+    while getattr(last, "layers", None):  # a model may end in one of its own: keras.applications in a Sequential
+        last = last.layers[-1]
     is_softmax = isinstance(last, keras.layers.Softmax)
     return OfKeras(
         model, takes, channels_last, is_softmax or getattr(last, "activation", None) is keras.activations.softmax
