@@ -245,6 +245,13 @@ def test_tpe_takes_what_went_further_for_better() -> None:
     assert median(point[LR] for point in found if point is not None) > 0.1
 
 
+@pytest.mark.parametrize("ranges", [{}, {LR: {"dist": "loguniform", "low": 0.1, "high": 1}}])
+def test_a_constant_is_no_range_for_cmaes(monkeypatch: pytest.MonkeyPatch, ranges: dict[str, Any]) -> None:
+    monkeypatch.setitem(SPACES, "constants", {CLIP: 1.0, "train.seed": 3, **ranges})
+    with pytest.raises(SpecError, match="cmaes needs at least two ranges"):
+        sweep("cmaes", "constants")
+
+
 def test_the_grid_is_every_combination_once_and_then_no_more() -> None:
     found = points(searched(sweep("grid", "conditions"), 100))
     assert len(found) == len({json.dumps(point, sort_keys=True) for point in found}) == 6

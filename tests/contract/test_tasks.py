@@ -18,6 +18,7 @@ from epochal.catalog.architectures.dec import Dec, DecParams
 from epochal.catalog.architectures.detector import Detections
 from epochal.catalog.data import Batch, DataInfo, Field
 from epochal.catalog.entry import TaskEntry
+from epochal.catalog.losses import LOSSES
 from epochal.catalog.task import Draws, FeedsMetrics, Samples, Task
 from epochal.catalog.tasks import TASKS
 from epochal.errors import EpochalError
@@ -164,6 +165,9 @@ def _example(entry: TaskEntry, info: DataInfo, size: int) -> Batch:
         batch["target"] = (batch["target"] > 0).float()
     if entry is TASKS.get("detection"):
         batch["target"] = torch.tensor([4.0, 4.0, 12.0, 12.0]) + batch["target"]
+    if entry is TASKS.get("speech"):  # what can be said in the four frames of the model; token 0 is the blank
+        batch["target"], batch["target_length"] = batch["target"].clamp(min=1), batch["target_length"].clamp(max=2)
+        batch["length"] = torch.full_like(batch["length"], 6)
     return batch
 
 
@@ -204,6 +208,24 @@ def test_an_empty_batch_gives_a_zero_that_reaches_every_parameter(entry: TaskEnt
         loss.backward()
         assert loss == 0
         assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_what_a_model_says_in_16_bits_is_summed_in_fp32(entry: TaskEntry) -> None:
+    for info in _fitting(entry):
+        task, model = entry.build(entry.params(), info), _model(info, entry)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = task.loss(model, _example(entry, info, 10))
+        assert {one.dtype for one in (loss.total, *loss.logs.values())} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in LOSSES.built_in() if LOSSES.get(name).target_kind == "class"])
+def test_a_loss_in_16_bits_is_that_of_the_outputs_in_fp32(name: str) -> None:
+    info, entry = INFOS[0], TASKS.get("classification")
+    task = entry.build(entry.params(loss={"name": name}), info)
+    outputs, batch = torch.randn(200, 7).bfloat16(), info.example(200)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = task.loss(lambda x: outputs, batch)  # type: ignore[arg-type]
+    torch.testing.assert_close(loss.total, task.loss(lambda x: outputs.float(), batch).total)  # type: ignore[arg-type]
 
 
 def test_what_it_draws_are_pictures_and_texts(entry: TaskEntry) -> None:

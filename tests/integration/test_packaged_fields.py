@@ -6,15 +6,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
+from epochal.catalog.architectures import ARCHITECTURES
+from epochal.catalog.build import build_model, load_data
 from epochal.engine import served_program
-from epochal.engine.served_program import export_program
+from epochal.engine.packaging import package
+from epochal.engine.served_program import ServedProgram, export_program
+from epochal.spec.job import JobSpec
+from epochal.tracking.desired_run import model_folder
 from epochal.tracking.model import save_program
+from epochal.training import example, weights
+from epochal.training.control import NullControl
 
 ALONE = """
 import sys
@@ -50,3 +60,40 @@ def test_it_predicts_by_names_and_needs_no_epochal(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(torch.ones(5, 2), torch.arange(5)).numpy()
     np.testing.assert_allclose(json.loads(alone.stdout), expected, atol=1e-5)
+
+
+NAMED = ("dec", "detector", "actor-critic")
+"""Of those that are called with one field those that give a named tuple."""
+SEVERAL = [name for name, _ in ARCHITECTURES.built_in() if len(ARCHITECTURES.get(name).example.inputs) > 1]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=() if one in ("ctc", "dec") else pytest.mark.slow) for one in (*SEVERAL, *NAMED)]
+)
+def test_those_of_the_catalog_are_traced_for_any_batch(name: str, tmp_path: Path) -> None:
+    entry = ARCHITECTURES.get(name)
+    info, model = entry.example, entry.build(entry.params(), entry.example).eval()
+    two, five = ({name: info.example(count)[name] for name in info.inputs} for count in (2, 5))
+    export_program(model, two, file := tmp_path / "program.pt2")
+    served = ServedProgram(torch.export.load(file), info.inputs)
+    with torch.no_grad():
+        expected = info.call(model, five)
+    found = served.predict({name: tensor.numpy() for name, tensor in five.items()})
+    if name in NAMED:
+        assert [*found] == [*expected._fields]
+        found = found.values()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
+
+
+def test_a_model_that_gives_a_named_tuple_is_packaged_with_its_names(tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(
+        {"version": 1, "name": "job", "model": {"name": "dec"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+    )
+    data = load_data(spec.data, tmp_path)
+    example.keep(data, spec, tmp_path)
+    weights.export(build_model(spec.model, data.info), tmp_path / weights.FILE, first=True)
+    context: Any = SimpleNamespace(folder=tmp_path, control=NullControl())
+    assert package(spec.model_dump(mode="json"), context) == {"epochal.model_format": "pt2"}
+    described = yaml.safe_load((model_folder(tmp_path) / "MLmodel").read_text())
+    assert [one["name"] for one in json.loads(described["signature"]["outputs"])] == ["shares", "made"]

@@ -90,6 +90,12 @@ def test_what_cannot_be_made_is_told(name: str, info: DataInfo, said: str) -> No
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "info"), [("transformers/vit", IMAGES), ("transformers/bert", SENTENCES)])
+def test_padding_is_a_token(name: str, info: DataInfo) -> None:
+    with pytest.raises(SpecError, match="padding: 50 is no token id of the input"):
+        _build(name, {"padding": 50}, info)
+
+
 def test_parameters_that_a_model_does_not_take_are_a_problem_of_the_spec() -> None:
     with pytest.raises(SpecError, match="pyg/GCN cannot be made: TypeError"):
         _build("pyg/GCN", {"hidden_chanels": 8}, GRAPHS)
@@ -106,6 +112,23 @@ def test_what_follows_a_sentence_says_nothing() -> None:
         torch.testing.assert_close(model(tokens), before)
 
 
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_no_token_sees_the_next_one_which_it_is_to_predict(kind: str) -> None:
+    small = {"n_embd": 32, "n_layer": 2, "n_head": 2} if kind == "gpt2" else SMALL
+    model, tokens = _build(f"transformers/{kind}", small, TOKENS).eval(), TOKENS.example(1)["input"]
+    other = tokens.clone()
+    other[:, 6:] = (tokens[:, 6:] + 1) % 50
+    torch.testing.assert_close(model(tokens)[:, :6], model(other)[:, :6])
+
+
+def test_where_nothing_is_padding_a_decoder_reads_the_last_token_whichever_it_is() -> None:
+    model = _build("transformers/gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2}, SENTENCES).eval()
+    tokens = SENTENCES.example(1)["input"]
+    tokens[:, -1] = 49  # the last of the vocabulary
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens), model(tokens[:, :-1]))
+
+
 def test_a_local_folder_gives_its_weights_and_another_head(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs pip install 'epochal[transformers]'")
     config = transformers.AutoConfig.for_model("bert", vocab_size=50, num_labels=2, **SMALL)
@@ -116,6 +139,9 @@ def test_a_local_folder_gives_its_weights_and_another_head(tmp_path: Path) -> No
         if not name.startswith("classifier"):
             assert torch.equal(ours.state_dict()[f"model.{name}"], weight)
     assert ours(SENTENCES.example(2)["input"]).shape == (2, 5)
+    more = DataInfo(Field((12,), torch.int64, 60), SENTENCES.target)
+    with pytest.raises(SpecError, match="holds a model of 50 tokens, and the data has 60"):
+        _build("transformers/bert", {"path": str(tmp_path)}, more)
     with pytest.raises(SpecError, match=r"is no folder with a config.json"):
         _build("transformers/bert", {"path": "relative"}, SENTENCES)
 
@@ -152,6 +178,20 @@ def test_graph_layers_of_the_catalog_are_those_of_pytorch_geometric(layer: str, 
         )
 
 
+@pytest.mark.parametrize("norm", ["batch_norm", "graph_norm", "layer_norm"])
+def test_a_norm_is_of_a_graphs_own_nodes(norm: str) -> None:
+    model = _build("pyg/GCN", {"hidden_channels": 8, "norm": norm, "dropout": 0.0}, GRAPHS)
+    batch = GRAPHS.example(3)
+    batch["nodes"][:, :4], batch["nodes"][:, 4:] = 1, 0
+    whole = GRAPHS.call(model, batch)
+    fewer = {**batch, "input": batch["input"][:, :4], "nodes": batch["nodes"][:, :4]}
+    fewer["adjacency"] = batch["adjacency"][:, :4, :4]
+    torch.testing.assert_close(GRAPHS.call(model, fewer), whole)
+    model.eval()
+    together = GRAPHS.call(model, batch)[:1]
+    torch.testing.assert_close(GRAPHS.call(model, {name: one[:1] for name, one in batch.items()}), together)
+
+
 CLASSIC = """
 import keras
 
@@ -173,6 +213,19 @@ def convolutional():
         keras.layers.Dropout(0.5),
         keras.layers.Dense(10),
     ])
+
+
+def nested():
+    return keras.Sequential([keras.layers.Input((8, 8)), classic()])
+
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(10)
+
+    def call(self, x):
+        return self.layer(x)
 
 
 def nothing():
@@ -219,6 +272,8 @@ def test_the_classic_keras_model_trains_as_written(own_keras: Path) -> None:
     outputs = model(digits.example(3)["input"])
     torch.testing.assert_close(outputs.exp().sum(dim=1), torch.ones(3))
     assert model(digits.example(0)["input"]).shape == (0, 10)
+    nested = _build("keras/own_keras:nested", {}, digits)(digits.example(3)["input"])
+    torch.testing.assert_close(nested.exp().sum(dim=1), torch.ones(3))
     same = _build("keras/own_keras:classic", {}, digits)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
     twin = copy.deepcopy(model)
@@ -232,6 +287,7 @@ def test_the_classic_keras_model_trains_as_written(own_keras: Path) -> None:
 def test_a_keras_model_of_images_takes_them_channels_last_and_knows_when_it_trains(own_keras: Path) -> None:
     model = _build("keras/own_keras:convolutional", {}, IMAGES)
     batch = IMAGES.example(4)["input"]
+    assert model.model.layers[0].kernel.shape == (3, 3, 3, 4)
     assert not torch.equal(model(batch), model(batch))
     assert torch.equal(model.eval()(batch), model(batch))
 
@@ -239,6 +295,8 @@ def test_a_keras_model_of_images_takes_them_channels_last_and_knows_when_it_trai
 def test_what_a_keras_function_makes_is_looked_at(own_keras: Path) -> None:
     with pytest.raises(SpecError, match=r"made a int, and has to make a keras.Model"):
         _build("keras/own_keras:nothing", {}, IMAGES)
+    with pytest.raises(SpecError, match=r"made a Own, which does not say what inputs it takes"):
+        _build("keras/own_keras:Own", {}, IMAGES)
     with pytest.raises(SpecError, match=r"takes inputs \(8, 8\), and the data's are \(3, 32, 32\)"):
         _build("keras/own_keras:classic", {}, IMAGES)
 

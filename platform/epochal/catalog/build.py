@@ -62,7 +62,28 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
             )
         return built
     entry = ARCHITECTURES.get(model.name)
-    return _placed("model", lambda: entry.build(validated(entry.params, model.params, "model.params"), info))
+    params = validated(entry.params, model.params, "model.params")
+
+    def built_in() -> nn.Module:
+        _refuse_nothing(info)
+        return entry.build(params, info)
+
+    return _placed("model", built_in)
+
+
+def _refuse_nothing(info: DataInfo) -> None:
+    """No architecture of the catalog has a meaning for these; torch would tell of sizes in one of its layers."""
+    for name, one in info.fields.items():
+        if 0 in one.shape or one.classes == 0:
+            told = f"of no {'classes' if one.classes == 0 else 'values'}"
+            raise EpochalError(f"the data's {name} is {told}: its shape is {one.shape}", "mend DataInfo of the dataset")
+    for name in info.inputs:
+        if info.fields[name].dtype == torch.float64:
+            told = f"the data's {name} is of torch.float64, and a model of the catalog takes torch.float32"
+            raise EpochalError(told, f"convert it: {name}.float(), and Field(..., torch.float32)")
+    if info.input.shape == () and info.input.dtype.is_floating_point:
+        told = "the data's input is one number without a dimension, of shape ()"
+        raise EpochalError(told, "give it one: (samples, 1), and Field((1,))")
 
 
 def load_data(data: Component, folder: Path) -> LoadedData:

@@ -39,6 +39,8 @@ class Field:
     """Of a target: the training samples (or pixels) of each class, where that is known without reading them."""
     labels: tuple[tuple[int, int], ...] = field(default=(), compare=False)
     """Of a target of zeros and ones: the training samples with 0 and those with 1 in each of its values."""
+    names: tuple[str, ...] = field(default=(), compare=False)
+    """Of a number that says which file a sample is from: those files, by it."""
 
     @property
     def width(self) -> int:

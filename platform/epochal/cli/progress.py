@@ -128,7 +128,7 @@ class LiveDisplay(QuietDisplay):
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[metrics]}", markup=False),
             console=Console(stderr=True),
         )
         self._live = Live(console=self._bar.console, get_renderable=self._rows, transient=True, refresh_per_second=10)
@@ -180,7 +180,8 @@ class LiveDisplay(QuietDisplay):
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            # Rich draws `:100:`, as in a time of day, as a picture otherwise.
+            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
 
     def _update(self, **changes: object) -> None:
         if self._bar is not None and self._task is not None:

@@ -35,7 +35,7 @@ _COMPARE: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
 _PROBE = """
 import importlib, json, sys
 for name in sys.argv[1:]:
-    print(json.dumps([name, "crashed"]), flush=True)
+    print(json.dumps([name, None]), flush=True)
     try:
         module = importlib.import_module(name)
         told = ""
@@ -88,7 +88,8 @@ def packages(extra: str | None, wanted: dict[str, str], installed: dict[str, str
 def imports(loaded: Loaded) -> Check:
     broken = [f"{module}: {error}" for module, error in loaded.errors.items() if error]
     if broken:
-        return fail("imports", some(broken), "install them again: pip install --force-reinstall 'epochal[cluster]'")
+        again = "install them again: pip install --force-reinstall 'epochal[cluster]'"
+        return fail("imports", some(broken), f"{again}; where they take long, is their disk slow, or the machine busy?")
     return ok("imports", f"{', '.join(loaded.errors)} load")
 
 
@@ -97,11 +98,12 @@ def load(modules: tuple[str, ...] = IMPORTS) -> Loaded:
     command = [sys.executable, "-c", _PROBE, *modules]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
-        told = child.stdout
+        told, unfinished = child.stdout, "crashed"
     except subprocess.TimeoutExpired as late:
         # Bytes, although text was asked for: subprocess decodes only what has ended in time.
         told = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-    results = dict(_pairs(told))
+        unfinished = f"not done after the {IMPORT_SECONDS:g} s that all have together"
+    results = {module: unfinished if error is None else error for module, error in _pairs(told)}
     cuda = results.pop("cuda", "")
     return Loaded({module: results.get(module, "not reached") for module in modules}, cuda)
 
@@ -139,8 +141,8 @@ def _release(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.sub(r"(\.0+)+$", "", match[0]).split("."))) if match else ()
 
 
-def _pairs(told: str) -> Iterator[tuple[str, str]]:
-    """The probe's lines; libraries may print others in between."""
+def _pairs(told: str) -> Iterator[tuple[str, str | None]]:
+    """The probe's lines, of which a name with None comes before its import; libraries may print others in between."""
     for line in told.splitlines():
         try:
             name, result = json.loads(line)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from epochal.catalog.build import build_model
 from epochal.engine import served_program
 from epochal.engine.served_program import export_program
@@ -30,11 +33,18 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     model = build_model(JobSpec.from_stored(dict(spec)).model, info)
     weights.start_from(model, context.folder / weights.FILE)
     arrays, folder = {name: tensor.numpy() for name, tensor in samples.items()}, model_folder(context.folder)
-    if len(arrays) == 1:
+    file = context.folder / "model" / "program.pt2"
+    if len(arrays) == 1 and not _gives_names(model, samples):
         tags = save_model(model, arrays[info.inputs[0]], folder).tags
     else:
-        outputs = export_program(model, samples, file := context.folder / "model" / "program.pt2")
+        outputs = export_program(model, samples, file)
         tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags
         file.unlink()
     redactor = Redactor.of_variables(spec.get("secrets", ()))  # in what a library says about the model
     return {name: redactor.text(text) for name, text in tags.items()}
+
+
+@torch.no_grad()
+def _gives_names(model: nn.Module, samples: Mapping[str, Tensor]) -> bool:
+    """Whether its outputs are a named tuple, as a detector's."""
+    return hasattr(model.eval()(*samples.values()), "_asdict")

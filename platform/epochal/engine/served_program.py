@@ -1,7 +1,7 @@
-"""A traced model that is called with several fields, by their names.
+"""A traced model that is called with several fields, or gives several, by their names.
 
-MLflow's torch flavour calls a model with one tensor. This file is shipped within such a package and loads it, so it
-imports nothing of Epochal.
+MLflow's torch flavour knows models of one tensor to one tensor. This file is shipped within such a package and loads
+it, so it imports nothing of Epochal.
 """
 
 from __future__ import annotations
@@ -21,14 +21,24 @@ from torch.utils._pytree import tree_map_only
 def export_program(module: nn.Module, samples: Mapping[str, Tensor], file: Path) -> Any:
     """Trace ``module``, called with the ``samples`` (batch, ...) in their order, for any batch; saved to ``file``.
 
-    Returns what it gives for them, as arrays. Raises what ``torch.export`` does where it cannot trace it.
+    A named tuple that it gives is a mapping afterwards: no reader would have its class. Returns what it gives for the
+    ``samples``, as arrays. Raises what ``torch.export`` does where it cannot trace it.
     """
     arguments = tuple(samples.values())
     any_batch = tuple({0: Dim.DYNAMIC} for _ in arguments)
-    module.eval()
-    program = torch.export.export(module, arguments, dynamic_shapes=any_batch)
+    program = torch.export.export(_ByName(module).eval(), arguments, dynamic_shapes=(any_batch,))
     torch.export.save(program, file, extra_files={"inputs": json.dumps(list(samples))})
     return ServedProgram(program, tuple(samples)).predict({name: one.numpy() for name, one in samples.items()})
+
+
+class _ByName(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *fields: Tensor) -> Any:
+        outputs = self.module(*fields)
+        return outputs._asdict() if hasattr(outputs, "_asdict") else outputs
 
 
 class ServedProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from epochal.local import launch
 from epochal.local.health import is_healthy
 from epochal.local.service_plan import ServicePlan
 from epochal.local.service_state import MARK, ServiceState, ServiceStatus
+from epochal.redaction import said
 
 START_SECONDS = 120.0
 """A service that is not healthy by then is started again."""
@@ -33,6 +35,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 PROBE_STARTING_SECONDS = 0.1
 PROBE_SECONDS = 3.0
 _LOG_LIMIT = 16 * 2**20
+
+_logger = logging.getLogger(__name__)
 
 
 class Service:
@@ -70,7 +74,7 @@ class Service:
         now = time.monotonic()
         if self._process is None:
             if now >= self._next_start:
-                self._start(now)
+                self._start_again(now) if self.status.restarts else self._start(now)
         elif (code := self._process.poll()) is not None:
             self._ended(code, now)
         elif not needed:
@@ -116,9 +120,22 @@ class Service:
         self._ready_before = False
         self._become(ServiceState.STARTING, pid=self._process.pid, created=_created(self._process.pid))
 
+    def _start_again(self, now: float) -> None:
+        """Where the system has no process left for it, or no room for its log, that is tried again later too: the other
+        services have theirs. The first start of all fails, and `epochal up` says why."""
+        try:
+            self._start(now)
+        except OSError as error:
+            _logger.warning("%s cannot be started: %s", self.plan.name, said(error))
+            self._began = now  # it ran for no time at all
+            self._again(now)
+
     def _ended(self, code: int, now: float) -> None:
         """It went by itself, or somebody killed it."""
         self._gone(code)
+        self._again(now)
+
+    def _again(self, now: float) -> None:
         self._quick_ends = 1 if now - self._began >= STABLE_SECONDS else self._quick_ends + 1
         self._next_start = now + pause_after(self._quick_ends, 0.2, LONGEST_PAUSE_SECONDS)
         self._become(ServiceState.WAITING, restarts=self.status.restarts + 1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from epochal.errors import UsageError
+from epochal.files import write_atomically
 from epochal.ledger.values import Role
 from epochal.redaction import said
 from epochal.settings import DEFAULT_RETENTION, DEFAULT_SERVER_PORT, Retention
@@ -83,9 +85,9 @@ def file_secret(path: Path, single_user: bool) -> str:
         UsageError: others can read it, or it cannot be read or written, or holds no token.
     """
     try:
+        if not path.exists():
+            _make(path)
         return _read(path, _OTHERS if single_user else _EVERYONE)
-    except FileNotFoundError:
-        return _made(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the token file {path} cannot be read: {said(error)}") from error
 
@@ -100,13 +102,15 @@ def _read(path: Path, refused: int) -> str:
     return secret
 
 
-def _made(path: Path) -> str:
-    secret = f"ep_{secrets.token_urlsafe(32)}"
+def _make(path: Path) -> None:
+    """Whole or not at all. The file of another server that makes one at this moment is left: its token is in use."""
+    draft = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_atomically(draft, f"ep_{secrets.token_urlsafe(32)}\n", 0o600)
+        with suppress(FileExistsError):
+            os.link(draft, path)  # not a rename, which would replace it
     except OSError as error:
         raise UsageError(f"the token file {path} cannot be written: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{secret}\n")
-    return secret
+    finally:
+        draft.unlink(missing_ok=True)

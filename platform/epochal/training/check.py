@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from epochal.catalog.data import LoadedData, Split, TensorSplit, targets_of
+from epochal.catalog.data import Batch, DataInfo, LoadedData, Split, TensorSplit, targets_of
 from epochal.catalog.environment import Acts
 from epochal.catalog.losses import balanced, balanced_ones
 from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
@@ -16,6 +16,7 @@ from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.no_epochs import no_epochs
+from epochal.spec.section import is_import_path
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
 
@@ -45,7 +46,8 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     train, every = spec.train, spec.checkpoint.every
     streams = data.endless
     size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
-    wrong = (*_absent_fields(data), *_wrong_metrics(spec, data, task, left_out), *_apart(spec, data, task))
+    fields = (*_absent_fields(data), *_types_apart(spec, data))
+    wrong = (*fields, *_wrong_metrics(spec, data, task, left_out), *_apart(spec, data, task))
     problems = [*size, *targets, *wrong]
     if problems:
         raise SpecError("the job spec", tuple(problems))
@@ -133,6 +135,33 @@ def _absent_fields(data: LoadedData) -> Iterator[Problem]:
                 f"DataInfo has the fields {some(sorted(absent))}, and the {part} samples have {some([*split.tensors])}"
             )
             yield Problem("data", told, hint="give a tensor for each field")
+
+
+def _types_apart(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
+    """As far as they are known without reading samples."""
+    for part, split in data.splits():
+        if isinstance(split, TensorSplit):
+            yield from other_types(spec, data.info, part, split.tensors)
+
+
+def other_types(spec: JobSpec, info: DataInfo, part: str, samples: Batch) -> Iterator[Problem]:
+    """Where ``samples`` are of another type than ``info`` says. A model or a task of the user's own may convert them;
+    with those of the catalog torch would tell of two types that do not go together, and not whose they are."""
+    own_task = spec.task is not None and is_import_path(spec.task.name)
+    inputs = () if is_import_path(spec.model.name) else info.inputs
+    for name, one in info.fields.items():
+        found, said = samples[name].dtype if name in samples else one.dtype, one.dtype
+        if name in inputs:  # of 16 bits is what a training in 16 bits converts
+            wrong = found.is_floating_point != said.is_floating_point or (found == torch.float64 != said)
+        else:
+            wrong = name == "target" and not own_task and said == torch.int64 and found in _SMALL
+        if wrong:
+            told = f"the {name} of the {part} samples is of {found}, and DataInfo says {said}"
+            yield Problem("data", told, hint=f"convert it: {name}.to({said})")
+
+
+_SMALL = (torch.int8, torch.int16, torch.int32)
+"""Whole numbers that torch's losses take for no classes."""
 
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:

@@ -56,6 +56,7 @@ class Loop:
         self.strategy = _strategy(spec, worker)
         if worker.is_first:
             checkpoint.clean(folder / checkpoint.FOLDER)
+            weights.clean(folder)
         self.left_out = LeftOut(spec.data.on_error == "skip", spec.data.max_errors)
         self.sampler = sampler_of(setup.data, spec)
         self.source = source_of(setup, self.strategy, self.left_out)

@@ -24,7 +24,7 @@ from epochal.spec.job import JobSpec, Optimizer
 from epochal.spec.section import is_import_path
 from epochal.training import seeding
 from epochal.training.batch_norm import refuse_shares
-from epochal.training.check import check, summarized
+from epochal.training.check import check, other_types, summarized
 from epochal.training.data_summary import ClassCount
 from epochal.training.fetching import some_of
 from epochal.training.phases import passes
@@ -285,6 +285,8 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
 def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
     with blaming("data", "samples of the training data cannot be read"):
         batch = some_of(data.train, _ends(data.train), data, spec)
+    if odd := tuple(other_types(spec, data.info, "train", batch)):
+        raise SpecError("the job spec", odd)
     with blaming("model", "cannot be trained on samples of this data"):
         losses = []
         for one in passes(task, model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -184,6 +184,14 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
+def clean(job: Path) -> None:
+    """Remove the files that attempts left which died in ``export``: each as large as the model. The first worker of the
+    next attempt does, before it trains; one that is not quite dead has no lease any more, and fails in its last write.
+    """
+    for path in (job / FILE).parent.glob("*.safetensors.tmp-*"):
+        path.unlink(missing_ok=True)
+
+
 def export(module: nn.Module, file: Path, first: bool) -> Path:
     """Write the weights, gathered and on CPU, as safetensors.
 
@@ -193,7 +201,7 @@ def export(module: nn.Module, file: Path, first: bool) -> Path:
     state = get_model_state_dict(module, options=options)
     if first:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+        temporary = file.with_name(f"{file.name}.tmp-{secrets.token_hex(4)}")
         # Clones, because safetensors refuses tensors that share memory (tied weights).
         whole = {
             name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)

@@ -100,6 +100,24 @@ def test_an_architecture_that_cannot_take_the_data_says_so(name: str, info: Data
     assert "takes" in caught.value.problems[0].message
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "recurrent", "transformer", "bert", "vit", "autoencoder", "forecaster"])
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (DataInfo(Field((0,)), VECTORS.target), r"the data's input is of no values: its shape is \(0,\)"),
+        (DataInfo(Field((3, 0, 4)), VECTORS.target), "the data's input is of no values"),
+        (DataInfo(Field((0,), torch.int64, 5), VECTORS.target), "the data's input is of no values"),
+        (DataInfo(Field((5,)), Field((), torch.int64, 0)), "the data's target is of no classes"),
+        (DataInfo(Field((5,)), Field((0,))), "the data's target is of no values"),
+        (DataInfo(Field(()), VECTORS.target), "one number without a dimension"),
+        (DataInfo(Field((5,), torch.float64), VECTORS.target), "is of torch.float64, and a model of the catalog takes"),
+    ],
+)
+def test_data_of_nothing_is_told_before_a_layer_does(name: str, info: DataInfo, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        _model(name, info)
+
+
 @pytest.mark.parametrize(
     ("name", "params"),
     [
@@ -295,3 +313,24 @@ def test_a_library_that_is_not_installed_is_told_with_the_line_to_type(monkeypat
         _model("timm/resnet50", IMAGES)
     assert caught.value.problems[0].message == "timm/resnet50 needs no_such_module, which is not installed here"
     assert caught.value.problems[0].hint == "pip install 'epochal[timm]'"
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("bert", {}),
+        ("transformer", {}),
+        ("recurrent", {}),
+        ("recurrent", {"cell": "gru", "bidirectional": True, "layers": 2}),
+    ],
+)
+def test_what_follows_a_sequence_says_nothing(name: str, params: dict[str, Any]) -> None:
+    model = _model(name, TOKENS, padding=0, **params).eval()
+    shorter = DataInfo(Field((4,), torch.int64, classes=30), TOKENS.target)
+    alone = _model(name, shorter, padding=0, **params).eval()
+    alone.load_state_dict({key: one[:4] if key == "positions" else one for key, one in model.state_dict().items()})
+    tokens = torch.tensor([[3, 0, 5, 7, 0, 0, 0], [2, 9, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), alone(tokens[:, :4]))
+    with pytest.raises(SpecError, match="padding is the token 30, and there are 30 kinds"):
+        _model(name, TOKENS, padding=30)

@@ -132,8 +132,9 @@ def test_what_is_for_another_model_is_refused(model: Any, params: Any, message: 
         task(**params).loss(model(), batch)
 
 
-def test_images_have_to_be_large_enough() -> None:
-    entry = ARCHITECTURES.get("dqn")
-    with pytest.raises(EpochalError, match="36 pixels a side"):
-        entry.build(entry.params(), DataInfo(Field((3, 35, 40)), Field((), torch.int64, 4)))
-    entry.build(entry.params(), DataInfo(Field((3, 36, 36)), Field((), torch.int64, 4)))
+@pytest.mark.parametrize(("name", "least"), [("dqn", 36), ("actor-critic", 20)])
+def test_images_have_to_be_large_enough(name: str, least: int) -> None:
+    entry = ARCHITECTURES.get(name)
+    with pytest.raises(EpochalError, match=f"{least} pixels a side"):
+        entry.build(entry.params(), DataInfo(Field((3, least - 1, 40)), Field((), torch.int64, 4)))
+    entry.build(entry.params(), DataInfo(Field((3, least, least)), Field((), torch.int64, 4)))

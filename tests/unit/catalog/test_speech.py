@@ -16,7 +16,7 @@ from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.speech import alphabet, frames_of, log_mel, mel_filters, speech_info, speech_sample
 from epochal.catalog.datasets.wav_folder import read_wav
 from epochal.catalog.tasks.speech import greedy
-from epochal.errors import SpecError
+from epochal.errors import EpochalError, SpecError
 from epochal.spec.section import Component
 
 
@@ -86,6 +86,33 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
         folder(tmp_path)
 
 
+def test_a_text_too_long_for_its_recording_is_named(tmp_path: Path) -> None:
+    record(tmp_path / "a.wav", seconds=0.2)
+    (tmp_path / "a.txt").write_text("ab")
+    record(tmp_path / "b.wav", seconds=0.1)  # 8 frames, one each 10 ms
+    (tmp_path / "b.txt").write_text("abababbb")  # 8 characters, and a blank between the b's
+    data = folder(tmp_path, validation=0)
+    assert data.train.fetch([0])["recording"].tolist() == [0]
+    with pytest.raises(EpochalError, match=r"b\.wav: its text takes 10 frames at the least, and the recording has 8"):
+        data.train.fetch([1])
+
+
+def test_a_text_too_long_for_the_frames_a_model_makes_is_named(tmp_path: Path) -> None:
+    for name, text in (("a", "a"), ("b", "abab"), ("c", "abb")):
+        record(tmp_path / f"{name}.wav", seconds=0.08)  # 6 frames, of which the model makes 3
+        (tmp_path / f"{name}.txt").write_text(text)
+    data = folder(tmp_path, validation=0)
+    task = build_task(Component(name="speech"), Component(name="own:data"), data.info)
+    model = build_ctc(CtcParams(), data.info)
+    assert task.loss(model, data.train.fetch([0])).total.isfinite()
+    for row, said in (
+        (1, r"b\.wav has 6 frames, of which the model makes 3, and CTC needs 4 for its 4"),
+        (2, r"c\.wav.* 4 for its 3"),
+    ):
+        with pytest.raises(EpochalError, match=said):
+            task.loss(model, data.train.fetch([0, row]))
+
+
 def test_repeats_are_one_and_blanks_are_none() -> None:
     frames = torch.nn.functional.one_hot(torch.tensor([0, 2, 2, 0, 2, 3, 3, 1, 0]), 4).float()
     assert greedy(frames) == [2, 2, 3, 1]
@@ -109,7 +136,7 @@ def test_errors_are_over_what_is_said() -> None:
 def test_padding_is_not_heard() -> None:
     torch.manual_seed(0)
     short, long = speech_info(12, 4, 3, 5), speech_info(20, 4, 3, 5)
-    model = build_ctc(CtcParams(kernel=1), short).eval()
+    model = build_ctc(CtcParams(), short).eval()
     sound = torch.randn(9, 4)
     made = [model(speech_sample(sound, [2], info)["input"][None], torch.tensor([9]))[:, :5] for info in (short, long)]
     torch.testing.assert_close(*made)

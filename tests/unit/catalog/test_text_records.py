@@ -115,3 +115,13 @@ def test_a_line_that_is_no_record_is_told(tmp_path: Path, text: str, said: str) 
     (tmp_path / "rows.jsonl").write_text(text)
     with pytest.raises(SpecError, match=said):
         load_data(Component(name="text-records", params={"path": "rows.jsonl"}), tmp_path)
+
+
+def test_nothing_but_the_end_of_a_line_ends_a_record(tmp_path: Path) -> None:
+    texts = ["one\u2028and\x85the same", "two"]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in texts)
+    )
+    data = load_data(Component(name="text-records", params={"path": "a.jsonl", "validation": 0}), tmp_path)
+    assert "2 records" in data.understood[0].note
+    assert "\u2028" in data.classes

@@ -103,8 +103,11 @@ def test_a_wrong_name_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plan_shows_values_with_their_origin_and_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", str(JOBS / "quickstart.yaml"), "-s", "resources.workers=3"]) == 0
+    more = ("-s", "resources.workers=3", "-s", "data.params.test=0.1")
+    assert main(["plan", str(JOBS / "quickstart.yaml"), *more]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    counts = lines[lines.index(["NAME", "TRAIN", "VALIDATION", "TEST"]) + 1]
+    assert all(int(count) > 0 for count in counts[1:])
     assert ["resources.workers", "3", "--set"] in lines
     assert ["train.precision", "fp32", "default"] in lines
     assert any(line[:2] == ["model.name", "cnn"] and line[2].startswith("quickstart.yaml:") for line in lines)

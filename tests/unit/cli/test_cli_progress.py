@@ -62,6 +62,18 @@ def test_a_terminal_shows_it_above_the_bar(capsys: pytest.CaptureFixture[str], m
     assert "[rank 1] one\n[rank 1] step 2\n" in capsys.readouterr().err
 
 
+def test_a_terminal_shows_what_workers_print_and_metrics_are_called_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with LiveDisplay() as shown:
+        shown.log(0, "10:100:20 :fire: [bold] a[1]\n")
+        shown.progress(replace(AT_ONE, metrics={"val/f1[a]": 0.5}))
+        console = Console(file=io.StringIO(), width=200)
+        console.print(shown._rows())
+        assert "val/f1[a] 0.5" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[rank 0] 10:100:20 :fire: [bold] a[1]\n" in capsys.readouterr().err
+
+
 def test_what_is_counted_is_a_bar_on_a_terminal_and_nothing_elsewhere(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

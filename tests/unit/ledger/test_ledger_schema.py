@@ -53,6 +53,16 @@ def migrated(url: str) -> Iterator[Database]:
     database.close()
 
 
+def test_an_installation_may_be_anywhere(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there := tmp_path / "100% ours").symlink_to(Path(schema.__file__).parent)
+    monkeypatch.setattr(schema, "__file__", str(there / "schema.py"))
+    database = Database(url)
+    with database.write() as connection:
+        schema.migrate(connection, "0001")
+        assert schema.version(connection) == "0001"
+    database.close()
+
+
 def scripts() -> ScriptDirectory:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))

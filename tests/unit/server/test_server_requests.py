@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,21 @@ def test_the_token_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert secret.startswith("ep_")
     assert file_secret(path, single_user=True) == secret
+
+
+def test_servers_that_start_at_once_take_the_same_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, given, first = tmp_path / "token", secrets.token_urlsafe, list[str]()
+
+    def token(size: int) -> str:
+        if not first:  # between this server's look, which found no file, and its writing of one
+            first.append("")
+            first[0] = file_secret(path, single_user=True)
+        assert first[0] or not path.exists(), "half of a file can be seen"
+        return given(size)
+
+    monkeypatch.setattr(secrets, "token_urlsafe", token)
+    assert file_secret(path, single_user=True) == first[0]
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(("mode", "single_user"), [(0o644, False), (0o640, True), (0o604, True)])

@@ -16,7 +16,7 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 import training_pieces as pieces
 from epochal.catalog.build import build_task, load_data
-from epochal.catalog.data import DataInfo, Field, LoadedData, TensorSplit
+from epochal.catalog.data import DataInfo, Field, LoadedData, SampleSplit, TensorSplit
 from epochal.errors import CodeError, SpecError
 from epochal.spec.job import JobSpec
 from epochal.training.check import Checked, check
@@ -199,6 +199,29 @@ def test_fields_that_the_samples_do_not_have_are_told() -> None:
     job = spec(train={"global_batch_size": 1})
     with pytest.raises(SpecError, match="the fields length, and the train samples have input, target"):
         check(job, data, build_task(None, job.data, data.info))
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "told"),
+    [
+        ("input", torch.float64, "the input of the train samples is of torch.float64, and DataInfo says torch.float32"),
+        ("input", torch.uint8, "the input of the train samples is of torch.uint8, and DataInfo says torch.float32"),
+        ("target", torch.int32, "the target of the train samples is of torch.int32, and DataInfo says torch.int64"),
+    ],
+)
+def test_values_of_another_type_are_told_and_not_a_layers_trouble_with_them(
+    field: str, kind: torch.dtype, told: str
+) -> None:
+    info = DataInfo(Field((2,)), Field((), torch.int64, 2))
+    tensors = {"input": torch.ones(4, 2), "target": torch.tensor([0, 1, 0, 1])}
+    data = LoadedData(TensorSplit({**tensors, field: tensors[field].to(kind)}), None, info, "0", "t")
+    with pytest.raises(SpecError, match=told):
+        check(spec(), data, build_task(None, spec().data, info))
+    read = SampleSplit(4, lambda index: {name: one[index] for name, one in data.train.fetch([0, 1, 2, 3]).items()})
+    with pytest.raises(SpecError, match=told):
+        plan(spec(), Path(), replace(data, train=read))
+    own = {"model": {"name": "own:Net"}, "task": {"name": "own:task"}, "code": {"dir": "."}}
+    check(spec(**own), data, build_task(None, spec().data, info))
 
 
 def test_targets_of_pictures_are_known_without_reading_them(tmp_path: Path) -> None:

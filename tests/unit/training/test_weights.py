@@ -8,8 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import training_pieces as pieces
 from epochal.errors import CheckpointError, TrainingError
+from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import weights
+from epochal.training.control import NullControl
+from epochal.training.fit import fit
+from epochal.training.worker import Worker
 
 
 def model(classes: int = 3) -> nn.Module:
@@ -25,6 +30,16 @@ def test_exported_weights_are_started_from(tmp_path: Path, caplog: pytest.LogCap
     assert set(matched.loaded) == set(trained.state_dict())
     torch.testing.assert_close(fresh.state_dict(), trained.state_dict())
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_what_an_attempt_left_that_died_in_its_export_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "model" / "weights.safetensors.tmp-4711"
+    left.parent.mkdir()
+    left.write_bytes(b"half of the weights")
+    job = pieces.spec(epochs=1)
+    fit(pieces.setup(job), Worker(), tmp_path, MemoryRecorder(), NullControl())
+    assert not left.exists()
+    assert (tmp_path / weights.FILE).exists()
 
 
 def test_only_the_first_worker_writes(tmp_path: Path) -> None:

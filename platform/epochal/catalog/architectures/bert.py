@@ -13,7 +13,7 @@ from pydantic import Field as Bounds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epochal.catalog.architectures.sequence import token_ids
+from epochal.catalog.architectures.sequence import not_padding, refuse_padding, token_ids
 from epochal.catalog.data import DataInfo, Field
 from epochal.catalog.entry import Architecture, Params
 from epochal.errors import EpochalError
@@ -118,10 +118,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, time) token ids; returns (batch, width)."""
-        seen = None
-        if self.padding is not None:
-            first = torch.arange(x.shape[1], device=x.device) == 0  # so that each attends to something
-            seen = ((x != self.padding) | first)[:, None, None]
+        counts = not_padding(x, self.padding)
+        seen = None if counts is None else counts[:, None, None]
         hidden = self.embeddings(x)
         layers: Any = self.encoder["layer"]
         for layer in layers:
@@ -152,6 +150,7 @@ def build(params: BertParams, info: DataInfo) -> Bert:
     length, vocabulary = token_ids("bert", info)
     if length > params.positions:
         raise EpochalError(f"bert: positions is {params.positions}, and the data's sequences have {length} tokens")
+    refuse_padding("bert", params.padding, info)
     return Bert(vocabulary, params, info.target.width)
 
 

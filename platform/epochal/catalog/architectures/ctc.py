@@ -40,8 +40,10 @@ class Bidirectional(nn.Module):
     def forward(self, x: Tensor, turned: Tensor) -> Tensor:
         """x: (batch, time, width); ``turned``: (batch, time, 1), where each place is read backwards. Returns
         (batch, time, 2 * hidden)."""
-        backwards, _ = self.backwards(x.take_along_dim(turned, 1))
-        return torch.cat([self.forwards(x)[0], backwards.take_along_dim(turned, 1)], dim=-1)
+        # Not `take_along_dim`: `torch.export` takes that for one size of batch alone.
+        backwards, _ = self.backwards(x.gather(1, turned.expand_as(x)))
+        backwards = backwards.gather(1, turned.expand_as(backwards))
+        return torch.cat([self.forwards(x)[0], backwards], dim=-1)
 
 
 class Ctc(nn.Module):
@@ -62,9 +64,12 @@ class Ctc(nn.Module):
 
     def forward(self, x: Tensor, length: Tensor) -> Tensor:
         """x: (batch, frames, mels), of which ``length`` (batch,) count; returns (batch, frames / 2, outputs)."""
-        x = self.convolutions(x.transpose(1, 2)).transpose(1, 2)
-        places = torch.arange(x.shape[1], device=x.device)
+        first, nonlinearity, second, _ = self.convolutions
+        x = nonlinearity(first(x.transpose(1, 2)))
+        places = torch.arange(x.shape[2], device=x.device)
         ends = ((length + STRIDE - 1) // STRIDE)[:, None]
+        # What the first makes of padding is not zero, and the second would hear it before the end of the sound.
+        x = nonlinearity(second(x * (places < ends)[:, None])).transpose(1, 2)
         turned = torch.where(places < ends, ends - 1 - places, places)[..., None]
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = self.dropout(norm(layer(x, turned)))

@@ -36,6 +36,7 @@ class Dcgan(nn.Module):
         smallest = (height >> len(params.channels), width >> len(params.channels))
         self.generator = _generator(params, inputs, smallest)
         self.discriminator = _discriminator(params, inputs, smallest)
+        # Section 4 of the paper.
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)

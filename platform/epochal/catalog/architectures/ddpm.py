@@ -20,7 +20,8 @@ from epochal.catalog.entry import Architecture, Params
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 Positive = Annotated[int, Bounds(ge=1)]
 NOTHING = 1e-5
-"""Gain of layers that begin with giving next to nothing."""
+"""Gain of layers that begin with giving next to nothing: a block begins as the identity, and the whole as saying that
+there is no noise."""
 
 
 class DdpmParams(Params):

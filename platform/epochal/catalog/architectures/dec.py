@@ -88,6 +88,7 @@ def _target(name: str) -> str:
 
 def _shares(latent: Tensor, centres: Tensor) -> Tensor:
     """By Student's t distribution around each centre."""
+    # Equation 1, with the one degree of freedom that section 3.1.1 gives it: nothing there could be fitted by.
     near = 1 / (1 + (latent[:, None] - centres).square().sum(dim=-1))
     return near / near.sum(dim=1, keepdim=True)
 

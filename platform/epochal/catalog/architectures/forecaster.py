@@ -89,6 +89,7 @@ class Forecaster(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, window, features) or (batch, window); returns the first feature to come, (batch, horizon)."""
         x = x.unsqueeze(-1) if x.dim() == 2 else x
+        # A distance from the last step is about the same size wherever the level of the series has gone by then.
         last = x[:, -1:]
         said: Tensor = self.steps(x - last) + last[..., 0]
         return said

@@ -44,6 +44,7 @@ class GraphConvolution(nn.Module):
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         """x: (batch, nodes, inputs), adjacency: (batch, nodes, nodes) of 0 and 1; returns (batch, nodes, outputs)."""
+        # With a loop at each node: the renormalization trick of section 2.2, without which repeated layers explode.
         looped = _with_loops(adjacency)
         scale = looped.sum(dim=-1, keepdim=True).rsqrt()
         weights = scale * looped * scale.transpose(1, 2)
@@ -87,6 +88,7 @@ class GraphAttention(nn.Module):
         values = self.linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, nodes, outputs)
         sent = (values * self.source[:, None]).sum(dim=-1)
         received = (values * self.target[:, None]).sum(dim=-1)
+        # Section 2.1. The score of a pair is a sum of two: no tensor of all pairs' features is made.
         scores = F.leaky_relu(received[..., :, None] + sent[..., None, :], 0.2)
         unseen = _with_loops(adjacency)[:, None] == 0
         weights = scores.masked_fill(unseen, torch.finfo(scores.dtype).min).softmax(dim=-1)

@@ -127,6 +127,7 @@ class Gpt(nn.Module):
         hidden = self.drop(self.wte(x) + self.wpe(positions))
         for block in self.h:
             hidden = block(hidden, seen)
+        # The embedding is the matrix of the outputs too (Press and Wolf 2017, https://arxiv.org/abs/1608.05859).
         return F.linear(self.ln_f(hidden), self.wte.weight)
 
 

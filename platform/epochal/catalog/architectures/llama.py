@@ -62,7 +62,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., width); returns the same shape, computed in fp32."""
-        whole = x.float()
+        whole = x.float()  # the squares of a wide vector overflow in fp16, and lose their sum's digits in bf16
         normed = whole * torch.rsqrt(whole.square().mean(-1, keepdim=True) + 1e-5)
         return self.weight * normed.to(x.dtype)
 

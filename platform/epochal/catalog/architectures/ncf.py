@@ -32,6 +32,7 @@ class Ncf(nn.Module):
         for before, after in ((4 * width, 2 * width), (2 * width, width)):
             self.perceptron.extend([nn.Linear(before, after), nn.ReLU(), nn.Dropout(params.dropout)])
         self.head = nn.Linear(2 * width, 1)
+        # Section 4.1. From torch's embeddings, of deviation 1, the products of the factors begin far from 0.
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.01)

@@ -34,12 +34,15 @@ def layers(
     inputs = prod(field.shape)
     if len(field.shape) == 3:
         before, height, width = field.shape
+        least = 1
+        for _, size, stride in reversed(convolutions):
+            least = (least - 1) * stride + size
+        if min(height, width) < least:
+            told = f"{name} takes images (channels, height, width) of {least} pixels a side or more, and these are"
+            raise EpochalError(f"{told} {field.shape}", "flatten them, or make them larger, in the environment")
         for after, size, stride in convolutions:
             made.extend([nn.Conv2d(before, after, size, stride), activation(kind)])
             before, height, width = after, (height - size) // stride + 1, (width - size) // stride + 1
-        if min(height, width) < 1:
-            told = f"{name} takes images (channels, height, width) of 36 pixels a side or more, and these are"
-            raise EpochalError(f"{told} {field.shape}", "flatten them, or make them larger, in the environment")
         inputs = before * height * width
     made.append(nn.Flatten())
     for outputs in hidden:

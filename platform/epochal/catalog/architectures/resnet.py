@@ -95,6 +95,8 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(512 * block.expansion, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
+                # So that gradients neither grow nor vanish with depth (He et al. 2015, https://arxiv.org/abs/1502.01852,
+                # section 2.2); torch draws smaller weights by default.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -104,6 +104,8 @@ class Seq2Seq(nn.Module):
         self.register_buffer("positions", sinusoids(longest, width), persistent=False)
         self.positions: Tensor
         for name, parameter in self.named_parameters():
+            # Embeddings are multiplied by the root of the width (section 3.4), and so begin with a deviation of 1; as
+            # the matrix of the outputs, which is not, the same weights give scores of about 1.
             if name in ("source.weight", "target.weight"):
                 nn.init.normal_(parameter, std=width**-0.5)
             elif parameter.dim() > 1:

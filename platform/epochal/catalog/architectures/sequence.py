@@ -80,6 +80,24 @@ def learned_positions(length: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(length, width) * 0.02)
 
 
+def refuse_padding(architecture: str, padding: int | None, info: DataInfo) -> None:
+    """
+    Raises:
+        EpochalError: ``padding`` is no token of the input.
+    """
+    if padding is not None and padding >= (info.input.classes or 0):
+        known = f"there are {info.input.classes} kinds of them" if info.input.classes else "the input has no token ids"
+        raise EpochalError(f"{architecture}: padding is the token {padding}, and {known}", "remove it, or correct it")
+
+
+def not_padding(x: Tensor, padding: int | None) -> Tensor | None:
+    """Which of the token ids ``x`` (batch, time) count, (batch, time); None where all do.
+
+    The first always does: attention to nothing, and a mean of nothing, are not numbers.
+    """
+    return None if padding is None else (x != padding) | (torch.arange(x.shape[1], device=x.device) == 0)
+
+
 def own_record(record: Tensor) -> tuple[Tensor, Tensor]:
     """For rows of several records, ``record`` (batch, time) being whose each token is, one after another.
 

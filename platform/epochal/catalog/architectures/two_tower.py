@@ -45,6 +45,7 @@ class Tower(nn.Sequential):
 
     def forward(self, ids: Tensor) -> Tensor:
         vectors: Tensor = super().forward(ids)  # type: ignore[no-untyped-call]
+        # As the paper's: without their lengths, by which popular items would score high for everybody.
         return F.normalize(vectors, dim=-1)
 
 

@@ -94,6 +94,7 @@ class Vit(nn.Module):
         super().__init__()
         width, layers, heads = shape
         self.patch_embed = Patches(channels, patch, width)
+        # As timm draws them: the class token next to nothing, so that it is what attention makes of it.
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 1e-6)
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + patches, width) * 0.02)
         self.drop = nn.Dropout(dropout)

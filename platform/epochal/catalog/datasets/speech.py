@@ -49,11 +49,22 @@ def alphabet(texts: Iterable[str]) -> tuple[str, ...]:
     return ("", " ", *sorted({*"".join(texts)} - {" "}))
 
 
-def speech_info(frames: int, mels: int, characters: int, vocabulary: int) -> DataInfo:
-    """Of sound of at most so many ``frames`` in which at most so many ``characters`` are said."""
+def speech_info(frames: int, mels: int, characters: int, vocabulary: int, names: tuple[str, ...] = ()) -> DataInfo:
+    """Of sound of at most so many ``frames`` in which at most so many ``characters`` are said. Where recordings have
+    ``names``, the field ``recording`` is the place of a sample's among them: errors name it."""
     more = {"length": Field((), torch.int64, frames + 1), "target_length": Field((), torch.int64, characters + 1)}
+    if names:
+        more["recording"] = Field((), torch.int64, len(names), names=names)
     target = Field((characters,), torch.int64, vocabulary)
     return DataInfo(Field((frames, mels)), target, more, inputs=("input", "length"))
+
+
+def frames_needed(target: Tensor, length: Tensor) -> Tensor:
+    """The frames, (batch,), without which CTC has no way to say the ``target`` (batch, characters), of which ``length``
+    (batch,) count: one for each character, and one for the blank between two that are the same."""
+    places = torch.arange(1, target.shape[1], device=target.device)
+    doubled = (target[:, 1:] == target[:, :-1]) & (places < length[:, None])
+    return length + doubled.sum(1)
 
 
 def speech_sample(frames: Tensor, tokens: Sequence[int], info: DataInfo) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def _read(params: TextRecordsParams, folder: Path) -> tuple[str, list[str]]:
         return source, [text for _, text in texts]
     path = existing(params.path, folder)
     with reading(path, "text in UTF-8", "convert it: iconv -f FROM -t UTF-8"):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: JSON may hold, say, U+2028 as it is
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if path.suffix.lower() == ".jsonl":
         return str(path), [text for number, line in numbered if (text := _text(path, number, line, params.field))]

@@ -16,7 +16,7 @@ from torch import Tensor
 from epochal.catalog.data import Batch, DataInfo, LoadedData, SampleSplit
 from epochal.catalog.datasets.files import existing, reading
 from epochal.catalog.datasets.in_memory import PartitionParams, three_parts
-from epochal.catalog.datasets.speech import alphabet, frames_of, log_mel, speech_info, speech_sample
+from epochal.catalog.datasets.speech import alphabet, frames_needed, frames_of, log_mel, speech_info, speech_sample
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError, some
@@ -40,15 +40,23 @@ class Recordings:
     files: tuple[Path, ...]
     said: tuple[tuple[int, ...], ...]
     info: DataInfo
+    chosen: tuple[int, ...]
+    """Of all files those that are read, by their places."""
 
     def __call__(self, index: int) -> Batch:
-        with reading(self.files[index], "sound"):
-            sound, rate = read_wav(self.files[index])
-            return speech_sample(log_mel(sound, rate, self.info.input.shape[1]), self.said[index], self.info)
+        place = self.chosen[index]
+        with reading(self.files[place], "sound"):
+            sound, rate = read_wav(self.files[place])
+            sample = speech_sample(log_mel(sound, rate, self.info.input.shape[1]), self.said[place], self.info)
+        if (needed := int(frames_needed(sample["target"][None], sample["target_length"][None]))) > sample["length"]:
+            told = f"its text takes {needed} frames at the least, and the recording has {sample['length']}"
+            raise EpochalError(f"{self.files[place]}: {told}", "is it the text of this recording?")
+        return {**sample, "recording": torch.tensor(place)}
 
 
 def build(params: WavFolderParams, folder: Path) -> LoadedData:
-    """input: (frames, mels) of which length count; target: (characters,) token ids of which target_length count."""
+    """input: (frames, mels) of which length count; target: (characters,) token ids of which target_length count;
+    recording: its place among the files."""
     root = existing(params.path, folder)
     found = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".wav")
     if without := [str(file.relative_to(root)) for file in found if not file.with_suffix(".txt").exists()]:
@@ -66,10 +74,11 @@ def build(params: WavFolderParams, folder: Path) -> LoadedData:
     known = alphabet(texts)
     said = tuple(tuple(1 + known[1:].index(one) for one in text) for text in texts)
     frames = max(frames_of(*lengths[file]) for file in files)
-    info = speech_info(frames, params.mels, max(map(len, said)), len(known))
+    names = tuple(str(file.relative_to(root)) for file in files)
+    info = speech_info(frames, params.mels, max(map(len, said)), len(known), names)
     train, validation, test = (
-        SampleSplit(len(part), Recordings(tuple(files[i] for i in part), tuple(said[i] for i in part), info))
-        for part in (one.tolist() for one in three_parts(len(files), params, None))
+        SampleSplit(len(part), Recordings(tuple(files), said, info, tuple(part.tolist())))
+        for part in three_parts(len(files), params, None)
     )
     note = f"{len(known) - 1} characters" + (
         f"; {left} longer ones left out" if (left := len(found) - len(files)) else ""

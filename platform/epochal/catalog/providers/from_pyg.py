@@ -24,8 +24,12 @@ class OfPaddedGraphs(nn.Module):
         """As ``architectures.gnn.Gnn``: (batch, nodes, outputs), or the mean over the nodes (batch, outputs)."""
         there = nodes.bool()
         graph, target, source = (adjacency.bool() & there[:, :, None] & there[:, None]).nonzero().T
-        edges = torch.stack([source, target]) + graph * x.shape[1]
-        outputs: Tensor = self.model(x.flatten(0, 1), edges).unflatten(0, x.shape[:2])
+        # Without the padding, and with the graph of each node: a norm (params.norm) is of those, or of a graph's own.
+        place = (there.flatten().cumsum(0) - 1).view_as(there)
+        edges = torch.stack([place[graph, source], place[graph, target]])
+        found: Tensor = self.model(x[there], edges, batch=there.nonzero()[:, 0], batch_size=len(x))
+        outputs = found.new_zeros(*x.shape[:2], found.shape[1])
+        outputs[there] = found
         if self.per_node:
             return outputs
         shares = there[..., None].to(outputs.dtype)

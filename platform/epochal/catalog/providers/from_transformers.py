@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from epochal.catalog.data import DataInfo, Field
 from epochal.errors import EpochalError, NotFoundError
 
+_NO_TOKEN = -1
+"""What a decoder (gpt2) is told that padding is where there is none: it classifies a sequence by the last token that is
+something else, and refuses a batch where it is told nothing."""
+
 
 class Logits(nn.Module):
     """A model of transformers, of which the logits are wanted. Its weights are named with ``model.`` before them."""
@@ -45,6 +49,8 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     path, padding = params.pop("path", None), params.pop("padding", None)
     kind, takes, fixed = _made_for(name, info)
     if padding is not None:
+        if takes != "input_ids" or not 0 <= padding < fixed["vocab_size"]:
+            raise EpochalError(f"padding: {padding} is no token id of the input", "remove it, or correct it")
         fixed |= {"pad_token_id": padding}
     if path is None:
         config = transformers.AutoConfig.for_model(name, **{**fixed, **params})
@@ -58,19 +64,18 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **{**kept, **params})
         if config.model_type != name:
             raise EpochalError(f"path: {path} holds a model of the type {config.model_type}, not {name}")
+        if takes == "input_ids" and config.vocab_size < fixed["vocab_size"]:
+            told = f"path: {path} holds a model of {config.vocab_size} tokens, and the data has {fixed['vocab_size']}"
+            raise EpochalError(told, "make the data's token ids with the tokenizer of that model")
     if getattr(config, "is_encoder_decoder", False):
         raise EpochalError(f"transformers/{name} is an encoder with a decoder, which is called otherwise")
-    if (
-        takes == "input_ids"
-        and getattr(config, "pad_token_id", None) is None
-        and kind.endswith("SequenceClassification")
-    ):
-        config.pad_token_id = config.vocab_size - 1 if padding is None else padding
     auto = getattr(transformers, kind)
     if path is None:
-        model: nn.Module = auto.from_config(config)
+        model: Any = auto.from_config(config)
     else:
         model = auto.from_pretrained(folder, config=config, local_files_only=True, ignore_mismatched_sizes=True)
+    if kind.endswith("SequenceClassification") and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = _NO_TOKEN
     return Logits(model.train(), takes, padding)
 
 
@@ -86,7 +91,8 @@ def _made_for(name: str, info: DataInfo) -> tuple[str, str, dict[str, Any]]:
         if target.shape == ():
             return "AutoModelForSequenceClassification", "input_ids", {**fixed, "num_labels": target.width}
         if target.shape == seen.shape and target.classes == seen.classes:
-            return "AutoModelForCausalLM", "input_ids", {**fixed, "use_cache": False}
+            # Without is_decoder each token of an encoder (bert) sees the next one, which it is to predict.
+            return "AutoModelForCausalLM", "input_ids", {**fixed, "use_cache": False, "is_decoder": True}
         if target.shape == seen.shape and target.classes is not None:
             return "AutoModelForTokenClassification", "input_ids", {**fixed, "num_labels": target.classes}
     if info.inputs == ("input",) and _is_image(seen) and target.shape == ():

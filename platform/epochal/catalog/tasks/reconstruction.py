@@ -13,7 +13,7 @@ from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, Samples, fitting, in_fp32
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -95,7 +95,7 @@ class VariationalReconstruction(Reconstruction):
         if not isinstance(model, Variational):
             raise EpochalError(f"variational needs a model with encode and decode, not {type(model).__name__}")
         x = batch["input"]
-        mean, log_variance = self._info.call(model.encode, batch)
+        mean, log_variance = map(in_fp32, self._info.call(model.encode, batch))
         drawn = mean + (0.5 * log_variance).exp() * torch.randn_like(mean) if model.training else mean
         made = self._loss.of(fitting(model.decode(drawn), x.shape, "variational"), x)
         # The bound is of a sample as a whole, and losses over real values are means over those of a sample.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
-from epochal.catalog.datasets.speech import BLANK, SPACE
+from epochal.catalog.datasets.speech import BLANK, SPACE, frames_needed
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss
@@ -48,6 +48,7 @@ class Speech:
         counted = {"logits": outputs, "lengths": self._frames(outputs, batch)}
         if not len(target):  # torch refuses an empty batch here
             return Loss(outputs.sum(), said.sum(), counted)
+        self._refuse_too_long(batch, counted["lengths"])
         likely = outputs.float().log_softmax(-1).transpose(0, 1)
         total = F.ctc_loss(likely, target, counted["lengths"], said, blank=BLANK, reduction="sum")
         return Loss(total, said.sum(), counted)
@@ -59,6 +60,19 @@ class Speech:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         told = f"the model gives {found} for {samples} samples, and speech needs (batch, frames, {width})"
         raise EpochalError(told, "return the scores of each token for each frame")
+
+    def _refuse_too_long(self, batch: Batch, frames: Tensor) -> None:
+        """The loss of a text that is longer than its frames is infinite, whatever the model has learned."""
+        needed = frames_needed(batch["target"], batch["target_length"])
+        for row in (needed > frames).nonzero().flatten().tolist()[:1]:
+            field = self._info.more.get("recording")
+            name = field.names[int(batch["recording"][row])] if field and field.names else "a recording"
+            given = f"{int(batch['length'][row])} frames, of which the model makes {int(frames[row])}"
+            raise EpochalError(
+                f"{name} has {given}, and CTC needs {int(needed[row])} for its {int(batch['target_length'][row])} "
+                "characters: one each, and one between two that are the same",
+                "shorten its text, take it out, or use a model that keeps more frames",
+            )
 
     def _frames(self, outputs: Tensor, batch: Batch) -> Tensor:
         """How many of the outputs count, (batch,): one at least."""

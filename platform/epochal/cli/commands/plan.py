@@ -119,7 +119,8 @@ def _show(planned: Plan, loaded: LoadedSpec, more: Mapping[str, Any], output: Ou
             render.records(rows, ["name", "taken_for", "missing", "note"], title="parts of the data")
             render.text("")
         if planned.classes:
-            render.records([asdict(one) for one in planned.classes], ["name", "train", "validation"], title="classes")
+            columns = ["name", "train", "validation", *(["test"] if planned.test_samples else [])]
+            render.records([asdict(one) for one in planned.classes], columns, title="classes")
             render.text("")
         if "sweep" in more:
             _show_sweep(more["sweep"])

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from epochal.errors import Problem
 from epochal.spec.job import JobSpec
-from epochal.spec.space import ChoiceOf
+from epochal.spec.space import ChoiceOf, Ranged
 from epochal.sweeps.entries import Params
 from epochal.sweeps.searcher import DIGITS, History, Observation, SearcherEntry, seed_of, sweep_of
 from epochal.sweeps.trials import Point, Trial
@@ -85,7 +85,7 @@ def problems(params: Params, spec: JobSpec) -> Iterable[Problem]:
             what = "a condition" if entry.when else "a choice"
             yield Problem(f"sweep.space.{path}", f"cmaes searches ranges of numbers, and this is {what}",
                           hint="search with tpe, or remove it")  # fmt: skip
-        ranges += not isinstance(entry, ChoiceOf)
+        ranges += isinstance(entry, Ranged)
     if ranges < 2:
         yield Problem("sweep.space", f"cmaes needs at least two ranges to search, and there is {ranges or 'none'}",
                       hint="search with tpe")  # fmt: skip
