@@ -88,6 +88,24 @@ def test_parts_that_a_task_calls_are_compiled_or_that_none_is_is_told(
     assert [note.split(":")[0] for note in told.notes] == ([] if graphs else ["train.compile has no effect"])
 
 
+def test_each_size_of_batch_has_a_graph_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for all sizes rounds otherwise than one for the first, so that a resumed training would end elsewhere."""
+    sizes: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        sizes.extend(size for one in inputs for size in (one.shape if isinstance(one, torch.Tensor) else [one]))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    job = pieces.spec(epochs=2, compile=True, global_batch_size=22)
+    data = pieces.data()
+    assert len(data.train) % 22
+    fit(pieces.setup(job, Own), Worker(), tmp_path, MemoryRecorder(), NullControl())
+    assert not [size for size in sizes if isinstance(size, torch.SymInt)]
+    assert {22, len(data.train) % 22} <= set(sizes)
+
+
 def losses(folder: Path, build: Callable[[], nn.Module], compiled: bool) -> list[float]:
     recorder = MemoryRecorder()
     setup = pieces.setup(pieces.spec(epochs=1, compile=compiled), build)

@@ -337,18 +337,26 @@ class _Replica(DistributedDataParallel):
         self.reducer._remove_autograd_hooks()
 
 
+_SIZES = 32
+"""Graphs of one module: whole and last batches, of several workers and micro-batches, in training and validation."""
+
+
 def compile_in_place(module: nn.Module, blocks: Iterable[nn.Module] = ()) -> None:
     """Compile the module's forward, those of its parts, which a task may call by themselves as a GAN's phases do, and
     those of ``blocks``. What is called by one that is compiled is compiled as a piece of it.
     """
     # Each on its own: torch counts how often code is compiled, gives up after a few times, and parts may share code.
+    torch._dynamo.config.recompile_limit = max(_SIZES, torch._dynamo.config.recompile_limit)
+    # For each size of batch a graph: one for all of them, which torch makes at the second size, rounds otherwise than
+    # that of the first, and a training that is resumed would see the sizes in another order.
+    options: Any = {"isolate_recompiles": True, "dynamic": False}
     for part in dict.fromkeys((*blocks, *module.children(), module)):
         if not type(part).forward.__module__.startswith("torch.nn."):
-            part.compile(isolate_recompiles=True)
+            part.compile(**options)
         elif type(part).forward is not nn.Module.forward:  # a list of modules is never called
             # The compiler passes over torch's own classes, and begins with the first frame of somebody else.
             own = _of_our_own(part.forward)
-            part.forward = torch.compile(own, isolate_recompiles=True)  # type: ignore[call-overload]  # torch forgot it
+            part.forward = torch.compile(own, **options)
 
 
 def compiled_nothing() -> bool:
