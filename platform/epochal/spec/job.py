@@ -127,7 +127,7 @@ class Train(Section):
     """Gradients are scaled down to this total norm."""
     compile: bool = False
     """Use `torch.compile`, on the model and on its parts, which a task may call by themselves. The events tell where
-    that compiles nothing."""
+    that compiles nothing. Each size of batch takes a compilation, also that of the last of an epoch."""
     gradient_checkpointing: bool = False
     """Keep no activations of the model's repeated parts (items of `nn.Sequential` and `nn.ModuleList` without buffers):
     the backward pass computes them again. Less memory, about a third more time, the same result."""
