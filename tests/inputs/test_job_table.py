@@ -21,6 +21,7 @@ def _in_order() -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)  # forty jobs of up to two minutes on idle cores
 def test_every_job_reaches_its_metric(typist: Typist) -> None:
     rows, wrong = [], []
     for file in _in_order():
