@@ -77,16 +77,8 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
 """Of BERT without its output layer, which is for the task at hand."""
 
 LARGER = (
-    "resnet-101",
-    "resnet-152",
-    "vit-large",
-    "gpt-medium",
-    "gpt-large",
-    "gpt-xl",
-    "llama-7b",
-    "llama-13b",
-    "bert-large",
-)
+    "resnet-101", "resnet-152", "vit-large", "gpt-medium", "gpt-large", "gpt-xl", "llama-7b", "llama-13b", "bert-large",
+)  # fmt: skip
 """More of the same blocks."""
 
 
