@@ -22,6 +22,7 @@ class Gate:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body at once: the body would wait 40 ms for the client to acknowledge the head
 
             def do_GET(self) -> None:
                 gate._handle(self)

@@ -142,6 +142,7 @@ class KubernetesApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body at once: the body would wait 40 ms for the client to acknowledge the head
 
             def answer(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)

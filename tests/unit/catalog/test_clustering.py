@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.metrics import normalized_mutual_info_score
 from torch import nn
 from torch.nn import functional as F
 
@@ -56,6 +55,8 @@ def test_clusters_have_no_names_and_no_order() -> None:
 
 
 def test_mutual_information_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import normalized_mutual_info_score  # a second, which no other test need spend
+
     generator = torch.Generator().manual_seed(0)
     clusters, target = torch.randint(4, (2, 200), generator=generator)
     clusters[:80] = target[:80]

@@ -76,11 +76,19 @@ SIZES: list[tuple[str, dict[str, Any], DataInfo, int, str]] = [
 ]
 """Of BERT without its output layer, which is for the task at hand."""
 
+LARGER = (
+    "resnet-101", "resnet-152", "vit-large", "gpt-medium", "gpt-large", "gpt-xl", "llama-7b", "llama-13b", "bert-large",
+)  # fmt: skip
+"""More of the same blocks."""
+
+
+def named(size: tuple[str, dict[str, Any], DataInfo, int, str]) -> str:
+    return f"{size[0]}-{next(iter(size[1].values()), '')}"
+
 
 @pytest.mark.parametrize(
     ("name", "params", "info", "count", "source"),
-    SIZES,
-    ids=[f"{one[0]}-{next(iter(one[1].values()), '')}" for one in SIZES],
+    [pytest.param(*one, id=named(one), marks=pytest.mark.slow if named(one) in LARGER else ()) for one in SIZES],
 )
 def test_the_count_is_the_published_one(
     name: str, params: dict[str, Any], info: DataInfo, count: int, source: str

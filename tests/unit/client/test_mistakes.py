@@ -26,6 +26,8 @@ from epochal.errors import EpochalError, UnreachableError, UsageError
 from epochal.settings import home
 from running_server import RunningServer, settings_in
 
+pytestmark = pytest.mark.usefixtures("asked_once")
+
 TOKEN = "ep_verysecret"
 
 

@@ -14,6 +14,8 @@ import pytest
 from epochal.client import Client
 from epochal.errors import EpochalError, UnreachableError, UsageError
 
+pytestmark = pytest.mark.usefixtures("asked_once")
+
 TOKEN = "ep_verysecret"
 FAR = "http://epochal.invalid:8700"
 

@@ -156,7 +156,7 @@ def test_servers_that_append_and_merge_at_once_lose_and_double_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_store, "SMALL_PIECES", 5)
-    content = "".join(f"line {number}\n" for number in range(30)).encode()
+    content = "".join(f"line {number}\n" for number in range(16)).encode()
 
     def sends(step: int) -> None:
         store, sent = LogStore(Storage(url)), 0

@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
             return
 
     with HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}/team/"
         listening.shutdown()
 

@@ -93,7 +93,7 @@ def test_progress_and_ticks(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    result, _ = train(pieces.spec(epochs=20, validate_every="20ep"), tmp_path, data=pieces.data(200, 100))
+    result, _ = train(pieces.spec(epochs=10, validate_every="10ep"), tmp_path, data=pieces.data(200, 100))
     assert result.metrics["val/accuracy"] > 0.9
 
 
@@ -269,14 +269,13 @@ def test_loss_that_is_not_finite_is_no_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_is_close_and_resumes_exactly(tmp_path: Path, precision: str) -> None:
-    changed = {"epochs": 4, "checkpoint__every": "5steps", "checkpoint__keep": {"latest": 9}, "clip_grad_norm": 1.0}
+    changed = {"epochs": 3, "clip_grad_norm": 1.0}
     full = dict(train(pieces.spec(**changed), tmp_path / "full")[1]["train/loss"])
-    job = pieces.spec(**changed, precision=precision)
+    job = pieces.spec(**changed, precision=precision, checkpoint__every="5steps", checkpoint__keep={"latest": 9})
     unbroken = dict(train(job, tmp_path / "reduced")[1]["train/loss"])
     assert unbroken != full
     assert list(unbroken.values()) == pytest.approx(list(full.values()), rel=0.05)
-    for step in (15, 16):
-        shutil.rmtree(tmp_path / "reduced" / "checkpoints" / checkpoint.name_of(step))
+    shutil.rmtree(tmp_path / "reduced" / "checkpoints" / checkpoint.name_of(12))
     resumed = dict(train(job, tmp_path / "reduced", resume=True)[1]["train/loss"])
     assert resumed == {step: loss for step, loss in unbroken.items() if step > 10}
 
@@ -310,7 +309,7 @@ def test_deterministic_gives_the_same_bits(tmp_path: Path) -> None:
 
 def test_time_is_an_interval_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "WINDOW_SECONDS", 0.0)
-    job = pieces.spec(epochs=5, validate_every="1ms", checkpoint__every="1ms", checkpoint__keep={"latest": 100})
+    job = pieces.spec(epochs=2, validate_every="1ms", checkpoint__every="1ms", checkpoint__keep={"latest": 100})
     _, history = train(job, tmp_path)
     assert len(history["val/loss"]) > 3
     assert len(checkpoint.steps(tmp_path / "checkpoints")) > 3
@@ -333,7 +332,13 @@ def test_job_spec_to_model(tmp_path: Path) -> None:
     assert result.metrics["val/accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS.names())
+@pytest.mark.parametrize(
+    "name",
+    [  # that their state goes on is tried of each alone, by its contract
+        pytest.param(name, marks=() if name in ("adafactor", "adamw", "lbfgs", "muon", "sgd") else pytest.mark.slow)
+        for name in OPTIMIZERS.names()
+    ],
+)
 def test_every_optimizer_goes_on_exactly(tmp_path: Path, name: str) -> None:
     job = pieces.spec(epochs=2, checkpoint__every="5steps", optimizer={"name": name}, checkpoint__keep={"latest": 9})
     optimizer = partial(build_optimizer, job.train.optimizer)

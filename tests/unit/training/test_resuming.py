@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_stops_no_later_one(tmp_path: Path) -> None:
 def test_a_state_beyond_the_end_of_a_segment_is_not_taken_for_that_of_its_end(tmp_path: Path) -> None:
     """What a loss of power leaves of a trial whose next length nobody remembers."""
     job = pieces.spec(epochs=3, checkpoint__every="1steps", checkpoint__keep={"latest": 2, "best": 0})
-    whole, _ = train(job, tmp_path / "whole")
+    whole, _ = train(pieces.spec(epochs=3), tmp_path / "whole")
     train(job, tmp_path, fail_after=9)
     assert checkpoint.steps(tmp_path / "checkpoints") == [9, 8]
     recorder, control = MemoryRecorder(), Scripted()
