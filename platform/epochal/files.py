@@ -55,7 +55,8 @@ def require_writable(folder: Path) -> None:
 def leads_out(path: Path, root: Path) -> bool:
     """Whether a link on the way leads out of ``root``: who may write there may not have others read for him what they
     alone may read."""
-    return not path.resolve().is_relative_to(root.resolve())
+    # Not `Path.resolve`, which raises where a link leads to itself: whoever writes there may make one.
+    return not Path(os.path.realpath(path)).is_relative_to(root.resolve())
 
 
 def sync(path: Path, parents: int = 0) -> None:

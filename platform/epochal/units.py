@@ -34,6 +34,15 @@ _SIZE = re.compile(rf"({_NUMBER})\s?([KMGT]i?B|B)")
 _INTERVAL = re.compile(rf"({_NUMBER})\s?(ep|epochs?|steps?)")
 
 
+def three_digits(value: float) -> str:
+    """A number of at least 0 for reading, to three digits, or whole where it is larger, and without an exponent.
+
+    >>> three_digits(1.2345), three_digits(999.7), three_digits(1234567)
+    ('1.23', '1,000', '1,234,567')
+    """
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
 class _Text:
     """What the unit types share: they are read from text, printed as text and described to JSON Schema as text."""
 
@@ -121,7 +130,7 @@ class Bytes(int, _Text):
         """Rounded for reading: ``1.3 GiB``."""
         for unit in ("TiB", "GiB", "MiB", "KiB"):
             if self >= _BYTES[unit]:
-                return f"{self / _BYTES[unit]:.3g} {unit}"
+                return f"{three_digits(self / _BYTES[unit])} {unit}"
         return f"{int(self)} B"
 
 

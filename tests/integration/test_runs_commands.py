@@ -21,6 +21,7 @@ from epochal.sweeps.trials import Measured, Trial, TrialState
 from epochal.tracking.connection import connect, sqlite_path
 from epochal.tracking.desired_run import DesiredRun, flatten
 from epochal.tracking.metric_spool import MetricSpool
+from epochal.tracking.server import TrackingServer
 from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import pending_folders
 from epochal.tracking.trial_runs import TrialRuns
@@ -253,6 +254,24 @@ def test_ui_serves_this_home_until_ctrl_c(runs: dict[str, str]) -> None:
             process.terminate()  # where it has not ended: else leaving the block would wait for ever
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=2)
+
+
+def test_ctrl_c_while_it_starts_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(server: TrackingServer) -> bool:
+        assert server._process is not None
+        started.append(server._process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrackingServer, "_answers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TrackingServer(f"sqlite:///{tmp_path / 'mlflow.db'}", port=free_port()).start()
+    try:
+        assert started[0].poll() is not None
+    finally:
+        started[0].kill()
+        started[0].wait()
 
 
 def test_ui_refuses_what_it_should(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

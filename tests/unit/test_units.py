@@ -106,4 +106,5 @@ def test_an_interval_in_steps() -> None:
 def test_sizes_for_reading() -> None:
     assert Bytes(1_400_000_000).human() == "1.3 GiB"
     assert Bytes(12).human() == "12 B"
+    assert Bytes(1020 * 2**20).human() == "1,020 MiB"
     assert str(Bytes(3 * 2**20)) == "3MiB"

@@ -74,7 +74,8 @@ def build_model(model: Component, info: DataInfo) -> nn.Module:
 def _refuse_nothing(info: DataInfo) -> None:
     """No architecture of the catalog has a meaning for these; torch would tell of sizes in one of its layers."""
     for name, one in info.fields.items():
-        if 0 in one.shape or one.classes == 0:
+        beside = name in info.inputs and len(info.inputs) > 1  # a table may have categories alone, and no numbers
+        if (0 in one.shape and not beside) or one.classes == 0:
             told = f"of no {'classes' if one.classes == 0 else 'values'}"
             raise EpochalError(f"the data's {name} is {told}: its shape is {one.shape}", "mend DataInfo of the dataset")
     for name in info.inputs:

@@ -172,10 +172,7 @@ class Draws(Protocol):
 
 
 def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:
-    """A model's ``outputs`` in that ``shape``, (batch, ...); those of 16 bits as fp32.
-
-    A loss of 16 bits would keep three digits of the sum over a batch, and of the factor that its gradient begins with.
-    autocast computes some of torch's losses in fp32 by itself, other ones on a GPU than on a CPU.
+    """A model's ``outputs`` in that ``shape``, (batch, ...).
 
     Raises:
         EpochalError: they are no tensor, or have more or fewer values a sample.
@@ -187,9 +184,13 @@ def fitting(outputs: Any, shape: Sequence[int], task: str) -> Tensor:
     if outputs.shape[:1] != tuple(shape[:1]) or outputs.numel() != prod(shape):
         told = f"the model gives {tuple(outputs.shape)} for {shape[0]} samples, and {task} needs {expected}"
         raise EpochalError(told, "build its last layer with info.target.width outputs")
-    return in_fp32(outputs).reshape(shape)
+    return outputs.reshape(shape)
 
 
 def in_fp32(outputs: Tensor) -> Tensor:
-    """Those of 16 bits as fp32, to compute a loss of; others as they are."""
+    """Those of 16 bits as fp32, to compute a loss of; others as they are.
+
+    A loss of 16 bits keeps three digits of the sum over a batch, and of the factor that its gradient begins with.
+    autocast computes some of torch's losses in fp32 by itself, other ones on a GPU than on a CPU.
+    """
     return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs

@@ -243,7 +243,7 @@ def _is_shippable(path: Path) -> bool:
 
 
 def _inside(path: Path, root: Path) -> Path:
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # `Path.resolve` raises where a link leads to itself
     if not real.is_relative_to(root):
         raise CodeError(
             f"{path} is a link that leads out of {root}", "copy what it points to, or add it to code.exclude"

@@ -12,6 +12,7 @@ from typing import Any
 from epochal.sweeps.finding import Finding, value_of
 from epochal.sweeps.importance import Importance
 from epochal.sweeps.trials import Trial
+from epochal.units import three_digits
 from epochal.web_page import cell
 
 WIDTH, HEIGHT = 960, 320
@@ -100,7 +101,7 @@ def learning_curves(found: Finding) -> str:
     for part in range(5):
         value, length = low + (high - low) * part / 4, longest * part / 4
         parts.append(_text(_LEFT - 6, y(value) + 4, f"{value:.3g}", "end"))
-        parts.append(_text(x(length), bottom + 15, f"{length:.3g}", "middle"))
+        parts.append(_text(x(length), bottom + 15, three_digits(length), "middle"))
     parts.append(_text((_LEFT + right) / 2, HEIGHT - 4, found.unit, "middle"))
     for rank, trial in drawn(ranked):
         points = [(x(one.length), y(one.value)) for one in trial.curve if not math.isnan(one.value)]

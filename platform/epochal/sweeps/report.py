@@ -7,6 +7,7 @@ from typing import Any
 from epochal.sweeps.drawing import MOST_DRAWN, importance_bars, learning_curves, parallel_coordinates
 from epochal.sweeps.finding import Finding, Lead, lead, value_of
 from epochal.sweeps.importance import Importance, importance
+from epochal.units import three_digits
 from epochal.web_page import page, paragraph, section, table
 
 _BEST = 10
@@ -73,9 +74,9 @@ def _best(found: Finding) -> list[Any]:
 
 def _budget(found: Finding) -> str:
     if not found.is_over:
-        return f"{found.used:,.4g} {found.unit} have been trained so far."
+        return f"{three_digits(found.used)} {found.unit} have been trained so far."
     return (
-        f"{found.used:,.4g} {found.unit} were trained, {found.saved:.0%} fewer than if every trial that began"
+        f"{three_digits(found.used)} {found.unit} were trained, {found.saved:.0%} fewer than if every trial that began"
         f" had trained all its {found.full:g}."
     )
 

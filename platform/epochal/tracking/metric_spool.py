@@ -73,7 +73,8 @@ class MetricSpool:
         self.path = spool / f"{name}.jsonl"
         self._last: dict[str, int] = {} if repeat else last_steps(folder)
         self._repeat = repeat
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, tuple[str, str]] = {}
+        """By name: as MLflow takes it, which is what ``_last`` has too, and that as JSON with its colon."""
         self._lines: list[str] = []
         self._unwritten = b""
         self._since_mark = 0
@@ -86,10 +87,11 @@ class MetricSpool:
         now = time.time() if timestamp is None else timestamp
         last, keys, parts = self._last, self._keys, []
         for name, value in metrics.items():
-            if name in last and step <= last[name]:
+            stored, key = keys.get(name) or self._key(name)
+            if stored in last and step <= last[stored]:
                 continue
             if not self._repeat:
-                last[name] = step
+                last[stored] = step
             try:
                 number = float(value)
             except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of several numbers
@@ -97,7 +99,7 @@ class MetricSpool:
                 continue
             # What is not finite has another name in JSON; `repr` takes a fifth of the time.
             text = repr(number) if number - number == 0.0 else json.dumps(number)
-            parts.append((keys.get(name) or self._key(name)) + text)
+            parts.append(key + text)
         if not parts:
             return
         self._lines.append(f'{{"s":{int(step)},"t":{int(now * 1000)},"m":{{{",".join(parts)}}}}}\n')
@@ -146,10 +148,10 @@ class MetricSpool:
         self._since_mark = 0
         return json.dumps({"last": self._last}, separators=(",", ":")).encode() + b"\n"
 
-    def _key(self, name: str) -> str:
-        """The name as JSON with its colon, in characters that MLflow stores."""
-        key = self._keys[name] = json.dumps(_UNSUPPORTED.sub("_", name)[:_MAX_NAME] or "_") + ":"
-        return key
+    def _key(self, name: str) -> tuple[str, str]:
+        stored = _UNSUPPORTED.sub("_", name)[:_MAX_NAME] or "_"
+        keys = self._keys[name] = stored, f"{json.dumps(stored)}:"
+        return keys
 
     def _warn(self, about: str, message: str) -> None:
         if about not in self._warned:

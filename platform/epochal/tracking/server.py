@@ -89,13 +89,11 @@ class TrackingServer:
         )
         if not isinstance(output, int):
             output.close()
-        deadline = time.monotonic() + seconds
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                hint = f"its output is in {self._log}" if self._log else "another port or host may help"
-                raise UnreachableError(f"the MLflow server did not start on {self.url}", hint)
-            time.sleep(0.1)
+        try:
+            self._wait_for_an_answer(self._process, time.monotonic() + seconds)
+        except BaseException:  # Ctrl-C too: it is in a session of its own, which a terminal's does not reach
+            self.stop()
+            raise
         return self
 
     def wait(self) -> int:
@@ -125,6 +123,13 @@ class TrackingServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _wait_for_an_answer(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                hint = f"its output is in {self._log}" if self._log else "another port or host may help"
+                raise UnreachableError(f"the MLflow server did not start on {self.url}", hint)
+            time.sleep(0.1)
 
     def _signal(self, number: int) -> None:
         if self._process is not None:

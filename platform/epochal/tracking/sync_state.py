@@ -232,8 +232,10 @@ def artifact_files(folder: Path) -> dict[str, list[int]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent) / name
-            stamp = [] if leads_out(path, jobs) else [path.stat().st_size, path.stat().st_mtime_ns]
-            found[path.relative_to(root).as_posix()] = stamp
+            if leads_out(path, jobs):
+                found[path.relative_to(root).as_posix()] = []
+            elif path.exists():  # else it is a link to what has been removed, or to itself
+                found[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
     return found
 
 

@@ -121,7 +121,7 @@ def blocks(model: nn.Module, least: int) -> list[nn.Module]:
 
     A block is an item of an ``nn.Sequential`` or ``nn.ModuleList`` (the repeated parts of a model) that holds at least
     ``least`` parameters outside of blocks within it. One that shares a parameter with another module is left to the
-    model: a parameter can be in one shard only.
+    model: a parameter can be in one shard only. So is a layer that normalises: it may have to be sharded in fp32.
     """
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     taken: set[int] = set()
@@ -134,7 +134,7 @@ def _blocks(module: nn.Module, least: int, uses: Counter[int], taken: set[int]) 
         own = [parameter for parameter in child.parameters() if id(parameter) not in taken]
         # A list within a list is never called itself, and so would never be gathered.
         repeated = isinstance(module, nn.Sequential | nn.ModuleList) and type(child).forward is not nn.Module.forward
-        shared = any(uses[id(parameter)] > 1 for parameter in own)
-        if repeated and not shared and sum(parameter.numel() for parameter in own) >= least:
+        left = isinstance(child, _NORMS) or any(uses[id(parameter)] > 1 for parameter in own)
+        if repeated and not left and sum(parameter.numel() for parameter in own) >= least:
             taken.update(id(parameter) for parameter in own)
             yield child

@@ -94,6 +94,10 @@ def test_links(project: Path, tmp_path: Path) -> None:
     folder = unpack(package.path, package.digest, tmp_path / "cache")
     assert (folder / "alias.py").read_text() == "SIZE = 3\n"
     assert not (folder / "alias.py").is_symlink()
+    (project / "itself").symlink_to("itself")
+    with pytest.raises(CodeError, match="itself is a link to something that is no file"):
+        pack(project, tmp_path / "out")
+    (project / "itself").unlink()
     (project / "passwords").symlink_to("/etc/passwd")
     with pytest.raises(CodeError, match="leads out of"):
         pack(project, tmp_path / "out")

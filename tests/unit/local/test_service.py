@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +20,7 @@ def refused(*arguments: object, **options: object) -> NoReturn:
 
 def test_one_that_cannot_be_started_again_now_is_tried_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(ServicePlan("server", ("/bin/true",), Probe("http://127.0.0.1:9")), tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", refused)
+    monkeypatch.setattr("subprocess.Popen", refused)
     with pytest.raises(BlockingIOError):  # `epochal up` is still there to tell
         service.watch(needed=True)
     service.status = replace(service.status, restarts=1)

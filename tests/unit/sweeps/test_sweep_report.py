@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -144,6 +145,8 @@ def test_what_only_unmeasured_trials_have_is_not_shown() -> None:
     assert shown.searched == ["lr"]
     assert leads(trials).said.startswith("trials 0 and 1 are equal;")
     assert summary(shown, "j1")["budget"] == "2 epochs have been trained so far."
+    long = replace(shown, unit="steps", trials=(replace(shown.trials[0], curve=(Measured(123_456.0, 1.0),)),))
+    assert summary(long, "j1")["budget"].startswith("123,456 steps were trained")
     assert "val/accuracy, the higher the better" in html(shown, "j1")
 
 

@@ -114,6 +114,18 @@ def test_samples_of_the_machine_may_repeat_a_step(tmp_path: Path) -> None:
     assert curve(tmp_path, "cpu") == [(5, 1.0), (5, 2.0)]
 
 
+def test_a_name_that_mlflow_does_not_take_leaves_one_curve_too(tmp_path: Path) -> None:
+    killed = MetricSpool(tmp_path, "attempt-1-rank-0")
+    for step in range(4):
+        killed.log(step, {"val/mAP@0.5": float(step)})
+    killed.flush()
+    resumed = MetricSpool(tmp_path, "attempt-2-rank-0")
+    for step in range(2, 6):
+        resumed.log(step, {"val/mAP@0.5": float(step)})
+    resumed.close()
+    assert curve(tmp_path, "val/mAP_0.5") == [(step, float(step)) for step in range(6)]
+
+
 def test_a_long_segment_is_resumed_without_reading_all_of_it(tmp_path: Path) -> None:
     writer = MetricSpool(tmp_path, "a")
     writer.log(0, {"only/once": 1.0})

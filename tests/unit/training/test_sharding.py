@@ -37,3 +37,9 @@ def test_shared_parameters_stay_with_the_model() -> None:
     first, second, third = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight
     assert blocks(nn.Sequential(first, second, third), least=10) == [third]
+
+
+def test_layers_that_normalise_stay_with_the_model() -> None:
+    """They are of another dtype than a block in 16 bits; those of images have a weight for each of their values."""
+    convolution, norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm([8, 16, 16])
+    assert blocks(nn.Sequential(convolution, norm), least=100) == [convolution]

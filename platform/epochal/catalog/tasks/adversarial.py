@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import Loss, Phase, Samples, fitting
+from epochal.catalog.task import Loss, Phase, Samples, fitting, in_fp32
 from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of
 from epochal.errors import EpochalError
@@ -81,7 +81,7 @@ class Adversarial:
         return Loss(discriminators + generators, None, outputs, logs)
 
     def _verdict(self, model: nn.Module, samples: Tensor) -> Tensor:
-        return fitting(model(samples), (len(samples),), "adversarial")
+        return in_fp32(fitting(model(samples), (len(samples),), "adversarial"))
 
     def _told_apart(self, real: Tensor, fake: Tensor) -> Tensor:
         if self._hinge:

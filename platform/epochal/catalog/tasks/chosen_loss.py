@@ -11,7 +11,7 @@ from torch import Tensor
 from epochal.catalog.data import Field
 from epochal.catalog.entry import LossEntry, Params
 from epochal.catalog.losses import LOSSES, balanced, balanced_ones
-from epochal.catalog.task import Loss
+from epochal.catalog.task import Loss, in_fp32
 from epochal.errors import EpochalError
 from epochal.spec.params import validated
 from epochal.spec.section import Choice
@@ -25,7 +25,8 @@ class ChosenLoss:
     params: Params
 
     def of(self, outputs: Tensor, target: Tensor) -> Loss:
-        return Loss(self.entry.build(self.params, outputs, target), self.entry.weight(self.params, target), outputs)
+        total = self.entry.build(self.params, in_fp32(outputs), target)
+        return Loss(total, self.entry.weight(self.params, target), outputs)
 
     @property
     def scalars(self) -> Mapping[str, float]:

@@ -21,7 +21,7 @@ from epochal.catalog.drawing import framed, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.losses import sigmoid_focal
-from epochal.catalog.task import Loss, Samples
+from epochal.catalog.task import Loss, Samples, in_fp32
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ class Detection:
             raise EpochalError(f"detection needs a model that gives Detections, not a {given}", "use detector")
         label, box, places = wanted(said.places, batch["target"], batch["labels"], self._params.radius)
         found = label > 0
-        hot = F.one_hot(label, self._classes + 1)[..., 1:].to(said.logits.dtype)
-        classes = sigmoid_focal(said.logits, hot, 2.0, 0.25).sum()
+        logits = in_fp32(said.logits)
+        hot = F.one_hot(label, self._classes + 1)[..., 1:].to(logits.dtype)
+        classes = sigmoid_focal(logits, hot, 2.0, 0.25).sum()
         boxes = (1 - generalized_iou(said.boxes[found].float(), box[found])).sum()
         centres = F.binary_cross_entropy_with_logits(said.centres[found], places[found], reduction="sum")
         logs = {"classes": classes, "boxes": boxes, "centres": centres}

@@ -20,7 +20,7 @@ from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.environment import Memory, seen
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
-from epochal.catalog.task import EverySample, Loss, fitting
+from epochal.catalog.task import EverySample, Loss, fitting, in_fp32
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class ReinforcementLearning:
         return said
 
     def _values(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return fitting(outputs, (len(batch["target"]), self._info.target.width), "reinforcement-learning")
+        actions = self._info.target.width
+        return in_fp32(fitting(outputs, (len(batch["target"]), actions), "reinforcement-learning"))
 
     def memory(self, model: nn.Module) -> Memory | None:
         if not _has_values(model):

@@ -197,7 +197,9 @@ def _summary(planned: Plan) -> dict[str, Any]:
 
 
 def _flops(count: int) -> str:
+    from epochal.units import three_digits
+
     for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
         if count >= size:
-            return f"{count / size:.3g} {unit}"
+            return f"{three_digits(count / size)} {unit}"
     return f"{count:,} FLOP"
