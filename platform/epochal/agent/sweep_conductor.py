@@ -23,7 +23,7 @@ from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place
 from epochal.engine.slot import LASTING, Slot
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.ledger.states import Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.spec.job import JobSpec
@@ -381,8 +381,8 @@ class Conductor:
             self._heard = max(self._heard, request.seq)
             try:
                 self._step(request.told, key=request.key)
-            except (ConflictError, NotFoundError) as error:
-                self._tell.notice(f"not done: {request.told}: {error}")
+            except (ConflictError, NotFoundError, UsageError) as error:  # the last: a newer server takes more
+                self._tell.notice(f"not done: {request}: {error}")
 
     def _end_all(self) -> None:
         """The trials that train now: what they have done is saved, where the sweep goes on."""

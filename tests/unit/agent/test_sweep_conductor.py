@@ -73,6 +73,10 @@ class PlayedTell:
     """Keeps how the sweep stood when that was told."""
 
     stands: list[SweepProgress] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
 
     def swept(self, progress: SweepProgress) -> None:
         self.stands.append(progress)
@@ -272,3 +276,13 @@ def test_the_run_of_a_cancelled_trial_is_over_once_its_worker_has_ended(tmp_path
     assert state() == "STOPPED"
     assert not checkpoints(tmp_path, 0).exists()
     assert [trial.state for trial in tell.stands[-1].trials] == [TrialState.STOPPED, TrialState.COMPLETED]
+
+
+def test_a_request_that_cannot_be_is_told_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    """One of a newer server ended every attempt."""
+    journal = PlayedJournal()
+    journal.ask({"kind": "cancel", "trial": 7})
+    journal.ask({"kind": "transpose", "by": 2})
+    conductor, _ = conducted(tmp_path, tell := PlayedTell(), PlayedSlot(), journal=journal, trials=2)
+    assert conductor.ending().reason is Reason.COMPLETED
+    assert [told.partition(": ")[2].partition(":")[0] for told in tell.notices] == ["trial 7 is to end", "transpose"]
