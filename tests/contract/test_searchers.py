@@ -245,6 +245,20 @@ def test_tpe_takes_what_went_further_for_better() -> None:
     assert median(point[LR] for point in found if point is not None) > 0.1
 
 
+@pytest.mark.parametrize("name", LEARN)
+def test_a_training_that_early_stopping_ended_counts_as_a_whole_one(name: str) -> None:
+    """To ``cmaes`` it was worse than every one that trained longer, and ``gp`` learnt nothing of it."""
+    spec = sweep(name, **({"population": 6} if name == "cmaes" else {"startup": 6}))
+    history = searched(sweep("random"), 6)
+    stopped = [
+        replace(one, curve=(Measured(3.0 + one.number / 2, one.curve[0].value),)) if one.number % 2 else one
+        for one in history
+    ]
+    suggested = searcher_of(spec).suggest(6, stopped)
+    assert suggested == searcher_of(spec).suggest(6, history)
+    assert suggested != searcher_of(sweep("random")).suggest(6, ())
+
+
 @pytest.mark.parametrize("ranges", [{}, {LR: {"dist": "loguniform", "low": 0.1, "high": 1}}])
 def test_a_constant_is_no_range_for_cmaes(monkeypatch: pytest.MonkeyPatch, ranges: dict[str, Any]) -> None:
     monkeypatch.setitem(SPACES, "constants", {CLIP: 1.0, "train.seed": 3, **ranges})

@@ -17,25 +17,23 @@ from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_packs import Packs
 from epochal.agent.sweep_progress import SweepProgress
 from epochal.agent.sweep_slots import Orders, SlotPool
-from epochal.agent.trial_states import checkpoints, copy_state, copy_tree, segment_of
+from epochal.agent.trial_states import checkpoints, copy_state, result_of, segment_of
 from epochal.engine.events import Done, Failed, FailureKind
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place
 from epochal.engine.slot import LASTING, Slot
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.ledger.states import Reason
 from epochal.ledger.sweep_values import NewInput, TrialRecord
 from epochal.spec.job import JobSpec
-from epochal.spec.tree import placed
 from epochal.sweeps import trials as words
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
 from epochal.sweeps.searcher import learnt_from
 from epochal.sweeps.trials import Asked, Command, Copy, End, Finish, Input, Interrupted, Reached, Run, Trial, TrialState
-from epochal.tracking.desired_run import model_folder
 from epochal.tracking.sent_trials import SweepTrials
-from epochal.tracking.trial_runs import TrialRuns, trial_folder
+from epochal.tracking.trial_runs import TrialRuns
 from epochal.training.control import Prepared, Report
 
 _LOOK_SECONDS = 0.25
@@ -178,22 +176,10 @@ class Conductor:
         return Ending(Reason.COMPLETED, result=self._result())
 
     def _result(self) -> dict[str, Any]:
-        """What a training's result has, of the best trial; ``spec`` is what it was trained by."""
-        best, sweep = self._controller.best, self._sweep
-        if best is None:
+        if (best := self._controller.best) is None:
             return {"metrics": {}, "best": None, "weights": None}
-        of_trial = trial_folder(sweep.folder, best.number)
-        trained, own = (model_folder(one).parent for one in (of_trial, sweep.folder))
-        if trained.is_dir():
-            copy_tree(trained, own, sweep.folder)
-        return {
-            "metrics": dict(self._metrics.get(best.number, {})),
-            "best": [best.curve[-1].value, self._steps.get((best.number, best.length), 0)],
-            "trial": best.number,
-            "point": dict(best.point),
-            "weights": str(own) if trained.is_dir() else None,
-            "spec": placed(sweep.payload.spec, best.point),
-        }
+        step = self._steps.get((best.number, best.length), 0)
+        return result_of(best, self._metrics.get(best.number, {}), step, self._sweep.payload.spec, self._sweep.folder)
 
     def wake(self) -> None:
         with self._changed:
@@ -265,7 +251,9 @@ class Conductor:
         with self._changed:
             for run, one in zip(runs, ended, strict=True):
                 self._training.pop(run.trial, None)
-                if len(runs) > 1 and isinstance(one, Failed) and one.kind not in LASTING:
+                if self._controller.trials[run.trial].state.is_over:  # it was ended while it trained
+                    self._put_away(run.trial)
+                elif len(runs) > 1 and isinstance(one, Failed) and one.kind not in LASTING:
                     unclear.append(one)
                     self._packs.apart(run.trial)
                     self._interrupted(run)
@@ -361,14 +349,20 @@ class Conductor:
                     self._journal.change(self._record(number))
 
     def _end(self, command: End) -> None:
-        trial = self._controller.trials[command.trial]
-        self._journal.change(self._record(trial.number))
-        self._runs.record(trial)
+        self._journal.change(self._record(command.trial))
         if (slot := self._training.get(command.trial)) is not None:
             slot.end_trial(command.trial)
-        # The end of the sweep stops those too that go on once it is extended.
-        if command.state is TrialState.COMPLETED or self._finish is None:
-            shutil.rmtree(checkpoints(self._sweep.folder, command.trial), ignore_errors=True)
+        else:
+            self._put_away(command.trial)
+
+    def _put_away(self, number: int) -> None:
+        """The trial is over, and no worker writes metrics or checkpoints of it any more: of a run that is told to be
+        over, what comes later is not sent."""
+        trial = self._controller.trials[number]
+        self._runs.record(trial)
+        # The end of the sweep stops those too, without a reason, that go on once it is extended.
+        if self._finish is None or trial.state is not TrialState.STOPPED or trial.why:
+            shutil.rmtree(checkpoints(self._sweep.folder, number), ignore_errors=True)
 
     def _copy(self, command: Copy) -> None:
         copy_state(self._sweep.folder, command, self._steps.get((command.source, command.length), 0))
@@ -387,8 +381,8 @@ class Conductor:
             self._heard = max(self._heard, request.seq)
             try:
                 self._step(request.told, key=request.key)
-            except (ConflictError, NotFoundError) as error:
-                self._tell.notice(f"not done: {request.told}: {error}")
+            except (ConflictError, NotFoundError, UsageError) as error:  # the last: a newer server takes more
+                self._tell.notice(f"not done: {request}: {error}")
 
     def _end_all(self) -> None:
         """The trials that train now: what they have done is saved, where the sweep goes on."""

@@ -113,7 +113,10 @@ class SweepJournal:
         """
         found = self._patiently(lambda: self._source.requests(self._lease.job_id, self._requests))
         self._requests = found[-1].seq if found else self._requests
-        return [one for one in found if one.key not in self._heard]
+        # In order: what is older than one that the controller took in was refused, and stays so, whatever has become
+        # of its trial meanwhile.
+        taken = max((place for place, one in enumerate(found, 1) if one.key in self._heard), default=0)
+        return found[taken:]
 
     def tell(self, told: NewInput, changed: TrialRecord | None = None) -> None:
         """Have it written down that the controller took this in, and what became of a trial with it."""

@@ -15,6 +15,7 @@ from epochal.spec.job import JobSpec
 from epochal.spec.tree import placed
 from epochal.sweeps.ranking import full_length
 from epochal.sweeps.trials import Copy, Run, Trial, TrialState
+from epochal.tracking.desired_run import model_folder
 from epochal.tracking.trial_runs import trial_folder
 from epochal.training import checkpoint
 
@@ -38,6 +39,24 @@ def segment_of(run: Run, sweep: JobSpec, stored: Mapping[str, Any], best: Trial 
         saved=not whole,
         beats=best.curve[-1].value if best is not None and best.state is TrialState.COMPLETED else None,
     )
+
+
+def result_of(
+    best: Trial, metrics: Mapping[str, float], step: int, stored: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """What a training's result has, of the best trial, whose model becomes that of the job in ``folder``: ``metrics``
+    are those of its last validation, at ``step``. ``spec`` is what it was trained by; ``stored`` that of the sweep."""
+    trained, own = (model_folder(one).parent for one in (trial_folder(folder, best.number), folder))
+    if trained.is_dir():
+        copy_tree(trained, own, folder)
+    return {
+        "metrics": dict(metrics),
+        "best": [best.curve[-1].value, step],
+        "trial": best.number,
+        "point": dict(best.point),
+        "weights": str(own) if trained.is_dir() else None,
+        "spec": placed(stored, best.point),
+    }
 
 
 def checkpoints(folder: Path, trial: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from types import TracebackType
 
 _HANDSHAKE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
 
 
 class Hub:
@@ -28,6 +30,7 @@ class Hub:
         self._callers = count(1)
         self._connections: dict[int, Connection] = {}
         self._changed = threading.Condition()
+        self._closed = False
         threading.Thread(target=self._accept, name="hub", daemon=True).start()
 
     def __enter__(self) -> Hub:
@@ -36,6 +39,7 @@ class Hub:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         with suppress(OSError):
             # Closing it does not wake the thread that waits in `accept`.
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -55,11 +59,12 @@ class Hub:
             return self._connections.pop(caller)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 accepted, _ = self._listener.accept()
-            except OSError:
-                return  # it is closed
+            except OSError:  # it is closed; or this process has no descriptor left, or who called has hung up
+                time.sleep(_PAUSE_SECONDS)
+                continue
             threading.Thread(target=self._greet, args=(accepted,), daemon=True).start()
 
     def _greet(self, accepted: socket.socket) -> None:

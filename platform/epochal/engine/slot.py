@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
@@ -68,6 +68,7 @@ class Slot:
         self._attempt = attempt
         self._kept: _Kept | None = None
         self._message = 0
+        self._ending: set[int] = set()
 
     def train(self, segments: Sequence[TrialSegment]) -> list[Done | Failed | None]:
         """How each segment ended; None where the attempt was stopped before it began. Several train as a pack.
@@ -80,15 +81,17 @@ class Slot:
         if self._kept is None or self._kept.is_over:
             self._kept = _Kept(self._attempt, self.number, self.seats)
         self._message += 1
-        ended = self._kept.train(segments, self._message)
+        ended = self._kept.train(segments, self._message, self._ending)
+        self._ending.clear()
         if any(isinstance(one, Failed) and one.kind not in LASTING for one in ended):
             self.close()
         return ended
 
     def end_trial(self, trial: int) -> None:
-        """Have that trial, which is trained now, save its state and end."""
-        if self._kept is not None:
-            self._kept.end(self._message, trial)
+        """Have that trial, which is trained now or next, save its state and end."""
+        self._ending.add(trial)  # first: a message that is sent at this very moment looks here, or is known below
+        if (kept := self._kept) is not None:
+            kept.end(self._message, trial)
 
     def close(self) -> None:
         """End the workers."""
@@ -116,7 +119,6 @@ class _Kept:
         self._over = threading.Event()
         self._closing = threading.Event()
         self._connection: Connection | None = None
-        self._ending: set[tuple[int, int]] = set()
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name=f"slot-{number}", daemon=True)
         self._thread.start()
@@ -129,14 +131,17 @@ class _Kept:
     def seats(self) -> list[Seat]:
         return self._gang.seats
 
-    def train(self, segments: Sequence[TrialSegment], number: int) -> list[Done | Failed | None]:
+    def train(
+        self, segments: Sequence[TrialSegment], number: int, ending: Collection[int]
+    ) -> list[Done | Failed | None]:
+        """``ending``: the trials that were to end before they, or the connection, were there."""
         if self._connection is None:
             self._connection = self._attempt.hub.take(self._caller, self._over.is_set)
         told: list[Done | Failed | None] = []
         sent = {"segments": [asdict(segment) for segment in segments], "number": number}
         if self._connection is not None and self._send(sent):
-            for early in [one for one in self._ending if one[0] == number]:  # asked for before there was a connection
-                self._send({"stop": number, "trial": early[1]})
+            for trial in tuple(ending):
+                self.end(number, trial)
             with suppress(OSError, EOFError):
                 while len(told) < len(segments) and not self._over.is_set():
                     if self._connection.poll(_LOOK_SECONDS):
@@ -153,7 +158,6 @@ class _Kept:
         return self._failed
 
     def end(self, number: int, trial: int) -> None:
-        self._ending.add((number, trial))
         self._send({"stop": number, "trial": trial})
 
     def close(self) -> None:

@@ -89,8 +89,17 @@ class SweepRequest(Value):
 
     @property
     def told(self) -> Extended | Added | Repeated | Cancelled:
-        """As the controller is told it."""
+        """
+        Raises:
+            UsageError: this version knows no such request.
+        """
         return asked(self.body).told
+
+    def __str__(self) -> str:
+        try:
+            return str(asked(self.body))
+        except UsageError:
+            return f"{self.body.get('kind')}"
 
 
 class _Ask(BaseModel):

@@ -12,6 +12,7 @@ from epochal.errors import Problem, UsageError
 from epochal.spec.job import JobSpec
 from epochal.spec.sweep import Sweep
 from epochal.sweeps.entries import Entry, Params
+from epochal.sweeps.ranking import full_length
 from epochal.sweeps.space import Space
 from epochal.sweeps.trials import Point, Trial, TrialState
 
@@ -50,7 +51,11 @@ class Observation:
     @property
     def rank(self) -> tuple[float, float]:
         """Trials that got further come first: they were better than others. Those that failed come last."""
-        return (0.0, inf) if self.value is None or self.value == inf else (-self.length, self.value)
+        if self.value is None or self.value == inf:
+            return 0.0, inf
+        # One that early stopping ended is no worse than one that needed longer. (How long a whole training was in an
+        # earlier sweep is not known.)
+        return -inf if self.completed and self.number >= 0 else -self.length, self.value
 
 
 class History:
@@ -58,6 +63,7 @@ class History:
 
     def __init__(self, spec: JobSpec) -> None:
         self.space = Space(sweep_of(spec).searched)
+        self._full = full_length(spec)
         self._sign = -1.0 if spec.objective is not None and spec.objective.mode == "max" else 1.0
         self._seen: dict[int, tuple[Trial, Observation | None]] = {}
 
@@ -66,10 +72,13 @@ class History:
         found = (self._read(trial) for trial in sorted(history, key=lambda trial: trial.number))
         return [one for one in found if one is not None]
 
-    def at(self, length: float, trial: Trial) -> float | None:
-        """A trial's value at a length, the lower the better; None where it was not measured there."""
-        found = next((measured.value for measured in trial.curve if measured.length == length), None)
-        return None if found is None else self._lower_is_better(found)
+    def by_length(self, trial: Trial) -> dict[float, float]:
+        """What was measured of a trial, the lower the better. One of this sweep that is done has the full length too:
+        where early stopping had enough, more would not have been better."""
+        found = {measured.length: self._lower_is_better(measured.value) for measured in trial.curve}
+        if trial.state is TrialState.COMPLETED and trial.number >= 0:
+            found[self._full] = self._lower_is_better(trial.curve[-1].value)
+        return found
 
     def _read(self, trial: Trial) -> Observation | None:
         known = self._seen.get(trial.number)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import pytest
 from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_progress import SweepProgress
 from epochal.agent.sweep_slots import Orders
+from epochal.agent.trial_states import checkpoints
 from epochal.engine.events import Done
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload, TrialSegment
 from epochal.ledger.states import Reason
-from epochal.ledger.sweep_values import NewInput, TrialRecord
+from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.sweeps import controller
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.searchers.random import RandomParams, RandomSearcher
 from epochal.sweeps.trials import Point, Trial, TrialState
+from epochal.tracking.trial_runs import Journal
 from simulated_sweep import Simulation
 from sweep_pieces import sweep_spec
 
@@ -40,6 +43,8 @@ class PlayedJournal:
         self.inputs: list[NewInput] = []
         self.heard: Callable[[NewInput], object] = lambda told: None
         """Called with each."""
+        self.orders = Orders(lambda: None)
+        self.requests: list[SweepRequest] = []
 
     def earlier(self, spec: Any) -> list[Any]:
         return []
@@ -47,8 +52,13 @@ class PlayedJournal:
     def replayed(self) -> tuple[list[Any], list[Any]]:
         return [], []
 
-    def asked(self) -> list[Any]:
-        return []
+    def asked(self) -> list[SweepRequest]:
+        return self.requests
+
+    def ask(self, body: Mapping[str, Any]) -> None:
+        """As a user does while the sweep runs."""
+        self.requests.append(SweepRequest(len(self.requests) + 1, f"key-{body}", body, datetime.now(UTC), ""))
+        self.orders.requested = len(self.requests)
 
     def tell(self, told: NewInput, changed: TrialRecord | None = None) -> None:
         self.inputs.append(told)
@@ -63,6 +73,10 @@ class PlayedTell:
     """Keeps how the sweep stood when that was told."""
 
     stands: list[SweepProgress] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
 
     def swept(self, progress: SweepProgress) -> None:
         self.stands.append(progress)
@@ -132,7 +146,7 @@ def conducted(
     spec = sweep_spec(**chosen | sweep)
     journal = journal or PlayedJournal()
     payload = TrainPayload(spec.model_dump(mode="json"), "")
-    searched: Any = Sweep(spec, payload, folder, journal, Orders(lambda: None))  # type: ignore[arg-type]
+    searched: Any = Sweep(spec, payload, folder, journal, journal.orders)  # type: ignore[arg-type]
     place: Any = object()
     played: Any = tell
     conductor = Conductor(searched, place, played, stop or Stop())
@@ -233,3 +247,42 @@ def test_one_slot_tries_what_the_controller_alone_would(tmp_path: Path) -> None:
     spec = sweep_spec(mode="min", trials=12, search=search)
     simulated = Simulation(Controller.of(spec), lambda run: float(run.trial)).run()
     assert points_of(tell) == [trial.point for trial in simulated.controller.trials.values()]
+
+
+def test_the_run_of_a_cancelled_trial_is_over_once_its_worker_has_ended(tmp_path: Path) -> None:
+    """Until it hears of that, it writes metrics, which are not sent of a run that is over, and checkpoints."""
+    journal, heard = PlayedJournal(), threading.Event()
+    between: list[str] = []
+
+    def state() -> str:
+        runs = Journal(tmp_path)
+        runs.read()
+        return runs.runs[0].state
+
+    class Cancels(PlayedSlot):
+        def train(self, segments: Sequence[TrialSegment]) -> list[Done]:
+            if self.trained == 0:
+                journal.ask({"kind": "cancel", "trial": 0})
+                assert heard.wait(PATIENCE)
+                between.append(state())
+                checkpoints(tmp_path, 0).mkdir(parents=True)
+            return super().train(segments)
+
+        def end_trial(self, trial: int) -> None:
+            heard.set()
+
+    conducted(tmp_path, tell := PlayedTell(), Cancels(), journal=journal, trials=2)
+    assert between == ["RUNNING"]
+    assert state() == "STOPPED"
+    assert not checkpoints(tmp_path, 0).exists()
+    assert [trial.state for trial in tell.stands[-1].trials] == [TrialState.STOPPED, TrialState.COMPLETED]
+
+
+def test_a_request_that_cannot_be_is_told_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    """One of a newer server ended every attempt."""
+    journal = PlayedJournal()
+    journal.ask({"kind": "cancel", "trial": 7})
+    journal.ask({"kind": "transpose", "by": 2})
+    conductor, _ = conducted(tmp_path, tell := PlayedTell(), PlayedSlot(), journal=journal, trials=2)
+    assert conductor.ending().reason is Reason.COMPLETED
+    assert [told.partition(": ")[2].partition(":")[0] for told in tell.notices] == ["trial 7 is to end", "transpose"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from epochal.agent import sweep_journal
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.errors import ConflictError, UnreachableError
-from epochal.ledger.sweep_values import NewInput, StoredInput, TrialRecord
+from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.sweeps.inputs import to_json
 from epochal.sweeps.trials import Asked, Extended, Input
 from polling import until
@@ -28,6 +29,10 @@ class Source:
         self.epoch = epoch
         self.told: list[NewInput] = []
         self.trials: dict[int, TrialRecord] = {}
+        self.asked: list[SweepRequest] = []
+
+    def requests(self, job_id: str, after: int) -> list[SweepRequest]:
+        return [one for one in self.asked if one.seq > after]
 
     def inputs(self, job_id: str) -> list[StoredInput]:
         return [StoredInput(seq, self.epoch, one.body, one.key) for seq, one in enumerate(self.told, 1)]
@@ -144,3 +149,15 @@ def test_half_a_line_of_a_killed_agent_is_not_read(journal: Journal, tmp_path: P
     with (tmp_path / "trials" / "inputs-00001.jsonl").open("ab") as file:
         file.write(b'{"seq":2,"key":null,"bo')
     assert journal(Source(), 2).replayed() == ([], [Extended(1)])
+
+
+def test_what_was_refused_is_not_heard_again_by_the_next_attempt(journal: Journal) -> None:
+    """A trial that had ended with its sweep was not to be cancelled; once the sweep was extended, it was."""
+    source = Source()
+    bodies = ({"kind": "cancel", "trial": 0}, {"kind": "extend", "trials": 3}, {"kind": "cancel", "trial": 1})
+    source.asked = [SweepRequest(seq, f"key-{seq}", body, datetime.now(UTC), "") for seq, body in enumerate(bodies, 1)]
+    source.told = [NewInput(to_json(Extended(3)), "key-2")]
+    following = journal(source, 2)
+    following.replayed()
+    assert [one.seq for one in following.asked()] == [3]
+    assert following.asked() == []

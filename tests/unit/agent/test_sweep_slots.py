@@ -154,7 +154,7 @@ def test_a_slot_that_stays_samples_its_node_once_the_first_one_there_has_left(mo
             self.seats = seats
             gangs.append(seats)
 
-        def train(self, segments: list[TrialSegment], number: int) -> list[Done]:
+        def train(self, segments: list[TrialSegment], number: int, ending: set[int]) -> list[Done]:
             return [Done(0, None) for _ in segments]
 
         def close(self) -> None:

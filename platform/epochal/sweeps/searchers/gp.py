@@ -52,11 +52,12 @@ class GaussianProcess:
         """What is known at the longest length with enough trials, as BOHB does (Falkner, Klein, Hutter 2018)."""
         by_number = {trial.number: trial for trial in history}
         observations = self._history.observations(history)
-        counts = Counter(measured.length for one in observations for measured in by_number[one.number].curve)
+        curves = {one.number: self._history.by_length(by_number[one.number]) for one in observations}
+        counts = Counter(length for curve in curves.values() for length in curve)
         lengths = [length for length, count in counts.items() if count >= self._params.startup]
         if not lengths:
             return []
-        values = {one.number: self._history.at(max(lengths), by_number[one.number]) for one in observations}
+        values = {number: curve.get(max(lengths)) for number, curve in curves.items()}
         worst = max((value for value in values.values() if value is not None and value < inf), default=0.0)
         known: list[Observation] = []
         for one in observations:
