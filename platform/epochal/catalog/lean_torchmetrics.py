@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from lightning_utilities.core import imports
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+    from epochal.catalog.task import Task
+
+
+def metrics_of(task: Task) -> MetricCollection:
+    """Those that a task makes, for which it imports torchmetrics."""
+    with lean_torchmetrics():
+        return task.metrics()
 
 
 @contextmanager

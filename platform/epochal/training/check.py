@@ -10,6 +10,7 @@ from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, LoadedData, Split, TensorSplit, targets_of
 from epochal.catalog.environment import Acts
+from epochal.catalog.lean_torchmetrics import metrics_of
 from epochal.catalog.losses import balanced, balanced_ones
 from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
@@ -250,7 +251,7 @@ def _named(task: Task) -> Sequence[str] | None:
     if isinstance(task, TellsMetrics):
         return task.metric_names
     try:
-        metrics = task.metrics()
+        metrics = metrics_of(task)
         kinds = {type(metric) for metric in metrics.values(copy_state=False)}
     except Exception as error:
         name = type(task).__name__

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from epochal.catalog.data import Batch
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+from epochal.catalog.lean_torchmetrics import metrics_of
 from epochal.catalog.task import FeedsMetrics
 from epochal.errors import TrainingError, some
 from epochal.redaction import named
@@ -100,10 +100,9 @@ class Validation:
 
     def _metrics(self) -> MetricCollection:
         """Fresh ones, each by itself: groups that share a state would fail together."""
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
+        made = metrics_of(self._task).to(self._strategy.worker.device)
+        from torchmetrics import MetricCollection
 
-        made = self._task.metrics().to(self._strategy.worker.device)
         kept: dict[str, Metric | MetricCollection] = {
             str(name): metric
             for name, metric in made.items(keep_base=True, copy_state=False)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Phase, Samples, fitting, in_fp32
 from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of
@@ -92,11 +91,10 @@ class Adversarial:
         return {"frechet": "it needs two validation samples, and there is one"} if samples < 2 else {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics.classification import BinaryAccuracy
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import BinaryAccuracy
 
-            from epochal.catalog.frechet import FrechetDistance
+        from epochal.catalog.frechet import FrechetDistance
 
         known: dict[str, Callable[[], Metric]] = {
             "frechet": lambda: FrechetDistance(prod(self._info.input.shape)),

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import confusion
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -60,9 +59,8 @@ class Classification:
         return {"auroc": "it needs two classes among the validation samples, and there is one"} if one else {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics import classification as of
+        from torchmetrics import MetricCollection
+        from torchmetrics import classification as of
 
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
         known: dict[str, Callable[[], Metric]] = {

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from epochal.catalog.architectures.dec import Dec
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import EverySample, Loss
 from epochal.errors import EpochalError
 
@@ -79,10 +78,9 @@ class Clustering:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
+        from torchmetrics import MetricCollection
 
-            from epochal.catalog.cluster_metrics import ClusterAccuracy, NormalizedMutualInformation
+        from epochal.catalog.cluster_metrics import ClusterAccuracy, NormalizedMutualInformation
 
         classes = self._info.target.width
         known: dict[str, Callable[[], Metric]] = {

@@ -19,7 +19,6 @@ from epochal.catalog.boxes import area, generalized_iou, suppressed
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import framed, tiles
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.losses import sigmoid_focal
 from epochal.catalog.task import Loss, Samples, in_fp32
 from epochal.errors import EpochalError
@@ -76,10 +75,9 @@ class Detection:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
+        from torchmetrics import MetricCollection
 
-            from epochal.catalog.detection_metric import MeanAveragePrecision
+        from epochal.catalog.detection_metric import MeanAveragePrecision
 
         known: dict[str, Callable[[], Metric]] = {
             "map": lambda: MeanAveragePrecision(self._classes),

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of, uniform_of
@@ -98,10 +97,9 @@ class Diffusion:
         return {"frechet": "it needs two validation samples, and there is one"} if samples < 2 else {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MeanSquaredError, MetricCollection
+        from torchmetrics import MeanSquaredError, MetricCollection
 
-            from epochal.catalog.frechet import FrechetDistance
+        from epochal.catalog.frechet import FrechetDistance
 
         known: dict[str, Callable[[], Metric]] = {
             "mse": MeanSquaredError,

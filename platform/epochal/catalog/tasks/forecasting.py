@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -54,9 +53,8 @@ class Forecasting:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MeanMetric, MetricCollection
-            from torchmetrics import regression as of
+        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import regression as of
 
         known: dict[str, Any] = {
             "mae": of.MeanAbsoluteError,

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting
 from epochal.errors import EpochalError
 
@@ -62,10 +61,9 @@ class LanguageModelling:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics.classification import MulticlassAccuracy
-            from torchmetrics.text import Perplexity
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+        from torchmetrics.text import Perplexity
 
         known: dict[str, Callable[[], Metric]] = {
             "perplexity": Perplexity,

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves, tiles
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting, in_fp32
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -66,9 +65,8 @@ class Reconstruction:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics import regression as of
+        from torchmetrics import MetricCollection
+        from torchmetrics import regression as of
 
         known: dict[str, Any] = {"mse": of.MeanSquaredError, "mae": of.MeanAbsoluteError}
         return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)

@@ -19,7 +19,6 @@ from epochal.catalog.architectures.actor_critic import Judged
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.environment import Memory, seen
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import EverySample, Loss, fitting, in_fp32
 from epochal.errors import EpochalError
 
@@ -184,8 +183,7 @@ class ReinforcementLearning:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import MeanMetric, MetricCollection
 
         return MetricCollection({name: MeanMetric() for name in self.metric_names}, compute_groups=False)
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import coloured, tiles
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
@@ -53,9 +52,8 @@ class Segmentation:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics import classification as of
+        from torchmetrics import MetricCollection
+        from torchmetrics import classification as of
 
         known: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: of.MulticlassAccuracy(self._classes, average="micro"),

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.datasets.speech import BLANK, SPACE, frames_needed
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss
 from epochal.errors import EpochalError
 
@@ -83,9 +82,8 @@ class Speech:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MetricCollection
-            from torchmetrics.text import WordErrorRate
+        from torchmetrics import MetricCollection
+        from torchmetrics.text import WordErrorRate
 
         # Both are WordErrorRate: of cer each token is a word.
         return MetricCollection({name: WordErrorRate() for name in self.metric_names}, compute_groups=False)

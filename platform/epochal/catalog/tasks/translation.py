@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.catalog.task import Loss, fitting
 from epochal.errors import EpochalError
 
@@ -85,9 +84,8 @@ class Translation:
         return {}
 
     def metrics(self) -> MetricCollection:
-        with lean_torchmetrics():
-            from torchmetrics import MeanMetric, MetricCollection
-            from torchmetrics.text import BLEUScore
+        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics.text import BLEUScore
 
         known: dict[str, Callable[[], Metric]] = {
             "bleu": BLEUScore,
