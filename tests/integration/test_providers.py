@@ -78,6 +78,7 @@ def test_a_model_gives_what_the_target_needs_and_learns_from_it(
         ("transformers/bertt", SENTENCES, "did you mean 'bert'"),
         ("transformers/bert", GRAPHS, "is not known to take an input"),
         ("transformers/t5", SENTENCES, "encoder with a decoder"),
+        ("transformers/xlnet", TOKENS, "sees each token that it is to predict"),
         ("pyg/GCNN", GRAPHS, "did you mean 'GCN'"),
         ("pyg/GCN", IMAGES, "takes graphs"),
         ("torchvision/resnet17", IMAGES, "did you mean"),

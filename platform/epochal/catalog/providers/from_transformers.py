@@ -91,6 +91,9 @@ def _made_for(name: str, info: DataInfo) -> tuple[str, str, dict[str, Any]]:
         if target.shape == ():
             return "AutoModelForSequenceClassification", "input_ids", {**fixed, "num_labels": target.width}
         if target.shape == seen.shape and target.classes == seen.classes:
+            if name == "xlnet":  # it draws the order in which it predicts tokens, which is not told to it here
+                told = "transformers/xlnet sees each token that it is to predict where it is called with tokens alone"
+                raise EpochalError(told, "use a decoder, such as transformers/gpt2")
             # Without is_decoder each token of an encoder (bert) sees the next one, which it is to predict.
             return "AutoModelForCausalLM", "input_ids", {**fixed, "use_cache": False, "is_decoder": True}
         if target.shape == seen.shape and target.classes is not None:
