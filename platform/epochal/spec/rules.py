@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from pydantic import ValidationError
+
 from epochal.errors import Problem
 from epochal.settings import CREDENTIALS
 from epochal.spec import sweep_rules
 from epochal.spec.corners import Point, corners, problems_at
 from epochal.spec.job import JobSpec
+from epochal.spec.problems import field_problems
 from epochal.spec.tree import Path, overlaps, placed
 
 METRIC_GROUPS = ("val/", "train/")
@@ -40,7 +43,11 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
     tree = spec.model_dump(mode="json", exclude_unset=True)
 
     def judge(point: Point) -> list[Problem]:
-        return _broken(RULES, JobSpec.model_validate(placed(tree, point)), wrong)
+        try:
+            trained = JobSpec.model_validate(placed(tree, point))
+        except ValidationError as error:  # of a section that a searched field alone does not make
+            return [finding.problem for finding in field_problems(error)]
+        return _broken(RULES, trained, wrong)
 
     return problems_at(corners(spec.sweep.searched, spec.sweep.points), judge)
 
@@ -234,6 +241,7 @@ SWEEP_RULES: tuple[Rule, ...] = (
     Rule(sweep_rules.steps_fit, reads=("sweep.space",)),
     Rule(sweep_rules.conditions_can_hold, reads=("sweep.space",)),
     Rule(sweep_rules.values_fit, reads=("sweep.space", "sweep.points")),
+    Rule(sweep_rules.weights_are_found, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.points_meet_conditions, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.no_more_points_than_trials, reads=("sweep.points", "sweep.trials")),
     Rule(sweep_rules.rungs_below_the_length, reads=("sweep.trial_scheduler", "train.epochs", "train.steps")),
