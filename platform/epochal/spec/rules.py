@@ -178,6 +178,24 @@ def warmup_ends(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("train.lr_schedule.warmup", message, value=warmup)
 
 
+def average_counts_steps(spec: JobSpec) -> Iterator[Problem]:
+    average, steps = spec.train.average, spec.train.steps
+    if average is None:
+        return
+    if steps is not None and average.start >= max(1, steps):
+        message = f"expected fewer than train.steps ({steps}), got {average.start:g}"
+        yield Problem("train.average.start", message, value=average.start)
+    if average.kind == "swa" and "decay" in average.model_fields_set:
+        told = "is how ema forgets, and swa takes all steps alike"
+        yield Problem("train.average.decay", told, value=average.decay, hint="remove it, or use kind: ema")
+
+
+def errors_are_skipped(spec: JobSpec) -> Iterator[Problem]:
+    if "max_errors" in spec.data.model_fields_set and spec.data.on_error == "fail":
+        told = "counts records that are skipped, and data.on_error is fail"
+        yield Problem("data.max_errors", told, value=spec.data.max_errors, hint="set data.on_error to skip")
+
+
 def something_is_trained(spec: JobSpec) -> Iterator[Problem]:
     for index, pattern in enumerate(spec.train.freeze):
         if not pattern.strip("*"):
@@ -224,6 +242,8 @@ RULES: tuple[Rule, ...] = (
     Rule(metrics_have_a_group, reads=("objective.metric", "train.early_stopping.metric")),
     Rule(one_direction, reads=("objective", "train.early_stopping")),
     Rule(warmup_ends, reads=("train.lr_schedule.warmup", "train.steps")),
+    Rule(average_counts_steps, reads=("train.average", "train.steps")),
+    Rule(errors_are_skipped, reads=("data.max_errors", "data.on_error")),
     Rule(something_is_trained, reads=("train.freeze",)),
     Rule(exceptions_are_from_something, reads=("train.init_except", "train.init_from")),
     Rule(time_to_run, reads=("limits",)),
