@@ -64,8 +64,12 @@ class RunCloser:
     def _prepare(self) -> None:
         while self._waiting.empty() and not self._may_prepare():
             time.sleep(0.2)
-        with suppress(EpochalError):
+        try:
             connect(self._uri)
+        except EpochalError:
+            return  # it is told where a run is closed
+        except Exception:  # without this thread no run would be closed
+            _logger.exception("MLflow cannot be used")
 
     def _close(self, tracking: RunTracking, lease: Lease) -> None:
         known = tracking.run_id if tracking.told else ""

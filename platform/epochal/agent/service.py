@@ -179,16 +179,17 @@ class AgentService:
             try:
                 # The same one until an answer comes: that which got lost may have been a lease.
                 lease = self._agent.source.lease(self._agent.name, LEASE_SECONDS, wait=_POLL_SECONDS, secret=secret)
-                failures, secret = 0, secrets.token_urlsafe(32)
-            except EpochalError as error:
+                secret = secrets.token_urlsafe(32)
+                if lease is not None:
+                    self._begin(lease)
+                failures = 0
+            except Exception as error:  # whatever it is: without this thread the agent would carry nothing any more
                 failures += 1
                 if failures == 1:
-                    _logger.warning("no job can be leased: %s", error)
+                    _logger.warning("no job can be leased: %s", error, exc_info=not isinstance(error, EpochalError))
                 self._sleep(pause_after(failures))
                 continue
-            if lease is not None:
-                self._begin(lease)
-            elif time.monotonic() - begun < _TICK_SECONDS:
+            if lease is None and time.monotonic() - begun < _TICK_SECONDS:
                 self._sleep(_TICK_SECONDS)  # of a source that does not wait
 
     def _sleep(self, seconds: float) -> None:
@@ -204,7 +205,12 @@ class AgentService:
         # Now that it can be found: `_leave` may just have gone over the others.
         if self._leaving:
             runner.leave(_SHUT_DOWN)
-        threading.Thread(target=self._carry, args=(key, runner), name=f"job-{lease.job_id}", daemon=True).start()
+        try:
+            threading.Thread(target=self._carry, args=(key, runner), name=f"job-{lease.job_id}", daemon=True).start()
+        except RuntimeError:  # the system has no thread left: the lease runs out, and the job queues again
+            with self._lock:
+                del self._runners[key]
+            raise
 
     def _carry(self, key: tuple[str, int], runner: JobRunner) -> None:
         try:

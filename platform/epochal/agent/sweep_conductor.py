@@ -98,10 +98,10 @@ class Conductor:
             self._copy(copy)
         if any(trial.state is TrialState.RUNNING for trial in self._controller.trials.values()):
             self._step(Interrupted())
+        finish, self._finish = self._finish, None
         self._hear()
-        if not self._controller.is_finished:
-            self._finish = None
-        elif not self._stop.requested:
+        self._finish = self._finish or (finish if self._controller.is_finished else None)
+        if self._controller.is_finished and not self._stop.requested:
             # The attempt before had trained all of it, and was lost before it could say so: there is nothing to start.
             self._tell.started(self._place.world_size, [])
         self._tell_progress()
@@ -378,9 +378,12 @@ class Conductor:
     def _hear(self) -> None:
         """What users ask. The controller may refuse it: the sweep has gone on since."""
         for request in self._journal.asked():
-            self._heard = max(self._heard, request.seq)
             try:
-                self._step(request.told, key=request.key)
+                with self._changed:
+                    if self._finish is not None:
+                        return  # the ledger queues the sweep anew for what came of nothing by its end, and for no other
+                    self._heard = max(self._heard, request.seq)
+                    self._step(request.told, key=request.key)
             except (ConflictError, NotFoundError, UsageError) as error:  # the last: a newer server takes more
                 self._tell.notice(f"not done: {request}: {error}")
 

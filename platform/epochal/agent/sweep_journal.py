@@ -24,7 +24,7 @@ from epochal.files import LineWriter, new_lines, write_atomically
 from epochal.ledger.states import JobKind
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.ledger.values import Lease
-from epochal.redaction import said
+from epochal.redaction import named, said
 from epochal.spec.job import JobSpec
 from epochal.sweeps.inputs import from_json
 from epochal.sweeps.trials import Input, Trial
@@ -142,6 +142,9 @@ class SweepJournal:
         except EpochalError as error:
             _logger.warning("%s: the ledger does not hear of the sweep: %s", self._lease.job_id, error)
             self.failed = error
+        except Exception as error:  # whatever it is: the sweep must not go on, and end, without a ledger that knows
+            _logger.exception("%s: the ledger does not hear of the sweep", self._lease.job_id)
+            self.failed = EpochalError(f"the agent failed: {named(error)}")
 
     def _write(self) -> None:
         with self._waiting:

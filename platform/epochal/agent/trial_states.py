@@ -48,6 +48,8 @@ def result_of(
     are those of its last validation, at ``step``. ``spec`` is what it was trained by; ``stored`` that of the sweep."""
     trained, own = (model_folder(one).parent for one in (trial_folder(folder, best.number), folder))
     if trained.is_dir():
+        # Of the best one before the sweep was extended: what was packaged of that would stay beside other weights.
+        shutil.rmtree(own, ignore_errors=True)
         copy_tree(trained, own, folder)
     return {
         "metrics": dict(metrics),

@@ -83,7 +83,9 @@ class Output:
         while True:
             self._relay.wait()
             time.sleep(_AGAIN_SECONDS)
-            self._start()
+            # Where the system has no process left, later: who prints would wait for room in the pipe for ever.
+            with suppress(OSError):
+                self._start()
 
 
 def _flush() -> None:

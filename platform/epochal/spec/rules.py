@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from pydantic import ValidationError
+
 from epochal.errors import Problem
 from epochal.settings import CREDENTIALS
 from epochal.spec import sweep_rules
 from epochal.spec.corners import Point, corners, problems_at
 from epochal.spec.job import JobSpec
+from epochal.spec.problems import field_problems
 from epochal.spec.tree import Path, overlaps, placed
 
 METRIC_GROUPS = ("val/", "train/")
@@ -40,7 +43,11 @@ def broken(spec: JobSpec, wrong: Iterable[Path] = ()) -> list[Problem]:
     tree = spec.model_dump(mode="json", exclude_unset=True)
 
     def judge(point: Point) -> list[Problem]:
-        return _broken(RULES, JobSpec.model_validate(placed(tree, point)), wrong)
+        try:
+            trained = JobSpec.model_validate(placed(tree, point))
+        except ValidationError as error:  # of a section that a searched field alone does not make
+            return [finding.problem for finding in field_problems(error)]
+        return _broken(RULES, trained, wrong)
 
     return problems_at(corners(spec.sweep.searched, spec.sweep.points), judge)
 
@@ -171,6 +178,24 @@ def warmup_ends(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("train.lr_schedule.warmup", message, value=warmup)
 
 
+def average_counts_steps(spec: JobSpec) -> Iterator[Problem]:
+    average, steps = spec.train.average, spec.train.steps
+    if average is None:
+        return
+    if steps is not None and average.start >= max(1, steps):
+        message = f"expected fewer than train.steps ({steps}), got {average.start:g}"
+        yield Problem("train.average.start", message, value=average.start)
+    if average.kind == "swa" and "decay" in average.model_fields_set:
+        told = "is how ema forgets, and swa takes all steps alike"
+        yield Problem("train.average.decay", told, value=average.decay, hint="remove it, or use kind: ema")
+
+
+def errors_are_skipped(spec: JobSpec) -> Iterator[Problem]:
+    if "max_errors" in spec.data.model_fields_set and spec.data.on_error == "fail":
+        told = "counts records that are skipped, and data.on_error is fail"
+        yield Problem("data.max_errors", told, value=spec.data.max_errors, hint="set data.on_error to skip")
+
+
 def something_is_trained(spec: JobSpec) -> Iterator[Problem]:
     for index, pattern in enumerate(spec.train.freeze):
         if not pattern.strip("*"):
@@ -217,6 +242,8 @@ RULES: tuple[Rule, ...] = (
     Rule(metrics_have_a_group, reads=("objective.metric", "train.early_stopping.metric")),
     Rule(one_direction, reads=("objective", "train.early_stopping")),
     Rule(warmup_ends, reads=("train.lr_schedule.warmup", "train.steps")),
+    Rule(average_counts_steps, reads=("train.average", "train.steps")),
+    Rule(errors_are_skipped, reads=("data.max_errors", "data.on_error")),
     Rule(something_is_trained, reads=("train.freeze",)),
     Rule(exceptions_are_from_something, reads=("train.init_except", "train.init_from")),
     Rule(time_to_run, reads=("limits",)),
@@ -234,6 +261,7 @@ SWEEP_RULES: tuple[Rule, ...] = (
     Rule(sweep_rules.steps_fit, reads=("sweep.space",)),
     Rule(sweep_rules.conditions_can_hold, reads=("sweep.space",)),
     Rule(sweep_rules.values_fit, reads=("sweep.space", "sweep.points")),
+    Rule(sweep_rules.weights_are_found, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.points_meet_conditions, reads=("sweep.space", "sweep.points")),
     Rule(sweep_rules.no_more_points_than_trials, reads=("sweep.points", "sweep.trials")),
     Rule(sweep_rules.rungs_below_the_length, reads=("sweep.trial_scheduler", "train.epochs", "train.steps")),

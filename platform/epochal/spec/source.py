@@ -40,6 +40,8 @@ _NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], int | float]], ...] = (
 )
 _LONGEST_NUMBER = 40  # int() refuses thousands of digits; no field takes so long a number
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+"""A character beyond 16 bits as JSON escapes it, which YAML's parser does not know."""
 _PLAIN_TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -111,9 +113,17 @@ def _parse(text: str | bytes, source: str, in_file: bool = True) -> tuple[Node |
         for event in yaml.parse(decoded, Loader=_LOADER):
             builder.feed(event)
     except yaml.MarkedYAMLError as error:
+        if (paired := _PAIR.sub(_as_one, decoded)) != decoded:
+            return _parse(paired, source, in_file)
         mark = error.problem_mark or error.context_mark
         builder.refuse(_syntax_message(error, decoded), builder.place(mark))
     return builder.root, builder.problems
+
+
+def _as_one(pair: re.Match[str]) -> str:
+    """The same as YAML escapes it."""
+    high, low = int(pair[2], 16) - 0xD800, int(pair[3], 16) - 0xDC00
+    return f"{pair[1]}\\U{0x10000 + high * 0x400 + low:08x}"
 
 
 def _decoded(text: str | bytes, source: str) -> str:

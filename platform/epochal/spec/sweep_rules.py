@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ ADD_OBJECTIVE = "add `objective: {metric: val/accuracy, mode: max}`"
 SWEPT = ("model", "data", "task", "train")
 """The sections that trials of one sweep may differ in; the others belong to the job as a whole."""
 LENGTHS = ("train.epochs", "train.steps")
+_WEIGHTS = "train.init_from"
 
 
 def needs_an_objective(spec: JobSpec) -> Iterator[Problem]:
@@ -129,6 +131,17 @@ def values_fit(spec: JobSpec) -> Iterator[Problem]:
                 yield Problem(f"sweep.points.{index}.{path}", f"{path}: {told}", value=value)
 
 
+def weights_are_found(spec: JobSpec) -> Iterator[Problem]:
+    """A name, or a path from the spec's folder, is looked up once for the whole job, not for each trial."""
+    given = {f"sweep.points.{index}.{_WEIGHTS}": point.get(_WEIGHTS) for index, point in enumerate(_points(spec))}
+    if (entry := _searched(spec).get(_WEIGHTS)) is not None:
+        given |= {f"sweep.space.{_WEIGHTS}.{place}": value for place, value in entry.ends()}
+    for place, value in given.items():
+        if isinstance(value, str) and not PurePath(value).is_absolute():
+            told = f"expected an absolute path where trials differ in it, got {value!r}"
+            yield Problem(place, told, value=value, hint="give the whole path of the weights, or of the job's folder")
+
+
 def points_meet_conditions(spec: JobSpec) -> Iterator[Problem]:
     """What is searched under a condition is given only in a point that meets it."""
     space = _searched(spec)
@@ -183,8 +196,9 @@ def _points(spec: JobSpec) -> list[dict[str, Any]]:
 def _path_problem(path: str, where: str) -> Problem | None:
     """Why trials cannot differ in ``path``; None where they can."""
     steps = path.split(".")
-    if path in LENGTHS:
-        message = f"trials are compared at equal lengths, and {path} is how long they train"
+    if (length := next((one for one in LENGTHS if overlaps(tuple(one.split(".")), tuple(steps))), None)) is not None:
+        has = "is" if path == length else "has"
+        message = f"trials are compared at equal lengths, and {path} {has} how long they train"
         return Problem(where, message, hint="set it outside the sweep; a trial scheduler ends the bad ones early")
     if steps[0] in JobSpec.model_fields and steps[0] not in SWEPT:
         message = f"{steps[0]} belongs to the job as a whole and cannot differ between trials"

@@ -15,7 +15,7 @@ from epochal.redaction import said
 from epochal.tracking.connection import answering, connect, experiment_names, is_refused, is_sqlite, sqlite_path
 from epochal.tracking.desired_run import JOB_ID_TAG, REASON_TAG
 from epochal.tracking.metric_spool import Point
-from epochal.tracking.trial_runs import OBJECTIVE, PARENT_TAG, SWEEP_TAG, TRIAL_TAG
+from epochal.tracking.trial_runs import OBJECTIVE, PARENT_TAG, STATE_TAG, SWEEP_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -114,7 +114,8 @@ def list_runs(
 
 
 def trial_runs(uri: str, sweep: RunInfo) -> list[RunInfo]:
-    """The runs of a sweep's trials, the best first; those without a number, and those that FAILED, last.
+    """The runs of a sweep's trials in the order of ``ledger.sweep_values.best_first``: by the objective, those that
+    trained to their full length first; those without a number, and those that FAILED, last.
 
     Raises:
         UsageError: it has none.
@@ -127,10 +128,11 @@ def trial_runs(uri: str, sweep: RunInfo) -> list[RunInfo]:
         raise UsageError(f"the run {sweep.name!r} has no trials", hint)
     sign = -1.0 if sweep.params.get("objective.mode") == "max" else 1.0
 
-    def rank(run: RunInfo) -> tuple[bool, float, int]:
-        value = sign * run.metrics.get(OBJECTIVE, math.nan)
-        is_last = math.isnan(value) or run.status == "FAILED"
-        return is_last, 0.0 if math.isnan(value) else value, int(run.tags.get(TRIAL_TAG, 0))
+    def rank(run: RunInfo) -> tuple[bool, bool, float, int]:
+        value, number = sign * run.metrics.get(OBJECTIVE, math.nan), int(run.tags.get(TRIAL_TAG, 0))
+        if math.isnan(value) or run.status == "FAILED":
+            return True, False, 0.0, number
+        return False, run.tags.get(STATE_TAG) != "COMPLETED", value, number
 
     return sorted(found, key=rank)
 

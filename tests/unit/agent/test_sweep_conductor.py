@@ -23,8 +23,9 @@ from epochal.ledger.states import Reason
 from epochal.ledger.sweep_values import NewInput, SweepRequest, TrialRecord
 from epochal.sweeps import controller
 from epochal.sweeps.controller import Controller
+from epochal.sweeps.inputs import from_json
 from epochal.sweeps.searchers.random import RandomParams, RandomSearcher
-from epochal.sweeps.trials import Point, Trial, TrialState
+from epochal.sweeps.trials import Input, Point, Trial, TrialState
 from epochal.tracking.trial_runs import Journal
 from simulated_sweep import Simulation
 from sweep_pieces import sweep_spec
@@ -45,12 +46,13 @@ class PlayedJournal:
         """Called with each."""
         self.orders = Orders(lambda: None)
         self.requests: list[SweepRequest] = []
+        self.before: list[Input] = []
 
     def earlier(self, spec: Any) -> list[Any]:
         return []
 
     def replayed(self) -> tuple[list[Any], list[Any]]:
-        return [], []
+        return self.before, []
 
     def asked(self) -> list[SweepRequest]:
         return self.requests
@@ -91,6 +93,8 @@ class PlayedSlot:
     trained: int = 0
     before: Callable[[], object] = lambda: None
     """Called before each segment."""
+    looked_at: threading.Event = field(default_factory=threading.Event)
+    """Set once the conductor has looked at its slots."""
 
     def train(self, segments: Sequence[TrialSegment]) -> list[Done]:
         self.before()
@@ -122,6 +126,8 @@ class PlayedSlots:
         return list(self._slots)
 
     def joining(self) -> list[PlayedSlot]:
+        for slot in self._slots:
+            slot.looked_at.set()
         return []
 
     def overdue(self) -> list[PlayedSlot]:
@@ -286,3 +292,31 @@ def test_a_request_that_cannot_be_is_told_and_the_sweep_goes_on(tmp_path: Path) 
     conductor, _ = conducted(tmp_path, tell := PlayedTell(), PlayedSlot(), journal=journal, trials=2)
     assert conductor.ending().reason is Reason.COMPLETED
     assert [told.partition(": ")[2].partition(":")[0] for told in tell.notices] == ["trial 7 is to end", "transpose"]
+
+
+def test_what_is_asked_in_the_moment_of_the_end_is_left_to_the_ledger(tmp_path: Path) -> None:
+    """It was taken in by a sweep that ended all the same, and so the ledger, which queues it for what was not, did
+    not."""
+    journal = PlayedJournal()
+
+    def heard(told: NewInput) -> None:
+        if told.body["kind"] == "reached" and told.body["trial"] == 1:
+            journal.ask({"kind": "extend", "trials": 2})
+
+    journal.heard = heard
+    slot = PlayedSlot()
+    slot.before = lambda: slot.looked_at.wait(PATIENCE)
+    conductor, _ = conducted(tmp_path, PlayedTell(), slot, journal=journal, trials=2)
+    assert conductor.ending().reason is Reason.COMPLETED
+    assert "extended" not in {one.body["kind"] for one in journal.inputs}
+
+
+def test_what_was_asked_of_a_sweep_that_had_ended_is_done_by_the_next_attempt(tmp_path: Path) -> None:
+    first = PlayedJournal()
+    conducted(tmp_path, PlayedTell(), PlayedSlot(), journal=first, trials=2)
+    following = PlayedJournal()
+    following.before = [from_json(one.body) for one in first.inputs]
+    following.ask({"kind": "extend", "trials": 2})
+    conductor, _ = conducted(tmp_path, tell := PlayedTell(), PlayedSlot(), journal=following, trials=2)
+    assert conductor.ending().reason is Reason.COMPLETED
+    assert [trial.state for trial in tell.stands[-1].trials] == [TrialState.COMPLETED] * 4

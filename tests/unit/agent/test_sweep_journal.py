@@ -86,6 +86,13 @@ def test_a_ledger_that_refuses_what_it_is_told_is_no_success(journal: Journal) -
     assert isinstance(writing.failed, ConflictError)
 
 
+def test_an_error_that_nobody_foresaw_is_no_success_either(journal: Journal) -> None:
+    with journal(Source(cast(Any, RuntimeError("a bug")))) as writing:
+        writing.tell(new(Asked()))
+        until(lambda: writing.failed, "it is noticed while the sweep runs")
+    assert "a bug" in str(writing.failed)
+
+
 @pytest.mark.parametrize("given_up", [True, False])
 def test_a_ledger_that_stays_away_is_waited_for_as_long_as_the_end_of_an_attempt_may(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, given_up: bool

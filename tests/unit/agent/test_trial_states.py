@@ -11,13 +11,14 @@ import pytest
 from epochal.agent.sweep_conductor import Conductor, Sweep
 from epochal.agent.sweep_journal import SweepJournal
 from epochal.agent.sweep_slots import Orders
-from epochal.agent.trial_states import checkpoints, copy_state
+from epochal.agent.trial_states import checkpoints, copy_state, result_of
 from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.ledger.sweep_values import NewInput
 from epochal.sweeps.controller import Controller
 from epochal.sweeps.inputs import to_json
-from epochal.sweeps.trials import Asked, Copy, Reached, Run
+from epochal.sweeps.trials import Asked, Copy, Measured, Reached, Run, Trial, TrialState
+from epochal.tracking.desired_run import model_folder
 from epochal.training import checkpoint
 from sweep_pieces import sweep_spec
 
@@ -116,3 +117,22 @@ def test_a_link_stays_one_and_no_folder_elsewhere_is_copied(tmp_path: Path) -> N
     with pytest.raises(PermissionError, match="leads out"):
         copy_state(folder, Copy(1, 0, 2.0), 20)
     assert not list((folder / "trials").rglob("token"))
+
+
+def test_of_the_best_trial_before_an_extension_nothing_is_left_beside_the_new_one(tmp_path: Path) -> None:
+    """A model that was packaged of it was taken for that of the new weights, where these could not be packaged."""
+    for number in (0, 1):
+        weights = tmp_path / "trials" / f"{number:05d}" / "model" / "weights.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.write_text(f"of trial {number}")
+
+    def told(number: int) -> dict[str, Any]:
+        best = Trial(number, {}, TrialState.COMPLETED, 9.0, (Measured(9.0, 0.5),))
+        return result_of(best, {"val/loss": 0.5}, 90, SPEC.model_dump(mode="json"), tmp_path)
+
+    assert told(0)["weights"] == str(tmp_path / "model")
+    packaged = model_folder(tmp_path)
+    packaged.mkdir()
+    assert told(1)["trial"] == 1
+    assert (tmp_path / "model" / "weights.safetensors").read_text() == "of trial 1"
+    assert not packaged.exists()

@@ -61,6 +61,12 @@ CASES = [
      "train.early_stopping.mode", train("epochs: 1, early_stopping: {metric: val/loss, mode: min}") + OBJECTIVE),
     ("warmup_ends", train("steps: 100, lr_schedule: {warmup: 100}"),
      "train.lr_schedule.warmup", train("steps: 100, lr_schedule: {warmup: 99}")),
+    ("average_counts_steps", train("steps: 100, average: {start: 100}"),
+     "train.average.start", train("steps: 100, average: {start: 99}")),
+    ("average_counts_steps", train("epochs: 1, average: {kind: swa, decay: 0.9}"),
+     "train.average.decay", train("epochs: 1, average: {decay: 0.9}")),
+    ("errors_are_skipped", SMALL.replace("{name: digits}", "{name: digits, max_errors: 3}"),
+     "data.max_errors", SMALL.replace("{name: digits}", "{name: digits, max_errors: 3, on_error: skip}")),
     ("something_is_trained", train("epochs: 1, freeze: [a.*, '*']"),
      "train.freeze.1", train("epochs: 1, freeze: [a.*, '*.bias']")),
     ("exceptions_are_from_something", train("epochs: 1, init_except: [head.*]"), "train.init_except",
@@ -80,6 +86,11 @@ CASES = [
     ("paths_exist", sweep("train.optimizer: {dist: uniform, low: 0, high: 1}"),
      "sweep.space.train.optimizer", sweep("train.optimizer: {choice: [{name: sgd}, {name: adamw, betas: [0, 0]}]}")),
     ("paths_exist", sweep("train.epochs: {choice: [1, 2]}"), "sweep.space.train.epochs", sweep(LR)),
+    ("paths_exist", sweep("train: {choice: [{epochs: 1}, {epochs: 2}]}"), "sweep.space.train", sweep(LR)),
+    ("weights_are_found", sweep("train.init_from: {choice: [other-job, /weights.safetensors]}"),
+     "sweep.space.train.init_from.choice.0", sweep("train.init_from: {choice: [/one.safetensors, null]}")),
+    ("weights_are_found", sweep(LR, ", points: [{train.init_from: best.safetensors}]"),
+     "sweep.points.0.train.init_from", sweep(LR, ", points: [{train.init_from: /best.safetensors}]")),
     ("paths_exist", sweep(LR, ", points: [{}, {train.optimzer.lr: 1}]"),
      "sweep.points.1.train.optimzer.lr", sweep(LR, ", points: [{}, {train.seed: 1}]")),
     ("a_fixed_number_of_workers", sweep(LR) + "resources: {workers: {min: 1, max: 2}}",
@@ -162,6 +173,15 @@ def test_a_rule_refuses_what_is_wrong_and_only_that(rule: str, wrong: str, path:
 
 def test_every_rule_has_a_case() -> None:
     assert {rule.check.__name__ for rule in (*RULES, *SWEEP_RULES)} == {case[0] for case in CASES}
+
+
+def test_what_a_searched_field_lacks_in_a_section_that_the_spec_has_not_is_told() -> None:
+    """It ended the command with pydantic's own traceback."""
+    found = problem(sweep("train.early_stopping.patience: {choice: [1, 2]}"))
+    assert found.path == "sweep.space.train.early_stopping.patience"
+    assert found.message == "train.early_stopping.metric: is required, where train.early_stopping.patience is 1"
+    rest = "train.early_stopping.metric: val/loss, train.early_stopping.mode: min"
+    load(sweep(f"train.early_stopping.patience: {{choice: [1, 2]}}, {rest}"))
 
 
 def test_an_unknown_path_in_a_sweep_names_the_closest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from spec_texts import SMALL, problem, problems
 
 from epochal.errors import Problem, SpecError
-from epochal.spec.source import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse, read
+from epochal.spec.point import spec_at
+from epochal.spec.source import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse, parse_value, read
 from epochal.spec.tree import Place
 
 
@@ -188,3 +190,25 @@ def test_reading_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a: 1")))
     assert read("-") == b"a: 1"
+
+
+@pytest.mark.parametrize(
+    "text", ["\U0001f600", "a\\\U0001f600", "\U0010ffff\U00010000", r"\\ud83d\\ude00", "\u2028\x85\x07"]
+)
+def test_json_is_read_whatever_it_escapes(text: str) -> None:
+    """It has a character beyond 16 bits in two halves, which YAML's parser refuses."""
+    node, _ = parse(json.dumps({"description": text, text: [text]}), "spec.json")
+    assert node.plain() == {"description": text, text: [text]}
+    assert parse_value(json.dumps(text)).plain() == text
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(SpecError, match="this is not YAML"):
+        parse(r'{"a": "\ud83d\ude00", "b": "\ud83d"}', "spec.json")
+
+
+def test_the_spec_of_a_point_has_any_text() -> None:
+    document = {"version": 1, "name": "one", "description": "\U0001f600", "model": {"name": "mlp"},
+                "data": {"name": "digits"}, "train": {"epochs": 1}}  # fmt: skip
+    spec = spec_at(document, {"data.params.prompt": "\U0001f680"})
+    assert (spec.description, spec.data.params["prompt"]) == ("\U0001f600", "\U0001f680")

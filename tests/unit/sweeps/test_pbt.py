@@ -11,7 +11,13 @@ import pytest
 
 from epochal.spec.job import JobSpec
 from epochal.sweeps.controller import Controller
-from epochal.sweeps.trial_schedulers.pbt import PbtParams, changes_training_only, explored, has_a_population
+from epochal.sweeps.trial_schedulers.pbt import (
+    PbtParams,
+    changes_training_only,
+    explored,
+    has_a_population,
+    keeps_the_state,
+)
 from epochal.sweeps.trials import Asked, Copy, Reached, Run
 from simulated_sweep import Simulation
 from sweep_pieces import LR, controller_of, sweep_spec
@@ -198,6 +204,23 @@ def test_only_what_can_change_in_training_is_searched() -> None:
     space = {LR: SPACE[LR], "model.params.hidden": {"choice": [1, 2]}}
     (problem,) = changes_training_only(PbtParams(), _spec(space=space))
     assert problem.path == "sweep.space.model.params.hidden"
+
+
+@pytest.mark.parametrize(
+    ("space", "refused"),
+    [
+        ({OPTIMIZER: {"choice": ["adamw", "sgd"]}}, [OPTIMIZER]),
+        ({"train.optimizer": {"choice": [{"name": "sgd"}, {"name": "adamw"}]}}, ["train.optimizer"]),
+        ({"train.optimizer": {"choice": [{"name": "sgd", "lr": 0.1}, {"name": "sgd", "lr": 0.2}]}}, []),
+        ({"train.freeze": {"choice": [[], ["layers.*"]]}}, ["train.freeze"]),
+        ({OPTIMIZER: "sgd", LR: SPACE[LR]}, []),
+        (SPACE, []),  # a copy has the optimizer that others depend on from its source, as it has the state
+    ],
+)
+def test_a_copy_has_the_optimizer_that_its_state_is_of(space: dict[str, Any], refused: list[str]) -> None:
+    """It could not go on with the state: the trial failed."""
+    found = keeps_the_state(PbtParams(), _spec(space=space))
+    assert [problem.path for problem in found] == [f"sweep.space.{path}" for path in refused]
 
 
 def test_a_population_has_at_least_two() -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from epochal.tracking import runs
 from epochal.tracking.metric_spool import Point
-from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics
+from epochal.tracking.runs import RunInfo, compared, extent, list_runs, main_metrics, trial_runs
+from epochal.tracking.trial_runs import STATE_TAG, TRIAL_TAG
 
 
 def run(id: str, metrics: dict[str, float], params: dict[str, str]) -> RunInfo:
@@ -41,3 +46,22 @@ def test_main_metrics_are_about_the_training() -> None:
 def test_no_database_means_no_runs_and_makes_none(tmp_path: Path) -> None:
     assert list_runs(f"sqlite:///{tmp_path / 'mlflow.db'}") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_trained_to_the_end_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ``epochal sweep status`` and ``sweep best``: at a short length a value may be good by luck."""
+    known = [
+        ("0", "STOPPED", 0.99), ("1", "COMPLETED", 0.8), ("2", "FAILED", 0.95), ("3", "COMPLETED", 0.9),
+        ("4", "COMPLETED", math.nan), ("5", "PAUSED", 0.97),
+    ]  # fmt: skip
+    found = [
+        replace(
+            run(number, {"objective": value}, {}),
+            tags={TRIAL_TAG: number, STATE_TAG: state},
+            status="FAILED" if state == "FAILED" else "FINISHED",
+        )
+        for number, state, value in known
+    ]
+    monkeypatch.setattr(runs, "_search", lambda *arguments, **options: iter(found))
+    sweep = run("sweep", {}, {"objective.mode": "max"})
+    assert [one.id for one in trial_runs("", sweep)] == ["3", "1", "0", "5", "2", "4"]

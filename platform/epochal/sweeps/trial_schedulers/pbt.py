@@ -11,6 +11,7 @@ others had reached by its own length, and copies only from one that is at least 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from random import Random
@@ -30,6 +31,7 @@ from epochal.sweeps.trial_schedulers.ready import Ready
 from epochal.sweeps.trials import Point, Trial
 
 FACTORS = (0.8, 1.2)
+_STATE = ("train.optimizer.name", "train.freeze")
 
 
 class PbtParams(Params):
@@ -48,6 +50,16 @@ def changes_training_only(params: PbtParams, spec: JobSpec) -> Iterator[Problem]
             yield Problem(f"sweep.space.{path}", message, hint="search fields of train, such as train.optimizer.lr")
 
 
+def keeps_the_state(params: PbtParams, spec: JobSpec) -> Iterator[Problem]:
+    """A copy goes on with the source's optimizer state, which fits no other optimizer, nor one of other parameters."""
+    searched = sweep_of(spec).searched
+    for path, entry in _changeable(searched).items():
+        names = {json.dumps(value.get("name")) for _, value in entry.ends() if isinstance(value, Mapping)}
+        if path in _STATE or (path == "train.optimizer" and len(names) > 1):
+            message = f"a copy goes on with the optimizer's state of another trial, which fits no other {path}"
+            yield Problem(f"sweep.space.{path}", message, hint="search it in a sweep of its own, with asha")
+
+
 def has_a_population(params: PbtParams, spec: JobSpec) -> Iterator[Problem]:
     trials = sweep_of(spec).trials
     if trials < 2:
@@ -57,14 +69,16 @@ def has_a_population(params: PbtParams, spec: JobSpec) -> Iterator[Problem]:
 def explored(point: Point, searched: Mapping[str, Entry], draw: Random, resample: float) -> Point:
     """The point with its settings changed. Constants stay, and so do choices that other settings depend on (``when``):
     the point goes on to have the same fields. Numbers stay within their bounds and on their steps."""
-    decisive = {path for entry in searched.values() for path in entry.when}
-    changeable = {
-        path: entry for path, entry in searched.items() if path not in decisive and not isinstance(entry, Constant)
-    }
+    changeable = _changeable(searched)
     return {
         path: _changed(value, Dimension(path, changeable[path]), draw, resample) if path in changeable else value
         for path, value in point.items()
     }
+
+
+def _changeable(searched: Mapping[str, Entry]) -> dict[str, Ranged | ChoiceOf]:
+    decisive = {path for entry in searched.values() for path in entry.when}
+    return {path: entry for path, entry in searched.items() if path not in decisive and not isinstance(entry, Constant)}
 
 
 def _changed(value: Any, dimension: Dimension, draw: Random, resample: float) -> Any:
@@ -171,5 +185,9 @@ ENTRY = TrialSchedulerEntry(
     source="Jaderberg, Dalibard, Osindero and others 2017, Population based training of neural networks",
     params=PbtParams,
     build=Pbt,
-    problems=lambda params, spec: (*changes_training_only(params, spec), *has_a_population(params, spec)),
+    problems=lambda params, spec: (
+        *changes_training_only(params, spec),
+        *keeps_the_state(params, spec),
+        *has_a_population(params, spec),
+    ),
 )
