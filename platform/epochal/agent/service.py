@@ -183,10 +183,15 @@ class AgentService:
                 if lease is not None:
                     self._begin(lease)
                 failures = 0
-            except Exception as error:  # whatever it is: without this thread the agent would carry nothing any more
+            except EpochalError as error:
                 failures += 1
                 if failures == 1:
-                    _logger.warning("no job can be leased: %s", error, exc_info=not isinstance(error, EpochalError))
+                    _logger.warning("no job can be leased: %s", error)
+            except Exception:  # whatever it is: without this thread the agent would carry nothing any more
+                failures += 1
+                if failures == 1:
+                    _logger.exception("no job can be leased")
+            if failures:
                 self._sleep(pause_after(failures))
                 continue
             if lease is None and time.monotonic() - begun < _TICK_SECONDS:
