@@ -6,9 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +21,28 @@ from epochal.engine.payload import TrialSegment
 from epochal.engine.slot import Slot
 
 
+class End:
+    """One of a connection's two."""
+
+    def __init__(self, sent: Queue[bytes], received: Queue[bytes]) -> None:
+        self.send_bytes = sent.put
+        self.recv_bytes = received.get
+        self._received = received
+
+    def poll(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._received.empty() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return not self._received.empty()
+
+    def close(self) -> None:
+        return
+
+
 class Worker:
     """Keeps what it is told. A segment is done once it is asked to stop, or nothing more comes for a moment."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: End) -> None:
         self.told: list[Any] = []
         self.ended = threading.Event()
         self._connection = connection
@@ -46,8 +63,8 @@ class Worker:
 
 @pytest.fixture
 def slot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Slot, Worker]]:
-    ours, theirs = Pipe()
-    worker = Worker(theirs)
+    here, there = Queue[bytes](), Queue[bytes]()
+    ours, worker = End(there, here), Worker(End(here, there))
 
     class PlayedGang:
         world_size = 1
