@@ -13,7 +13,7 @@ from typing import Any
 from polling import until
 
 EPOCHAL = [sys.executable, "-m", "epochal.cli.main"]
-SECONDS = 240
+SECONDS = 600
 
 
 @dataclass(frozen=True)

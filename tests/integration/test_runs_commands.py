@@ -166,7 +166,7 @@ def test_compare_has_a_sweeps_trials_the_best_first(
     lines = output(capsys, "compare", "--sweep", "job-7").splitlines()
     assert lines[0].split() == ["ID", "TRIAL", "STATE", "VAL/ACCURACY", "LR", "REASON", "DURATION"]
     assert [line.split()[1:4] for line in lines[1:]] == [
-        ["1", "COMPLETED", "0.9"], ["0", "COMPLETED", "0.5"], ["3", "FAILED", "0.7"], ["2", "COMPLETED", "nan"],
+        ["1", "COMPLETED", "0.9"], ["0", "COMPLETED", "0.5"], ["2", "COMPLETED", "nan"], ["3", "FAILED", "0.7"],
     ]  # fmt: skip
     page = tmp_path / "compared.html"
     compared = json.loads(output(capsys, "compare", "--sweep", "job-7", "-o", "json", "--html", str(page)))
