@@ -57,10 +57,10 @@ check: setup  ## lint, format, types, layers, generated files
 	$(PY) -m epochal.catalog.generate --check
 	$(PY) -m epochal.spec.reference --check
 
-test-unit: setup  ## the unit tests alone: a minute and a half on two cores
-	$(PYTEST) -n $(CORES) tests/unit -m "not slow and not root"
+# One process more than there are cores: many tests wait, for processes of their own or for each other.
+test-unit: setup  ## the unit tests alone: a minute on two cores
+	$(PYTEST) -n $$(($(CORES) + 1)) tests/unit -m "not slow and not root"
 
-# One process more than there are cores: these tests often wait for processes of their own.
 test: setup  ## the tests, without the slow ones
 	$(PYTEST) -n $$(($(CORES) + 1)) -m "not slow and not root"
 
