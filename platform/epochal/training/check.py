@@ -21,6 +21,9 @@ from epochal.spec.section import is_import_path
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
 
+_SMALL = (torch.int8, torch.int16, torch.int32)
+"""Whole numbers that torch's losses take for no classes."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -159,10 +162,6 @@ def other_types(spec: JobSpec, info: DataInfo, part: str, samples: Batch) -> Ite
         if wrong:
             told = f"the {name} of the {part} samples is of {found}, and DataInfo says {said}"
             yield Problem("data", told, hint=f"convert it: {name}.to({said})")
-
-
-_SMALL = (torch.int8, torch.int16, torch.int32)
-"""Whole numbers that torch's losses take for no classes."""
 
 
 def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:

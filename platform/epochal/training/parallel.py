@@ -345,11 +345,11 @@ def compile_in_place(module: nn.Module, blocks: Iterable[nn.Module] = ()) -> Non
     """Compile the module's forward, those of its parts, which a task may call by themselves as a GAN's phases do, and
     those of ``blocks``. What is called by one that is compiled is compiled as a piece of it.
     """
-    # Each on its own: torch counts how often code is compiled, gives up after a few times, and parts may share code.
-    torch._dynamo.config.recompile_limit = max(_SIZES, torch._dynamo.config.recompile_limit)
     # For each size of batch a graph: one for all of them, which torch makes at the second size, rounds otherwise than
-    # that of the first, and a training that is resumed would see the sizes in another order.
-    options: Any = {"isolate_recompiles": True, "dynamic": False}
+    # that of the first, and a training that is resumed would see the sizes in another order. Each part on its own:
+    # torch counts how often code is compiled, gives up after some times, and parts may share code.
+    options: Any = {"dynamic": False, "isolate_recompiles": True}
+    torch._dynamo.config.recompile_limit = max(_SIZES, torch._dynamo.config.recompile_limit)
     for part in dict.fromkeys((*blocks, *module.children(), module)):
         if not type(part).forward.__module__.startswith("torch.nn."):
             part.compile(**options)

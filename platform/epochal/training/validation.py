@@ -101,7 +101,7 @@ class Validation:
     def _metrics(self) -> MetricCollection:
         """Fresh ones, each by itself: groups that share a state would fail together."""
         made = metrics_of(self._task).to(self._strategy.worker.device)
-        from torchmetrics import MetricCollection
+        from torchmetrics import MetricCollection  # which the task has imported by now, without what it brings along
 
         kept: dict[str, Metric | MetricCollection] = {
             str(name): metric
