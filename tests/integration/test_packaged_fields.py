@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -86,14 +87,39 @@ def test_those_of_the_catalog_are_traced_for_any_batch(name: str, tmp_path: Path
         np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
 
 
-def test_a_model_that_gives_a_named_tuple_is_packaged_with_its_names(tmp_path: Path) -> None:
+def described(model: dict[str, Any], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The signature of that model, untrained, in MLflow's format."""
+    train = {"epochs": 1}
     spec = JobSpec.model_validate(
-        {"version": 1, "name": "job", "model": {"name": "dec"}, "data": {"name": "digits"}, "train": {"epochs": 1}}
+        {"version": 1, "name": "job", "model": model, "data": {"name": "digits"}, "train": train}
     )
-    data = load_data(spec.data, tmp_path)
-    example.keep(data, spec, tmp_path)
-    weights.export(build_model(spec.model, data.info), tmp_path / weights.FILE, first=True)
-    context: Any = SimpleNamespace(folder=tmp_path, control=NullControl())
+    data = load_data(spec.data, folder)
+    example.keep(data, spec, folder)
+    weights.export(build_model(spec.model, data.info), folder / weights.FILE, first=True)
+    context: Any = SimpleNamespace(folder=folder, control=NullControl())
     assert package(spec.model_dump(mode="json"), context) == {"epochal.model_format": "pt2"}
-    described = yaml.safe_load((model_folder(tmp_path) / "MLmodel").read_text())
-    assert [one["name"] for one in json.loads(described["signature"]["outputs"])] == ["shares", "made"]
+    signature = yaml.safe_load((model_folder(folder) / "MLmodel").read_text())["signature"]
+    return {side: json.loads(signature[side]) for side in ("inputs", "outputs")}
+
+
+def test_a_model_that_gives_a_named_tuple_is_packaged_with_its_names(tmp_path: Path) -> None:
+    assert [one["name"] for one in described({"name": "dec"}, tmp_path)["outputs"]] == ["shares", "made"]
+
+
+def test_of_a_gan_the_generator_is_packaged(tmp_path: Path) -> None:
+    params = {"latent": 5, "channels": [4, 8]}
+    signature = described({"name": "dcgan", "params": params}, tmp_path)
+    assert [one["tensor-spec"]["shape"] for one in signature["inputs"]] == [[-1, 5]]
+    assert [one["tensor-spec"]["shape"] for one in signature["outputs"]] == [[-1, 1, 8, 8]]
+
+
+@pytest.mark.slow
+def test_a_diffusion_model_is_packaged_with_its_time(tmp_path: Path) -> None:
+    params = {"channels": 4, "multipliers": [1, 2], "attention": [], "blocks": 1}
+    signature = described({"name": "ddpm", "params": params}, tmp_path)
+    assert [one["name"] for one in signature["inputs"]] == ["input", "time"]
+    loaded = mlflow.pyfunc.load_model(str(model_folder(tmp_path)))
+    x = np.random.default_rng(0).normal(size=(3, 1, 8, 8)).astype("float32")
+    early, late = (loaded.predict({"input": x, "time": np.full(3, time)}) for time in (0, 900))
+    assert early.shape == x.shape
+    assert early.shape == late.shape

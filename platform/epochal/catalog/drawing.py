@@ -107,6 +107,24 @@ def scatter(targets: Tensor, guesses: Tensor) -> Image:
     return sheet
 
 
+def embedding(points: Tensor, labels: Tensor, legend: str) -> Image:
+    """``points`` (samples, values) along the two directions in which they differ most, in the colours of their
+    ``labels`` (samples,), from 0; below a line of ``legend``.
+
+    Principal components: Pearson 1901, https://doi.org/10.1080/14786440109462720.
+    """
+    apart = points.float() - points.float().mean(0)
+    flat = apart @ torch.linalg.svd(apart, full_matrices=False)[2][:2].T
+    flat = torch.nn.functional.pad(flat, (0, 2 - flat.shape[1]))
+    low, high = _bounds(flat)
+    sheet, pen = _sheet(2 * _PLOT + 8, 2 * _PLOT + 8)
+    pen.rectangle((0, 0, 2 * _PLOT + 7, 2 * _PLOT + 7), outline="black")
+    for (right, up), label in zip(flat.tolist(), labels.tolist(), strict=True):
+        x, y = (4 + 2 * _PLOT * share for share in ((right - low) / (high - low), (high - up) / (high - low)))
+        pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=PALETTE[1 + label % (len(PALETTE) - 1)])
+    return captioned(sheet, legend)
+
+
 def curves(targets: Tensor, guesses: Tensor) -> Image:
     """What comes (blue) and what was predicted (orange) of a few samples, (samples, values) each."""
     count = min(9, len(targets))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from epochal.engine.worker import WorkerContext
 
 
+@runtime_checkable
+class UsedOtherwise(Protocol):
+    """A model that is used otherwise than it is trained: of a GAN the generator draws, and the data are no input."""
+
+    def packaged(self, samples: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """What predicts, and two samples (2, ...) of each field that it is called with, by name and in its order.
+
+        ``samples`` are two of each of the data's inputs.
+        """
+
+
 def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     """The final model of the job with the resolved ``spec`` in MLflow's format; tags for the run.
 
@@ -29,13 +40,16 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     """
     # Tracing a large model may take minutes: the watchdog allows this phase more than the others.
     context.control.tick("export", 0)
+    samples: Mapping[str, Tensor]
     samples, info = example.read(context.folder)
     model = build_model(JobSpec.from_stored(dict(spec)).model, info)
     weights.start_from(model, context.folder / weights.FILE)
+    if isinstance(model, UsedOtherwise):
+        model, samples = model.packaged(samples)
     arrays, folder = {name: tensor.numpy() for name, tensor in samples.items()}, model_folder(context.folder)
     file = context.folder / "model" / "program.pt2"
     if len(arrays) == 1 and not _gives_names(model, samples):
-        tags = save_model(model, arrays[info.inputs[0]], folder).tags
+        tags = save_model(model, *arrays.values(), folder).tags
     else:
         outputs = export_program(model, samples, file)
         tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags

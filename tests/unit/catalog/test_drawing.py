@@ -65,6 +65,27 @@ def test_right_predictions_are_on_the_line(values: torch.Tensor) -> None:
     assert all(abs((x - 34) - (228 - y)) <= 4 for x, y in there)
 
 
+def test_points_are_drawn_along_the_directions_in_which_they_differ_most() -> None:
+    apart = torch.tensor([[-5.0, 0, 0, 0], [-5, 1, 0, 0], [5, 0, 0, 0], [5, 1, 0, 0]]) @ torch.eye(4)[[2, 0, 3, 1]]
+    sheet = drawing.embedding(apart, torch.tensor([0, 0, 1, 1]), "two groups")
+    places: dict[tuple[int, ...], list[tuple[int, int]]] = {drawing.PALETTE[1]: [], drawing.PALETTE[2]: []}
+    for x in range(sheet.width):
+        for y in range(30, sheet.height):
+            if (colour := sheet.getpixel((x, y))) in places:
+                places[colour].append((x, y))
+    left, right = sorted([x for x, _ in found] for found in places.values())
+    assert max(left) < 20
+    assert min(right) > 420
+    heights = [y for found in places.values() for _, y in found]
+    assert max(heights) - min(heights) < 60, "one scale for both directions"
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (4, 1), (2, 5)], ids=["one sample", "one number", "two samples"])
+def test_few_points_and_few_numbers_are_drawn_too(shape: tuple[int, int]) -> None:
+    sheet = drawing.embedding(torch.randn(shape), torch.zeros(shape[0], dtype=torch.long), "few")
+    assert drawing.PALETTE[1] in {colour for _, colour in sheet.getcolors(100_000) or ()}
+
+
 def test_a_curve_and_its_prediction_are_both_drawn() -> None:
     sheet = drawing.curves(torch.zeros(2, 3), torch.ones(2, 3))
     colours = {colour for _, colour in sheet.getcolors(100_000) or ()}

@@ -50,9 +50,14 @@ class Autoencoder(nn.Module):
         self.encoder = layers(widths, params.activation)
         self.decoder = layers(widths[::-1], params.activation)
 
+    def encode(self, x: Tensor) -> Tensor:
+        """x: (batch, ...); returns (batch, latent)."""
+        latent: Tensor = self.encoder(x.flatten(1))
+        return latent
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, ...) of real values; returns the same shape."""
-        made: Tensor = self.decoder(self.encoder(x.flatten(1)))
+        made: Tensor = self.decoder(self.encode(x))
         return made.reshape(x.shape)
 
 

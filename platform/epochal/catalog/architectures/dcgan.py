@@ -5,8 +5,10 @@ Sizes are those of the official PyTorch tutorial: half the paper's channels, whi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field as Bounds
 from torch import Tensor, nn
 
@@ -47,6 +49,11 @@ class Dcgan(nn.Module):
         """noise: (batch, latent); returns pictures (batch, channels, height, width)."""
         pictures: Tensor = self.generator(noise[:, :, None, None])
         return pictures
+
+    def packaged(self, samples: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """What makes pictures of noise, and noise (2, latent)."""
+        draws = nn.Sequential(nn.Unflatten(1, (self.latent, 1, 1)), self.generator)
+        return draws, {"noise": torch.randn(2, self.latent, generator=torch.Generator().manual_seed(0))}
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, height, width); returns (batch,): above zero where it is taken for real."""

@@ -5,6 +5,7 @@ Layers, initialisation and, with the defaults, the 35.7 million parameters are t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log
 from typing import Annotated, TypeVar
 
@@ -121,6 +122,10 @@ class Ddpm(nn.Module):
             if level:
                 self.doubling.append(_conv(width, width, 3))
         self.last = nn.Sequential(_norm(now), nn.SiLU(), _conv(now, image[0], 3, gain=NOTHING))
+
+    def packaged(self, samples: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
+        """Itself, called with the time as well: whoever draws with it runs through all of them."""
+        return self, {**samples, "time": torch.tensor([0, 1])}
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (batch, channels, height, width), time: (batch,), the steps of noise in it, none where it is None.

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from epochal.catalog.architectures.dec import Dec
 from epochal.catalog.data import Batch, DataInfo
+from epochal.catalog.drawing import embedding
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import EverySample, Loss
+from epochal.catalog.task import EverySample, Loss, Samples
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchmetrics import Metric, MetricCollection
 
 Name = Literal["accuracy", "nmi"]
@@ -91,6 +93,18 @@ class Clustering:
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.shares.argmax(dim=1), batch["target"])
+
+    def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
+        """Latent numbers in the colours of the classes, and in those of the clusters."""
+        if samples.model is None:
+            return {}
+        dec = _dec(samples.model)
+        latent = dec.encoder(samples.batch["input"].flatten(1).to(dec.centres.device)).cpu()
+        clusters = samples.outputs.shares.argmax(dim=1)
+        return {
+            "embedding": embedding(latent, samples.batch["target"], "latent numbers; colours: classes"),
+            "clusters": embedding(latent, clusters, "latent numbers; colours: clusters"),
+        }
 
 
 def _dec(model: nn.Module) -> Dec:

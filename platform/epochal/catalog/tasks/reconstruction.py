@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
-from epochal.catalog.drawing import curves, tiles
+from epochal.catalog.drawing import curves, embedding, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.task import Loss, Samples, fitting, in_fp32
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
@@ -47,6 +47,14 @@ class Variational(Protocol):
         """(batch, ...) as the input."""
 
 
+@runtime_checkable
+class Encoding(Protocol):
+    """A model with latent numbers."""
+
+    def encode(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Those of each sample, (batch, latent), or their means and something else."""
+
+
 class Reconstruction:
     """Outputs of the input's shape against the input."""
 
@@ -75,11 +83,18 @@ class Reconstruction:
         metrics.update(outputs.flatten(), batch["input"].flatten())
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
-        """Inputs above what was made of them."""
-        x, made = samples.batch["input"], samples.outputs
-        if x.dim() != 4:
-            return {"reconstructions": curves(x.flatten(1), made.flatten(1))}
-        return {"reconstructions": tiles([list(x[:12]), list(made[:12])], "above: the data; below: rebuilt")}
+        """Inputs above what was made of them, and the latent numbers in the colours of the classes."""
+        x, made, target = samples.batch["input"], samples.outputs, samples.batch.get("target")
+        pictures = {"reconstructions": tiles([list(x[:12]), list(made[:12])], "above: the data; below: rebuilt")
+                    if x.dim() == 4 else curves(x.flatten(1), made.flatten(1))}  # fmt: skip
+        if isinstance(samples.model, Encoding):
+            found = samples.model.encode(x.to(next(samples.model.parameters()).device))
+            latent = (found[0] if isinstance(found, tuple) else found).flatten(1).cpu()
+            classes = target is not None and self._info.target.classes is not None and target.dim() == 1
+            labels = target if classes else torch.zeros(len(x), dtype=torch.long)
+            legend = f"latent numbers{'; colours: classes' if classes else ''}"
+            pictures["embedding"] = embedding(latent, labels, legend)
+        return pictures
 
 
 class VariationalReconstruction(Reconstruction):
