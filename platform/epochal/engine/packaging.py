@@ -49,7 +49,7 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     arrays, folder = {name: tensor.numpy() for name, tensor in samples.items()}, model_folder(context.folder)
     file = context.folder / "model" / "program.pt2"
     if len(arrays) == 1 and not _gives_names(model, samples):
-        tags = save_model(model, *arrays.values(), folder).tags
+        tags = save_model(model, next(iter(arrays.values())), folder).tags
     else:
         outputs = export_program(model, samples, file)
         tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags
