@@ -21,6 +21,7 @@ from epochal.agent.retry_policy import Ending
 from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, Place
 from epochal.engine.warm import WarmPool
+from epochal.errors import AuthError, NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Event, Job, Lease
@@ -92,6 +93,30 @@ def test_why_its_agent_left_is_told_though_its_state_was_saved() -> None:
     assert ended.state is JobState.QUEUED
     (told,) = [event.message for event in events if event.kind == "requeued"]
     assert "Ray was lost: its GCS does not answer" in told
+
+
+class Refused(LedgerSource):
+    """A server that does not take the agent's token, for a moment."""
+
+    def fetch_code(self, digest: str, into: Path) -> Path:
+        if not hasattr(self, "asked"):
+            self.asked = True
+            raise AuthError("this token is not known, was revoked or has expired")
+        raise NotFoundError("code package", digest)
+
+
+def test_a_token_that_is_refused_for_a_moment_is_not_the_job_s_fault() -> None:
+    home().root.mkdir(parents=True)
+    with Refused.open(home().ledger_url) as ledger:
+        spec = load_spec(JOBS / "quickstart.yaml").spec
+        job = ledger.submit(spec.model_dump(mode="json"), name=spec.name, origin={"code": "d" * 64})
+        lease = ledger.lease("agent", 30.0, job.id, "s3cret")
+        assert lease is not None
+        ended = JobRunner(
+            Agent("agent", ledger, NO_CLUSTER, home(), "sqlite:///unused", hands_back=True), lease, SilentObserver()
+        ).run()
+    assert ended is not None
+    assert "code package" in ended.message, "it was asked for again"
 
 
 @pytest.mark.parametrize("hands_back", [True, False])
