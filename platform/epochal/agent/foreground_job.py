@@ -19,6 +19,7 @@ from epochal.engine.connection import Connection
 from epochal.errors import ConflictError, EpochalError, some
 from epochal.ledger.states import JobKind, JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
+from epochal.redaction import said
 from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec
@@ -129,7 +130,12 @@ class ForegroundJob:
     def _prune(self) -> None:
         pruner = Pruner(self._ledger, self._home, self._retention, self._code_needed)
         kept = self._retention
-        if deleted := [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]:
+        try:
+            deleted = [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]
+        except (EpochalError, OSError) as error:  # a full disk must not keep anybody from hearing how the job has ended
+            self._observer.notice(f"what is as old as --retain says could not be deleted: {said(error)}")
+            return
+        if deleted:
             self._observer.notice(f"deleted what is as old as --retain says: {some(deleted)}")
 
     def _code_needed(self) -> set[str]:

@@ -91,6 +91,9 @@ class JobSource(Protocol):
     def stopped(self, lease: Lease, message: str = "") -> Job:
         """The gang of a STOPPING job has ended as asked."""
 
+    def now(self) -> float:
+        """The time by the clock of the source, in seconds since 1970."""
+
     def job(self, ref: str) -> Job: ...
 
     def attempts(self, job_id: str) -> list[Attempt]: ...

@@ -137,6 +137,10 @@ class RemoteLedger:
     def stopped(self, lease: Lease, message: str = "") -> Job:
         return self._job(lease, "stopped", {"message": message})
 
+    def now(self) -> float:
+        """The server's time in seconds since 1970, good to a second; this machine's before the first answer."""
+        return self._http.now()
+
     def job(self, ref: str) -> Job:
         return Job.from_dict(self._http.get(job_path(ref)))
 
