@@ -89,11 +89,11 @@ class LeaseOperations:
         tracking_uri = without_password(tracking_uri)
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
+            said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
+            if job.epoch == lease.epoch and said == {name: getattr(job, name) for name in said}:
+                return job
             if job.epoch != lease.epoch or job.run_id is not None:
                 _require(job, lease)
-            said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
-            if said == {name: getattr(job, name) for name in said}:
-                return job
             return annotate(connection, job, Step(EventKind.RUN_SET, detail=said), **said)
 
     def set_data(self, lease: Held, data: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ class LeaseOperations:
     def finish(self, lease: Held, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
 
-        A sweep that has SUCCEEDED, while its user asked for more of it, is QUEUED again at once.
+        A sweep that has SUCCEEDED, while its user asked for more of it, is QUEUED again at once, or PAUSED.
 
         Raises:
             ConflictError: STOPPED without a request to stop; SUCCEEDED of a job that never trained.
@@ -212,7 +212,7 @@ class LeaseOperations:
             if lost:
                 return _lose(connection, job, step)
             ended = _end_with(connection, job, obedient(job, step) if obey else step, reason)
-            return extended_if_asked(connection, ended) if job.wanted in (None, JobState.QUEUED) else ended
+            return ended if job.wanted is JobState.STOPPED else extended_if_asked(connection, ended, job.wanted)
 
 
 def take(

@@ -132,8 +132,14 @@ class UserOperations:
         with self._database.write() as connection:
             job = _locked(connection, ref)
             if job.state is not JobState.PAUSED:
-                again = f"`epochal retry {job.id}` runs it once more, as a new job" if job.state.is_terminal else ""
-                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", again or "nothing has to be resumed")
+                hint = "nothing has to be resumed"
+                if job.state.is_terminal:
+                    hint = f"`epochal retry {job.id}` runs it once more, as a new job"
+                elif job.state is JobState.STOPPING:
+                    hint = (
+                        "resume it once it is PAUSED" if job.wanted is JobState.PAUSED else f"it will be {job.wanted}"
+                    )
+                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", hint)
             return advance(connection, job, Step(EventKind.RESUMED, JobState.QUEUED, message=message), losses=0)
 
     def _request(self, ref: str, wanted: JobState, kind: EventKind, message: str, grace: float) -> Job:
