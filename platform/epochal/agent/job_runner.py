@@ -116,6 +116,7 @@ class JobRunner:
         self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
         self._quick_failures = 0
         self._phase, self._why_leaving = Phase.RUNNING, ""
+        self._moving = threading.Lock()
         self.tracking: RunTracking | None = None
         self.reporter: Reporter | None = None
         self.ending = Ending(None)
@@ -164,7 +165,7 @@ class JobRunner:
         outbox = self._outbox
         if outbox is None:
             return True
-        self._phase = max(self._phase, Phase.LEAVING)
+        self._move_to(Phase.LEAVING)
         self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why, lost=True))
         return outbox.wait(seconds) is not None or self._phase is Phase.LOST
 
@@ -342,11 +343,15 @@ class JobRunner:
 
     def _enter(self, phase: Phase, grace: float | None = None) -> None:
         """Have the training save its state and end."""
-        self._phase = max(self._phase, phase)
+        self._move_to(phase)
         self._stop.request(grace)
 
+    def _move_to(self, phase: Phase) -> None:
+        with self._moving:  # the outbox, a timer and the service may at once, each in a thread of its own
+            self._phase = max(self._phase, phase)
+
     def _taken(self, error: EpochalError) -> None:
-        self._phase = Phase.LOST
+        self._move_to(Phase.LOST)
         self._observer.notice(f"{error}: its workers are ended")
         self._stop.kill()
 
