@@ -15,7 +15,7 @@ from epochal.agent.port import AWAY
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.agent.run_closer import tell_runs
-from epochal.errors import EpochalError, NotFoundError
+from epochal.errors import EpochalError, NotFoundError, UsageError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
@@ -141,7 +141,7 @@ class Housekeeper:
             return None
         try:
             job = self._agent.source.job(job_id)
-        except NotFoundError:  # of another ledger
+        except (NotFoundError, UsageError):  # of another ledger, or of none: no job can be called so
             self._unknown.add(job_id)
             return None
         except AWAY:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.files import write_atomically
 from epochal.ledger.values import Job
 from epochal.redaction import said
@@ -111,7 +111,7 @@ class Pruner:
 
     def _job(self, folder: Path) -> Job | None:
         """None where the source has none of exactly this id."""
-        with suppress(NotFoundError, ConflictError):
+        with suppress(NotFoundError, ConflictError, UsageError):  # the last: no job can be called so
             job = self._source.job(folder.name)
             return job if job.id == folder.name else None
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from epochal.agent.observer import SilentObserver
 from epochal.agent.retention import ENDED, Pruner
 from epochal.errors import NotFoundError, UnreachableError
 from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Job
+from epochal.names import checked_name
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, artifacts_folder, note_checkpoint
@@ -161,6 +164,24 @@ def test_folders_of_other_ledgers_are_left_alone(ledger: LedgerSource, home: Hom
         (other / "checkpoints").mkdir(parents=True)
     prune(ledger, home, AT_ONCE)
     assert [names(other) for other in others] == [{"checkpoints"}] * 2
+
+
+class Remote(LedgerSource):
+    """Refuses names as a server's client does."""
+
+    def job(self, ref: str) -> Job:
+        return super().job(checked_name("job", ref))
+
+
+def test_a_folder_that_no_job_can_be_called_as_holds_up_no_other(home: Home) -> None:
+    with Remote.open(home.ledger_url) as ledger:
+        folder = job_in(JobState.SUCCEEDED, ledger, home)
+        copied = home.job(f"a copy of {folder.name}")
+        shutil.copytree(folder, copied)
+        assert prune(ledger, home, AT_ONCE) == [
+            f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")
+        ]
+    assert names(copied) == PRUNED | KEPT
 
 
 def test_metrics_that_mlflow_does_not_have_are_kept(ledger: LedgerSource, home: Home) -> None:
