@@ -185,12 +185,18 @@ class LeaseOperations:
             step = Step(EventKind.of(target), target, reason, "; ".join(filter(None, (job.message, message))))
             return _end_with(connection, job, step, reason)
 
-    def expire(self, then: JobState = JobState.QUEUED, dead_agents: Collection[str] = ()) -> list[Attempt]:
-        """End the attempts whose lease has run out, or whose agent is known to be dead, as INTERRUPTED.
+    def expire(
+        self,
+        then: JobState = JobState.QUEUED,
+        dead_agents: Collection[str] = (),
+        living_agents: Collection[str] = (),
+    ) -> list[Attempt]:
+        """End the attempts whose lease has run out, or whose agent is known to be dead, as INTERRUPTED; but none whose
+        agent is known to live.
 
         Their jobs become ``then`` (QUEUED, or PAUSED to wait for the user), or what they were asked to be.
         """
-        lost = or_(is_overdue(), jobs.c.owner.in_(dead_agents))
+        lost = or_(is_overdue() & jobs.c.owner.not_in(living_agents), jobs.c.owner.in_(dead_agents))
         with self._database.read() as connection:
             found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
         # A transaction each, between which renewals come to their turn: one may save the next lease.
