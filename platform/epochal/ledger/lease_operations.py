@@ -199,13 +199,11 @@ class LeaseOperations:
         lost = or_(is_overdue() & jobs.c.owner.not_in(living_agents), jobs.c.owner.in_(dead_agents))
         with self._database.read() as connection:
             found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
-        # A transaction each, between which renewals come to their turn: one may save the next lease.
-        ended = [self._expire_one(identity, lost, then) for identity in found]
+        ended = []
+        for identity in found:  # a transaction each, between which renewals come to their turn: one may save the next
+            with self._database.write() as connection:
+                ended.append(lose_lease(connection, identity, lost, then))
         return [attempt for attempt in ended if attempt]
-
-    def _expire_one(self, identity: str, lost: ColumnElement[bool], then: JobState) -> Attempt | None:
-        with self._database.write() as connection:
-            return lose_lease(connection, identity, lost, then)
 
     def _end(self, lease: Held, step: Step, obey: bool = False, lost: bool = False) -> Job:
         """``obey``: a job that was asked for something stronger meanwhile becomes that."""

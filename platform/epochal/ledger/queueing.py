@@ -97,7 +97,7 @@ class QueueOperations:
             if job.state is not JobState.QUEUED:
                 return _not_queued(job, resized(connection, job) if job.state.is_active else "")
             (asked,) = _read(connection, _NUMBERED, {"numbers": [job.number]})
-            classes = [_numbers(joined) for joined in connection.scalars(_CLASSES)]
+            classes = [sorted(map(int, joined.split())) for joined in connection.scalars(_CLASSES)]
             ahead = Ahead.of(asked, classes, lambda some: _read(connection, _NUMBERED, {"numbers": some}))
             return explain_one(asked, ahead, *_explaining(connection))
 
@@ -135,17 +135,17 @@ class QueueOperations:
 
     def reject_overdue(self) -> list[Job]:
         """Fail the queued jobs whose ``limits.max_pending`` is used up (``PENDING_TIMEOUT``)."""
-        rejected = [self._reject_overdue(job.id) for job in self.overdue_pending()]
-        return [job for job in rejected if job]
-
-    def _reject_overdue(self, identity: str) -> Job | None:
-        with self._database.write() as connection:
-            job = locked(connection, select(jobs).where(jobs.c.id == identity, _waited_too_long()))
-            if job is None:
-                return None  # leased or stopped meanwhile
-            limit = connection.scalar(select(jobs.c.max_pending).where(jobs.c.id == identity))
-            message = f"it waited longer than limits.max_pending allows: {limit:g} s"
-            return advance(connection, job, Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message))
+        rejected = []
+        for one in self.overdue_pending():
+            with self._database.write() as connection:
+                job = locked(connection, select(jobs).where(jobs.c.id == one.id, _waited_too_long()))
+                if job is None:
+                    continue  # leased or stopped meanwhile
+                limit = connection.scalar(select(jobs.c.max_pending).where(jobs.c.id == one.id))
+                message = f"it waited longer than limits.max_pending allows: {limit:g} s"
+                step = Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message)
+                rejected.append(advance(connection, job, step))
+        return rejected
 
 
 class _Asking(NamedTuple):
@@ -296,10 +296,6 @@ def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] |
         )
         for row in connection.execute(query, asked or {})
     ]
-
-
-def _numbers(joined: str) -> list[int]:
-    return sorted(map(int, joined.split()))
 
 
 def _leased(*which: ColumnElement[bool]) -> Select[Any]:
