@@ -169,8 +169,10 @@ def placed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
 
 def freed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
     """The nodes once the workers of ``demand`` have left, from wherever that much is in use, in order."""
-    left, bundle, after = demand.workers[1], demand.bundle, []
+    left, bundle, after = demand.workers[1], demand.bundle, list[Node]()
     for node in nodes:
+        if not left:
+            return (*after, *nodes[len(after) :])
         used = {name: total - node.available.get(name, 0.0) for name, total in node.total.items()}
         here = min(left, room(used, bundle))
         left -= here
