@@ -211,6 +211,10 @@ class TestToken:
         page.one("#token").send_keys(shared.secrets["ben"], Keys.ENTER)
         page.wait(lambda: page.all("#running > tr"), "the jobs")
 
+    def test_a_token_in_the_address_is_whoever_s_it_is(self, signed_in: Page, shared: Invented) -> None:
+        signed_in.run(f"location.hash = 'token={shared.secrets['ben']}'")
+        signed_in.wait(lambda: signed_in.text("#user").startswith("ben"), "the other user")
+
     def test_a_token_that_is_revoked_meanwhile_ends_the_session(self, page: Page, own: Invented) -> None:
         at_list(page, own)
         (mine,) = [token for token in own.server.ledger.tokens() if token.user == "anna"]

@@ -273,7 +273,8 @@ class TestFencing:
     def test_the_run_of_a_short_training_is_told_after_its_end(self, ledger: Ledger) -> None:
         lease = running(ledger)
         ledger.finish(lease, JobState.SUCCEEDED, Reason.COMPLETED)
-        assert ledger.set_run(lease, "run", "uri").run_id == "run"
+        for _ in range(2):  # the answer got lost
+            assert ledger.set_run(lease, "run", "uri").run_id == "run"
         with pytest.raises(StaleLeaseError):
             ledger.set_run(lease, "another", "uri")
 

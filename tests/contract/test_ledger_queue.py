@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from ledger_steps import SPEC
+from sqlalchemy import event
 
 from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger import queueing
@@ -211,10 +212,31 @@ def test_of_one_job_why_says_what_the_queue_says_of_it(ledger: Ledger) -> None:
         assert ledger.why(entry.job.id) == entry.why
 
 
+@pytest.mark.parametrize("has_quota", [False, True])
+def test_a_lease_asks_the_database_few_questions(ledger: Ledger, has_quota: bool) -> None:
+    """Each is a round trip to PostgreSQL, and most of them hold up whoever else wants a lease."""
+    if has_quota:
+        ledger.set_quota("user", "*", jobs=100)
+    asked: list[str] = []
+    event.listen(ledger._database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+
+    def count() -> int:
+        asked.clear()
+        ledger.lease(A, 60)
+        return sum(not one.startswith("BEGIN") for one in asked)
+
+    beat(ledger)
+    assert count() == 3 + has_quota
+    job = submit(ledger, "digits")
+    takes_a_lock = not ledger._database.is_sqlite
+    assert count() == 9 + 2 * has_quota + takes_a_lock
+    assert ledger.job(job.id).state is JobState.STARTING
+
+
 def test_of_the_queued_jobs_of_each_kind_the_database_gives_the_first(ledger: Ledger) -> None:
     submit_many_kinds(ledger)
     with ledger._database.read() as connection:
-        found = queueing._firsts(connection, queueing._asking(connection, A, None, "").agent)
+        found = queueing._read(connection, queueing._FIRSTS[connection.dialect.name], {"storage": None})
         all_of_them = queueing._read(connection, queueing._queued())
     firsts: dict[object, Waiting] = {}
     for one in in_order(all_of_them):

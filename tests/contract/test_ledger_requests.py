@@ -137,6 +137,14 @@ class TestRequests:
         lease = running(ledger)
         with pytest.raises(ConflictError, match="is RUNNING, not PAUSED"):
             ledger.resume(lease.job_id)
+        for ask, hint in (
+            (ledger.request_pause, "resume it once it is PAUSED"),
+            (ledger.request_stop, "will be STOPPED"),
+        ):
+            ask(lease.job_id)
+            with pytest.raises(ConflictError, match="is STOPPING, not PAUSED") as caught:
+                ledger.resume(lease.job_id)
+            assert hint in caught.value.hint
 
 
 class TestTime:

@@ -340,6 +340,12 @@ class TestExtension:
         assert kinds[-2:] == [EventKind.SUCCEEDED, EventKind.EXTENDED]
         assert ledger.job(lease.job_id).message == "asked while it finished: 1 trial more"
 
+    def test_asked_while_it_finishes_and_is_to_pause_is_not_lost(self, ledger: Ledger, lease: Lease) -> None:
+        ledger.ask(lease.job_id, EXTEND, "late")
+        ledger.request_pause(lease.job_id)
+        assert [succeeded(ledger, lease) for _ in range(2)] == [JobState.PAUSED] * 2
+        assert ledger.resume(lease.job_id).state is JobState.QUEUED
+
     def test_what_its_controller_refused_does_not_begin_it_for_ever(self, ledger: Ledger, lease: Lease) -> None:
         ledger.ask(lease.job_id, EXTEND, "refused")
         assert succeeded(ledger, lease) is JobState.QUEUED

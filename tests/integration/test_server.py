@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -163,8 +164,33 @@ def test_code_is_sent_checked_and_fetched(server: RunningServer) -> None:
     assert agent.get(f"/code/{digest}").content == content
     made = submit(ada, spec={**SPEC, "code": {"dir": "."}}, code=digest)
     assert made["job"]["origin"]["code"] == digest
+    retried = f"/jobs/{made['job']['id']}/retry"
+    ada.post(f"/jobs/{made['job']['id']}/stop")
+    assert ada.post(retried).status_code == 200
+    server.services.code.delete(digest)
+    gone = ada.post(retried)
+    assert (gone.status_code, kind(gone)) == (404, "NotFoundError")
+    assert "submit the spec again" in gone.json()["error"]["hint"]
+    assert [ada.put(f"/code/{digest}", content=content).status_code, ada.post(retried).status_code] == [201, 200]
     unnamed = ada.post("/jobs", json={"spec": {**SPEC, "code": {"dir": "."}}})
     assert (unnamed.status_code, kind(unnamed)) == (400, "UsageError")
+
+
+class Full(io.BytesIO):
+    """On a disk that is full."""
+
+    def write(self, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_package_that_the_server_has_no_room_for_is_told(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, content = packed()
+    monkeypatch.setattr("epochal.server.routes.code.tempfile.SpooledTemporaryFile", lambda _size: Full())
+    answer = server.user("ada").put(f"/code/{digest}", content=content)
+    assert (answer.status_code, kind(answer)) == (503, "UnreachableError")
+    assert "No space left on device" in answer.text
 
 
 def test_bad_packages_are_refused_and_not_kept(server: RunningServer, tmp_path: Path) -> None:

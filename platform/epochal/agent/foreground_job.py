@@ -19,6 +19,7 @@ from epochal.engine.connection import Connection
 from epochal.errors import ConflictError, EpochalError, some
 from epochal.ledger.states import JobKind, JobState
 from epochal.ledger.values import LEASE_SECONDS, Job
+from epochal.redaction import said
 from epochal.settings import Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.spec.load import LoadedSpec
@@ -67,16 +68,24 @@ class ForegroundJob:
     def run(self, cluster: Connection, interrupted: Callable[[], float | None]) -> None:
         """To its end, or until it was interrupted: ``interrupted`` gives the grace where that was asked for before."""
         agent = Agent(foreground_name(), self._ledger, cluster, self._home, self._tracking_uri)
+        runner = self._carried(agent, interrupted)
+        while self._job.state is JobState.QUEUED:  # a sweep that was asked for more in the moment at which it ended
+            if runner.tracking is not None:
+                runner.tracking.leave()
+            runner = self._carried(agent, interrupted)
+        self._observer.state(self._job)
+
+    def _carried(self, agent: Agent, interrupted: Callable[[], float | None]) -> JobRunner:
         lease = self._ledger.lease(agent.name, LEASE_SECONDS, self._job.id)
         if lease is None:
             hint = f"wait until it has ended there; then `epochal run --resume {self._job.id}`, if it was PAUSED"
             raise ConflictError(f"{self._job.id} was taken by someone else", hint)
-        self._runner = JobRunner(agent, lease, self._observer)
+        self._runner = runner = JobRunner(agent, lease, self._observer)
         # Asked once the runner can be found: an interrupt at this very moment reaches it one way or the other.
         if (grace := interrupted()) is not None:
             self.interrupt(grace)
-        self._job = self._runner.run() or self._ledger.job(self._job.id)
-        self._observer.state(self._job)
+        self._job = runner.run() or self._ledger.job(self._job.id)
+        return runner
 
     @property
     def has_workers(self) -> bool:
@@ -129,7 +138,12 @@ class ForegroundJob:
     def _prune(self) -> None:
         pruner = Pruner(self._ledger, self._home, self._retention, self._code_needed)
         kept = self._retention
-        if deleted := [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]:
+        try:
+            deleted = [*pruner.prune(), *self._ledger.prune(kept.events, kept.jobs_at_least)]
+        except (EpochalError, OSError) as error:  # a full disk must not keep anybody from hearing how the job has ended
+            self._observer.notice(f"what is as old as --retain says could not be deleted: {said(error)}")
+            return
+        if deleted:
             self._observer.notice(f"deleted what is as old as --retain says: {some(deleted)}")
 
     def _code_needed(self) -> set[str]:

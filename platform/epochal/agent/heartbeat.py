@@ -12,6 +12,7 @@ from typing import Any
 
 from epochal.agent.job_folder import storage_id
 from epochal.agent.job_runner import Agent
+from epochal.agent.run_tracking import as_far_as_the_disk_allows
 from epochal.clocks import ADVICE, ahead, beside, is_off
 from epochal.errors import ConflictError, EpochalError, UnreachableError
 
@@ -124,7 +125,8 @@ class Heartbeat:
             known = self._agent.source.heartbeat(name, incarnation, free, held, self._detail(), self._storage)
             self._ahead = ahead(known.seen_at, asked, self._clock())
         if self._heard is not None and not self._leaving:
-            self._heard.touch()
+            with as_far_as_the_disk_allows(self._heard):  # the server has heard of it all the same
+                self._heard.touch()
         if is_off(self._ahead) and not is_off(before):
             for told in self.warnings:
                 _logger.warning("%(found)s; %(advice)s", told)

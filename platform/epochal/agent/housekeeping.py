@@ -11,10 +11,11 @@ from pathlib import Path
 from epochal.agent.job_runner import Agent
 from epochal.agent.kept_secrets import folders_with_secrets, forget_secrets, secret_of
 from epochal.agent.logs import LogShipper, unshipped
+from epochal.agent.port import AWAY
 from epochal.agent.retention import EVERY_SECONDS as EVERY_PRUNING_SECONDS
 from epochal.agent.retention import Pruner
 from epochal.agent.run_closer import tell_runs
-from epochal.errors import EpochalError, NotFoundError, UnreachableError
+from epochal.errors import EpochalError, NotFoundError, UsageError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Job, LeaseKey
 from epochal.redaction import said
@@ -55,14 +56,14 @@ class Housekeeper:
         """One round.
 
         Raises:
-            UnreachableError: the source does not answer.
+            UnreachableError, AuthError: the source does not answer.
         """
         for folder in sorted(self._agent.home.storage.glob("jobs/*")):
             try:
                 self._ship(folder)
             except OSError as error:
                 _logger.warning("the logs in %s cannot be shipped: %s", folder, said(error))
-            except UnreachableError as error:  # perhaps the log store alone, which what follows can do without
+            except AWAY as error:  # perhaps the log store alone, which what follows can do without
                 _logger.info("logs wait for the server: %s", error)
                 break
         self._folders.close_desired_runs()
@@ -82,7 +83,7 @@ class Housekeeper:
             try:
                 self.tidy()
                 self._prune()
-            except UnreachableError as error:
+            except AWAY as error:
                 _logger.info("housekeeping waits for the server: %s", error)
             except Exception:
                 _logger.exception("housekeeping failed")
@@ -119,7 +120,7 @@ class Housekeeper:
             return
         try:
             tell_runs(self._agent.source, lease, folder, job.run_id)
-        except UnreachableError:
+        except AWAY:
             raise
         except EpochalError as error:  # it has gone on elsewhere
             _logger.info("%s: the ledger does not hear of its runs: %s", lease.job_id, error)
@@ -140,10 +141,10 @@ class Housekeeper:
             return None
         try:
             job = self._agent.source.job(job_id)
-        except NotFoundError:  # of another ledger
+        except (NotFoundError, UsageError):  # of another ledger, or of none: no job can be called so
             self._unknown.add(job_id)
             return None
-        except UnreachableError:
+        except AWAY:
             raise
         except EpochalError as error:
             _logger.warning("%s: %s", job_id, error)

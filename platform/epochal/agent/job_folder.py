@@ -152,10 +152,10 @@ def weights_named(named: str, folder: Path, find: Callable[[str], Job], home: Ho
         NotFoundError: none of these.
     """
     path = (folder / named).absolute()
-    if path.exists():
+    if os.path.exists(path):  # not `Path.exists`, which raises where a name is too long to be one of a file
         return path
     try:
         return home.job(find(named).id)
-    except NotFoundError:
+    except (NotFoundError, UsageError):  # the latter from a server's client: no job can be called as a path is
         hint = "give a job id, the folder of a checkpoint, or a .safetensors file relative to the spec"
         raise NotFoundError("job, checkpoint or file of weights", named, hint=hint) from None

@@ -18,7 +18,7 @@ from epochal.agent.kept_secrets import keep_secret
 from epochal.agent.logs import LogShipper
 from epochal.agent.observer import Observer
 from epochal.agent.outbox import Listener, Outbox
-from epochal.agent.port import JobSource, patiently
+from epochal.agent.port import AWAY, JobSource, patiently
 from epochal.agent.program import PackageProgram, TrainProgram, package, request_of
 from epochal.agent.progress import ProgressLog
 from epochal.agent.reporter import Reporter
@@ -33,7 +33,7 @@ from epochal.engine.gang import Stop
 from epochal.engine.payload import TrainPayload
 from epochal.engine.place import Place
 from epochal.engine.watchdog import limits_for
-from epochal.errors import CapacityError, EpochalError, UnreachableError
+from epochal.errors import CapacityError, EpochalError
 from epochal.files import write_atomically
 from epochal.ledger import documents
 from epochal.ledger.capacity import Group
@@ -116,6 +116,7 @@ class JobRunner:
         self._log = ProgressLog(partial(agent.bookings.time.does, lease.job_id))
         self._quick_failures = 0
         self._phase, self._why_leaving = Phase.RUNNING, ""
+        self._moving = threading.Lock()
         self.tracking: RunTracking | None = None
         self.reporter: Reporter | None = None
         self.ending = Ending(None)
@@ -164,7 +165,7 @@ class JobRunner:
         outbox = self._outbox
         if outbox is None:
             return True
-        self._phase = max(self._phase, Phase.LEAVING)
+        self._move_to(Phase.LEAVING)
         self._end(outbox, self._lease, Ending(Reason.INTERRUPTED, why, lost=True))
         return outbox.wait(seconds) is not None or self._phase is Phase.LOST
 
@@ -237,7 +238,7 @@ class JobRunner:
             time.sleep(0.05)
 
     def _is_tried_again(self, lease: Lease) -> bool:
-        with suppress(UnreachableError):  # it is to stop
+        with suppress(*AWAY):  # it is to stop
             ask = partial(decision_on, self._source, lease, self.ending, self._terms())
             return patiently(ask, self._is_ending).action is Action.RETRY
         return False
@@ -254,14 +255,14 @@ class JobRunner:
         except Exception as error:
             if not self._agent.hands_back and not isinstance(error, OSError):
                 raise  # the command tells of it, of a bug with its traceback
-            gone = self._is_ending() and isinstance(error, UnreachableError)
+            gone = self._is_ending() and isinstance(error, AWAY)
             return self._explained(Ending(None) if gone else self._broken(error))
 
     def _broken(self, error: Exception) -> Ending:
         """An attempt that failed before or beside its training: the job's own fault where we know what it is."""
         text, traced = named(error), documents.text(trace())
         self._place.release()
-        if isinstance(error, EpochalError) and not isinstance(error, UnreachableError):
+        if isinstance(error, EpochalError) and not isinstance(error, AWAY):
             return Ending(Reason.USER_ERROR, f"{text}; {error.hint}" if error.hint else text, traced)
         if isinstance(error, OSError):  # no disk space, for instance
             return Ending(Reason.INFRASTRUCTURE, text, traced)
@@ -342,11 +343,15 @@ class JobRunner:
 
     def _enter(self, phase: Phase, grace: float | None = None) -> None:
         """Have the training save its state and end."""
-        self._phase = max(self._phase, phase)
+        self._move_to(phase)
         self._stop.request(grace)
 
+    def _move_to(self, phase: Phase) -> None:
+        with self._moving:  # the outbox, a timer and the service may at once, each in a thread of its own
+            self._phase = max(self._phase, phase)
+
     def _taken(self, error: EpochalError) -> None:
-        self._phase = Phase.LOST
+        self._move_to(Phase.LOST)
         self._observer.notice(f"{error}: its workers are ended")
         self._stop.kill()
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from epochal.agent.port import JobSource
+from epochal.agent.port import AWAY, JobSource
 from epochal.backoff import pause_after
 from epochal.engine.log_tail import read_from
-from epochal.errors import EpochalError, UnreachableError
+from epochal.errors import EpochalError
 from epochal.ledger.states import EventKind
 from epochal.ledger.values import Held
 from epochal.redaction import said
@@ -56,7 +56,8 @@ class LogShipper:
         """Send what came since the last time, and tell whether there was anything.
 
         Raises:
-            UnreachableError: the source does not answer; nothing is lost, and the next call goes on.
+            UnreachableError, AuthError: the source does not answer; nothing is lost, and the next call goes on.
+            OSError: a log cannot be read.
         """
         with self._lock:
             before = dict(self._sent)
@@ -76,20 +77,20 @@ class LogShipper:
                 (self._folder / _SHIPPED).touch()
 
     def finish_by(self, deadline: float) -> None:
-        """``finish``, but not for ever: where the ledger answers and the log store still does not after ``deadline``
-        (``time.monotonic``), an event says so, and the agent's housekeeping ships the rest later.
+        """``finish``, but not for ever: where a log cannot be read, or the ledger answers and the log store still does
+        not after ``deadline`` (``time.monotonic``), an event says so, and the agent's housekeeping ships it later.
 
         Raises:
-            UnreachableError: not yet: call it again.
+            UnreachableError, AuthError: not yet: call it again.
         """
         try:
             self.finish()
-        except UnreachableError as error:
-            if time.monotonic() < deadline:
+        except (*AWAY, OSError) as error:
+            if isinstance(error, AWAY) and time.monotonic() < deadline:
                 raise
             message = (
-                f"the end of the logs could not be stored ({error}): it is in {self._folder} on the agent's machine, "
-                "and is sent once the store answers"
+                f"the end of the logs could not be stored ({said(error)}): "
+                f"it is in {self._folder} on the agent's machine, and is sent once that works"
             )
             self._source.note(self._lease, EventKind.LOGS_DELAYED, message, key=f"logs-delayed-{self._lease.epoch}")
 
@@ -110,7 +111,7 @@ class LogShipper:
         while data := read_from(path, offset):
             try:
                 told = self._source.append_log(self._lease, rank, offset, data)
-            except UnreachableError:
+            except AWAY:
                 raise
             except EpochalError as error:
                 self._give_up(rank, str(error))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epochal.agent.port import JobSource
+from epochal.agent.port import AWAY, JobSource
 from epochal.backoff import pause_after
-from epochal.errors import AuthError, ConflictError, EpochalError, NotFoundError, UnreachableError
+from epochal.errors import ConflictError, EpochalError, NotFoundError, UnreachableError
 from epochal.ledger.states import JobState
 from epochal.ledger.values import LEASE_SECONDS, Job, Lease, Renewed
 from epochal.redaction import named
@@ -26,9 +26,6 @@ RENEW_SECONDS = 2.0
 
 _TRIES = 5
 """Of a call that is answered with an error which is not the ledger's being away."""
-
-# A token that is refused says nothing about what is told: whoever runs the server may accept it again.
-_AWAY = (UnreachableError, AuthError)
 
 _logger = logging.getLogger(__name__)
 
@@ -195,7 +192,7 @@ class Outbox:
             except (ConflictError, NotFoundError):
                 raise
             except EpochalError as error:
-                refused += not isinstance(error, _AWAY)
+                refused += not isinstance(error, AWAY)
                 if isinstance(error, UnreachableError) and self._gives_up(began):
                     raise
                 if refused >= _TRIES:

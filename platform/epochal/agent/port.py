@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from epochal.backoff import pause_after
-from epochal.errors import UnreachableError
+from epochal.errors import AuthError, UnreachableError
 from epochal.ledger.capacity import Group, Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
 from epochal.ledger.values import AgentInfo, Attempt, Held, HeldShare, Job, Lease, Renewed
 
 T = TypeVar("T")
+
+AWAY = (UnreachableError, AuthError)
+"""Of a source that is to be asked again. A token that is refused says nothing about what is told, and nothing of the
+job: whoever runs the server may accept it again."""
 
 
 class JobSource(Protocol):
@@ -87,6 +91,9 @@ class JobSource(Protocol):
     def stopped(self, lease: Lease, message: str = "") -> Job:
         """The gang of a STOPPING job has ended as asked."""
 
+    def now(self) -> float:
+        """The time by the clock of the source, in seconds since 1970."""
+
     def job(self, ref: str) -> Job: ...
 
     def attempts(self, job_id: str) -> list[Attempt]: ...
@@ -118,16 +125,16 @@ class JobSource(Protocol):
 
 
 def patiently(call: Callable[[], T], given_up: Callable[[], bool]) -> T:
-    """What ``call`` asks of a source, which is made again while that does not answer.
+    """What ``call`` asks of a source, which is made again while that is ``AWAY``.
 
     Raises:
-        UnreachableError: it did not answer, and is ``given_up``.
+        UnreachableError, AuthError: it did not answer, and is ``given_up``.
     """
     failures = 0
     while True:
         try:
             return call()
-        except UnreachableError:
+        except AWAY:
             if given_up():
                 raise
         failures += 1

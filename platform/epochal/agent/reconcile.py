@@ -37,10 +37,15 @@ def foreground_name() -> str:
 
 def is_dead(agent: str) -> bool:
     """Whether the foreground process that named itself so on this machine is gone. False where nobody can tell."""
+    return _is_alive(agent) is False
+
+
+def _is_alive(agent: str) -> bool | None:
+    """None where nobody can tell."""
     parts = agent.removeprefix("run@").rsplit("/", 2)
     if not agent.startswith("run@") or len(parts) != 3 or parts[0] != socket.gethostname():
-        return False
-    return str(_created(int(parts[1]))) != parts[2]
+        return None
+    return str(_created(int(parts[1]))) == parts[2]
 
 
 def catch_up(home: Home, tracking_uri: str, deadline_seconds: float, served_at: str | None = None) -> Reconciled:
@@ -63,8 +68,10 @@ def catch_up(home: Home, tracking_uri: str, deadline_seconds: float, served_at: 
 
 def settle_interrupted(ledger: Ledger, home: Home) -> list[Attempt]:
     """The ledger's part of ``catch_up``, and the runs' records: nothing that takes time."""
-    owners = {job.owner for job in ledger.jobs(states=ACTIVE) if job.owner}
-    ended = ledger.expire(then=JobState.PAUSED, dead_agents=[owner for owner in owners if is_dead(owner)])
+    alive = {job.owner: _is_alive(job.owner) for job in ledger.jobs(states=ACTIVE) if job.owner}
+    dead, living = ([owner for owner, known in alive.items() if known is wanted] for wanted in (False, True))
+    # One that lives has only been stopped for a while (Ctrl-Z, a laptop that slept), and goes on where it was.
+    ended = ledger.expire(JobState.PAUSED, dead, living)
     # By the jobs' states and not by what ``expire`` has just ended: a process may have died before it came to this.
     JobFolders(home.storage, lambda job_id: _idle(ledger, job_id)).close_desired_runs()
     return ended

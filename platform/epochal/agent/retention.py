@@ -12,8 +12,9 @@ from pathlib import Path
 
 from epochal.agent.logs import logs_folder
 from epochal.agent.port import JobSource
-from epochal.errors import ConflictError, NotFoundError
+from epochal.errors import ConflictError, NotFoundError, UsageError
 from epochal.files import write_atomically
+from epochal.ledger.values import Job
 from epochal.redaction import said
 from epochal.settings import Home, Retention
 from epochal.tracking.desired_run import forget_checkpoints
@@ -46,14 +47,15 @@ class Pruner:
         Raises:
             UnreachableError: the source does not answer.
         """
+        now = self._source.now()  # the clock by which jobs end; that of this machine may be days ahead
         for folder in sorted(self._home.storage.glob("jobs/*")):
             try:
-                yield from self._of_job(folder)
+                yield from self._of_job(folder, now)
             except (OSError, ValueError, TypeError) as error:  # a damaged folder holds up no other
                 _logger.warning("%s cannot be pruned: %s", folder, said(error))
         yield from self._packages()
 
-    def _of_job(self, folder: Path) -> Iterator[str]:
+    def _of_job(self, folder: Path, now: float) -> Iterator[str]:
         for left in folder.glob(f"{_DOOMED}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         trials = [one for one in trials_folder(folder).glob("*") if one.is_dir()]
@@ -69,9 +71,14 @@ class Pruner:
         }
         if not there or (ended := self._ended_at(folder)) is None:
             return
-        for kind, (found, seconds) in there.items():
-            if time.time() - ended < seconds or (kind == "spools" and can_still_be_sent(folder)):
-                continue
+        due = {
+            kind: found
+            for kind, (found, seconds) in there.items()
+            if now - ended >= seconds and not (kind == "spools" and can_still_be_sent(folder))
+        }
+        if not due or self._goes_on(folder):
+            return
+        for kind, found in due.items():
             for path in found:
                 doomed = folder / f"{_DOOMED}{secrets.token_hex(4)}"
                 path.rename(doomed)  # nobody sees half of it
@@ -88,23 +95,43 @@ class Pruner:
         note = folder / ENDED
         with suppress(FileNotFoundError):
             return float(note.read_text(encoding="ascii"))
-        try:
-            job = self._source.job(folder.name)
-        except (NotFoundError, ConflictError):
-            return None
-        if job.id != folder.name or not job.state.is_terminal:
+        job = self._job(folder)
+        if job is None or not job.state.is_terminal:
             return None
         write_atomically(note, str(job.entered_at))
         return job.entered_at
+
+    def _goes_on(self, folder: Path) -> bool:
+        """Whether the job is a sweep that was extended since it was noted that it has ended: it may wait in the queue
+        for long."""
+        job = self._job(folder)
+        if goes_on := job is not None and not job.state.is_terminal:
+            (folder / ENDED).unlink(missing_ok=True)
+        return goes_on
+
+    def _job(self, folder: Path) -> Job | None:
+        """None where the source has none of exactly this id."""
+        with suppress(NotFoundError, ConflictError, UsageError):  # the last: no job can be called so
+            job = self._source.job(folder.name)
+            return job if job.id == folder.name else None
+        return None
 
     def _packages(self) -> Iterator[str]:
         """Code by when a job last started from it: who starts from it again fetches it again, if that is possible."""
         if self._retention.code is None:
             return
         before = time.time() - self._retention.code
-        old = sorted(one for one in self._home.packages.glob("*.zip") if one.stat().st_mtime < before)
+        old = sorted(one for one in self._home.packages.glob("*.zip") if _changed_at(one) < before)
         needed = self._needed() if old else ()
         for package in old:
             if package.stem not in needed:
                 package.unlink(missing_ok=True)
                 yield f"code {package.stem[:12]}"
+
+
+def _changed_at(path: Path) -> float:
+    """Now, where another has just deleted it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()

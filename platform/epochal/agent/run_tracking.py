@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -78,6 +79,7 @@ class RunTracking:
         self.notice = notice
         """Told in words when MLflow takes nothing, or not everything, of the run, and when it does again."""
         self._tracker: Tracker | None = None
+        self._changing = threading.Lock()  # the slots of a sweep tell at once, each from a thread of its own
         self.told = False
         """Whether the ledger knows the run."""
         self._spec = spec
@@ -88,8 +90,9 @@ class RunTracking:
 
     def start(self) -> None:
         """Begin to tell MLflow, in the background. Calling it again does nothing."""
-        if self._tracker is None:
-            self._tracker = Tracker(self.uri, self.folder, self._tell)
+        with self._changing:
+            if self._tracker is None:
+                self._tracker = Tracker(self.uri, self.folder, self._tell)
 
     def _tell(self, text: str) -> None:
         self.notice(text)  # looked up each time: the reporter of the next attempt takes it over
@@ -104,7 +107,7 @@ class RunTracking:
 
     def update(self, **changes: Any) -> None:
         """Change the desired run (see ``DesiredRun.changed``)."""
-        with as_far_as_the_disk_allows(self.folder):
+        with as_far_as_the_disk_allows(self.folder), self._changing:
             if self._tracker:
                 self._tracker.update(**changes)
             else:

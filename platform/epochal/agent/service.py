@@ -78,7 +78,7 @@ class AgentService:
         self._lock = threading.Lock()
         self._leaving = False
         self._asked_to_leave = False
-        self._no_room = 0
+        self._in_vain = 0
         self._rests_until = 0.0
         self._leasing = threading.Thread(target=self._lease_jobs, name="leasing", daemon=True)
 
@@ -172,7 +172,7 @@ class AgentService:
     def _lease_jobs(self) -> None:
         failures, secret = 0, secrets.token_urlsafe(32)
         while not self._leaving:
-            if self._rests_until > time.monotonic():  # jobs found no room just now
+            if self._rests_until > time.monotonic():  # jobs found no room just now, or failed of this cluster
                 self._sleep(_TICK_SECONDS)
                 continue
             begun = time.monotonic()
@@ -231,12 +231,13 @@ class AgentService:
                 del self._runners[key]
 
     def _remember(self, runner: JobRunner) -> None:
-        """Rest longer each time that a job which was said to fit did not."""
-        if runner.ending.reason is not Reason.PENDING_TIMEOUT:
-            self._no_room = 0
+        """Rest longer each time that a job which was said to fit did not, or has failed of this cluster: else an agent
+        whose disk is full would take the whole queue, and fail it."""
+        if runner.ending.reason not in (Reason.PENDING_TIMEOUT, Reason.INFRASTRUCTURE):
+            self._in_vain = 0
             return
-        self._no_room += 1
-        self._rests_until = time.monotonic() + pause_after(self._no_room, 0.5, _LONGEST_REST_SECONDS)
+        self._in_vain += 1
+        self._rests_until = time.monotonic() + pause_after(self._in_vain, 0.5, _LONGEST_REST_SECONDS)
 
     def _close_run(self, runner: JobRunner, job: Job | None) -> None:
         tracking = runner.settle(job) if job is not None else runner.tracking

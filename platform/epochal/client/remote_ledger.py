@@ -18,6 +18,7 @@ from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.client.sweeps import trials_of
 from epochal.errors import NotFoundError
 from epochal.files import write_atomically
+from epochal.ledger import documents
 from epochal.ledger.capacity import Group, Node
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord
@@ -28,12 +29,12 @@ from epochal.urls import without_password
 # Short, as the agent tells again later what got no answer.
 _PATIENCE = Patience(answer=10.0, outage=0.5)
 _CODE_SECONDS = 120.0  # but without its code a job cannot start at all
-_LONGEST_NOTE = 20_000  # the server refuses a longer one, and what was to be told would be lost
+# The server refuses a longer one, and what was to be told would be lost; less the words about what is left out.
+_LONGEST_NOTE = documents.MESSAGE_LIMIT - 100
 _GAP = frozenset({409})
 _BATCH = 1000
-"""Inputs, and trials, in one request."""
-_MEASURED = 20_000
-"""And measurements of all their curves."""
+"""Inputs, and trials, in one request; of each at most so many bytes as JSON:"""
+_BYTES = 2**20
 
 
 class RemoteLedger:
@@ -118,7 +119,7 @@ class RemoteLedger:
         detail: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
-        body = {"kind": kind.value, "message": message[:_LONGEST_NOTE], "detail": dict(detail or {}), "key": key}
+        body = {"kind": kind.value, "message": message, "detail": dict(detail or {}), "key": key}
         return self._job(lease, "note", body, repeatable=key is not None)
 
     def finish(self, lease: Lease, state: JobState, reason: Reason, message: str = "") -> Job:
@@ -137,6 +138,10 @@ class RemoteLedger:
     def stopped(self, lease: Lease, message: str = "") -> Job:
         return self._job(lease, "stopped", {"message": message})
 
+    def now(self) -> float:
+        """The server's time in seconds since 1970, good to a second; this machine's before the first answer."""
+        return self._http.now()
+
     def job(self, ref: str) -> Job:
         return Job.from_dict(self._http.get(job_path(ref)))
 
@@ -148,16 +153,14 @@ class RemoteLedger:
     ) -> int:
         """Write down what a sweep's controller was told, and the trials that changed with it: of many, batch by batch,
         the trials once all inputs are there."""
-        batches: list[tuple[Sequence[NewInput], Sequence[TrialRecord]]]
-        batches = [(told[begin : begin + _BATCH], ()) for begin in range(0, len(told), _BATCH)]
-        batches += [((), some) for some in _batches(changed)]
-        if len(batches) == 2 and told and changed:  # nearly always: then both are one request, and one transaction
-            batches = [(told, changed)]
+        inputs = list(_batches([one.to_dict() for one in told]))
+        trials = list(_batches([_told(one) for one in changed]))
+        parts = [*({"inputs": some} for some in inputs), *({"trials": some} for some in trials)]
+        if len(inputs) == len(trials) == 1:  # nearly always: then both are one request, and one transaction
+            parts = [{"inputs": inputs[0], "trials": trials[0]}]
         newest = after_seq
-        for inputs, trials in batches:
-            documents = [_told(one) for one in trials]
-            body = {"after": newest, "inputs": [one.to_dict() for one in inputs], "trials": documents}
-            newest = int(self._tell(lease, "inputs", body)["newest"])
+        for part in parts:
+            newest = int(self._tell(lease, "inputs", {"after": newest, **part})["newest"])
         return newest
 
     def set_trial_runs(self, lease: Held, run_ids: Mapping[int, str]) -> None:
@@ -222,6 +225,8 @@ class RemoteLedger:
 
     def _tell(self, lease: Held, verb: str, body: Mapping[str, Any], repeatable: bool = True) -> Any:
         path = f"{_lease(lease)}/{verb}"
+        if "message" in body:  # a worker's last words may be megabytes
+            body = {**body, "message": documents.text(body["message"], _LONGEST_NOTE)}
         return self._http.json(Request("POST", path, headers=_shown(lease), body=body, repeatable=repeatable))
 
 
@@ -229,22 +234,24 @@ def _lease(lease: Held) -> str:
     return f"/leases/{in_path('job', lease.job_id)}/{lease.epoch}"
 
 
-def _batches(trials: Sequence[TrialRecord]) -> Iterator[Sequence[TrialRecord]]:
-    """In their order, as many at once as a request may have: each measurement of a curve counts as one more."""
-    begin = measured = 0
-    for index, trial in enumerate(trials):
-        measured += len(trial.curve)
-        if index > begin and (index - begin == _BATCH or measured > _MEASURED):
-            yield trials[begin:index]
-            begin, measured = index, len(trial.curve)
-    if trials:
-        yield trials[begin:]
+def _batches(told: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """In their order, as many at once as a request may have."""
+    batch, size = list[dict[str, Any]](), 0
+    for one in told:
+        more = len(documents.encode(one))
+        if batch and (len(batch) == _BATCH or size + more > _BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += more
+    if batch:
+        yield batch
 
 
 def _told(trial: TrialRecord) -> dict[str, Any]:
     """The times of a trial are the ledger's own."""
     document = {name: value for name, value in trial.to_dict().items() if not name.endswith("_at")}
-    return document | {"message": trial.message[:_LONGEST_NOTE]}
+    return document | {"message": documents.text(trial.message, _LONGEST_NOTE)}
 
 
 def _shown(lease: Held) -> dict[str, str]:

@@ -135,7 +135,11 @@ def room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     least = MOST_WORKERS
     for name, amount in bundle.items():  # a plain loop: this is asked for every kind of job and every node
         if amount > 0:
-            least = min(least, int((node.get(name, 0.0) + (0.0 if name == "memory" else CRUMBS)) / amount))
+            count = int((node.get(name, 0.0) + (0.0 if name == "memory" else CRUMBS)) / amount)
+            if count < least:
+                least = count
+                if not least:
+                    break
     return least
 
 
@@ -159,8 +163,10 @@ def fits_ever(nodes: Sequence[Node], demand: Demand, groups: Sequence[Group] = (
 
 def placed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
     """The nodes once as many workers as fit, at most the demand's most, have their share: node by node, in order."""
-    left, bundle, after = demand.workers[1], demand.bundle, []
+    left, bundle, after = demand.workers[1], demand.bundle, list[Node]()
     for node in nodes:
+        if not left:
+            return (*after, *nodes[len(after) :])
         here = min(left, room(node.available, bundle))
         left -= here
         after.append(_changed(node, bundle, -here) if here else node)
@@ -169,8 +175,10 @@ def placed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
 
 def freed(nodes: Sequence[Node], demand: Demand) -> tuple[Node, ...]:
     """The nodes once the workers of ``demand`` have left, from wherever that much is in use, in order."""
-    left, bundle, after = demand.workers[1], demand.bundle, []
+    left, bundle, after = demand.workers[1], demand.bundle, list[Node]()
     for node in nodes:
+        if not left:
+            return (*after, *nodes[len(after) :])
         used = {name: total - node.available.get(name, 0.0) for name, total in node.total.items()}
         here = min(left, room(used, bundle))
         left -= here

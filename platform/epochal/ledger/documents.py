@@ -11,12 +11,12 @@ from typing import Any
 MESSAGE_LIMIT = 20_000
 
 
-def text(message: str) -> str:
-    """``message`` as PostgreSQL can store it, its middle left out where it is very long."""
+def text(message: str, limit: int = MESSAGE_LIMIT) -> str:
+    """``message`` as PostgreSQL can store it, its middle left out where it has more than ``limit`` characters."""
     clean = message.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
-    if len(clean) <= MESSAGE_LIMIT:
+    if len(clean) <= limit:
         return clean
-    half = MESSAGE_LIMIT // 2
+    half = limit // 2
     return f"{clean[:half]}\n... {len(clean) - 2 * half} characters left out ...\n{clean[-half:]}"
 
 

@@ -26,7 +26,7 @@ def seconds_of(text: str) -> float:
     >>> seconds_of("1970-01-01T00:00:00.500Z")
     0.5
     """
-    return datetime.fromisoformat(text).timestamp()
+    return datetime.fromisoformat(str(text)).timestamp()  # of what is no text, pydantic is to be told by a ValueError
 
 
 Time = Annotated[

@@ -89,11 +89,11 @@ class LeaseOperations:
         tracking_uri = without_password(tracking_uri)
         with self._database.write() as connection:
             job = _locked(connection, lease.job_id)
+            said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
+            if job.epoch == lease.epoch and said == {name: getattr(job, name) for name in said}:
+                return job
             if job.epoch != lease.epoch or job.run_id is not None:
                 _require(job, lease)
-            said = {"run_id": run_id, "tracking_uri": tracking_uri, "experiment_id": experiment_id}
-            if said == {name: getattr(job, name) for name in said}:
-                return job
             return annotate(connection, job, Step(EventKind.RUN_SET, detail=said), **said)
 
     def set_data(self, lease: Held, data: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ class LeaseOperations:
     def finish(self, lease: Held, state: JobState, reason: Reason, message: str = "") -> Job:
         """The job has ended for good: SUCCEEDED (and COMPLETED), FAILED or, where that was asked for, STOPPED.
 
-        A sweep that has SUCCEEDED, while its user asked for more of it, is QUEUED again at once.
+        A sweep that has SUCCEEDED, while its user asked for more of it, is QUEUED again at once, or PAUSED.
 
         Raises:
             ConflictError: STOPPED without a request to stop; SUCCEEDED of a job that never trained.
@@ -185,21 +185,25 @@ class LeaseOperations:
             step = Step(EventKind.of(target), target, reason, "; ".join(filter(None, (job.message, message))))
             return _end_with(connection, job, step, reason)
 
-    def expire(self, then: JobState = JobState.QUEUED, dead_agents: Collection[str] = ()) -> list[Attempt]:
-        """End the attempts whose lease has run out, or whose agent is known to be dead, as INTERRUPTED.
+    def expire(
+        self,
+        then: JobState = JobState.QUEUED,
+        dead_agents: Collection[str] = (),
+        living_agents: Collection[str] = (),
+    ) -> list[Attempt]:
+        """End the attempts whose lease has run out, or whose agent is known to be dead, as INTERRUPTED; but none whose
+        agent is known to live.
 
         Their jobs become ``then`` (QUEUED, or PAUSED to wait for the user), or what they were asked to be.
         """
-        lost = or_(is_overdue(), jobs.c.owner.in_(dead_agents))
+        lost = or_(is_overdue() & jobs.c.owner.not_in(living_agents), jobs.c.owner.in_(dead_agents))
         with self._database.read() as connection:
             found = [row.id for row in connection.execute(select(jobs.c.id).where(lost).order_by(jobs.c.number))]
-        # A transaction each, between which renewals come to their turn: one may save the next lease.
-        ended = [self._expire_one(identity, lost, then) for identity in found]
+        ended = []
+        for identity in found:  # a transaction each, between which renewals come to their turn: one may save the next
+            with self._database.write() as connection:
+                ended.append(lose_lease(connection, identity, lost, then))
         return [attempt for attempt in ended if attempt]
-
-    def _expire_one(self, identity: str, lost: ColumnElement[bool], then: JobState) -> Attempt | None:
-        with self._database.write() as connection:
-            return lose_lease(connection, identity, lost, then)
 
     def _end(self, lease: Held, step: Step, obey: bool = False, lost: bool = False) -> Job:
         """``obey``: a job that was asked for something stronger meanwhile becomes that."""
@@ -212,7 +216,7 @@ class LeaseOperations:
             if lost:
                 return _lose(connection, job, step)
             ended = _end_with(connection, job, obedient(job, step) if obey else step, reason)
-            return extended_if_asked(connection, ended) if job.wanted in (None, JobState.QUEUED) else ended
+            return ended if job.wanted is JobState.STOPPED else extended_if_asked(connection, ended, job.wanted)
 
 
 def take(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import accumulate, combinations, islice
 
-from epochal.ledger.capacity import Demand, Node, fit, freed
+from epochal.ledger.capacity import CRUMBS, Demand, Node, fit, freed
 from epochal.ledger.contenders import Running, Waiting
 
-_TRIED = 2_000
-"""Sets of jobs looked at for the fewest that make enough room; then they are picked one by one."""
+_TRIED, _LOOKED_AT = 2_000, 200_000
+"""Sets of jobs tried for the fewest that make enough room, and nodes looked at for that; then they are picked one by
+one. Others who ask for a lease wait meanwhile."""
 
 Resize = tuple[str, int]
 """A job's id, and how many workers it may have from now on."""
@@ -54,12 +55,14 @@ def victims(job: Waiting, running: Iterable[Running], nodes: Sequence[Node]) -> 
     """The fewest running jobs that make room for ``job`` by leaving; none where that would not be enough."""
     may_go = [one for one in running if one.here and one.preemptible and one.leaving_since is None]
     cheapest = sorted((one for one in may_go if one.priority < job.priority), key=_cost)
-    if not fits_without(job, nodes, _shares(cheapest)):
+    enough = _first(job, cheapest, nodes)
+    if not enough:
         return ()
-    for some in islice(_sets(cheapest), _TRIED):
+    sets = _sets(cheapest, _fewest(job, cheapest, nodes))
+    for some in islice(sets, min(_TRIED, _LOOKED_AT // len(nodes))):
         if fits_without(job, nodes, _shares(some)):
             return some
-    return _one_by_one(job, cheapest, nodes)
+    return _without_others(job, enough, nodes)
 
 
 def fits_without(job: Waiting, nodes: Sequence[Node], shares: Iterable[Demand]) -> bool:
@@ -79,16 +82,37 @@ def _cost(job: Running) -> tuple[int, float]:
     return job.priority, -job.started
 
 
-def _sets(jobs: Sequence[Running]) -> Iterator[tuple[Running, ...]]:
-    """Every set of them: the small ones first, and of one size the cheapest first."""
-    for size in range(1, len(jobs) + 1):
+def _sets(jobs: Sequence[Running], least: int) -> Iterator[tuple[Running, ...]]:
+    """Every set of them of that size or more: the small ones first, and of one size the cheapest first."""
+    for size in range(least, len(jobs) + 1):
         yield from combinations(jobs, size)
 
 
-def _one_by_one(job: Waiting, cheapest: Sequence[Running], nodes: Sequence[Node]) -> tuple[Running, ...]:
-    """All of them, less each that is not needed, the dearest looked at first."""
-    chosen = list(cheapest)
-    for one in reversed(cheapest):
+def _fewest(job: Waiting, cheapest: Sequence[Running], nodes: Sequence[Node]) -> int:
+    """So many have to leave at the least: as many as would do if what is free were in one piece."""
+    fewest = 1
+    for name, amount in job.demand.bundle.items():
+        missing = amount * job.demand.workers[0] - sum(node.available.get(name, 0.0) + CRUMBS for node in nodes)
+        shares = sorted((one.share.bundle.get(name, 0.0) * one.workers for one in cheapest), reverse=True)
+        enough = (count for count, total in enumerate(accumulate(shares), 1) if total >= missing)
+        fewest = max(fewest, next(enough, len(cheapest)))
+    return fewest
+
+
+def _first(job: Waiting, cheapest: Sequence[Running], nodes: Sequence[Node]) -> Sequence[Running]:
+    """As many of them, from the cheapest on, as make enough room together; none where all are not enough."""
+    left = tuple(nodes)
+    for count, one in enumerate(cheapest, 1):
+        left = freed(left, one.share)
+        if fit(left, job.demand):
+            return cheapest[:count]
+    return ()
+
+
+def _without_others(job: Waiting, enough: Sequence[Running], nodes: Sequence[Node]) -> tuple[Running, ...]:
+    """These less each that is not needed, the dearest looked at first."""
+    chosen = list(enough)
+    for one in reversed(enough):
         rest = [other for other in chosen if other is not one]
         if fits_without(job, nodes, _shares(rest)):
             chosen = rest

@@ -17,7 +17,7 @@ from epochal.ledger.values import AgentInfo, Attempt, Job
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldJob:
     """A job that an agent holds, and its live attempt."""
 
     job: Job
@@ -40,7 +40,7 @@ class Snapshot:
     at: float
     counts: dict[JobState, int]
     oldest_seconds: float
-    held: tuple[Held, ...]
+    held: tuple[HeldJob, ...]
     agents: tuple[AgentInfo, ...]
 
 
@@ -62,7 +62,7 @@ class Monitoring:
                 counts=count_by_state(connection),
                 oldest_seconds=max(0.0, float(oldest)),
                 # One that has ended between the two questions is left out.
-                held=tuple(Held(active[one.job_id], one) for one in held if one.job_id in active),
+                held=tuple(HeldJob(active[one.job_id], one) for one in held if one.job_id in active),
                 agents=tuple(all_agents(connection)),
             )
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import cached_property
 
 from epochal.ledger.capacity import Demand, Node, fit, fits_ever, placed, whole
 from epochal.ledger.contenders import Running, Waiting
@@ -164,17 +165,25 @@ class Scan:
         return found or Verdict.PASSED
 
     def _makes_room(self, job: Waiting) -> Verdict | None:
-        coming = [one for one in map(self.leaving, self.running) if one]
-        if coming and fits_without(job, self.left, coming):
+        if self._coming and fits_without(job, self.left, self._coming):
             return Verdict.ROOM_COMES
-        # One at a time over all clusters: else two of them would make room for the same job.
-        if any(makes_room(one, self.now) for one in self.running):
+        if self._is_being_made:
             return None
         if not any(one.here and (one.preemptible or one.spare) for one in self.running):
             return None  # on most clusters, and cheaper to know than by trying
         leave, self.resize = room_for(job, self.running, self.left)
         self.preempt = tuple(one.id for one in leave)
         return Verdict.PREEMPTS if self.preempt or self.resize else None
+
+    # Once for all of the queue: thousands may run.
+    @cached_property
+    def _coming(self) -> list[Demand]:
+        return [one for one in map(self.leaving, self.running) if one]
+
+    @cached_property
+    def _is_being_made(self) -> bool:
+        """Room, somewhere: one at a time over all clusters, else two of them would make room for the same job."""
+        return any(makes_room(one, self.now) for one in self.running)
 
     def leaving(self, job: Running) -> Demand | None:
         """What of a running job will be free here soon."""

@@ -23,7 +23,7 @@ from epochal.ledger.reading import find
 from epochal.ledger.resizing import ask_to_resize, resized
 from epochal.ledger.shortage import LOOKED_AT, short_of
 from epochal.ledger.states import ACTIVE, EventKind, JobKind, JobState, Reason
-from epochal.ledger.tables import agents, attempts, jobs, now
+from epochal.ledger.tables import agents, attempts, jobs, now, quotas
 from epochal.ledger.tokens import digest_of
 from epochal.ledger.transitions import Step, advance, locked, to_job
 from epochal.ledger.user_operations import ask_to_leave
@@ -97,7 +97,7 @@ class QueueOperations:
             if job.state is not JobState.QUEUED:
                 return _not_queued(job, resized(connection, job) if job.state.is_active else "")
             (asked,) = _read(connection, _NUMBERED, {"numbers": [job.number]})
-            classes = [_numbers(joined) for joined in connection.scalars(_CLASSES)]
+            classes = [sorted(map(int, joined.split())) for joined in connection.scalars(_CLASSES)]
             ahead = Ahead.of(asked, classes, lambda some: _read(connection, _NUMBERED, {"numbers": some}))
             return explain_one(asked, ahead, *_explaining(connection))
 
@@ -113,18 +113,19 @@ class QueueOperations:
         """
         told = tuple(groups)
         with self._database.read() as connection:
-            asking = _asking(connection, agent, None, "").agent
+            asking, _ = _asking(connection, agent, None, "")
         if asking is None:
             raise ConflictError(f"{agent!r} is not how an agent leases", "give its name and incarnation")
-        if told != asking.groups:
+        known = asking.agent
+        if told != known.groups:
             with self._database.write() as connection:
-                this = update(agents).where(agents.c.name == asking.name, agents.c.incarnation == asking.incarnation)
+                this = update(agents).where(agents.c.name == known.name, agents.c.incarnation == known.incarnation)
                 connection.execute(this.values(groups=[group.to_dict() for group in told]))
         with self._database.read() as connection:
             clusters, running = _all(connection)
             waiting = _read(connection, _queued(limit=LOOKED_AT))
             needed = short_of(waiting, running, clusters, all_quotas(connection)).needed
-        return dict(needed.get(asking.name, {}))
+        return dict(needed.get(known.name, {}))
 
     def overdue_pending(self) -> list[Job]:
         """Queued jobs whose ``limits.max_pending`` is used up: what ``reject_overdue`` would fail."""
@@ -134,27 +135,25 @@ class QueueOperations:
 
     def reject_overdue(self) -> list[Job]:
         """Fail the queued jobs whose ``limits.max_pending`` is used up (``PENDING_TIMEOUT``)."""
-        rejected = [self._reject_overdue(job.id) for job in self.overdue_pending()]
-        return [job for job in rejected if job]
-
-    def _reject_overdue(self, identity: str) -> Job | None:
-        with self._database.write() as connection:
-            job = locked(connection, select(jobs).where(jobs.c.id == identity, _waited_too_long()))
-            if job is None:
-                return None  # leased or stopped meanwhile
-            limit = connection.scalar(select(jobs.c.max_pending).where(jobs.c.id == identity))
-            message = f"it waited longer than limits.max_pending allows: {limit:g} s"
-            return advance(connection, job, Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message))
+        rejected = []
+        for one in self.overdue_pending():
+            with self._database.write() as connection:
+                job = locked(connection, select(jobs).where(jobs.c.id == one.id, _waited_too_long()))
+                if job is None:
+                    continue  # leased or stopped meanwhile
+                limit = connection.scalar(select(jobs.c.max_pending).where(jobs.c.id == one.id))
+                message = f"it waited longer than limits.max_pending allows: {limit:g} s"
+                step = Step(EventKind.FAILED, JobState.FAILED, Reason.PENDING_TIMEOUT, message)
+                rejected.append(advance(connection, job, step))
+        return rejected
 
 
 class _Asking(NamedTuple):
-    """Who asks for a lease, by the policy's clock."""
+    """An agent that asks for a lease, by the policy's clock."""
 
-    agent: AgentInfo | None
-    """None: it takes what it asks for, or the first; the policy is not asked."""
+    agent: AgentInfo
     now: float
-    answered: Row[*tuple[Any, ...]] | None
-    """The attempt that this question was answered with before, or the newest that followed it at once."""
+    quotas: Sequence[Quota]
 
 
 class _Guess(NamedTuple):
@@ -165,11 +164,11 @@ class _Guess(NamedTuple):
 
 def _guess(connection: Connection, agent: str, job_id: str | None, secret: str) -> _Guess | None:
     """What ``lease`` would decide, were it asked now; None: nothing to do."""
-    asking = _asking(connection, agent, job_id, secret)
-    if asking.agent is None:
+    asking, answered = _asking(connection, agent, job_id, secret)
+    if asking is None:
         return _Guess(Decision())
-    decision, firsts = _decision(connection, asking.agent, asking.now)
-    if decision.start or decision.preempt or decision.resize or asking.answered:
+    decision, firsts = _decision(connection, asking)
+    if decision.start or decision.preempt or decision.resize or answered:
         return _Guess(decision, next((job for job in firsts if job.id == decision.start), None))
     return None
 
@@ -179,15 +178,15 @@ def _chosen(
 ) -> Job | None:
     """The job that is the agent's from now on, or was since it asked this before."""
     one_at_a_time(connection)
-    asking = _asking(connection, agent, job_id, secret)  # again: the guess was made without the lock
-    if asking.answered:
-        return _still_held(connection, asking.answered)
-    if asking.agent is None:
+    asking, answered = _asking(connection, agent, job_id, secret)  # again: the guess was made without the lock
+    if answered:
+        return _still_held(connection, answered)
+    if asking is None:
         return take(connection, agent, ttl, job_id, secret)
-    workers = may_start(guess.first, *_board(connection, asking.agent), asking.now) if guess.first else 0
+    workers = may_start(guess.first, *_board(connection, asking), asking.now) if guess.first else 0
     if guess.first and workers and (job := take(connection, agent, ttl, guess.first.id, secret, workers)):
         return job
-    decision, _ = _decision(connection, asking.agent, asking.now)  # another took it, or it makes others leave
+    decision, _ = _decision(connection, asking)  # another took it, or it makes others leave
     resize = dict(decision.resize)
     for identity in sorted([*decision.preempt, *resize]):  # all who lock several jobs do so in this order
         with suppress(ConflictError):  # it ended, or was asked for more, since it was read
@@ -198,13 +197,18 @@ def _chosen(
     return take(connection, agent, ttl, decision.start, secret, decision.workers) if decision.start else None
 
 
-def _asking(connection: Connection, agent: str, job_id: str | None, secret: str) -> _Asking:
+def _asking(
+    connection: Connection, agent: str, job_id: str | None, secret: str
+) -> tuple[_Asking | None, Row[*tuple[Any, ...]] | None]:
+    """Who asks, None where the policy is not asked: it takes what it asks for, or the first. And the attempt that this
+    question was answered with before, or the newest that followed it at once."""
     digest = digest_of(secret) if secret else None
     if job_id is None and (row := agent_row(connection, agent, _ASKING, {"asking": agent, "digest": digest})):
-        return _Asking(to_agent(row), row.now, row if row.job_id else None)
+        limits = all_quotas(connection) if row.limited else ()
+        return _Asking(to_agent(row), row.now, limits), row if row.job_id else None
     if job_id is None and "/" in agent:
         raise ConflictError(f"nothing is known of the agent {agent}", "it is given jobs once it has sent a heartbeat")
-    return _Asking(None, 0.0, connection.execute(_ANSWERED, {"asking": agent, "digest": digest}).first())
+    return None, connection.execute(_ANSWERED, {"asking": agent, "digest": digest}).first()
 
 
 def _still_held(connection: Connection, attempt: Row[*tuple[Any, ...]]) -> Job | None:
@@ -212,36 +216,31 @@ def _still_held(connection: Connection, attempt: Row[*tuple[Any, ...]]) -> Job |
     return job if job.epoch == attempt.epoch and job.state.is_active else None
 
 
-def _decision(connection: Connection, asking: AgentInfo, now: float) -> tuple[Decision, list[Waiting]]:
+def _decision(connection: Connection, asking: _Asking) -> tuple[Decision, list[Waiting]]:
     """And the queued jobs that it was made of."""
     running, nodes, quotas = _board(connection, asking)
     is_full = not any(node.available.get("CPU", 0.0) > 0 for node in nodes)
     if is_full and not any(job.here and (job.preemptible or job.spare or job.gives) for job in running):
         return Decision(), []  # most who ask: whatever waits, it is not read
-    firsts = _firsts(connection, asking)
-    return decide(firsts, running, nodes, quotas, now), firsts
+    firsts = _read(connection, _FIRSTS[connection.dialect.name], {"storage": asking.agent.storage})
+    return decide(firsts, running, nodes, quotas, asking.now), firsts
 
 
-def _firsts(connection: Connection, asking: AgentInfo) -> list[Waiting]:
-    """Of the queued jobs of each class that the agent may run the first, in their order."""
-    return _read(connection, _FIRSTS[connection.dialect.name], {"storage": asking.storage})
-
-
-def _board(connection: Connection, asking: AgentInfo) -> tuple[list[Running], tuple[Node, ...], list[Quota]]:
+def _board(connection: Connection, asking: _Asking) -> tuple[list[Running], tuple[Node, ...], Sequence[Quota]]:
     """What the policy wants to know beside the queue and the time."""
-    quotas = all_quotas(connection)
+    agent = asking.agent
     # Where nobody has a quota, jobs of others count only while they leave to make room.
-    query, asked = (_LEASED, {}) if quotas else (_LEASED_BY, {"asking": asking.owner})
+    query, asked = (_LEASED, {}) if asking.quotas else (_LEASED_BY, {"asking": agent.owner})
     leased = connection.execute(query, asked).all()
-    cluster = _cluster(asking, [row for row in leased if row.owner == asking.owner])
+    cluster = _cluster(agent, [row for row in leased if row.owner == agent.owner])
     here = {job.id: job for job in cluster.running}
-    return [here.get(row.id) or _running(row, here=False) for row in leased], cluster.nodes, quotas
+    return [here.get(row.id) or _running(row, here=False) for row in leased], cluster.nodes, asking.quotas
 
 
 def _explaining(connection: Connection) -> tuple[list[Running], list[Cluster], list[Quota], float]:
     """What explanations want to know beside the queue."""
     clusters, running = _all(connection)
-    return running, clusters, all_quotas(connection), _time(connection)
+    return running, clusters, all_quotas(connection), float(connection.execute(select(now())).scalar_one())
 
 
 def _all(connection: Connection) -> tuple[list[Cluster], list[Running]]:
@@ -299,10 +298,6 @@ def _read(connection: Connection, query: Select[Any], asked: Mapping[str, Any] |
     ]
 
 
-def _numbers(joined: str) -> list[int]:
-    return sorted(map(int, joined.split()))
-
-
 def _leased(*which: ColumnElement[bool]) -> Select[Any]:
     newest = and_(attempts.c.job_id == jobs.c.id, attempts.c.epoch == jobs.c.epoch)
     held = (jobs.c[name] for name in ("preemptible", "state", "owner", "epoch", "wanted", "granted", "granted_at"))
@@ -320,11 +315,12 @@ def _first_of_each_class() -> Select[int]:
     return select(first).where(classes.c.this.is_not(None))
 
 
-_NOW = select(now())
 _BY_SECRET = and_(attempts.c.agent == bindparam("asking"), attempts.c.secret == bindparam("digest"))
 _ANSWERED: Select[Any] = select(attempts.c.job_id, attempts.c.epoch).where(_BY_SECRET).order_by(attempts.c.epoch.desc())
+# Most ledgers have no quotas, and need not be asked for them.
+_LIMITED = select(quotas.c.kind).exists().label("limited")
 _ASKING = (
-    AGENT.add_columns(now().label("now"), attempts.c.job_id, attempts.c.epoch)
+    AGENT.add_columns(now().label("now"), attempts.c.job_id, attempts.c.epoch, _LIMITED)
     .select_from(agents.outerjoin(attempts, _BY_SECRET))
     .order_by(attempts.c.epoch.desc())
 )
@@ -332,6 +328,7 @@ _AT_HAND = or_(jobs.c.storage.is_(None), jobs.c.storage == bindparam("storage"))
 _NUMBERED = _in_turn(jobs.c.number.in_(bindparam("numbers", expanding=True)))
 _FIRST_NUMBERS = _first_of_each_class()
 _FIRSTS = {
+    # Of the queued jobs of each class that an agent with this storage may run the first, in their order.
     "sqlite": _in_turn(jobs.c.number.in_(_FIRST_NUMBERS), _AT_HAND),
     # Of IN, PostgreSQL makes a scan of all jobs.
     "postgresql": _in_turn(jobs.c.number == func.any(func.array(_FIRST_NUMBERS.scalar_subquery())), _AT_HAND),
@@ -363,10 +360,6 @@ def _running(row: Row[Any], here: bool) -> Running:
         row.granted,
         row.granted_at or 0.0,
     )
-
-
-def _time(connection: Connection) -> float:
-    return float(connection.execute(_NOW).scalar_one())
 
 
 def _waited_too_long() -> ColumnElement[bool]:

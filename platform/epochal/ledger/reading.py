@@ -12,7 +12,7 @@ from epochal.errors import ConflictError, NotFoundError
 from epochal.ledger.database import Database
 from epochal.ledger.states import ACTIVE, JobState
 from epochal.ledger.tables import attempts, events, jobs, now
-from epochal.ledger.transitions import count_by_state, full, to_attempt, to_event, to_job
+from epochal.ledger.transitions import count_by_state, full, locked, to_attempt, to_event, to_job
 from epochal.ledger.values import Attempt, Event, FullJob, Job
 
 _SHOWN = 5
@@ -155,6 +155,12 @@ def has_ended(before: float | ColumnElement[float]) -> ColumnElement[bool]:
 def is_overdue() -> ColumnElement[bool]:
     """Whether a job's lease has run out. The states are named for the index on them."""
     return jobs.c.state.in_(ACTIVE) & (jobs.c.expires_at <= now())
+
+
+def find_locked(connection: Connection, ref: str) -> Job:
+    """As ``find``; nobody else changes it before this transaction ends."""
+    found = find(connection, ref)
+    return locked(connection, select(jobs).where(jobs.c.id == found.id)) or found
 
 
 def find(connection: Connection, ref: str) -> Job:

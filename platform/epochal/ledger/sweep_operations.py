@@ -13,12 +13,12 @@ from epochal.ledger.database import Database
 from epochal.ledger.documents import digest, text
 from epochal.ledger.ids import submission_key
 from epochal.ledger.lease_operations import held_by, something_is_saved
-from epochal.ledger.reading import find
+from epochal.ledger.reading import find, find_locked
 from epochal.ledger.states import EventKind, JobKind, JobState
 from epochal.ledger.sweep_requests import extended, to_request
 from epochal.ledger.sweep_values import NewInput, StoredInput, SweepRequest, TrialRecord, asked
 from epochal.ledger.tables import inputs, jobs, now, requests, trials
-from epochal.ledger.transitions import FULL, Step, annotate, locked, to_full_job, to_job
+from epochal.ledger.transitions import FULL, Step, annotate, to_full_job, to_job
 from epochal.ledger.values import Held, Job
 from epochal.spec.job import JobSpec
 from epochal.sweeps.trials import TrialState
@@ -136,8 +136,7 @@ class SweepOperations:
         """
         ask = asked(request)
         with self._database.write() as connection:
-            found = find(connection, ref)
-            job = _required_sweep(locked(connection, select(jobs).where(jobs.c.id == found.id)) or found)
+            job = _required_sweep(find_locked(connection, ref))
             known = requests.c.job_id == job.id, requests.c.key == key
             if (row := connection.execute(select(requests).where(*known)).first()) is not None:
                 if digest(row.body) != digest(request):

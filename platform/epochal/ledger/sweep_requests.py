@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
 
-from epochal.ledger.states import EventKind, JobKind, JobState
+from epochal.ledger.states import EventKind, JobKind, JobState, Reason
 from epochal.ledger.sweep_values import SweepRequest, asked
 from epochal.ledger.tables import attempts, inputs, requests
 from epochal.ledger.transitions import Step, advance
@@ -25,9 +25,9 @@ def extended(connection: Connection, job: Job, step: Step, **columns: Any) -> Jo
     return advance(connection, job, step, **anew, **columns)
 
 
-def extended_if_asked(connection: Connection, job: Job) -> Job:
+def extended_if_asked(connection: Connection, job: Job, wanted: JobState | None) -> Job:
     """``job``, or what it becomes where it is a sweep that has just succeeded, and was asked for more before its agent
-    heard of that.
+    heard of that. ``wanted``: what it was asked to become by then.
 
     What was asked before the attempt began its agent has heard: where no input has come of it, the controller has
     refused it.
@@ -42,4 +42,6 @@ def extended_if_asked(connection: Connection, job: Job) -> Job:
     if not more:
         return job
     message = f"asked while it finished: {'; '.join(more)}"
-    return extended(connection, job, Step(EventKind.EXTENDED, JobState.QUEUED, message=message))
+    again = extended(connection, job, Step(EventKind.EXTENDED, JobState.QUEUED, message=message))
+    pause = Step(EventKind.PAUSED, JobState.PAUSED, Reason.STOPPED_BY_USER)
+    return advance(connection, again, pause) if wanted is JobState.PAUSED else again

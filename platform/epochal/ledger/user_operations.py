@@ -13,10 +13,10 @@ from epochal.ledger.database import Database
 from epochal.ledger.demands import columns_of
 from epochal.ledger.documents import digest
 from epochal.ledger.ids import job_id, submission_key
-from epochal.ledger.reading import find
+from epochal.ledger.reading import find, find_locked
 from epochal.ledger.states import EventKind, JobState, Reason, stronger
 from epochal.ledger.tables import documents, jobs, now
-from epochal.ledger.transitions import Step, advance, annotate, full, locked, record, to_job
+from epochal.ledger.transitions import Step, advance, annotate, full, record, to_job
 from epochal.ledger.values import GRACE_SECONDS, FullJob, Job
 
 _ID_TRIES = 20
@@ -130,22 +130,28 @@ class UserOperations:
             ConflictError: it is not PAUSED.
         """
         with self._database.write() as connection:
-            job = _locked(connection, ref)
+            job = find_locked(connection, ref)
             if job.state is not JobState.PAUSED:
-                again = f"`epochal retry {job.id}` runs it once more, as a new job" if job.state.is_terminal else ""
-                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", again or "nothing has to be resumed")
+                hint = "nothing has to be resumed"
+                if job.state.is_terminal:
+                    hint = f"`epochal retry {job.id}` runs it once more, as a new job"
+                elif job.state is JobState.STOPPING:
+                    hint = (
+                        "resume it once it is PAUSED" if job.wanted is JobState.PAUSED else f"it will be {job.wanted}"
+                    )
+                raise ConflictError(f"{job.id} is {job.state}, not PAUSED", hint)
             return advance(connection, job, Step(EventKind.RESUMED, JobState.QUEUED, message=message), losses=0)
 
     def _request(self, ref: str, wanted: JobState, kind: EventKind, message: str, grace: float) -> Job:
         step = Step(kind, reason=Reason.STOPPED_BY_USER, message=message, grace=grace)
         with self._database.write() as connection:
-            return _asked(connection, _locked(connection, ref), wanted, step)
+            return _asked(connection, find_locked(connection, ref), wanted, step)
 
 
 def ask_to_leave(connection: Connection, identity: str, message: str) -> Job:
     """See ``UserOperations.preempt``."""
     step = Step(EventKind.PREEMPT_REQUESTED, reason=Reason.PREEMPTED, message=message)
-    return _asked(connection, _locked(connection, identity), JobState.QUEUED, step)
+    return _asked(connection, find_locked(connection, identity), JobState.QUEUED, step)
 
 
 def _asked(connection: Connection, job: Job, wanted: JobState, step: Step) -> Job:
@@ -164,11 +170,6 @@ def _asked(connection: Connection, job: Job, wanted: JobState, step: Step) -> Jo
     if target.is_active:
         return advance(connection, job, replace(step, state=target, wanted=wanted))
     return advance(connection, job, replace(step, state=target, grace=None, detail={}))
-
-
-def _locked(connection: Connection, ref: str) -> Job:
-    found = find(connection, ref)
-    return locked(connection, select(jobs).where(jobs.c.id == found.id)) or found
 
 
 def _by_key(connection: Connection, columns: Mapping[str, Any]) -> Job | None:

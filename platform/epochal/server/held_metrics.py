@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.monitoring import Held
+from epochal.ledger.monitoring import HeldJob
 from epochal.ledger.states import JobKind, JobState, Outcome, Reason
 from epochal.ledger.values import AgentInfo
 from epochal.server.metric_table import STEP_PARTS, TABLE, USES, counter, gauge
@@ -92,7 +92,7 @@ def of_agents(agents: Sequence[AgentInfo]) -> Iterator[Metric]:
     yield from (*gauges.families.values(), *groups.families.values(), *uses.values())
 
 
-def of_jobs(held: Sequence[Held], now: float) -> Iterator[Metric]:
+def of_jobs(held: Sequence[HeldJob], now: float) -> Iterator[Metric]:
     """``now``: by the database's clock."""
     jobs, sweeps = _Gauges("epochal_job_"), _Gauges("epochal_sweep_")
     for one in held:

@@ -134,11 +134,11 @@ class Reconciler:
         self.counts.catch_ups += 1
         if self._runs is None:
             return
-        self.counts.mlflow_up = self._runs.mlflow_answers()
         with self._guarded("spools"):
             for job_id, sent in self._runs.send_unsent():
                 self._did("spool", job_id, sent)
         with self._guarded("runs"):
+            self.counts.mlflow_up = self._runs.mlflow_answers()
             for difference in self._runs.differences():
                 if self._runs.correct(difference):
                     self._did("run", difference.job_id, f"its run was {difference.found}: {difference.truth.status}")

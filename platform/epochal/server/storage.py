@@ -68,10 +68,12 @@ class Storage:
     def sizes(self, *folder: str) -> dict[tuple[str, ...], int]:
         """Every file below a folder: the parts of its name from there, and its bytes."""
         root = self._path(folder)
+        # fsspec takes a folder of this machine that cannot be listed for an empty one, unless it is asked not to.
+        strictly = {"on_error": "raise"} if self._is_local else {}
         with self._reached():
             self._files.invalidate_cache(root)  # another server may have written there
             try:
-                found: dict[str, Any] = self._files.find(root, detail=True)
+                found: dict[str, Any] = self._files.find(root, detail=True, **strictly)
             except FileNotFoundError:
                 return {}
         below = {path.partition(f"{root}/")[2]: int(info["size"]) for path, info in found.items()}

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from epochal.errors import UnreachableError
+from epochal.redaction import said
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Threads:
         """What ``call`` gives.
 
         Raises:
-            UnreachableError: not in time. ``seconds``: how long, where it is not the usual time.
+            UnreachableError: not in time (``seconds``, where it is not the usual time), or there is no thread for it.
         """
         seconds = seconds or self._seconds
         try:
@@ -81,9 +82,10 @@ class Threads:
         else:
             try:
                 threading.Thread(target=self._work, name=f"for {self._what}", daemon=True).start()
-            except RuntimeError:  # the machine allows no more of them
+            except RuntimeError as error:
                 self._free.release()
-                raise
+                hint = "the system has no thread left: raise its limits, or end what has so many"
+                raise UnreachableError(f"{self._what} cannot be asked now: {said(error)}", hint) from error
         self._calls.put(work)
         return answer
 

@@ -81,6 +81,7 @@ def test_what_its_agent_tells_is_what_its_user_sees(client: Client, agent: Playe
     ]
     assert (found[0].metrics["val/loss"], found[0].point, found[0].run_id) == (math.inf, POINT, "r0")
     assert [one.number for one in client.trials(lease.job_id, [TrialState.FAILED])] == [2]
+    assert "10100 characters left out" in found[2].message
     assert [one.body["trial"] for one in agent.ledger.inputs(lease.job_id)] == [0, 1, 2, 3]
     assert client.best_trial(lease.job_id).number == 0, "the third has not trained to its full length"
 
@@ -102,6 +103,17 @@ def test_long_curves_are_told_in_smaller_parts(client: Client, agent: PlayedAgen
     agent.ledger.append_inputs(lease, 0, told(1), [trial(number, curve=curve) for number in range(5)])
     found = client.trials(lease.job_id)
     assert [(one.number, one.curve == curve) for one in found] == [(number, True) for number in range(5)]
+
+
+def test_many_metrics_are_told_in_smaller_parts(client: Client, agent: PlayedAgent, lease: Lease) -> None:
+    """Of a thousand trials that ended while the server was away, each with a metric for each of a hundred classes."""
+    metrics = {f"val/accuracy_of_class_{number:03}": 0.123456789 for number in range(150)}
+    inputs = [NewInput({**one.body, "metrics": metrics}, one.key) for one in told(1000)]
+    assert (
+        agent.ledger.append_inputs(lease, 0, inputs, [trial(number, metrics=metrics) for number in range(1000)]) == 1000
+    )
+    assert client.trials(lease.job_id)[-1].metrics == metrics
+    assert len(agent.ledger.inputs(lease.job_id)) == 1000
 
 
 def test_runs_of_trials_are_told_once_the_sweep_is_over(client: Client, agent: PlayedAgent, lease: Lease) -> None:

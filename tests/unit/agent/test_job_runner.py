@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +10,7 @@ import pytest
 from ray.exceptions import RaySystemError
 from ray.util.placement_group import PlacementGroup
 
+from epochal.agent import job_runner
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import ensure, saved
 from epochal.agent.job_runner import Agent, JobRunner, Phase
@@ -21,6 +23,7 @@ from epochal.agent.retry_policy import Ending
 from epochal.engine.connection import Connection
 from epochal.engine.place import GangRequest, Place
 from epochal.engine.warm import WarmPool
+from epochal.errors import AuthError, NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Event, Job, Lease
@@ -92,6 +95,51 @@ def test_why_its_agent_left_is_told_though_its_state_was_saved() -> None:
     assert ended.state is JobState.QUEUED
     (told,) = [event.message for event in events if event.kind == "requeued"]
     assert "Ray was lost: its GCS does not answer" in told
+
+
+def test_of_what_comes_at_once_the_strongest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that leaves must know that it does, whatever else is asked of the job at that moment."""
+    with LedgerSource.open("sqlite://") as ledger:
+        ledger.submit({"version": 1}, name="digits")
+        lease = ledger.lease("agent", 30.0)
+    assert lease is not None
+    runner = JobRunner(Agent("agent", ledger, NO_CLUSTER, home(), "sqlite://"), lease, SilentObserver())
+    leaving = threading.Thread(target=runner.leave, args=("the agent was shut down",))
+
+    def slowly(*phases: Phase) -> Phase:
+        monkeypatch.undo()
+        leaving.start()
+        leaving.join(0.2)
+        return max(*phases)
+
+    monkeypatch.setattr(job_runner, "max", slowly, raising=False)
+    runner.interrupt(30.0)
+    leaving.join()
+    assert runner._terms().leaves
+
+
+class Refused(LedgerSource):
+    """A server that does not take the agent's token, for a moment."""
+
+    def fetch_code(self, digest: str, into: Path) -> Path:
+        if not hasattr(self, "asked"):
+            self.asked = True
+            raise AuthError("this token is not known, was revoked or has expired")
+        raise NotFoundError("code package", digest)
+
+
+def test_a_token_that_is_refused_for_a_moment_is_not_the_job_s_fault() -> None:
+    home().root.mkdir(parents=True)
+    with Refused.open(home().ledger_url) as ledger:
+        spec = load_spec(JOBS / "quickstart.yaml").spec
+        job = ledger.submit(spec.model_dump(mode="json"), name=spec.name, origin={"code": "d" * 64})
+        lease = ledger.lease("agent", 30.0, job.id, "s3cret")
+        assert lease is not None
+        ended = JobRunner(
+            Agent("agent", ledger, NO_CLUSTER, home(), "sqlite:///unused", hands_back=True), lease, SilentObserver()
+        ).run()
+    assert ended is not None
+    assert "code package" in ended.message, "it was asked for again"
 
 
 @pytest.mark.parametrize("hands_back", [True, False])

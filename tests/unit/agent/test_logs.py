@@ -10,7 +10,7 @@ from epochal.agent.logs import LogShipper, attempt_logs, unshipped
 from epochal.engine import relay
 from epochal.engine.log_tail import read_from
 from epochal.engine.relay import LogFile
-from epochal.errors import StaleLeaseError, UnreachableError
+from epochal.errors import AuthError, StaleLeaseError, UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.values import Lease
 
@@ -20,11 +20,13 @@ class Shelf:
 
     def __init__(self) -> None:
         self.logs: dict[int, bytes] = {}
-        self.away = self.lose = self.refuses = False
+        self.away = self.lose = self.refuses = self.wants_a_token = False
 
     def append_log(self, lease: Lease, rank: int, offset: int, data: bytes) -> int:
         if self.away:
             raise UnreachableError("away")
+        if self.wants_a_token:
+            raise AuthError("this token is not known, was revoked or has expired")
         if self.refuses:
             raise StaleLeaseError(lease.job_id, lease.epoch, lease.epoch + 1, "RUNNING")
         have = self.logs.get(rank, b"")
@@ -155,3 +157,17 @@ def test_a_log_that_is_refused_does_not_stop_the_attempt(folder: Path, lease: Le
     prints(folder, 0, b"x")
     LogShipper(shelf, lease, folder).finish()  # type: ignore[arg-type]
     assert shelf.logs == {}
+
+
+def test_a_log_goes_on_once_the_token_is_taken_again(folder: Path, lease: Lease) -> None:
+    shelf = Shelf()
+    shipper = LogShipper(shelf, lease, folder)  # type: ignore[arg-type]
+    prints(folder, 0, b"before, ")
+    shelf.wants_a_token = True
+    with pytest.raises(AuthError):
+        shipper.finish()
+    assert list(unshipped(folder)) == [1]
+    shelf.wants_a_token = False
+    prints(folder, 0, b"and after")
+    shipper.finish()
+    assert shelf.logs == {0: b"before, and after"}

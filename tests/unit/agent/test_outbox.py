@@ -243,3 +243,18 @@ def test_an_end_does_not_wait_for_ever_for_the_logs(tmp_path: Path, ledger: Ledg
     assert "the storage did not answer" in told[0].message
     assert str(printed.parent) in told[0].message
     assert list(unshipped(tmp_path)) == [lease.epoch], "housekeeping sends it"
+
+
+def test_a_log_that_cannot_be_read_keeps_no_end_from_the_ledger(
+    tmp_path: Path, ledger: LedgerSource, lease: Lease
+) -> None:
+    (unreadable := tmp_path / "logs" / f"attempt-{lease.epoch}" / "rank-0.log").mkdir(parents=True)
+    outbox = Outbox(ledger, lease, Heard().listener)
+    ledger.running(lease, 1)
+    outbox.tell(partial(LogShipper(ledger, lease, tmp_path).finish_by, time.monotonic() + 30))
+    outbox.end(lambda: decide(ledger, lease, Ending(Reason.COMPLETED), TERMS))
+    ended = outbox.wait(30)
+    assert ended is not None, "it was said to be lost, and would have been trained once more"
+    assert ended.state is JobState.SUCCEEDED
+    (told,) = [event.message for event in ledger.events(lease.job_id) if event.kind == "logs_delayed"]
+    assert str(unreadable.parent) in told

@@ -26,9 +26,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def running_job(ledger: Ledger, home: Home, agent: str) -> str:
+def running_job(ledger: Ledger, home: Home, agent: str, ttl: float = 60.0) -> str:
     job = ledger.submit(SPEC.model_dump(mode="json"), name=SPEC.name)
-    lease = ledger.lease(agent, 60, job.id)
+    lease = ledger.lease(agent, ttl, job.id)
     assert lease is not None
     ledger.running(lease, 1)
     DesiredRun.of(job.id, SPEC).save(home.job(job.id))
@@ -68,9 +68,11 @@ def test_a_job_of_a_dead_process_waits_and_its_run_is_closed(home: Home) -> None
         assert settle_interrupted(ledger, home) == []
 
 
-def test_a_job_of_a_living_process_is_left_alone(home: Home) -> None:
+@pytest.mark.parametrize("ttl", [60.0, -60.0])
+def test_a_job_of_a_living_process_is_left_alone(home: Home, ttl: float) -> None:
+    """Also of one that has not renewed its lease, as it was stopped."""
     with Ledger.open(home.ledger_url) as ledger:
-        job = running_job(ledger, home, foreground_name())
+        job = running_job(ledger, home, foreground_name(), ttl)
         assert settle_interrupted(ledger, home) == []
         assert ledger.job(job).state is JobState.RUNNING
         assert DesiredRun.load(home.job(job)).status == "RUNNING"

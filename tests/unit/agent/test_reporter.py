@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,3 +189,20 @@ def test_what_a_worker_notes_is_an_event_and_stands_with_the_run(tmp_path: Path)
     message, notices = told(tmp_path, lambda reporter: reporter.report(Noted(why)), "noted")
     assert notices == [message] == [why]
     assert DesiredRun.load(tmp_path / "job").tags["epochal.notes"] == why
+
+
+def test_what_the_slots_of_a_sweep_tell_at_once_is_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = RunTracking("sqlite:///unused", tmp_path, "digits-1", SPEC, lambda text: None)
+    save = DesiredRun.save
+    other = threading.Thread(target=tracking.update, kwargs={"tags": {"epochal.parameters": "42"}})
+
+    def slowly(desired: DesiredRun, folder: Path) -> None:
+        monkeypatch.undo()
+        other.start()
+        other.join(0.2)
+        save(desired, folder)
+
+    monkeypatch.setattr(DesiredRun, "save", slowly)
+    tracking.update(tags={"epochal.world_size": "2"})
+    other.join()
+    assert {"epochal.world_size", "epochal.parameters"} <= DesiredRun.load(tmp_path).tags.keys()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from epochal.agent.foreground_job import ForegroundJob
 from epochal.agent.housekeeping import Housekeeper
 from epochal.agent.in_process import LedgerSource
 from epochal.agent.job_folder import ensure
 from epochal.agent.job_runner import Agent
+from epochal.agent.observer import SilentObserver
 from epochal.agent.retention import ENDED, Pruner
-from epochal.errors import NotFoundError
+from epochal.errors import NotFoundError, UnreachableError
 from epochal.ledger.states import JobState, Reason
+from epochal.ledger.values import Job
+from epochal.names import checked_name
 from epochal.settings import DEFAULT_RETENTION, Home, Retention
 from epochal.spec.job import JobSpec
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, artifacts_folder, note_checkpoint
@@ -103,6 +109,26 @@ def test_a_sweep_that_goes_on_has_not_ended_long_ago(ledger: LedgerSource, home:
     assert prune(ledger, home, AT_ONCE) == [f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")]
 
 
+def test_a_sweep_that_waits_to_go_on_has_not_ended_long_ago(ledger: LedgerSource, home: Home) -> None:
+    """Nobody has begun it anew, who would take the note away."""
+    ended, waits = job_in(JobState.SUCCEEDED, ledger, home), job_in(JobState.QUEUED, ledger, home)
+    prune(ledger, home, DEFAULT_RETENTION)
+    (waits / ENDED).write_bytes((ended / ENDED).read_bytes())
+    assert len(prune(ledger, home, AT_ONCE)) == len(PRUNED)
+    assert names(waits) == PRUNED | KEPT
+    assert not (waits / ENDED).exists()
+
+
+def test_a_clock_that_is_ahead_makes_nothing_old(
+    ledger: LedgerSource, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, a_year_on = job_in(JobState.SUCCEEDED, ledger, home), time.time() + 365 * 86_400
+    with monkeypatch.context() as changed:
+        changed.setattr(time, "time", lambda: a_year_on)
+        assert prune(ledger, home, DEFAULT_RETENTION) == []
+    assert names(folder) == PRUNED | KEPT
+
+
 def test_an_agent_begins_with_it(ledger: LedgerSource, home: Home) -> None:
     folder = job_in(JobState.SUCCEEDED, ledger, home)
     no_cluster: Any = None
@@ -140,6 +166,24 @@ def test_folders_of_other_ledgers_are_left_alone(ledger: LedgerSource, home: Hom
     assert [names(other) for other in others] == [{"checkpoints"}] * 2
 
 
+class Remote(LedgerSource):
+    """Refuses names as a server's client does."""
+
+    def job(self, ref: str) -> Job:
+        return super().job(checked_name("job", ref))
+
+
+def test_a_folder_that_no_job_can_be_called_as_holds_up_no_other(home: Home) -> None:
+    with Remote.open(home.ledger_url) as ledger:
+        folder = job_in(JobState.SUCCEEDED, ledger, home)
+        copied = home.job(f"a copy of {folder.name}")
+        shutil.copytree(folder, copied)
+        assert prune(ledger, home, AT_ONCE) == [
+            f"{kind} of {folder.name}" for kind in ("checkpoints", "spools", "logs")
+        ]
+    assert names(copied) == PRUNED | KEPT
+
+
 def test_metrics_that_mlflow_does_not_have_are_kept(ledger: LedgerSource, home: Home) -> None:
     folder = job_in(JobState.SUCCEEDED, ledger, home)
     DesiredRun.of(folder.name, SPEC).save(folder)
@@ -171,3 +215,30 @@ def test_code_is_deleted_that_is_old_and_that_nobody_needs(ledger: LedgerSource,
     assert prune(ledger, home, DEFAULT_RETENTION, "needed") == ["code old"]
     assert names(home.packages) == {"needed.zip", "new.zip"}
     assert prune(ledger, home, Retention(code=None)) == []
+
+
+def test_code_that_another_deletes_at_this_moment_is_left_to_it(ledger: LedgerSource, home: Home) -> None:
+    home.packages.mkdir(parents=True)
+    (home.packages / "gone.zip").symlink_to(home.packages / "was-here")
+    (home.packages / "old.zip").touch()
+    os.utime(home.packages / "old.zip", (0, 0))
+    assert prune(ledger, home, DEFAULT_RETENTION) == ["code old"]
+
+
+def test_what_cannot_be_deleted_keeps_nobody_from_hearing_how_a_job_ended(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    observer = SilentObserver()
+    monkeypatch.setattr(observer, "notice", told.append)
+    job = ForegroundJob(home, "sqlite:///unused", DEFAULT_RETENTION, observer)
+
+    def full(*_: object) -> None:
+        raise UnreachableError("cannot use the ledger: database or disk is full")
+
+    monkeypatch.setattr(job._ledger, "prune", full)
+    job._prune()
+    job.close()
+    assert told == [
+        "what is as old as --retain says could not be deleted: cannot use the ledger: database or disk is full"
+    ]

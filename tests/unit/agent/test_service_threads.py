@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from epochal.agent import run_closer, service
-from epochal.agent.job_runner import Agent
+from epochal.agent.job_runner import Agent, JobRunner
+from epochal.agent.port import JobSource
+from epochal.agent.retry_policy import Ending
 from epochal.agent.run_closer import RunCloser
 from epochal.agent.service import AgentService
+from epochal.ledger.states import Reason
 from epochal.settings import Home
 from polling import until
 
@@ -65,3 +68,26 @@ def test_runs_are_closed_where_mlflow_could_not_be_prepared(monkeypatch: pytest.
     tracking: Any = SimpleNamespace(leave=left.set)
     closer.put_aside(tracking)
     until(left.is_set, "the run is left open, and its thread ended")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "seconds"),
+    [
+        ([Reason.INFRASTRUCTURE], 0.5),
+        ([Reason.INFRASTRUCTURE, Reason.PENDING_TIMEOUT, Reason.INFRASTRUCTURE], 2.0),
+        ([Reason.INFRASTRUCTURE] * 20, 30.0),
+        ([Reason.INFRASTRUCTURE, Reason.COMPLETED], 0.0),
+        ([Reason.USER_ERROR], 0.0),
+    ],
+)
+def test_an_agent_of_which_jobs_fail_leaves_the_queue_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reasons: list[Reason], seconds: float
+) -> None:
+    cluster: Any = SimpleNamespace(lost=lambda: "")
+    carries = AgentService(Agent("agent", cast("JobSource", None), cluster, Home(tmp_path), ""))
+    now = 0.0
+    monkeypatch.setattr(service.time, "monotonic", lambda: now)
+    for reason in reasons:
+        now = max(now, carries._rests_until)
+        carries._remember(cast("JobRunner", SimpleNamespace(ending=Ending(reason))))
+    assert max(0.0, carries._rests_until - now) == seconds

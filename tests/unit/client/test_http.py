@@ -17,6 +17,7 @@ import pytest
 from httpcore._synchronization import ThreadLock
 
 from epochal.client.http import Http, Patience, Request, foreign, stays_here
+from epochal.client.remote_ledger import RemoteLedger
 from epochal.client.renewal_batcher import RenewalBatcher
 from epochal.errors import (
     AuthError,
@@ -29,7 +30,10 @@ from epochal.errors import (
     UsageError,
     as_document,
 )
+from epochal.ledger.ledger import Ledger
+from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import LeaseKey
+from epochal.server.middleware import MAX_BODY
 
 Answer = tuple[int, Any]
 
@@ -272,3 +276,13 @@ def test_a_client_closes_after_ctrl_c_in_the_middle_of_a_call(monkeypatch: pytes
     closing.start()
     closing.join(20)
     assert not closing.is_alive()
+
+
+def test_how_a_job_ended_is_told_however_much_its_worker_says() -> None:
+    with Ledger.open("sqlite://") as ledger:
+        job = ledger.submit({"version": 1}, name="talkative").to_dict()
+    with serving(lambda handler: (200, job)) as (url, seen), RemoteLedger(url) as remote:
+        lease = LeaseKey(job["id"], 1, "agent", "secret")
+        remote.finish(lease, JobState.FAILED, Reason.USER_ERROR, "x" * 3_000_000)  # type: ignore[arg-type]
+    assert len(seen[-1].body) < MAX_BODY, "the server would refuse it, and the job be tried again"
+    assert "characters left out" in json.loads(seen[-1].body)["message"]

@@ -18,7 +18,7 @@ from epochal.ledger.documents import MESSAGE_LIMIT, digest, encode, text
 from epochal.ledger.ids import job_id
 from epochal.ledger.json_values import Value
 from epochal.ledger.ledger import Ledger
-from epochal.ledger.values import Job, Lease, Why, WhyKind
+from epochal.ledger.values import Job, Lease, Token, Why, WhyKind
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -130,3 +130,8 @@ def test_value_of_another_version_is_read_as_far_as_it_is_known() -> None:
 def test_what_is_no_such_value_is_refused(document: dict[str, str]) -> None:
     with pytest.raises(UnreachableError, match="it is not a Why"):
         Why.from_dict(document)
+
+
+def test_a_time_that_is_no_text_is_refused() -> None:
+    with pytest.raises(UnreachableError, match="it is not a Token"):
+        Token.from_dict({"id": "a", "user": "anna", "role": "user", "name": "", "created_at": 5, "expires_at": None})

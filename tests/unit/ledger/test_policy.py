@@ -7,11 +7,13 @@ otherwise.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.ledger import making_room
 from epochal.ledger.capacity import Demand, Node, fit, fits_ever, freed, placed
 from epochal.ledger.contenders import Running, Waiting
 from epochal.ledger.making_room import victims
@@ -333,3 +335,32 @@ def test_placing_takes_what_fits(demand, nodes) -> None:
     after = placed(nodes, demand) if count else nodes
     free = sum(one.available["CPU"] for one in nodes) - sum(one.available["CPU"] for one in after)
     assert free == pytest.approx(count * demand.cpus)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0.3, 1.0, 2.0])), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(2, 4), st.floats(0, 1)), min_size=1, max_size=3),
+    st.tuples(st.integers(1, 6), st.sampled_from([0.5, 1.0, 3.0])),
+)
+def test_as_few_leave_as_can(
+    taken: list[tuple[int, float]], sizes: list[tuple[int, float]], asked: tuple[int, float]
+) -> None:
+    nodes = tuple(node(cpus, free=cpus * free, name=str(number)) for number, (cpus, free) in enumerate(sizes))
+    here = [
+        Running(str(number), 10, workers(count, cpus=cpus), preemptible=True, started=float(number), world_size=count)
+        for number, (count, cpus) in enumerate(taken)
+    ]
+    waits = Waiting("waits", 1, 90, workers(asked[0], cpus=asked[1]))
+    every = (some for size in range(1, len(here) + 1) for some in combinations(here, size))
+    enough = (some for some in every if making_room.fits_without(waits, nodes, [one.share for one in some]))
+    assert len(victims(waits, here, nodes)) == len(next(enough, ()))
+
+
+def test_who_leaves_a_large_cluster_is_soon_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others who ask for a lease wait meanwhile: of two thousand sets that were tried, none could be enough."""
+    looks: list[int] = []
+    monkeypatch.setattr(making_room, "fit", lambda nodes, demand: looks.append(len(nodes)) or fit(nodes, demand))
+    nodes = [node(8, free=0, name=str(number)) for number in range(50)]
+    here = [running(str(number), 4, preemptible=True, priority=10, world_size=4) for number in range(100)]
+    assert len(victims(job("big", 1, needs=40, priority=90), here, nodes)) == 10
+    assert len(looks) <= 20

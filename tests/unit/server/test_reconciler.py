@@ -160,3 +160,12 @@ def test_two_servers_end_a_lease_once(ledger: Ledger) -> None:
     assert sum(one.counts.done["lease"] for one in both) == len(leases)
     assert not sum(sum(one.counts.errors.values()) for one in both)
     assert {len(ledger.attempts(lease.job_id)) for lease in leases} == {1}
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_thread_that_looks_after_runs(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/not/there")
+    reconciler = Reconciler(ledger, "https://127.0.0.1:9", timing=QUICK)
+    reconciler.catch_up()
+    assert reconciler.counts.errors == {"runs": 1}

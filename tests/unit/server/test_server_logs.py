@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochal.errors import UsageError
 from epochal.server import log_store
 from epochal.server.log_store import LogStore, Stream, cursor_text, positions_of
+from epochal.server.routes import following
 from epochal.server.routes.following import LogPage, next_page
 from epochal.server.schemas import LogFilter
 from epochal.server.storage import Storage
@@ -163,6 +165,17 @@ def test_the_longest_cursor_that_is_issued_is_taken() -> None:
     """64 ranks, 20 attempts, and as many bytes of each as fill a disk."""
     cursor = cursor_text({Stream(attempt, rank): 10**12 for attempt in range(1, 21) for rank in range(64)})
     assert LogFilter(cursor=cursor).cursor == cursor
+
+
+def test_more_logs_than_a_cursor_can_name_are_read_in_parts(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "LONGEST_CURSOR", 10)
+    for rank in range(3):
+        store.append(JOB, Stream(1, rank), 0, b"one\n")
+    with pytest.raises(UsageError, match="too many logs to be read together: 3") as caught:
+        next_page(store, JOB, LogFilter(), is_over=False)
+    assert "name a rank" in caught.value.hint
+    assert len(next_page(store, JOB, LogFilter(), is_over=True).chunks) == 3, "nothing more is to be asked"
+    assert len(next_page(store, JOB, LogFilter(rank=2), is_over=False).chunks) == 1
 
 
 def test_tail_gives_the_last_lines_of_the_newest_attempt(store: LogStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -114,6 +115,24 @@ def test_storage_that_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "kept").rmdir()
     with pytest.raises(UnreachableError, match="missing"):
         storage.check()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log would begin anew where its pieces are there all the same."""
+    store = LogStore(Storage(str(tmp_path)))
+    assert store.append("job", STREAM, 0, b"one ") == 4
+
+    def fails(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(UnreachableError, match="Input/output error"):
+        store.append("job", STREAM, 4, b"two")
+    monkeypatch.undo()
+    assert store.append("job", STREAM, 4, b"two") == 7
+    assert printed(store) == b"one two"
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:

@@ -38,6 +38,20 @@ def test_what_may_take_something_is_waited_for_once_it_has_begun() -> None:
     assert asyncio.run(scenario()) == "taken"
 
 
+def test_renewals_count_as_not_served_where_the_system_has_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        threads = Threads("the ledger", 1, 30)
+        for _ in range(2):  # none is lost by it
+            with pytest.raises(UnreachableError, match="can't start new thread"):
+                await threads.run(lambda: 7)
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    asyncio.run(scenario())
+
+
 def test_an_error_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(Threads("the ledger", 1, 30).run(lambda: 1 // 0))

@@ -2,6 +2,11 @@
 
 const KEY = "epochal.token";
 const PATIENCE_MS = 10_000;
+const CLOCK_IS_OFF = 5;
+let ahead = 0;
+
+/** Seconds since 1970 by the server's clock, which its answers tell to a second: by the browser's own where that is right. */
+export const now = () => Date.now() / 1000 + ahead;
 
 export class Problem extends Error {
   constructor(status, message, hint = "") {
@@ -46,6 +51,8 @@ export async function request(path, { method = "GET", body, wait = 0, signal } =
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
       signal: signal ? AbortSignal.any([signal, patience]) : patience,
     });
+    const beside = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
+    ahead = Math.abs(beside) > CLOCK_IS_OFF ? beside : 0;
     content = await answer.text();
   } catch (error) {
     if (signal?.aborted) throw error;

@@ -147,7 +147,10 @@ function start() {
   byId("sign-out").addEventListener("click", () => signOut(""));
   byId("filter").addEventListener("input", () => newest && render());
   addEventListener("hashchange", () => {
-    if (takeTokenFromAddress()) signedOut = false;
+    if (takeTokenFromAddress()) {
+      signedOut = false;
+      viewer.name = viewer.role = "";  // it may be another's
+    }
     scrollTo(0, 0);
     poll();
   });

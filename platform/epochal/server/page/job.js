@@ -1,18 +1,17 @@
 // One job: how it stands, its attempts, what happened to it, and its logs.
 
-import { jobPath, request } from "./api.js";
+import { jobPath, now, request } from "./api.js";
 import { chart } from "./curve.js";
 import { forgetData, showData } from "./data.js";
 import { byId, clear, el, keep, setLink, setText } from "./dom.js";
 import { clock, clockOnly, duration, figure, seconds, whole, words } from "./format.js";
 import { LogReader } from "./logs.js";
-import { ON_ONE, actions, loss, pill, progressBar, rate, timeLeft } from "./pieces.js";
+import { ON_ONE, actions, hasWorkers, loss, pill, progressBar, rate, timeLeft } from "./pieces.js";
 import { forgetSweep, updateSweep } from "./sweep.js";
 
 const EVENTS_AT_ONCE = 500;
 const LONGEST = 300;
 const PENDING = new Set(["QUEUED", "STARTING"]);
-const ACTIVE = new Set(["STARTING", "RUNNING", "STOPPING"]);
 let open = null;
 
 /** Shows the job with this id; again with the same id it goes on. */
@@ -103,7 +102,7 @@ function live(job) {
 }
 
 function details(job) {
-  const here = Date.now() / 1000 - seconds(job.entered_at);
+  const here = now() - seconds(job.entered_at);
   return {
     Id: job.id,
     "Submitted by": job.submitted_by || "–",
@@ -112,7 +111,7 @@ function details(job) {
     Workers: workers(job.spec),
     "In this state": duration(here),
     Waited: duration(job.waited_seconds + (PENDING.has(job.state) ? here : 0)),
-    Ran: duration(job.ran_seconds + (job.started_at && ACTIVE.has(job.state) ? here : 0)),
+    Ran: duration(job.ran_seconds + (job.started_at && hasWorkers(job.state) ? here : 0)),
     Ended: job.ended_at ? clock(job.ended_at) : null,
     Agent: job.owner,
     Run: job.run_id ? { text: job.run_id.slice(0, 8), address: open.pages?.run } : null,
@@ -153,7 +152,7 @@ function showAttempts(attempts) {
     return {
       node: el("li", {}, number, " ", outcome.node, " ", meta, message),
       update(attempt) {
-        const end = seconds(attempt.ended_at) ?? Date.now() / 1000;
+        const end = seconds(attempt.ended_at) ?? now();
         const size = attempt.world_size ? `${attempt.world_size} worker${attempt.world_size === 1 ? "" : "s"}` : "";
         const lasted = duration(end - seconds(attempt.leased_at));
         setText(number, `#${attempt.epoch}`);

@@ -4,9 +4,8 @@ import { pickBox } from "./compare.js";
 import { curve } from "./curve.js";
 import { byId, cell, el, keep, setAttribute, setLink, setText } from "./dom.js";
 import { ago, amount, bytes, duration, figure, plural, seconds, whole, words } from "./format.js";
-import { actions, loss, pill, progressBar, rate, tell, timeLeft } from "./pieces.js";
+import { ACTIVE, actions, loss, pill, progressBar, rate, tell, timeLeft } from "./pieces.js";
 
-const ACTIVE = ["STARTING", "RUNNING", "STOPPING"];
 const OVER = ["SUCCEEDED", "FAILED", "STOPPED", "PAUSED"];
 const states = new Map();
 let refresh = () => {};

@@ -5,9 +5,9 @@ import { byId, el, setAttribute, setText } from "./dom.js";
 import { duration, figure, whole, words } from "./format.js";
 
 const PHASES = { setup: "setting up", validate: "validating", checkpoint: "saving", export: "saving the model" };
-const TERMINAL = new Set(["SUCCEEDED", "FAILED", "STOPPED"]);
-
-export const isTerminal = (state) => TERMINAL.has(state);
+export const ACTIVE = ["STARTING", "RUNNING", "STOPPING"];
+export const hasWorkers = (state) => ACTIVE.includes(state);
+const isTerminal = (state) => ["SUCCEEDED", "FAILED", "STOPPED"].includes(state);
 
 /** Who looks at the page; filled in by the first answer. */
 export const viewer = { name: "", role: "" };
@@ -65,8 +65,6 @@ function describeTrials(progress) {
 export const rate = (progress) => progress?.samples_per_second;
 export const loss = (progress) => progress?.metrics?.["train/loss"];
 export const timeLeft = (job) => duration(job.state === "RUNNING" ? job.progress?.eta_seconds : null);
-
-const hasWorkers = (state) => ["STARTING", "RUNNING", "STOPPING"].includes(state);
 
 const EVERYWHERE = [
   { name: "pause", label: "Pause", allows: (state) => ["QUEUED", "STARTING", "RUNNING"].includes(state) },

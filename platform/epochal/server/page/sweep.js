@@ -28,7 +28,7 @@ export async function updateSweep(job, runPage, signal) {
     byId("sweep-curve").append(shown.curve.node);
     byId("sweep-legend").append(...STATES.map((state) => el("span", {}, el("span", { class: "swatch", "data-state": state }), words(state))));
   }
-  Object.assign(shown, { of: job.updated_at, at: Date.now(), runPage });
+  Object.assign(shown, { of: job.updated_at, at: Date.now(), runPage, parentRun: job.run_id });
   show(job, trials);
 }
 
@@ -55,7 +55,7 @@ function show(job, trials) {
   showRungs(trials);
   let least = Infinity;
   shown.curve.update({ loss_history: ranked.map((trial) => [trial.number, sign * (least = Math.min(least, sign * trial.value))]) });
-  keep(byId("sweep-best"), best.slice(0, SHOWN), (trial) => String(trial.number), () => row(job.run_id));
+  keep(byId("sweep-best"), best.slice(0, SHOWN), (trial) => String(trial.number), row);
   byId("sweep-more").hidden = trials.length <= Math.min(SHOWN, best.length);
   setText(byId("sweep-more"), `The best ${whole(Math.min(SHOWN, best.length))} of ${whole(trials.length)} are shown; the rest: epochal sweep status ${job.id} --limit ${trials.length}`);
 }
@@ -85,7 +85,7 @@ function showRungs(trials) {
   });
 }
 
-function row(parentRun) {
+function row() {
   const state = pill();
   const [number, length, value, point] = ["number", "number", "number", "meta point"].map((name) => cell("", name));
   const link = el("a", { target: "_blank", rel: "noopener noreferrer" });
@@ -99,7 +99,7 @@ function row(parentRun) {
       setText(value, figure(trial.value));
       setText(point, Object.entries(trial.point).map(([path, found]) => `${path.split(".").at(-1)} ${typeof found === "number" ? figure(found) : JSON.stringify(found)}`).join(" · "));
       setText(link, trial.run_id ? trial.run_id.slice(0, 8) : "");
-      setLink(link, trial.run_id && shown.runPage ? shown.runPage.replace(parentRun, encodeURIComponent(trial.run_id)) : null);
+      setLink(link, trial.run_id && shown.runPage ? shown.runPage.replace(shown.parentRun, encodeURIComponent(trial.run_id)) : null);
     },
   };
 }

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
 from epochal import names
+from epochal.errors import UnreachableError
+from epochal.redaction import said
 from epochal.server.auth import CodeReader, Submitter
 from epochal.server.openapi import Answers, answers
 from epochal.server.services import Deps
@@ -58,8 +60,12 @@ async def fetch(digest: Digest, _who: CodeReader, services: Deps) -> Response:
 async def send(digest: Digest, request: Request, _who: Submitter, services: Deps) -> Response:
     """Keep a package: a zip file of plain files, checked entry by entry and against its digest."""
     with tempfile.SpooledTemporaryFile(_MEMORY) as package:
-        async for part in request.stream():
-            package.write(part)
+        try:
+            async for part in request.stream():
+                package.write(part)
+        except OSError as error:
+            hint = "is the disk with the server's temporary folder full?"
+            raise UnreachableError(f"the server cannot take the package: {said(error)}", hint) from error
         if await services.storage_threads.run(partial(services.code.holds, digest)):
             return Response(status_code=200)
         await services.storage_threads.run(partial(services.code.keep, digest, package), _KEEP_SECONDS)

@@ -14,10 +14,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, UsageError
 from epochal.server.auth import Reader
 from epochal.server.error_responses import answer, json_bytes
-from epochal.server.log_store import Log, LogStore, Stream, cursor_text, positions_of, text_of
+from epochal.server.log_store import LONGEST_CURSOR, Log, LogStore, Stream, cursor_text, positions_of, text_of
 from epochal.server.notifier import about, is_set_within, logs_of
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute
@@ -161,7 +161,10 @@ def _page(store: LogStore, job_id: str, held: dict[Stream, Log], question: LogFi
         if more or left <= 0:
             break
     at_end = all(positions.get(stream, 0) >= log.end for stream, log in logs.items())
-    return LogPage(tuple(chunks), cursor_text(positions), at_end)
+    cursor = cursor_text(positions)
+    if len(cursor) > LONGEST_CURSOR and not (is_over and at_end):  # it would be refused with the next question
+        raise UsageError(f"these are too many logs to be read together: {len(logs):,}", "name a rank, or an attempt")
+    return LogPage(tuple(chunks), cursor, at_end)
 
 
 def _tails(store: LogStore, job_id: str, logs: dict[Stream, Log], lines: int) -> dict[Stream, int]:

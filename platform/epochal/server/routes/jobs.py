@@ -33,8 +33,7 @@ _SUBMITTED = answers(SUBMITTED, 404, 409, 413, 422, status=201)
 @router.post("/jobs", status_code=201, responses={**_SUBMITTED, 200: {"model": SUBMITTED}})
 async def submit(body: Submission, request: Request, who: Submitter, services: Deps) -> Response:
     """Queue a job. With a key that was used before, gives the job of that time (200), and queues nothing."""
-    if body.code and not await services.storage_threads.run(partial(services.code.holds, body.code)):
-        raise NotFoundError("code package", body.code, hint=f"send it first: PUT /api/v1/code/{body.code}")
+    await _require_package(services, body.code, f"send it first: PUT /api/v1/code/{body.code}")
     return await run_in_threadpool(_submitted, body, who, services, request.state.request_id)
 
 
@@ -120,9 +119,32 @@ def resume(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) 
 
 
 @router.post("/jobs/{ref}/retry", responses=answers(FullJob, 404, 409, 413))
-def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
+async def retry(ref: Ref, who: Submitter, services: Deps, body: Asked | None = None) -> Response:
     """Queue the spec of a job that has ended as a new job: that one is the answer."""
-    return _change(services, who, ref, lambda job: services.ledger.retry_job(job.id, who.user, _said(body)))
+    job = await require_startable(services, ref, who)
+    again = await run_in_threadpool(services.ledger.retry_job, job.id, who.user, _said(body))
+    services.notifier.changed()
+    return answer(again.to_dict())
+
+
+async def require_startable(services: Services, ref: str, who: Principal) -> FullJob:
+    """The job, whose user asks for another attempt at it.
+
+    Raises:
+        ForbiddenError: it is somebody else's.
+        NotFoundError: it has ended, and what it was submitted with is not kept any more: it could not start again.
+    """
+    job = await run_in_threadpool(services.ledger.full_job, ref)
+    require_own(job, who)
+    if job.state.is_terminal:
+        hint = "it was as old as --retain of the server says: submit the spec again, with its code"
+        await _require_package(services, job.origin.get("code"), hint)
+    return job
+
+
+async def _require_package(services: Services, digest: str | None, hint: str) -> None:
+    if digest and not await services.storage_threads.run(partial(services.code.holds, digest)):
+        raise NotFoundError("code package", digest, hint=hint)
 
 
 def shown(job: FullJob, who: Principal) -> dict[str, Any]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from epochal.ledger.sweep_values import Add, NewInput
-from epochal.ledger.values import Job, Role
+from epochal.ledger.values import FullJob, Job, Role
 from epochal.server import sweep_schemas as schemas
-from epochal.server.auth import Reader, Submitter, require_own, requires
+from epochal.server.auth import Principal, Reader, Submitter, requires
 from epochal.server.error_responses import answer
 from epochal.server.openapi import answers
 from epochal.server.requests import CheckedRoute, LeaseRoute
-from epochal.server.routes.jobs import Ref
+from epochal.server.routes.jobs import Ref, require_startable
 from epochal.server.routes.leases import Claimed
 from epochal.server.schemas import STATUS
-from epochal.server.services import Deps
+from epochal.server.services import Deps, Services
 from epochal.server.spec_check import require_points
 
 router = APIRouter(route_class=CheckedRoute, tags=["sweeps"])
@@ -53,11 +54,14 @@ def requests(ref: Ref, asked: Annotated[schemas.After, Query()], _who: Reader, s
 
 
 @router.post("/jobs/{ref}/requests", responses=answers(Job, 404, 409, 413, 422))
-def ask(ref: Ref, who: Submitter, services: Deps, body: schemas.AskedOfSweep) -> Response:
+async def ask(ref: Ref, who: Submitter, services: Deps, body: schemas.AskedOfSweep) -> Response:
     """Ask for more trials, points or repetitions of a sweep, or for the end of a trial. A sweep that has ended is
     queued again; one that runs does it within seconds."""
-    job = services.ledger.full_job(ref)
-    require_own(job, who)
+    job = await require_startable(services, ref, who)
+    return await run_in_threadpool(_asked, job, who, services, body)
+
+
+def _asked(job: FullJob, who: Principal, services: Services, body: schemas.AskedOfSweep) -> Response:
     if isinstance(body.ask, Add):
         require_points(job, body.ask.points)
     changed = services.ledger.ask(job.id, body.ask.model_dump(mode="json"), body.key, who.user)
