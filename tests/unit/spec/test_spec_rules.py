@@ -103,6 +103,8 @@ CASES = [
      "sweep.points.0.train.optimizer.lr", sweep(LR, ", points: [{train.optimizer.lr: 1}]")),
     ("bounds_in_order", sweep("train.optimizer.lr: {dist: uniform, low: 2, high: 1}"),
      "sweep.space.train.optimizer.lr.high", sweep("train.optimizer.lr: {dist: uniform, low: 1, high: 2}")),
+    ("bounds_in_order", sweep("model.params.a: {dist: uniform, low: -1.7e308, high: 1.7e308, step: 1e300}"),
+     "sweep.space.model.params.a", sweep("model.params.a: {dist: uniform, low: -1e300, high: 1.7e308, step: 1e300}")),
     ("bounds_in_order", sweep("train.seed: {dist: int, low: 0, high: 9, log: true}"),
      "sweep.space.train.seed.low", sweep("train.seed: {dist: int, low: 1, high: 9, log: true}")),
     ("bounds_in_order", sweep("train.lr_schedule.warmup: {dist: normal, mean: 0, sigma: 0.1, low: 0.5}"),
