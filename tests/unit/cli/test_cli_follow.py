@@ -15,7 +15,7 @@ from epochal.ledger.values import Event, FullJob
 
 
 class _Paused:
-    """A client of a job that its user pauses; something is told of it meanwhile, and once that was seen it is stopped."""
+    """A client of a job that its user pauses; something is told of it then, and once that was seen it is stopped."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
