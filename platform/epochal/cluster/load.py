@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
 from epochal.cluster.spec import ClusterSpec
-from epochal.errors import Problem
+from epochal.errors import Problem, SpecError
 from epochal.spec.load import Kind, load_kind
 from epochal.spec.tree import Path, overlaps
 
@@ -18,7 +18,11 @@ def load_cluster_spec(source: str | FilePath, overrides: Sequence[str] = ()) -> 
     Raises:
         SpecError: with every problem, in the order of the file.
     """
-    return load_kind(CLUSTER, source, overrides)
+    try:
+        return load_kind(CLUSTER, source, overrides)
+    except SpecError as error:
+        error.hint = "`epochal cluster render FILE` checks it again, and prints what it makes"
+        raise
 
 
 def broken(spec: ClusterSpec, wrong: Sequence[Path] = ()) -> list[Problem]:

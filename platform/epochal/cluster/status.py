@@ -187,8 +187,8 @@ def _notes(seen: Seen) -> Iterator[str]:
 
 
 def _digest(pod: Manifest) -> str:
-    """Of the spec that it is made from."""
-    return str(pod["metadata"].get("annotations", {}).get(SPEC_ANNOTATION, ""))
+    """Of the spec that it is made from; the template of a RayCluster that is not ours may have no metadata at all."""
+    return str(pod.get("metadata", {}).get("annotations", {}).get(SPEC_ANNOTATION, ""))
 
 
 def _role(pod: Manifest) -> str:

@@ -181,6 +181,17 @@ def test_pods_of_the_spec_before_do_not_count(
 
 
 @pytest.mark.usefixtures("kubeconfig")
+def test_a_ray_cluster_that_somebody_else_has_made_has_a_status_too(
+    server: KubernetesApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = {"groupName": "cpu", "replicas": 1, "minReplicas": 0, "maxReplicas": 2}
+    spec = {"headGroupSpec": {"template": {"spec": {}}}, "workerGroupSpecs": [group]}
+    server.put(RAY, {"metadata": {"name": "pool", "namespace": "training"}, "spec": spec})
+    assert main(["cluster", "status", "pool"]) == 5
+    assert "agent: its Deployment is not there" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("kubeconfig")
 def test_scale_keeps_to_the_bounds(server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     applied(server, spec)
     assert main(["cluster", "scale", "pool", "cpu=2"]) == 0

@@ -26,6 +26,7 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[tuple[int | Non
     file.write_text(text)
     with pytest.raises(SpecError) as raised:
         load_cluster_spec(file, overrides)
+    assert "epochal cluster render" in raised.value.hint, "`epochal validate` is for job specs"
     return [(one.line, one.path, one.message, one.hint) for one in raised.value.problems]
 
 
