@@ -1,5 +1,9 @@
 {{- define "epochal.name" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name := regexReplaceAll "-+$" (default .Release.Name .Values.fullnameOverride | trunc 40) "" -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $name) -}}
+{{- fail (printf "fullnameOverride: Services and the cluster cannot be called %s, as the release is: give lower-case letters, digits and dashes after a letter" $name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{- define "epochal.cluster" -}}
@@ -8,7 +12,7 @@
 
 {{- define "epochal.selector" -}}
 app.kubernetes.io/name: epochal
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Of every object. */}}
@@ -77,7 +81,7 @@ securityContext:
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -121,16 +125,16 @@ resources:
 - name: MLFLOW_TRACKING_URI
   value: {{ include "epochal.mlflowUrl" . }}
 - name: MLFLOW_TRACKING_USERNAME
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: username}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . | quote }}, key: username}}
 - name: MLFLOW_TRACKING_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: password}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . | quote }}, key: password}}
 {{- end -}}
 
 {{- define "epochal.mlflowStore" -}}
 - name: MLFLOW_BACKEND_STORE_URI
   value: {{ include "epochal.mlflowDatabaseUrl" . | replace "postgresql://" "postgresql+psycopg://" | quote }}
 - name: PGPASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . }}, key: mlflow-password}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . | quote }}, key: mlflow-password}}
 {{- include "epochal.databaseCaVariable" . }}
 - name: MLFLOW_ARTIFACTS_DESTINATION
   value: {{ default "/var/lib/epochal/mlflow" .Values.mlflow.artifacts | quote }}
@@ -151,7 +155,7 @@ resources:
 {{- define "epochal.databaseCa" -}}
 {{- with .Values.database.caSecret }}
 - name: database-ca
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
 {{- end -}}
 
