@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -79,6 +80,18 @@ def _grace(context: click.Context, parameter: click.Parameter, text: str | None)
     if grace is not None and grace > LONGEST_GRACE:
         raise click.BadParameter(f"expected at most {Duration(LONGEST_GRACE)}: without it a job goes on to its end")
     return grace
+
+
+class _Finite(click.FloatRange):
+    """Without `nan` and `inf`, which are numbers to Python."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if isfinite(number) else self.fail(f"{value} is not a finite number.", param, ctx)
+
+
+AMOUNT = _Finite(0)
+"""The type of an option that takes a number of at least 0."""
 
 
 def spec_argument(command: Command) -> Command:

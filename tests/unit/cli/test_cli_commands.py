@@ -17,6 +17,8 @@ from epochal import __version__
 from epochal.agent.summary import Summary
 from epochal.cli.commands.run import described
 from epochal.cli.main import main
+from epochal.client.contexts import Config, Context
+from epochal.settings import home
 
 SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
 GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
@@ -56,10 +58,14 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
         ("stop a-job --grace 5s --now", "--now is --grace 0s: give one of them"),
         ("pause a-job --now --grace 0s", "--now is --grace 0s: give one of them"),
         ("resume a-job --now", "No such option"),
+        ("quota set user ada --cpus nan", "nan is not a finite number"),
+        ("quota set user ada --gpus inf", "inf is not a finite number"),
+        ("runs sync --timeout nan", "nan is not a finite number"),
+        ("run --resume a-job --dry-run", "--dry-run is for a FILE"),
     ],
 )
 @pytest.mark.usefixtures("files")
-def test_a_grace_that_is_none_is_refused(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_cannot_be_is_refused(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
     assert told in capsys.readouterr().err
 
@@ -151,3 +157,14 @@ def test_the_best_point_of_a_sweep_over_models_is_told_beside_the_model_it_left(
     )  # fmt: skip
     shown = described(summary)
     assert (shown["model"], shown["point"]) == (summary.model, summary.point)
+
+
+def test_a_login_leaves_another_server_of_the_same_host_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """It took its place, and the token of the other one was lost."""
+    first = Context("example.org", "https://example.org:8700", "ep_first")
+    Config().having(first).save(home().config)
+    assert main(["login", "https://example.org", "--token-file", "/dev/null"]) == 4
+    assert "example.org is https://example.org:8700 already" in capsys.readouterr().err
+    assert Config.load(home().config).contexts == {"example.org": first}
+    assert main(["login", "https://example.org", "--token-file", "/dev/null", "--name", "second"]) == 2
+    assert "holds no token" in capsys.readouterr().err, "by another name it goes on"

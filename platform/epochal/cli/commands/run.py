@@ -61,7 +61,9 @@ def command(
     if resume is not None and overrides:
         raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
     if switches["dry_run"]:
-        spec = _load(source or "", overrides).spec.model_dump(mode="json")
+        if source is None:
+            raise UsageError("a resumed job goes on with the spec it has: --dry-run is for a FILE")
+        spec = _load(source, overrides).spec.model_dump(mode="json")
         render.document(spec, Output.YAML if output is Output.TABLE else output)
         return 0
     loaded = None if source is None else _load(source, overrides)
