@@ -159,7 +159,10 @@ class LiveDisplay(QuietDisplay):
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
-        self._begun = {**self._begun, rank: begun[:_WIDEST]}  # another dict: rich's thread may be drawing this one
+        self._begun = {
+            **self._begun,
+            rank: render.printable(begun[:_WIDEST]),
+        }  # another dict: rich's thread may be drawing this one
 
     def notice(self, text: str) -> None:
         self._print(text)
@@ -181,7 +184,7 @@ class LiveDisplay(QuietDisplay):
     def _print(self, text: str) -> None:
         if self._bar is not None:
             # Rich draws `:100:`, as in a time of day, as a picture otherwise.
-            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
+            self._bar.console.print(render.printable(text), markup=False, highlight=False, emoji=False)
 
     def _update(self, **changes: object) -> None:
         if self._bar is not None and self._task is not None:
