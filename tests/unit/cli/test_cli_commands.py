@@ -9,15 +9,20 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from epochal import __version__
 from epochal.agent.summary import Summary
+from epochal.cli.commands import job_actions, submit
 from epochal.cli.commands.run import described
 from epochal.cli.main import main
+from epochal.cli.render import Output
+from epochal.client import Client
 from epochal.client.contexts import Config, Context
+from epochal.errors import UnreachableError
 from epochal.settings import home
 
 SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
@@ -134,8 +139,10 @@ def test_the_schema_is_printed_or_written(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_schema_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema", "--file", str(tmp_path / "missing" / "schema.json")]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+    assert main(["schema", "--file", "/dev/null/schema.json"]) == 5
+    assert "/dev/null" in capsys.readouterr().err
+    long = tmp_path / f"{'x' * 250}.json"
+    assert main(["schema", "--file", str(long)]) == 0, "a draft of a longer name would be refused"
 
 
 def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,3 +175,32 @@ def test_a_login_leaves_another_server_of_the_same_host_its_name(capsys: pytest.
     assert Config.load(home().config).contexts == {"example.org": first}
     assert main(["login", "https://example.org", "--token-file", "/dev/null", "--name", "second"]) == 2
     assert "holds no token" in capsys.readouterr().err, "by another name it goes on"
+
+
+class _Interrupted:
+    """A client that is broken off in its second request."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._asked = 0
+
+    def stop(self, ref: str) -> Any:
+        self._asked += 1
+        if self._asked > 1:
+            raise self._error
+        return SimpleNamespace(id=f"{ref}-1", created=True, same_as=None)
+
+    def submit(self, submission: str, key: str | None) -> Any:
+        return self.stop(submission)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UnreachableError("no answer")], ids=["ctrl-c", "server"])
+def test_what_was_done_before_a_command_is_broken_off_is_told(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)):
+        job_actions._each(["a", "b"], _Interrupted(error).stop, Output.TABLE)
+    assert capsys.readouterr().err == "done before this: a-1\n"
+    with pytest.raises(type(error)):
+        submit._submit(cast(Client, _Interrupted(error)), cast(Any, ["a", "b"]), None)
+    assert capsys.readouterr().err == "queued before this: a-1\n"

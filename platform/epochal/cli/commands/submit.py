@@ -177,7 +177,7 @@ def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> 
     for one in prepared:
         try:
             result = client.submit(one, key=key)
-        except EpochalError:
+        except (EpochalError, KeyboardInterrupt):
             if submitted:
                 render.message(f"queued before this: {', '.join(job.id for job in submitted)}")
             raise
