@@ -69,9 +69,12 @@ def test_monitoring_adds_a_prometheus_that_reads_the_server_and_the_agents_ray()
     assert scraped == {"epochal": ["127.0.0.1:8701"], "ray": [f"127.0.0.1:{ray_port}"]}
 
 
-def test_prometheus_cannot_have_a_port_of_another_service() -> None:
-    with pytest.raises(UsageError, match="cannot have port 8701"):
-        local_plan(home(), Options(8701, 5001, prometheus_port=8701), "sqlite:////data/mlflow.db")
+@pytest.mark.parametrize("port", [8701, 5001])
+def test_prometheus_cannot_have_a_port_of_another_service(port: int) -> None:
+    with pytest.raises(UsageError, match=f"port {port}"):
+        local_plan(home(), Options(8701, 5001, prometheus_port=port), "sqlite:////data/mlflow.db")
+    elsewhere = "https://mlflow.example.org"  # no MLflow is started
+    assert port == 8701 or local_plan(home(), Options(8701, 5001, prometheus_port=port), elsewhere)
 
 
 def test_what_runs_without_monitoring_is_told_apart() -> None:

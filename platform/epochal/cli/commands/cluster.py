@@ -116,7 +116,11 @@ def _prune(api: Api, spec: ClusterSpec, objects: Sequence[Manifest], force: bool
     namespace = objects[0]["metadata"]["namespace"]
     others = [one for one in parts_of(api, namespace, spec.part_of or "") if one != spec.name]
     if others and not is_dry:  # what is refused is refused now: once the others have gone there would be none at all
-        list(apply(api, objects, force=force, dry_run=True))
+        try:
+            list(apply(api, objects, force=force, dry_run=True))
+        except UsageError as error:
+            if "dry run" not in error.message:  # which some webhooks do not know
+                raise
     for other in others:
         if is_dry:
             render.message(f"the cluster {other} would be deleted")
