@@ -102,7 +102,7 @@ securityContext:
 
 {{- define "epochal.imageName" -}}
 {{- $name := required "image.name: name the image that `make image` built, with its tag" .Values.image.name -}}
-{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*)$" $name -}}
+{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*|:)$" $name -}}
 {{- fail (printf "image.name: %s has no tag that stays the same: add one, as in localhost/epochal:0.1.0, or a digest" $name) -}}
 {{- end -}}
 {{- $name -}}

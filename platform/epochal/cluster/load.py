@@ -55,6 +55,10 @@ def _groups(spec: ClusterSpec) -> Iterator[Problem]:
         if group.shared_memory >= group.memory:
             message = f"expected less than memory ({group.memory}), which it counts as, got {group.shared_memory}"
             yield Problem(f"{at}.shared_memory", message)
+        for name, field in {"cpu": "cpus", "memory": "memory", group.gpu_resource: "gpus"}.items():
+            if name in group.resources:
+                told = f"expected what no other field says, and {field} says how much of this Ray may give to jobs"
+                yield Problem(f"{at}.resources.{name}", told, hint=f"set {field}")
         for number, toleration in enumerate(group.tolerations):
             where = f"{at}.tolerations.{number}"
             if toleration.operator == "Exists" and toleration.value is not None:
