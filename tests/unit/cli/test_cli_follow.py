@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from epochal.cli.follow import Follower
+from epochal.cli.main import main
 from epochal.cli.progress import QuietDisplay
 from epochal.client import Client
+from epochal.errors import UnreachableError
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import EventKind, JobState
 from epochal.ledger.values import Event, FullJob
+
+
+def test_a_sweep_is_not_followed_at_a_server_that_has_never_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries_again = SimpleNamespace(sleep=lambda _: pytest.fail("it tries again"))
+    monkeypatch.setattr("epochal.cli.commands.sweep.time", tries_again)
+    monkeypatch.setenv("EPOCHAL_SERVER", "http://127.0.0.1:9")
+    assert main(["sweep", "status", "-f", "one"]) == UnreachableError.exit_code
 
 
 class _Paused:
