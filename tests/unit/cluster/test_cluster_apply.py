@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,9 +207,18 @@ def test_scale_keeps_to_the_bounds(server: KubernetesApi, spec: Path, capsys: py
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, spec: Path) -> None:
+def test_delete_leaves_nothing_of_it_and_all_of_others(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     applied(server, spec)
     applied(server, spec, "name=other")
+    before = dict(server.objects)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["cluster", "delete", "pool"]) == 130
+    shown = capsys.readouterr()
+    assert "Delete the cluster pool in the namespace training" in shown.err
+    assert not shown.out, "where it may go into a file, and is not seen"
+    assert server.objects == before
     assert main(["cluster", "delete", "pool", "--yes"]) == 0
     left = {one["metadata"]["labels"]["epochal.io/cluster"] for one in server.objects.values()}
     assert left == {"other"}

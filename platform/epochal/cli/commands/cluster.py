@@ -208,7 +208,8 @@ def delete_command(
         except NotFoundError as error:
             missing = error
         if not yes:
-            click.confirm(f"Delete the cluster {one} in the namespace {where} of {api.server} ({counted})?", abort=True)
+            question = f"Delete the cluster {one} in the namespace {where} of {api.server} ({counted})?"
+            click.confirm(question, abort=True, err=True)
         if not _delete(api, where, one) and missing is not None:
             raise missing
 
