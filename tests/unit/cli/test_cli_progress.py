@@ -52,7 +52,6 @@ def test_a_line_that_has_begun_is_told_before_it_ends(capsys: pytest.CaptureFixt
 
 def test_a_terminal_obeys_nothing_that_a_worker_prints() -> None:
     with LiveDisplay() as shown:
-        assert shown._bar is not None
         shown._bar.console.file = printed = io.StringIO()
         shown.log(0, "\x0eone\n", "\x0etwo")
         shown.notice("\x1b]0;three")
