@@ -67,6 +67,7 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
         ("quota set user ada --gpus inf", "inf is not a finite number"),
         ("runs sync --timeout nan", "nan is not a finite number"),
         ("run --resume a-job --dry-run", "--dry-run is for a FILE"),
+        ("validate - -", "standard input can be read once"),
     ],
 )
 @pytest.mark.usefixtures("files")
