@@ -106,9 +106,14 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
     """
 
     def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Retention:
-        kept = retention(given)
+        typed = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        try:
+            kept = retention(given)
+        except click.BadParameter as error:
+            error.param_hint = None if typed else "EPOCHAL_RETAIN"
+            raise
         # The variable is for all commands: `epochal up` hands it to its server and its agent.
-        if "jobs" not in kinds and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        if "jobs" not in kinds and typed:
             _require_among(kinds, given, context.command_path)
         if "jobs" in kinds and kept.jobs != kept.jobs_at_least and any(one.startswith("jobs=") for one in given):
             age = _FOR_EVER if kept.jobs_at_least is None else f"for {Duration(kept.jobs_at_least)}"
