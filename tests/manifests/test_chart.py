@@ -296,6 +296,7 @@ EXISTING = {"existingSecret": "x"}
         ({"image": {"name": "here:5000/epochal"}}, "5000/epochal has no tag"),
         ({"image": {"name": "epochal:latest"}}, "epochal:latest has no tag that stays the same: add one"),
         ({"image": {"name": "epochal:"}}, "epochal: has no tag that stays the same"),
+        ({**IMAGE, "database": {"image": "postgres"}}, "database.image: postgres has no tag that stays the same"),
         ({**IMAGE, "sever": {}}, "sever"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a:secret@db/epochal"}}, "/database/ledgerUrl"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "existingSecret": "x"}}, "database.mlflowUrl"),
@@ -323,8 +324,8 @@ EXISTING = {"existingSecret": "x"}
         ),
     ],
     ids=[
-        "no-image", "no-tag", "port", "latest", "empty", "unknown", "password", "one-url", "no-secret", "one-database",
-        "other-user", "size", "group", "part", "unit", "type", "host", "one-host",
+        "no-image", "no-tag", "port", "latest", "empty", "postgres", "unknown", "password", "one-url", "no-secret",
+        "one-database", "other-user", "size", "group", "part", "unit", "type", "host", "one-host",
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(chart: Any, wrong: Object, words: str) -> None:

@@ -102,10 +102,19 @@ securityContext:
 
 {{- define "epochal.imageName" -}}
 {{- $name := required "image.name: name the image that `make image` built, with its tag" .Values.image.name -}}
-{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*|:)$" $name -}}
-{{- fail (printf "image.name: %s has no tag that stays the same: add one, as in localhost/epochal:0.1.0, or a digest" $name) -}}
+{{- include "epochal.pinned" (list "image.name" $name "localhost/epochal:0.1.0") -}}
 {{- end -}}
-{{- $name -}}
+
+{{/* Of another major version, which a moving tag may be one day, PostgreSQL does not read its files. */}}
+{{- define "epochal.databaseImage" -}}
+{{- include "epochal.pinned" (list "database.image" .Values.database.image "docker.io/library/postgres:17.6") -}}
+{{- end -}}
+
+{{- define "epochal.pinned" -}}
+{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*|:)$" (index . 1) -}}
+{{- fail (printf "%s: %s has no tag that stays the same: add one, as in %s, or a digest" (index . 0) (index . 1) (index . 2)) -}}
+{{- end -}}
+{{- index . 1 -}}
 {{- end -}}
 
 {{- define "epochal.image" -}}
