@@ -153,10 +153,8 @@ class LiveDisplay(QuietDisplay):
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
-        self._begun = {
-            **self._begun,
-            rank: render.printable(begun[:_WIDEST]),
-        }  # another dict: rich's thread may be drawing this one
+        # Another dict: rich's thread may be drawing this one.
+        self._begun = {**self._begun, rank: render.printable(begun[:_WIDEST])}
 
     def notice(self, text: str) -> None:
         self._print(text)

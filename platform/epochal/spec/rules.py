@@ -218,8 +218,8 @@ def time_to_run(spec: JobSpec) -> Iterator[Problem]:
 
 def tags_of_ones_own(spec: JobSpec) -> Iterator[Problem]:
     """By Epochal's tags runs are found and told apart: one with `epochal.sweep` would be no run of a job's any more."""
+    instead = {"mlflow.runName": "the run has the job's name", "mlflow.note.content": "write a description"}
     for name in spec.tags:
-        instead = {"mlflow.runName": "the run has the job's name", "mlflow.note.content": "write a description"}
         if name.startswith("epochal.") or name in instead:
             hint = instead.get(name, "give it a name that begins otherwise")
             yield Problem(f"tags.{name}", "is a tag that Epochal sets itself", value=spec.tags[name], hint=hint)

@@ -83,9 +83,7 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
 
     spec = load_cluster_spec(file, overrides)
     if how["prune"] and spec.part_of is None:
-        raise UsageError(
-            "--prune deletes what has the same `part_of`, and the spec has none", "add it, or leave --prune"
-        )
+        raise UsageError("--prune goes by `part_of`, and the spec has none", "add it, or leave --prune out")
     if how["dry_run"] == "client":
         _show_objects(manifests(spec, how["namespace"] or "default"), Output.YAML if output is Output.TABLE else output)
         return
