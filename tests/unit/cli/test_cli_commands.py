@@ -24,6 +24,7 @@ from epochal.client import Client
 from epochal.client.contexts import Config, Context
 from epochal.errors import UnreachableError
 from epochal.settings import home
+from epochal.spec import load_spec
 
 SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
 GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
@@ -205,3 +206,8 @@ def test_what_was_done_before_a_command_is_broken_off_is_told(
     with pytest.raises(type(error)):
         submit._submit(cast(Client, _Interrupted(error)), cast(Any, ["a", "b"]), None)
     assert capsys.readouterr().err == "queued before this: a-1\n"
+
+
+def test_data_of_a_user_that_is_not_here_is_not_here(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(GOOD.replace("digits", 'csv, params: {path: "~nobody-here/a.csv", target: a}'))
+    assert submit._out_of_reach(load_spec(tmp_path / "job.yaml")) == "~nobody-here/a.csv is not on this machine"
