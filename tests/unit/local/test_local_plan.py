@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ def test_plan_follows_where_runs_are_recorded(uri: str, services_of: list[str], 
     assert [service.name for service in plan.services] == services_of
     assert plan.options["mlflow_url"] == mlflow
     assert all(service.environment["MLFLOW_TRACKING_URI"] == mlflow for service in plan.services[-2:])
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://127.0.0.1:99999", "is no URL: Port out of range"),
+        ("http://localhost:abc", "is no URL: Port"),
+        ("http://[::1", "is no URL: Invalid IPv6"),
+        ("./mlruns", "the runs are at ./mlruns"),
+        ("databricks", "the runs are at databricks"),
+    ],
+)
+def test_runs_that_no_server_here_can_show_are_no_plan(uri: str, told: str) -> None:
+    """What has no scheme was taken for the home's own file, without a word."""
+    with pytest.raises(UsageError, match=re.escape(told)):
+        local_plan(home(), Options().resolved(), uri)
 
 
 def test_plan_passes_the_options_and_no_secret() -> None:
