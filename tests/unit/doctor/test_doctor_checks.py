@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,15 +189,3 @@ def test_a_user_without_a_folder_of_its_own_is_looked_at_too(tmp_path: Path, mon
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert "ray token" in {check.name for check in environment.look(tmp_path)}
-
-
-def test_what_libraries_print_while_they_are_imported_may_be_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = b'["a", null]\n\xff\n["a", ""]\n["b", null]\n\xe2\x82'
-
-    def late(command: list[str], timeout: float, **_: object) -> None:
-        raise subprocess.TimeoutExpired(command, timeout, printed)
-
-    monkeypatch.setattr("subprocess.run", lambda *_, **options: subprocess.CompletedProcess([], 0, printed))
-    assert installation.load(("a", "b")).errors == {"a": "", "b": "crashed"}
-    monkeypatch.setattr("subprocess.run", late)
-    assert "120 s" in installation.load(("a", "b")).errors["b"]
