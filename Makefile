@@ -28,7 +28,7 @@ PROGRAMS := $(VENV)/programs-$(shell echo '$(DEBIAN_PACKAGES)' | cksum | cut -d'
 IMAGE ?= localhost/epochal:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUILDER ?= $(shell for one in docker podman buildah; do $$one info >/dev/null 2>&1 && echo $$one && break; done)
 BUILD_OPTIONS ?=
-TORCH_ARGUMENTS := $(if $(filter file,$(origin TORCH)),,--build-arg TORCH=$(TORCH) --build-arg TORCH_INDEX=$(TORCH_INDEX))
+TORCH_ARGUMENTS := --build-arg TORCH_INDEX=$(TORCH_INDEX) $(if $(filter file,$(origin TORCH)),,--build-arg TORCH=$(TORCH))
 
 # What follows `bench` names sections of it.
 ifeq ($(firstword $(MAKECMDGOALS)),bench)

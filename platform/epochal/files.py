@@ -119,7 +119,11 @@ def locked(path: Path, seconds: float, mode: int = 0o666) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process has the lock."""
+    """Whether a living process has the lock.
+
+    Raises:
+        OSError: the file system has no locks, so that nobody can tell; it names the file.
+    """
     import fcntl
 
     try:
@@ -130,6 +134,9 @@ def is_locked(path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(descriptor)
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,15 @@ def test_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
         "hanging": "not done after the 6 s that all have together",
         "csv": "not reached",
     }
+
+
+def test_what_libraries_print_while_they_are_imported_may_be_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = b'["a", null]\n\xff\n["a", ""]\n["b", null]\n\xe2\x82'
+
+    def late(command: list[str], timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout, printed)
+
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 0, printed))
+    assert installation.load(("a", "b")).errors == {"a": "", "b": "crashed"}
+    monkeypatch.setattr("subprocess.run", late)
+    assert "120 s" in installation.load(("a", "b")).errors["b"]

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from epochal.files import is_locked, locked
-from epochal.local.service_state import supervisor_lock
+from epochal.local.service_state import supervisor_lock, supervisor_pid
 from epochal.tracking.metric_spool import read_lines, segments
 
 
@@ -48,7 +48,7 @@ def test_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert holder.stdout is not None
         holder.stdout.readline()
         assert is_locked(path)
-        assert path.read_text() == str(holder.pid)
+        assert supervisor_pid(tmp_path) == holder.pid
         holder.kill()
         holder.wait()
     assert not is_locked(path)

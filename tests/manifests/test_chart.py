@@ -31,8 +31,8 @@ def chart() -> Any:
     return helm.Chart.load(chart_files.CHART)
 
 
-def render(chart: Any, values: Object, namespace: str = "training") -> dict[str, str]:
-    rendered: dict[str, str] = chart.render(values, name="epochal", namespace=namespace)
+def render(chart: Any, values: Object, namespace: str = "training", name: str = "epochal") -> dict[str, str]:
+    rendered: dict[str, str] = chart.render(values, name=name, namespace=namespace)
     return rendered
 
 
@@ -220,16 +220,68 @@ def test_alerts_and_dashboards_are_those_of_the_repository(chart: Any) -> None:
 
 
 def test_mlflow_knows_its_names(chart: Any) -> None:
+    from mlflow.server.security_utils import should_block_cors_request  # takes seconds
+
     values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
-    values["mlflow"]["page"] = "https://runs.example.com:8443/mlflow"
-    (hosts,) = [
+    values["mlflow"] |= {"page": "https://runs.example.com:8443/mlflow", "allowedHosts": ["runs.vpn:*"]}
+    hosts, origins = (
         variable["value"].split(",")
         for container in containers(objects_of(render(chart, values)))
         for variable in container["env"]
-        if variable["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS"
-    ]
+        if variable["name"] in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS")
+    )
     names = {"epochal-mlflow:*", "epochal-mlflow.training.svc:*", "localhost:*", "mlflow.example.com"}
-    assert names | {"runs.example.com:8443"} <= set(hosts)
+    assert names | {"runs.example.com:8443", "runs.vpn:*"} <= set(hosts)
+    for page in ("https://runs.example.com:8443", "https://mlflow.example.com", "http://runs.vpn:5000"):
+        assert not should_block_cors_request(page, "POST", origins), page
+    assert should_block_cors_request("https://elsewhere.example.com", "POST", origins)
+
+
+def test_names_that_look_like_numbers_are_names(chart: Any) -> None:
+    values = yaml.safe_load((chart_files.CHART / "ci" / "production-values.yaml").read_text())
+    values |= {"fullnameOverride": "epochal", "tokens": {"existingSecret": "1e3"}, "storage": {"existingClaim": "123"}}
+    values["image"]["pullSecrets"] = ["12"]
+    values["mlflow"]["existingSecret"] = values["database"]["existingSecret"] = values["database"]["caSecret"] = "7"
+    values["backup"] |= {"existingClaim": "8", "storageClass": "9"}
+    values["ingress"] |= {"host": "*.example.com", "tlsSecret": "10", "className": "11"}
+    for one in objects_of(render(chart, values, namespace="007", name="2026")):
+        if one["apiVersion"] != MONITORING:
+            kubernetes_validate.validate(one, "1.34", strict=True)
+
+
+def test_no_storage_class_at_all_is_one_too(chart: Any) -> None:
+    """As Kubernetes has it: a volume that somebody has made by hand, and none of the default class."""
+    sections = ("storage", "database", "backup")
+    for wanted in (None, ""):
+        values = {**IMAGE, **{name: {"storageClass": wanted} for name in sections}}
+        values["backup"] |= {"enabled": True}
+        claims = list(within(objects_of(render(chart, values)), "accessModes"))
+        assert len(claims) == 3
+        assert [one.get("storageClassName") for one in claims] == [wanted] * 3
+
+
+def test_who_reads_the_metrics_of_rays_nodes_is_let_in_whatever_else_is_open(chart: Any) -> None:
+    """The cluster's own policy, which shuts everybody out, is there in any case."""
+    who = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    found = objects_of(render(chart, {**IMAGE, "networkPolicy": {"enabled": False, "metricsFrom": who}}))
+    (policy,) = [one for one in found if one["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"epochal.io/cluster": "epochal"}}
+    assert policy["spec"]["ingress"][0]["from"] == who
+
+
+@pytest.mark.parametrize("name", ["1st", "team.epochal"])
+def test_a_release_that_no_service_can_be_called_after_wants_a_name(chart: Any, name: str) -> None:
+    with pytest.raises(helm.HelmError, match=f"fullnameOverride: .* {name}"):
+        render(chart, IMAGE, name=name)
+    assert render(chart, {**IMAGE, "fullnameOverride": "epochal"}, name=name)
+
+
+def test_a_long_name_is_cut_to_one(chart: Any) -> None:
+    found = objects_of(render(chart, IMAGE, name=f"{'a' * 38}--{'b' * 13}"))
+    assert {one["metadata"]["name"].split("-")[0] for one in found} == {"a" * 38}
+    for one in found:
+        kubernetes_validate.validate(one, "1.34", strict=True)
+        assert "--" not in one["metadata"]["name"]
 
 
 IMAGE = {"image": {"name": "localhost/epochal:1"}}
@@ -243,6 +295,8 @@ EXISTING = {"existingSecret": "x"}
         ({"image": {"name": "epochal"}}, "epochal has no tag that stays the same: add one"),
         ({"image": {"name": "here:5000/epochal"}}, "5000/epochal has no tag"),
         ({"image": {"name": "epochal:latest"}}, "epochal:latest has no tag that stays the same: add one"),
+        ({"image": {"name": "epochal:"}}, "epochal: has no tag that stays the same"),
+        ({**IMAGE, "database": {"image": "postgres"}}, "database.image: postgres has no tag that stays the same"),
         ({**IMAGE, "sever": {}}, "sever"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a:secret@db/epochal"}}, "/database/ledgerUrl"),
         ({**IMAGE, "database": {"ledgerUrl": "postgresql://a@db/a", "existingSecret": "x"}}, "database.mlflowUrl"),
@@ -253,6 +307,10 @@ EXISTING = {"existingSecret": "x"}
         (
             {**IMAGE, "database": dict.fromkeys(("ledgerUrl", "mlflowUrl"), "postgresql://a@db/a") | EXISTING},
             "database.mlflowUrl: postgresql://a@db/a is the ledger's database too, .* name another",
+        ),
+        (
+            {**IMAGE, "database": EXISTING | {"ledgerUrl": "postgresql://a@db/a", "mlflowUrl": "postgresql://b@db:5432/a?x"}},
+            "database.mlflowUrl: .* is the ledger's database too",
         ),
         ({**IMAGE, "storage": {"size": "much"}}, "/storage/size"),
         ({**IMAGE, "cluster": {"groups": [{"name": "cpu", "mni": 1}]}}, "mni"),
@@ -266,8 +324,8 @@ EXISTING = {"existingSecret": "x"}
         ),
     ],
     ids=[
-        "no-image", "no-tag", "port", "latest", "unknown", "password", "one-url", "no-secret", "one-database", "size",
-        "group", "part", "unit", "type", "host", "one-host",
+        "no-image", "no-tag", "port", "latest", "empty", "postgres", "unknown", "password", "one-url", "no-secret",
+        "one-database", "other-user", "size", "group", "part", "unit", "type", "host", "one-host",
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(chart: Any, wrong: Object, words: str) -> None:

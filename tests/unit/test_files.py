@@ -59,6 +59,9 @@ def test_where_a_file_system_has_no_locks_nobody_is_waited_for(tmp_path: Path, m
     refuse(errno.ENOLCK)
     with locked(tmp_path / "lock", 30.0) as mine:
         assert mine
+    with pytest.raises(OSError, match="lock") as raised:  # and nobody can tell whether somebody has it
+        is_locked(tmp_path / "lock")
+    assert raised.value.filename == str(tmp_path / "lock")
     refuse(errno.EIO)
     with pytest.raises(OSError, match="no"), locked(tmp_path / "lock", 30.0):
         pass

@@ -1,5 +1,9 @@
 {{- define "epochal.name" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name := regexReplaceAll "-+$" (default .Release.Name .Values.fullnameOverride | trunc 40) "" -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $name) -}}
+{{- fail (printf "fullnameOverride: Services and the cluster cannot be called %s, as the release is: give lower-case letters, digits and dashes after a letter" $name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{- define "epochal.cluster" -}}
@@ -8,7 +12,7 @@
 
 {{- define "epochal.selector" -}}
 app.kubernetes.io/name: epochal
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Of every object. */}}
@@ -77,7 +81,7 @@ securityContext:
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -98,10 +102,19 @@ securityContext:
 
 {{- define "epochal.imageName" -}}
 {{- $name := required "image.name: name the image that `make image` built, with its tag" .Values.image.name -}}
-{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*)$" $name -}}
-{{- fail (printf "image.name: %s has no tag that stays the same: add one, as in localhost/epochal:0.1.0, or a digest" $name) -}}
+{{- include "epochal.pinned" (list "image.name" $name "localhost/epochal:0.1.0") -}}
 {{- end -}}
-{{- $name -}}
+
+{{/* Of another major version, which a moving tag may be one day, PostgreSQL does not read its files. */}}
+{{- define "epochal.databaseImage" -}}
+{{- include "epochal.pinned" (list "database.image" .Values.database.image "docker.io/library/postgres:17.6") -}}
+{{- end -}}
+
+{{- define "epochal.pinned" -}}
+{{- if regexMatch "(:latest|^[^:@]+|/[^:@]*|:)$" (index . 1) -}}
+{{- fail (printf "%s: %s has no tag that stays the same: add one, as in %s, or a digest" (index . 0) (index . 1) (index . 2)) -}}
+{{- end -}}
+{{- index . 1 -}}
 {{- end -}}
 
 {{- define "epochal.image" -}}
@@ -121,16 +134,16 @@ resources:
 - name: MLFLOW_TRACKING_URI
   value: {{ include "epochal.mlflowUrl" . }}
 - name: MLFLOW_TRACKING_USERNAME
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: username}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . | quote }}, key: username}}
 - name: MLFLOW_TRACKING_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . }}, key: password}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.mlflowSecret" . | quote }}, key: password}}
 {{- end -}}
 
 {{- define "epochal.mlflowStore" -}}
 - name: MLFLOW_BACKEND_STORE_URI
   value: {{ include "epochal.mlflowDatabaseUrl" . | replace "postgresql://" "postgresql+psycopg://" | quote }}
 - name: PGPASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . }}, key: mlflow-password}}
+  valueFrom: {secretKeyRef: {name: {{ include "epochal.databaseSecret" . | quote }}, key: mlflow-password}}
 {{- include "epochal.databaseCaVariable" . }}
 - name: MLFLOW_ARTIFACTS_DESTINATION
   value: {{ default "/var/lib/epochal/mlflow" .Values.mlflow.artifacts | quote }}
@@ -151,7 +164,7 @@ resources:
 {{- define "epochal.databaseCa" -}}
 {{- with .Values.database.caSecret }}
 - name: database-ca
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
 {{- end -}}
 

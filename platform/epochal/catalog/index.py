@@ -164,7 +164,8 @@ def _repeats_phases(tree: Mapping[str, Any]) -> Iterator[Problem]:
 def _decays_nothing(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """Where weight decay is to act, of an optimizer that has none."""
     optimizer = _at(tree, "train.optimizer")
-    known = _index()["optimizer"].get(_at(optimizer, "name") or Optimizer().name)
+    name = _at(optimizer, "name") or Optimizer().name
+    known = _index()["optimizer"].get(name) if isinstance(name, str) else None
     if known is None or "weight_decay" in known.params.get("properties", {}):
         return
     groups = _at(optimizer, "groups")

@@ -85,7 +85,7 @@ def tell_of_file(error: OSError, arguments: list[str]) -> int:
     Raises:
         OSError: this one, where it is about no file: a bug.
     """
-    if error.filename is None and error.errno not in _FULL:  # a write that fails names no file
+    if error.filename is None and error.errno not in _FULL | _TOO_MANY:  # a write that fails names no file
         try:
             os.getcwd()
         except FileNotFoundError:

@@ -129,12 +129,13 @@ class Follower:
         """One line for a change of state, and the message where a person should read why."""
         if event.kind in (EventKind.NOTED, EventKind.TRACKING):
             self._display.notice(render.printable(event.message))
-        if event.previous is not event.state:
-            self._display.state(replace(job, state=event.state))
-            if event.message and not event.state.is_terminal:
-                self._display.notice(render.printable(event.message))
+        if event.previous is event.state:
+            return
+        self._display.state(replace(job, state=event.state))
+        if event.message and not event.state.is_terminal:
+            self._display.notice(render.printable(event.message))
         self._given_up = event.state is JobState.PAUSED and event.reason is not Reason.STOPPED_BY_USER
-        if event.state is JobState.PAUSED and event.previous is not JobState.PAUSED:
+        if event.state is JobState.PAUSED:
             self._display.notice(f"it goes on with `epochal resume {job.id}`")
 
     def _say_why(self, job: Job) -> None:

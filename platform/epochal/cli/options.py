@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -81,6 +82,18 @@ def _grace(context: click.Context, parameter: click.Parameter, text: str | None)
     return grace
 
 
+class _Finite(click.FloatRange):
+    """Without `nan` and `inf`, which are numbers to Python."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if isfinite(number) else self.fail(f"{value} is not a finite number.", param, ctx)
+
+
+AMOUNT = _Finite(0)
+"""The type of an option that takes a number of at least 0."""
+
+
 def spec_argument(command: Command) -> Command:
     """One job spec: the command gets ``source: str`` for ``load_spec``; `-` reads standard input."""
     return click.argument("source", metavar="FILE")(command)
@@ -93,9 +106,14 @@ def retain_option(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., A
     """
 
     def parse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Retention:
-        kept = retention(given)
+        typed = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        try:
+            kept = retention(given)
+        except click.BadParameter as error:
+            error.param_hint = None if typed else "EPOCHAL_RETAIN"
+            raise
         # The variable is for all commands: `epochal up` hands it to its server and its agent.
-        if "jobs" not in kinds and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+        if "jobs" not in kinds and typed:
             _require_among(kinds, given, context.command_path)
         if "jobs" in kinds and kept.jobs != kept.jobs_at_least and any(one.startswith("jobs=") for one in given):
             age = _FOR_EVER if kept.jobs_at_least is None else f"for {Duration(kept.jobs_at_least)}"

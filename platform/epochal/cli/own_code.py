@@ -6,7 +6,7 @@ import faulthandler
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,21 @@ def check_code(loaded: LoadedSpec) -> None:
         has_loaders = loaded.spec.data.loader_workers > 0
         for text in contents(loaded.code_folder, loaded.spec.code.exclude, has_loaders).warnings:
             render.warning(text)
+
+
+def load(source: str, overrides: Sequence[str]) -> LoadedSpec:
+    """One job spec, with all that can be said of it here, and of the code that it ships.
+
+    Raises:
+        SpecError, CodeError: it cannot be run.
+    """
+    from epochal.catalog.index import check
+    from epochal.spec.load import load_spec
+    from epochal.sweeps.check import check as check_sweep
+
+    loaded = load_spec(source, overrides, (check, check_sweep))
+    check_code(loaded)
+    return loaded
 
 
 class _Pressed(KeyboardInterrupt):

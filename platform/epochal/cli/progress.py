@@ -15,8 +15,6 @@ from epochal.sweeps.trials import TrialState
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
-    from rich.live import Live
-    from rich.progress import Progress as RichProgress
 
     from epochal.agent.sweep_progress import SweepProgress
     from epochal.ledger.values import Job
@@ -111,18 +109,13 @@ class LiveDisplay(QuietDisplay):
     """One bar: epoch, step, loss, metrics, samples a second, time left; above it the lines that workers have begun."""
 
     def __init__(self) -> None:
-        self._bar: RichProgress | None = None
-        self._live: Live | None = None
-        self._begun: dict[int, str] = {}
-        self._task: int | None = None
-        self._sweep: SweepProgress | None = None
-        self._rate = Rate()
-
-    def __enter__(self) -> Self:
         from rich.console import Console
         from rich.live import Live
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+        self._begun: dict[int, str] = {}
+        self._sweep: SweepProgress | None = None
+        self._rate = Rate()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -131,14 +124,15 @@ class LiveDisplay(QuietDisplay):
             TextColumn("{task.fields[metrics]}", markup=False),
             console=Console(stderr=True),
         )
-        self._live = Live(console=self._bar.console, get_renderable=self._rows, transient=True, refresh_per_second=10)
-        self._live.start()
         self._task = self._bar.add_task("starting", total=1, metrics="")
+        self._live = Live(console=self._bar.console, get_renderable=self._rows, transient=True, refresh_per_second=10)
+
+    def __enter__(self) -> Self:
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.stop()
 
     def state(self, job: Job) -> None:
         self._update(description="recording" if job.state.is_terminal else job.state.value.lower())
@@ -159,7 +153,8 @@ class LiveDisplay(QuietDisplay):
     def log(self, rank: int, text: str, begun: str = "") -> None:
         for line in text.splitlines():
             self._print(f"[rank {rank}] {line}")
-        self._begun = {**self._begun, rank: begun[:_WIDEST]}  # another dict: rich's thread may be drawing this one
+        # Another dict: rich's thread may be drawing this one.
+        self._begun = {**self._begun, rank: render.printable(begun[:_WIDEST])}
 
     def notice(self, text: str) -> None:
         self._print(text)
@@ -174,18 +169,16 @@ class LiveDisplay(QuietDisplay):
         ]
         if len(begun) > _SHOWN_RANKS:
             rows.append(Text(f"... and {len(begun) - _SHOWN_RANKS:,} more ranks"))
-        if self._sweep is not None and self._bar is not None:
+        if self._sweep is not None:
             rows += _leaders(self._sweep, self._bar.console.width)
-        return Group(*rows, *([self._bar] if self._bar is not None else []))
+        return Group(*rows, self._bar)
 
     def _print(self, text: str) -> None:
-        if self._bar is not None:
-            # Rich draws `:100:`, as in a time of day, as a picture otherwise.
-            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
+        # Rich draws `:100:`, as in a time of day, as a picture otherwise.
+        self._bar.console.print(render.printable(text), markup=False, highlight=False, emoji=False)
 
     def _update(self, **changes: object) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, **changes)  # type: ignore[arg-type]
+        self._bar.update(self._task, **changes)  # type: ignore[arg-type]
 
 
 def _counts(progress: SweepProgress) -> str:

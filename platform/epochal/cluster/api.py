@@ -6,12 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 from yaml import YAMLError
@@ -73,19 +75,20 @@ class Api:
         """
         configuration = Configuration()
         try:
-            if context is None and "KUBECONFIG" not in os.environ and (_SERVICE_ACCOUNT / "token").exists():
+            file = os.environ.get("KUBECONFIG") or None
+            if context is None and file is None and (_SERVICE_ACCOUNT / "token").exists():
                 load_incluster_config(client_configuration=configuration)
                 namespace = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
             else:
-                file = os.environ.get("KUBECONFIG")
                 load_kube_config(file, context, client_configuration=configuration)
-                contexts, active = list_kube_config_contexts(file)
-                chosen = next((one for one in contexts if one["name"] == context), active)
-                namespace = chosen["context"].get("namespace", "")
+                config = _kubeconfig(file)
+                chosen = config["contexts"].get_with_name(context or config["current-context"])
+                namespace = chosen["context"].safe_get("namespace")
         except _UNREADABLE as error:
-            known = _contexts()
-            if context is not None and known and context not in known:
-                raise NotFoundError("context", context, known) from None
+            with suppress(*_UNREADABLE):
+                known = tuple(str(one["name"]) for one in _kubeconfig(file)["contexts"].value)
+                if context is not None and known and context not in known:
+                    raise NotFoundError("context", context, known) from None
             hint = "set KUBECONFIG to the file that `kubectl` uses; `kubectl config get-contexts` lists what is in it"
             raise UnreachableError(f"no Kubernetes cluster is configured: {said(error)}", hint) from None
         api = cls(configuration)
@@ -208,12 +211,9 @@ class _ExpiredError(Exception):
     """The rest of a list is not kept any more."""
 
 
-def _contexts() -> tuple[str, ...]:
-    try:
-        contexts, _ = list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    except _UNREADABLE:
-        return ()
-    return tuple(str(context["name"]) for context in contexts)
+def _kubeconfig(file: str | None) -> Any:
+    """As the client merges it of several files. Its own list of contexts takes one to be the current one."""
+    return KubeConfigMerger(file or KUBE_CONFIG_DEFAULT_LOCATION).config
 
 
 def _document(text: str, server: str) -> Manifest:

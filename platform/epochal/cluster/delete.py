@@ -8,12 +8,20 @@ from collections.abc import Callable, Iterator
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import path_to
 from epochal.cluster.manifests import AGENT_DRAIN_SECONDS, WORKER_DRAIN_SECONDS
-from epochal.cluster.pod_template import CLUSTER_LABEL, ROLE_LABEL
+from epochal.cluster.pod_template import CLUSTER_LABEL, PART_OF_LABEL, ROLE_LABEL
 
 _ORDER = ("Deployment", "RayCluster", "PodDisruptionBudget", "NetworkPolicy", "RoleBinding", "Role", "ServiceAccount")
 _EVERY_SECONDS = 1.0
 _AGENT_SECONDS = AGENT_DRAIN_SECONDS + 15.0
 _RAY_SECONDS = WORKER_DRAIN_SECONDS + 60.0
+
+
+def parts_of(api: Api, namespace: str, part_of: str) -> tuple[str, ...]:
+    """The names of the clusters that are ``part_of`` something, also of those of which little is left."""
+    # What is made first and deleted last: a deletion that was broken off may have left no RayCluster.
+    selector = f"{CLUSTER_LABEL},{PART_OF_LABEL}={part_of}"
+    found = api.list(path_to("ServiceAccount", namespace), labelSelector=selector)
+    return tuple(sorted(str(one["metadata"]["labels"][CLUSTER_LABEL]) for one in found))
 
 
 def delete(api: Api, namespace: str, name: str, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:

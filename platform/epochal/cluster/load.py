@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
 from epochal.cluster.spec import ClusterSpec
-from epochal.errors import Problem
+from epochal.errors import Problem, SpecError
 from epochal.spec.load import Kind, load_kind
 from epochal.spec.tree import Path, overlaps
 
@@ -18,7 +18,11 @@ def load_cluster_spec(source: str | FilePath, overrides: Sequence[str] = ()) -> 
     Raises:
         SpecError: with every problem, in the order of the file.
     """
-    return load_kind(CLUSTER, source, overrides)
+    try:
+        return load_kind(CLUSTER, source, overrides)
+    except SpecError as error:
+        error.hint = "`epochal cluster render FILE` checks it again, and prints what it makes"
+        raise
 
 
 def broken(spec: ClusterSpec, wrong: Sequence[Path] = ()) -> list[Problem]:
@@ -51,6 +55,10 @@ def _groups(spec: ClusterSpec) -> Iterator[Problem]:
         if group.shared_memory >= group.memory:
             message = f"expected less than memory ({group.memory}), which it counts as, got {group.shared_memory}"
             yield Problem(f"{at}.shared_memory", message)
+        for name, field in {"cpu": "cpus", "memory": "memory", group.gpu_resource: "gpus"}.items():
+            if name in group.resources:
+                told = f"expected what no other field says, and {field} says how much of this Ray may give to jobs"
+                yield Problem(f"{at}.resources.{name}", told, hint=f"set {field}")
         for number, toleration in enumerate(group.tolerations):
             where = f"{at}.tolerations.{number}"
             if toleration.operator == "Exists" and toleration.value is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from epochal.cluster.api import Api
 from epochal.cluster.kinds import Manifest, path_to
 from epochal.cluster.manifests import SPEC_ANNOTATION
-from epochal.cluster.pod_template import CLUSTER_LABEL, PART_OF_LABEL, ROLE_LABEL
+from epochal.cluster.pod_template import CLUSTER_LABEL, ROLE_LABEL
 from epochal.cluster.pods import (
     Warnings,
     is_ready,
@@ -92,10 +92,9 @@ def read_pods(api: Api, ray_cluster: Manifest, agent: Manifest | None = None) ->
     return Seen(ray_cluster, agent, pods, newest_warnings(events))
 
 
-def names(api: Api, namespace: str, part_of: str | None = None) -> tuple[str, ...]:
-    """Of the clusters there, or of those that are ``part_of`` something."""
-    selector = CLUSTER_LABEL if part_of is None else f"{CLUSTER_LABEL},{PART_OF_LABEL}={part_of}"
-    found = api.list(path_to("RayCluster", namespace), labelSelector=selector)
+def names(api: Api, namespace: str) -> tuple[str, ...]:
+    """Of the clusters there."""
+    found = api.list(path_to("RayCluster", namespace), labelSelector=CLUSTER_LABEL)
     return tuple(sorted(str(one["metadata"]["name"]) for one in found))
 
 
@@ -188,8 +187,8 @@ def _notes(seen: Seen) -> Iterator[str]:
 
 
 def _digest(pod: Manifest) -> str:
-    """Of the spec that it is made from."""
-    return str(pod["metadata"].get("annotations", {}).get(SPEC_ANNOTATION, ""))
+    """Of the spec that it is made from; the template of a RayCluster that is not ours may have no metadata at all."""
+    return str(pod.get("metadata", {}).get("annotations", {}).get(SPEC_ANNOTATION, ""))
 
 
 def _role(pod: Manifest) -> str:

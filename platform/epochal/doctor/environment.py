@@ -99,7 +99,7 @@ def look(home: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Check]
     except (OSError, ValueError):
         yield ok("ports", "this system does not say how many it gives")
     yield _measured_clock(existing(home))
-    path = Path.home() / ".ray" / "auth_token"
+    path = Path(os.path.expanduser("~/.ray/auth_token"))  # `Path.home` raises where nobody knows which that is
     yield ray_token(path, path.stat().st_mode & 0o777 if path.exists() else None)
     yield variables(environ)
 

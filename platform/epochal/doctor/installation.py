@@ -97,13 +97,12 @@ def load(modules: tuple[str, ...] = IMPORTS) -> Loaded:
     """Import ``modules`` in a child process: takes seconds, and may crash without taking us along."""
     command = [sys.executable, "-c", _PROBE, *modules]
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
-        told, unfinished = child.stdout, "crashed"
+        told = subprocess.run(command, capture_output=True, timeout=IMPORT_SECONDS, check=False).stdout
+        unfinished = "crashed"
     except subprocess.TimeoutExpired as late:
-        # Bytes, although text was asked for: subprocess decodes only what has ended in time.
-        told = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        unfinished = f"not done after the {IMPORT_SECONDS:g} s that all have together"
-    results = {module: unfinished if error is None else error for module, error in _pairs(told)}
+        told, unfinished = late.stdout or b"", f"not done after the {IMPORT_SECONDS:g} s that all have together"
+    lines = told.decode("utf-8", "replace")  # libraries may print anything, and may be cut off in it
+    results = {module: unfinished if error is None else error for module, error in _pairs(lines)}
     cuda = results.pop("cuda", "")
     return Loaded({module: results.get(module, "not reached") for module in modules}, cuda)
 

@@ -77,7 +77,7 @@ def damaged(folders: dict[str, str]) -> Check:
 
 def look(home: Home) -> Iterator[Check]:
     """The checks of this module. Reads only: a ledger that is not there is not made."""
-    if (home.root / "ledger.db").exists():
+    if home.ledger.exists():
         yield from _look_at_ledger(home.ledger_url)
     else:
         yield ok("ledger (run)", "no jobs yet")

@@ -60,6 +60,20 @@ _HINTS: dict[type[EpochalError], str] = {
     UsageError: "expected sqlite:///PATH or postgresql://USER@HOST/DATABASE",
 }
 
+
+def parsed(url: str) -> URL:
+    """The URL of a ledger, of whatever database.
+
+    Raises:
+        UsageError: it is none.
+    """
+    with mapped_errors(without_password(url)):
+        try:
+            return make_url(url)
+        except ValueError as error:  # SQLAlchemy leaves it to Python, which names what may be half of a password
+            raise exc.ArgumentError("its port is no number") from error
+
+
 _LOCK = 0x71756575  # "queu", for PostgreSQL's advisory locks
 
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
@@ -70,7 +84,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         with mapped_errors(without_password(url)):
-            asked = make_url(url)
+            asked = parsed(url)
             if asked.drivername not in _DRIVERS:
                 raise exc.ArgumentError(f"{asked.drivername} is not supported")
             self.url = asked.set(drivername=_DRIVERS[asked.drivername])

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
-from sqlalchemy.engine import make_url
 
 from epochal.errors import NotFoundError, UnreachableError, UsageError
 from epochal.files import sync
-from epochal.ledger.database import Database, mapped_errors
+from epochal.ledger.database import Database, parsed
 from epochal.ledger.migrations import HEAD
 from epochal.ledger.schema import prepare, version
 from epochal.ledger.states import ACTIVE, EventKind, JobState
 from epochal.ledger.tables import attempts, events, jobs, quotas
 from epochal.ledger.values import News
 from epochal.redaction import said
-from epochal.urls import without_password
 
 _WINDOW = 256
 """More than the transactions that can be under way at once."""
@@ -121,7 +119,6 @@ def require_file(url: str) -> None:
     Raises:
         NotFoundError: there is no such file.
     """
-    with mapped_errors(without_password(url)):
-        parts = make_url(url)
+    parts = parsed(url)
     if parts.get_backend_name() == "sqlite" and parts.database and not Path(parts.database).exists():
         raise NotFoundError("ledger", parts.database, hint="name the one that is meant with --ledger")

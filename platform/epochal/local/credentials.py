@@ -34,7 +34,7 @@ def ensure_agent_token(home: Home) -> None:
         if _is_good(ledger, path):
             return
         for token in ledger.tokens():
-            if token.name == _NAME and token.revoked_at is None:
+            if (token.user, token.name) == (AGENT, _NAME) and token.revoked_at is None:
                 ledger.revoke_token(token.id)
         _, secret = ledger.create_token(AGENT, "agent", _NAME)
         write_atomically(path, f"{secret}\n", 0o600)

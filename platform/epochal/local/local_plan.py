@@ -12,6 +12,7 @@ from epochal.errors import UsageError
 from epochal.local.credentials import AGENT, agent_token_path
 from epochal.local.monitoring import monitored
 from epochal.local.service_plan import Plan, Probe, ServicePlan
+from epochal.redaction import said
 from epochal.settings import DEFAULT_MLFLOW_PORT, DEFAULT_SERVER_PORT, Home
 from epochal.tracking.server import plan_server
 from epochal.urls import LOOPBACK, http_url, is_loopback, without_password
@@ -54,7 +55,8 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
     ``tracking_uri``: where runs are recorded. A tracking server elsewhere is used as it is, and none is started.
 
     Raises:
-        UsageError: two ports are the same, or ``tracking_uri`` is a database that no server can be started on here.
+        UsageError: two ports are the same, or ``tracking_uri`` is no URL, or nothing that a server can be
+            started on here.
     """
     port, mlflow_port = options.port or 0, options.mlflow_port or 0
     services = []
@@ -62,8 +64,7 @@ def local_plan(home: Home, options: Options, tracking_uri: str) -> Plan:
     if not _is_elsewhere(tracking_uri, mlflow_port):
         if port == mlflow_port:
             raise UsageError(f"the server and MLflow cannot share port {port}", "choose others: --port, --mlflow-port")
-        uri = tracking_uri if "://" in tracking_uri and not _is_http(tracking_uri) else home.tracking_uri
-        mlflow = plan_server(uri, LOOPBACK, mlflow_port)
+        mlflow = plan_server(home.tracking_uri if _is_http(tracking_uri) else tracking_uri, LOOPBACK, mlflow_port)
         mlflow_url, probe = mlflow.url, Probe(f"{mlflow.url}/health")
         services.append(ServicePlan("mlflow", mlflow.command, probe, mlflow.url, mlflow.environment))
     services += [_server(home, port, mlflow_url), _agent(home, port, options, mlflow_url)]
@@ -78,8 +79,12 @@ def _is_http(uri: str) -> bool:
 
 def _is_elsewhere(uri: str, port: int) -> bool:
     """Whether it is a tracking server, and not the very one that is to be started."""
-    parts = urlsplit(uri)
-    return _is_http(uri) and not (is_loopback(parts.hostname or "") and parts.port == port)
+    try:
+        parts = urlsplit(uri)
+        return _is_http(uri) and not (is_loopback(parts.hostname or "") and parts.port == port)
+    except ValueError as error:
+        told = f"MLFLOW_TRACKING_URI, {without_password(uri)}, is no URL: {said(error)}"
+        raise UsageError(told, "such as http://127.0.0.1:5000, or unset it") from error
 
 
 def _server(home: Home, port: int, mlflow_url: str) -> ServicePlan:

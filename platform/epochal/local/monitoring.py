@@ -41,7 +41,7 @@ def monitored(plan: Plan, home: Home, port: int) -> Plan:
         UsageError: another service has that port.
     """
     url, options = http_url(LOOPBACK, port), {**plan.options, "ray_metrics_port": free_port()}
-    if port in (options["port"], options["mlflow_port"]):
+    if any(service.url == url for service in plan.services):
         raise UsageError(f"Prometheus cannot have port {port}, as another service has", "choose --prometheus-port")
     *others, agent = plan.services
     agent = replace(agent, command=(*agent.command, "--ray-metrics", str(options["ray_metrics_port"])))

@@ -114,6 +114,13 @@ def supervisor_lock(folder: Path) -> Path:
     return folder / "supervisor.lock"
 
 
+def supervisor_pid(folder: Path) -> int | None:
+    """What the lock says, whoever holds it now; None where nobody has held it long enough to write it."""
+    with suppress(OSError, ValueError):
+        return int(supervisor_lock(folder).read_text())
+    return None
+
+
 def read_services(folder: Path) -> Services:
     """What the supervisor last wrote, and whether there is one.
 
@@ -123,11 +130,8 @@ def read_services(folder: Path) -> Services:
         found = Services.from_json(state_path(folder).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         found = Services(False)
-    lock, holder = supervisor_lock(folder), None
-    running = is_locked(lock)
-    with suppress(OSError, ValueError):
-        holder = int(lock.read_text())
-    if running and found.supervisor != holder:
+    running = is_locked(supervisor_lock(folder))
+    if running and found.supervisor != supervisor_pid(folder):
         return Services(True)  # what is written is of one that died
     return replace(found, running=running)
 
@@ -142,5 +146,8 @@ def hold(path: Path, seconds: float, busy: str) -> Iterator[None]:
     with locked(path, seconds, 0o600) as mine:
         if not mine:
             raise ConflictError(busy, "wait for it, or look with `epochal doctor`")
-        path.write_text(str(os.getpid()))
+        # In one write, and of one length: whoever reads meanwhile sees the pid of before, or this one. The lock is on
+        # this very file, so that no other can be put in its place.
+        with path.open("r+b", buffering=0) as file:
+            file.write(f"{os.getpid():<20}\n".encode())
         yield

@@ -32,6 +32,7 @@ from epochal.local.service_state import (
     read_services,
     state_path,
     supervisor_lock,
+    supervisor_pid,
 )
 from epochal.settings import Home
 
@@ -164,9 +165,13 @@ def _start_supervisor(plan: Plan) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in this terminal is not meant for it
         )
+    deadline = time.monotonic() + READY_SECONDS
     while not read_services(plan.folder).services:
         if process.poll() is not None:
             raise UnreachableError(f"the supervisor ended with {describe_exit(process.returncode)}", _last_words(log))
+        if time.monotonic() > deadline:
+            told = f"the supervisor has told nothing of its services for {READY_SECONDS:g} s"
+            raise UnreachableError(f"{told}: can it write {state_path(plan.folder)}?", _last_words(log))
         time.sleep(_POLL_SECONDS)
 
 
@@ -217,7 +222,10 @@ def _tell_of_jobs(home: Home, now: bool, tell: Tell) -> None:
 
 def _end_supervisor(folder: Path, now: bool, tell: Tell) -> None:
     """Ask it to end, by signal, and wait; its services tell how far it has come."""
-    pid = int(supervisor_lock(folder).read_text())
+    while (pid := supervisor_pid(folder)) is None:  # it has the lock, and is about to say so
+        if not is_locked(supervisor_lock(folder)):
+            return
+        time.sleep(_POLL_SECONDS)
     began = 0.0
     with suppress(psutil.NoSuchProcess, ProcessLookupError):
         began = created(psutil.Process(pid))

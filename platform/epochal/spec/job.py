@@ -274,7 +274,7 @@ class JobSpec(Section):
     description: Annotated[str, Field(max_length=10_000)] = ""
     """Shown with the MLflow run."""
     tags: dict[TagName, Annotated[str, Field(max_length=1000)]] = {}
-    """Tags of the MLflow run."""
+    """Tags of the MLflow run. Those that begin with `epochal.` are Epochal's own."""
     model: Component
     data: Data
     task: Component | None = None

@@ -84,7 +84,10 @@ class LoadedSpec:
         return SpecError(self.source, tuple(map(self._at_its_line, error.problems)))
 
     def _at_its_line(self, problem: Problem) -> Problem:
-        origin = self.origins.get(problem.path) or self.origins.get(f"{problem.path}.name", "")
+        steps = problem.path.split(".")
+        above = (".".join(steps[:count]) for count in range(len(steps), 0, -1))  # of an item in a list, for one
+        known = (self.origins.get(path) or self.origins.get(f"{path}.name", "") for path in above)
+        origin = next(filter(None, known), "")
         file, _, line = origin.rpartition(":")
         return replace(problem, line=int(line)) if file else replace(problem, origin=origin)
 

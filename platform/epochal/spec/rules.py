@@ -216,6 +216,15 @@ def time_to_run(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(f"limits.{name}", f"expected more than nothing, got {limit}", value=str(limit))
 
 
+def tags_of_ones_own(spec: JobSpec) -> Iterator[Problem]:
+    """By Epochal's tags runs are found and told apart: one with `epochal.sweep` would be no run of a job's any more."""
+    instead = {"mlflow.runName": "the run has the job's name", "mlflow.note.content": "write a description"}
+    for name in spec.tags:
+        if name.startswith("epochal.") or name in instead:
+            hint = instead.get(name, "give it a name that begins otherwise")
+            yield Problem(f"tags.{name}", "is a tag that Epochal sets itself", value=spec.tags[name], hint=hint)
+
+
 def plain_or_secret(spec: JobSpec) -> Iterator[Problem]:
     for index, name in enumerate(spec.secrets):
         if name in spec.env:
@@ -247,6 +256,7 @@ RULES: tuple[Rule, ...] = (
     Rule(something_is_trained, reads=("train.freeze",)),
     Rule(exceptions_are_from_something, reads=("train.init_except", "train.init_from")),
     Rule(time_to_run, reads=("limits",)),
+    Rule(tags_of_ones_own, reads=("tags",)),
     Rule(plain_or_secret, reads=("secrets", "env")),
 )
 

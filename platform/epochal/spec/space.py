@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from math import exp
+from sys import float_info
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -52,15 +54,14 @@ class Ranged(Searched):
             return min(max(value, low), high)
         first, last = self._levels()
         # In decimals, as the user wrote them: three binary steps of 0.1 are 0.30000000000000004.
-        level = Decimal(repr(value - self.origin)) / Decimal(repr(self.spacing))
+        level = (Decimal(repr(value)) - Decimal(repr(self.origin))) / Decimal(repr(self.spacing))
         return self._level(min(max(int(level.to_integral_value(ROUND_HALF_EVEN)), first), last))
 
-    def values(self) -> list[int | float] | None:
-        """All of them, ascending; None where they are not counted."""
-        if self.spacing is None:
-            return None
-        first, last = self._levels()
-        return [self._level(level) for level in range(first, last + 1)]
+    def values(self) -> Iterator[int | float]:
+        """All of them, ascending, which may be more than anybody can list; none where they are not counted."""
+        if self.spacing is not None:
+            first, last = self._levels()
+            yield from map(self._level, range(first, last + 1))
 
     def count(self) -> int | None:
         """How many values there are; None where they are not counted."""
@@ -160,8 +161,7 @@ class Normal(Ranged):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        low, high = self.mean - WITHIN * self.sigma, self.mean + WITHIN * self.sigma
-        return low if self.low is None else max(low, self.low), high if self.high is None else min(high, self.high)
+        return _within(self, self.mean - WITHIN * self.sigma, self.mean + WITHIN * self.sigma)
 
     @property
     def origin(self) -> float:
@@ -186,12 +186,18 @@ class LogNormal(Ranged):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        low, high = exp(self.mean - WITHIN * self.sigma), exp(self.mean + WITHIN * self.sigma)
-        return low if self.low is None else max(low, self.low), high if self.high is None else min(high, self.high)
+        return _within(self, exp(self.mean - WITHIN * self.sigma), exp(self.mean + WITHIN * self.sigma))
 
     @property
     def origin(self) -> float:
         return self.low or 0.0
+
+
+def _within(entry: Normal | LogNormal, low: float, high: float) -> tuple[float, float]:
+    return (
+        max(low, -float_info.max if entry.low is None else entry.low),
+        min(high, float_info.max if entry.high is None else entry.high),
+    )
 
 
 class ChoiceOf(Searched):

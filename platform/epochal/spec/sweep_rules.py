@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import isfinite
 from pathlib import PurePath
 from typing import Any
 
@@ -83,6 +84,8 @@ def bounds_in_order(spec: JobSpec) -> Iterator[Problem]:
             if given == "low":
                 message = f"expected less than {high:g}, four sigma above the mean, got {low:g}"
             yield Problem(f"sweep.space.{path}.{given}", message, value=getattr(entry, given))
+        elif not isfinite(high - low):
+            yield Problem(f"sweep.space.{path}", f"expected a narrower range, got {low:g} to {high:g}")
         elif isinstance(entry, IntUniform) and entry.log and entry.low < 1:
             message = f"expected at least 1 on a log scale, got {entry.low}"
             yield Problem(f"sweep.space.{path}.low", message, value=entry.low)

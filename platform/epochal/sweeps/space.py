@@ -58,7 +58,7 @@ class Dimension:
         count = cast(Ranged, self.entry).count()
         if not linear or count is None or count > _FEW:
             return []
-        return cast(Ranged, self.entry).values() or []
+        return list(cast(Ranged, self.entry).values())
 
     @cached_property
     def _scale(self) -> _Scale:

@@ -210,7 +210,12 @@ def test_no_tree_breaks_the_check(changes: list[tuple[str, Any]]) -> None:
         assert problem.message
 
 
-@given(st.dictionaries(st.sampled_from(["model.name", "model.params.channels", "x", "model.params.a.b"]), values))
+@given(
+    st.dictionaries(
+        st.sampled_from(["model.name", "train.optimizer.name", "model.params.channels", "x", "model.params.a.b"]),
+        values,
+    )
+)
 def test_no_sweep_space_breaks_the_check(space: dict[str, Any]) -> None:
     for distribution in (space, {path: {"choice": value} for path, value in space.items()}):
         assert all(problem.path for problem in check({**GOOD, "sweep": {"space": distribution}}))
@@ -235,6 +240,11 @@ def _put(tree: Any, steps: list[str], value: Any) -> Any:
 )
 def test_a_librarys_model_is_known_by_its_library(name: str, said: str | None) -> None:
     assert _found(model={"name": name, "params": {"whatever": 1}}) == ({"model.name": said} if said else {})
+
+
+def test_a_whole_section_in_the_place_of_a_name_is_left_to_the_specs_own_check() -> None:
+    space = {"train.optimizer.name": {"choice": [{"name": "sgd"}, {"name": "adam"}]}}
+    assert _found(objective={"metric": "val/accuracy", "mode": "max"}, sweep={"space": space}) == {}
 
 
 def test_a_keras_model_is_not_sharded() -> None:

@@ -9,14 +9,22 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from epochal import __version__
 from epochal.agent.summary import Summary
+from epochal.cli.commands import job_actions, submit
 from epochal.cli.commands.run import described
 from epochal.cli.main import main
+from epochal.cli.render import Output
+from epochal.client import Client
+from epochal.client.contexts import Config, Context
+from epochal.errors import UnreachableError
+from epochal.settings import home
+from epochal.spec import load_spec
 
 SWEEP = str(Path(__file__).parents[3] / "jobs" / "sweeps" / "tpe-asha.yaml")
 GOOD = "version: 1\nname: a-job\nmodel: {name: cnn}\ndata: {name: digits}\ntrain: {epochs: 1}\n"
@@ -56,10 +64,15 @@ def test_a_good_spec_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
         ("stop a-job --grace 5s --now", "--now is --grace 0s: give one of them"),
         ("pause a-job --now --grace 0s", "--now is --grace 0s: give one of them"),
         ("resume a-job --now", "No such option"),
+        ("quota set user ada --cpus nan", "nan is not a finite number"),
+        ("quota set user ada --gpus inf", "inf is not a finite number"),
+        ("runs sync --timeout nan", "nan is not a finite number"),
+        ("run --resume a-job --dry-run", "--dry-run is for a FILE"),
+        ("validate - -", "standard input can be read once"),
     ],
 )
 @pytest.mark.usefixtures("files")
-def test_a_grace_that_is_none_is_refused(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_cannot_be_is_refused(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
     assert told in capsys.readouterr().err
 
@@ -128,8 +141,10 @@ def test_the_schema_is_printed_or_written(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_schema_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema", "--file", str(tmp_path / "missing" / "schema.json")]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+    assert main(["schema", "--file", "/dev/null/schema.json"]) == 5
+    assert "/dev/null" in capsys.readouterr().err
+    long = tmp_path / f"{'x' * 250}.json"
+    assert main(["schema", "--file", str(long)]) == 0, "a draft of a longer name would be refused"
 
 
 def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,3 +166,48 @@ def test_the_best_point_of_a_sweep_over_models_is_told_beside_the_model_it_left(
     )  # fmt: skip
     shown = described(summary)
     assert (shown["model"], shown["point"]) == (summary.model, summary.point)
+
+
+def test_a_login_leaves_another_server_of_the_same_host_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """It took its place, and the token of the other one was lost."""
+    first = Context("example.org", "https://example.org:8700", "ep_first")
+    Config().having(first).save(home().config)
+    assert main(["login", "https://example.org", "--token-file", "/dev/null"]) == 4
+    assert "example.org is https://example.org:8700 already" in capsys.readouterr().err
+    assert Config.load(home().config).contexts == {"example.org": first}
+    assert main(["login", "https://example.org", "--token-file", "/dev/null", "--name", "second"]) == 2
+    assert "holds no token" in capsys.readouterr().err, "by another name it goes on"
+
+
+class _Interrupted:
+    """A client that is broken off in its second request."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._asked = 0
+
+    def stop(self, ref: str) -> Any:
+        self._asked += 1
+        if self._asked > 1:
+            raise self._error
+        return SimpleNamespace(id=f"{ref}-1", created=True, same_as=None)
+
+    def submit(self, submission: str, key: str | None) -> Any:
+        return self.stop(submission)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UnreachableError("no answer")], ids=["ctrl-c", "server"])
+def test_what_was_done_before_a_command_is_broken_off_is_told(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)):
+        job_actions._each(["a", "b"], _Interrupted(error).stop, Output.TABLE)
+    assert capsys.readouterr().err == "done before this: a-1\n"
+    with pytest.raises(type(error)):
+        submit._submit(cast(Client, _Interrupted(error)), cast(Any, ["a", "b"]), None)
+    assert capsys.readouterr().err == "queued before this: a-1\n"
+
+
+def test_data_of_a_user_that_is_not_here_is_not_here(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(GOOD.replace("digits", 'csv, params: {path: "~nobody-here/a.csv", target: a}'))
+    assert submit._out_of_reach(load_spec(tmp_path / "job.yaml")) == "~nobody-here/a.csv is not on this machine"

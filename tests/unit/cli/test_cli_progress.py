@@ -50,6 +50,16 @@ def test_a_line_that_has_begun_is_told_before_it_ends(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.splitlines() == [f"[rank 0] {line}" for line in lines]
 
 
+def test_a_terminal_obeys_nothing_that_a_worker_prints() -> None:
+    with LiveDisplay() as shown:
+        shown._bar.console.file = printed = io.StringIO()
+        shown.log(0, "\x0eone\n", "\x0etwo")
+        shown.notice("\x1b]0;three")
+        Console(file=printed, width=60).print(shown._rows())
+    assert [word for word in ("one", "two", "three") if word not in printed.getvalue()] == []
+    assert not {"\x0e", "\x1b"} & set(printed.getvalue())
+
+
 def test_a_terminal_shows_it_above_the_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     with LiveDisplay() as shown:

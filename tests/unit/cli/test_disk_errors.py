@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -150,6 +151,19 @@ def test_a_standard_error_that_is_full_changes_nothing(
     with_output("stderr", "/dev/full")
     assert main(words) == code
     sys.stderr.flush()
+
+
+def test_no_descriptor_that_is_left_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe, a socket or a process takes one too, and then no file is named."""
+
+    def fail(_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("epochal.cli.main._run", fail)
+    assert main(["jobs"]) == 5
+    assert "ulimit -n" in capsys.readouterr().err
 
 
 def test_a_name_that_is_no_text_is_printed(

@@ -35,6 +35,13 @@ def test_an_agent_refuses_the_age_of_what_it_does_not_keep(kind: str, capsys: py
     assert "checkpoints, spools, logs and code" in told
 
 
+def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has typed an option."""
+    monkeypatch.setenv("EPOCHAL_RETAIN", "log=7d")
+    assert run(["db", "prune"]) == 2
+    assert "EPOCHAL_RETAIN: 'log=7d': expected one of" in capsys.readouterr().err
+
+
 def test_the_variable_names_kinds_of_any_command() -> None:
     """``epochal up`` hands it to a server and to an agent."""
     seen: list[Retention] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,20 +182,43 @@ def test_pods_of_the_spec_before_do_not_count(
 
 
 @pytest.mark.usefixtures("kubeconfig")
+def test_a_ray_cluster_that_somebody_else_has_made_has_a_status_too(
+    server: KubernetesApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = {"groupName": "cpu", "replicas": 1, "minReplicas": 0, "maxReplicas": 2}
+    spec = {"headGroupSpec": {"template": {"spec": {}}}, "workerGroupSpecs": [group]}
+    server.put(RAY, {"metadata": {"name": "pool", "namespace": "training"}, "spec": spec})
+    assert main(["cluster", "status", "pool"]) == 5
+    assert "agent: its Deployment is not there" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("kubeconfig")
 def test_scale_keeps_to_the_bounds(server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     applied(server, spec)
     assert main(["cluster", "scale", "pool", "cpu=2"]) == 0
     assert "group cpu: 0 pods before, 2 now" in capsys.readouterr().err
     assert sizes(server)["cpu"] == 2
-    for wrong, code in (("cpu=5", 2), ("cpu", 2), ("gpu=1", 3)):
-        assert main(["cluster", "scale", "pool", wrong]) == code
-    assert "0 to 4 pods, not 5" in capsys.readouterr().err
+    for wrong, code in (("cpu=5", 2), ("cpu", 2), ("gpu=1", 3), ("cpu=1 cpu=3", 2)):
+        assert main(["cluster", "scale", "pool", *wrong.split()]) == code
+        assert sizes(server)["cpu"] == 2
+    told = capsys.readouterr().err
+    assert "0 to 4 pods, not 5" in told
+    assert "each group once, got cpu=1 cpu=3" in told
 
 
 @pytest.mark.usefixtures("kubeconfig")
-def test_delete_leaves_nothing_of_it_and_all_of_others(server: KubernetesApi, spec: Path) -> None:
+def test_delete_leaves_nothing_of_it_and_all_of_others(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     applied(server, spec)
     applied(server, spec, "name=other")
+    before = dict(server.objects)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["cluster", "delete", "pool"]) == 130
+    shown = capsys.readouterr()
+    assert "Delete the cluster pool in the namespace training" in shown.err
+    assert not shown.out, "where it may go into a file, and is not seen"
+    assert server.objects == before
     assert main(["cluster", "delete", "pool", "--yes"]) == 0
     left = {one["metadata"]["labels"]["epochal.io/cluster"] for one in server.objects.values()}
     assert left == {"other"}
@@ -223,6 +247,55 @@ def test_what_is_part_of_the_same_goes_by_that(
     assert main(["cluster", "delete", "--yes"]) == 2
     assert main(["cluster", "delete", "alone", "--part-of", "two", "--yes"]) == 2
     assert left() == {"another", "alone"}
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_no_command_asks_for_more_than_the_table_of_permissions_has(server: KubernetesApi, spec: Path) -> None:
+    page = Path(__file__).parents[3] / "platform" / "docs" / "how-to" / "scale-on-kubernetes.md"
+    table = [line.strip("| ").split("|") for line in page.read_text().splitlines() if line.startswith("| ")][:6]
+    columns = [cell.strip(" `") for cell in table[0]]
+    rows = {word.strip(" `"): row for row in table[1:] for word in row[0].partition("(")[0].split(",")}
+    for command, words in (
+        ("apply", ["apply", str(spec), "--timeout", "0s"]),
+        ("status", ["status"]),
+        ("status", ["status", "pool"]),
+        ("scale", ["scale", "pool", "cpu=1"]),
+        ("delete", ["delete", "pool", "--yes"]),
+    ):
+        server.requests.clear()
+        main(["cluster", *words])
+        assert server.requests
+        for method, path, _ in server.requests:
+            resource, *name = path.partition("/namespaces/training/")[2].split("/")
+            needed = {"GET": "get" if name else "list", "PATCH": "patch", "DELETE": "delete"}[method]
+            given = {one.strip() for one in rows[resource][columns.index(command)].split(",")}
+            assert needed in given, (command, resource, method)
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_nothing_is_pruned_for_a_cluster_that_is_refused(
+    server: KubernetesApi, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied(server, spec, "name=first", "part_of=one")
+    applied(server, spec, "part_of=two")
+    before = dict(server.objects)
+    now = ["cluster", "apply", str(spec), "--prune", "--no-wait"]
+    assert main([*now, "-s", "part_of=one"]) == ConflictError.exit_code
+    assert "the cluster pool is part of two" in capsys.readouterr().err
+    assert server.objects == before
+    assert main(now) == 2, "there is nothing that it could go by"
+    assert "the spec has none" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("kubeconfig")
+def test_what_a_deletion_that_was_broken_off_has_left_is_found_by_what_it_is_part_of(
+    server: KubernetesApi, spec: Path
+) -> None:
+    applied(server, spec, "part_of=one")
+    for kind in ("/deployments/", "/rayclusters/"):
+        del server.objects[next(path for path in server.objects if kind in path)]
+    assert main(["cluster", "delete", "--part-of", "one", "--yes"]) == 0
+    assert not server.objects
 
 
 @pytest.mark.usefixtures("kubeconfig")

@@ -26,6 +26,7 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[tuple[int | Non
     file.write_text(text)
     with pytest.raises(SpecError) as raised:
         load_cluster_spec(file, overrides)
+    assert "epochal cluster render" in raised.value.hint, "`epochal validate` is for job specs"
     return [(one.line, one.path, one.message, one.hint) for one in raised.value.problems]
 
 
@@ -68,8 +69,10 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ("{name: cpu, tolerations: [{key: a, value: b}]}", "groups.0.tolerations.0.value", "none for Exists"),
         ("{name: cpu, tolerations: [{operator: Equal, key: a}]}", "groups.0.tolerations.0", "a key and a value"),
         ("{name: cpu, idle: 10}", "groups.0.idle", "a duration"),
+        ("{name: cpu, resources: {memory: 64}}", "groups.0.resources.memory", "and memory says how much"),
+        ("{name: cpu, resources: {nvidia.com/gpu: 8}}", "groups.0.resources.nvidia.com/gpu", "and gpus says how much"),
     ],
-    ids=["max", "cpus", "shm", "name", "exists", "equal", "idle"],
+    ids=["max", "cpus", "shm", "name", "exists", "equal", "idle", "memory", "gpus"],
 )
 def test_what_a_group_cannot_be(tmp_path: Path, group: str, path: str, told: str) -> None:
     found = problems(tmp_path, GOOD.replace("{name: cpu, cpus: 4, memory: 8GiB}", group))

@@ -164,12 +164,25 @@ def test_a_context_that_is_not_there(server: KubernetesApi, monkeypatch: pytest.
     assert (api.server, api.namespace) == (server.url, "training")
 
 
+def test_a_context_is_named_where_none_is_the_current_one(
+    server: KubernetesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = server.kubeconfig(tmp_path)
+    file.write_text(file.read_text().replace("current-context: one\n", ""))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    assert Api.connect("one").namespace == "training"
+    with pytest.raises(NotFoundError, match=r"'too'.*one"):
+        Api.connect("too")
+    with pytest.raises(UnreachableError, match="current-context"):
+        Api.connect()
+
+
 def test_a_pod_asks_with_its_service_account(
     server: KubernetesApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, text in (("token", "a-token"), ("namespace", "jobs\n"), ("ca.crt", "certificate")):
         (tmp_path / name).write_text(text)
-    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBECONFIG", "")  # as good as none
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr("epochal.cluster.api._SERVICE_ACCOUNT", tmp_path)

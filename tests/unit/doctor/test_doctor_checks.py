@@ -178,3 +178,14 @@ def test_many_names_are_cut() -> None:
 def test_counts_of_jobs() -> None:
     assert ledger.jobs({JobState.QUEUED: 2, JobState.RUNNING: 0, JobState.FAILED: 1}).found == "2 QUEUED, 1 FAILED"
     assert ledger.jobs({}).found == "no jobs yet"
+
+
+def test_a_user_without_a_folder_of_its_own_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is a number alone."""
+
+    def unknown(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert "ray token" in {check.name for check in environment.look(tmp_path)}

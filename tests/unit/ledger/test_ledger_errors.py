@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from epochal.errors import EpochalError, StaleLeaseError, UnreachableError, Usag
 from epochal.ledger import database, user_operations
 from epochal.ledger.database import ERRORS, Database, mapped_errors
 from epochal.ledger.ledger import Ledger
+from epochal.ledger.maintenance import require_file
 from epochal.settings import sqlite_url
 
 BUGS = {
@@ -35,6 +37,14 @@ def test_map_is_complete() -> None:
 def test_url_of_something_else(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         Ledger.open(url)
+    assert "sqlite:///PATH" in caught.value.hint
+
+
+@pytest.mark.parametrize("use", [Ledger.open, require_file])
+def test_url_with_a_port_that_is_no_number(use: Callable[[str], object]) -> None:
+    """A password perhaps, in the wrong place."""
+    with pytest.raises(UsageError, match="its port is no number") as caught:
+        use("postgresql://ada@db:hunter2/ledger")
     assert "sqlite:///PATH" in caught.value.hint
 
 

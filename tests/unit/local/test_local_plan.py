@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ def test_plan_follows_where_runs_are_recorded(uri: str, services_of: list[str], 
     assert [service.name for service in plan.services] == services_of
     assert plan.options["mlflow_url"] == mlflow
     assert all(service.environment["MLFLOW_TRACKING_URI"] == mlflow for service in plan.services[-2:])
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://127.0.0.1:99999", "is no URL: Port out of range"),
+        ("http://localhost:abc", "is no URL: Port"),
+        ("http://[::1", "is no URL: Invalid IPv6"),
+        ("./mlruns", "the runs are at ./mlruns"),
+        ("databricks", "the runs are at databricks"),
+    ],
+)
+def test_runs_that_no_server_here_can_show_are_no_plan(uri: str, told: str) -> None:
+    """What has no scheme was taken for the home's own file, without a word."""
+    with pytest.raises(UsageError, match=re.escape(told)):
+        local_plan(home(), Options().resolved(), uri)
 
 
 def test_plan_passes_the_options_and_no_secret() -> None:
@@ -69,9 +86,12 @@ def test_monitoring_adds_a_prometheus_that_reads_the_server_and_the_agents_ray()
     assert scraped == {"epochal": ["127.0.0.1:8701"], "ray": [f"127.0.0.1:{ray_port}"]}
 
 
-def test_prometheus_cannot_have_a_port_of_another_service() -> None:
-    with pytest.raises(UsageError, match="cannot have port 8701"):
-        local_plan(home(), Options(8701, 5001, prometheus_port=8701), "sqlite:////data/mlflow.db")
+@pytest.mark.parametrize("port", [8701, 5001])
+def test_prometheus_cannot_have_a_port_of_another_service(port: int) -> None:
+    with pytest.raises(UsageError, match=f"port {port}"):
+        local_plan(home(), Options(8701, 5001, prometheus_port=port), "sqlite:////data/mlflow.db")
+    elsewhere = "https://mlflow.example.org"  # no MLflow is started
+    assert port == 8701 or local_plan(home(), Options(8701, 5001, prometheus_port=port), elsewhere)
 
 
 def test_what_runs_without_monitoring_is_told_apart() -> None:
@@ -117,6 +137,7 @@ def test_agent_token_is_kept_while_it_is_good(monkeypatch: pytest.MonkeyPatch) -
         assert known is not None
         assert known.role is Role.AGENT
         ledger.revoke_token(known.id)
+        ledger.create_token("ada", "user", known.name)
     second = read()
     assert second != first
     path.chmod(0o644)
@@ -124,7 +145,8 @@ def test_agent_token_is_kept_while_it_is_good(monkeypatch: pytest.MonkeyPatch) -
     assert third != second, "others could have read it"
     with Ledger.open(home().served.ledger_url) as ledger:
         assert ledger.token(second.strip()) is None
-        assert [token.revoked_at is None for token in ledger.tokens()].count(True) == 1
+        good = [token.user for token in ledger.tokens() if token.revoked_at is None]
+        assert sorted(good) == ["ada", known.user], "somebody else's may be called the same"
 
 
 def test_exit_is_told_in_words() -> None:

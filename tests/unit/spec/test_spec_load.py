@@ -135,3 +135,11 @@ def test_an_error_survives_the_way_between_processes() -> None:
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert again.problems == caught.value.problems
+
+
+def test_what_is_found_later_has_the_line_of_what_it_is_in() -> None:
+    """Of an item in a list, which has no origin of its own, there was none."""
+    loaded = load(SMALL.replace("{name: cnn}", "\n  name: cnn\n  params:\n    channels: [8, 16]"))
+    found = ["model.params.channels.1", "model.params", "model", "train.seed.x"]
+    placed = loaded.placed(SpecError("the job spec", tuple(Problem(path, "no") for path in found))).problems
+    assert [(one.line, one.origin) for one in placed] == [(6, ""), (4, ""), (4, ""), (None, "default")]

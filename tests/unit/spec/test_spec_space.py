@@ -39,9 +39,9 @@ def ranged(**written: Any) -> Ranged:
 )
 def test_steps_are_counted_from_the_lower_bound_and_exact(written: dict[str, Any], values: list[float]) -> None:
     found = ranged(**written)
-    assert found.values() == values
+    assert list(found.values()) == values
     assert found.count() == len(values)
-    assert [type(value) for value in found.values() or ()] == [type(value) for value in values]
+    assert [type(value) for value in found.values()] == [type(value) for value in values]
     assert [value for _, value in found.ends()] == [values[0], values[-1]]
 
 
@@ -55,6 +55,20 @@ def test_a_normal_one_ends_four_sigma_from_its_mean_or_at_its_bounds() -> None:
 def test_what_goes_to_a_step_goes_to_the_nearest() -> None:
     found = ranged(dist="loguniform", low=0.5, high=2.0, step=0.5)
     assert [found.nearest(value) for value in (0.1, 0.7, 1.3, 1.9, 5.0)] == [0.5, 0.5, 1.5, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("written", "ends"),
+    [
+        ({"dist": "uniform", "low": -1.7e308, "high": 1.7e308, "step": 1e300}, [-1.7e308, 1.7e308]),
+        ({"dist": "normal", "mean": 1e308, "sigma": 1e308, "step": 1e307}, [-1.7e308, 1.7e308]),
+        ({"dist": "uniform", "low": 0.0, "high": 1.0, "step": 1e-300}, [0.0, 1.0]),
+    ],
+)
+def test_ranges_as_wide_and_as_fine_as_numbers_go(written: dict[str, Any], ends: list[float]) -> None:
+    found = ranged(**written)
+    assert [value for _, value in found.ends()] == ends
+    assert next(iter(found.values())) == ends[0], "one after the other: nobody could list them"
 
 
 SPACE = {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from epochal.spec.space import ChoiceOf, Constant, IntUniform, LogNormal, LogUniform, Normal, Ranged, Uniform
+from epochal.sweeps.check import check
 from epochal.sweeps.space import Dimension, Space
 
 MIDDLES = [(number + 0.5) / 2000 for number in range(2000)]
@@ -48,7 +49,7 @@ def test_half_of_a_log_normal_one_is_below_the_exponential_of_its_mean() -> None
 ])  # fmt: skip
 def test_steps_are_equally_likely(entry: Ranged) -> None:
     drawn = values(entry)
-    assert {drawn.count(value) for value in entry.values() or ()} == {400}
+    assert {drawn.count(value) for value in entry.values()} == {400}
 
 
 def test_whole_numbers_on_a_log_scale_are_the_rarer_the_larger() -> None:
@@ -110,3 +111,19 @@ def test_a_point_of_the_users_own_is_completed_at_random() -> None:
     assert completed.keys() == {"a", "b", "d", "train.seed"}
     assert completed == SPACE.drawn(0, 7, own)
     assert len({SPACE.drawn(seed, number, own)["d"] for seed in range(3) for number in range(3)}) == 9
+
+
+def test_a_grid_of_more_values_than_anybody_can_list_is_refused_at_once() -> None:
+    everywhere = {"dist": "int", "low": 0, "high": 2**53}
+    (found,) = check(
+        {
+            "version": 1,
+            "name": "a",
+            "model": {"name": "mlp"},
+            "data": {"name": "wine"},
+            "train": {"epochs": 1},
+            "objective": {"metric": "val/accuracy", "mode": "max"},
+            "sweep": {"search": {"name": "grid"}, "space": {"model.params.seed": everywhere}},
+        }
+    )
+    assert (found.path, found.hint) == ("sweep.trials", "list fewer values, or search with random")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,8 @@ from epochal.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from epochal.cluster.api import Api
+    from epochal.cluster.kinds import Manifest
+    from epochal.cluster.spec import ClusterSpec
     from epochal.cluster.status import ClusterStatus
 
 
@@ -79,6 +82,8 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
     from epochal.cluster.manifests import manifests
 
     spec = load_cluster_spec(file, overrides)
+    if how["prune"] and spec.part_of is None:
+        raise UsageError("--prune goes by `part_of`, and the spec has none", "add it, or leave --prune out")
     if how["dry_run"] == "client":
         _show_objects(manifests(spec, how["namespace"] or "default"), Output.YAML if output is Output.TABLE else output)
         return
@@ -86,16 +91,11 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
     api, namespace = _api(how["kube_context"], how["namespace"])
     from epochal.cluster.apply import apply
     from epochal.cluster.readiness import wait_until_ready
-    from epochal.cluster.status import names
 
-    is_dry, rows = how["dry_run"] == "server", []
-    if how["prune"] and spec.part_of is not None:
-        for other in names(api, namespace, spec.part_of):
-            if other != spec.name and is_dry:
-                render.message(f"the cluster {other} would be deleted")
-            elif other != spec.name:
-                _delete(api, namespace, other)
-    for one in apply(api, manifests(spec, namespace), force=how["force"], dry_run=is_dry):
+    is_dry, rows, objects = how["dry_run"] == "server", [], manifests(spec, namespace)
+    if how["prune"]:
+        _prune(api, spec, objects, how["force"], is_dry)
+    for one in apply(api, objects, force=how["force"], dry_run=is_dry):
         rows.append(one.to_dict())
         if output is Output.TABLE:
             render.message(f"{one.kind} {one.name} {'would be ' if is_dry else 'is '}{one.what}")
@@ -105,6 +105,25 @@ def apply_command(file: str, overrides: tuple[str, ...], output: Output, **how: 
         return
     status = wait_until_ready(api, namespace, spec.name, how["timeout"], render.message)
     _show_status(status, output)
+
+
+def _prune(api: Api, spec: ClusterSpec, objects: Sequence[Manifest], force: bool, is_dry: bool) -> None:
+    from epochal.cluster.apply import apply
+    from epochal.cluster.delete import parts_of
+
+    namespace = objects[0]["metadata"]["namespace"]
+    others = [one for one in parts_of(api, namespace, spec.part_of or "") if one != spec.name]
+    if others and not is_dry:  # what is refused is refused now: once the others have gone there would be none at all
+        try:
+            list(apply(api, objects, force=force, dry_run=True))
+        except UsageError as error:
+            if "dry run" not in error.message:  # which some webhooks do not know
+                raise
+    for other in others:
+        if is_dry:
+            render.message(f"the cluster {other} would be deleted")
+        else:
+            _delete(api, namespace, other)
 
 
 @command.command("status")
@@ -145,6 +164,8 @@ def scale_command(name: str, sizes: tuple[str, ...], kube_context: str | None, n
     `idle`. Where a group gets fewer, KubeRay picks those that go, and a job on one goes on from its checkpoint.
     """
     wanted = dict(map(_size, sizes))
+    if len(wanted) < len(sizes):
+        raise UsageError(f"expected each group once, got {' '.join(sizes)}")
     api, where = _api(kube_context, namespace)
     from epochal.cluster.scale import scale
     from epochal.cluster.status import read, status_of
@@ -171,9 +192,10 @@ def delete_command(
     if (name is None) == (part_of is None):
         raise UsageError("expected a NAME, or --part-of and no name")
     api, where = _api(kube_context, namespace)
+    from epochal.cluster.delete import parts_of
     from epochal.cluster.status import names, read, status_of
 
-    found = [name] if name is not None else list(names(api, where, part_of))
+    found = [name] if name is not None else list(parts_of(api, where, part_of or ""))
     if not found:
         raise NotFoundError("cluster", f"part of {part_of}", names(api, where))
     for one in found:
@@ -184,7 +206,8 @@ def delete_command(
         except NotFoundError as error:
             missing = error
         if not yes:
-            click.confirm(f"Delete the cluster {one} in the namespace {where} of {api.server} ({counted})?", abort=True)
+            question = f"Delete the cluster {one} in the namespace {where} of {api.server} ({counted})?"
+            click.confirm(question, abort=True, err=True)
         if not _delete(api, where, one) and missing is not None:
             raise missing
 

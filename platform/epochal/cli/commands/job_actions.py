@@ -80,7 +80,7 @@ retry = _action_command(
 
 def _each(refs: Sequence[str], act: Callable[[str], Job], output: Output) -> tuple[list[Job], int]:
     """Do it to all; those that cannot be changed are told, and the first of them decides the exit code."""
-    from epochal.errors import ConflictError, ForbiddenError, NotFoundError
+    from epochal.errors import ConflictError, EpochalError, ForbiddenError, NotFoundError
 
     done: list[Job] = []
     codes: list[int] = []
@@ -90,6 +90,10 @@ def _each(refs: Sequence[str], act: Callable[[str], Job], output: Output) -> tup
         except (ConflictError, ForbiddenError, NotFoundError) as error:  # any other is not about this job
             codes.append(error.exit_code)
             render.error(error, output if output is Output.JSON else Output.TABLE)
+        except (EpochalError, KeyboardInterrupt):
+            if done:
+                render.message(f"done before this: {', '.join(job.id for job in done)}")
+            raise
     return done, codes[0] if codes else 0
 
 

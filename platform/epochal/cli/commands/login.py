@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from epochal.cli import render
-from epochal.errors import UsageError
+from epochal.errors import ConflictError, UsageError
 
 
 @click.command()
@@ -29,13 +29,17 @@ def command(server: str, name: str | None, token_file: str | None) -> None:
     from epochal.client.contexts import Config, Context
     from epochal.settings import home
 
-    url = checked_url(server)
-    context = Context(name or urlsplit(url).hostname or url, url, _token(token_file))
+    url, path = checked_url(server), home().config
+    called = name or urlsplit(url).hostname or url
+    before = Config.load(path).contexts.get(called)
+    if name is None and before is not None and before.server != url:
+        hint = f"--name calls this one something else; --name {called} replaces {before.server}, and its token"
+        raise ConflictError(f"{called} is {before.server} already", hint)
+    context = Context(called, url, _token(token_file))
     if url.startswith("http://") and not stays_here(url):
         render.warning(f"{url} is not encrypted: whoever sees the traffic can take the token")
     with Client(url, context.token) as client:
         who = client.whoami()
-    path = home().config
     Config.load(path).having(context).save(path)
     render.message(f"{who['user']} ({who['role']}) at {url}; commands go there now")
     render.text(context.name)

@@ -11,7 +11,7 @@ import click
 from epochal.cli import render
 from epochal.cli.connection import connect, server_options
 from epochal.cli.options import output_option, set_option, spec_argument
-from epochal.cli.own_code import check_code, own_code
+from epochal.cli.own_code import load, own_code
 from epochal.cli.progress import counted
 from epochal.cli.render import Output
 from epochal.errors import CapacityError, SpecError
@@ -38,12 +38,7 @@ def command(source: str, overrides: tuple[str, ...], all_data: bool, output: Out
     no memory. What could not be trained is refused, as its workers would. With --server or --context that server says
     whether any of its clusters could ever hold the job. Exit code: 0 it can be trained, 2 it cannot, 5 nowhere.
     """
-    from epochal.catalog.index import check
-    from epochal.spec import load_spec
-    from epochal.sweeps.check import check as check_sweep
-
-    loaded = load_spec(source, overrides, (check, check_sweep))
-    check_code(loaded)
+    loaded = load(source, overrides)
     room = _room(loaded, **where) if any(where.values()) else None
     with own_code(loaded.code_folder if loaded.spec.code else None):
         return _planned(loaded, all_data, output, room) or (CapacityError.exit_code if room else 0)

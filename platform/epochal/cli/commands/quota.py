@@ -8,7 +8,7 @@ import click
 
 from epochal.cli import render
 from epochal.cli.connection import with_client
-from epochal.cli.options import output_option
+from epochal.cli.options import AMOUNT, output_option
 from epochal.cli.render import Output
 from epochal.errors import UsageError
 
@@ -39,8 +39,8 @@ def list_command(client: Client, output: Output) -> None:
 @click.argument("kind", metavar="KIND", type=_KIND)
 @click.argument("name", metavar="NAME")
 @click.option("--jobs", type=click.IntRange(0), help="Jobs that run at once.")
-@click.option("--cpus", type=click.FloatRange(0), help="CPUs of all of them.")
-@click.option("--gpus", type=click.FloatRange(0), help="GPUs of all of them.")
+@click.option("--cpus", type=AMOUNT, help="CPUs of all of them.")
+@click.option("--gpus", type=AMOUNT, help="GPUs of all of them.")
 @with_client
 @output_option()
 def set_command(

@@ -11,7 +11,7 @@ import click
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages
 from epochal.cli.options import grace_option, output_option, retain_option, set_option
-from epochal.cli.own_code import check_code
+from epochal.cli.own_code import load
 from epochal.cli.progress import display
 from epochal.cli.render import Output
 from epochal.cli.signals import first_asks
@@ -61,10 +61,12 @@ def command(
     if resume is not None and overrides:
         raise UsageError("a resumed job goes on with the spec it has: --set cannot change it")
     if switches["dry_run"]:
-        spec = _load(source or "", overrides).spec.model_dump(mode="json")
+        if source is None:
+            raise UsageError("a resumed job goes on with the spec it has: --dry-run is for a FILE")
+        spec = load(source, overrides).spec.model_dump(mode="json")
         render.document(spec, Output.YAML if output is Output.TABLE else output)
         return 0
-    loaded = None if source is None else _load(source, overrides)
+    loaded = None if source is None else load(source, overrides)
     from epochal import settings
     from epochal.agent.foreground import Foreground, Place
 
@@ -74,16 +76,6 @@ def command(
             summary = foreground.resume(resume or "") if loaded is None else foreground.run(loaded, tuple(sys.argv))
     _show(summary, output)
     return summary.exit_code
-
-
-def _load(source: str, overrides: tuple[str, ...]) -> Any:
-    from epochal.catalog.index import check
-    from epochal.spec.load import load_spec
-    from epochal.sweeps.check import check as check_sweep
-
-    loaded = load_spec(source, overrides, [check, check_sweep])
-    check_code(loaded)
-    return loaded
 
 
 def _interruptible(foreground: Foreground, grace: float) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ import click
 
 from epochal.cli import render
 from epochal.cli.mlflow_pages import pages, recorded_at
-from epochal.cli.options import output_option
+from epochal.cli.options import AMOUNT, output_option
 from epochal.cli.render import Output
 from epochal.cli.run_view import MOST_COMPARED, described, duration, show_runs, show_trials, structured, write_page
 from epochal.errors import UsageError
@@ -133,7 +133,7 @@ def register_command(run: str, name: str, alias: str, output: Output) -> None:
 
 
 @command.command("sync")
-@click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds to try for.")
+@click.option("--timeout", default=60.0, show_default=True, type=AMOUNT, help="Seconds to try for.")
 @output_option()
 def sync_command(timeout: float, output: Output) -> int:
     """Send to MLflow what could not be sent earlier, and say what is left, and why."""

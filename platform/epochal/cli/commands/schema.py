@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
@@ -18,25 +17,12 @@ def command(file: Path | None) -> None:
 
     With --file, editors can use it: the message says how.
     """
-    from epochal.errors import UsageError
+    from epochal.files import write_atomically
     from epochal.spec.schema import EDITOR_LINE, schema
 
     content = json.dumps(schema(), indent=2, ensure_ascii=False)
     if file is None:
         render.text(content)
         return
-    try:
-        _write(file, content)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+    write_atomically(file, f"{content}\n")  # an editor must not read half a schema
     render.message(f"wrote {file}; the first line of a job spec can name it:\n{EDITOR_LINE.format(file=file)}")
-
-
-def _write(file: Path, content: str) -> None:
-    """Under a temporary name first: an editor must not read half a schema."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(f"{content}\n", encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

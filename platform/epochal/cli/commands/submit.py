@@ -132,7 +132,7 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     """Why its data cannot be looked at here; empty where it can."""
     from glob import glob
     from importlib.util import find_spec
-    from pathlib import Path
+    from os.path import expanduser  # pathlib's raises for a user that there is not
     from re import sub
 
     from epochal.catalog.providers import absent, is_provided
@@ -150,7 +150,7 @@ def _out_of_reach(loaded: LoadedSpec) -> str:
     paths = [spec.data.params.get(name) for name in ("path", "validation_path", "test_path")]
     named = [one for one in paths if isinstance(one, str)]
     # `part-{000..127}.tar` names many files: one of them is enough.
-    files = {one: loaded.folder / Path(sub(r"\{\d+\.\.\d+\}", "*", one)).expanduser() for one in named}
+    files = {one: loaded.folder / expanduser(sub(r"\{\d+\.\.\d+\}", "*", one)) for one in named}
     away = [one for one, file in files.items() if not file.exists() and not glob(str(file), recursive=True)]
     return f"{away[0]} is not on this machine" if away else ""
 
@@ -177,7 +177,7 @@ def _submit(client: Client, prepared: Sequence[Submission], key: str | None) -> 
     for one in prepared:
         try:
             result = client.submit(one, key=key)
-        except EpochalError:
+        except (EpochalError, KeyboardInterrupt):
             if submitted:
                 render.message(f"queued before this: {', '.join(job.id for job in submitted)}")
             raise

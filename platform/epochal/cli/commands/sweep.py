@@ -164,10 +164,13 @@ def _follow(client: Sweeps, ref: str, limit: int, output: Output) -> int:
     from epochal.ledger.states import JobState
 
     drawn, said = render.draws() and output is Output.TABLE, ""
+    job: FullJob | None = None
     while True:
         try:
             job, trials = _looked(client, ref)
         except UnreachableError as error:
+            if job is None:  # nobody has ever answered there
+                raise
             render.message(f"{error}; trying again")
             time.sleep(_LOOK_SECONDS)
             continue

@@ -11,6 +11,7 @@ from epochal.cli import render
 from epochal.cli.options import output_option, set_option
 from epochal.cli.own_code import check_code
 from epochal.cli.render import Output
+from epochal.errors import UsageError
 
 
 @click.command()
@@ -22,6 +23,8 @@ def command(files: tuple[str, ...], overrides: tuple[str, ...], output: Output) 
 
     Prints every problem with its line, and exits with 2 if there is any.
     """
+    if files.count("-") > 1:
+        raise UsageError("standard input can be read once")
     results = [_validated(file, overrides, quiet=output is not Output.TABLE) for file in files]
     if output is not Output.TABLE:
         render.document({"specs": results}, output)

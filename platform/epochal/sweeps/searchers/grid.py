@@ -61,7 +61,7 @@ def _combined(space: Space, order: Sequence[str], point: Point) -> Iterator[Poin
         yield from _combined(space, order[1:], point)
     else:
         entry = space.searched[order[0]]
-        values: Iterable[Any] = entry.values() or () if isinstance(entry, Ranged) else [one for _, one in entry.ends()]
+        values: Iterable[Any] = entry.values() if isinstance(entry, Ranged) else (one for _, one in entry.ends())
         for value in values:
             yield from _combined(space, order[1:], {**point, order[0]: value})
 
