@@ -222,7 +222,7 @@ def can_be_sent(folder: Path) -> bool:
 
 def artifact_files(folder: Path) -> dict[str, list[int]]:
     """The files to upload, by name relative to the artifacts folder, with size and modification time (ns); without
-    these a link that leads out of the jobs' folders, and is not followed.
+    these a link that leads out of the jobs' folders, and is not followed, or nowhere.
 
     Names that start with a dot, such as files being written, are left out.
     """
@@ -232,9 +232,10 @@ def artifact_files(folder: Path) -> dict[str, list[int]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent) / name
-            if leads_out(path, jobs):
+            there = path.exists()
+            if leads_out(path, jobs) or (path.is_symlink() and not there):
                 found[path.relative_to(root).as_posix()] = []
-            elif path.exists():  # else it is a link to what has been removed, or to itself
+            elif there:  # else it has been removed meanwhile
                 found[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
     return found
 
