@@ -209,3 +209,10 @@ def test_texts_of_one_class_are_refused(tmp_path: Path) -> None:
     _text(tmp_path, cat=["miau"])
     with pytest.raises(EpochalError, match="texts of one class, cat"):
         load_data(Component(name="labelled-text", params={"path": "."}), tmp_path)
+
+
+def test_what_programs_leave_in_hidden_folders_is_no_class(tmp_path: Path) -> None:
+    _text(tmp_path, **{"cat": ["miau"] * 2, "dog": ["wow"] * 2, ".ipynb_checkpoints": ["miau"]})
+    _text(tmp_path / "cat", **{".trash": ["old"]})
+    data = load_data(Component(name="labelled-text", params={"path": ".", "validation": 0}), tmp_path)
+    assert (data.classes, len(data.train)) == (("cat", "dog"), 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,6 +26,20 @@ def existing(path: str, folder: Path) -> Path:
         hint = "relative paths are meant from the spec's folder; the workers must see the same files"
         raise EpochalError(f"{found} does not exist", hint)
     return found
+
+
+def matching(pattern: str, folder: Path) -> list[Path]:
+    """What a path or a pattern (``*``, ``**``, ``?``, ``[...]``) means, from ``folder`` where it is relative, by name.
+
+    Raises:
+        EpochalError: nothing is there.
+    """
+    given = Path(pattern).expanduser()
+    if (folder / given).exists():  # of that very name, whatever it is spelled with
+        return [folder / given]
+    # By `root_dir`, as the folder's own name is no pattern.
+    found = sorted(glob.glob(str(given), root_dir=folder, recursive=True))
+    return [folder / one for one in found] or [existing(pattern, folder)]
 
 
 @contextmanager

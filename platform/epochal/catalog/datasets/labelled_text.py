@@ -78,9 +78,11 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
 def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
     found = []
     for file in sorted(folder.glob("*/**/*")):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)  # as programs leave beside a person's own
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
             with reading(file, "text in UTF-8", "convert it: iconv -f FROM -t UTF-8"):
-                found.append((file.relative_to(folder).parts[0], file.read_text(encoding="utf-8")))
+                found.append((parts[0], file.read_text(encoding="utf-8")))
     return str(folder), found
 
 
