@@ -263,6 +263,13 @@ def test_torchs_own_refusal_is_a_problem_of_the_spec() -> None:
         build_optimizer(Optimizer(name="sgd", nesterov=True), dict(nn.Linear(1, 1).named_parameters()))
 
 
+def test_step_sizes_the_wrong_way_round_are_told() -> None:
+    """Each would be the least."""
+    chosen = Optimizer.model_validate({"name": "rprop", "step_sizes": [5.0, 1.0]})
+    with pytest.raises(SpecError, match="step_sizes: the least, 5, is above the greatest, 1"):
+        build_optimizer(chosen, dict(nn.Linear(1, 1).named_parameters()))
+
+
 def named_layers() -> nn.Sequential:
     """Parameters ``body.weight``, ``body.bias``, ``norm.weight``, ``norm.bias``, ``head.weight`` and ``head.bias``."""
     return nn.Sequential(OrderedDict(body=nn.Linear(3, 3), norm=nn.LayerNorm(3), head=nn.Linear(3, 2)))

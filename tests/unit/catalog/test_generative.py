@@ -128,6 +128,13 @@ def test_who_knows_the_noise_has_no_loss_and_draws_the_sample(schedule: str, tra
     torch.testing.assert_close(bounded.draw(model, drawn), one.clamp(-0.5, 0.5).expand_as(drawn))
 
 
+def test_a_range_the_wrong_way_round_is_refused() -> None:
+    """Each value would be clipped to the least."""
+    chosen = TASKS.get("diffusion")
+    with pytest.raises(EpochalError, match=r"the range is \[1.0, -1.0\]"):
+        chosen.build(chosen.params(range=(1.0, -1.0)), DIGITS)
+
+
 @pytest.mark.parametrize(("schedule", "steps"), [("linear", 1000), ("linear", 100), ("cosine", 1000)])
 def test_little_noise_is_added_first_and_little_is_left_last(schedule: str, steps: int) -> None:
     signal = signal_of(schedule, steps)

@@ -144,6 +144,8 @@ def signal_of(schedule: str, steps: int) -> list[float]:
 def build(params: DiffusionParams, info: DataInfo) -> Diffusion:
     if not info.input.dtype.is_floating_point:
         raise EpochalError("diffusion needs an input of real values, and this one is of whole numbers")
+    if params.range is not None and params.range[0] >= params.range[1]:
+        raise EpochalError(f"diffusion: the range is {list(params.range)}", "give the least value and the greatest")
     return Diffusion(params, info)
 
 
