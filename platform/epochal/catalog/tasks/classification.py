@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import confusion
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -31,7 +31,7 @@ class ClassificationParams(Params):
     """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes."""
 
 
-class Classification:
+class Classification(NamedMetrics):
     """Outputs (batch, classes) against class numbers (batch,)."""
 
     known_metrics = get_args(Name)
@@ -59,7 +59,6 @@ class Classification:
         return {"auroc": "it needs two classes among the validation samples, and there is one"} if one else {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
@@ -71,8 +70,7 @@ class Classification:
             "recall": lambda: of.MulticlassRecall(**macro),
             "auroc": lambda: of.MulticlassAUROC(**macro, thresholds=200),  # binned, so that its state stays small
         }
-        # No compute groups: they form at the first update, and a worker without samples would not form them.
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         return {"confusion": confusion(samples.batch["target"], samples.outputs.argmax(1), samples.classes)}

@@ -6,7 +6,7 @@ Classes are what the clusters are compared with at validation, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from epochal.catalog.architectures.dec import Dec
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import EverySample, Loss
+from epochal.catalog.task import EverySample, Loss, NamedMetrics
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ClusteringParams(Params):
     """Agreement with the classes: accuracy, with both paired so that it is highest, and mutual information."""
 
 
-class Clustering:
+class Clustering(NamedMetrics):
     """The loss is the divergence of a sample's shares in the clusters from its targets, which stay as they were when
     they were last taken."""
 
@@ -74,12 +74,7 @@ class Clustering:
         logs = {"divergence": divergence, "reconstruction": error}
         return Loss((dec.clustered * divergence + weight * error).sum(), None, said, logs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-
         from epochal.catalog.cluster_metrics import ClusterAccuracy, NormalizedMutualInformation
 
         classes = self._info.target.width
@@ -87,7 +82,7 @@ class Clustering:
             "accuracy": lambda: ClusterAccuracy(classes),
             "nmi": lambda: NormalizedMutualInformation(classes),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.shares.argmax(dim=1), batch["target"])

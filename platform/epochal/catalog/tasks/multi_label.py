@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, NamedMetrics, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -30,7 +30,7 @@ class MultiLabelParams(Params):
     samples that have every label right."""
 
 
-class MultiLabel:
+class MultiLabel(NamedMetrics):
     """Outputs (batch, labels), whose sigmoid is the probability of each, against 0 and 1 (batch, labels)."""
 
     known_metrics = get_args(Name)
@@ -53,7 +53,6 @@ class MultiLabel:
         return {"auroc": "it needs a label that some validation samples have and others not"} if alike else {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
         labels = self._info.target.width
@@ -66,7 +65,7 @@ class MultiLabel:
             "auroc": lambda: of.MultilabelAUROC(labels, thresholds=200),  # binned, so that its state stays small
             "average_precision": lambda: of.MultilabelAveragePrecision(labels, thresholds=200),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs, batch["target"].int())
