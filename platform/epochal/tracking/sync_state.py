@@ -16,7 +16,7 @@ from epochal.files import leads_out, locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
 from epochal.tracking.metric_spool import segments, unsent_segments
 from epochal.tracking.obstacle import Obstacle
-from epochal.tracking.sent_trials import SweepTrials, open_spools
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import journal_path
 from epochal.urls import without_password
 
@@ -246,10 +246,13 @@ def model_digest(folder: Path) -> str:
     return sha256(description.read_bytes()).hexdigest()[:32] if description.exists() else ""
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes whenever something that ``sync`` reads may have changed."""
+def fingerprint(folder: Path, trials: SweepTrials | None = None) -> str:
+    """Changes whenever something that ``sync`` reads may have changed. ``trials`` are those of the folder, where they
+    have been read before."""
     stamps = [repr(artifact_files(folder))]
-    of_trials = [journal_path(folder), *open_spools(folder)] if journal_path(folder).exists() else []
+    of_trials: list[Path] = []
+    if journal_path(folder).exists():
+        of_trials = [journal_path(folder), *(trials or SweepTrials(folder)).open_spools()]
     for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder), *of_trials]:
         try:
             stat = path.stat()

@@ -131,7 +131,7 @@ def _sync(
             state.met(obstacle)
         state.uri = state.uri or without_password(uri)
         left = outstanding(folder, desired, state, trials)
-        state.settled = "" if left else fingerprint(folder)
+        state.settled = "" if left else fingerprint(folder, trials)
         state.save(folder)
         return _synced(state, left, problem, obstacle)
 
