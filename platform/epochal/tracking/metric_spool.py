@@ -114,7 +114,8 @@ class MetricSpool:
         self._unwritten = self._write(data)
 
     def sync(self) -> None:
-        self._require_written()
+        if self._unwritten:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         try:
             sync(self.path, parents=3)  # the names of the segment, of the spool and of the job's folder
         except OSError as error:
@@ -128,10 +129,6 @@ class MetricSpool:
             self._unwritten = self._write(self._unwritten + self._mark())
         self._file.close()
         self.sync()
-
-    def _require_written(self) -> None:
-        if self._unwritten:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _write(self, data: bytes) -> bytes:
         """Write ``data``; returns what the disk did not take."""

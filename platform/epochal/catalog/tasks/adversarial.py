@@ -61,8 +61,8 @@ class Adversarial(NamedMetrics):
 
     def loss(self, model: nn.Module, batch: Batch, phase: Phase | None = None) -> Loss:
         if not isinstance(model, Generative):
-            told = f"adversarial needs a model with generator, discriminator, latent and generate, not a {_kind(model)}"
-            raise EpochalError(told, "use dcgan")
+            told = "adversarial needs a model with generator, discriminator, latent and generate"
+            raise EpochalError(f"{told}, not a {type(model).__name__}", "use dcgan")
         real = batch["input"]
         shape = (len(real), model.latent)
         noise = torch.randn(shape, device=real.device) if model.training else normal_of(real, shape[1:])
@@ -115,10 +115,6 @@ class Adversarial(NamedMetrics):
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         """Real samples in the first row, made ones in the others."""
         return made_pictures(samples.batch["input"], samples.outputs["made"])
-
-
-def _kind(model: nn.Module) -> str:
-    return type(model).__name__
 
 
 def build(params: AdversarialParams, info: DataInfo) -> Adversarial:
