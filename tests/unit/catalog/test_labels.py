@@ -52,6 +52,17 @@ def test_every_metric_of_labels_works() -> None:
     assert found["recall"] == pytest.approx((0.5 + 1 + 1) / 3)
 
 
+def test_labels_that_cannot_be_ranked_do_not_count() -> None:
+    task = _task("multi-label", LABELS, metrics=["auroc", "average_precision"])
+    target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    collection = task.metrics()
+    task.update(collection, 4 * target - 2, {"target": target})
+    assert collection.compute() == {"auroc": 1.0, "average_precision": 1.0}
+    assert task.unmeasurable(2, target) == {}
+    assert list(task.unmeasurable(2, target[1:])) == ["auroc"]
+    assert list(task.unmeasurable(2, target[1:] * 0)) == ["auroc", "average_precision"]
+
+
 def test_labels_that_are_neither_zero_nor_one_are_told_before_a_training() -> None:
     job = _job(task={"name": "multi-label"})
     task = _task("multi-label", LABELS)

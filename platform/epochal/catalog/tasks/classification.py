@@ -28,7 +28,8 @@ class ClassificationParams(Params):
     loss: Choice = Choice(name="cross_entropy")
     """A loss over classes and its parameters; `epochal losses` lists them."""
     metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy"]
-    """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes."""
+    """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes that
+    there are."""
 
 
 class Classification(NamedMetrics):
@@ -61,6 +62,8 @@ class Classification(NamedMetrics):
     def metrics(self) -> MetricCollection:
         from torchmetrics import classification as of
 
+        from epochal.catalog.ranked import ClassAUROC
+
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
         known: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: of.MulticlassAccuracy(self._classes, average="micro"),
@@ -68,7 +71,8 @@ class Classification(NamedMetrics):
             "f1": lambda: of.MulticlassF1Score(**macro),
             "precision": lambda: of.MulticlassPrecision(**macro),
             "recall": lambda: of.MulticlassRecall(**macro),
-            "auroc": lambda: of.MulticlassAUROC(**macro, thresholds=200),  # binned, so that its state stays small
+            # binned, so that its state stays small
+            "auroc": lambda: ClassAUROC(self._classes, average="none", thresholds=200),
         }
         return self.named(known)
 
