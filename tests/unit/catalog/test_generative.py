@@ -45,6 +45,12 @@ def test_noise_is_normal_and_independent(samples: Tensor) -> None:
     assert not torch.equal(uniform, uniform_of(samples, (8,), stream=1))
 
 
+def test_the_greatest_number_of_a_sample_is_below_one() -> None:
+    drawn = uniform_of(torch.tensor([[463448.5]]), ())
+    assert drawn.item() == 1 - 2**-24
+    assert [int(drawn * steps) for steps in (1, 1000, 4001)] == [0, 999, 4000]
+
+
 def test_the_frechet_distance_of_gaussians_is_known() -> None:
     scales = torch.tensor([1.0, 2.0, 0.5])
     real, made = _normal(40000, 3), _normal(40000, 3, seed=1) * scales + torch.tensor([1.0, 0.0, -2.0])

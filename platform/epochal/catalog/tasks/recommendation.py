@@ -55,9 +55,9 @@ class Recommendation(NamedMetrics):
         return self.named(dict.fromkeys(self.known_metrics, MeanMetric))
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        # Before it stand those of the same score too: a model that tells nothing apart hits nothing.
+        # Before it stand those of the same score too, and of none: a model that tells nothing apart hits nothing.
         own = outputs.gather(1, batch["target"][:, None])
-        rank = (outputs >= own).sum(1)
+        rank = (~(outputs < own)).sum(1)
         hit = (rank <= self._params.k).float()
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             metric.update(hit if name == "hit_rate" else hit / torch.log2(rank + 1))
