@@ -14,6 +14,10 @@ from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC, Multil
 class ClassAUROC(MulticlassAUROC):
     """Of the classes that some samples have and others not."""
 
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """preds: (batch, classes), whose softmax counts: torchmetrics leaves out that of a batch between 0 and 1."""
+        super().update(preds.float().softmax(1), target)
+
     def compute(self) -> Tensor:
         return super().compute()[_samples(self.confmat).all(dim=1)].mean()
 

@@ -250,6 +250,20 @@ def test_all_metrics_of_classification_work() -> None:
     assert found["auroc"] == 1.0, "two of the classes have no sample, and do not count"
 
 
+def test_auroc_does_not_depend_on_the_batches() -> None:
+    params = {"metrics": ["auroc"]}
+    task = build_task(Component(name="classification", params=params), Component(name="digits"), IMAGES)
+    outputs = torch.rand(60, 10, generator=torch.Generator().manual_seed(0)) * 2
+    outputs[::2] /= 2  # of some samples they could be probabilities
+    found = []
+    for batch in (60, 1):
+        collection = task.metrics()
+        for part, target in zip(outputs.split(batch), torch.arange(60).remainder(10).split(batch), strict=True):
+            collection.update(part, target)
+        found.append(collection.compute()["auroc"])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("extra", "path"), [({"beta": 1}, "train.optimizer.beta"), ({"betas": [0.9, 1.5]}, "train.optimizer.betas.1")]
 )

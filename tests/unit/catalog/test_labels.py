@@ -63,6 +63,16 @@ def test_labels_that_cannot_be_ranked_do_not_count() -> None:
     assert list(task.unmeasurable(2, target[1:] * 0)) == ["auroc", "average_precision"]
 
 
+def test_outputs_of_a_small_batch_are_no_probabilities() -> None:
+    task = _task("multi-label", LABELS, metrics=["accuracy", "auroc"])
+    outputs = torch.tensor([[0.2, 0.6, 0.9], [-0.1, -2.0, 0.3], [2.0, 0.1, -0.2]])
+    target = (outputs > 0).float()
+    collection = task.metrics()
+    for row in range(3):
+        task.update(collection, outputs[row : row + 1], {"target": target[row : row + 1]})
+    assert collection.compute() == {"accuracy": 1.0, "auroc": 1.0}
+
+
 def test_labels_that_are_neither_zero_nor_one_are_told_before_a_training() -> None:
     job = _job(task={"name": "multi-label"})
     task = _task("multi-label", LABELS)

@@ -75,7 +75,8 @@ class MultiLabel(NamedMetrics):
         return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        metrics.update(outputs, batch["target"].int())
+        # torchmetrics would take outputs for probabilities where all of a batch happen to be between 0 and 1.
+        metrics.update(outputs.float().sigmoid(), batch["target"].int())
 
 
 def build(params: MultiLabelParams, info: DataInfo) -> MultiLabel:
