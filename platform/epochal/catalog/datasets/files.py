@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -40,6 +41,37 @@ def matching(pattern: str, folder: Path) -> list[Path]:
     # By `root_dir`, as the folder's own name is no pattern.
     found = sorted(glob.glob(str(given), root_dir=folder, recursive=True))
     return [folder / one for one in found] or [existing(pattern, folder)]
+
+
+_LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
+
+
+def is_hidden(name: str) -> bool:
+    """What systems and programs leave in folders, and no viewer shows."""
+    return name.startswith(".") or name in _LEFTOVERS
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below, links followed, each folder once: a link may lead back to where it is.
+
+    Raises:
+        EpochalError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise EpochalError(f"{error.filename} cannot be listed: {error.strerror}", "see to it, or take it out")
+
+    seen = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(parent, name) for name in names if real not in seen)
+        seen.add(real)
+
+
+def ending(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files below that end in one of ``suffixes``, in any case of letters, and are not hidden, by name."""
+    return sorted(file for file in walk(folder) if file.suffix.lower() in suffixes and not is_hidden(file.name))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import LoadedData
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import ending, existing, reading
 from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, loaded, three_parts
 from epochal.catalog.datasets.text import SUFFIXES
 from epochal.catalog.entry import Dataset
@@ -77,10 +77,9 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
 
 def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
     found = []
-    for file in sorted(folder.glob("*/**/*")):
+    for file in ending(folder, SUFFIXES):
         parts = file.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in parts)  # as programs leave beside a person's own
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
+        if len(parts) > 1:
             with reading(file, "text in UTF-8", "convert it: iconv -f FROM -t UTF-8"):
                 found.append((parts[0], file.read_text(encoding="utf-8")))
     return str(folder), found
