@@ -18,21 +18,21 @@ class ClassAUROC(MulticlassAUROC):
         """preds: (batch, classes), whose softmax counts: torchmetrics leaves out that of a batch between 0 and 1."""
         super().update(preds.float().softmax(1), target)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override] # as torchmetrics does
         return super().compute()[_samples(self.confmat).all(dim=1)].mean()
 
 
 class LabelAUROC(MultilabelAUROC):
     """Of the labels that some samples have and others not."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override] # as torchmetrics does
         return super().compute()[_samples(self.confmat).all(dim=1)].mean()
 
 
 class LabelAveragePrecision(MultilabelAveragePrecision):
     """Of the labels that some samples have."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override] # as torchmetrics does
         return super().compute()[_samples(self.confmat)[:, 1]].mean()
 
 
