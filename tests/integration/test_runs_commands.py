@@ -61,7 +61,7 @@ def make_runs(migrated_mlflow_db: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def home_with_runs(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> tuple[Path, dict[str, str]]:
-    path = tmp_path_factory.mktemp("runs")
+    path = tmp_path_factory.mktemp("runs") / "epochal"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPOCHAL_HOME", str(path))
         return path, make_runs(migrated_mlflow_db)
