@@ -98,6 +98,8 @@ class RMSpropParams(OptimizerParams):
 
 
 class RpropParams(Params):
+    """How steps change, and within what."""
+
     etas: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]],
         Field(strict=False),

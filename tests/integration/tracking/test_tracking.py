@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import signal
@@ -361,17 +360,6 @@ def test_an_unfinished_database_is_never_seen(tmp_path: Path) -> None:
     print(f"a new SQLite file: {time.perf_counter() - start:.2f} s")
     experiment = connect(uri).get_experiment("0")
     assert experiment.artifact_location == (tmp_path / "home" / "artifacts" / "0").as_uri()
-
-
-def test_a_database_is_made_where_the_file_system_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refused)
-    uri = f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}"
-    prepare_sqlite(uri)
-    assert connect(uri).get_experiment("0").name == "Default"
-    assert [one.name for one in (tmp_path / "home").iterdir()] == ["mlflow.db"]
 
 
 def test_artifacts_of_a_sqlite_file_are_beside_it(sqlite_uri: str, job: Path, tmp_path: Path) -> None:

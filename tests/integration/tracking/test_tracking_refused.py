@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from tracked_job import curve, finish, make_job, train
 from epochal.doctor import ledger as doctor
 from epochal.doctor.check import Status
 from epochal.settings import home
-from epochal.tracking.connection import connect
+from epochal.tracking.connection import connect, prepare_sqlite
 from epochal.tracking.desired_run import DesiredRun, artifacts_folder, write_atomically
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.runs import list_runs
@@ -139,3 +141,14 @@ def test_what_people_change_in_a_run_keeps_nothing_from_it(sqlite_uri: str, tmp_
     assert (synced.left, synced.problem, synced.run_id) == ("", "", run_id)
     assert len(curve(client, run_id, "train/loss")) == 40
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_database_is_made_where_the_file_system_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    uri = f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}"
+    prepare_sqlite(uri)
+    assert connect(uri).get_experiment("0").name == "Default"
+    assert [one.name for one in (tmp_path / "home").iterdir()] == ["mlflow.db"]

@@ -22,7 +22,7 @@ def test_a_name_that_an_address_would_change(tmp_path: Path, name: str) -> None:
     path.touch()
     for store in ("mlflow-artifacts:/1/r/artifacts", "https://mlflow/api/2.0/mlflow-artifacts/artifacts"):
         assert "under another name" in why_not_sent(client(store), SyncState(), path, name, tmp_path)
-    for store in ("/home/artifacts", "file:///home/artifacts", "s3://bucket/1"):
+    for store in ("/srv/artifacts", "file:///srv/artifacts", "s3://bucket/1"):
         assert why_not_sent(client(store), SyncState(), path, name, tmp_path) == ""
 
 
