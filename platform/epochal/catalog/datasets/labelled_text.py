@@ -7,8 +7,9 @@ import json
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,7 +76,7 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
     return replace(data, understood=understood, classes=tuple(classes))
 
 
-def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
+def _of_folder(folder: Path) -> tuple[str, Sequence[tuple[str, str]]]:
     found = []
     for file in ending(folder, SUFFIXES):
         parts = file.relative_to(folder).parts
@@ -85,10 +86,11 @@ def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
     return str(folder), found
 
 
-def documented() -> tuple[str, list[tuple[str, str]]]:
-    """What it is, and each of them with its package."""
+@cache
+def documented() -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What it is, and each of them with its package; parsed once, for half a second."""
     library = Path(sysconfig.get_path("stdlib"))
-    found = [(package, text) for package in PACKAGES for text in _docstrings(library / package)]
+    found = tuple((package, text) for package in PACKAGES for text in _docstrings(library / package))
     return f"docstrings of Python's {', '.join(PACKAGES)}", found
 
 
