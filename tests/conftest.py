@@ -19,12 +19,16 @@ import psutil
 import pytest
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.internal.conjecture import providers
 
 settings.register_profile("hermetic", derandomize=True, deadline=None, database=None, max_examples=40)
 settings.register_profile("thorough", settings.get_profile("hermetic"), max_examples=200)
 settings.load_profile("hermetic")
-# What it finds out about Unicode and the constants of our code, in seconds, is kept for the next run; no examples are.
+# What it finds out about Unicode, in seconds, is kept for the next run; no examples are.
 set_hypothesis_home_dir(Path(__file__).parents[1] / ".hypothesis")
+# It would draw constants of our code as well, of whatever modules are loaded: each process reads them for seconds, and
+# an example that fails among all tests would not be drawn by its test alone.
+providers._get_local_constants = lambda: providers._local_constants
 
 FOREIGN_PREFIXES = ("EPOCHAL_", "RAY_", "MLFLOW_", "DATABRICKS_", "GLOO_", "NCCL_", "TORCHELASTIC_", "GIT_", "XDG_")
 FOREIGN_NAMES = (

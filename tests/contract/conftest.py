@@ -9,6 +9,7 @@ import pytest
 from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
 from epochal.ledger.ledger import Ledger
+from unsynced import no_waiting_for_the_disk  # noqa: F401 - a fixture
 
 with lean_torchmetrics():  # as the platform does; the first test to import it would bring matplotlib
     import torchmetrics  # noqa: F401

@@ -16,6 +16,11 @@ from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.ledger.tables import jobs
 
 
+@pytest.fixture(scope="module")
+def no_waiting_for_the_disk() -> None:
+    """Here is looked at that a ledger waits for it."""
+
+
 def test_a_gang_that_was_stopped_while_it_started_has_not_been_resized(ledger: Ledger) -> None:
     lease = leased(ledger)
     ledger.request_stop(lease.job_id)

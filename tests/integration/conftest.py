@@ -9,6 +9,7 @@ import pytest
 
 from databases import ledger_url, new_ledger_url, postgres  # noqa: F401 - fixtures
 from epochal.tracking.connection import prepare_sqlite
+from unsynced import no_waiting_for_the_disk  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,12 @@ def test_the_pictures_are_a_png(count: int) -> None:
     trials = [
         Trial(
             number,
-            {"lr": 10.0 ** -(number % 5), "width": [number % 3], **({"momentum": 0.9} if number % 2 else {})},
+            {
+                "lr": 10.0 ** -(number % 5),
+                "width": [number % 3],
+                "$a$": f"$\\q_ {number}$",
+                **({"momentum": 0.9} if number % 2 else {}),
+            },
             TrialState.COMPLETED,
             curve=(Measured(1.0, 0.5), Measured(2.0, math.inf if number == 7 else number / 40)),
         )

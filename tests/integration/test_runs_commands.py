@@ -51,14 +51,36 @@ def make_run(number: int, name: str, lr: float, status: str = "FINISHED") -> Pat
     return folder
 
 
-@pytest.fixture
-def runs(epochal_home: Path, migrated_mlflow_db: Path) -> dict[str, str]:
-    """Three runs by the id of their job."""
+def make_runs(migrated_mlflow_db: Path) -> dict[str, str]:
     path = sqlite_path(tracking_uri())
     path.parent.mkdir(parents=True)
     path.write_bytes(migrated_mlflow_db.read_bytes())
     folders = [make_run(1, "cnn", 0.1), make_run(2, "cnn", 0.2), make_run(3, "mlp", 0.2, "FAILED")]
     return {folder.name: sync(tracking_uri(), folder).run_id for folder in folders}
+
+
+@pytest.fixture(scope="module")
+def home_with_runs(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow_db: Path) -> tuple[Path, dict[str, str]]:
+    path = tmp_path_factory.mktemp("runs") / "epochal"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCHAL_HOME", str(path))
+        return path, make_runs(migrated_mlflow_db)
+
+
+@pytest.fixture
+def runs(
+    home_with_runs: tuple[Path, dict[str, str]], epochal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Three runs by the id of their job, in a home that tests share and only read."""
+    path, runs = home_with_runs
+    monkeypatch.setenv("EPOCHAL_HOME", str(path))
+    return runs
+
+
+@pytest.fixture
+def own_runs(epochal_home: Path, migrated_mlflow_db: Path) -> dict[str, str]:
+    """The same in a home of this test, which may change it."""
+    return make_runs(migrated_mlflow_db)
 
 
 def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -155,7 +177,7 @@ def test_compare_shows_only_what_differs(runs: dict[str, str], capsys: pytest.Ca
 
 
 def test_compare_has_a_sweeps_trials_the_best_first(
-    runs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    own_runs: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = make_run(7, "search", 0.1)
     trials = TrialRuns(folder)
@@ -182,7 +204,7 @@ def test_compare_has_a_sweeps_trials_the_best_first(
 
 
 def test_sync_sends_what_is_left_and_says_what_stays(
-    runs: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_runs: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert output(capsys, "sync") == ""
     make_run(4, "late", 0.3)
@@ -198,9 +220,9 @@ def test_sync_sends_what_is_left_and_says_what_stays(
 
 
 def test_of_a_run_that_was_deleted_sync_and_doctor_say_so_until_it_is_restored(
-    runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+    own_runs: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, run_id, client = home().storage / "jobs/job-1", runs["job-1"], connect(tracking_uri())
+    folder, run_id, client = home().storage / "jobs/job-1", own_runs["job-1"], connect(tracking_uri())
     client.delete_run(run_id)
     writer = MetricSpool(folder, "attempt-2-rank-0")
     writer.log(20, {"train/loss": 0.01})
@@ -217,7 +239,7 @@ def test_of_a_run_that_was_deleted_sync_and_doctor_say_so_until_it_is_restored(
     assert len(client.get_metric_history(run_id, "train/loss")) == 21
 
 
-def test_reading_sends_what_is_left_first(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_reading_sends_what_is_left_first(own_runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     make_run(5, "late", 0.3)
     assert len(output(capsys, "list", "-o", "name").split()) == 4
 

@@ -44,7 +44,7 @@ class Module:
 
     def imports(self) -> Iterator[tuple[str, int]]:
         """Top-level names of what it imports when it runs, inside functions too, each with its line."""
-        for node in _runtime_nodes(self.tree):
+        for node in _runtime_statements(self.tree):
             if isinstance(node, ast.Import):
                 yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -70,10 +70,10 @@ def _left_by_tools(folder: str) -> bool:
     return hidden or folder in LEFT_BY_TOOLS or folder.endswith(".egg-info")
 
 
-def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+def _runtime_statements(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         names = [getattr(part, "id", "") for part in ast.walk(child.test)] if isinstance(child, ast.If) else []
-        if "TYPE_CHECKING" in names:
+        if "TYPE_CHECKING" in names or isinstance(child, ast.expr):
             continue
         yield child
-        yield from _runtime_nodes(child)
+        yield from _runtime_statements(child)

@@ -57,7 +57,7 @@ def bare_words(tree: ast.AST) -> Iterator[int]:
 
 def _is_foreign(kinds: ast.expr | None) -> bool:
     """Whether it names a class of exceptions that is not one of ours."""
-    names = [ast.unparse(node).split(".")[-1] for node in ast.walk(kinds or ast.Tuple([]))
+    names = [node.id if isinstance(node, ast.Name) else node.attr for node in ast.walk(kinds or ast.Tuple([]))
              if isinstance(node, ast.Name | ast.Attribute)]  # fmt: skip
     return any(name.endswith(("Error", "Exception")) and name not in OURS for name in names)
 

@@ -29,16 +29,13 @@ def test_that_forgets_its_process():
 def test_whose_process_lost_its_parent():
     subprocess.run(["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $! > orphan"])
 """
-LOOKS_AROUND = """
-import os
+TIDY = """
+import os, subprocess, sys
 
 def test_that_looks_around():
     assert "someone's" not in os.environ.values()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-"""
-TIDY = """
-import subprocess, sys
 
 def test_that_waits_for_its_process():
     subprocess.run([sys.executable, "-c", ""])
@@ -60,11 +57,6 @@ def test_processes_left_running_fail_the_session_and_are_ended(tmp_path: Path) -
     assert re.search(rf"pid {forgotten}: .*# forgotten", result.stdout)
     assert f"pid {orphan}: sleep 300" in result.stdout
     until(lambda: gone(forgotten) and gone(orphan), "their end")
-
-
-def test_tidy_session_passes(tmp_path: Path) -> None:
-    result = run_tests(tmp_path, TIDY)
-    assert result.returncode == 0, result.stdout
 
 
 def test_every_folder_has_its_place_in_the_order() -> None:
@@ -91,10 +83,10 @@ def test_home_is_the_tests_own(tmp_path: Path, epochal_home: Path) -> None:
     assert Path.home() != Path(f"~{psutil.Process().username()}").expanduser()
 
 
-def test_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tidy_session_passes_and_its_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EPOCHAL_RAY_ADDRESS", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", "NO_COLOR", "WORLD_SIZE", "GIT_DIR"):
         monkeypatch.setenv(name, "someone's")
-    result = run_tests(tmp_path, LOOKS_AROUND)
+    result = run_tests(tmp_path, TIDY)
     assert result.returncode == 0, result.stdout
 
 

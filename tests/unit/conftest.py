@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import platform
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from epochal.catalog.lean_torchmetrics import lean_torchmetrics
+from unsynced import no_waiting_for_the_disk  # noqa: F401 - a fixture
 
 
 def pytest_pycollect_makemodule() -> None:
@@ -20,23 +20,6 @@ def pytest_pycollect_makemodule() -> None:
     platform.processor()  # runs `uname`, once: libraries ask for it while they are imported
     with lean_torchmetrics():  # as the platform does; the first test to import it would bring matplotlib
         import torchmetrics  # noqa: F401
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    """No unit test cuts the power, and what many take is mostly the disk's time."""
-    from sqlalchemy import event
-    from sqlalchemy.pool import Pool
-
-    def unsynced(connection: Any, *_: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous = OFF")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        event.listen(Pool, "checkout", unsynced)
-        yield
-        event.remove(Pool, "checkout", unsynced)
 
 
 @pytest.fixture(scope="module", autouse=True)

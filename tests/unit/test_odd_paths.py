@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 
@@ -48,6 +49,14 @@ def test_a_url_names_the_file(name: str, tmp_path: Path) -> None:
     assert sqlite_path(sqlite_url(path)) == path
     location = artifact_location(sqlite_url(path / "mlflow.db"), "team/x")
     assert location == (path / "artifacts" / "team_x").as_uri()
+
+
+def test_a_long_experiment_has_a_folder_that_can_be_made(tmp_path: Path) -> None:
+    found = [artifact_location(sqlite_url(tmp_path / "mlflow.db"), "é" * 249 + end) for end in ("a", "b", "/", "?")]
+    folders = [Path(unquote(urlparse(uri).path)) for uri in found if uri is not None]
+    assert len(set(folders)) == 3, "the last two are both spelled with _"
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @every_name

@@ -58,12 +58,12 @@ class MeanAveragePrecision(Metric):
             return matched
         overlaps = iou(found[:, None, :4], boxes[None])
         overlaps[found[:, 5].long()[:, None] != kinds[None]] = -1.0
-        for column, threshold in enumerate(self.thresholds):
-            free = torch.ones(len(boxes), dtype=torch.bool, device=found.device)
-            for row in range(len(found)):
-                best, place = torch.where(free, overlaps[row], -1.0).max(dim=0)
-                if best >= threshold:
-                    matched[row, column], free[place] = True, False
+        least = overlaps.new_tensor(self.thresholds)
+        free = torch.ones(len(least), len(boxes), dtype=torch.bool, device=found.device)
+        for row in (overlaps.amax(dim=1) >= least.min()).nonzero().flatten():  # few of the many meet a box at all
+            best, place = torch.where(free, overlaps[row], -1.0).max(dim=1)
+            matched[row] = finds = best >= least
+            free[finds, place[finds]] = False
         return matched
 
     def compute(self) -> Tensor:

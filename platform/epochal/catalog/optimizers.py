@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, optim
 from torch.optim import Optimizer
 
@@ -98,6 +98,8 @@ class RMSpropParams(OptimizerParams):
 
 
 class RpropParams(Params):
+    """How steps change, and within what."""
+
     etas: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]],
         Field(strict=False),
@@ -105,6 +107,14 @@ class RpropParams(Params):
     """Factors on a step after the gradient's sign changed, and after it stayed."""
     step_sizes: Annotated[tuple[Positive, Positive], Field(strict=False)] = (1e-6, 50.0)
     """Least and greatest step."""
+
+    @model_validator(mode="after")
+    def _least_first(self) -> Self:
+        if self.step_sizes[0] > self.step_sizes[1]:
+            raise ValueError(
+                f"step_sizes: the least, {self.step_sizes[0]:g}, is above the greatest, {self.step_sizes[1]:g}"
+            )
+        return self
 
 
 class ASGDParams(OptimizerParams):

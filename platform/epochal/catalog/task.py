@@ -15,7 +15,7 @@ from epochal.errors import EpochalError
 
 if TYPE_CHECKING:  # only a validation has to wait for its import
     from PIL.Image import Image
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
 
 
 class Loss(NamedTuple):
@@ -121,6 +121,23 @@ class TellsMetrics(Protocol):
 
         ``targets`` are None where they are not known.
         """
+
+
+class NamedMetrics:
+    """What tasks of the catalog have in common: their metrics are those that ``task.params.metrics`` names."""
+
+    metric_names: Sequence[str]
+
+    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
+        """As ``TellsMetrics.unmeasurable``: all can be computed, unless the task knows better."""
+        return {}
+
+    def named(self, known: Mapping[str, Callable[[], Metric]]) -> MetricCollection:
+        """Fresh ones, of those that are ``known``."""
+        from torchmetrics import MetricCollection
+
+        # No compute groups: they form at the first update, and a worker without samples would not form them.
+        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
 
 
 @runtime_checkable

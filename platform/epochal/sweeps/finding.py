@@ -161,10 +161,10 @@ def lead(found: Finding) -> Lead | None:
         return None
     groups.sort(key=lambda group: (found.sign * _mean(group), group[0].number))
     first, second = groups[:2]
-    gap = found.sign * (_mean(second) - _mean(first))
+    gap = _behind(second, first, found)
     noise, freedom, source = _noise(groups, found)
     threshold = _t95(freedom) * noise * math.sqrt(1 / len(first) + 1 / len(second))
-    near = [group for group in groups[1:] if found.sign * (_mean(group) - _mean(first)) <= max(threshold, 0.0)]
+    near = [group for group in groups[1:] if _behind(group, first, found) <= threshold]
     is_clear = gap > threshold if source else None
     # Who is near is only known with the noise; without it the next two are compared.
     again = [first, *(near if source else groups[1:3])][:_MOST_REPEATED]
@@ -196,9 +196,15 @@ def _mean(group: Sequence[Trial]) -> float:
     return fmean(map(value_of, group))
 
 
+def _behind(group: Sequence[Trial], best: Sequence[Trial], found: Finding) -> float:
+    ours, theirs = _mean(group), _mean(best)
+    return 0.0 if ours == theirs else found.sign * (ours - theirs)  # the same infinity less itself is no number
+
+
 def _noise(groups: Sequence[Sequence[Trial]], found: Finding) -> tuple[float, int, str]:
     """Standard deviation, its degrees of freedom, and where it is from."""
-    repeated = [[value_of(trial) for trial in group] for group in groups if len(group) > 1]
+    finite = ([value for value in map(value_of, group) if math.isfinite(value)] for group in groups)
+    repeated = [values for values in finite if len(values) > 1]
     if freedom := sum(len(values) - 1 for values in repeated):
         pooled = sum((len(values) - 1) * variance(values) for values in repeated) / freedom
         return math.sqrt(pooled), freedom, "repeats"

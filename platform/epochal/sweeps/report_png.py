@@ -16,9 +16,11 @@ def png(found: Finding) -> bytes:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # a value with two dollar signs is no formula
     # Without pyplot, which keeps every figure until it is closed and may look for a display.
     figure = Figure(figsize=(16, 11), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_SECONDS = "10"
 _PAGE = 1000
+_MAX_NAME_BYTES = 255
+"""Of a file or a folder, in most file systems; letters of most scripts take two to four."""
 
 _making = threading.Lock()
 """Alembic, which makes MLflow's tables, keeps what it is at in globals: two threads at once spoil each other's."""
@@ -93,8 +96,10 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     """Where a new experiment keeps its artifacts; None leaves that to the tracking server."""
     if not is_sqlite(uri):
         return None
-    folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
-    return (artifact_root(uri) / (folder.lstrip(".") or "_")).absolute().as_uri()
+    folder = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment).lstrip(".") or "_"
+    if len(folder.encode()) > _MAX_NAME_BYTES:
+        folder = sha256(folder.encode()).hexdigest()
+    return (artifact_root(uri) / folder).absolute().as_uri()
 
 
 def prepare_sqlite(uri: str) -> None:
@@ -129,6 +134,8 @@ def _make_sqlite(uri: str) -> None:
             os.link(path, target)
         except FileExistsError:
             return
+        except OSError:  # a file system without links: two that make it at once are kept apart by `_making` alone
+            path.rename(target)
 
 
 def error_code(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from epochal.errors import NotFoundError
 from epochal.files import write_atomically
+from epochal.redaction import said
 from epochal.spec.job import JobSpec
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -33,6 +35,8 @@ MAX_TAG_VALUE = 5000
 """MLflow's own limits are 6,000 for a parameter and 8,000 or, in older servers, 5,000 for a tag."""
 _UNSUPPORTED = re.compile(r"[^/\w.\- ]")
 _FILE = "run.json"
+
+_logger = logging.getLogger(__name__)
 
 
 def closed_by(state: str, reason: str | None, at: float) -> dict[str, Any]:
@@ -231,8 +235,12 @@ def _checkpoints_file(folder: Path) -> Path:
 
 def _checkpoints_there(folder: Path) -> list[dict[str, Any]]:
     path = _checkpoints_file(folder)
-    known = json.loads(path.read_text())["checkpoints"] if path.exists() else []
-    return [entry for entry in known if (folder / entry["path"]).exists()]
+    try:
+        known = json.loads(path.read_text())["checkpoints"] if path.exists() else []
+        return [entry for entry in known if (folder / entry["path"]).exists()]
+    except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
+        _logger.warning("%s cannot be read and is written anew: %s", path, said(error))
+        return []
 
 
 def _write_checkpoints(folder: Path, entries: list[dict[str, Any]]) -> None:

@@ -49,7 +49,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in open_gpus()],
+        "gpus": [gpu.describe() for gpu in open_gpus()],
     }
 
 

@@ -16,7 +16,6 @@ import errno
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,14 +23,13 @@ from typing import NamedTuple
 
 from epochal.files import sync
 from epochal.redaction import said
+from epochal.tracking.desired_run import clean_key
 
 FLUSH_SECONDS = 0.5
 """Buffered lines are written at least this often while metrics come in, so that curves are live."""
 _MARK_EVERY_BYTES = 256 * 1024
 _READ_BYTES = 1024 * 1024
 _MARK = b'{"last":'
-_UNSUPPORTED = re.compile(r"[^/\w.\- ]")
-_MAX_NAME = 250
 
 _logger = logging.getLogger(__name__)
 
@@ -116,7 +114,8 @@ class MetricSpool:
         self._unwritten = self._write(data)
 
     def sync(self) -> None:
-        self._require_written()
+        if self._unwritten:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         try:
             sync(self.path, parents=3)  # the names of the segment, of the spool and of the job's folder
         except OSError as error:
@@ -130,10 +129,6 @@ class MetricSpool:
             self._unwritten = self._write(self._unwritten + self._mark())
         self._file.close()
         self.sync()
-
-    def _require_written(self) -> None:
-        if self._unwritten:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _write(self, data: bytes) -> bytes:
         """Write ``data``; returns what the disk did not take."""
@@ -149,7 +144,10 @@ class MetricSpool:
         return json.dumps({"last": self._last}, separators=(",", ":")).encode() + b"\n"
 
     def _key(self, name: str) -> tuple[str, str]:
-        stored = _UNSUPPORTED.sub("_", name)[:_MAX_NAME] or "_"
+        stored = clean_key(name) or "_"
+        if other := next((one for one, (known, _) in self._keys.items() if known == stored), None):
+            told = f"metrics {other!r} and {name!r} have one name in MLflow, {stored!r}: of each step the first is kept"
+            self._warn(name, told)
         keys = self._keys[name] = stored, f"{json.dumps(stored)}:"
         return keys
 

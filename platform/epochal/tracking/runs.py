@@ -267,7 +267,7 @@ def _info(run: Run, experiments: Mapping[str, str]) -> RunInfo:
         reason=tags.get(REASON_TAG, ""),
         start=info.start_time / 1000,
         # A run that was opened again keeps the time at which it had ended.
-        end=None if info.end_time is None or info.status == "RUNNING" else info.end_time / 1000,
+        end=None if info.end_time is None or info.status in ("RUNNING", "SCHEDULED") else info.end_time / 1000,
         metrics={name: float(value) for name, value in sorted(run.data.metrics.items())},
         params=dict(sorted(run.data.params.items())),
         tags={name: value for name, value in sorted(tags.items()) if not name.startswith("mlflow.")},

@@ -95,7 +95,10 @@ class SweepTrials:
         return self._journal.improvements(sweep.params.get("objective.mode", "min"))
 
     def open_spools(self) -> Iterator[Path]:
-        """The segments that may still grow."""
+        """The segments that may still grow; of a sweep that is over, none does."""
+        if DesiredRun.load(self.folder).status != "RUNNING":
+            return
+        self.read()
         for run in self._journal.runs.values():
             if not run.is_over:
                 yield from segments(trial_folder(self.folder, run.number))
@@ -149,12 +152,3 @@ class SweepTrials:
         if sent.changes != run.changes or sent.status != run.status(sweep.status):
             return True
         return not run.is_over and any(unsent_segments(trial_folder(self.folder, run.number), sent.offsets))
-
-
-def open_spools(folder: Path) -> list[Path]:
-    """The segments of a sweep's trials that may still grow; of a sweep that is over, none does."""
-    if DesiredRun.load(folder).status != "RUNNING":
-        return []
-    trials = SweepTrials(folder)
-    trials.read()
-    return list(trials.open_spools())

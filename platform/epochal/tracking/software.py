@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 _DIST_INFO = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
-_ENV_OVERRIDE = re.compile(r"^((?:-s|--set=)?env\.[^=]+=).*", re.DOTALL)
+_ENV_OVERRIDE = re.compile(r"^((?:-s|--set=)?\s*env(?:\.[^=]+)?\s*=).*", re.DOTALL)
 
 
 def describe_software(argv: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from epochal.tracking.sync_state import SyncState, model_digest
 
 MODEL_TAG = "epochal.model_digest"
 MODEL_NAME = "model"
+_CHANGED_IN_URLS = re.compile("[#?]|%[0-9A-Fa-f]{2}")
+"""MLflow's client puts names into the address as they are."""
 
 
 def send_model(client: Any, folder: Path, state: SyncState, saved: Callable[[], None]) -> None:
@@ -37,6 +40,19 @@ def send_model(client: Any, folder: Path, state: SyncState, saved: Callable[[], 
     _attach(client, state, step=max(last_steps(folder).values(), default=0))
     state.model, state.model_sending, state.model_files = digest, "", []
     saved()
+
+
+def why_not_sent(client: Any, state: SyncState, path: Path, name: str, jobs: Path) -> str:
+    """Why the file at ``path`` is never stored under ``name``; empty where it is."""
+    if leads_out(path, jobs):
+        return "it is a link out of the jobs' folders, and is not followed"
+    if path.is_symlink() and not path.exists():
+        return "it is a link that leads nowhere"
+    if _CHANGED_IN_URLS.search(name):
+        store = client.get_run(state.run_id).info.artifact_uri
+        if store.startswith(("mlflow-artifacts:", "http")):
+            return "MLflow's client would store it under another name: rename it, without # ? and % before two digits"
+    return ""
 
 
 @contextmanager
@@ -73,8 +89,8 @@ def _upload(client: Any, folder: Path, state: SyncState, saved: Callable[[], Non
         name = path.relative_to(source).as_posix()
         if name == "MLmodel" or name in state.model_files:
             continue
-        if leads_out(path, jobs):
-            state.refused.append(f"model/{name}: it is a link out of the jobs' folders, and is not followed")
+        if why := why_not_sent(client, state, path, name, jobs):
+            state.refused.append(f"model/{name}: {why}")
             state.model_files.append(name)
             continue
         parent = Path(name).parent.as_posix()

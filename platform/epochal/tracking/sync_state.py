@@ -16,7 +16,7 @@ from epochal.files import leads_out, locked, write_atomically
 from epochal.tracking.desired_run import REASON_TAG, DesiredRun, artifacts_folder, desired_run_path, model_folder
 from epochal.tracking.metric_spool import segments, unsent_segments
 from epochal.tracking.obstacle import Obstacle
-from epochal.tracking.sent_trials import SweepTrials, open_spools
+from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.trial_runs import journal_path
 from epochal.urls import without_password
 
@@ -222,7 +222,7 @@ def can_be_sent(folder: Path) -> bool:
 
 def artifact_files(folder: Path) -> dict[str, list[int]]:
     """The files to upload, by name relative to the artifacts folder, with size and modification time (ns); without
-    these a link that leads out of the jobs' folders, and is not followed.
+    these a link that leads out of the jobs' folders, and is not followed, or nowhere.
 
     Names that start with a dot, such as files being written, are left out.
     """
@@ -232,9 +232,10 @@ def artifact_files(folder: Path) -> dict[str, list[int]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(parent) / name
-            if leads_out(path, jobs):
+            there = path.exists()
+            if leads_out(path, jobs) or (path.is_symlink() and not there):
                 found[path.relative_to(root).as_posix()] = []
-            elif path.exists():  # else it is a link to what has been removed, or to itself
+            elif there:  # else it has been removed meanwhile
                 found[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
     return found
 
@@ -245,10 +246,13 @@ def model_digest(folder: Path) -> str:
     return sha256(description.read_bytes()).hexdigest()[:32] if description.exists() else ""
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes whenever something that ``sync`` reads may have changed."""
+def fingerprint(folder: Path, trials: SweepTrials | None = None) -> str:
+    """Changes whenever something that ``sync`` reads may have changed. ``trials`` are those of the folder, where they
+    have been read before."""
     stamps = [repr(artifact_files(folder))]
-    of_trials = [journal_path(folder), *open_spools(folder)] if journal_path(folder).exists() else []
+    of_trials: list[Path] = []
+    if journal_path(folder).exists():
+        of_trials = [journal_path(folder), *(trials or SweepTrials(folder)).open_spools()]
     for path in [desired_run_path(folder), model_folder(folder) / "MLmodel", *segments(folder), *of_trials]:
         try:
             stat = path.stat()

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from epochal.tracking.connection import connect, is_missing, is_mlflow_failure, is_refused
 from epochal.tracking.desired_run import JOB_ID_TAG, DesiredRun, artifacts_folder
 from epochal.tracking.metric_spool import Point, read_lines, unsent_segments
-from epochal.tracking.obstacle import BlockedError, Obstacle, no_mlflow, obstacle_of
+from epochal.tracking.obstacle import BlockedError, Obstacle, described, no_mlflow, obstacle_of
 from epochal.tracking.sent_trials import SweepTrials
 from epochal.tracking.sync_batch import log_batch
 from epochal.tracking.sync_experiment import check_experiment, find_or_create
-from epochal.tracking.sync_model import send_model, storing
+from epochal.tracking.sync_model import send_model, storing, why_not_sent
 from epochal.tracking.sync_state import (
     Outstanding,
     SyncState,
@@ -131,7 +131,7 @@ def _sync(
             state.met(obstacle)
         state.uri = state.uri or without_password(uri)
         left = outstanding(folder, desired, state, trials)
-        state.settled = "" if left else fingerprint(folder)
+        state.settled = "" if left else fingerprint(folder, trials)
         state.save(folder)
         return _synced(state, left, problem, obstacle)
 
@@ -303,9 +303,14 @@ class Syncer:
             return
         # MLflow's limits; the source may have 65,535 characters.
         dataset = Dataset(used.name[:500], used.digest[:36], "local", used.source[:65000])
-        self._client.log_inputs(
-            self.state.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
-        )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
+        try:
+            self._client.log_inputs(self.state.run_id, inputs)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            self.check_not_deleted()
+            self.state.refused.append(f"dataset {used.name}: {described(error)[:200]}")
         self.state.dataset = used.digest
         self._saved()
 
@@ -337,8 +342,9 @@ class Syncer:
         state = self.state
         parent = (state.run_id, state.experiment_id)
         TrialSyncer(client, self._trials, self.desired, parent, state.refused, self._check_time).send()
-        improvements = self._trials.improvements(self.desired)
-        self._log_batch("metrics", [Metric(*point) for point in improvements[state.improvements :][-MAX_METRICS:]])
+        improvements = [Metric(*point) for point in self._trials.improvements(self.desired)]
+        for start in range(state.improvements, len(improvements), MAX_METRICS):
+            self._log_batch("metrics", improvements[start : start + MAX_METRICS])
         state.improvements = len(improvements)
         self._send_tags()
 
@@ -364,10 +370,8 @@ class Syncer:
             if self.state.artifacts.get(name) == stamp:
                 continue
             parent = Path(name).parent.as_posix()
-            if not stamp:
-                self.state.refused.append(
-                    f"artifact {name}: it is a link out of the jobs' folders, and is not followed"
-                )
+            if why := why_not_sent(self._client, self.state, root / name, name, self.folder.parent):
+                self.state.refused.append(f"artifact {name}: {why}")
             else:
                 with storing(root / name, name):
                     self._client.log_artifact(self.state.run_id, str(root / name), None if parent == "." else parent)

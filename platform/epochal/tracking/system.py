@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -119,27 +119,30 @@ class Gpu:
         self.index = index
         self._handle = handle
 
-    @property
-    def name(self) -> str:
-        return str(self._nvml.nvmlDeviceGetName(self._handle))
-
-    @property
-    def memory_bytes(self) -> int:
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).total)
+    def describe(self) -> dict[str, Any]:
+        """Name and memory, as far as this GPU tells them."""
+        return self._told(
+            {
+                "name": lambda: str(self._nvml.nvmlDeviceGetName(self._handle)),
+                "memory_bytes": lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).total),
+            }
+        )
 
     def sample(self) -> dict[str, float]:
         """Utilisation, memory and power; what this GPU does not tell (under MIG, say) is left out."""
-        readings: dict[str, Callable[[], float]] = {
-            "utilization_percent": lambda: self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu,
-            "memory_used_bytes": lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used,
-            "power_watts": lambda: self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000,
-        }
-        values: dict[str, float] = {}
+        return self._told(
+            {
+                "utilization_percent": lambda: float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu),
+                "memory_used_bytes": lambda: float(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used),
+                "power_watts": lambda: self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000,
+            }
+        )
+
+    def _told(self, readings: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         for name, read in readings.items():
-            try:
-                values[name] = float(read())
-            except self._nvml.NVMLError:
-                continue
+            with suppress(self._nvml.NVMLError):
+                values[name] = read()
         return values
 
 
@@ -149,10 +152,11 @@ def open_gpus() -> list[Gpu]:
         import pynvml
 
         pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
     except Exception:  # no library, no driver or no permission: each means that there is nothing to sample
         return []
     found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
+    for index in range(count):
         with suppress(pynvml.NVMLError):  # it has fallen off its bus, or has no power
             found.append(Gpu(pynvml, index, pynvml.nvmlDeviceGetHandleByIndex(index)))
     return found

@@ -17,7 +17,7 @@ from epochal.errors import EpochalError
 from epochal.redaction import named, said, trace
 from epochal.tracking.desired_run import CheckpointPointer, DesiredRun, note_checkpoint
 from epochal.tracking.sent_trials import SweepTrials
-from epochal.tracking.sync_state import SyncState, can_be_sent, tell_news
+from epochal.tracking.sync_state import SyncState, can_be_sent, readable, tell_news
 from epochal.tracking.syncer import Synced, sync
 from epochal.urls import without_password
 
@@ -127,20 +127,27 @@ class Tracker:
         return pause_after(self._failures, 2 * self._every, MAX_WAIT_SECONDS) if self._failures else self._every
 
     def _sync(self, until: float | None) -> None:
-        try:
-            # Between two attempts someone else may have changed what the run says.
-            self._last = sync(self._uri, self._folder, until=until, afresh=not self._synced_once, trials=self._trials)
-        except Exception as error:
-            _logger.error("the tracker failed; what it has not sent stays in %s\n%s", self._folder, trace())
-            problem = " ".join(named(error).split())
-            self._last = replace(self._last, left="something", problem=problem, reachable=False)
+        # Between two attempts someone else may have changed what the run says.
+        afresh = not self._synced_once
+        self._last = _tried(self._uri, self._folder, self._last, until=until, afresh=afresh, trials=self._trials)
         self._synced_once = True
-        self._failures = self._failures + 1 if self._last.obstacle or not self._last.reachable else 0
+        self._failures = self._failures + 1 if self._last.obstacle else 0
         try:
             if self._last.has_news:
                 tell_news(self._folder, self._notice)
         except (EpochalError, OSError) as error:  # told with the next sync, or by whoever looks after the folder then
             _logger.info("%s has not heard how MLflow takes its run: %s", self._folder.name, said(error))
+        except Exception:  # the thread goes on: what MLflow lacks is worth more than a word about it
+            _logger.error("%s has not heard how MLflow takes its run\n%s", self._folder.name, trace())
+
+
+def _tried(uri: str, folder: Path, before: Synced, **how: Any) -> Synced:
+    """``sync``; where that fails for another reason than MLflow, such as a damaged file, what it lacked ``before``."""
+    try:
+        return sync(uri, folder, **how)
+    except Exception as error:
+        _logger.error("what MLflow lacks of this job stays in %s\n%s", folder, trace())
+        return replace(before, left="something", problem=" ".join(named(error).split()), obstacle="fault")
 
 
 def pending_folders(storage: Path) -> Iterator[Path]:
@@ -166,13 +173,14 @@ def sync_folders(uri: str, folders: Iterable[Path], deadline_seconds: float = 20
     results: dict[str, Synced] = {}
     down: dict[str, str] = {}
     for folder in folders:
-        state = SyncState.load(folder)
-        target = state.uri if state.run_id and state.uri != without_password(uri) else uri
-        if target in down or time.monotonic() > until:
+        with readable(folder):
+            state = SyncState.load(folder)
+            target = state.uri if state.run_id and state.uri != without_password(uri) else uri
             problem = down.get(target, "out of time")
-            results[folder.name] = Synced(state.run_id, "", "something", problem, reachable=target not in down)
-            continue
-        results[folder.name] = synced = sync(target, folder, until=until)
-        if not synced.reachable:
-            down[target] = synced.problem
+            synced = Synced(state.run_id, "", "something", problem, reachable=target not in down)
+            if synced.reachable and time.monotonic() <= until:
+                synced = _tried(target, folder, synced, until=until)
+                if not synced.reachable:
+                    down[target] = synced.problem
+            results[folder.name] = synced
     return results

@@ -214,8 +214,11 @@ class TrialRuns:
             return
         stands = {"state": str(trial.state), "why": trial.why, "message": trial.message}
         news: dict[str, Any] = {}
-        measured = known.measured if known else {}
-        if added := [[one.length, one.value] for one in trial.curve if one.length not in measured]:
+        # By what is written of a value: one that early stopping replaces is news, and NaN beside NaN is none.
+        written = {length: repr(value) for length, (value, _) in known.measured.items()} if known else {}
+        if added := [
+            [one.length, one.value] for one in trial.curve if written.get(one.length) != repr(float(one.value))
+        ]:
             news["measured"] = added
         if known is None or not known.points or dict(trial.point) != known.points[-1][2]:
             news["point"] = dict(trial.point)
@@ -234,8 +237,8 @@ class Journal:
         self._path = journal_path(folder)
         self.offset = 0
         self.runs: dict[int, TrialRun] = {}
-        self._measured: list[tuple[int, float]] = []
-        """Trial and length, in the order in which they were written down."""
+        self._measured: list[tuple[float, float]] = []
+        """Values and when each was, in the order in which they were written down."""
 
     def read(self) -> None:
         for raw in new_lines(self._path, self.offset):
@@ -247,7 +250,7 @@ class Journal:
             line = json.loads(raw)
             number = int(line["trial"])
             self.runs.setdefault(number, TrialRun(number, float(line["at"]))).follow(line)
-            self._measured.extend((number, float(length)) for length, _ in line.get("measured", ()))
+            self._measured.extend((float(value), float(line["at"])) for _, value in line.get("measured", ()))
         except (ValueError, KeyError, TypeError) as error:  # a disk that lost power
             _logger.warning("a line of %s cannot be read: %s", self._path, said(error))
 
@@ -260,8 +263,7 @@ class Journal:
     def improvements(self, mode: str) -> list[Point]:
         """The best objective so far, wherever it got better; the step counts what was measured."""
         found: list[Point] = []
-        for step, (number, length) in enumerate(self._measured, 1):
-            value, at = self.runs[number].measured[length]
+        for step, (value, at) in enumerate(self._measured, 1):
             if not math.isnan(value) and (not found or _sign(mode) * value < _sign(mode) * found[-1].value):
                 found.append(Point(f"best/{OBJECTIVE}", value, _ms(at), step))
         return found

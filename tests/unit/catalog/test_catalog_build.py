@@ -247,6 +247,21 @@ def test_all_metrics_of_classification_work() -> None:
     assert set(found) == set(metrics)
     assert found["accuracy"] == 1.0
     assert found["top5"] == 1.0
+    assert found["auroc"] == 1.0, "two of the classes have no sample, and do not count"
+
+
+def test_auroc_does_not_depend_on_the_batches() -> None:
+    params = {"metrics": ["auroc"]}
+    task = build_task(Component(name="classification", params=params), Component(name="digits"), IMAGES)
+    outputs = torch.rand(60, 10, generator=torch.Generator().manual_seed(0)) * 2
+    outputs[::2] /= 2  # of some samples they could be probabilities
+    found = []
+    for batch in (60, 1):
+        collection = task.metrics()
+        for part, target in zip(outputs.split(batch), torch.arange(60).remainder(10).split(batch), strict=True):
+            collection.update(part, target)
+        found.append(collection.compute()["auroc"])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -261,6 +276,13 @@ def test_wrong_optimizer_parameters_are_told(extra: dict[str, Any], path: str) -
 def test_torchs_own_refusal_is_a_problem_of_the_spec() -> None:
     with pytest.raises(SpecError, match="Nesterov momentum requires a momentum"):
         build_optimizer(Optimizer(name="sgd", nesterov=True), dict(nn.Linear(1, 1).named_parameters()))
+
+
+def test_step_sizes_the_wrong_way_round_are_told() -> None:
+    """Each would be the least."""
+    chosen = Optimizer.model_validate({"name": "rprop", "step_sizes": [5.0, 1.0]})
+    with pytest.raises(SpecError, match="step_sizes: the least, 5, is above the greatest, 1"):
+        build_optimizer(chosen, dict(nn.Linear(1, 1).named_parameters()))
 
 
 def named_layers() -> nn.Sequential:

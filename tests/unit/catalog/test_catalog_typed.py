@@ -84,6 +84,12 @@ def _arrays(folder: Path, x: Any, y: Any) -> LoadedData:
     return load_data(Component(name="npz", params={"path": "d.npz", "validation": 0}), folder)
 
 
+def test_classes_that_are_bytes_have_names_of_letters(tmp_path: Path) -> None:
+    assert _arrays(tmp_path, np.eye(2), np.array([b"a", "é".encode()])).classes == ("a", "é")
+    with pytest.raises(EpochalError, match="utf-8"):
+        _arrays(tmp_path, np.eye(2), np.array([b"a", b"\xff"]))
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [

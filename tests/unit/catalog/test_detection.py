@@ -10,7 +10,7 @@ from epochal.catalog.architectures.detector import Detections, detection_target
 from epochal.catalog.boxes import generalized_iou, iou, suppressed
 from epochal.catalog.build import build_model
 from epochal.catalog.data import DataInfo, Field
-from epochal.catalog.detection_metric import MeanAveragePrecision, average_precision
+from epochal.catalog.detection_metric import THRESHOLDS, MeanAveragePrecision, average_precision
 from epochal.catalog.tasks.detection import DetectionParams, detected, wanted
 from epochal.errors import SpecError
 from epochal.spec.section import Component
@@ -109,6 +109,28 @@ def test_images_are_measured_together() -> None:
         for image in images:
             metric.update(image, target, labels)
         assert metric.compute() == pytest.approx(0.5 * 51 / 101)
+
+
+def test_each_threshold_takes_the_boxes_that_are_left_to_it() -> None:
+    """As one after the other, detection by detection: what is done for all thresholds at once finds the same."""
+    generator = torch.Generator().manual_seed(0)
+    metric = MeanAveragePrecision(3)
+    corner = 20 * torch.rand(6, 2, generator=generator)
+    boxes, kinds = torch.cat([corner, corner + 10], 1), torch.randint(3, (6,), generator=generator)
+    found = torch.zeros(60, 6)
+    found[:, :4] = boxes.repeat(10, 1) + 2 * torch.randn(60, 4, generator=generator)
+    found[:, 4], found[:, 5] = torch.linspace(1, 0.1, 60), torch.randint(3, (60,), generator=generator)
+    one_by_one = torch.zeros(60, len(THRESHOLDS), dtype=torch.bool)
+    for column, least in enumerate(THRESHOLDS):
+        left = set(range(6))
+        for row in range(60):
+            meet = {box: float(iou(found[row, :4], boxes[box])) for box in left if kinds[box] == found[row, 5]}
+            if meet and meet[best := max(meet, key=meet.__getitem__)] >= least:
+                one_by_one[row, column] = True
+                left.remove(best)
+    assert one_by_one.sum(0).tolist() == sorted(one_by_one.sum(0).tolist(), reverse=True)
+    assert 0 < one_by_one.sum() < one_by_one[:, 0].sum() * len(THRESHOLDS)
+    assert torch.equal(metric._matches(found, boxes, kinds), one_by_one)
 
 
 def test_no_boxes_at_all_have_no_precision() -> None:

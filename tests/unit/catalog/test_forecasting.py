@@ -55,6 +55,41 @@ def test_what_is_no_series_is_refused(tmp_path: Path, row: tuple[object, ...], m
         table(tmp_path, ROWS, validation=0.95)
 
 
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        (["01.02.2024", "02.01.2024"], "01.02.2024"),
+        (["1/31/24"], "1/31/24"),
+        (["2024-10-01", "2024-9-1"], "2024-9-1"),
+        (["Jan 31, 2024"], "Jan 31, 2024"),
+        (["9:30", "10:30"], "9:30"),
+        (["100", "20", "later"], "100"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_times_that_letters_do_not_put_in_order_are_refused(tmp_path: Path, times: list[str], found: str) -> None:
+    rows: list[tuple[object, ...]] = [(f'"{time}"', "a", 1, 1) for time in times]
+    with pytest.raises(SpecError, match=f"'day'.*found {found!r}, which the order of letters"):
+        table(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    "form", ["2024-01-{:02}", "2024-01-{:02}T09:30:00+01:00", "20240101T{:02}", "2024-W{:02}", "t{:03}"]
+)
+def test_times_in_iso_8601_are_put_in_order(tmp_path: Path, form: str) -> None:
+    rows: list[tuple[object, ...]] = [(form.format(step), "a", step, 0) for step in range(30, 0, -1)]
+    assert table(tmp_path, rows).train.fetch([0])["input"][0, :, 0].diff().min() > 0
+
+
+def test_what_never_changes_before_validation_is_not_blown_up_then(tmp_path: Path) -> None:
+    """The deviation of equal numbers is what rounding leaves of it."""
+    rows: list[tuple[object, ...]] = [(step, "a", step, 1000000.1 if step < 280 else 1000000.5) for step in range(290)]
+    data = table(tmp_path, rows, features=["sun"], validation=0.05)
+    assert data.validation is not None
+    held = data.validation.fetch(range(len(data.validation)))["input"][..., 1]
+    assert 0 < held.max() < 1
+
+
 def test_mase_is_the_error_over_that_of_saying_what_was() -> None:
     info = DataInfo(Field((6, 1)), Field((2,)))
     task = build_task(Component(name="forecasting", params={"season": 2}), Component(name="own:data"), info)

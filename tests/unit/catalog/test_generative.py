@@ -45,6 +45,12 @@ def test_noise_is_normal_and_independent(samples: Tensor) -> None:
     assert not torch.equal(uniform, uniform_of(samples, (8,), stream=1))
 
 
+def test_the_greatest_number_of_a_sample_is_below_one() -> None:
+    drawn = uniform_of(torch.tensor([[463448.5]]), ())
+    assert drawn.item() == 1 - 2**-24
+    assert [int(drawn * steps) for steps in (1, 1000, 4001)] == [0, 999, 4000]
+
+
 def test_the_frechet_distance_of_gaussians_is_known() -> None:
     scales = torch.tensor([1.0, 2.0, 0.5])
     real, made = _normal(40000, 3), _normal(40000, 3, seed=1) * scales + torch.tensor([1.0, 0.0, -2.0])
@@ -126,6 +132,13 @@ def test_who_knows_the_noise_has_no_loss_and_draws_the_sample(schedule: str, tra
     assert ("drawn" in loss.outputs) is not training
     bounded = chosen.build(chosen.params(schedule=schedule, range=(-0.5, 0.5)), DIGITS)
     torch.testing.assert_close(bounded.draw(model, drawn), one.clamp(-0.5, 0.5).expand_as(drawn))
+
+
+def test_a_range_the_wrong_way_round_is_refused() -> None:
+    """Each value would be clipped to the least."""
+    chosen = TASKS.get("diffusion")
+    with pytest.raises(EpochalError, match=r"the range is \[1.0, -1.0\]"):
+        chosen.build(chosen.params(range=(1.0, -1.0)), DIGITS)
 
 
 @pytest.mark.parametrize(("schedule", "steps"), [("linear", 1000), ("linear", 100), ("cosine", 1000)])

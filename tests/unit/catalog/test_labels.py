@@ -52,6 +52,27 @@ def test_every_metric_of_labels_works() -> None:
     assert found["recall"] == pytest.approx((0.5 + 1 + 1) / 3)
 
 
+def test_labels_that_cannot_be_ranked_do_not_count() -> None:
+    task = _task("multi-label", LABELS, metrics=["auroc", "average_precision"])
+    target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    collection = task.metrics()
+    task.update(collection, 4 * target - 2, {"target": target})
+    assert collection.compute() == {"auroc": 1.0, "average_precision": 1.0}
+    assert task.unmeasurable(2, target) == {}
+    assert list(task.unmeasurable(2, target[1:])) == ["auroc"]
+    assert list(task.unmeasurable(2, target[1:] * 0)) == ["auroc", "average_precision"]
+
+
+def test_outputs_of_a_small_batch_are_no_probabilities() -> None:
+    task = _task("multi-label", LABELS, metrics=["accuracy", "auroc"])
+    outputs = torch.tensor([[0.2, 0.6, 0.9], [-0.1, -2.0, 0.3], [2.0, 0.1, -0.2]])
+    target = (outputs > 0).float()
+    collection = task.metrics()
+    for row in range(3):
+        task.update(collection, outputs[row : row + 1], {"target": target[row : row + 1]})
+    assert collection.compute() == {"accuracy": 1.0, "auroc": 1.0}
+
+
 def test_labels_that_are_neither_zero_nor_one_are_told_before_a_training() -> None:
     job = _job(task={"name": "multi-label"})
     task = _task("multi-label", LABELS)
@@ -209,3 +230,10 @@ def test_texts_of_one_class_are_refused(tmp_path: Path) -> None:
     _text(tmp_path, cat=["miau"])
     with pytest.raises(EpochalError, match="texts of one class, cat"):
         load_data(Component(name="labelled-text", params={"path": "."}), tmp_path)
+
+
+def test_what_programs_leave_in_hidden_folders_is_no_class(tmp_path: Path) -> None:
+    _text(tmp_path, **{"cat": ["miau"] * 2, "dog": ["wow"] * 2, ".ipynb_checkpoints": ["miau"]})
+    _text(tmp_path / "cat", **{".trash": ["old"]})
+    data = load_data(Component(name="labelled-text", params={"path": ".", "validation": 0}), tmp_path)
+    assert (data.classes, len(data.train)) == (("cat", "dog"), 4)

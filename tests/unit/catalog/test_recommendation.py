@@ -74,8 +74,9 @@ def test_ranks_are_those_of_torchmetrics(k: int) -> None:
         torch.testing.assert_close(metrics[name].compute(), metric(scores.flatten(), relevant, indexes))
 
 
-def test_a_model_that_tells_nothing_apart_hits_nothing() -> None:
+@pytest.mark.parametrize("score", [0.0, torch.nan])
+def test_a_model_that_tells_nothing_apart_hits_nothing(score: float) -> None:
     task = build(RecommendationParams(), INFO)
     metrics = task.metrics()
-    task.update(metrics, torch.zeros(50, 20), INFO.example(50))
+    task.update(metrics, torch.full((50, 20), score), INFO.example(50))
     assert metrics.compute() == {"hit_rate": 0, "ndcg": 0}

@@ -94,6 +94,17 @@ def test_samples_are_pictures_and_classes_and_validation_is_read_by_number(folde
     assert batch["target"].tolist() == [1, 2, 2, 0, 1]
 
 
+def test_the_folder_of_the_spec_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "runs [old] *"
+    folder.mkdir()
+    for number in range(2):
+        written(folder / f"train-{number}.tar", labelled(number * 10, 2))
+    for path in ("train-*.tar", "train-{0..1}.tar"):
+        stream = loaded(folder, path=path).stream
+        assert stream is not None
+        assert stream.most_lanes == 2
+
+
 def test_arrays_and_what_comes_from_elsewhere_or_is_packed(folder: Path) -> None:
     files = {}
     for number in range(3):

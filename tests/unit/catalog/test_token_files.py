@@ -20,6 +20,16 @@ def loaded(folder: Path, **params: object) -> LoadedData:
     return load_data(Component(name="tokens", params={"length": 4, "validation": 0, **params}), folder)
 
 
+@pytest.mark.parametrize("name", ["[run] 1", "a*b", "c?d"])
+def test_only_what_is_given_is_a_pattern(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for number, file in enumerate(("t-1.bin", "t-2.bin", "t-[1].bin")):
+        written(folder, file, np.arange(20 * number, 20 * number + 9))
+    assert len(loaded(folder, path="t-?.bin").train) == 4
+    assert loaded(folder, path="t-[1].bin").train.fetch([0])["input"].tolist() == [[40, 41, 42, 43]]
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 def test_sequences_follow_each_other_with_the_tokens_after_them(tmp_path: Path, dtype: str) -> None:
     written(tmp_path, "t.bin", np.arange(14), dtype)

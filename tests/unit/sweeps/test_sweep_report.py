@@ -84,6 +84,17 @@ def test_without_repeats_the_noise_is_estimated_from_the_curves_and_said_to_be()
     assert straight.repeat == (0,), "an estimate is to be made sure of"
 
 
+def test_infinite_values_lead_by_a_number() -> None:
+    both = leads([trial(number, [math.inf]) for number in range(3)])
+    assert (both.gap, both.is_clear) == (0.0, None)
+    assert both.said.startswith("trials 0 and 1 are equal")
+    groups = [*repeated(0, 0.1, [math.inf] * 3), *repeated(10, 0.2, [0.80, 0.81, 0.82])]
+    one = leads(groups)
+    assert (one.gap, one.is_clear) == (math.inf, True)
+    assert one.noise == pytest.approx(0.01)
+    assert "nan" not in one.said
+
+
 def test_where_nothing_tells_the_noise_that_is_said() -> None:
     known = leads([trial(0, [0.5]), trial(1, [0.6]), trial(2, [0.4])])
     assert (known.is_clear, known.source, known.repeat) == (None, "", (1, 0, 2))

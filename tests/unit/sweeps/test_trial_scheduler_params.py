@@ -54,3 +54,36 @@ def test_pbt_searches_only_what_can_change_in_training() -> None:
     space = {LR: 0.1, "model.params.hidden": {"choice": [[1], [2]]}}
     (problem,) = _problems({"name": "pbt"}, 9, space)
     assert problem.startswith("sweep.space.model.params.hidden: pbt changes trials while they train")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "field", "choice", "fits"),
+    [
+        ("adam", "name", ["adam", "sgd"], False),
+        ("adam", "amsgrad", [True, False], False),
+        ("rmsprop", "centered", [True, False], False),
+        ("rmsprop", "momentum", [0.0, 0.9], False),
+        ("rmsprop", "momentum", [0.5, 0.9], True),
+        ("sgd", "momentum", [0.0, 0.9], True),
+        ("lbfgs", "history_size", [5, 10], False),
+        ("adamw", "weight_decay", [0.0, 0.1], True),
+    ],
+    ids=str,
+)
+def test_pbt_copies_a_state_that_fits(optimizer: str, field: str, choice: list[Any], fits: bool) -> None:
+    base = sweep_spec(trials=9, scheduler={"name": "pbt"}, space={LR: 0.1}).model_dump(mode="json", exclude_unset=True)
+    base["train"]["optimizer"] = {"name": optimizer}
+    base["sweep"]["space"] = {f"train.optimizer.{field}": {"choice": choice}}
+    told = [problem.message for problem in check(base)]
+    assert told == (
+        []
+        if fits
+        else [
+            f"a copy goes on with the optimizer's state of another trial, which fits no other train.optimizer.{field}"
+        ]
+    )
+    whole = [{"name": optimizer, field: value} for value in choice]
+    base["sweep"]["space"] = {
+        "train.optimizer": {"choice": whole if field != "name" else [{"name": one} for one in choice]}
+    }
+    assert len(check(base)) == (0 if fits else 1)

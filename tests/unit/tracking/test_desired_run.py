@@ -107,3 +107,16 @@ def test_checkpoints_are_pointers_to_what_is_there(tmp_path: Path) -> None:
         (20, "bb", True),
         (30, "cc", False),
     ]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"checkpoints": [{}]}'])
+def test_a_damaged_list_of_checkpoints_is_written_anew(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = artifacts_folder(tmp_path) / "checkpoints.json"
+    path.parent.mkdir()
+    path.write_text(damage)
+    (tmp_path / "checkpoints/step-10").mkdir(parents=True)
+    note_checkpoint(tmp_path, CheckpointPointer(10, "checkpoints/step-10", "aa"))
+    assert [entry["step"] for entry in json.loads(path.read_text())["checkpoints"]] == [10]
+    assert f"{path} cannot be read and is written anew" in caplog.text

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.reconcile import JobFolders
 from epochal.tracking.sync_state import SyncState, fingerprint
-from epochal.tracking.tracker import pending_folders
+from epochal.tracking.syncer import Synced
+from epochal.tracking.tracker import Tracker, pending_folders, sync_all
+from polling import until
 
 
 @dataclass(frozen=True)
@@ -101,3 +104,41 @@ def test_metrics_that_mlflow_lacks_are_counted_of_jobs_that_run_too(tmp_path: Pa
     (running / "sync_state.json").write_text("not JSON")
     (tmp_path / "jobs" / "no-record").mkdir()
     assert folders.unsent_bytes() == sizes[0], "one that is damaged is counted in full"
+
+
+def test_a_folder_that_cannot_be_sent_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a-damaged", "b-sound"):
+        leave(tmp_path, name, "FINISHED")
+
+    def sync(uri: str, folder: Path, **_: object) -> Synced:
+        if folder.name == "a-damaged":
+            yaml.safe_load("[")  # as of a model's description that a disk has lost
+        return Synced("run", "", "", "")
+
+    monkeypatch.setattr("epochal.tracking.tracker.sync", sync)
+    damaged, sound = sync_all("sqlite:///mlflow.db", tmp_path).values()
+    assert (damaged.pending, damaged.reachable, damaged.problem[:11]) == (True, True, "ParserError")
+    assert not sound.pending
+    assert str(tmp_path / "jobs" / "a-damaged") in caplog.text
+
+
+def test_whoever_cannot_be_told_keeps_no_metrics_from_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, sent = leave(tmp_path, "one"), []
+
+    def sync(*_: object, **__: object) -> Synced:
+        sent.append(1)
+        return Synced("run", "", "", "", has_news=True)
+
+    def notice(text: str) -> None:
+        raise RuntimeError("nobody expected that")
+
+    monkeypatch.setattr("epochal.tracking.tracker.sync", sync)
+    SyncState(refused=["metric x: it is odd"]).save(folder)
+    tracker = Tracker("sqlite:///mlflow.db", folder, notice, every=0.01)
+    until(lambda: len(sent) > 2, "it goes on")
+    tracker.close()
+    assert "nobody expected that" in caplog.text

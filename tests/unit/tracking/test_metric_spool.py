@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from epochal.tracking.desired_run import clean_key
 from epochal.tracking.metric_spool import MetricSpool, Point, last_steps, read_lines, segments, whole_size
 
 
@@ -51,7 +52,17 @@ def test_names_are_what_mlflow_takes(tmp_path: Path) -> None:
     writer = MetricSpool(tmp_path, "a")
     writer.log(0, {'top"k\n(5)': 1.0, "x" * 300: 2.0})
     writer.close()
-    assert [point.name for point in points(tmp_path)] == ["top_k__5_", "x" * 250]
+    assert [point.name for point in points(tmp_path)] == ["top_k__5_", clean_key("x" * 300)]
+
+
+def test_of_names_that_become_one_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = MetricSpool(tmp_path, "a")
+    for step in range(2):
+        writer.log(step, {"x" * 300 + "a": 1.0, "x" * 300 + "b": 2.0, "top@5": 3.0, "top#5": 4.0})
+    writer.close()
+    assert sorted(point.value for point in points(tmp_path)) == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    (told,) = caplog.messages
+    assert told == "metrics 'top@5' and 'top#5' have one name in MLflow, 'top_5': of each step the first is kept"
 
 
 def test_metrics_reach_the_file_without_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from epochal.spec.load import load_spec
 from epochal.tracking.connection import unreachable
 from epochal.tracking.desired_run import DesiredRun
 from epochal.tracking.server import plan_server
+from epochal.tracking.software import without_values
 from epochal.tracking.sync_state import SyncState, newest_experiment
 from epochal.tracking.syncer import sync
 from epochal.tracking.tracker import Tracker, sync_all
@@ -111,3 +112,11 @@ def test_no_command_prints_it(
     printed = capsys.readouterr()
     assert printed.out + printed.err
     assert SECRET not in printed.out + printed.err + caplog.text
+
+
+def test_the_values_of_variables_are_no_part_of_the_command() -> None:
+    typed = [f"env.TOKEN={SECRET}", f"-senv.TOKEN={SECRET}", f"--set= env.TOKEN ={SECRET}", f"env={{TOKEN: {SECRET}}}"]
+    assert without_values(["epochal", "submit", "-s", *typed, "train.epochs=3", "environment=x"]) == (
+        "epochal", "submit", "-s", "env.TOKEN=***", "-senv.TOKEN=***", "--set= env.TOKEN =***", "env=***",
+        "train.epochs=3", "environment=x",
+    )  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_link_is_followed_within_the_jobs_folders_alone(tmp_path: Path) -> Non
     assert {name: stamp[:1] for name, stamp in found.items()} == {"x.txt": [1], "same.txt": [1], "away.txt": []}
     (artifacts_folder(folder) / "latest").symlink_to("removed")
     (artifacts_folder(folder) / "itself").symlink_to("itself")
-    assert artifact_files(folder) == found
+    assert artifact_files(folder) == found | {"latest": [], "itself": []}
     artifacts_folder(folder).rename(folder / "elsewhere")
     artifacts_folder(folder).symlink_to(tmp_path)
     assert artifact_files(folder)["token"] == []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from epochal.tracking.environment import hardware
 from epochal.tracking.metric_spool import MetricSpool, read_lines
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.tracking.system import SystemSampler, open_gpus
@@ -64,6 +65,11 @@ class Nvml(SimpleNamespace):
     def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
         return 1000 * handle
 
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        if handle == 2:
+            raise self.NVMLError("GPU is lost")
+        return "H200"
+
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
         raise self.NVMLError("not supported")
 
@@ -77,3 +83,14 @@ def test_a_gpu_that_is_lost_costs_no_worker_and_hides_no_other(monkeypatch: pyte
         "system/n/gpu0/power_watts": 0.0,
         "system/n/gpu2/power_watts": 2.0,
     }
+
+
+def test_what_a_gpu_does_not_tell_of_itself_costs_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    assert hardware.__wrapped__()["gpus"] == [{"name": "H200"}, {}]
+
+    def lost() -> int:
+        raise Nvml.NVMLError("driver not loaded")
+
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(nvmlDeviceGetCount=lost))
+    assert hardware.__wrapped__()["gpus"] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +27,51 @@ def existing(path: str, folder: Path) -> Path:
         hint = "relative paths are meant from the spec's folder; the workers must see the same files"
         raise EpochalError(f"{found} does not exist", hint)
     return found
+
+
+def matching(pattern: str, folder: Path) -> list[Path]:
+    """What a path or a pattern (``*``, ``**``, ``?``, ``[...]``) means, from ``folder`` where it is relative, by name.
+
+    Raises:
+        EpochalError: nothing is there.
+    """
+    given = Path(pattern).expanduser()
+    if (folder / given).exists():  # of that very name, whatever it is spelled with
+        return [folder / given]
+    # By `root_dir`, as the folder's own name is no pattern.
+    found = sorted(glob.glob(str(given), root_dir=folder, recursive=True))
+    return [folder / one for one in found] or [existing(pattern, folder)]
+
+
+_LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
+
+
+def is_hidden(name: str) -> bool:
+    """What systems and programs leave in folders, and no viewer shows."""
+    return name.startswith(".") or name in _LEFTOVERS
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files below, links followed, each folder once: a link may lead back to where it is.
+
+    Raises:
+        EpochalError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise EpochalError(f"{error.filename} cannot be listed: {error.strerror}", "see to it, or take it out")
+
+    seen = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(parent, name) for name in names if real not in seen)
+        seen.add(real)
+
+
+def ending(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files below that end in one of ``suffixes``, in any case of letters, and are not hidden, by name."""
+    return sorted(file for file in walk(folder) if file.suffix.lower() in suffixes and not is_hidden(file.name))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
-from epochal.catalog.datasets.files import existing
+from epochal.catalog.datasets.files import existing, is_hidden, walk
 from epochal.catalog.datasets.in_memory import PartitionParams, three_parts
 from epochal.catalog.datasets.picture import picture, shown
 from epochal.catalog.entry import Dataset
@@ -51,7 +51,6 @@ class _Parts(NamedTuple):
         return [*self.train, *self.validation, *self.test]
 
 
-_LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r"}
 _LAYOUT = """it is understood with the pictures of each class in a folder of its own:
     pets/cat/01.png  pets/dog/01.png
 or split already; without val, a share of train is held out:
@@ -218,20 +217,15 @@ def _with_classes(root: Path) -> Path:
 
 def _folders(root: Path) -> list[Path]:
     with os.scandir(root) as entries:  # which knows what is a folder without a question for each file
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _is_part(folder: Path) -> bool:
     return folder.name.lower() in _PARTS
 
 
-def _is_hidden(name: str) -> bool:
-    """What systems and programs leave in folders, and no viewer shows."""
-    return name.startswith(".") or name in _LEFTOVERS
-
-
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not _is_hidden(path.name)
+    return path.suffix.lower() in SUFFIXES and not is_hidden(path.name)
 
 
 def _classes(root: Path) -> list[str]:
@@ -252,7 +246,7 @@ def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool
             continue
         if parts := list(filter(_is_part, _folders(root / name))):
             raise _not_understood(root, f"has {_names(parts)} inside of a class")
-        found = sorted(_walk(root / name))
+        found = sorted(walk(root / name))
         images = [path for path in found if _is_picture(path)]
         others += [path for path in found if not _is_picture(path)]
         if not images and all_of_them:
@@ -262,16 +256,6 @@ def _files(root: Path, classes: list[str], others: list[Path], all_of_them: bool
             )
         files.extend((path, label) for path in images)
     return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below, links followed, each folder once: a link may lead back to where it is."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not _is_hidden(name))
-        yield from (Path(parent, name) for name in names if real not in seen)
-        seen.add(real)
 
 
 def _names(paths: list[Path]) -> str:

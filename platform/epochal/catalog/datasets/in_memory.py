@@ -110,8 +110,8 @@ def standardized(
     A value that never changes becomes 0. In float32 only at the end: it has 24 bits, of which values that differ by
     little beside what they have in common (years, money, positions on Earth) would spend most on that.
     """
-    scale_input = _scaling(train.input) if input else None
-    scale_target = _scaling(train.target) if target else None
+    scale_input = scaling(train.input) if input else None
+    scale_target = scaling(train.target) if target else None
 
     def apply(part: Arrays) -> Arrays:
         return replace(part, input=_scaled(part.input, scale_input), target=_scaled(part.target, scale_target))
@@ -191,14 +191,15 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _scaling(values: Tensor) -> tuple[Tensor, Tensor]:
+def scaling(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each value of samples (samples, ...), for one that never changes itself and 1: (...)."""
     deviation, mean = torch.std_mean(values.double(), dim=0, correction=0)
     # Not by the deviation, which rounding can make more than 0, or of tiny values too little to tell.
     constant = values.amin(dim=0) == values.amax(dim=0)
     return torch.where(constant, values[0].double(), mean), torch.where(constant, 1.0, deviation)
 
 
-def _scaled(values: Tensor, scaling: tuple[Tensor, Tensor] | None) -> Tensor:
-    if scaling is not None:
-        values = (values.double() - scaling[0]) / scaling[1]
+def _scaled(values: Tensor, scale: tuple[Tensor, Tensor] | None) -> Tensor:
+    if scale is not None:
+        values = (values.double() - scale[0]) / scale[1]
     return values.float() if values.is_floating_point() else values

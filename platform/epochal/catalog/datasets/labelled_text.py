@@ -7,8 +7,9 @@ import json
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import LoadedData
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import ending, existing, reading
 from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, loaded, three_parts
 from epochal.catalog.datasets.text import SUFFIXES
 from epochal.catalog.entry import Dataset
@@ -75,19 +76,21 @@ def build(params: LabelledTextParams, folder: Path) -> LoadedData:
     return replace(data, understood=understood, classes=tuple(classes))
 
 
-def _of_folder(folder: Path) -> tuple[str, list[tuple[str, str]]]:
+def _of_folder(folder: Path) -> tuple[str, Sequence[tuple[str, str]]]:
     found = []
-    for file in sorted(folder.glob("*/**/*")):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
+    for file in ending(folder, SUFFIXES):
+        parts = file.relative_to(folder).parts
+        if len(parts) > 1:
             with reading(file, "text in UTF-8", "convert it: iconv -f FROM -t UTF-8"):
-                found.append((file.relative_to(folder).parts[0], file.read_text(encoding="utf-8")))
+                found.append((parts[0], file.read_text(encoding="utf-8")))
     return str(folder), found
 
 
-def documented() -> tuple[str, list[tuple[str, str]]]:
-    """What it is, and each of them with its package."""
+@cache
+def documented() -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What it is, and each of them with its package; parsed once, for half a second."""
     library = Path(sysconfig.get_path("stdlib"))
-    found = [(package, text) for package in PACKAGES for text in _docstrings(library / package)]
+    found = tuple((package, text) for package in PACKAGES for text in _docstrings(library / package))
     return f"docstrings of Python's {', '.join(PACKAGES)}", found
 
 

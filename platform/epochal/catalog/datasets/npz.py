@@ -135,7 +135,12 @@ def _numbered(
     arrays: dict[str, NDArray[Any]], params: NpzParams, path: Path
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The targets, and the names of their classes, which are numbered in the order of their values."""
-    targets = {name: array for name, array in arrays.items() if name.startswith("y")}
+    # Bytes are text of Python 2's time: of their letters, and not of b'...', classes have their names.
+    targets = {
+        name: np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+        for name, array in arrays.items()
+        if name.startswith("y")
+    }
     is_text = [array.dtype.kind in "US" for array in targets.values()]
     if any(is_text) and (not all(is_text) or params.target_kind == "real"):
         found = " and ".join(str(array.dtype) for array in targets.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,10 @@ def _series(table: Table, params: SeriesParams) -> dict[str, Tensor]:
     """The rows of each series, in the order of time, by name."""
     order = np.arange(len(table.cells))
     if params.time is not None:
-        order = np.argsort(_whole(table, params.time), kind="stable")
+        times = _whole(table, params.time)
+        if times.dtype.kind == "U":
+            _refuse_unordered(table, params.time, times)
+        order = np.argsort(times, kind="stable")
     if params.series is None:
         return {"": torch.from_numpy(order)}
     names = _whole(table, params.series, text=True)[order]
@@ -81,6 +85,23 @@ def _series(table: Table, params: SeriesParams) -> dict[str, Tensor]:
     # Sorted once, and stably: within a series by time. To look for each in all rows takes minutes of thousands.
     rows = np.split(order[np.argsort(names, kind="stable")], np.cumsum(counts)[:-1])
     return {str(name): torch.from_numpy(own) for name, own in zip(found, rows, strict=True)}
+
+
+def _refuse_unordered(table: Table, name: str, times: NDArray[np.generic]) -> None:
+    """Dates that begin with the day or the month, or have one digit where others have two, and numbers among text."""
+    wrong = [row for row, time in enumerate(times.tolist()) if _UNORDERED.match(time)]
+    if wrong:
+        told = f"found {str(times[wrong[0]])!r}, which the order of letters does not put in the order of time"
+        hint = "write dates as in ISO 8601, 2024-01-31, or numbers alone"
+        raise EpochalError(f"{table.path} (column {name!r}, {table.rows(wrong)}): {told}", hint)
+
+
+_UNORDERED = re.compile(
+    r"""\d{1,2}[-/. ]\w+[-/. ]\d{2,4}\b | [A-Za-z]{3,9}\.?\ \d{1,2},?\ \d{4}\b  # the day or the month first
+    | \d{4}[-/.]\d\b | \d{4}[-/.]\d\d[-/.]\d\b | \d:  # one digit
+    | (?!\d{4}$)[+-]?\d+([.,]\d+)?$""",
+    re.VERBOSE,
+)
 
 
 def _whole(table: Table, name: str, text: bool = False, mixed: bool = True) -> NDArray[np.generic]:

@@ -13,7 +13,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import LoadedData
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import ending, existing, reading
 from epochal.catalog.datasets.in_memory import Arrays, PartitionParams, digest_of, held_out, loaded
 from epochal.catalog.entry import Dataset
 from epochal.catalog.understood import Understood
@@ -57,7 +57,7 @@ def _read(params: TextParams, folder: Path) -> tuple[str, str]:
 
         return "the topics of Python's pydoc", "\n\n".join(topics[name] for name in sorted(topics))
     path = existing(params.path, folder)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = [path] if path.is_file() else ending(path, SUFFIXES)
     if not files:
         raise EpochalError(f"{path} holds no text: no file ends in {', '.join(SUFFIXES)}")
     parts = []

@@ -68,13 +68,10 @@ def build(params: TextRecordsParams, folder: Path) -> LoadedData:
     assert train is not None
     digest = sha256(json.dumps([params.length, params.pack, texts]).encode()).hexdigest()
     data = loaded(train, *held, source=source, digest=digest, vocabulary=len(names))
-    info = DataInfo(data.info.input, data.info.target, {"record": _numbers(params.length)}, ("input", "record"))
+    record = Field((params.length,), torch.int64, params.length + 1)
+    info = DataInfo(data.info.input, data.info.target, {"record": record}, ("input", "record"))
     understood = (Understood(source, f"characters of {len(names)} kinds", note="; ".join(notes)),)
     return replace(data, info=info, understood=understood, classes=names)
-
-
-def _numbers(length: int) -> Field:
-    return Field((length,), torch.int64, length + 1)
 
 
 def _read(params: TextRecordsParams, folder: Path) -> tuple[str, list[str]]:

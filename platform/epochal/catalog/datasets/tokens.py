@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Bounds
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import matching, reading
 from epochal.catalog.entry import Dataset, Params
 from epochal.catalog.understood import Understood
 from epochal.errors import EpochalError
@@ -169,15 +168,13 @@ def build(params: TokensParams, folder: Path) -> LoadedData:
 
 
 def _files(path: str, params: TokensParams, folder: Path) -> tuple[TokenFile, ...]:
-    pattern = str(folder / Path(path).expanduser())
-    paths = [Path(one) for one in sorted(glob.glob(pattern, recursive=True))] or [existing(path, folder)]
     found = []
-    for one in paths:
+    for one in matching(path, folder):
         with reading(one):
             found.append(TokenFile.at(one, params.dtype))
     if not any(sequences(one, params.length) for one in found):
         tokens = max(one.tokens for one in found)
-        told = f"{pattern} has {tokens:,} tokens: too few for a sequence of {params.length} and what follows"
+        told = f"{folder / path} has {tokens:,} tokens: too few for a sequence of {params.length} and what follows"
         raise EpochalError(told, "give a longer file, or a smaller length")
     return tuple(found)
 

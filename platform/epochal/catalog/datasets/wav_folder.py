@@ -14,7 +14,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, LoadedData, SampleSplit
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import ending, existing, reading
 from epochal.catalog.datasets.in_memory import PartitionParams, three_parts
 from epochal.catalog.datasets.speech import alphabet, frames_needed, frames_of, log_mel, speech_info, speech_sample
 from epochal.catalog.entry import Dataset
@@ -58,7 +58,7 @@ def build(params: WavFolderParams, folder: Path) -> LoadedData:
     """input: (frames, mels) of which length count; target: (characters,) token ids of which target_length count;
     recording: its place among the files."""
     root = existing(params.path, folder)
-    found = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".wav")
+    found = ending(root, {".wav"})
     if without := [str(file.relative_to(root)) for file in found if not file.with_suffix(".txt").exists()]:
         raise EpochalError(
             f"{root}: {some(without)} without a .txt that holds what is said", "write it, or take it out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
-from epochal.catalog.datasets.files import existing, reading
+from epochal.catalog.datasets.files import matching, reading
 from epochal.catalog.datasets.image_folder import pixels
 from epochal.catalog.datasets.picture import picture
 from epochal.catalog.datasets.tar_shard import Record, TarShard
@@ -242,7 +241,7 @@ def _names(path: str, folder: Path) -> tuple[str, ...]:
     elif "://" in pattern:
         found = _listed(pattern) if "*" in pattern else [pattern]
     else:
-        found = sorted(glob.glob(pattern, recursive=True)) or [str(existing(path, folder))]
+        found = [str(one) for one in matching(path, folder)]
     if absent := [one for one in found if "://" not in one and not Path(one).exists()]:
         raise EpochalError(f"{some(absent)} do not exist", "the workers must see the same files")
     if not found:

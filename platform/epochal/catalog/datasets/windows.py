@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field as Bounds
 from torch import Tensor
 
-from epochal.catalog.datasets.in_memory import Arrays, Parts
+from epochal.catalog.datasets.in_memory import Arrays, Parts, scaling
 from epochal.catalog.entry import Params
 from epochal.errors import EpochalError
 
@@ -43,10 +42,8 @@ def windows(series: Tensor, window: int, horizon: int, params: WindowParams) -> 
     if trained < 1:
         told = f"{len(cut)} windows of {window} + {horizon} steps leave none to train on"
         raise EpochalError(told, "take a shorter window or horizon, or hold out less")
-    known = [one.contiguous() for one in series[: trained + steps - 1].T]
-    mean = torch.stack([one.mean() for one in known])[:, None]
-    deviation = torch.stack([one.std(correction=0) for one in known])[:, None]
-    scaled = ((cut - mean) / torch.where(deviation == 0, 1.0, deviation)).float()
+    mean, deviation = (one[:, None] for one in scaling(series[: trained + steps - 1]))
+    scaled = ((cut - mean) / deviation).float()
     inputs, targets = scaled[:, :, :window].transpose(1, 2).contiguous(), scaled[:, 0, window:].contiguous()
     parts = [Arrays(inputs[low:high], targets[low:high], None) if low < high else None for low, high in held_out]
     return Parts(Arrays(inputs[:trained], targets[:trained], None), *parts)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Phase, Samples, fitting, in_fp32
+from epochal.catalog.task import Loss, NamedMetrics, Phase, Samples, fitting, in_fp32
 from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of
 from epochal.errors import EpochalError
@@ -45,7 +45,7 @@ class Generative(Protocol):
         """noise: (batch, latent); samples (batch, ...) as the input."""
 
 
-class Adversarial:
+class Adversarial(NamedMetrics):
     """A verdict on each real and on each made sample: (batch,), above zero for real.
 
     Noise is drawn in training; in validation each sample has its own, always the same.
@@ -61,8 +61,8 @@ class Adversarial:
 
     def loss(self, model: nn.Module, batch: Batch, phase: Phase | None = None) -> Loss:
         if not isinstance(model, Generative):
-            told = f"adversarial needs a model with generator, discriminator, latent and generate, not a {_kind(model)}"
-            raise EpochalError(told, "use dcgan")
+            told = "adversarial needs a model with generator, discriminator, latent and generate"
+            raise EpochalError(f"{told}, not a {type(model).__name__}", "use dcgan")
         real = batch["input"]
         shape = (len(real), model.latent)
         noise = torch.randn(shape, device=real.device) if model.training else normal_of(real, shape[1:])
@@ -91,7 +91,6 @@ class Adversarial:
         return {"frechet": "it needs two validation samples, and there is one"} if samples < 2 else {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics.classification import BinaryAccuracy
 
         from epochal.catalog.frechet import FrechetDistance
@@ -100,7 +99,7 @@ class Adversarial:
             "frechet": lambda: FrechetDistance(prod(self._info.input.shape)),
             "accuracy": BinaryAccuracy,
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         from epochal.catalog.frechet import FrechetDistance
@@ -116,10 +115,6 @@ class Adversarial:
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         """Real samples in the first row, made ones in the others."""
         return made_pictures(samples.batch["input"], samples.outputs["made"])
-
-
-def _kind(model: nn.Module) -> str:
-    return type(model).__name__
 
 
 def build(params: AdversarialParams, info: DataInfo) -> Adversarial:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import confusion
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -28,10 +28,11 @@ class ClassificationParams(Params):
     loss: Choice = Choice(name="cross_entropy")
     """A loss over classes and its parameters; `epochal losses` lists them."""
     metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy"]
-    """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes."""
+    """What is measured at validation, besides the loss; f1, precision, recall and auroc are means over the classes that
+    there are."""
 
 
-class Classification:
+class Classification(NamedMetrics):
     """Outputs (batch, classes) against class numbers (batch,)."""
 
     known_metrics = get_args(Name)
@@ -59,8 +60,9 @@ class Classification:
         return {"auroc": "it needs two classes among the validation samples, and there is one"} if one else {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
+
+        from epochal.catalog.ranked import ClassAUROC
 
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
         known: dict[str, Callable[[], Metric]] = {
@@ -69,10 +71,10 @@ class Classification:
             "f1": lambda: of.MulticlassF1Score(**macro),
             "precision": lambda: of.MulticlassPrecision(**macro),
             "recall": lambda: of.MulticlassRecall(**macro),
-            "auroc": lambda: of.MulticlassAUROC(**macro, thresholds=200),  # binned, so that its state stays small
+            # binned, so that its state stays small
+            "auroc": lambda: ClassAUROC(self._classes, average="none", thresholds=200),
         }
-        # No compute groups: they form at the first update, and a worker without samples would not form them.
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         return {"confusion": confusion(samples.batch["target"], samples.outputs.argmax(1), samples.classes)}

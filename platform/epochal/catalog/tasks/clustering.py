@@ -18,7 +18,7 @@ from epochal.catalog.architectures.dec import Dec
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import embedding
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import EverySample, Loss, Samples
+from epochal.catalog.task import EverySample, Loss, NamedMetrics, Samples
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ClusteringParams(Params):
     """Agreement with the classes: accuracy, with both paired so that it is highest, and mutual information."""
 
 
-class Clustering:
+class Clustering(NamedMetrics):
     """The loss is the divergence of a sample's shares in the clusters from its targets, which stay as they were when
     they were last taken."""
 
@@ -76,12 +76,7 @@ class Clustering:
         logs = {"divergence": divergence, "reconstruction": error}
         return Loss((dec.clustered * divergence + weight * error).sum(), None, said, logs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-
         from epochal.catalog.cluster_metrics import ClusterAccuracy, NormalizedMutualInformation
 
         classes = self._info.target.width
@@ -89,7 +84,7 @@ class Clustering:
             "accuracy": lambda: ClusterAccuracy(classes),
             "nmi": lambda: NormalizedMutualInformation(classes),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.shares.argmax(dim=1), batch["target"])

@@ -20,7 +20,7 @@ from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import framed, tiles
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.losses import sigmoid_focal
-from epochal.catalog.task import Loss, Samples, in_fp32
+from epochal.catalog.task import Loss, NamedMetrics, Samples, in_fp32
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DetectionParams(Params):
     """Detections of an image, at most."""
 
 
-class Detection:
+class Detection(NamedMetrics):
     """Outputs as ``architectures.detector.Detections``. The loss of FCOS is a mean over places that are to find a box:
     focal for classes, generalised IoU for boxes, cross entropy for how near the middle a place is.
     """
@@ -71,12 +71,7 @@ class Detection:
         logs = {"classes": classes, "boxes": boxes, "centres": centres}
         return Loss(classes + boxes + centres, found.sum(), said, logs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-
         from epochal.catalog.detection_metric import MeanAveragePrecision
 
         known: dict[str, Callable[[], Metric]] = {
@@ -84,7 +79,7 @@ class Detection:
             "map50": lambda: MeanAveragePrecision(self._classes, (0.5,)),
             "map75": lambda: MeanAveragePrecision(self._classes, (0.75,)),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(detected(outputs, self._params), batch["target"], batch["labels"])

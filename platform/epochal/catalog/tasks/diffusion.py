@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.made_pictures import made_pictures
 from epochal.catalog.tasks.sample_noise import normal_of, uniform_of
 from epochal.errors import EpochalError
@@ -39,7 +39,7 @@ class DiffusionParams(Params):
     samples are from the real ones (`frechet`, lower is better), for which the model runs 25 times."""
 
 
-class Diffusion:
+class Diffusion(NamedMetrics):
     """``model(x, time)`` gives the noise in ``x``, of its shape; time: (batch,), from 0 for the first step.
 
     Times and noise are drawn in training; in validation each sample has its own, always the same.
@@ -97,7 +97,7 @@ class Diffusion:
         return {"frechet": "it needs two validation samples, and there is one"} if samples < 2 else {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MeanSquaredError, MetricCollection
+        from torchmetrics import MeanSquaredError
 
         from epochal.catalog.frechet import FrechetDistance
 
@@ -105,7 +105,7 @@ class Diffusion:
             "mse": MeanSquaredError,
             "frechet": lambda: FrechetDistance(prod(self._info.input.shape)),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         from epochal.catalog.frechet import FrechetDistance
@@ -144,6 +144,8 @@ def signal_of(schedule: str, steps: int) -> list[float]:
 def build(params: DiffusionParams, info: DataInfo) -> Diffusion:
     if not info.input.dtype.is_floating_point:
         raise EpochalError("diffusion needs an input of real values, and this one is of whole numbers")
+    if params.range is not None and params.range[0] >= params.range[1]:
+        raise EpochalError(f"diffusion: the range is {list(params.range)}", "give the least value and the greatest")
     return Diffusion(params, info)
 
 

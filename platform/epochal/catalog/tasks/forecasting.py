@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -34,7 +34,7 @@ class ForecastingParams(Params):
     window, what was a `season` before: below 1 is better than that."""
 
 
-class Forecasting:
+class Forecasting(NamedMetrics):
     """Outputs (batch, horizon) against the steps after a window (batch, time, features), those of its first feature."""
 
     known_metrics = get_args(Name)
@@ -49,11 +49,8 @@ class Forecasting:
         target = batch["target"]
         return self._loss.of(fitting(self._info.call(model, batch), target.shape, "forecasting"), target)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import MeanMetric
         from torchmetrics import regression as of
 
         known: dict[str, Any] = {
@@ -61,7 +58,7 @@ class Forecasting:
             "rmse": lambda: of.MeanSquaredError(squared=False),
             "mase": MeanMetric,
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         return {"forecasts": curves(samples.batch["target"], samples.outputs)}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LanguageModellingParams(Params):
     """What is measured at validation, besides the loss, over all tokens."""
 
 
-class LanguageModelling:
+class LanguageModelling(NamedMetrics):
     """Outputs (batch, time, vocabulary) against token ids (batch, time). Losses are means over tokens.
 
     Where the data has the field ``record``, tokens count for which it is not 0.
@@ -57,11 +57,7 @@ class LanguageModelling:
         )
         return Loss(total, counts, outputs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
         from torchmetrics.text import Perplexity
 
@@ -70,7 +66,7 @@ class LanguageModelling:
             "accuracy": lambda: MulticlassAccuracy(self._vocabulary, average="micro"),
             "top5": lambda: MulticlassAccuracy(self._vocabulary, average="micro", top_k=5),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         from torchmetrics.text import Perplexity

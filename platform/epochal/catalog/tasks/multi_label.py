@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, NamedMetrics, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -27,10 +27,10 @@ class MultiLabelParams(Params):
     `sigmoid_focal` are for rare labels."""
     metrics: Annotated[list[Name], Field(min_length=1)] = ["accuracy", "f1"]
     """What is measured at validation, besides the loss: means over the labels, but for exact_match, the share of the
-    samples that have every label right."""
+    samples that have every label right. auroc and average_precision leave out labels that no sample has."""
 
 
-class MultiLabel:
+class MultiLabel(NamedMetrics):
     """Outputs (batch, labels), whose sigmoid is the probability of each, against 0 and 1 (batch, labels)."""
 
     known_metrics = get_args(Name)
@@ -49,27 +49,34 @@ class MultiLabel:
         return ((targets != 0) & (targets != 1)).any(dim=1).nonzero().flatten()
 
     def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        alike = targets is not None and bool((targets == targets[:1]).all())
-        return {"auroc": "it needs a label that some validation samples have and others not"} if alike else {}
+        told: dict[str, str] = {}
+        if targets is not None and bool((targets == targets[:1]).all()):
+            told["auroc"] = "it needs a label that some validation samples have and others not"
+            if not targets.any():
+                told["average_precision"] = "it needs a label that some validation samples have"
+        return told
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
+        from epochal.catalog.ranked import LabelAUROC, LabelAveragePrecision
+
         labels = self._info.target.width
+        binned: dict[str, Any] = {"average": "none", "thresholds": 200}  # so that their state stays small
         known: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: of.MultilabelAccuracy(labels),
             "exact_match": lambda: of.MultilabelExactMatch(labels),
             "f1": lambda: of.MultilabelF1Score(labels),
             "precision": lambda: of.MultilabelPrecision(labels),
             "recall": lambda: of.MultilabelRecall(labels),
-            "auroc": lambda: of.MultilabelAUROC(labels, thresholds=200),  # binned, so that its state stays small
-            "average_precision": lambda: of.MultilabelAveragePrecision(labels, thresholds=200),
+            "auroc": lambda: LabelAUROC(labels, **binned),
+            "average_precision": lambda: LabelAveragePrecision(labels, **binned),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        metrics.update(outputs, batch["target"].int())
+        # torchmetrics would take outputs for probabilities where all of a batch happen to be between 0 and 1.
+        metrics.update(outputs.float().sigmoid(), batch["target"].int())
 
 
 def build(params: MultiLabelParams, info: DataInfo) -> MultiLabel:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, NamedMetrics, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -28,7 +28,7 @@ class NodeClassificationParams(Params):
     """What is measured at validation over the nodes that count, besides the loss; f1 is a mean over the classes."""
 
 
-class NodeClassification:
+class NodeClassification(NamedMetrics):
     """Outputs (batch, nodes, classes) against classes (batch, nodes); a node counts where ``counted`` is 1."""
 
     known_metrics = get_args(Name)
@@ -45,18 +45,14 @@ class NodeClassification:
         loss = self._loss.of(outputs[counted], target[counted])
         return Loss(loss.total, counted.sum() if loss.weight is None else loss.weight, outputs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
         known: dict[str, Callable[[], Metric]] = {
             "accuracy": lambda: of.MulticlassAccuracy(self._classes, average="micro"),
             "f1": lambda: of.MulticlassF1Score(self._classes, average="macro"),
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         counted = batch["counted"].bool()

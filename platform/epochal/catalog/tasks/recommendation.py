@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, NamedMetrics, fitting
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class RecommendationParams(Params):
     1 at the first place and less further down."""
 
 
-class Recommendation:
+class Recommendation(NamedMetrics):
     """Scores (batch, candidates) against the place of the one taken (batch,)."""
 
     known_metrics = get_args(Name)
@@ -50,18 +49,15 @@ class Recommendation:
         total = F.binary_cross_entropy_with_logits(scores, taken, reduction="sum") / width
         return Loss(total, None, scores)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import MeanMetric
 
-        return MetricCollection({name: MeanMetric() for name in self.metric_names}, compute_groups=False)
+        return self.named(dict.fromkeys(self.known_metrics, MeanMetric))
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        # Before it stand those of the same score too: a model that tells nothing apart hits nothing.
+        # Before it stand those of the same score too, and of none: a model that tells nothing apart hits nothing.
         own = outputs.gather(1, batch["target"][:, None])
-        rank = (outputs >= own).sum(1)
+        rank = (~(outputs < own)).sum(1)
         hit = (rank <= self._params.k).float()
         for name, metric in metrics.items(keep_base=True, copy_state=False):
             metric.update(hit if name == "hit_rate" else hit / torch.log2(rank + 1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves, embedding, tiles
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting, in_fp32
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting, in_fp32
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -55,7 +55,7 @@ class Encoding(Protocol):
         """Those of each sample, (batch, latent), or their means and something else."""
 
 
-class Reconstruction:
+class Reconstruction(NamedMetrics):
     """Outputs of the input's shape against the input."""
 
     known_metrics = get_args(Name)
@@ -69,15 +69,11 @@ class Reconstruction:
         x = batch["input"]
         return self._loss.of(fitting(self._info.call(model, batch), x.shape, "reconstruction"), x)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import regression as of
 
         known: dict[str, Any] = {"mse": of.MeanSquaredError, "mae": of.MeanAbsoluteError}
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.flatten(), batch["input"].flatten())

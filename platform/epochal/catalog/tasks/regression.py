@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import curves, scatter
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -31,7 +31,7 @@ class RegressionParams(Params):
     """What is measured at validation, besides the loss; null is all that fit. r2 is for one value a sample."""
 
 
-class Regression:
+class Regression(NamedMetrics):
     """Outputs of the target's shape against real values (batch, ...)."""
 
     known_metrics = get_args(Metric)
@@ -53,7 +53,6 @@ class Regression:
         return {}
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import regression as of
 
         known: dict[str, Any] = {
@@ -61,8 +60,7 @@ class Regression:
             "rmse": lambda: of.MeanSquaredError(squared=False),
             "r2": of.R2Score,
         }
-        # No compute groups: they form at the first update, and a worker without samples would not form them.
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         targets = samples.batch["target"].reshape(len(samples.batch["target"]), -1)

@@ -7,7 +7,6 @@ A2C, from the newest steps alone (Mnih et al. 2016, https://arxiv.org/abs/1602.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeGuard, get_args
 
 import torch
@@ -19,7 +18,7 @@ from epochal.catalog.architectures.actor_critic import Judged
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
 from epochal.catalog.environment import Memory, seen
-from epochal.catalog.task import EverySample, Loss, fitting, in_fp32
+from epochal.catalog.task import EverySample, Loss, NamedMetrics, fitting, in_fp32
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class ActionValues(Protocol):
         """Let it."""
 
 
-class ReinforcementLearning:
+class ReinforcementLearning(NamedMetrics):
     """In training the loss of steps that were taken; in evaluation episodes are played with the best actions, and the
     loss is their negative return."""
 
@@ -179,13 +178,10 @@ class ReinforcementLearning:
                     envs[place].close()
         return played.to(device)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import MeanMetric
 
-        return MetricCollection({name: MeanMetric() for name in self.metric_names}, compute_groups=False)
+        return self.named(dict.fromkeys(self.known_metrics, MeanMetric))
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         for name, metric in metrics.items(keep_base=True, copy_state=False):

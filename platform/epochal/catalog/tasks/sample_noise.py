@@ -20,9 +20,9 @@ def uniform_of(samples: Tensor, shape: tuple[int, ...], stream: int = 0) -> Tens
     place = torch.arange(1, bits.shape[1] + 1, device=bits.device)
     key = _mixed(_mixed(bits + _GAMMA * place).sum(1) + stream)
     counter = torch.arange(1, prod(shape) + 1, device=bits.device)
-    # The upper 24 bits, which a float32 holds exactly.
+    # The upper 24 bits, which a float32 holds exactly; with the half the greatest would become 1.
     mixed = (_mixed(key[:, None] + _GAMMA * counter) >> 40) & 0xFFFFFF
-    return ((mixed + 0.5) / 2**24).reshape(len(samples), *shape)
+    return ((mixed + 0.5) / 2**24).clamp(max=1 - 2**-24).reshape(len(samples), *shape)
 
 
 def normal_of(samples: Tensor, shape: tuple[int, ...]) -> Tensor:

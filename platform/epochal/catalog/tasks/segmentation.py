@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.drawing import coloured, tiles
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, Samples, fitting
+from epochal.catalog.task import Loss, NamedMetrics, Samples, fitting
 from epochal.catalog.tasks.chosen_loss import ChosenLoss, chosen_loss
 from epochal.errors import EpochalError
 from epochal.spec.section import Choice
@@ -31,7 +31,7 @@ class SegmentationParams(Params):
     means over the classes."""
 
 
-class Segmentation:
+class Segmentation(NamedMetrics):
     """Outputs (batch, height, width, classes) against class numbers (batch, height, width)."""
 
     known_metrics = get_args(Name)
@@ -48,11 +48,7 @@ class Segmentation:
         loss = self._loss.of(outputs.flatten(0, -2), target.flatten())  # to which a pixel is a sample
         return Loss(loss.total, loss.counts_for(target.numel()), outputs)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
         known: dict[str, Callable[[], Metric]] = {
@@ -60,7 +56,7 @@ class Segmentation:
             "iou": lambda: of.MulticlassJaccardIndex(self._classes),
             "dice": lambda: of.MulticlassF1Score(self._classes, average="macro"),  # of sets of pixels it is the same
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         metrics.update(outputs.flatten(0, -2), batch["target"].flatten())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.datasets.speech import BLANK, SPACE, frames_needed
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss
+from epochal.catalog.task import Loss, NamedMetrics
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class SpeechParams(Params):
     over those that are said, by the likeliest token of each frame."""
 
 
-class Speech:
+class Speech(NamedMetrics):
     """Outputs (batch, frames, vocabulary), token 0 the blank, against token ids (batch, characters).
 
     ``length`` (batch,) of the input's frames and ``target_length`` (batch,) of the characters count. A model may give
@@ -78,15 +77,11 @@ class Speech:
         given, made = batch["input"].shape[1], outputs.shape[1]
         return ((batch["length"] * made + given - 1) // given).clamp(1, made)
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
         from torchmetrics.text import WordErrorRate
 
         # Both are WordErrorRate: of cer each token is a word.
-        return MetricCollection({name: WordErrorRate() for name in self.metric_names}, compute_groups=False)
+        return self.named(dict.fromkeys(self.known_metrics, WordErrorRate))
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         made = [greedy(row[:count]) for row, count in zip(outputs["logits"], outputs["lengths"].tolist(), strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from epochal.catalog.data import Batch, DataInfo
 from epochal.catalog.entry import Params, TaskEntry
-from epochal.catalog.task import Loss, fitting
+from epochal.catalog.task import Loss, NamedMetrics, fitting
 from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TranslationParams(Params):
     right as a whole) are of what the model makes by itself, the likeliest token at each place: a pass for each."""
 
 
-class Translation:
+class Translation(NamedMetrics):
     """Outputs (batch, time, vocabulary) against token ids (batch, time), of which ``target_length`` (batch,) count.
 
     The model is called with the fields of its data, ``decoder_input`` among them: the target, moved by one.
@@ -80,11 +80,8 @@ class Translation:
             shown[:, place + 1 : place + 2] = made[:, place : place + 1]
         return made
 
-    def unmeasurable(self, samples: int, targets: Tensor | None) -> Mapping[str, str]:
-        return {}
-
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MeanMetric, MetricCollection
+        from torchmetrics import MeanMetric
         from torchmetrics.text import BLEUScore
 
         known: dict[str, Callable[[], Metric]] = {
@@ -92,7 +89,7 @@ class Translation:
             "sequence_accuracy": MeanMetric,
             "token_accuracy": MeanMetric,
         }
-        return MetricCollection({name: known[name]() for name in self.metric_names}, compute_groups=False)
+        return self.named(known)
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
         target, counted = batch["target"], _counted(batch)

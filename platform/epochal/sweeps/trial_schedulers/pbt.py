@@ -31,7 +31,8 @@ from epochal.sweeps.trial_schedulers.ready import Ready
 from epochal.sweeps.trials import Point, Trial
 
 FACTORS = (0.8, 1.2)
-_STATE = ("train.optimizer.name", "train.freeze")
+_STATE = ("name", "amsgrad", "centered", "history_size", "adamw")
+"""Of ``train.optimizer``: what its state has, and in which shapes, follows from these."""
 
 
 class PbtParams(Params):
@@ -52,12 +53,23 @@ def changes_training_only(params: PbtParams, spec: JobSpec) -> Iterator[Problem]
 
 def keeps_the_state(params: PbtParams, spec: JobSpec) -> Iterator[Problem]:
     """A copy goes on with the source's optimizer state, which fits no other optimizer, nor one of other parameters."""
-    searched = sweep_of(spec).searched
-    for path, entry in _changeable(searched).items():
-        names = {json.dumps(value.get("name")) for _, value in entry.ends() if isinstance(value, Mapping)}
-        if path in _STATE or (path == "train.optimizer" and len(names) > 1):
+    for path, entry in _changeable(sweep_of(spec).searched).items():
+        states = {_state(spec, path, value) for _, value in entry.ends()}
+        if path == "train.freeze" or len(states) > 1:
             message = f"a copy goes on with the optimizer's state of another trial, which fits no other {path}"
             yield Problem(f"sweep.space.{path}", message, hint="search it in a sweep of its own, with asha")
+
+
+def _state(spec: JobSpec, path: str, value: Any) -> str:
+    """The same text for what has the same optimizer state, where the field at ``path`` has that value."""
+    optimizer: dict[str, Any] = spec.train.optimizer.model_dump()
+    if path.rpartition(".")[0] == "train.optimizer":
+        optimizer[path.rpartition(".")[2]] = value
+    elif path == "train.optimizer" and isinstance(value, Mapping):
+        optimizer = dict(value)
+    kept = [optimizer.get(name) for name in _STATE]
+    # sgd makes up for a momentum that is not there.
+    return json.dumps([*kept, optimizer.get("name") == "rmsprop" and bool(optimizer.get("momentum"))])
 
 
 def has_a_population(params: PbtParams, spec: JobSpec) -> Iterator[Problem]:
