@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import struct
@@ -20,6 +21,7 @@ from pathspec import GitIgnoreSpec
 
 from epochal.engine.hidden import check_modules
 from epochal.errors import CodeError, some
+from epochal.files import sync
 from epochal.units import Bytes
 
 if TYPE_CHECKING:
@@ -109,8 +111,8 @@ def contents(folder: Path, exclude: Iterable[str] = (), has_loaders: bool = Fals
         raise _unreadable(error) from error
     if refused := [f"{_shown(name)} {why}" for name in sorted(files) if (why := refused_name(name))]:
         raise CodeError(f"the code in {folder} has files that cannot be shipped: {some(refused, 5)}", _RENAME)
-    secrets = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
-    return Contents(files, size, (*([secrets] if skipped else []), *check_modules(files, has_loaders)))
+    withheld = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
+    return Contents(files, size, (*([withheld] if skipped else []), *check_modules(files, has_loaders)))
 
 
 def pack(folder: Path, into: Path, exclude: Iterable[str] = (), has_loaders: bool = False) -> Package:
@@ -292,7 +294,8 @@ def _content_digest(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 def _write(files: Mapping[str, Path], digests: Mapping[str, str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    # Of this call alone: two threads may pack the same folder at once.
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
@@ -304,6 +307,7 @@ def _write(files: Mapping[str, Path], digests: Mapping[str, str], target: Path) 
                     hint = "pack it once nothing writes to it, or add it to code.exclude"
                     raise CodeError(f"{name} changed while the code was packed", hint)
                 archive.writestr(entry, content)
+        sync(draft)  # with the power, an empty file would be left by a name that is never packed again
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

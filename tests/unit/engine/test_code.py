@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,23 @@ def test_a_file_that_changes_meanwhile_is_named(project: Path, tmp_path: Path, m
     with pytest.raises(CodeError, match=r"keep\.log changed"):
         pack(project, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_threads_may_pack_the_same_folder_at_once(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, others = zipfile.ZipFile.writestr, list[str]()
+
+    def meanwhile(*arguments: Any) -> None:
+        if not others:
+            others.append("")
+            others.append(pack(project, tmp_path / "out").digest)
+        write(*arguments)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", meanwhile)
+    package = pack(project, tmp_path / "out")
+    assert others[1] == package.digest
+    assert (unpack(package.path, package.digest, tmp_path / "cache") / "nets/small.py").exists()
 
 
 def test_a_file_that_cannot_be_read_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
