@@ -139,6 +139,7 @@ CAUSES = (
     # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
     Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
     Cause(_INFRA, _OWN, "DeviceError"),
+    Cause(_INFRA, _OWN, "UnreachableError"),
     # A GPU, its driver or its links. Not here: "device-side assert", "illegal memory access", which the code caused.
     Cause(_INFRA, _OWN, "RuntimeError", "uncorrectable (ECC|NVLink) error"),
     Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: unspecified launch failure"),

@@ -27,8 +27,8 @@ from epochal.engine.failure import of_exception
 from epochal.engine.hub import reach
 from epochal.engine.payload import TrialSegment, TrialsPayload
 from epochal.engine.train import check_secrets, data_folder, keep_example, prepared, sampler
-from epochal.errors import NonFiniteError
-from epochal.redaction import Redactor, trace
+from epochal.errors import NonFiniteError, UnreachableError
+from epochal.redaction import Redactor, named, trace
 from epochal.spec.job import JobSpec
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
@@ -89,7 +89,10 @@ class _Orders:
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def answer(self, event: Event) -> None:
-        self._connection.send_bytes(wire.encode(event))
+        try:
+            self._connection.send_bytes(wire.encode(event))
+        except OSError as error:
+            raise UnreachableError(f"the agent of the sweep has hung up: {named(error)}") from error
 
     def next(self, seconds: float) -> _Message:
         try:
