@@ -20,6 +20,7 @@ from epochal.spec.no_epochs import no_epochs
 from epochal.spec.section import is_import_path
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
+from epochal.training.sampler import sampler_of
 
 _SMALL = (torch.int8, torch.int16, torch.int32)
 """Whole numbers that torch's losses take for no classes."""
@@ -51,7 +52,12 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     streams = data.endless
     size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
     fields = (*_absent_fields(data), *_types_apart(spec, data))
-    wrong = (*fields, *_wrong_metrics(spec, data, task, left_out), *_apart(spec, data, task))
+    wrong = (
+        *behind_the_end(spec, data),
+        *fields,
+        *_wrong_metrics(spec, data, task, left_out),
+        *_apart(spec, data, task),
+    )
     problems = [*size, *targets, *wrong]
     if problems:
         raise SpecError("the job spec", tuple(problems))
@@ -99,6 +105,19 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
     elif samples < workers:
         message = f"expected at most {samples}, a training sample for each, got {workers}"
         yield Problem("resources.workers", message, value=workers)
+
+
+def behind_the_end(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
+    """Numbers of steps that are more than the epochs have; those beside ``train.steps`` have rules of the spec."""
+    train, schedule, average = spec.train, spec.train.lr_schedule, spec.train.average
+    if train.epochs is None or data.endless or not len(data.train):
+        return
+    total = sampler_of(data, spec).total_steps(train)
+    starts = (("train.lr_schedule.warmup", schedule.warmup), ("train.average.start", average and average.start))
+    for path, steps in starts:
+        if steps is not None and steps >= max(1, total):
+            told = f"expected fewer than the {total:,} steps of train.epochs ({train.epochs:,}), got {steps:g}"
+            yield Problem(path, told, value=steps)
 
 
 def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:

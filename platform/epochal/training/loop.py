@@ -61,7 +61,7 @@ class Loop:
         self.sampler = sampler_of(setup.data, spec)
         self.source = source_of(setup, self.strategy, self.left_out)
         per_epoch = self.sampler.steps_per_epoch
-        self.total_steps = train.steps or (train.epochs or 1) * per_epoch
+        self.total_steps = self.sampler.total_steps(train)
         self.last_step = segment.last_step(self.total_steps, per_epoch)
         self._source_states: list[State] = []
         saved = folder / checkpoint.FOLDER

@@ -121,7 +121,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     sampler = sampler_of(data, spec)
     per_epoch = 0 if data.endless else sampler.steps_per_epoch
     batch = min(spec.train.global_batch_size, sampler.size)
-    total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
+    total_steps = sampler.total_steps(spec.train)
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
     tried: tuple[str, ...] = ("the model is too large to be tried with samples of the data here",)
