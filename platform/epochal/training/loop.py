@@ -107,7 +107,8 @@ class Loop:
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
-        tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more)
+        if not tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more):
+            self.note("the optimizer begins anew: the one that the training goes on from kept nothing, as momentum")
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
         self._source_states = resuming.source_states(path, manifest)
