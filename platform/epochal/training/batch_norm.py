@@ -111,6 +111,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, deviation / total, total
 
 
+_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, CpuSyncBatchNorm.forward)
+
+
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """The running means and variances of the model's batch norms, one-dimensional each."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -134,6 +137,20 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
+def refuse_own_forward(model: nn.Module) -> None:
+    """Refuse a batch norm that does more than normalise, as timm's apply an activation too: what is put in its place
+    would leave that out.
+
+    Raises:
+        SpecError
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module).forward not in _FORWARDS:
+            kind = type(module).__name__
+            told = f"cannot take the statistics of {name} over all workers: {kind} has a forward of its own"
+            raise SpecError("the job spec", (Problem("train.batch_norm", told, value="sync", hint="use local"),))
+
+
 def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
     new = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     new._parameters = norm._parameters
@@ -151,6 +168,8 @@ def refuse_shares(model: nn.Module, sampler: Sampler, train: Train, counts: Coll
     pixels.
     """
     together = train.batch_norm == "sync"
+    if together and max(counts) > 1:
+        refuse_own_forward(model)
     whole = min(sampler.global_batch_size, sampler.size)
     split = together and any(micro_batches(whole, count, train.micro_batch_size) > 1 for count in counts)
     fewest = None if split else min(sampler.fewest(count, train.micro_batch_size, together) for count in counts)

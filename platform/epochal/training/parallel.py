@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from epochal.errors import TrainingError, some
 from epochal.redaction import said
 from epochal.spec.job import Train
-from epochal.training.batch_norm import running_statistics, synchronised
+from epochal.training.batch_norm import refuse_own_forward, running_statistics, synchronised
 from epochal.training.worker import Worker
 from epochal.training.written import refuse_apart, varying
 
@@ -182,7 +182,10 @@ class Many(Single):
         """The model on its device, with batch norms as the spec wants them."""
         self._varying = varying(model, self.train.varying_buffers)
         device = self.worker.device
-        return (synchronised(model, device) if self.train.batch_norm == "sync" else model).to(device)
+        if self.train.batch_norm == "sync":
+            refuse_own_forward(model)
+            model = synchronised(model, device)
+        return model.to(device)
 
     @torch.no_grad()
     def _spread(self) -> None:
