@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -119,10 +119,9 @@ class Loop:
 
     def run(self) -> None:
         """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
-        batches = self._batches()
-        while self.goes_on:
-            self.between(self._window(batches))
-        batches.close()
+        with closing(self._batches()) as batches:
+            while self.goes_on:
+                self.between(self._window(batches))
         self.finish()
         self.wait()
 
@@ -134,8 +133,8 @@ class Loop:
     def between(self, flags: ControlFlags) -> None:
         """Between two windows: validate and save, where that is due."""
         self.stopped = flags.stop
-        # First: a checkpoint is among the best only by what was measured of its very weights.
-        if self.validations.due(self.state.step) or flags.validate:
+        # First: a checkpoint is among the best only by what was measured of its very weights, those of the last too.
+        if self.validations.due(self.state.step) or flags.validate or not (self.stopped or self.goes_on):
             self._validate()
         if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
             self._save()
@@ -273,7 +272,7 @@ class Loop:
         state, done = self.state, self.state.step >= self.total_steps
         measured: dict[str, float] = {}
         self.strategy.settle()
-        if self.setup.data.validation is not None:
+        if self.setup.data.validation:
             self._validation.keeps = self.worker.is_first and self.pictures.wanted and not self.segment.trial
             with self.averaged():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
@@ -289,7 +288,7 @@ class Loop:
             if not done:
                 raise
             self.note(str(error))
-        if self.setup.data.validation is not None and self._validation.kept.batches:
+        if self.setup.data.validation and self._validation.kept.batches:
             self._keep_pictures()
         self._progress("validate", {})
 

@@ -296,7 +296,7 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
         told = f"the loss of two samples is {loss.item():g} before the first step"
         raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
     for name, split in data.splits():
-        if name == "train":
+        if name == "train" or not len(split):
             continue
         with blaming("data", f"samples of the {name} data cannot be read"):
             batch = some_of(split, _ends(split), data, spec)
