@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -119,7 +119,8 @@ class Loop:
 
     def run(self) -> None:
         """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
-        with closing(self._batches()) as batches:
+        batches = self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
+        with closing(batches):
             while self.goes_on:
                 self.between(self._window(batches))
         self.finish()
@@ -136,7 +137,8 @@ class Loop:
         # First: a checkpoint is among the best only by what was measured of its very weights, those of the last too.
         if self.validations.due(self.state.step) or flags.validate or not (self.stopped or self.goes_on):
             self._validate()
-        if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
+        new_best = self.state.at_best and self.spec.checkpoint.keep.best
+        if self.checkpoints.due(self.state.step) or flags.save or new_best:
             self._save()
         self._tell(self.saver.finished())
 
@@ -168,9 +170,6 @@ class Loop:
         if self.segment.beats is None or best is None:
             return True
         return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
-
-    def _batches(self) -> Generator[Loaded]:
-        return self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
 
     def _window(self, batches: Iterator[Loaded]) -> ControlFlags:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
@@ -318,10 +317,6 @@ class Loop:
         train = self.spec.train
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
         return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part, self.left_out)
-
-    @property
-    def _new_best_to_keep(self) -> bool:
-        return self.state.at_best and self.spec.checkpoint.keep.best > 0
 
     def _save(self) -> None:
         self.control.tick("checkpoint", self.state.step)

@@ -29,11 +29,11 @@ from epochal.training.parallel import behind
 from epochal.training.sampler import micro_batches, sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, matching
+from epochal.training.worker import CPU
 
 MOST_PARAMETERS = 20_000_000
 """A larger model is not looked at beforehand: its workers compare notes in the first step."""
 
-_CPU = torch.device("cpu")
 _SEEDS = range(1, 7)
 """Of the further passes of a model that draws random numbers: a layer dropped every tenth time is seen in one of them
 where there are some of those layers."""
@@ -115,14 +115,14 @@ def observe(build: Callable[[], tuple[nn.Module, Task]], batch: Batch) -> Habits
 
     Batch norms and dropout are left out: those have rules of their own.
     """
-    before = seeding.capture(_CPU)
+    before = seeding.capture(CPU)
     try:
         seeding.start(0)
         return _observed(*build(), batch)
     except Exception:  # whoever computes with it next raises the same, and says where
         return Habits()
     finally:
-        seeding.restore(before, _CPU)
+        seeding.restore(before, CPU)
 
 
 class _Pass(NamedTuple):
@@ -170,7 +170,7 @@ def _pass(task: Task, model: nn.Module, kept: dict[str, Tensor], batch: Batch, s
         if name in kept and not _equal(now, kept[name]):
             now.data = kept[name].clone()
     seeding.start(seed)
-    before = seeding.capture(_CPU)
+    before = seeding.capture(CPU)
     outputs: list[tuple[str, Tensor]] = []
     names = {module: name for name, module in model.named_modules()}
 
@@ -191,7 +191,7 @@ def _pass(task: Task, model: nn.Module, kept: dict[str, Tensor], batch: Batch, s
         outputs,
         {name: now.detach().clone() for name, now in _tensors(model) if not _same([now, kept.get(name)])},
         frozenset(name for name, one in named.items() if used is None or one in used),
-        seeding.capture(_CPU) != before,
+        seeding.capture(CPU) != before,
     )
 
 

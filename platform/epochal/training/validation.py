@@ -53,16 +53,15 @@ class Validation:
         data, checked = setup.data, setup.checked
         split = (data.validation or data.train) if part == "val" else (data.test or data.train)
         processes, seed = setup.spec.data.loader_workers, setup.spec.train.seed
-        loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._part = part
         self._task = setup.task
         self._left_out = checked.left_out if part == "val" else checked.left_out_of_test
-        self._loader = loader
+        self._loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._strategy = strategy
         self._precision = precision
         self._batch_size = batch_size
         # Metrics that keep their samples cannot be gathered from a worker that has none: so few go to every worker.
-        self._shared = 1 < strategy.worker.world_size <= len(loader.split)
+        self._shared = 1 < strategy.worker.world_size <= len(split)
 
     def run(self, tick: Callable[[], None], forgiving: bool = False) -> dict[str, float]:
         """``val/loss`` and ``val/<metric>`` (or ``test/...``) of the model as it is, the same numbers on every worker.
