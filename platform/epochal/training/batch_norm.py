@@ -120,21 +120,20 @@ def running_statistics(model: nn.Module) -> list[Tensor]:
     return [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch norm replaced by one whose statistics are those of the global (micro-)batch.
+def synchronise(model: nn.Module, device: torch.device) -> None:
+    """Have every batch norm take the statistics of the global (micro-)batch.
 
-    Parameters, buffers and their names stay the same.
+    Each stays the very module that it is, with its hooks: the model may know it by another way than its children.
+
+    Raises:
+        SpecError: see ``refuse_own_forward``.
     """
-    if device.type != "cpu":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
-    if isinstance(model, _BatchNorm):
-        return _converted(model)
-    for name, child in model.named_children():
-        replacement = synchronised(child, device)
-        if replacement is not child:
-            setattr(model, name, replacement)
-    return model
+    refuse_own_forward(model)
+    kind = CpuSyncBatchNorm if device.type == "cpu" else nn.SyncBatchNorm
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, kind):
+            module.__class__ = kind
+            module.process_group = None  # torch's own: that of all workers
 
 
 def refuse_own_forward(model: nn.Module) -> None:
@@ -149,14 +148,6 @@ def refuse_own_forward(model: nn.Module) -> None:
             kind = type(module).__name__
             told = f"cannot take the statistics of {name} over all workers: {kind} has a forward of its own"
             raise SpecError("the job spec", (Problem("train.batch_norm", told, value="sync", hint="use local"),))
-
-
-def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
-    new = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    new._parameters = norm._parameters
-    new._buffers = norm._buffers
-    new.training = norm.training
-    return new
 
 
 def refuse_shares(model: nn.Module, sampler: Sampler, train: Train, counts: Collection[int]) -> None:

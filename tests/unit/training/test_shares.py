@@ -17,6 +17,7 @@ import training_pieces as pieces
 from epochal.catalog.task import Task
 from epochal.errors import CodeError, SpecError
 from epochal.spec.job import JobSpec, Train
+from epochal.training.batch_norm import CpuSyncBatchNorm, synchronise
 from epochal.training.parallel import DDP, Many
 from epochal.training.plan import plan
 from epochal.training.setup import prepare
@@ -245,3 +246,15 @@ def test_no_worker_trains_a_model_without_the_rest_of_its_batch_norms(strategy: 
     with pytest.raises(SpecError, match=r"train\.batch_norm: cannot take the statistics of 1"):
         strategy(Worker(1, 2), Train()).wrap(model)
     assert type(model[1]) is models.Activated
+
+
+def test_batch_norms_of_several_workers_stay_the_modules_that_the_model_knows() -> None:
+    """One in a list of the model's own, or with a hook, was left as it was, or without it."""
+    model, seen = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)), list[torch.Size]()
+    known = [model[1]]
+    model[1].register_forward_hook(lambda norm, inputs, output: seen.append(output.shape))
+    synchronise(model, torch.device("cpu"))
+    assert model[1] is known[0]
+    assert isinstance(model[1], CpuSyncBatchNorm)
+    model.eval()(torch.ones(4, 6))
+    assert seen == [(4, 8)]
