@@ -14,7 +14,8 @@ from torch import nn
 
 import dependent_models as models
 import training_pieces as pieces
-from epochal.catalog.task import Task
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
+from epochal.catalog.task import Loss, Task
 from epochal.errors import CodeError, SpecError
 from epochal.spec.job import JobSpec, Train
 from epochal.training.batch_norm import CpuSyncBatchNorm, synchronise
@@ -22,7 +23,7 @@ from epochal.training.parallel import DDP, Many
 from epochal.training.plan import plan
 from epochal.training.setup import prepare
 from epochal.training.sharding import FSDP
-from epochal.training.shares import Habits, observe, problems
+from epochal.training.shares import Habits, observe, problems, refuse_dependent
 from epochal.training.worker import Worker
 
 PLAIN = pieces.Classification
@@ -258,3 +259,28 @@ def test_batch_norms_of_several_workers_stay_the_modules_that_the_model_knows() 
     assert isinstance(model[1], CpuSyncBatchNorm)
     model.eval()(torch.ones(4, 6))
     assert seen == [(4, 8)]
+
+
+class WhereComputed(pieces.Classification):
+    """Notes on what device it computes."""
+
+    def __init__(self) -> None:
+        self.devices: list[str] = []
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        self.devices.append(batch["input"].device.type)
+        return super().loss(model, batch)
+
+
+@pytest.mark.parametrize(("side", "looked_at"), [(512, False), (16, True)])
+def test_large_pictures_are_not_run_through_on_the_cpu_beforehand(side: int, looked_at: bool) -> None:
+    """Four of them took gigabytes, and tens of seconds, before each attempt of a training on GPUs."""
+    info = DataInfo(Field((3, side, side)), Field((), torch.int64, 3))
+    split = SampleSplit(8, lambda index: {"input": torch.zeros(3, side, side), "target": torch.tensor(index % 3)})
+    data = LoadedData(split, None, info, "0", "made up")
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)
+    )
+    task = WhereComputed()
+    refuse_dependent(job("norm", TWO), data, model, task)
+    assert task.devices == (["cpu"] * 3 if looked_at else ["meta"])
