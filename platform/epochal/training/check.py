@@ -12,6 +12,7 @@ from epochal.catalog.data import Batch, DataInfo, LoadedData, Split, TensorSplit
 from epochal.catalog.environment import Acts
 from epochal.catalog.lean_torchmetrics import metrics_of
 from epochal.catalog.losses import balanced, balanced_ones
+from epochal.catalog.schedules import steps_of
 from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
@@ -190,12 +191,25 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
     yield from _balance(spec, data)
+    yield from _unreached(spec, data)
     workers = spec.resources.max_workers
     for part, split in data.splits():
         if part != "train" and 0 < len(split) < workers:
             yield f"there are {len(split)} {part} samples for {workers} workers: each goes through all of them"
     if spec.sweep is not None and data.test is not None:
         yield "the test samples are left alone: a sweep chooses by validation; train its best point to measure them"
+
+
+def _unreached(spec: JobSpec, data: LoadedData) -> Iterator[str]:
+    """Where the learning rate was to change behind the end of the training."""
+    schedule, total = spec.train.lr_schedule, sampler_of(data, spec).total_steps(spec.train)
+    left = total - (steps_of(schedule.warmup, total) if schedule.warmup else 0)
+    for name in ("every", "milestones", "first"):
+        given = schedule.params.get(name)
+        late = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)]
+        if late := [f"{one:g}" for one in late if one >= max(1, left)]:
+            after = " after the warm-up" if left < total else ""
+            yield f"train.lr_schedule.{name}: step {some(late)} is never reached: there are {left:,} steps{after}"
 
 
 def _balance(spec: JobSpec, data: LoadedData) -> Iterator[str]:

@@ -336,33 +336,6 @@ def test_a_regression_with_too_many_outputs_is_refused(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("train", "path"),
-    [
-        ({"lr_schedule": {"name": "linear", "warmup": 4}}, "train.lr_schedule.warmup"),
-        ({"average": {"start": 4}}, "train.average.start"),
-    ],
-)
-def test_what_begins_behind_the_end_is_told(tmp_path: Path, train: dict[str, Any], path: str) -> None:
-    """Of 10 samples 8 are trained on, in 2 steps an epoch. In an earlier release the warm-up was cut, and the last
-    weights were exported for the mean."""
-    (tmp_path / "t.csv").write_text(SEEN)
-    job = spec(train={**train, "epochs": 2})
-    with pytest.raises(SpecError, match=r"expected fewer than the 4 steps of train\.epochs \(2\), got 4") as caught:
-        plan(job, tmp_path)
-    assert [problem.path for problem in caught.value.problems] == [path]
-    known = prepare(spec(train={**train, "epochs": 3}), tmp_path)
-    with pytest.raises(SpecError, match="expected fewer than the 4 steps"):
-        prepare(job, tmp_path, known)
-
-
-def test_a_trial_whose_warm_up_is_longer_than_that_of_the_one_before(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(SEEN)
-    short, long = (spec(train={"lr_schedule": {"name": "linear", "warmup": steps}}) for steps in (1, 2))
-    with pytest.raises(SpecError, match="expected fewer than the 2 steps"):
-        prepare(long, tmp_path, prepare(short, tmp_path))
-
-
-@pytest.mark.parametrize(
     ("train", "path", "message"),
     [
         ({"freeze": ["hiden.*"]}, "train.freeze", "no parameter matches 'hiden.*'"),
