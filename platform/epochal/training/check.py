@@ -19,9 +19,19 @@ from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.no_epochs import no_epochs
 from epochal.spec.section import is_import_path
+from epochal.spec.tree import overlaps
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
 from epochal.training.sampler import sampler_of
+
+_LENGTHS = [
+    tuple(path.split("."))
+    for path in (
+        "data", "train.epochs", "train.steps", "train.global_batch_size", "train.drop_last", "train.lr_schedule",
+        "train.average",
+    )
+]  # fmt: skip
+"""What decides how long a training is, and what is at a step of it."""
 
 _SMALL = (torch.int8, torch.int16, torch.int32)
 """Whole numbers that torch's losses take for no classes."""
@@ -111,14 +121,21 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
 def behind_the_end(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
     """Numbers of steps that are more than the epochs have; those beside ``train.steps`` have rules of the spec."""
     train, schedule, average = spec.train, spec.train.lr_schedule, spec.train.average
-    if train.epochs is None or data.endless or not len(data.train):
+    total = _total_steps(spec, data)
+    if train.epochs is None or data.endless or not total:
         return
-    total = sampler_of(data, spec).total_steps(train)
     starts = (("train.lr_schedule.warmup", schedule.warmup), ("train.average.start", average and average.start))
     for path, steps in starts:
         if steps is not None and steps >= max(1, total):
             told = f"expected fewer than the {total:,} steps of train.epochs ({train.epochs:,}), got {steps:g}"
             yield Problem(path, told, value=steps)
+
+
+def _total_steps(spec: JobSpec, data: LoadedData) -> int:
+    """0 where there is nothing to train on, or the trials of a sweep differ in it: each is looked at by itself."""
+    searched = spec.sweep.space if spec.sweep is not None else ()
+    differ = any(overlaps(tuple(path.split(".")), length) for path in searched for length in _LENGTHS)
+    return 0 if differ or not len(data.train) else sampler_of(data, spec).total_steps(spec.train)
 
 
 def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
@@ -202,9 +219,9 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
 
 def _unreached(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     """Where the learning rate was to change behind the end of the training."""
-    schedule, total = spec.train.lr_schedule, sampler_of(data, spec).total_steps(spec.train)
+    schedule, total = spec.train.lr_schedule, _total_steps(spec, data)
     left = total - (steps_of(schedule.warmup, total) if schedule.warmup else 0)
-    for name in ("every", "milestones", "first"):
+    for name in ("every", "milestones", "first") if total else ():
         given = schedule.params.get(name)
         late = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)]
         if late := [f"{one:g}" for one in late if one >= max(1, left)]:

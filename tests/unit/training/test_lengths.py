@@ -71,3 +71,14 @@ def test_a_trial_whose_warm_up_is_longer_than_that_of_the_one_before(tmp_path: P
     short, long = (spec(lr_schedule={"name": "linear", "warmup": steps}) for steps in (1, 2))
     with pytest.raises(SpecError, match="expected fewer than the 2 steps"):
         prepare(long, tmp_path, prepare(short, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"name": "linear", "warmup": 4}, {"name": "multistep", "milestones": [4], "warmup": 0.25}]
+)
+def test_trials_that_differ_in_their_length_are_looked_at_one_by_one(tmp_path: Path, schedule: dict[str, Any]) -> None:
+    """What the spec of a sweep says of its length is no trial's."""
+    job = spec(epochs=2, lr_schedule=schedule).model_dump(mode="json", exclude_unset=True)
+    sweep = {"search": {"name": "random"}, "trials": 2, "space": {"train.epochs": {"choice": [5, 9]}}}
+    swept = JobSpec.model_validate({**job, "objective": {"metric": "val/loss", "mode": "min"}, "sweep": sweep})
+    assert plan(swept, tmp_path).notes == ()
