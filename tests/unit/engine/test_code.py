@@ -61,6 +61,22 @@ def test_ignore_rules_and_secrets(project: Path, tmp_path: Path) -> None:
     assert package.path == tmp_path / "out" / f"{package.digest}.zip"
 
 
+def test_lines_of_ignore_files_that_are_no_patterns_are_passed_over(project: Path, tmp_path: Path) -> None:
+    """As git does; they ended the command in a traceback. And a byte order mark is no part of the first line."""
+    lines = "\ufeffother/\n!\n[z-a]\n*.log\\\n*.log\n"
+    (project / ".gitignore").write_text(lines, encoding="utf-8")
+    files = pack(project, tmp_path / "out", ["excluded/"]).files
+    assert "nets/small.py" in files
+    assert not [name for name in files if name.startswith("other/") or name.endswith(".log")]
+
+
+@pytest.mark.parametrize("pattern", ["!", "[z-a]", "data\\"])
+def test_what_is_no_pattern_to_leave_out_is_told(pattern: str, project: Path, tmp_path: Path) -> None:
+    with pytest.raises(CodeError, match=r"code\.exclude: .* is no pattern") as caught:
+        pack(project, tmp_path / "out", ["*.csv", pattern])
+    assert repr(pattern) in str(caught.value)
+
+
 def test_the_digest_is_of_the_content(project: Path, tmp_path: Path) -> None:
     first = pack(project, tmp_path / "one")
     os.utime(project / "job.yaml", (1, 1))
