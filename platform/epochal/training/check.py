@@ -155,14 +155,11 @@ def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
     if size % environment.lanes:
         told = f"expected a multiple of the {environment.lanes} lanes of the environment, got {size}"
         yield Problem("train.global_batch_size", told, value=size)
-    for workers in range(resources.min_workers, resources.max_workers + 1):
-        if environment.lanes % workers:
-            told = (
-                f"the {environment.lanes} lanes of the environment cannot be shared out evenly among {workers} workers"
-            )
-            yield Problem(
-                "resources.workers", told, value=workers, hint="use another number, or other data.params.lanes"
-            )
+    counts = range(resources.min_workers, resources.max_workers + 1)
+    if odd := [str(workers) for workers in counts if environment.lanes % workers]:
+        told = f"the {environment.lanes} lanes of the environment cannot be shared out evenly among {some(odd)} workers"
+        hint = "use another number, or other data.params.lanes"
+        yield Problem("resources.workers", told, value=resources.max_workers, hint=hint)
     if spec.data.loader_workers:
         told = "loader processes have no model that could act: environments are played in the workers"
         yield Problem("data.loader_workers", told, value=spec.data.loader_workers, hint="use 0")
