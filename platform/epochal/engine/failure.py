@@ -136,6 +136,7 @@ CAUSES = (
     Cause(_MEMORY, _OWN, "RuntimeError", r"DataLoader worker .* is killed by signal: Killed"),
     Cause(_MEMORY, _OWN, "RuntimeError", "DataLoader worker .* out of shared memory"),
     Cause(_MEMORY, _OWN, "Exception", "unable to (mmap|allocate shared memory).*Cannot allocate"),
+    Cause(_MEMORY, _OWN, "OSError", "Cannot allocate memory"),
     # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
     Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
     Cause(_INFRA, _OWN, "DeviceError"),
