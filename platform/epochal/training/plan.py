@@ -176,7 +176,7 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     with device:
         model = build_model(spec.model, info)
         batch = {name: torch.zeros((samples, *one.shape), dtype=one.dtype) for name, one in info.fields.items()}
-    with blaming("train.freeze", "cannot be applied"):
+    with blaming("train.freeze" if spec.train.freeze else "model", "cannot be applied"):
         freeze(model, spec.train.freeze)
     counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
     refuse_shares(model, sampler, spec.train, counts)

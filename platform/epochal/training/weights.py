@@ -180,7 +180,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     for name in frozen:
         parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise TrainingError("freeze leaves no parameter to train")
+        raise TrainingError("freeze leaves no parameter to train" if frozen else "the model has no parameter to train")
     return frozen
 
 
