@@ -45,15 +45,17 @@ class Fetch:
 
     def __call__(self, indices: Sequence[int], size: int) -> Fetched:
         """The first ``size`` of the samples at ``indices``."""
-        batch, problems = None, list[str]()
+        problems: list[str] = []
         try:
             batch = self.split.fetch(indices)
+            is_whole = not (self.tries and self._unlike(batch))
         except MemoryError:
             raise
         except Exception:
             if not self.tries:
                 raise
-        if batch is None or (self.tries and self._unlike(batch)):
+            is_whole = False
+        if not is_whole:
             batch, problems = self._one_by_one(indices)
         if size < len(indices):
             batch = {name: tensor[:size] for name, tensor in batch.items()}
