@@ -273,6 +273,9 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
             told.append(f"weights to start from: {start_from(model, folder / start, spec.train.init_except)}")
+    elif start is not None:
+        elsewhere = "a job of that name is looked for where this one runs"
+        told.append(f"weights to start from: {start} is no file here; {elsewhere}")
     try:
         _try(spec, data, model.train(), task)
     except SpecError as error:
