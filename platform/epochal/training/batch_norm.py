@@ -133,7 +133,7 @@ def synchronise(model: nn.Module, device: torch.device) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, kind):
             module.__class__ = kind
-            module.process_group = None  # torch's own: that of all workers
+            module.__dict__["process_group"] = None  # torch's own has one: that of all workers
 
 
 def refuse_own_forward(model: nn.Module) -> None:

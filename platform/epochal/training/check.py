@@ -124,9 +124,9 @@ def behind_the_end(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
     total = _total_steps(spec, data)
     if train.epochs is None or data.endless or not total:
         return
-    starts = (("train.lr_schedule.warmup", schedule.warmup), ("train.average.start", average and average.start))
-    for path, steps in starts:
-        if steps is not None and steps >= max(1, total):
+    start = average.start if average is not None else 0.0
+    for path, steps in (("train.lr_schedule.warmup", schedule.warmup), ("train.average.start", start)):
+        if steps >= max(1, total):
             told = f"expected fewer than the {total:,} steps of train.epochs ({train.epochs:,}), got {steps:g}"
             yield Problem(path, told, value=steps)
 
@@ -220,8 +220,8 @@ def _unreached(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     left = total - (steps_of(schedule.warmup, total) if schedule.warmup else 0)
     for name in ("every", "milestones", "first") if total else ():
         given = schedule.params.get(name)
-        late = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)]
-        if late := [f"{one:g}" for one in late if one >= max(1, left)]:
+        steps = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)]
+        if late := [f"{one:g}" for one in steps if one >= max(1, left)]:
             after = " after the warm-up" if left < total else ""
             yield f"train.lr_schedule.{name}: step {some(late)} is never reached: there are {left:,} steps{after}"
 

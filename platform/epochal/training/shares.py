@@ -95,7 +95,7 @@ def _is_large(model: nn.Module, info: DataInfo, task: Task) -> bool:
     two = {name: torch.zeros((2, *one.shape), dtype=one.dtype, device="meta") for name, one in info.fields.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad(), suppress(Exception):  # it may look at values
         loss_of(task, deepcopy(model).to("meta"), two)
-    return counter.get_total_flops() > 2 * MOST_FLOPS
+    return bool(counter.get_total_flops() > 2 * MOST_FLOPS)
 
 
 def problems(habits: Habits, spec: JobSpec, split: bool) -> Iterator[Problem]:
