@@ -43,6 +43,7 @@ CASES: list[tuple[str, dict[str, Any], DataInfo]] = [
     ("pyg/GCN", {"hidden_channels": 8}, GRAPHS),
     ("pyg/GIN", {"hidden_channels": 8}, NODES),
     ("torchvision/resnet18", {}, IMAGES),
+    ("torchvision/googlenet", {"init_weights": False}, IMAGES),
     ("torchvision/lraspp_mobilenet_v3_large", {}, MASKS),
     ("timm/resnet10t", {}, IMAGES),
 ]
@@ -291,6 +292,21 @@ def test_a_keras_model_of_images_takes_them_channels_last_and_knows_when_it_trai
     assert model.model.layers[0].kernel.shape == (3, 3, 3, 4)
     assert not torch.equal(model(batch), model(batch))
     assert torch.equal(model.eval()(batch), model(batch))
+
+
+def test_workers_drop_other_numbers_each_and_go_on_with_the_same(own_keras: Path) -> None:
+    """By torch's generator: that of each worker has a seed of its own, and a checkpoint keeps its state."""
+    model = _build("keras/own_keras:convolutional", {}, IMAGES)
+    images, before = IMAGES.example(8)["input"], copy.deepcopy(model.state_dict())
+
+    def outputs(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return model(images).detach()
+
+    first, other, again = outputs(1), outputs(2), outputs(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_what_a_keras_function_makes_is_looked_at(own_keras: Path) -> None:

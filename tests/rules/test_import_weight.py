@@ -53,6 +53,7 @@ CASES = {
     "the package": ("import epochal", {"epochal.spec", "epochal.catalog", "pydantic", "yaml"}),
     "the list of models": (MODELS, {"torch", "numpy", "ray", "mlflow", "sqlalchemy", *ENTRIES}),
     "loading data": (DATA, {"sklearn", "scipy", "pandas", "pyarrow", "torchmetrics"}),
+    "a plan": ("import epochal.training.plan", {"sympy", "torch.distributed.tensor", "torch.distributed.checkpoint"}),
     "a loader process": ("import epochal.training.lanes, epochal.training.loader", {"sympy", "torch.distributed.fsdp"}),
     "states and values": ("import epochal.ledger.states, epochal.ledger.values", {"sqlalchemy"}),
     "a new ledger": (LEDGER, {"alembic", "torch", "ray", "mlflow"}),

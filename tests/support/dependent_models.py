@@ -26,6 +26,13 @@ class Plain(nn.Module):
         return self.last(torch.tanh(self.first(x)))
 
 
+class Activated(nn.BatchNorm1d):
+    """As timm's batch norms, which apply the activation too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
 class OwnStatistics(Plain):
     """A running mean, as people write it."""
 

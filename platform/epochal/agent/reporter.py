@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -49,6 +50,7 @@ class Reporter:
         self.saved: Saved | None = None
         self.step = 0
         self._notes: list[str] = []
+        self._noting = threading.Lock()
         self._bests: set[int] = set()
         tracking.notice = self._tracked  # last: the tracker's thread may call it at once
 
@@ -98,13 +100,14 @@ class Reporter:
             self.report(report)
 
     def notice(self, text: str) -> None:
-        if text in self._notes:  # each trial of a sweep says it
-            return
-        self._notes.append(text)
+        with self._noting:  # slots of a sweep have a thread each, and two notes of one key would be one
+            if text in self._notes:  # each trial of a sweep says it
+                return
+            self._notes.append(text)
+            key = f"noted-{self._lease.epoch}-{len(self._notes)}"
+            self._tracking.update(tags={"epochal.notes": "; ".join(self._notes)})
         self._observer.notice(text)
-        key = f"noted-{self._lease.epoch}-{len(self._notes)}"
         self._outbox.tell(partial(self._source.note, self._lease, EventKind.NOTED, text, key=key))
-        self._tracking.update(tags={"epochal.notes": "; ".join(self._notes)})
 
     def packaging(self) -> None:
         """The training is done; what follows may take as long as a short one did."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import struct
@@ -20,6 +21,7 @@ from pathspec import GitIgnoreSpec
 
 from epochal.engine.hidden import check_modules
 from epochal.errors import CodeError, some
+from epochal.files import sync
 from epochal.units import Bytes
 
 if TYPE_CHECKING:
@@ -88,9 +90,9 @@ def contents(folder: Path, exclude: Iterable[str] = (), has_loaders: bool = Fals
     and ``exclude`` (patterns as in .gitignore).
 
     Raises:
-        CodeError: there is no such folder, it has more than 50 MiB to ship, a file of it cannot be read or has a name
-            that no package may have, a link in it leads out of it, or it has a module by the name of one that workers,
-            or those processes, import.
+        CodeError: there is no such folder, ``exclude`` has what is no pattern, it has more than 50 MiB to ship, a file
+            of it cannot be read or has a name that no package may have, a link in it leads out of it, or it has a
+            module by the name of one that workers, or those processes, import.
     """
     if not folder.is_dir():
         raise CodeError(f"there is no folder {folder}", "code.dir is relative to the job spec")
@@ -98,7 +100,7 @@ def contents(folder: Path, exclude: Iterable[str] = (), has_loaders: bool = Fals
     files: dict[str, Path] = {}
     skipped: list[str] = []
     try:
-        for path in _walk(root, root, [_spec(exclude), _spec(_ALWAYS_IGNORED)]):
+        for path in _walk(root, root, [("", _excluded(exclude)), ("", GitIgnoreSpec.from_lines(_ALWAYS_IGNORED))]):
             name = path.relative_to(root).as_posix()
             if _SECRETS.match_file(name):
                 skipped.append(name)
@@ -109,8 +111,8 @@ def contents(folder: Path, exclude: Iterable[str] = (), has_loaders: bool = Fals
         raise _unreadable(error) from error
     if refused := [f"{_shown(name)} {why}" for name in sorted(files) if (why := refused_name(name))]:
         raise CodeError(f"the code in {folder} has files that cannot be shipped: {some(refused, 5)}", _RENAME)
-    secrets = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
-    return Contents(files, size, (*([secrets] if skipped else []), *check_modules(files, has_loaders)))
+    withheld = f"not shipped, since they look like secrets: {', '.join(map(_shown, sorted(skipped)))}"
+    return Contents(files, size, (*([withheld] if skipped else []), *check_modules(files, has_loaders)))
 
 
 def pack(folder: Path, into: Path, exclude: Iterable[str] = (), has_loaders: bool = False) -> Package:
@@ -214,8 +216,19 @@ def _unreadable(error: OSError) -> CodeError:
     )
 
 
-def _spec(lines: Iterable[str]) -> tuple[str, GitIgnoreSpec]:
-    return "", GitIgnoreSpec.from_lines(lines)
+def _excluded(patterns: Iterable[str]) -> GitIgnoreSpec:
+    patterns = list(patterns)
+    if wrong := [pattern for pattern in patterns if not _is_pattern(pattern)]:
+        raise CodeError(f"code.exclude: {some(list(map(repr, wrong)))} is no pattern", "write them as in .gitignore")
+    return GitIgnoreSpec.from_lines(patterns)
+
+
+def _is_pattern(line: str) -> bool:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except (ValueError, re.error):
+        return False
+    return True
 
 
 def _walk(folder: Path, root: Path, rules: list[tuple[str, GitIgnoreSpec]]) -> Iterator[Path]:
@@ -223,7 +236,8 @@ def _walk(folder: Path, root: Path, rules: list[tuple[str, GitIgnoreSpec]]) -> I
     ignore = folder / ".gitignore"
     if ignore.is_file():
         below = folder.relative_to(root).as_posix()
-        lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines()
+        # As git does: a byte order mark is no part of the first line, and a line that is no pattern is passed over.
+        lines = filter(_is_pattern, ignore.read_text(encoding="utf-8-sig", errors="replace").splitlines())
         rules = [*rules, ("" if below == "." else f"{below}/", GitIgnoreSpec.from_lines(lines))]
     for path in sorted(folder.iterdir()):
         is_folder = path.is_dir() and not path.is_symlink()
@@ -292,7 +306,8 @@ def _content_digest(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 def _write(files: Mapping[str, Path], digests: Mapping[str, str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    # Of this call alone: two threads may pack the same folder at once.
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
@@ -304,6 +319,7 @@ def _write(files: Mapping[str, Path], digests: Mapping[str, str], target: Path) 
                     hint = "pack it once nothing writes to it, or add it to code.exclude"
                     raise CodeError(f"{name} changed while the code was packed", hint)
                 archive.writestr(entry, content)
+        sync(draft)  # with the power, an empty file would be left by a name that is never packed again
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

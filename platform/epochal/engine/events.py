@@ -8,7 +8,7 @@ from typing import Any
 from epochal.engine.failure import Failed, FailureKind
 from epochal.ledger import documents
 from epochal.redaction import Redactor
-from epochal.training.control import Phase, Prepared, Report, SetAside
+from epochal.training.control import Noted, Phase, Prepared, Report, SetAside
 
 __all__ = ["Done", "Event", "Failed", "FailureKind", "Heartbeat", "Log", "Reported", "Started", "redacted"]
 
@@ -100,5 +100,7 @@ def redacted(event: Event, redactor: Redactor) -> Event:
             return replace(event, report=replace(report, data=report.data.worded(redactor.text)))
         case Reported(report=SetAside() as report):
             return replace(event, report=replace(report, why=redactor.text(report.why)))
+        case Reported(report=Noted() as report):
+            return replace(event, report=Noted(redactor.text(report.note)))
         case _:
             return event

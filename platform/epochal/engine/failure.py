@@ -136,9 +136,11 @@ CAUSES = (
     Cause(_MEMORY, _OWN, "RuntimeError", r"DataLoader worker .* is killed by signal: Killed"),
     Cause(_MEMORY, _OWN, "RuntimeError", "DataLoader worker .* out of shared memory"),
     Cause(_MEMORY, _OWN, "Exception", "unable to (mmap|allocate shared memory).*Cannot allocate"),
+    Cause(_MEMORY, _OWN, "OSError", "Cannot allocate memory"),
     # Without the signal's name: `of_exception` is told whether the system killed something meanwhile.
     Cause(_INFRA, _OWN, "RuntimeError", r"DataLoader worker .* (exited unexpectedly|is killed)"),
     Cause(_INFRA, _OWN, "DeviceError"),
+    Cause(_INFRA, _OWN, "UnreachableError"),
     # A GPU, its driver or its links. Not here: "device-side assert", "illegal memory access", which the code caused.
     Cause(_INFRA, _OWN, "RuntimeError", "uncorrectable (ECC|NVLink) error"),
     Cause(_INFRA, _OWN, "RuntimeError", "CUDA error: unspecified launch failure"),

@@ -16,6 +16,9 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from types import TracebackType
 
+from epochal.errors import UnreachableError
+from epochal.redaction import named
+
 _HANDSHAKE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
 
@@ -65,7 +68,10 @@ class Hub:
             except OSError:  # it is closed; or this process has no descriptor left, or who called has hung up
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            threading.Thread(target=self._greet, args=(accepted,), daemon=True).start()
+            try:
+                threading.Thread(target=self._greet, args=(accepted,), daemon=True).start()
+            except RuntimeError:  # it has no thread left: who called hears so at once, and a new gang calls again
+                accepted.close()
 
     def _greet(self, accepted: socket.socket) -> None:
         """Each in a thread of its own, so that a stranger who says nothing holds up nobody."""
@@ -87,14 +93,21 @@ def reach(address: tuple[str, int], key: str, caller: int) -> Connection:
     """The worker's end.
 
     Raises:
-        OSError, EOFError, AuthenticationError: the driver is not there, or does not let this one in.
+        UnreachableError: the driver is not there, or does not let this one in.
     """
-    reached = socket.create_connection(address, timeout=_HANDSHAKE_SECONDS)
-    # A socket with a timeout has a descriptor that does not block, and `Connection` fails where there is nothing yet.
-    reached.settimeout(None)
-    reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection = Connection(reached.detach())
-    answer_challenge(connection, key.encode())
-    deliver_challenge(connection, key.encode())
-    connection.send_bytes(str(caller).encode())
+    try:
+        reached = socket.create_connection(address, timeout=_HANDSHAKE_SECONDS)
+        # One with a timeout has a descriptor that does not block, and `Connection` fails where there is nothing yet.
+        reached.settimeout(None)
+        reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(reached.detach())
+        answer_challenge(connection, key.encode())
+        deliver_challenge(connection, key.encode())
+        connection.send_bytes(str(caller).encode())
+    except (OSError, EOFError, AuthenticationError) as error:
+        host, port = address
+        hint = "each node has to reach the agent's, on any port"
+        raise UnreachableError(
+            f"the agent of the sweep does not answer at {host}:{port}: {named(error)}", hint
+        ) from error
     return connection

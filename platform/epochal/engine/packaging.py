@@ -51,9 +51,11 @@ def package(spec: Mapping[str, Any], context: WorkerContext) -> dict[str, str]:
     if len(arrays) == 1 and not _gives_names(model, samples):
         tags = save_model(model, next(iter(arrays.values())), folder).tags
     else:
-        outputs = export_program(model, samples, file)
-        tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags
-        file.unlink()
+        try:
+            outputs = export_program(model, samples, file)
+            tags = save_program(file, Path(served_program.__file__), (arrays, outputs), folder).tags
+        finally:
+            file.unlink(missing_ok=True)  # as large as the model
     redactor = Redactor.of_variables(spec.get("secrets", ()))  # in what a library says about the model
     return {name: redactor.text(text) for name, text in tags.items()}
 

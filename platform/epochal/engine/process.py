@@ -126,7 +126,7 @@ def kill_tree(pid: int, started: float) -> bool:
     except psutil.NoSuchProcess:
         return False
     for member in family:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # gone; or another user's, as what the job's code starts by `sudo`: the rest ends
             if member.name() != relay.NAME:
                 member.kill()
     return True

@@ -27,8 +27,8 @@ from epochal.engine.failure import of_exception
 from epochal.engine.hub import reach
 from epochal.engine.payload import TrialSegment, TrialsPayload
 from epochal.engine.train import check_secrets, data_folder, keep_example, prepared, sampler
-from epochal.errors import NonFiniteError
-from epochal.redaction import Redactor, trace
+from epochal.errors import NonFiniteError, UnreachableError
+from epochal.redaction import Redactor, named, trace
 from epochal.spec.job import JobSpec
 from epochal.tracking.metric_spool import MetricSpool
 from epochal.tracking.recorder import NullRecorder, Recorder
@@ -89,7 +89,10 @@ class _Orders:
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def answer(self, event: Event) -> None:
-        self._connection.send_bytes(wire.encode(event))
+        try:
+            self._connection.send_bytes(wire.encode(event))
+        except OSError as error:
+            raise UnreachableError(f"the agent of the sweep has hung up: {named(error)}") from error
 
     def next(self, seconds: float) -> _Message:
         try:
@@ -203,18 +206,16 @@ class _Trials:
                 failed[segment.trial] = self._failed(error, spec)
         if len(members) > 1:
             packed = fit_pack(list(members.values()), self._context.worker)
-            ended = dict(zip(members, packed.outcomes, strict=True))
-            why_alone = packed.why_alone
-        else:
-            ended, why_alone = {trial: _fitted(member, self._context.worker) for trial, member in members.items()}, ""
-        if len(members) > 1:
+            outcomes, why_alone = packed.outcomes, packed.why_alone
             # What they have recorded is on the disk before they have ended: at once for all, who would wait one by one.
             with ThreadPoolExecutor(len(members)) as threads:
-                unkept = dict(zip(members, threads.map(_unkept, members.values()), strict=True))
+                unkept = list(threads.map(_unkept, members.values()))
         else:
-            unkept = {trial: _unkept(member) for trial, member in members.items()}
+            outcomes = tuple(_fitted(member, self._context.worker) for member in members.values())
+            unkept, why_alone = list(map(_unkept, members.values())), ""
         told = {
-            trial: self._told(members[trial], unkept[trial] or outcome, why_alone) for trial, outcome in ended.items()
+            trial: self._told(member, error or outcome, why_alone)
+            for (trial, member), outcome, error in zip(members.items(), outcomes, unkept, strict=True)
         }
         return [failed.get(segment.trial) or told[segment.trial] for segment in segments]
 

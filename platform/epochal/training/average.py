@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from epochal.catalog.schedules import steps_of
-from epochal.errors import TrainingError
 from epochal.spec.job import Average
 from epochal.training.parallel import Strategy
 from epochal.training.tensors import AVERAGE, local
@@ -21,9 +20,6 @@ class AveragedWeights:
 
     Exponential moving average (Polyak and Juditsky 1992) or, of `kind: swa`, the mean of all since ``start`` (Izmailov
     et al. 2018, https://arxiv.org/abs/1803.05407). It begins with the weights after the first step that counts.
-
-    Raises:
-        TrainingError: no step would.
     """
 
     def __init__(self, strategy: Strategy, chosen: Average, total_steps: int) -> None:
@@ -33,9 +29,6 @@ class AveragedWeights:
         self._start = steps_of(chosen.start, total_steps) if chosen.start else 0
         if chosen.start < 1:  # of a few steps the last counts, whatever the fraction is rounded to
             self._start = min(self._start, total_steps - 1)
-        elif self._start >= total_steps:
-            told = f"train.average.start is {self._start}, and the training has {total_steps} steps"
-            raise TrainingError(f"{told}: no weights would be averaged", "lower it, or remove train.average")
         self._means: dict[str, Tensor] = {}
         self.count = 0
         """Steps that are in it."""

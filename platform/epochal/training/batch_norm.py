@@ -111,35 +111,43 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, deviation / total, total
 
 
+_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, CpuSyncBatchNorm.forward)
+
+
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """The running means and variances of the model's batch norms, one-dimensional each."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch norm replaced by one whose statistics are those of the global (micro-)batch.
+def synchronise(model: nn.Module, device: torch.device) -> None:
+    """Have every batch norm take the statistics of the global (micro-)batch.
 
-    Parameters, buffers and their names stay the same.
+    Each stays the very module that it is, with its hooks: the model may know it by another way than its children.
+
+    Raises:
+        SpecError: see ``refuse_own_forward``.
     """
-    if device.type != "cpu":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
-    if isinstance(model, _BatchNorm):
-        return _converted(model)
-    for name, child in model.named_children():
-        replacement = synchronised(child, device)
-        if replacement is not child:
-            setattr(model, name, replacement)
-    return model
+    refuse_own_forward(model)
+    kind = CpuSyncBatchNorm if device.type == "cpu" else nn.SyncBatchNorm
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, kind):
+            module.__class__ = kind
+            module.__dict__["process_group"] = None  # torch's own has one: that of all workers
 
 
-def _converted(norm: _BatchNorm) -> CpuSyncBatchNorm:
-    new = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-    new._parameters = norm._parameters
-    new._buffers = norm._buffers
-    new.training = norm.training
-    return new
+def refuse_own_forward(model: nn.Module) -> None:
+    """Refuse a batch norm that does more than normalise, as timm's apply an activation too: what is put in its place
+    would leave that out.
+
+    Raises:
+        SpecError
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module).forward not in _FORWARDS:
+            kind = type(module).__name__
+            told = f"cannot take the statistics of {name} over all workers: {kind} has a forward of its own"
+            raise SpecError("the job spec", (Problem("train.batch_norm", told, value="sync", hint="use local"),))
 
 
 def refuse_shares(model: nn.Module, sampler: Sampler, train: Train, counts: Collection[int]) -> None:
@@ -151,6 +159,8 @@ def refuse_shares(model: nn.Module, sampler: Sampler, train: Train, counts: Coll
     pixels.
     """
     together = train.batch_norm == "sync"
+    if together and max(counts) > 1:
+        refuse_own_forward(model)
     whole = min(sampler.global_batch_size, sampler.size)
     split = together and any(micro_batches(whole, count, train.micro_batch_size) > 1 for count in counts)
     fewest = None if split else min(sampler.fewest(count, train.micro_batch_size, together) for count in counts)

@@ -12,14 +12,26 @@ from epochal.catalog.data import Batch, DataInfo, LoadedData, Split, TensorSplit
 from epochal.catalog.environment import Acts
 from epochal.catalog.lean_torchmetrics import metrics_of
 from epochal.catalog.losses import balanced, balanced_ones
+from epochal.catalog.schedules import steps_of
 from epochal.catalog.task import ChecksTargets, TakesStock, Task, TellsMetrics
 from epochal.errors import CodeError, Problem, SpecError, some
 from epochal.redaction import named
 from epochal.spec.job import JobSpec
 from epochal.spec.no_epochs import no_epochs
 from epochal.spec.section import is_import_path
+from epochal.spec.tree import overlaps
 from epochal.spec.wanted_metrics import WAITING, Given, unmet
 from epochal.training.data_summary import ClassCount, DataSummary
+from epochal.training.sampler import sampler_of
+
+_LENGTHS = [
+    tuple(path.split("."))
+    for path in (
+        "data", "train.epochs", "train.steps", "train.global_batch_size", "train.drop_last", "train.lr_schedule",
+        "train.average",
+    )
+]  # fmt: skip
+"""What decides how long a training is, and what is at a step of it."""
 
 _SMALL = (torch.int8, torch.int16, torch.int32)
 """Whole numbers that torch's losses take for no classes."""
@@ -51,7 +63,12 @@ def check(spec: JobSpec, data: LoadedData, task: Task) -> Checked:
     streams = data.endless
     size = no_epochs(train.epochs, train.validate_every, every) if streams else _too_few(spec, data)
     fields = (*_absent_fields(data), *_types_apart(spec, data))
-    wrong = (*fields, *_wrong_metrics(spec, data, task, left_out), *_apart(spec, data, task))
+    wrong = (
+        *behind_the_end(spec, data),
+        *fields,
+        *_wrong_metrics(spec, data, task, left_out),
+        *_apart(spec, data, task),
+    )
     problems = [*size, *targets, *wrong]
     if problems:
         raise SpecError("the job spec", tuple(problems))
@@ -101,6 +118,26 @@ def _too_few(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
         yield Problem("resources.workers", message, value=workers)
 
 
+def behind_the_end(spec: JobSpec, data: LoadedData) -> Iterator[Problem]:
+    """Numbers of steps that are more than the epochs have; those beside ``train.steps`` have rules of the spec."""
+    train, schedule, average = spec.train, spec.train.lr_schedule, spec.train.average
+    total = _total_steps(spec, data)
+    if train.epochs is None or data.endless or not total:
+        return
+    start = average.start if average is not None else 0.0
+    for path, steps in (("train.lr_schedule.warmup", schedule.warmup), ("train.average.start", start)):
+        if steps >= max(1, total):
+            told = f"expected fewer than the {total:,} steps of train.epochs ({train.epochs:,}), got {steps:g}"
+            yield Problem(path, told, value=steps)
+
+
+def _total_steps(spec: JobSpec, data: LoadedData) -> int:
+    """0 where there is nothing to train on, or the trials of a sweep differ in it: each is looked at by itself."""
+    searched = spec.sweep.space if spec.sweep is not None else ()
+    differ = any(overlaps(tuple(path.split(".")), length) for path in searched for length in _LENGTHS)
+    return 0 if differ or not len(data.train) else sampler_of(data, spec).total_steps(spec.train)
+
+
 def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
     """What does not go with a model that acts in each worker by itself, nor with a task that writes into it."""
     environment, resources, size = data.info.environment, spec.resources, spec.train.global_batch_size
@@ -118,14 +155,11 @@ def _apart(spec: JobSpec, data: LoadedData, task: Task) -> Iterator[Problem]:
     if size % environment.lanes:
         told = f"expected a multiple of the {environment.lanes} lanes of the environment, got {size}"
         yield Problem("train.global_batch_size", told, value=size)
-    for workers in range(resources.min_workers, resources.max_workers + 1):
-        if environment.lanes % workers:
-            told = (
-                f"the {environment.lanes} lanes of the environment cannot be shared out evenly among {workers} workers"
-            )
-            yield Problem(
-                "resources.workers", told, value=workers, hint="use another number, or other data.params.lanes"
-            )
+    counts = range(resources.min_workers, resources.max_workers + 1)
+    if odd := [str(workers) for workers in counts if environment.lanes % workers]:
+        told = f"the {environment.lanes} lanes of the environment cannot be shared out evenly among {some(odd)} workers"
+        hint = "use another number, or other data.params.lanes"
+        yield Problem("resources.workers", told, value=resources.max_workers, hint=hint)
     if spec.data.loader_workers:
         told = "loader processes have no model that could act: environments are played in the workers"
         yield Problem("data.loader_workers", told, value=spec.data.loader_workers, hint="use 0")
@@ -171,12 +205,25 @@ def _notes(spec: JobSpec, data: LoadedData) -> Iterator[str]:
     elif samples < batch:
         yield f"train.global_batch_size is {batch:,}, and there are {samples:,} training samples: each step takes all"
     yield from _balance(spec, data)
+    yield from _unreached(spec, data)
     workers = spec.resources.max_workers
     for part, split in data.splits():
         if part != "train" and 0 < len(split) < workers:
             yield f"there are {len(split)} {part} samples for {workers} workers: each goes through all of them"
     if spec.sweep is not None and data.test is not None:
         yield "the test samples are left alone: a sweep chooses by validation; train its best point to measure them"
+
+
+def _unreached(spec: JobSpec, data: LoadedData) -> Iterator[str]:
+    """Where the learning rate was to change behind the end of the training."""
+    schedule, total = spec.train.lr_schedule, _total_steps(spec, data)
+    left = total - (steps_of(schedule.warmup, total) if schedule.warmup else 0)
+    for name in ("every", "milestones", "first") if total else ():
+        given = schedule.params.get(name)
+        steps = [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)]
+        if late := [f"{one:g}" for one in steps if one >= max(1, left)]:
+            after = " after the warm-up" if left < total else ""
+            yield f"train.lr_schedule.{name}: step {some(late)} is never reached: there are {left:,} steps{after}"
 
 
 def _balance(spec: JobSpec, data: LoadedData) -> Iterator[str]:

@@ -34,7 +34,7 @@ def leave(loop: Loop) -> tuple[str, dict[str, float]]:
         loop.pictures.draw("best" if loop.state.at_best else "last")
     with _exported(loop, best):
         file = weights.export(loop.strategy.module, loop.folder / weights.FILE, loop.worker.is_first)
-        metrics = {} if loop.setup.data.test is None or loop.segment.trial else _tested(loop, file)
+        metrics = {} if not loop.setup.data.test or loop.segment.trial else _tested(loop, file)
     if best is not None and chosen == "last":  # nothing is done any more with those of the last step
         _go_back(loop, best)
         weights.export(loop.strategy.module, loop.folder / weights.BEST, loop.worker.is_first)

@@ -45,16 +45,18 @@ class Fetch:
 
     def __call__(self, indices: Sequence[int], size: int) -> Fetched:
         """The first ``size`` of the samples at ``indices``."""
+        problems: list[str] = []
         try:
             batch = self.split.fetch(indices)
+            is_whole = not (self.tries and self._unlike(batch))
         except MemoryError:
             raise
         except Exception:
             if not self.tries:
                 raise
+            is_whole = False
+        if not is_whole:
             batch, problems = self._one_by_one(indices)
-        else:
-            problems = []
         if size < len(indices):
             batch = {name: tensor[:size] for name, tensor in batch.items()}
         return Fetched(batch, len(next(iter(batch.values()))), problems)
@@ -83,8 +85,13 @@ class Fetch:
             return None, error.message
         except Exception as error:
             return None, f"sample {index} cannot be read: {named(error)}"
+        told = self._unlike(sample)
+        return (None, f"sample {index}: {told}") if told else (sample, "")
+
+    def _unlike(self, batch: Batch) -> str:
+        """Which field is not of the shape that a sample's has to have; empty where all are."""
         for name, one in self.fields.items():
-            if name not in sample or tuple(sample[name].shape[1:]) != one.shape:
-                found = f"the shape {tuple(sample[name].shape[1:])}" if name in sample else "no value"
-                return None, f"sample {index}: the {name} has {found}, expected the shape {one.shape}"
-        return sample, ""
+            if name not in batch or tuple(batch[name].shape[1:]) != one.shape:
+                found = f"the shape {tuple(batch[name].shape[1:])}" if name in batch else "no value"
+                return f"the {name} has {found}, expected the shape {one.shape}"
+        return ""

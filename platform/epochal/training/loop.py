@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +61,7 @@ class Loop:
         self.sampler = sampler_of(setup.data, spec)
         self.source = source_of(setup, self.strategy, self.left_out)
         per_epoch = self.sampler.steps_per_epoch
-        self.total_steps = train.steps or (train.epochs or 1) * per_epoch
+        self.total_steps = self.sampler.total_steps(train)
         self.last_step = segment.last_step(self.total_steps, per_epoch)
         self._source_states: list[State] = []
         saved = folder / checkpoint.FOLDER
@@ -107,7 +107,8 @@ class Loop:
 
     def _go_on(self, path: Path, manifest: Manifest) -> None:
         more = self.average.room(manifest.state.get("averaged", 0)) if self.average else {}
-        tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more)
+        if not tensors.restore(self.strategy.module, self.stepper.optimizer, path, manifest.state["optimizer"], more):
+            self.note("the optimizer begins anew: the one that the training goes on from kept nothing, as momentum")
         self.stepper.precision.load(manifest.state["precision"])
         resuming.restore_generators(path, manifest, self.worker)
         self._source_states = resuming.source_states(path, manifest)
@@ -118,10 +119,10 @@ class Loop:
 
     def run(self) -> None:
         """Train to the segment's end, or until a stop. Afterwards everything is saved that somebody goes on from."""
-        batches = self._batches()
-        while self.goes_on:
-            self.between(self._window(batches))
-        batches.close()
+        batches = self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
+        with closing(batches):
+            while self.goes_on:
+                self.between(self._window(batches))
         self.finish()
         self.wait()
 
@@ -133,10 +134,11 @@ class Loop:
     def between(self, flags: ControlFlags) -> None:
         """Between two windows: validate and save, where that is due."""
         self.stopped = flags.stop
-        # First: a checkpoint is among the best only by what was measured of its very weights.
-        if self.validations.due(self.state.step) or flags.validate:
+        # First: a checkpoint is among the best only by what was measured of its very weights, those of the last too.
+        if self.validations.due(self.state.step) or flags.validate or not (self.stopped or self.goes_on):
             self._validate()
-        if self.checkpoints.due(self.state.step) or flags.save or self._new_best_to_keep:
+        new_best = self.state.at_best and self.spec.checkpoint.keep.best
+        if self.checkpoints.due(self.state.step) or flags.save or new_best:
             self._save()
         self._tell(self.saver.finished())
 
@@ -168,9 +170,6 @@ class Loop:
         if self.segment.beats is None or best is None:
             return True
         return replace(best, value=self.segment.beats).beaten_by(metrics.get(best.metric, math.nan))
-
-    def _batches(self) -> Generator[Loaded]:
-        return self.source.read(self.worker, self.state.step, self.last_step, self._source_states)
 
     def _window(self, batches: Iterator[Loaded]) -> ControlFlags:
         """Steps up to the next point at which the workers compare notes; what they want to happen then."""
@@ -272,7 +271,7 @@ class Loop:
         state, done = self.state, self.state.step >= self.total_steps
         measured: dict[str, float] = {}
         self.strategy.settle()
-        if self.setup.data.validation is not None:
+        if self.setup.data.validation:
             self._validation.keeps = self.worker.is_first and self.pictures.wanted and not self.segment.trial
             with self.averaged():
                 measured = self._validation.run(lambda: self.control.tick("validate", state.step), forgiving=done)
@@ -288,7 +287,7 @@ class Loop:
             if not done:
                 raise
             self.note(str(error))
-        if self.setup.data.validation is not None and self._validation.kept.batches:
+        if self.setup.data.validation and self._validation.kept.batches:
             self._keep_pictures()
         self._progress("validate", {})
 
@@ -318,10 +317,6 @@ class Loop:
         train = self.spec.train
         batch_size = train.micro_batch_size or -(-train.global_batch_size // self.worker.world_size)
         return Validation(self.setup, self.strategy, self.stepper.precision, batch_size, part, self.left_out)
-
-    @property
-    def _new_best_to_keep(self) -> bool:
-        return self.state.at_best and self.spec.checkpoint.keep.best > 0
 
     def _save(self) -> None:
         self.control.tick("checkpoint", self.state.step)

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from epochal.errors import TrainingError, some
 from epochal.redaction import said
 from epochal.spec.job import Train
-from epochal.training.batch_norm import running_statistics, synchronised
+from epochal.training.batch_norm import running_statistics, synchronise
 from epochal.training.worker import Worker
 from epochal.training.written import refuse_apart, varying
 
@@ -181,8 +181,9 @@ class Many(Single):
     def _prepare(self, model: nn.Module) -> nn.Module:
         """The model on its device, with batch norms as the spec wants them."""
         self._varying = varying(model, self.train.varying_buffers)
-        device = self.worker.device
-        return (synchronised(model, device) if self.train.batch_norm == "sync" else model).to(device)
+        if self.train.batch_norm == "sync":
+            synchronise(model, self.worker.device)
+        return model.to(self.worker.device)
 
     @torch.no_grad()
     def _spread(self) -> None:

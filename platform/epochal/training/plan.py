@@ -121,7 +121,7 @@ def plan(spec: JobSpec, folder: Path, loaded: LoadedData | None = None) -> Plan:
     sampler = sampler_of(data, spec)
     per_epoch = 0 if data.endless else sampler.steps_per_epoch
     batch = min(spec.train.global_batch_size, sampler.size)
-    total_steps = spec.train.steps or (spec.train.epochs or 1) * sampler.steps_per_epoch
+    total_steps = sampler.total_steps(spec.train)
     with blaming("model", "cannot be trained on this data"):
         cost = measure(spec, data.info, task, sampler)
     tried: tuple[str, ...] = ("the model is too large to be tried with samples of the data here",)
@@ -176,7 +176,7 @@ def _measured(spec: JobSpec, info: DataInfo, task: Task, sampler: Sampler, sampl
     with device:
         model = build_model(spec.model, info)
         batch = {name: torch.zeros((samples, *one.shape), dtype=one.dtype) for name, one in info.fields.items()}
-    with blaming("train.freeze", "cannot be applied"):
+    with blaming("train.freeze" if spec.train.freeze else "model", "cannot be applied"):
         freeze(model, spec.train.freeze)
     counts = range(spec.resources.min_workers, spec.resources.max_workers + 1)
     refuse_shares(model, sampler, spec.train, counts)
@@ -273,6 +273,9 @@ def _tried(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task, folder
     if start is not None and (folder / start).exists():
         with blaming("train.init_from", "cannot be started from"):
             told.append(f"weights to start from: {start_from(model, folder / start, spec.train.init_except)}")
+    elif start is not None:
+        elsewhere = "a job of that name is looked for where this one runs"
+        told.append(f"weights to start from: {start} is no file here; {elsewhere}")
     try:
         _try(spec, data, model.train(), task)
     except SpecError as error:
@@ -296,7 +299,7 @@ def _try(spec: JobSpec, data: LoadedData, model: nn.Module, task: Task) -> None:
         told = f"the loss of two samples is {loss.item():g} before the first step"
         raise SpecError("the job spec", (Problem("data", told, hint="does the data hold NaN, or numbers too large?"),))
     for name, split in data.splits():
-        if name == "train":
+        if name == "train" or not len(split):
             continue
         with blaming("data", f"samples of the {name} data cannot be read"):
             batch = some_of(split, _ends(split), data, spec)

@@ -24,6 +24,8 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """Long, because a peer may be compiling or reading data. One that died is noticed at once all the same: gloo by its
 closed connection, the engine by its process; one that hangs is killed by the engine's watchdog."""
 
+_side: tuple[object, dist.ProcessGroup] | None = None
+
 
 @dataclass(frozen=True)
 class Rendezvous:
@@ -88,6 +90,19 @@ def join(worker: Worker, rendezvous: Rendezvous, store: TCPStore | None = None) 
         c10d._abort_process_group()
         raise
     dist.destroy_process_group()
+
+
+def side_group() -> dist.ProcessGroup:
+    """The group of the same workers for a thread beside the one that trains: a group tells collectives apart by their
+    order alone, and two threads have none. All workers ask for the first one at the same point of their training.
+
+    One for as long as the default group lasts: torch never frees its threads and descriptors, and a kept gang has a
+    training for each trial.
+    """
+    global _side  # noqa: PLW0603
+    if _side is None or _side[0] is not dist.group.WORLD:
+        _side = dist.group.WORLD, dist.new_group(backend=CPU_BACKEND, timeout=COLLECTIVE_TIMEOUT)
+    return _side[1]
 
 
 def _await_everyone(store: TCPStore, world_size: int, timeout: timedelta) -> None:

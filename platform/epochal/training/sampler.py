@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from epochal.catalog.data import LoadedData
-from epochal.spec.job import JobSpec
+from epochal.spec.job import JobSpec, Train
 from epochal.training import seeding
 from epochal.training.keyed_order import KeyedOrder
 
@@ -52,6 +52,10 @@ class Sampler:
         if self.drop_last:
             return max(1, self.size // self.global_batch_size)
         return -(-self.size // self.global_batch_size)
+
+    def total_steps(self, train: Train) -> int:
+        """Those of a training that is so long."""
+        return train.steps or (train.epochs or 1) * self.steps_per_epoch
 
     def fewest(self, world_size: int, micro_batch_size: int | None, together: bool = True) -> int:
         """Samples of the smallest forward pass of an epoch: of all workers ``together``, or of one of them.

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +21,10 @@ from epochal.tracking.recorder import NullRecorder, Recorder
 from epochal.training import checkpoint, tensors
 from epochal.training.checkpoint import Manifest
 from epochal.training.control import Saved
+from epochal.training.process_group import side_group
 from epochal.training.tensors import Tensors
 from epochal.training.worker import Worker
 
-SAVE_TIMEOUT = timedelta(minutes=30)
 ABANDON_SECONDS = 20.0
 """Most checkpoints are complete by then, and the gang's place is not kept for one whose disk hangs."""
 LOOK_SECONDS = 1.0
@@ -49,7 +48,7 @@ class Snapshot:
 
 
 class Saver:
-    """Saves snapshots one at a time, on a thread of its own and over a process group of its own.
+    """Saves snapshots one at a time, on a thread of its own and over the workers' side group.
 
     Every worker has one and gives it its part of the same snapshots in the same order. ``progress`` is told of every
     stage that is done (True), and while a caller waits of files that grow (False): nothing where the disk hangs, or
@@ -80,8 +79,7 @@ class Saver:
     def start(self, snapshot: Snapshot) -> None:
         """Begin to save. Nothing is being saved any more: see ``wait``."""
         if self._worker.world_size > 1 and self._group is None:
-            # Not the default one: a group tells collectives apart by their order alone, and two threads have none.
-            self._group = dist.new_group(backend="gloo", timeout=SAVE_TIMEOUT)
+            self._group = side_group()
         self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint", daemon=True)
         self._thread.start()
 

@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from epochal.catalog.build import LrFactor, build_lr_schedule, build_model, build_optimizer, build_task, load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.task import Task
+from epochal.errors import SpecError
 from epochal.spec.job import JobSpec
 from epochal.training import seeding
-from epochal.training.check import Checked, check
+from epochal.training.check import Checked, behind_the_end, check
 from epochal.training.shares import refuse_dependent
 
 
@@ -53,6 +54,8 @@ def prepare(spec: JobSpec, folder: Path, known: Setup | None = None) -> Setup:
     task = build_task(spec.task, spec.data, data.info)
     if known is not None and _alike(known.spec, spec):
         checked = known.checked
+        if problems := tuple(behind_the_end(spec, data)):
+            raise SpecError("the job spec", problems)
     else:
         refuse_dependent(spec, data, model, task)
         checked = check(spec, data, task)

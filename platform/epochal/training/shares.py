@@ -8,9 +8,11 @@ one batch and as two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from epochal.catalog.data import Batch, LoadedData
+from epochal.catalog.data import Batch, DataInfo, LoadedData
 from epochal.catalog.task import Task
 from epochal.errors import Problem, SpecError, some
 from epochal.spec.job import JobSpec
@@ -29,11 +32,13 @@ from epochal.training.parallel import behind
 from epochal.training.sampler import micro_batches, sampler_of
 from epochal.training.step import loss_of
 from epochal.training.weights import freeze, matching
+from epochal.training.worker import CPU
 
 MOST_PARAMETERS = 20_000_000
-"""A larger model is not looked at beforehand: its workers compare notes in the first step."""
+MOST_FLOPS = 10**10
+"""A larger model, or one that takes more for the forward pass of a sample (and memory for what it gives on its way), is
+not looked at beforehand: its workers compare notes in the first step."""
 
-_CPU = torch.device("cpu")
 _SEEDS = range(1, 7)
 """Of the further passes of a model that draws random numbers: a layer dropped every tenth time is seen in one of them
 where there are some of those layers."""
@@ -66,7 +71,7 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Ta
     split = any(micro_batches(batch, count, train.micro_batch_size) > 1 for count in counts)
     if not (split or resources.max_workers > 1) or sampler.size < 4:
         return
-    if sum(parameter.numel() for parameter in model.parameters()) > MOST_PARAMETERS:
+    if _is_large(model, data.info, task):
         return
 
     def copied() -> tuple[nn.Module, Task]:
@@ -79,6 +84,18 @@ def refuse_dependent(spec: JobSpec, data: LoadedData, model: nn.Module, task: Ta
     habits = observe(copied, some_of(data.train, few, data, spec))
     if found := tuple(problems(habits, spec, split)):
         raise SpecError("the job spec", found)
+
+
+def _is_large(model: nn.Module, info: DataInfo, task: Task) -> bool:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    values = max(prod(one.shape) for one in info.fields.values())
+    # What most models take at the most: every parameter once for each of a sample's values, as its pixels.
+    if parameters > MOST_PARAMETERS or 2 * parameters * values <= MOST_FLOPS:
+        return parameters > MOST_PARAMETERS
+    two = {name: torch.zeros((2, *one.shape), dtype=one.dtype, device="meta") for name, one in info.fields.items()}
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), suppress(Exception):  # it may look at values
+        loss_of(task, deepcopy(model).to("meta"), two)
+    return bool(counter.get_total_flops() > 2 * MOST_FLOPS)
 
 
 def problems(habits: Habits, spec: JobSpec, split: bool) -> Iterator[Problem]:
@@ -115,14 +132,14 @@ def observe(build: Callable[[], tuple[nn.Module, Task]], batch: Batch) -> Habits
 
     Batch norms and dropout are left out: those have rules of their own.
     """
-    before = seeding.capture(_CPU)
+    before = seeding.capture(CPU)
     try:
         seeding.start(0)
         return _observed(*build(), batch)
     except Exception:  # whoever computes with it next raises the same, and says where
         return Habits()
     finally:
-        seeding.restore(before, _CPU)
+        seeding.restore(before, CPU)
 
 
 class _Pass(NamedTuple):
@@ -170,7 +187,7 @@ def _pass(task: Task, model: nn.Module, kept: dict[str, Tensor], batch: Batch, s
         if name in kept and not _equal(now, kept[name]):
             now.data = kept[name].clone()
     seeding.start(seed)
-    before = seeding.capture(_CPU)
+    before = seeding.capture(CPU)
     outputs: list[tuple[str, Tensor]] = []
     names = {module: name for name, module in model.named_modules()}
 
@@ -191,7 +208,7 @@ def _pass(task: Task, model: nn.Module, kept: dict[str, Tensor], batch: Batch, s
         outputs,
         {name: now.detach().clone() for name, now in _tensors(model) if not _same([now, kept.get(name)])},
         frozenset(name for name, one in named.items() if used is None or one in used),
-        seeding.capture(_CPU) != before,
+        seeding.capture(CPU) != before,
     )
 
 

@@ -41,6 +41,10 @@ def loss_of(task: Task, model: nn.Module, batch: Batch) -> Loss:
         raise TrainingError(
             f"{name}.loss returned a {given}", "return epochal.catalog.task.Loss(total, weight, outputs)"
         )
+    sums = {"total": loss.total, **loss.logs}
+    if odd := [key for key, value in sums.items() if not isinstance(value, Tensor) or value.dim()]:
+        told = f"{type(task).__name__}.loss gives {some(odd)}, and not as scalar tensors"
+        raise TrainingError(told, "give the sum over the samples, a tensor without dimensions")
     return loss
 
 

@@ -249,10 +249,11 @@ def restore(
     folder: Path,
     plain: Mapping[str, Any],
     more: Mapping[str, Tensor] | None = None,
-) -> None:
+) -> bool:
     """Put the state that ``capture`` and ``save`` kept into the model, the optimizer, and the tensors of ``more``.
 
-    A parameter that had no optimizer state, because no step had given it a gradient, has none afterwards.
+    A parameter that had no optimizer state, because no step had given it a gradient, has none afterwards. False where
+    no parameter had any, as with an optimizer that keeps none (``sgd`` without momentum): this one begins anew.
 
     Raises:
         CheckpointError: it is that of another model or optimizer.
@@ -264,9 +265,11 @@ def restore(
     # Torch has made up a state for every parameter, by a step without gradients: room for what is loaded.
     parameters = dict(module.named_parameters())
     owners = {name: _owner(name, parameters) for name in ours}
-    idle = set(owners.values()) - {_owner(name, parameters) for name in (*stored(folder), *plain)}
+    there = {*stored(folder), *plain}
+    idle, kept = set(owners.values()) - {_owner(name, parameters) for name in there}, True
     if idle == set(owners.values()):
-        idle = set()  # another optimizer wrote it, and ``load`` tells what is missing
+        kept = not idle or any(name.startswith(OPTIMIZER) for name in there)
+        idle = set() if kept else idle  # another optimizer wrote it, and ``load`` tells what is missing
     wanted = [name for name in ours if owners[name] not in idle]
     both = {**{MODEL + name: value for name, value in model_state.items()}, **{name: ours[name] for name in wanted}}
     load({name: value for name, value in {**both, **(more or {})}.items() if isinstance(value, Tensor)}, folder)
@@ -277,6 +280,7 @@ def restore(
     set_optimizer_state_dict(module, optimizer, optimizer_state, options=options)
     for name in idle:
         optimizer.state.pop(parameters[name], None)
+    return kept
 
 
 def _owner(name: str, parameters: Collection[str]) -> str:

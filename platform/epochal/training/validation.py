@@ -53,16 +53,15 @@ class Validation:
         data, checked = setup.data, setup.checked
         split = (data.validation or data.train) if part == "val" else (data.test or data.train)
         processes, seed = setup.spec.data.loader_workers, setup.spec.train.seed
-        loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._part = part
         self._task = setup.task
         self._left_out = checked.left_out if part == "val" else checked.left_out_of_test
-        self._loader = loader
+        self._loader = Loader(split, strategy.worker.device, processes, seed, left_out, data.info.fields)
         self._strategy = strategy
         self._precision = precision
         self._batch_size = batch_size
         # Metrics that keep their samples cannot be gathered from a worker that has none: so few go to every worker.
-        self._shared = 1 < strategy.worker.world_size <= len(loader.split)
+        self._shared = 1 < strategy.worker.world_size <= len(split)
 
     def run(self, tick: Callable[[], None], forgiving: bool = False) -> dict[str, float]:
         """``val/loss`` and ``val/<metric>`` (or ``test/...``) of the model as it is, the same numbers on every worker.
@@ -176,7 +175,7 @@ class Validation:
         return self._loader.once(0, 1, self._batch_size)
 
     def _computed(self, metrics: MetricCollection) -> dict[str, float]:
-        """The metrics over all workers; those of several values have no place on a curve and are left out."""
+        """The metrics over all workers, of one value each."""
         for metric in metrics.values(copy_state=False):
             metric.sync_on_compute = self._shared
         with warnings.catch_warnings():
@@ -184,8 +183,10 @@ class Validation:
             each = metrics.items(keep_base=True, copy_state=False)
             self._each({str(name): metric.compute for name, metric in each})  # which keeps the values
         self._drop_failed(metrics)
-        values = metrics.compute()
-        return {name: float(value) for name, value in values.items() if torch.as_tensor(value).numel() == 1}
+        values = {name: torch.as_tensor(value) for name, value in metrics.compute().items()}
+        for name in [name for name, value in values.items() if value.numel() != 1]:
+            self.failed[name] = f"it has {values.pop(name).numel()} values, and a curve is of one"
+        return {name: float(value) for name, value in values.items()}
 
     def _agreed(self, values: dict[str, float]) -> dict[str, float]:
         """The first worker's: decisions follow from these, so that workers have to hold the very same numbers."""

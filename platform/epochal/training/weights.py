@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from epochal.errors import CheckpointError, TrainingError, did_you_mean, some
 from epochal.files import sync
 from epochal.redaction import said
-from epochal.training import checkpoint, tensors
+from epochal.training import checkpoint
 
 FILE = Path("model") / "weights.safetensors"
 LAST = Path("model") / "last.safetensors"
@@ -129,6 +128,8 @@ def _of_job(folder: Path) -> Path:
 
 
 def _of_checkpoint(path: Path) -> dict[str, Tensor]:
+    from epochal.training import tensors  # half a second, which `plan` does without
+
     manifest = checkpoint.read(path)
     checkpoint.verify(path, manifest, manifest.files)
     kinds = (tensors.MODEL, tensors.AVERAGE)  # the means, where there are some, stand for the last weights
@@ -150,6 +151,10 @@ def put(module: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: it is that of another model.
     """
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
+    from epochal.training import tensors
+
     state: dict[str, Any] = {name: one for name, one in get_model_state_dict(module).items() if isinstance(one, Tensor)}
     there = tensors.stored(path)
     means = {name for name in state if tensors.AVERAGE + name in there}
@@ -175,7 +180,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     for name in frozen:
         parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise TrainingError("freeze leaves no parameter to train")
+        raise TrainingError("freeze leaves no parameter to train" if frozen else "the model has no parameter to train")
     return frozen
 
 
@@ -197,6 +202,8 @@ def export(module: nn.Module, file: Path, first: bool) -> Path:
 
     Every worker calls it; the ``first`` one writes.
     """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(module, options=options)
     if first:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from epochal.catalog.optimizers import is_sharded
 from epochal.errors import TrainingError, did_you_mean, some
 from epochal.training.weights import matching
 from epochal.training.worker import Worker
@@ -44,7 +44,7 @@ def refuse_apart(
         **{name: one for name, one in model.named_buffers() if one not in norms and name not in besides},
         **{name: one for name, one in model.named_parameters() if trained or not one.requires_grad},
     }
-    compared = {name: _digest(one.detach()) for name, one in tensors.items() if not isinstance(one, DTensor)}
+    compared = {name: _digest(one.detach()) for name, one in tensors.items() if not is_sharded(one)}
     if not compared:
         return
     table = torch.zeros(worker.world_size, len(compared), 3, dtype=torch.float64)

@@ -19,7 +19,7 @@ from epochal.catalog.index import entries
 from epochal.spec.job import Optimizer
 from epochal.tracking.recorder import MemoryRecorder
 from epochal.training import checkpoint, sharding
-from epochal.training.batch_norm import synchronised
+from epochal.training.batch_norm import synchronise
 from epochal.training.control import NullControl
 from epochal.training.fit import FitResult, fit
 from epochal.training.loader import Loader
@@ -194,7 +194,8 @@ def moments(worker: Worker, sizes: list[int], weight: bool) -> Any:
     x = torch.randn(sum(sizes), 4, 3, generator=generator) * 3 + 7
     start = sum(sizes[: worker.rank])
     mine = x[start : start + sizes[worker.rank]].clone().requires_grad_(True)
-    norm = synchronised(nn.BatchNorm1d(4, affine=weight), worker.device)
+    norm = nn.BatchNorm1d(4, affine=weight)
+    synchronise(norm, worker.device)
     output = norm(mine)
     (output.square() * torch.arange(1.0, 4.0)).sum().backward()
     parameters = [parameter.grad for parameter in norm.parameters()]

@@ -66,6 +66,32 @@ def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> 
     assert "checkpoints/step-00000008.damaged" in message
 
 
+def test_notes_of_two_slots_at_once_are_two_events(tmp_path: Path) -> None:
+    class OfOthers(Notices):
+        """While the first note is told, another slot's thread has one."""
+
+        def notice(self, text: str) -> None:
+            super().notice(text)
+            if text == "one":
+                other = threading.Thread(target=reporter.report, args=(Noted("two"),))
+                other.start()
+                other.join(10)
+
+    notices = OfOthers()
+    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
+        lease = ledger.lease("agent/1", 30, job.id)
+        assert lease is not None
+        outbox = Outbox(ledger, lease, Listener(lambda job: None, lambda: None, lambda error: None))
+        tracking = RunTracking("sqlite:///unused", tmp_path / "job", job.id, SPEC, notices.notice)
+        reporter = Reporter(ledger, lease, outbox, tracking, notices, ProgressLog())
+        reporter.report(Noted("one"))
+        outbox.end(lambda: decide(ledger, lease, Ending(Reason.USER_ERROR, "enough"), Terms(Retry(), hands_back=True)))
+        assert outbox.wait(10) is not None
+        assert {event.message for event in ledger.events(job.id) if event.kind == "noted"} == {"one", "two"}
+    assert DesiredRun.load(tmp_path / "job").tags["epochal.notes"] == "one; two"
+
+
 def test_a_trial_that_is_the_best_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunTracking, "start", lambda tracking: None)  # MLflow is not what this is about
 

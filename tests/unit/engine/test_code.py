@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,22 @@ def test_ignore_rules_and_secrets(project: Path, tmp_path: Path) -> None:
     )
     assert package.warnings == ("not shipped, since they look like secrets: .env, keys/id_rsa",)
     assert package.path == tmp_path / "out" / f"{package.digest}.zip"
+
+
+def test_lines_of_ignore_files_that_are_no_patterns_are_passed_over(project: Path, tmp_path: Path) -> None:
+    """As git does; they ended the command in a traceback. And a byte order mark is no part of the first line."""
+    lines = "\ufeffother/\n!\n[z-a]\n*.log\\\n*.log\n"
+    (project / ".gitignore").write_text(lines, encoding="utf-8")
+    files = pack(project, tmp_path / "out", ["excluded/"]).files
+    assert "nets/small.py" in files
+    assert not [name for name in files if name.startswith("other/") or name.endswith(".log")]
+
+
+@pytest.mark.parametrize("pattern", ["!", "[z-a]", "data\\"])
+def test_what_is_no_pattern_to_leave_out_is_told(pattern: str, project: Path, tmp_path: Path) -> None:
+    with pytest.raises(CodeError, match=r"code\.exclude: .* is no pattern") as caught:
+        pack(project, tmp_path / "out", ["*.csv", pattern])
+    assert repr(pattern) in str(caught.value)
 
 
 def test_the_digest_is_of_the_content(project: Path, tmp_path: Path) -> None:
@@ -187,6 +204,23 @@ def test_a_file_that_changes_meanwhile_is_named(project: Path, tmp_path: Path, m
     with pytest.raises(CodeError, match=r"keep\.log changed"):
         pack(project, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_threads_may_pack_the_same_folder_at_once(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, others = zipfile.ZipFile.writestr, list[str]()
+
+    def meanwhile(*arguments: Any) -> None:
+        if not others:
+            others.append("")
+            others.append(pack(project, tmp_path / "out").digest)
+        write(*arguments)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", meanwhile)
+    package = pack(project, tmp_path / "out")
+    assert others[1] == package.digest
+    assert (unpack(package.path, package.digest, tmp_path / "cache") / "nets/small.py").exists()
 
 
 def test_a_file_that_cannot_be_read_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

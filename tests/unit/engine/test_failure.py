@@ -37,6 +37,7 @@ from epochal.errors import (
     NonFiniteLossError,
     Problem,
     SpecError,
+    UnreachableError,
     UsageError,
 )
 
@@ -113,6 +114,8 @@ TEXTS = [
     (RuntimeError("NCCL communicator was aborted on rank 1. Original reason for failure was: [Rank 1] Watchdog caught "
                   "collective operation timeout: WorkNCCL(SeqNum=28098, OpType=ALLREDUCE)"), INFRA, BROKEN),
     (RuntimeError("NCCL Error 2: unhandled system error (run with NCCL_DEBUG=INFO for details)"), INFRA, BROKEN),
+    (UnreachableError("the agent of the sweep has hung up: BrokenPipeError: [Errno 32] Broken pipe"), INFRA, OWN),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), MEMORY, OWN),
     (OSError(errno.ENOSPC, "No space left on device"), INFRA, OWN),
     (OSError(errno.EIO, "Input/output error"), INFRA, OWN),
 ]  # fmt: skip

@@ -351,6 +351,12 @@ def test_what_the_model_lacks_is_told_by_plan(tmp_path: Path, train: dict[str, A
     assert [problem.path for problem in caught.value.problems] == [path]
 
 
+def test_weights_that_are_not_here_are_said_to_be_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(SEEN)
+    (note,) = plan(spec(train={"init_from": "weigths.safetensors"}), tmp_path).notes
+    assert note.startswith("weights to start from: weigths.safetensors is no file here")
+
+
 def test_a_model_too_large_to_be_tried_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(SEEN)
     (note,) = plan(spec(model={"name": "mlp", "params": {"hidden": [9000, 9000]}}), tmp_path).notes

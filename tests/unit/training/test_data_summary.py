@@ -17,7 +17,7 @@ from epochal.engine.events import Reported, redacted
 from epochal.redaction import Redactor
 from epochal.spec.section import Component
 from epochal.training.check import summarized
-from epochal.training.control import Prepared
+from epochal.training.control import Noted, Prepared
 from epochal.training.data_summary import ClassCount, DataSummary, tidy
 
 
@@ -152,3 +152,9 @@ def test_secrets_in_data_are_not_told() -> None:
     assert isinstance(event.report, Prepared)
     assert "hunter2" not in repr(event)
     assert event.report.data.classes[0].name == "*** k0"
+
+
+def test_secrets_in_notes_are_not_told() -> None:
+    note = Noted("pictures of the validation are left out: no answer to hunter2-hunter2")
+    event = redacted(Reported(0, note, trial=3), Redactor([b"hunter2-hunter2"]))
+    assert event == Reported(0, Noted("pictures of the validation are left out: no answer to ***"), trial=3)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from safetensors.torch import load_file
 from torch import nn
 from torchmetrics import Metric, MetricCollection
@@ -194,6 +195,22 @@ def test_a_metric_that_fails_is_left_out_and_said_once(tmp_path: Path, where: st
     assert "val/unlucky" not in recorder.history
     told = [report.note for report in control.reports if isinstance(report, Noted)]
     assert told == ["val/unlucky is left out: ValueError: no sample of class 2"]
+
+
+class ByClass(pieces.Classification):
+    def metrics(self) -> MetricCollection:
+        metrics = super().metrics()
+        metrics.add_metrics({"recall": torchmetrics.classification.MulticlassRecall(pieces.CLASSES, average=None)})
+        return metrics
+
+
+def test_a_metric_of_several_values_is_left_out_and_said_once(tmp_path: Path) -> None:
+    recorder, control = MemoryRecorder(), Watched()
+    fit(pieces.setup(pieces.spec(epochs=3), task=ByClass()), Worker(), tmp_path, recorder, control)
+    assert [step for step, _ in recorder.history["val/accuracy"]] == [4, 8, 12]
+    assert "val/recall" not in recorder.history
+    told = [report.note for report in control.reports if isinstance(report, Noted)]
+    assert told == ["val/recall is left out: it has 3 values, and a curve is of one"]
 
 
 def test_a_metric_that_fails_and_is_waited_for_ends_the_training_unless_it_is_done(tmp_path: Path) -> None:

@@ -74,6 +74,14 @@ def test_where_all_are_bad_a_validation_batch_is_empty_and_has_its_shapes() -> N
     assert (size, len(problems)) == (0, 2)
 
 
+def test_a_sample_of_another_shape_is_left_out_where_it_is_a_batch_by_itself_too() -> None:
+    """As the share of one of many workers may be."""
+    fetched = Fetch(SPLIT, pieces.data().info.fields, tries=1)([4], 1)
+    assert (fetched.size, fetched.batch["input"].shape) == (0, (0, pieces.FEATURES))
+    assert fetched.problems == ["sample 4: the input has the shape (2,), expected the shape (6,)"]
+    assert Fetch(SPLIT, pieces.data().info.fields, tries=0)([4], 1).size == 1  # whoever computes with it tells
+
+
 def test_what_is_looked_at_outside_of_a_training_can_be_read() -> None:
     assert torch.equal(some_of(SPLIT, [3, 9], DATA, spec(5))["input"], GOOD["input"][[5, 0]])
     with pytest.raises(EpochalError, match=r"sample \d cannot be read"):

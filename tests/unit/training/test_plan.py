@@ -135,6 +135,15 @@ def test_a_model_that_looks_at_values_is_run_for_real(tmp_path: Path, monkeypatc
     assert own.cost == same.cost
 
 
+def test_a_model_without_parameters_is_to_blame_and_not_what_freezes_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nothing_to_train.py").write_text("from torch import nn\ndef net(info): return nn.Flatten()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match="model: the model has no parameter to train"):
+        _planned(model={"name": "nothing_to_train:net"}, code={"dir": "."})
+
+
 def test_nothing_is_allocated_for_a_large_model() -> None:
     planned = _planned(model={"name": "mlp", "params": {"hidden": [100_000, 100_000]}})
     assert planned.cost.parameters > 10**10

@@ -6,13 +6,16 @@ import errno
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 import training_pieces as pieces
 from epochal.errors import CheckpointError, CheckpointFormatError, NonFiniteStateError
@@ -211,6 +214,22 @@ def test_no_optimizer_state_is_invented(tmp_path: Path) -> None:
     tensors.restore(other, fresh, tmp_path, plain)
     assert {len(fresh.state[parameter]) for parameter in other.body.parameters()} == {3}
     assert not any(parameter in fresh.state for part in (other.pooler, other.unused) for parameter in part.parameters())
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.9), (0.9, 0.0)])
+def test_momentum_that_a_copy_begins_with_begins_at_zero(tmp_path: Path, before: float, after: float) -> None:
+    """As `pbt` has it where it searches 0 among others. The trial that took over the other's state failed."""
+
+    def sgd(momentum: float, named: Mapping[str, nn.Parameter]) -> Optimizer:
+        return torch.optim.SGD(named.values(), 0.1, momentum, fused=True)
+
+    job = pieces.spec(epochs=2, checkpoint__every="4steps")
+    train(job, tmp_path, optimizer=partial(sgd, before), fail_after=4)
+    losses, reports = train(job, tmp_path, optimizer=partial(sgd, after))
+    assert sorted(losses) == [5, 6, 7, 8]
+    notes = [report.note for report in reports if isinstance(report, Noted)]
+    assert len(notes) == (after > 0)
+    assert all("the optimizer begins anew" in note for note in notes)
 
 
 def test_workers_copy_a_share_each_of_what_all_have() -> None:

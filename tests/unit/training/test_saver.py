@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from epochal.spec.job import Keep
 from epochal.training import checkpoint, saver, tensors
@@ -49,3 +50,21 @@ def test_a_saver_that_waits_for_its_disk_makes_no_progress(monkeypatch: pytest.M
             mended.set()
     assert [saved.step for saved in waiting.result()] == [3]
     assert told.count(STAGE) == 4
+
+
+def test_the_trials_of_a_kept_gang_save_over_one_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each took four descriptors and three threads, for good: after some hundred trials there was none left."""
+    monkeypatch.setattr(Saver, "_run", lambda *_: None)
+    make, made = dist.new_group, list[dist.ProcessGroup]()
+    monkeypatch.setattr(dist, "new_group", lambda **options: made.append(make(**options)) or made[-1])
+    for gangs in (1, 2):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            for trial in range(3):
+                saving = Saver(tmp_path / str(trial), Worker(0, 2), Keep(), None)
+                saving.start(SNAPSHOT)
+                saving.wait()
+            assert len(made) == gangs
+            dist.all_reduce(torch.ones(1), group=made[-1])
+        finally:
+            dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from torch import nn
 
 import dependent_models as models
 import training_pieces as pieces
-from epochal.catalog.task import Task
+from epochal.catalog.data import Batch, DataInfo, Field, LoadedData, SampleSplit
+from epochal.catalog.task import Loss, Task
 from epochal.errors import CodeError, SpecError
-from epochal.spec.job import JobSpec
+from epochal.spec.job import JobSpec, Train
+from epochal.training.batch_norm import CpuSyncBatchNorm, synchronise
+from epochal.training.parallel import DDP, Many
 from epochal.training.plan import plan
 from epochal.training.setup import prepare
-from epochal.training.shares import Habits, observe, problems
+from epochal.training.sharding import FSDP
+from epochal.training.shares import Habits, observe, problems, refuse_dependent
+from epochal.training.worker import Worker
 
 PLAIN = pieces.Classification
 NOT_THE_SUM = "the loss of {} for four samples is not the sum of those for two and two"
@@ -127,6 +133,8 @@ import dependent_models as models
 def net(info, kind):
     if kind == "norm":
         return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    if kind == "activated":
+        return nn.Sequential(nn.Linear(6, 8), models.Activated(8), nn.Linear(8, 3))
     if kind == "lazy":
         return nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3))
     model = models.Plain() if kind in ("scalar", "double", "turned") else getattr(models, kind)()
@@ -164,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TWO: dict[str, Any] = {"workers": 2}
-FSDP = {**TWO, "strategy": "fsdp"}
+SHARDED = {**TWO, "strategy": "fsdp"}
 
 
 @pytest.mark.parametrize(
@@ -194,10 +202,11 @@ def test_plan_and_workers_refuse_alike(folder: Path, spec: JobSpec, message: str
         (job("norm", {"workers": {"min": 1, "max": 2}}, micro_batch_size=4), "splits the batch that the batch norm 1"),
         (job("norm", {"workers": {"min": 2, "max": 3}}, batch_norm="local"), "no sample for the batch norm 1"),
         (job("norm", TWO, batch_norm="local"), "a single sample, which the batch norm 1 cannot normalise"),
+        (job("activated", TWO), "train.batch_norm: cannot take the statistics of 1 over all workers: Activated has"),
         (job("norm", global_batch_size=25), "a single sample, which the batch norm 1 cannot normalise"),
-        (job("scalar", FSDP), "resources.strategy: cannot shard scale, a scalar"),
-        (job("double", FSDP), "cannot shard scale, of torch.float64 beside torch.float32"),
-        (job("turned", FSDP), "cannot shard first.weight, which is not contiguous"),
+        (job("scalar", SHARDED), "resources.strategy: cannot shard scale, a scalar"),
+        (job("double", SHARDED), "cannot shard scale, of torch.float64 beside torch.float32"),
+        (job("turned", SHARDED), "cannot shard first.weight, which is not contiguous"),
     ],
 )
 def test_plan_refuses_what_batch_norms_and_fsdp_cannot_do(folder: Path, spec: JobSpec, message: str) -> None:
@@ -209,6 +218,8 @@ def test_plan_refuses_what_batch_norms_and_fsdp_cannot_do(folder: Path, spec: Jo
     "spec",
     [
         job("norm", TWO),
+        job("activated"),
+        job("activated", {"workers": 2}, batch_norm="local", global_batch_size=7),
         job("norm", micro_batch_size=4, batch_norm="local"),
         job("norm", {"workers": 2}, micro_batch_size=4),
         job("OwnStatistics"),
@@ -227,3 +238,49 @@ def test_a_model_that_waits_for_its_first_batch_is_refused_on_any_number_of_work
     for workers in (1, 2):
         with pytest.raises(CodeError, match=r"has no size for 0\.weight, 0\.bias before its first batch"):
             plan(job("lazy", {"workers": workers}), folder)
+
+
+@pytest.mark.parametrize("strategy", [DDP, partial(FSDP, block_parameters=1)])
+def test_no_worker_trains_a_model_without_the_rest_of_its_batch_norms(strategy: Callable[..., Many]) -> None:
+    """What is put in the place of one would normalise and leave the activation out."""
+    model = nn.Sequential(nn.Linear(6, 8), models.Activated(8))
+    with pytest.raises(SpecError, match=r"train\.batch_norm: cannot take the statistics of 1"):
+        strategy(Worker(1, 2), Train()).wrap(model)
+    assert type(model[1]) is models.Activated
+
+
+def test_batch_norms_of_several_workers_stay_the_modules_that_the_model_knows() -> None:
+    """One in a list of the model's own, or with a hook, was left as it was, or without it."""
+    model, seen = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)), list[torch.Size]()
+    known = [model[1]]
+    model[1].register_forward_hook(lambda norm, inputs, output: seen.append(output.shape))
+    synchronise(model, torch.device("cpu"))
+    assert model[1] is known[0]
+    assert isinstance(model[1], CpuSyncBatchNorm)
+    model.eval()(torch.ones(4, 6))
+    assert seen == [(4, 8)]
+
+
+class WhereComputed(pieces.Classification):
+    """Notes on what device it computes."""
+
+    def __init__(self) -> None:
+        self.devices: list[str] = []
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        self.devices.append(batch["input"].device.type)
+        return super().loss(model, batch)
+
+
+@pytest.mark.parametrize(("side", "looked_at"), [(512, False), (16, True)])
+def test_large_pictures_are_not_run_through_on_the_cpu_beforehand(side: int, looked_at: bool) -> None:
+    """Four of them took gigabytes, and tens of seconds, before each attempt of a training on GPUs."""
+    info = DataInfo(Field((3, side, side)), Field((), torch.int64, 3))
+    split = SampleSplit(8, lambda index: {"input": torch.zeros(3, side, side), "target": torch.tensor(index % 3)})
+    data = LoadedData(split, None, info, "0", "made up")
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)
+    )
+    task = WhereComputed()
+    refuse_dependent(job("norm", TWO), data, model, task)
+    assert task.devices == (["cpu"] * 3 if looked_at else ["meta"])

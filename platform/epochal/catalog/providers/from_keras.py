@@ -36,6 +36,12 @@ class OfKeras(nn.Module):
         return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log() if self._logarithm else outputs
 
 
+def _drawn(ordered: bool = True) -> Tensor:
+    """The next seed, in the place of that of a Keras generator: those count, alike on every worker, and all would drop
+    the same numbers. Torch's generator has a seed of its own on each, and goes on from a checkpoint."""
+    return torch.randint(2**31, (2,), device="cpu")
+
+
 def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     """
     Raises:
@@ -67,6 +73,9 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     channels_last = next((last for shape, last in readings if shape == takes), None)
     if channels_last is None:
         raise EpochalError(f"{name} takes inputs {takes}, and the data's are {info.input.shape}")
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            generator.next = _drawn
     last = model
     while getattr(last, "layers", None):  # a model may end in one of its own: keras.applications in a Sequential
         last = last.layers[-1]

@@ -10,6 +10,9 @@ from epochal.catalog.architectures.image import image_shape
 from epochal.catalog.data import DataInfo
 from epochal.errors import EpochalError, NotFoundError
 
+_AUXILIARY = ("googlenet", "inception_v3")
+"""While they train they give what classifiers in their middle say too, which no task here takes: those are left out."""
+
 
 class Pixels(nn.Module):
     """A segmentation model of torchvision, with the classes last."""
@@ -44,6 +47,12 @@ def build(name: str, params: dict[str, Any], info: DataInfo) -> nn.Module:
     per_pixel = name in models.list_models(module=models.segmentation)
     if not per_pixel and name not in models.list_models(module=models):
         raise EpochalError(f"torchvision/{name} is neither for classification nor for segmentation")
+    if name in _AUXILIARY and params.get("aux_logits"):
+        raise EpochalError(
+            f"torchvision/{name} gives several outputs with aux_logits, where one is needed", "remove it"
+        )
+    if name in _AUXILIARY:
+        params = {"aux_logits": False, **params}
     if per_pixel:
         params = {"weights_backbone": None, **params}
     model: nn.Module = models.get_model(name, weights=None, num_classes=info.target.width, **params)
