@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from epochal.errors import UsageError
 from epochal.redaction import said
@@ -157,8 +158,18 @@ def is_text(path: str) -> bool:
 
 
 def tracking_uri(environ: Mapping[str, str] = os.environ) -> str:
-    """Where runs are recorded: ``MLFLOW_TRACKING_URI``, else a SQLite file in the home."""
-    return environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri
+    """Where runs are recorded: ``MLFLOW_TRACKING_URI``, else a SQLite file in the home.
+
+    Raises:
+        UsageError: it is no URL.
+    """
+    uri = environ.get("MLFLOW_TRACKING_URI") or home(environ).tracking_uri
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        hint = "set it to an MLflow server's (http://127.0.0.1:5000) or a database's (sqlite:///FILE)"
+        raise UsageError(f"MLFLOW_TRACKING_URI is no URL: {said(error)}", hint) from None
+    return uri
 
 
 def tracking_page(uri: str, environ: Mapping[str, str] = os.environ) -> str:

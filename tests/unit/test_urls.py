@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from epochal.errors import UsageError
+from epochal.settings import tracking_uri
 from epochal.urls import has_password, is_loopback, without_password
 
 
@@ -59,3 +61,9 @@ def test_a_password_is_not_shown(url: str, shown: str) -> None:
 )
 def test_which_have_one(url: str, has: bool) -> None:
     assert has_password(url) == has
+
+
+def test_a_tracking_uri_that_is_no_url_is_told() -> None:
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI is no URL: Invalid IPv6 URL"):
+        tracking_uri({"MLFLOW_TRACKING_URI": "http://[::1"})
+    assert tracking_uri({"MLFLOW_TRACKING_URI": "http://[::1]:5000"}) == "http://[::1]:5000"

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from epochal.errors import NotFoundError
 from epochal.files import write_atomically
 from epochal.ledger.values import Job
 from epochal.redaction import named, said, trace
@@ -83,8 +84,13 @@ class RunTracking:
         self.told = False
         """Whether the ledger knows the run."""
         self._spec = spec
-        known = desired_run_path(folder).exists()
-        desired = DesiredRun.load(folder) if known else DesiredRun.of(job_id, spec)
+        try:
+            desired = DesiredRun.load(folder)
+        except NotFoundError:
+            desired = DesiredRun.of(job_id, spec)
+        except (ValueError, TypeError) as error:  # a disk may lose its content with the power; MLflow has the run still
+            notice(f"{desired_run_path(folder)} cannot be read, and is written anew: {said(error)}")
+            desired = DesiredRun.of(job_id, spec)
         self._desired = desired.changed(status="RUNNING")
         self._desired.save(folder)
 

@@ -132,7 +132,7 @@ class DesiredRun:
 
     def all_tags(self) -> dict[str, str]:
         """The tags as MLflow has them: its own, and what MLflow and ``runs`` find the run by."""
-        tags = {clean_key(name): value[:MAX_TAG_VALUE] for name, value in self.tags.items()}
+        tags = {clean_key(name): tag(value) for name, value in self.tags.items()}
         # The tags of the spec may replace the first three and none of the last: runs are found by those.
         return {
             "mlflow.user": _user(),
@@ -140,9 +140,9 @@ class DesiredRun:
             "mlflow.source.type": "JOB",
             **tags,
             "mlflow.runName": self.name,
-            "mlflow.note.content": self.description[:MAX_TAG_VALUE],
+            "mlflow.note.content": tag(self.description),
             JOB_ID_TAG: self.job_id,
-            REASON_TAG: self.reason[:MAX_TAG_VALUE],
+            REASON_TAG: tag(self.reason),
         }
 
 
@@ -188,6 +188,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def clean_key(key: str) -> str:
     """A key in characters, and of a length, that MLflow takes; long ones keep a digest of the whole."""
     return cut(_UNSUPPORTED.sub("_", key), MAX_KEY)
+
+
+def tag(text: str) -> str:
+    """As MLflow takes it for a tag's value: of a longer one the beginning, and a sign that there was more."""
+    return text if len(text) <= MAX_TAG_VALUE else f"{text[: MAX_TAG_VALUE - 1]}…"
 
 
 def cut(text: str, limit: int) -> str:

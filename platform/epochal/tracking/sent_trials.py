@@ -14,7 +14,7 @@ from typing import Any
 
 from epochal.files import new_lines, write_atomically
 from epochal.redaction import said
-from epochal.tracking.desired_run import MAX_TAG_VALUE, DesiredRun, clean_key, flatten
+from epochal.tracking.desired_run import DesiredRun, clean_key, flatten, tag
 from epochal.tracking.metric_spool import Point, segments, unsent_segments
 from epochal.tracking.trial_runs import Journal, TrialRun, trial_folder, trials_folder
 
@@ -88,7 +88,7 @@ class SweepTrials:
             return {}
         point = {clean_key(f"best.{name}"): value for name, value in flatten(best.points[-1][2]).items()}
         tags = {BEST_TRIAL_TAG: str(best.number), BEST_RUN_TAG: sent.run_id, **point}
-        return {name: value[:MAX_TAG_VALUE] for name, value in tags.items()}
+        return {name: tag(value) for name, value in tags.items()}
 
     def improvements(self, sweep: DesiredRun) -> list[Point]:
         """The sweep's best objective so far, wherever it got better."""

@@ -26,13 +26,13 @@ from epochal.redaction import said
 from epochal.tracking.desired_run import (
     JOB_ID_TAG,
     MAX_PARAM_VALUE,
-    MAX_TAG_VALUE,
     REASON_TAG,
     DesiredRun,
     Status,
     clean_key,
     cut,
     flatten,
+    tag,
 )
 from epochal.tracking.metric_spool import Point
 
@@ -169,7 +169,7 @@ class TrialRun:
             STATE_TAG: self.state,
             REASON_TAG: self.why,
         }
-        return {name: value[:MAX_TAG_VALUE] for name, value in own.items() if name not in _OF_JOBS}
+        return {name: tag(value) for name, value in own.items() if name not in _OF_JOBS}
 
     def identity(self, sweep: DesiredRun, parent_id: str) -> dict[str, str]:
         """The tags that a child run is found by."""

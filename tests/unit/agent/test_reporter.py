@@ -22,7 +22,7 @@ from epochal.errors import StaleLeaseError
 from epochal.ledger.states import EventKind, JobState, Reason
 from epochal.spec.job import JobSpec, Objective, Retry
 from epochal.sweeps.trials import Measured, Trial, TrialState
-from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed, DesiredRun, artifacts_folder
+from epochal.tracking.desired_run import CheckpointPointer, DatasetUsed, DesiredRun, artifacts_folder, desired_run_path
 from epochal.tracking.model import FALLBACK_TAG, FORMAT_TAG
 from epochal.tracking.sync_state import artifact_files
 from epochal.training.control import Noted, Prepared, Progress, SetAside
@@ -170,6 +170,17 @@ def test_what_the_data_was_taken_for_is_kept_whole_with_the_run_and_its_beginnin
     run = DesiredRun.load(tmp_path / "job")
     assert run.dataset == DatasetUsed("csv", "d1", "/data/t.csv")
     assert run.tags["epochal.parameters"] == "650"
+
+
+@pytest.mark.parametrize("left", ["", "[1]", '{"of": "another time"}'], ids=["nothing", "a list", "other fields"])
+def test_a_record_that_the_power_took_is_written_anew_and_told(tmp_path: Path, left: str) -> None:
+    RunTracking("sqlite:///unused", tmp_path, "digits-1", SPEC, lambda text: None)
+    desired_run_path(tmp_path).write_text(left)
+    notices: list[str] = []
+    RunTracking("sqlite:///unused", tmp_path, "digits-1", SPEC, notices.append)
+    assert DesiredRun.load(tmp_path).job_id == "digits-1"
+    (told,) = notices
+    assert "run.json cannot be read, and is written anew" in told
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
