@@ -12,7 +12,7 @@ from epochal.cluster.api import Api
 from epochal.cluster.api_errors import owners
 from epochal.cluster.kinds import Manifest, path_of
 from epochal.cluster.pod_template import PART_OF_LABEL
-from epochal.errors import ConflictError
+from epochal.errors import ConflictError, NotFoundError
 
 SCALER = "epochal-agent"
 """The field manager of whoever sets how many pods a group has now: an agent, or ``epochal cluster scale``."""
@@ -92,6 +92,11 @@ def _apply_one(api: Api, manifest: Manifest, force: bool, dry_run: bool) -> tupl
         body = with_sizes_of(manifest, before) if is_sized and before is not None else manifest
         try:
             return before, api.apply(path, body, force=force, dry_run=dry_run)
+        except NotFoundError:
+            # Kubernetes looks up the role of a binding, which a dry run does not make.
+            if not dry_run or manifest["kind"] != "RoleBinding":
+                raise
+            return before, manifest
         except ConflictError as error:
             who = owners(error)
             if not left or (who and not (is_sized and who == {SCALER})):
