@@ -102,8 +102,10 @@ class KubernetesApi:
         if isinstance(body, list):
             return self._changed(path, query, body, before) if before else self._missing(path)
         # Unless whoever asks has all rights anyway, Kubernetes looks at what a binding would give.
-        if body["kind"] == "RoleBinding" and not any(f"/roles/{body['roleRef']['name']}" in one for one in self.objects):
-            return self._missing(path)
+        if body["kind"] == "RoleBinding":
+            role = f"{path.rpartition('/rolebindings/')[0]}/roles/{body['roleRef']['name']}"
+            if role not in self.objects:
+                return self._missing(path)
         if before is not None:
             body |= {"status": before["status"]} if "status" in before else {}  # which an apply does not reach
             expected = body["metadata"].pop("resourceVersion", before["metadata"]["resourceVersion"])
