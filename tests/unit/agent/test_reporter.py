@@ -44,6 +44,12 @@ class Notices(SilentObserver):
 def told(folder: Path, tell: Callable[[Reporter], None], kind: str) -> tuple[str, list[str]]:
     """The message of the one event of that ``kind`` once an attempt has told it and ended, and the user's notices."""
     notices = Notices()
+    (message,) = messages(folder, tell, kind, notices)
+    return message, notices.texts
+
+
+def messages(folder: Path, tell: Callable[[Reporter], None], kind: str, notices: Notices) -> list[str]:
+    """Those of the events of that ``kind`` once an attempt has told what ``tell`` does and ended."""
     with LedgerSource.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
         lease = ledger.lease("agent/1", 30, job.id)
@@ -54,8 +60,7 @@ def told(folder: Path, tell: Callable[[Reporter], None], kind: str) -> tuple[str
         ending = Ending(Reason.USER_ERROR, "enough")
         outbox.end(lambda: decide(ledger, lease, ending, Terms(Retry(), hands_back=True)))
         assert outbox.wait(10) is not None
-        (event,) = [event for event in ledger.events(job.id) if event.kind == kind]
-    return event.message, notices.texts
+        return [event.message for event in ledger.events(job.id) if event.kind == kind]
 
 
 def test_a_checkpoint_that_was_set_aside_is_read_by_the_user(tmp_path: Path) -> None:
@@ -70,25 +75,22 @@ def test_notes_of_two_slots_at_once_are_two_events(tmp_path: Path) -> None:
     class OfOthers(Notices):
         """While the first note is told, another slot's thread has one."""
 
+        reporter: Reporter
+
         def notice(self, text: str) -> None:
             super().notice(text)
             if text == "one":
-                other = threading.Thread(target=reporter.report, args=(Noted("two"),))
+                other = threading.Thread(target=self.reporter.report, args=(Noted("two"),))
                 other.start()
                 other.join(10)
 
     notices = OfOthers()
-    with LedgerSource.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        job = ledger.submit(SPEC.model_dump(mode="json"), name="told")
-        lease = ledger.lease("agent/1", 30, job.id)
-        assert lease is not None
-        outbox = Outbox(ledger, lease, Listener(lambda job: None, lambda: None, lambda error: None))
-        tracking = RunTracking("sqlite:///unused", tmp_path / "job", job.id, SPEC, notices.notice)
-        reporter = Reporter(ledger, lease, outbox, tracking, notices, ProgressLog())
+
+    def tell(reporter: Reporter) -> None:
+        notices.reporter = reporter
         reporter.report(Noted("one"))
-        outbox.end(lambda: decide(ledger, lease, Ending(Reason.USER_ERROR, "enough"), Terms(Retry(), hands_back=True)))
-        assert outbox.wait(10) is not None
-        assert {event.message for event in ledger.events(job.id) if event.kind == "noted"} == {"one", "two"}
+
+    assert sorted(messages(tmp_path, tell, "noted", notices)) == ["one", "two"]
     assert DesiredRun.load(tmp_path / "job").tags["epochal.notes"] == "one; two"
 
 

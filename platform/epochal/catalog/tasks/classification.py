@@ -62,7 +62,7 @@ class Classification(NamedMetrics):
     def metrics(self) -> MetricCollection:
         from torchmetrics import classification as of
 
-        from epochal.catalog.ranked import ClassAUROC
+        from epochal.catalog.ranking_metrics import ClassAUROC
 
         macro: dict[str, Any] = {"num_classes": self._classes, "average": "macro"}
         known: dict[str, Callable[[], Metric]] = {

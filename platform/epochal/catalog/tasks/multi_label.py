@@ -59,7 +59,7 @@ class MultiLabel(NamedMetrics):
     def metrics(self) -> MetricCollection:
         from torchmetrics import classification as of
 
-        from epochal.catalog.ranked import LabelAUROC, LabelAveragePrecision
+        from epochal.catalog.ranking_metrics import LabelAUROC, LabelAveragePrecision
 
         labels = self._info.target.width
         binned: dict[str, Any] = {"average": "none", "thresholds": 200}  # so that their state stays small

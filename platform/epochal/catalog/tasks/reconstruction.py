@@ -80,15 +80,19 @@ class Reconstruction(NamedMetrics):
 
     def pictures(self, samples: Samples) -> Mapping[str, Image | str]:
         """Inputs above what was made of them, and the latent numbers in the colours of the classes."""
-        x, made, target = samples.batch["input"], samples.outputs, samples.batch.get("target")
-        pictures = {"reconstructions": tiles([list(x[:12]), list(made[:12])], "above: the data; below: rebuilt")
-                    if x.dim() == 4 else curves(x.flatten(1), made.flatten(1))}  # fmt: skip
-        if isinstance(samples.model, Encoding):
-            found = samples.model.encode(x.to(next(samples.model.parameters()).device))
+        x, made, model, target = samples.batch["input"], samples.outputs, samples.model, self._info.target
+        if x.dim() == 4:
+            rebuilt = tiles([list(x[:12]), list(made[:12])], "above: the data; below: rebuilt")
+        else:
+            rebuilt = curves(x.flatten(1), made.flatten(1))
+        pictures = {"reconstructions": rebuilt}
+        if isinstance(model, Encoding):
+            found = model.encode(x.to(next(samples.model.parameters()).device))
             latent = (found[0] if isinstance(found, tuple) else found).flatten(1).cpu()
-            classes = target is not None and self._info.target.classes is not None and target.dim() == 1
-            labels = target if classes else torch.zeros(len(x), dtype=torch.long)
-            legend = f"latent numbers{'; colours: classes' if classes else ''}"
+            if target.classes is not None and target.shape == ():
+                labels, legend = samples.batch["target"], "latent numbers; colours: classes"
+            else:
+                labels, legend = torch.zeros(len(x), dtype=torch.long), "latent numbers"
             pictures["embedding"] = embedding(latent, labels, legend)
         return pictures
 
