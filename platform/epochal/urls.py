@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import secrets
 import socket
 
 LOOPBACK = "127.0.0.1"
+
+_NEVER_GIVEN_OUT = range(20_000, 30_000)
+"""Ray gives its workers 10002 to 19999, Kubernetes its services 30000 to 32767, and systems to connections what follows."""
 
 _CREDENTIALS = re.compile(
     # As it should be, or with a bare `/`, `?` or `#` in the password: what follows a colon is no port then.
@@ -32,10 +37,20 @@ def is_loopback(host: str) -> bool:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A port that nobody listens on right now."""
+    """
+    A port that nobody listens on right now, of those that no system and no Ray gives out by itself: one of theirs
+    could be somebody's connection before it is listened on.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+        while True:
+            port = secrets.choice(_NEVER_GIVEN_OUT)
+            try:
+                probe.bind((host, port))
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
 
 def http_url(host: str, port: int) -> str:

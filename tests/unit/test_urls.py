@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from epochal import urls
 from epochal.errors import UsageError
 from epochal.settings import tracking_uri
-from epochal.urls import has_password, is_loopback, without_password
+from epochal.urls import free_port, has_password, is_loopback, without_password
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
@@ -67,3 +70,20 @@ def test_a_tracking_uri_that_is_no_url_is_told() -> None:
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI is no URL: Invalid IPv6 URL"):
         tracking_uri({"MLFLOW_TRACKING_URI": "http://[::1"})
     assert tracking_uri({"MLFLOW_TRACKING_URI": "http://[::1]:5000"}) == "http://[::1]:5000"
+
+
+def test_a_free_port_is_none_that_the_system_gives_to_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held, socket.socket() as connection:
+        held.bind(("127.0.0.1", 0))
+        connection.bind(("127.0.0.1", 0))
+        given_out = {held.getsockname()[1], connection.getsockname()[1]}
+        assert min(given_out) not in urls._NEVER_GIVEN_OUT
+        free = free_port()
+        assert free in urls._NEVER_GIVEN_OUT
+        monkeypatch.setattr(urls, "_NEVER_GIVEN_OUT", [*given_out, free])
+        assert {free_port() for _ in range(20)} == {free}
+
+
+def test_an_address_of_another_machine_has_no_free_port() -> None:
+    with pytest.raises(OSError, match="assign"):
+        free_port("192.0.2.1")
