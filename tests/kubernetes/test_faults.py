@@ -49,10 +49,9 @@ def installed(kubernetes: Kubernetes, namespace: str) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def unbroken(installed: Installation) -> Curve:
-    job = installed.ended(installed.submitted("env.SLOW_WHILE=/nowhere"))
-    assert job.state is JobState.SUCCEEDED, job.message
-    status, curve = installed.curve(job.run_id)
-    assert (status, [step for step, _ in curve]) == ("FINISHED", list(range(1, STEPS + 1)))
+    job = installed.succeeded(installed.submitted("env.SLOW_WHILE=/nowhere"))
+    _, curve = installed.curve(job.run_id)
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
     return curve
 
 
@@ -62,7 +61,7 @@ def assert_unharmed(installed: Installation, job_id: str, unbroken: Curve) -> No
 
     def recorded() -> Any:
         with suppress(AssertionError):  # MLflow may be the one that was just lost
-            found = installed.curve(installed.client.job(job_id).run_id)
+            found = installed.curve(str(installed.client.job(job_id).run_id))
             return found if found[0] == "FINISHED" and len(found[1]) >= STEPS else None
 
     _, curve = until(recorded, "MLflow has all of it")

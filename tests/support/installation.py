@@ -117,21 +117,22 @@ class Installation:
         )
 
     def succeeded(self, job_id: str) -> Any:
-        """The job, which is also in MLflow what it is here."""
+        """The job, once it is also in MLflow what it is here."""
         job = self.ended(job_id)
         assert job.state is JobState.SUCCEEDED, f"{job.reason}: {job.message}"
-        until(lambda: self._closed(job), "MLflow has its end")
-        return job
+        return until(lambda: self._recorded(job_id), "MLflow has its end")
 
-    def _closed(self, job: Any) -> bool:
+    def _recorded(self, job_id: str) -> Any:
+        """The job, where its run has ended too: that is made afterwards where MLflow was not there in time."""
+        job = self.asked(lambda: self.client.job(job_id))
         with suppress(AssertionError):  # MLflow may be the one that was just lost
-            return bool(json.loads(self.epochal("runs", "show", job.run_id, "-o", "json"))["status"] == "FINISHED")
-        return False
+            run = json.loads(self.epochal("runs", "show", job.run_id, "-o", "json")) if job.run_id else {}
+            return job if run.get("status") == "FINISHED" else None
 
-    def curve(self, run_id: str | None) -> tuple[str, Curve]:
+    def curve(self, run_id: str) -> tuple[str, Curve]:
         """How its run stands in MLflow, and its loss by step, doubles included."""
         status, points = json.loads(
-            self.kubectl("exec", "deployment/epochal-server", "--", "python", "-c", HISTORY, str(run_id))
+            self.kubectl("exec", "deployment/epochal-server", "--", "python", "-c", HISTORY, run_id)
         )
         return status, [(step, value) for step, value in points]
 
