@@ -5,12 +5,10 @@ import tarfile
 from itertools import islice
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
-import local_s3
 from epochal.catalog.build import load_data
 from epochal.catalog.data import LoadedData
 from epochal.catalog.datasets.tar_shard import TarShard
@@ -120,20 +118,6 @@ def test_arrays_and_what_comes_from_elsewhere_or_is_packed(folder: Path) -> None
     assert data.stream is not None
     reads = list(islice(data.stream.read(0, 1, 0, None), 6))
     assert sorted(float(read.sample["input"].mean()) for read in reads if read.sample) == [0, 0, 1, 1, 2, 2]
-
-
-def test_shards_are_read_from_s3(folder: Path) -> None:
-    with local_s3.bucket() as bucket:
-        fsspec.filesystem("s3").put(str(folder / "train-*.tar"), f"{bucket}/shards/")
-        here, there = (loaded(folder, path=f"{root}/train-*.tar") for root in (folder, f"{bucket}/shards"))
-        assert there.source == f"{bucket}/shards/train-*.tar"
-        assert here.stream is not None
-        assert there.stream is not None
-        reads = [list(islice(stream.read(1, 2, 7, None), 12)) for stream in (here.stream, there.stream)]
-        assert greys(reads[0]) == greys(reads[1])
-        assert len(greys(reads[1])) == 12
-        with pytest.raises(SpecError, match=r"none-\*\.tar stands for no file"):
-            loaded(folder, path=f"{bucket}/none-*.tar")
 
 
 def problems(data: LoadedData, count: int) -> list[str]:
