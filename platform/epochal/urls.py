@@ -11,7 +11,7 @@ import socket
 LOOPBACK = "127.0.0.1"
 
 _NEVER_GIVEN_OUT = range(20_000, 30_000)
-"""Ray gives its workers 10002 to 19999, Kubernetes its services 30000 to 32767, and systems to connections what follows."""
+"""Ray gives its workers 10002 to 19999, Kubernetes its services 30000 to 32767, systems to connections what follows."""
 
 _CREDENTIALS = re.compile(
     # As it should be, or with a bare `/`, `?` or `#` in the password: what follows a colon is no port then.
