@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import yaml
 from torch import Tensor, nn
 
 from epochal.tracking.model import save_model
+from epochal.urls import free_port
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 1, 8, 8)).astype("float32")
 
@@ -131,8 +131,7 @@ def test_the_scoring_server_answers(tmp_path: Path) -> None:
 def test_mlflow_serves_it(tmp_path: Path) -> None:
     module = network()
     saved = save_model(module, IMAGES, tmp_path / "mlflow")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved.folder), *options]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks there for uvicorn

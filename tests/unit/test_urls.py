@@ -73,14 +73,12 @@ def test_a_tracking_uri_that_is_no_url_is_told() -> None:
 
 
 def test_a_free_port_is_none_that_the_system_gives_to_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as held, socket.socket() as connection:
-        held.bind(("127.0.0.1", 0))
-        connection.bind(("127.0.0.1", 0))
-        given_out = {held.getsockname()[1], connection.getsockname()[1]}
-        assert min(given_out) not in urls._NEVER_GIVEN_OUT
+    with socket.create_server(("127.0.0.1", 0)) as given_out:
+        taken = given_out.getsockname()[1]
+        assert taken not in urls._NEVER_GIVEN_OUT
         free = free_port()
         assert free in urls._NEVER_GIVEN_OUT
-        monkeypatch.setattr(urls, "_NEVER_GIVEN_OUT", [*given_out, free])
+        monkeypatch.setattr(urls, "_NEVER_GIVEN_OUT", [taken, free])
         assert {free_port() for _ in range(20)} == {free}
 
 

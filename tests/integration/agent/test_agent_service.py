@@ -270,7 +270,8 @@ def test_a_stuck_job_is_paused_after_its_grace(serve: Serve, ledger: Ledger, hom
     time.sleep(0.2)
     ledger.request_pause(job.id, grace=1)
     paused = in_state(ledger, job, JobState.PAUSED)
-    assert re.search(r"killed 1 s after .* (steps? \d+ (to \d+ are|is) not saved|saved up to step)", paused.message)
+    saved = r"(steps \d+ to \d+ are not|step \d+ is not|saved up to step)"
+    assert re.search(rf"killed 1 s after .* step \d+; {saved}", paused.message)
 
 
 @pytest.mark.slow

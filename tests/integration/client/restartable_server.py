@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from epochal.ledger.capacity import Node
 from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import Job, Lease
+from epochal.urls import free_port
 from running_server import RunningServer, settings_in
 
 SPEC = {**running_server.SPEC, "name": "small", "resources": {"workers": 1}}
@@ -23,8 +23,7 @@ class RestartableServer:
     """Epochal's server in a thread; it can be stopped and started again on the same port and ledger."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
+        port = free_port()
         self._settings = settings_in(folder, port=port, single_user=True)
         self._token = folder / "token"
         self._running: RunningServer | None = None

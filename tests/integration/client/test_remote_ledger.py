@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from epochal.errors import (
 )
 from epochal.ledger.states import EventKind, JobState, Outcome, Reason
 from epochal.ledger.values import Job, Renewed
+from epochal.urls import free_port
 
 Submit = Callable[..., Job]
 
@@ -228,9 +228,7 @@ def test_a_server_that_takes_no_word_of_the_data_costs_no_lease(agent: PlayedAge
 
 
 def test_a_server_that_is_away_is_told_soon() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     began = time.monotonic()
-    with RemoteLedger(f"http://127.0.0.1:{port}", "ep_x") as ledger, pytest.raises(UnreachableError):
+    with RemoteLedger(f"http://127.0.0.1:{free_port()}", "ep_x") as ledger, pytest.raises(UnreachableError):
         ledger.heartbeat("played", "one", [], (), {})
     assert time.monotonic() - began < 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from epochal.ledger.ledger import Ledger
 from epochal.ledger.states import JobState, Reason
 from epochal.ledger.values import LeaseKey
 from epochal.server.middleware import MAX_BODY
+from epochal.urls import free_port
 
 Answer = tuple[int, Any]
 
@@ -79,11 +79,6 @@ def serving(function: Callable[[Handler], Answer | None], port: int = 0) -> Iter
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def http(server: str, outage: float = 0.0, answer: float = 5.0) -> Http:
@@ -151,7 +146,7 @@ def test_another_server_on_the_port_is_not_ours() -> None:
 
 def test_nobody_there() -> None:
     with pytest.raises(UnreachableError, match="does not answer") as caught:
-        http(f"http://127.0.0.1:{unused_port()}").get("/jobs")
+        http(f"http://127.0.0.1:{free_port()}").get("/jobs")
     assert "epochal up" in caught.value.hint
 
 
@@ -205,7 +200,7 @@ def test_an_order_is_given_once_unless_that_is_safe() -> None:
 
 
 def test_an_order_that_never_got_there_is_given_again() -> None:
-    port, answers = unused_port(), []
+    port, answers = free_port(), []
     asking = threading.Thread(target=lambda: answers.append(http(f"http://127.0.0.1:{port}", 10.0).post("/x")))
     asking.start()
     time.sleep(0.3)
