@@ -69,7 +69,7 @@ from epochal.training.warm_up import warm_up
 for module in MODULES:
     __import__(module)
 warm_up()
-print(torch.cuda._is_compiled())
+print(torch.cuda._is_compiled(), flush=True)
 torch.cuda.is_available()
 """
 
